@@ -1,0 +1,613 @@
+"""Gradients of losses: with respect to parameters that a function reaches, or to its arguments."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from minidiff.params import Param, Params
+from minidiff.tracing import Trace, Traced, backward, constant, is_recorded
+
+__all__ = ["Grads", "WithGradient", "dropgrad", "gradient", "hessian", "jacobian", "pullback", "withgradient"]
+
+
+class WithGradient(NamedTuple):
+    """What `withgradient` returns: the value of the function and its gradient."""
+
+    val: Any
+    grad: Any
+
+
+class Grads(Mapping[Param, Any]):
+    """The gradients of a loss, one for each parameter: a mapping keyed by the parameters themselves.
+
+    A parameter that the loss does not depend on has `None`, which counts as zero in what follows.
+    Gradients of the same parameters add and subtract; they multiply and divide by numbers.
+
+    Parameters
+    ----------
+    ps : Params
+        The parameters.
+    arrays : list of (ndarray or None)
+        Their gradients, in the same order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import gradient, param, params
+    >>> W, b = param([3.0, 4.0]), param(0.0)
+    >>> grads = gradient(lambda: np.sum(W**2) / 2, params(W, b))
+    >>> grads[W], grads[b]
+    (array([3., 4.]), None)
+    >>> grads.norm()
+    np.float64(5.0)
+    >>> (grads / grads.norm())[W]
+    array([0.6, 0.8])
+    """
+
+    __slots__ = ("_arrays", "_params")
+
+    def __init__(self, ps: Iterable[Param], arrays: list[Any]) -> None:
+        self._params = list(ps)
+        self._arrays = dict(zip(map(id, self._params), arrays, strict=True))
+
+    def __getitem__(self, p: Param) -> Any:
+        try:
+            return self._arrays[id(p)]
+        except KeyError:
+            what = (
+                f"parameter of shape {p.value.shape}"
+                if isinstance(p, Param)
+                else f"{type(p).__name__} {p!r:.40}"
+            )
+            raise KeyError(
+                f"this {what} is not among the {len(self)} parameters of these gradients; "
+                "put it into the Params given to gradient(f, ps)."
+            ) from None
+
+    def __contains__(self, p: object) -> bool:
+        return id(p) in self._arrays
+
+    def __iter__(self) -> Iterator[Param]:
+        return iter(self._params)
+
+    def __len__(self) -> int:
+        return len(self._params)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def map(self, f: Callable[[Any], Any]) -> Grads:
+        """Apply `f` to every gradient that is not `None`.
+
+        Parameters
+        ----------
+        f : callable
+            Takes an ndarray, returns its replacement.
+
+        Returns
+        -------
+        Grads
+            New gradients of the same parameters.
+        """
+        return Grads(self._params, [None if g is None else f(g) for g in self.values()])
+
+    def norm(self) -> Any:
+        """Give the Euclidean norm of all gradients together.
+
+        Returns
+        -------
+        float
+            √Σ|g|² over every element of every gradient, summed in double precision.
+        """
+        total = np.float64(0)
+        for g in self.values():
+            if g is not None:
+                magnitude = np.abs(g).astype(np.float64)
+                total = total + np.sum(magnitude * magnitude)
+        return np.sqrt(total)
+
+    def to_vector(self) -> Any:
+        """Copy all gradients into one 1-D array, ordered as `Params.to_vector`; zeros for `None`.
+
+        Returns
+        -------
+        ndarray
+            As many elements as all the parameters have.
+        """
+        pieces = [np.zeros_like(p.value) if g is None else g for p, g in self.items()]
+        return np.concatenate([np.ravel(g) for g in pieces]) if pieces else np.zeros(0)
+
+    def __add__(self, other: Grads) -> Grads:
+        return self._combine(other, lambda a, b: b if a is None else a if b is None else a + b)
+
+    def __sub__(self, other: Grads) -> Grads:
+        return self + -other if isinstance(other, Grads) else NotImplemented
+
+    def __neg__(self) -> Grads:
+        return self.map(lambda g: -g)
+
+    def __mul__(self, number: complex) -> Grads:
+        return self.map(lambda g: g * number) if _is_number(number) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, number: complex) -> Grads:
+        return self.map(lambda g: g / number) if _is_number(number) else NotImplemented
+
+    def _combine(self, other: Grads, f: Callable[[Any, Any], Any]) -> Grads:
+        if not isinstance(other, Grads):
+            return NotImplemented
+        if self._arrays.keys() != other._arrays.keys():
+            raise ValueError("these Grads are of different parameters and cannot be added.")
+        return Grads(self._params, [f(g, other[p]) for p, g in self.items()])
+
+    def __repr__(self) -> str:
+        rows = [
+            f"  {i}  {p.value.shape}  "
+            + ("None" if g is None else np.array2string(constant(g), threshold=6, prefix="  "))
+            for i, (p, g) in enumerate(self.items())
+        ]
+        return "\n".join([f"Grads of {len(self)} parameters", *rows])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Grads, (self._params, list(self._arrays.values()))
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float, complex, np.number)) or (getattr(x, "shape", None) == ())
+
+
+# --- The four ways to ask -------------------------------------------------------------------------------
+
+
+def gradient(f: Any, *args: Any) -> Any:
+    """Differentiate a loss.
+
+    Three forms::
+
+        grads = gradient(lambda: loss(x, y), θ)    # implicit: θ is a Params, grads a Grads
+        dx, dy = gradient(f, x, y)                 # explicit: one gradient for each argument
+
+        @gradient(θ)                               # as a decorator: `grads` is the Grads
+        def grads():
+            ...
+            return loss
+
+    Parameters
+    ----------
+    f : callable
+        Returns one real number: a Python or NumPy scalar, or an array of one element.
+    *args : Params, or any arguments
+        Either one `Params`, and `f` is called without arguments; or the arguments of `f`: numbers, arrays,
+        parameters, or lists, tuples and dicts of these to any depth.
+
+    Returns
+    -------
+    Grads or tuple
+        For a `Params` a `Grads`. For arguments a tuple: a gradient of the argument's shape and dtype for
+        each, nested as the argument is, `None` where `f` does not depend on it. No gradient shares memory
+        with anything else.
+
+    Raises
+    ------
+    TypeError
+        If `f` is no function or returns something else than one real number, or an operation in it cannot
+        be recorded.
+    NotImplementedError
+        If it calls a NumPy function that has no gradient.
+
+    Warns
+    -----
+    UserWarning
+        If the loss reaches none of the parameters.
+
+    Notes
+    -----
+    For a complex variable z the gradient is ∂L/∂Re z + i·∂L/∂Im z, so that ``z -= η * g`` descends
+    (Zygote's convention; autograd's is the conjugate). Gradients nest: a `gradient` within a loss is itself
+    differentiated. Threads may take gradients at the same time, over the same parameters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import gradient, param, params
+    >>> W, b = param([[1.0, 2.0]]), param([3.0])
+    >>> x, y = np.array([1.0, 1.0]), np.array([4.0])
+    >>> loss = lambda x, y: np.sum((W @ x + b - y) ** 2)
+    >>> θ = params(W, b)
+    >>> grads = gradient(lambda: loss(x, y), θ)
+    >>> grads[W]
+    array([[4., 4.]])
+    >>> gradient(loss, x, y)
+    (array([4., 8.]), array([-4.]))
+    >>> @gradient(θ)
+    ... def grads():
+    ...     return loss(x, 0 * y)
+    >>> grads[b]
+    array([12.])
+    """
+    if isinstance(f, Params) and not args:
+        return lambda body: gradient(body, f)
+    return withgradient(f, *args)[1]
+
+
+def withgradient(f: Any, *args: Any) -> Any:
+    """Give the value of a loss together with its gradient.
+
+    Parameters
+    ----------
+    f, *args
+        As for `gradient`, in all its forms.
+
+    Returns
+    -------
+    WithGradient
+        A named tuple ``(val, grad)``: what `f` returned, and what `gradient` would give.
+
+    Examples
+    --------
+    >>> from minidiff import withgradient
+    >>> withgradient(lambda x: x**2, 3.0)
+    WithGradient(val=np.float64(9.0), grad=(np.float64(6.0),))
+    """
+    if isinstance(f, Params) and not args:
+        return lambda body: withgradient(body, f)
+    value, back = _record(f, args, "gradient")
+    _check_loss(value)
+    return WithGradient(value, back(_ones(value) if hasattr(value, "dtype") else None))
+
+
+def pullback(f: Any, *args: Any) -> Any:
+    """Run a function and keep the way back: for results that are arrays, or for several seeds.
+
+    Parameters
+    ----------
+    f, *args
+        As for `gradient`, in all its forms, but `f` may return an array of any shape.
+
+    Returns
+    -------
+    value
+        What `f` returned.
+    back : callable
+        ``back(seed)`` gives the gradient of Σ seed·value, in the form of `gradient`. The seed has the
+        shape of the value (or is a number, for all elements alike). It may be called again and again.
+
+    Raises
+    ------
+    TypeError
+        If `f` does not return a number or an array.
+    ValueError
+        By `back`, if the seed has another shape than the value.
+    RuntimeError
+        By `back`, if a parameter has changed since.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import param, params, pullback
+    >>> W = param([[1.0, 2.0], [3.0, 4.0]])
+    >>> value, back = pullback(lambda: W @ np.ones(2), params(W))
+    >>> value
+    array([3., 7.])
+    >>> back(np.array([1.0, 0.0]))[W]
+    array([[1., 1.],
+           [0., 0.]])
+    """
+    if isinstance(f, Params) and not args:
+        return lambda body: pullback(body, f)
+    value, pull = _record(f, args, "pullback")
+    if not isinstance(constant(value), (np.ndarray, np.number, int, float, complex)):
+        raise TypeError(f"pullback(f, …): f must return a number or an array, got {_described(value)}.")
+    leaves = [p for p in _leaves(args) if isinstance(p, Param)]
+    before = [p.value.copy() for p in leaves]
+
+    def back(seed: ArrayLike) -> Any:
+        for i, (p, copy) in enumerate(zip(leaves, before, strict=True)):
+            if p.value.tobytes() != copy.tobytes():
+                raise RuntimeError(
+                    f"back(seed): parameter {i}, of shape {p.value.shape}, has changed since pullback ran f. "
+                    "Call back before changing parameters, or run pullback again."
+                )
+        shape = np.shape(value)
+        if np.shape(seed) not in ((), shape):
+            raise ValueError(
+                f"back(seed): the seed must have the value's shape {shape}, got {np.shape(seed)}."
+            )
+        if not is_recorded(seed):
+            seed = np.asarray(seed)
+        # autograd's convention for complex numbers is the conjugate of ours
+        return pull(np.conj(seed) + np.zeros(shape, np.asarray(constant(value)).dtype))
+
+    return value, back
+
+
+def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
+    """Give the Jacobian of a function for each of its arguments.
+
+    Parameters
+    ----------
+    f : callable
+        Returns a real array of any shape, or a number.
+    *args : float, ndarray or Param
+        Its arguments, real.
+
+    Returns
+    -------
+    tuple of ndarray
+        For each argument the array of ∂f(…)ᵢ/∂argumentⱼ: the shape of the result followed by the shape
+        of the argument. Zeros where `f` does not depend on it.
+
+    Raises
+    ------
+    TypeError
+        If an argument or the result is complex: take real and imaginary parts apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import jacobian
+    >>> jacobian(lambda x: x**2, np.array([1.0, 2.0]))
+    (array([[2., 0.],
+           [0., 4.]]),)
+    """
+    if any(isinstance(arg, Params) for arg in args):
+        raise TypeError(
+            "jacobian(f, *args) takes the arguments of f, not a Params; for parameters use pullback."
+        )
+    value, pull = _record(f, args, "jacobian")
+    plain = constant(value)
+    if not isinstance(plain, (np.ndarray, np.number, int, float)) or np.iscomplexobj(plain):
+        raise TypeError(f"jacobian(f, …): f must return real numbers, got {_described(value)}.")
+    leaves = [_variable(arg) for arg in args]
+    if any(leaf is None or np.iscomplexobj(constant(leaf)) for leaf in leaves):
+        raise TypeError(
+            f"jacobian(f, …): the arguments must be real numbers or arrays, got {[*map(type, args)]}."
+        )
+    shape, size = np.shape(plain), np.size(plain)
+    rows = [pull(row.reshape(shape)) for row in np.eye(size, dtype=getattr(plain, "dtype", float))]
+    jacobians = []
+    for i, leaf in enumerate(leaves):
+        blocks = [np.zeros(leaf.shape, leaf.dtype) if row[i] is None else row[i] for row in rows]
+        stacked = np.stack(blocks) if blocks else np.zeros((0, *leaf.shape), leaf.dtype)
+        jacobians.append(stacked.reshape((*shape, *leaf.shape)))
+    return tuple(jacobians)
+
+
+def hessian(f: Callable[[Any], Any], x: Any) -> Any:
+    """Give the matrix of second derivatives of a function of one argument.
+
+    Parameters
+    ----------
+    f : callable
+        Returns one real number.
+    x : float, ndarray or Param
+        Its argument, real, of any shape.
+
+    Returns
+    -------
+    ndarray
+        ∂²f/∂xᵢ∂xⱼ, the shape of `x` twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import hessian
+    >>> hessian(lambda x: x[0] ** 2 * x[1], np.array([1.0, 3.0]))
+    array([[6., 2.],
+           [2., 0.]])
+    """
+
+    def slope(x: Any) -> Any:
+        (g,) = gradient(f, x)
+        return 0 * x if g is None else g
+
+    return jacobian(slope, x)[0]
+
+
+def dropgrad(x: Any) -> Any:
+    """Give the plain value of anything recorded, as a constant that no gradient flows through.
+
+    Parameters
+    ----------
+    x : any
+        A parameter, a result under differentiation, or lists, tuples and dicts of these. Anything else
+        comes back as it is.
+
+    Returns
+    -------
+    ndarray or NumPy scalar
+        A copy of the value, free of every enclosing gradient.
+
+    Examples
+    --------
+    >>> from minidiff import dropgrad, gradient
+    >>> gradient(lambda x: x * dropgrad(x), 3.0)
+    (np.float64(3.0),)
+    """
+    if isinstance(x, (list, tuple)):
+        items = map(dropgrad, x)
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    if isinstance(x, dict):
+        return {key: dropgrad(item) for key, item in x.items()}
+    if isinstance(x, Param) or is_recorded(x):
+        return (
+            np.copy(x.value if isinstance(x, Param) else constant(x))[()]
+            if np.ndim(x) == 0
+            else np.copy(constant(x))
+        )
+    return x
+
+
+# --- One engine for them all ----------------------------------------------------------------------------
+
+
+def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[Any], Any]]:
+    """Run `f` in a trace; give its value, and the function from a seed (None for 1) to gradients."""
+    if not callable(f) or isinstance(f, Param):
+        raise TypeError(
+            f"{name}(f, …): f must be a function, got {_described(f)}. "
+            f"Write {name}(lambda: loss(x, y), θ), with the lambda."
+        )
+    if not args:
+        raise TypeError(f"{name}(f) needs the parameters, {name}(f, params(W, b)), or the arguments of f.")
+    trace = Trace()
+    ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
+    roots: list[Traced] = [] if ps is None else [trace.root_of(p) for p in ps]
+    variables = tuple(_nested(arg, trace, roots) for arg in args) if ps is None else ()
+    with trace:
+        try:
+            result = f(*variables)
+        except TypeError as error:
+            advice = _advice(error, f, variables, args, name)
+            if advice is None:
+                raise
+            raise TypeError(advice) from error
+    value, node = trace.split(result)
+
+    def back(seed: Any) -> Any:
+        gradients = [None] * len(roots) if node is None else _own(backward(node, seed, roots), roots)
+        if ps is None:
+            remaining = iter(gradients)
+            return tuple(_renest(arg, remaining) for arg in args)
+        if all(g is None for g in gradients):
+            _warn_unreached()
+        return Grads(ps, gradients)
+
+    return value, back
+
+
+def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
+    """Make each gradient an array of its own, in our convention for complex numbers."""
+    own: list[Any] = []
+    for i, g in enumerate(gradients):
+        if type(g) is np.ndarray:
+            if g.base is not None or any(g is other for other in gradients[:i]):
+                g = g.copy()
+        elif isinstance(g, np.generic) and type(roots[i]._value) is np.ndarray:
+            g = np.array(g)
+        own.append(np.conj(g) if g is not None and g.dtype.kind == "c" else g)
+    return own
+
+
+def _ones(value: Any) -> Any:
+    """Give the gradient of a loss with respect to itself, in the loss's own dtype."""
+    one = value.dtype.type(1)
+    return one if value.shape == () else np.full(value.shape, one)
+
+
+# Arguments, and their gradients, come as lists, tuples and dicts nested in each other.
+
+
+def _variable(x: Any) -> Any:
+    """Give the array that a leaf of the arguments varies over, or None if it is no number."""
+    if isinstance(x, Param):
+        return x.lift()
+    if is_recorded(x):
+        return x
+    if isinstance(x, (bool, np.bool_, str, bytes)) or x is None:
+        return None
+    if isinstance(x, (int, float, complex, np.number, np.ndarray)):
+        x = np.asarray(x)[()]
+        if x.dtype.kind in "iu":
+            x = x.astype(np.float64)
+        return x if x.dtype.kind in "fc" else None
+    return None
+
+
+def _nested(x: Any, trace: Trace, roots: list[Any]) -> Any:
+    if isinstance(x, (list, tuple)):
+        items = [_nested(item, trace, roots) for item in x]
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    if isinstance(x, dict):
+        return {key: _nested(item, trace, roots) for key, item in x.items()}
+    value = _variable(x)
+    if value is None:
+        return x
+    roots.append(trace.root(value))
+    return roots[-1]
+
+
+def _renest(x: Any, gradients: Iterator[Any]) -> Any:
+    if isinstance(x, (list, tuple)):
+        items = [_renest(item, gradients) for item in x]
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    if isinstance(x, dict):
+        return {key: _renest(item, gradients) for key, item in x.items()}
+    return None if _variable(x) is None else next(gradients)
+
+
+def _leaves(x: Any) -> Iterator[Any]:
+    if isinstance(x, (list, tuple, Params)):
+        for item in x:
+            yield from _leaves(item)
+    elif isinstance(x, dict):
+        yield from _leaves(list(x.values()))
+    else:
+        yield x
+
+
+# --- Errors that teach ----------------------------------------------------------------------------------
+
+
+def _advice(
+    error: TypeError, f: Callable[..., Any], variables: tuple[Any, ...], args: tuple[Any, ...], name: str
+) -> str | None:
+    """Say what to write instead, where `f` does not take the arguments it got."""
+    traceback = error.__traceback__
+    if traceback is None or traceback.tb_next is not None:
+        return None  # raised by something within f
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return None
+    if not variables:
+        return f"{name}(f, ps): f is called without arguments, but takes {signature}. Write {name}(lambda: f(…), ps)."
+    message = f"{name}(f, *args): f takes {signature}, but got {len(variables)} arguments."
+    if any(isinstance(leaf, Param) for leaf in _leaves(args)):
+        message += f" For parameters that f reaches by itself, write {name}(f, params(W, b))."
+    return message
+
+
+def _check_loss(value: Any) -> None:
+    if type(value) in (np.float64, np.float32, float):
+        return
+    plain = constant(value)
+    number = isinstance(plain, (int, float, np.number, np.ndarray)) and not isinstance(plain, bool)
+    if not number or np.size(plain) != 1 or np.asarray(plain).dtype.kind not in "fiu":
+        raise TypeError(f"a loss must return one real number, got {_described(value)}. {_cure(plain)}")
+
+
+def _warn_unreached() -> None:
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(
+        "The loss reaches none of the parameters: all gradients are None. Does it compute with the parameters "
+        "themselves, not with copies or with W.value?",
+        UserWarning,
+        stacklevel=level,
+    )
+
+
+def _cure(value: Any) -> str:
+    if value is None:
+        return "Does it lack a return?"
+    if np.iscomplexobj(value):
+        return "Take np.abs(z)**2 or np.real(z) of it."
+    if isinstance(value, np.ndarray):
+        return "Reduce it, with np.sum or np.mean, or use pullback or jacobian."
+    return "Return the loss itself."
+
+
+def _described(x: Any) -> str:
+    plain = constant(x)
+    if isinstance(plain, np.ndarray):
+        return f"an array of shape {plain.shape} and dtype {plain.dtype}"
+    return f"{type(plain).__name__} {plain!r:.60}"

@@ -1,0 +1,443 @@
+"""What is trained: `Param`, an array that gradients can reach, and `Params`, an ordered set of them."""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, NoReturn, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from minidiff.tracing import Leaf, Traced, constant, is_recorded, lift
+
+__all__ = ["Param", "Params", "param", "params"]
+
+
+def _binary(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def forward(self: Param, other: Any) -> Any:
+        return operate(self.lift(), other.lift() if type(other) is Param else other)
+
+    return forward
+
+
+def _reflected(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda self, other: operate(other, self.lift())
+
+
+def _unary(operate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda self: operate(self.lift())
+
+
+def _in_place(operate: Callable[[Any, Any], Any], symbol: str) -> Callable[[Any, Any], Any]:
+    def change(self: Param, other: Any) -> Param:
+        operate(self._writeable(f"W {symbol} …"), lift(other))
+        return self
+
+    return change
+
+
+class Param(Leaf):
+    """An array to be trained.
+
+    Outside a gradient it behaves like the ndarray it holds and gives plain ndarrays back; inside one, all
+    that is computed from it is recorded. Made by `param`.
+
+    Parameters
+    ----------
+    value : ndarray of float or complex dtype
+        The array itself, any shape; it is not copied.
+
+    Attributes
+    ----------
+    value : ndarray
+        The array, always the same object. Change it in place: ``W -= 0.1 * g``, ``W[0] = 1``,
+        ``W[...] = a``.
+
+    Notes
+    -----
+    A parameter is hashed, and found in `Params` and `Grads`, by identity; ``==`` is elementwise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import param
+    >>> W = param([[1.0, 2.0], [3.0, 4.0]])
+    >>> W @ np.ones(2)
+    array([3., 7.])
+    >>> W -= 1
+    >>> W
+    param([[0., 1.],
+           [2., 3.]])
+    """
+
+    __slots__ = ()
+
+    def __init__(self, value: NDArray[Any]) -> None:
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":
+            raise TypeError(
+                f"Param holds a float or complex ndarray, got {_described(value)}. Make one with param(x)."
+            )
+        super().__setattr__("value", value)
+
+    __add__, __radd__ = _binary(operator.add), _reflected(operator.add)
+    __sub__, __rsub__ = _binary(operator.sub), _reflected(operator.sub)
+    __mul__, __rmul__ = _binary(operator.mul), _reflected(operator.mul)
+    __truediv__, __rtruediv__ = _binary(operator.truediv), _reflected(operator.truediv)
+    __floordiv__, __rfloordiv__ = _binary(operator.floordiv), _reflected(operator.floordiv)
+    __mod__, __rmod__ = _binary(operator.mod), _reflected(operator.mod)
+    __divmod__, __rdivmod__ = _binary(divmod), _reflected(divmod)
+    __pow__, __rpow__ = _binary(operator.pow), _reflected(operator.pow)
+    __matmul__, __rmatmul__ = _binary(operator.matmul), _reflected(operator.matmul)
+    __eq__ = _binary(operator.eq)  # type: ignore[assignment]
+    __ne__ = _binary(operator.ne)  # type: ignore[assignment]
+    __lt__, __le__ = _binary(operator.lt), _binary(operator.le)
+    __gt__, __ge__ = _binary(operator.gt), _binary(operator.ge)
+    __neg__, __pos__, __abs__ = _unary(operator.neg), _unary(operator.pos), _unary(abs)
+    __hash__ = object.__hash__
+
+    __iadd__ = _in_place(operator.iadd, "+=")
+    __isub__ = _in_place(operator.isub, "-=")
+    __imul__ = _in_place(operator.imul, "*=")
+    __itruediv__ = _in_place(operator.itruediv, "/=")
+    __ifloordiv__ = _in_place(operator.ifloordiv, "//=")
+    __imod__ = _in_place(operator.imod, "%=")
+    __ipow__ = _in_place(operator.ipow, "**=")
+    __imatmul__ = _in_place(operator.imatmul, "@=")
+
+    __bool__, __len__ = _unary(bool), _unary(len)
+    __float__, __int__, __complex__ = _unary(float), _unary(int), _unary(complex)
+    __str__, __iter__ = _unary(str), _unary(iter)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.lift()[lift(index)]
+
+    def __setitem__(self, index: Any, x: Any) -> None:
+        self._writeable("W[…] = …")[constant(index)] = lift(x)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.lift()
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
+
+    # 'array' and 'param' are equally long, so that the rows stay aligned.
+    def __repr__(self) -> str:
+        return repr(self.value).replace("array", "param", 1)
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+        value = self.lift()
+        return value.__array__() if is_recorded(value) else np.array(value, dtype=dtype, copy=copy)
+
+    # NumPy would take an array through any of the other special attributes without asking `__array__`.
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"'Param' object has no attribute {name!r}")
+        return getattr(self.lift(), name)
+
+    def __setattr__(self, name: str, x: object) -> NoReturn:
+        raise AttributeError(
+            f"A parameter's {name} cannot be set; W[...] = a replaces its elements, in its shape."
+        )
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(name for name in dir(self.value) if not name.startswith("__"))})
+
+    def __copy__(self) -> Param:
+        return Param(self.value.copy())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Param:
+        return Param(self.value.copy())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Param, (self.value,)
+
+    def _writeable(self, operation: str) -> NDArray[Any]:
+        if is_recorded(self.lift()):
+            raise TypeError(
+                f"{operation} on a parameter under differentiation cannot be recorded. Change parameters "
+                "after the gradient is taken; inside the loss, compute a new array (W_new = W + 1)."
+            )
+        return self.value
+
+
+def param(x: ArrayLike, dtype: DTypeLike = None) -> Param:
+    """Make a parameter: a copy of `x` that gradients can reach and optimisers train.
+
+    Parameters
+    ----------
+    x : array_like
+        Its first value, of any shape. Integers and booleans become float64.
+    dtype : dtype, optional
+        A float or complex dtype, where it is not to be that of `x`.
+
+    Returns
+    -------
+    Param
+        The parameter. The array `x` itself is never changed by training.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not numeric, or `dtype` is neither float nor complex.
+
+    Examples
+    --------
+    >>> from minidiff import param
+    >>> param([1, 2])
+    param([1., 2.])
+    >>> param(0.5, dtype="float32")
+    param(0.5, dtype=float32)
+    """
+    if dtype is not None and np.dtype(dtype).kind not in "fc":
+        raise TypeError(
+            f"param(x, dtype): dtype must be float or complex to have a gradient, got {np.dtype(dtype)}."
+        )
+    value = np.array(x.value if isinstance(x, Param) else x, dtype=dtype)
+    if value.dtype.kind in "biu":
+        value = value.astype(np.float64)
+    if value.dtype.kind not in "fc":
+        raise TypeError(f"param(x): x must be an array of numbers, got {_described(x)}.")
+    return Param(value)
+
+
+class Params(MutableSet[Param]):
+    """An ordered set of parameters, each once, told apart by identity.
+
+    Parameters
+    ----------
+    iterable : iterable of Param, optional
+        The parameters, in order. `params` collects them from models instead.
+
+    Raises
+    ------
+    TypeError
+        If something else than a `Param` is to be added.
+
+    Examples
+    --------
+    >>> from minidiff import Params, param
+    >>> W, b = param([[1.0, 2.0]]), param([0.5])
+    >>> θ = Params([W, b, W])
+    >>> len(θ), b in θ, θ[0] is W
+    (2, True, True)
+    >>> θ.to_vector()
+    array([1. , 2. , 0.5])
+    >>> θ
+    Params: 2 parameters, 3 elements
+      0  (1, 2)  float64
+      1  (1,)    float64
+    """
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, iterable: Iterable[Param] = ()) -> None:
+        self._entries: dict[int, Param] = {}
+        if isinstance(iterable, (Param, np.ndarray)):
+            raise TypeError(
+                f"Params takes a list of parameters, got {_described(iterable)}: write Params([W, b])."
+            )
+        for p in iterable:
+            self.add(p)
+
+    def __contains__(self, p: object) -> bool:
+        return id(p) in self._entries
+
+    def __iter__(self) -> Iterator[Param]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Param: ...
+    @overload
+    def __getitem__(self, index: slice) -> Params: ...
+    def __getitem__(self, index: int | slice) -> Param | Params:
+        entries = list(self._entries.values())
+        return Params(entries[index]) if isinstance(index, slice) else entries[index]
+
+    def add(self, value: Param) -> None:
+        """Add a parameter at the end, if it is not there yet."""
+        if not isinstance(value, Param):
+            raise TypeError(_not_a_param(value))
+        self._entries.setdefault(id(value), value)
+
+    def discard(self, value: Param) -> None:
+        """Take a parameter out, if it is there."""
+        self._entries.pop(id(value), None)
+
+    def to_vector(self) -> Any:
+        """Copy all elements into one 1-D array, parameter after parameter, each in C order.
+
+        Returns
+        -------
+        ndarray
+            Its dtype is the one that holds all parameters' dtypes. Inside a gradient it is recorded.
+        """
+        return np.concatenate([p.ravel() for p in self]) if self else np.zeros(0)
+
+    def from_vector(self, v: ArrayLike) -> None:
+        """Set all elements from a 1-D array as `to_vector` gives it.
+
+        Parameters
+        ----------
+        v : array_like
+            One number for each element of all the parameters. Casts to each parameter's dtype.
+
+        Raises
+        ------
+        ValueError
+            If `v` has another length, or an imaginary part where the parameter is real. No parameter
+            has changed then.
+        """
+        vector = np.asarray(v)
+        size = sum(p.value.size for p in self)
+        if vector.shape != (size,):
+            raise ValueError(
+                f"from_vector(v): these parameters have {size} elements, got an array {vector.shape}."
+            )
+        pieces = np.split(vector, np.cumsum([p.value.size for p in self])[:-1])
+        for i, (p, piece) in enumerate(zip(self, pieces, strict=False)):
+            if piece.dtype.kind not in "fcbiu":
+                raise TypeError(f"from_vector(v): v must be an array of numbers, got dtype {vector.dtype}.")
+            if p.value.dtype.kind == "f" and piece.dtype.kind == "c":
+                if piece.imag.any():
+                    raise ValueError(f"from_vector(v): parameter {i} is real, but v is complex there.")
+                pieces[i] = piece.real
+        for p, piece in zip(self, pieces, strict=False):
+            p[...] = piece.reshape(p.value.shape)
+
+    def __repr__(self) -> str:
+        rows = [(str(i), str(p.value.shape), str(p.value.dtype)) for i, p in enumerate(self)]
+        widths = [max((len(row[k]) for row in rows), default=0) for k in (0, 1)]
+        lines = [f"  {i:>{widths[0]}}  {shape:<{widths[1]}}  {dtype}" for i, shape, dtype in rows]
+        return "\n".join([self._summary(), *lines])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{i}</td><td>{p.value.shape}</td><td>{p.value.dtype}</td><td>{p.value.size:,}</td></tr>"
+            for i, p in enumerate(self)
+        )
+        return (
+            "<table><thead><tr><th></th><th>shape</th><th>dtype</th><th>elements</th></tr></thead>"
+            f"<tbody>{rows}</tbody><caption>{self._summary()}</caption></table>"
+        )
+
+    def _summary(self) -> str:
+        return f"Params: {len(self)} parameters, {sum(p.value.size for p in self):,} elements"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Params, (list(self),)
+
+
+def params(*things: Any) -> Params:
+    """Collect the parameters of models.
+
+    Parameters
+    ----------
+    *things
+        Parameters, and anything that holds some: lists, tuples, dicts, dataclasses, and the attributes of
+        any object, to any depth. An object with a method ``trainable()`` offers only what that returns.
+
+    Returns
+    -------
+    Params
+        Depth first, in the order of definition, each parameter once. Parts may be shared or refer back
+        to each other.
+
+    Raises
+    ------
+    TypeError
+        If a plain array stands where a parameter is expected, or parameters in a `set`, which has no order.
+    ValueError
+        If there are things but no parameter in them.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from minidiff import Param, param, params
+    >>> @dataclass
+    ... class Dense:
+    ...     W: Param
+    ...     b: Param
+    >>> model = [Dense(param([[1.0, 2.0]]), param([0.0])), Dense(param([[3.0]]), param([1.0]))]
+    >>> params(model)
+    Params: 4 parameters, 5 elements
+      0  (1, 2)  float64
+      1  (1,)    float64
+      2  (1, 1)  float64
+      3  (1,)    float64
+    """
+    found = Params()
+    seen: dict[int, Any] = {}  # holds what it has seen, so that no id is given twice
+    arrays = 0
+    waiting = deque(things)
+    for thing in things:
+        if isinstance(thing, np.ndarray) and thing.dtype != object:
+            raise TypeError(_not_a_param(thing))
+    while waiting:
+        thing = waiting.popleft()
+        if isinstance(thing, Param):
+            found.add(thing)
+        elif id(thing) not in seen:
+            seen[id(thing)] = thing
+            arrays += isinstance(thing, np.ndarray)
+            waiting.extendleft(reversed(list(_parts(thing))))
+    if things and not found:
+        held = ", ".join(type(thing).__name__ for thing in things)
+        if arrays:
+            raise TypeError(
+                f"params: no Param in {held}, only plain arrays. Wrap what is to be trained: W = param(W)."
+            )
+        raise ValueError(
+            f"params: no Param in {held}. Make arrays trainable with param(x) and keep them in the model's "
+            "attributes; what a function closes over cannot be seen, so give its parameters: params(W, b)."
+        )
+    return found
+
+
+def _parts(thing: Any) -> Iterable[Any]:
+    """Give what `thing` holds, in the order of definition."""
+    if isinstance(thing, (set, frozenset)) and any(isinstance(item, Param) for item in thing):
+        raise TypeError("params: a set of parameters has no order. Use a list, or Params([W, b]).")
+    if isinstance(thing, np.ndarray):
+        return thing.flat if thing.dtype == object else ()
+    if isinstance(thing, (type, ModuleType, FunctionType, MethodType)):
+        return ()
+    if callable(getattr(type(thing), "trainable", None)):
+        return (thing.trainable(),)
+    if isinstance(thing, Mapping):
+        return thing.values()
+    if isinstance(thing, partial):
+        return (thing.func, thing.args, thing.keywords)
+    items = thing if isinstance(thing, (list, tuple, deque)) else ()
+    slots = [name for kind in reversed(type(thing).__mro__) for name in _slots(kind)]
+    return *items, *(getattr(thing, name, None) for name in slots), *getattr(thing, "__dict__", {}).values()
+
+
+def _slots(kind: type) -> Iterator[str]:
+    slots = kind.__dict__.get("__slots__", ())
+    for name in (slots,) if isinstance(slots, str) else slots:
+        if name.startswith("__") and not name.endswith("__"):
+            yield f"_{kind.__name__.lstrip('_')}{name}"
+        elif name not in ("__dict__", "__weakref__"):
+            yield name
+
+
+def _not_a_param(x: object) -> str:
+    advice = (
+        "Wrap it: W = param(W)." if isinstance(x, (np.ndarray, list, float)) else "Make one with param(x)."
+    )
+    return f"A parameter must be a Param, got {_described(x)}. {advice}"
+
+
+def _described(x: object) -> str:
+    if isinstance(x, np.ndarray):
+        return f"an ndarray of shape {x.shape} and dtype {x.dtype}"
+    if isinstance(x, Traced):
+        return "a value under differentiation"
+    return f"{type(x).__name__} {x!r:.60}"

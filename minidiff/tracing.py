@@ -1,0 +1,810 @@
+"""All that knows autograd's inside: how NumPy calls are recorded, and how a gradient comes back.
+
+autograd keeps a table of derivatives, one entry for each NumPy function. This module leads plain
+``np.*`` calls to that table. Three ideas carry it:
+
+* A `Traced` is the result of a recorded call *and* its own node in the graph: it knows the function,
+  the arguments and the parents it came from. To autograd it is a box like any other.
+* A `Leaf` (the base of `Param`) looks itself up among the roots of the running traces. Where it has a
+  root it acts as that root; elsewhere it is the plain array it holds.
+* `backward` walks from a result to its roots, latest node first. A node's derivative is looked up on the
+  way: the direct rules of `minidiff.derivatives` first, autograd's own table for all the rest.
+
+Traces nest: the value inside a `Traced` may be a box of an outer trace, and every rule is made of
+operations that an outer trace records in turn. That is all there is to second derivatives.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar, Token
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any, NoReturn
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.builtins import SequenceBox
+from autograd.core import SparseObject, VJPNode, add_outgrads, defvjp_argnums, primitive, primitive_vjps
+from autograd.numpy.numpy_boxes import ArrayBox
+from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
+
+from minidiff.derivatives import RULES, add_at
+
+__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "is_recorded", "lift"]
+
+# ---------------------------------------------------------------------------------------------------
+# The running traces
+# ---------------------------------------------------------------------------------------------------
+
+# Both belong to the current thread (or asyncio task): the number of the innermost trace, counted as
+# autograd does, and by a leaf's id the root that stands for it in the innermost trace that has one.
+_top: ContextVar[int] = ContextVar("top", default=-1)
+_roots: ContextVar[dict[int, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
+
+
+class _TraceStack(type(trace_stack)):  # type: ignore[misc]
+    """autograd's counter of open traces, kept per thread.
+
+    autograd tells inner from outer traces by this number but shares it among threads, so that an inner
+    trace can get the number of its outer one. Within a thread it counts here exactly as before.
+    """
+
+    top = property(lambda self: _top.get(), lambda self, top: _top.set(top))
+
+
+trace_stack.__class__ = _TraceStack
+
+
+class Trace:
+    """One call under differentiation: ``with trace: ...`` records what is done to its roots."""
+
+    __slots__ = ("_leaves", "_tokens", "number")
+
+    def __init__(self) -> None:
+        self.number = _top.get() + 1
+        self._leaves: dict[int, Traced] = {}
+        self._tokens: tuple[Token[int], Token[dict[int, Traced]]]
+
+    def root(self, value: Any) -> Traced:
+        """Make a variable of this trace with the given value."""
+        return Traced(value, None, (), NO_KEYWORDS, (), (), self.number)
+
+    def root_of(self, leaf: Leaf) -> Traced:
+        """Make the variable that stands for `leaf` while this trace runs."""
+        root = self._leaves[id(leaf)] = self.root(leaf.lift())
+        return root
+
+    def __enter__(self) -> Trace:
+        self._tokens = _top.set(self.number), _roots.set({**_roots.get(), **self._leaves})
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        top, roots = self._tokens
+        _top.reset(top)
+        _roots.reset(roots)
+
+    def split(self, result: Any) -> tuple[Any, Traced | None]:
+        """Give the value of what the call returned, and its node if this trace recorded it."""
+        result = lift(result)
+        if type(result) is Traced and result._trace == self.number:
+            return result._value, result
+        return result, None
+
+
+# ---------------------------------------------------------------------------------------------------
+# Recorded values
+# ---------------------------------------------------------------------------------------------------
+
+NO_KEYWORDS: dict[str, Any] = {}
+_latest_first = count(0, -1)
+
+_SCALARS = (
+    bool,
+    int,
+    float,
+    complex,
+    np.bool_,
+    np.float16,
+    np.float32,
+    np.float64,
+    np.complex64,
+    np.complex128,
+)
+# What an argument may be without a look inside: it holds no recorded value.
+_PLAIN = frozenset(
+    {np.ndarray, *_SCALARS, np.int8, np.int16, np.int32, np.int64, np.uint8, type(None), str, slice}
+)
+
+
+def _refuse(what: str, instead: str) -> NoReturn:
+    raise TypeError(
+        f"{what} cannot be recorded, and its gradient would be lost. {instead} "
+        "If a constant is meant, dropgrad(x) gives the plain value."
+    )
+
+
+def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], Any]) -> Any:
+    """Make the operator method that calls and records `function`, and its reflection."""
+    primitive = trace_primitives_map[function]
+
+    def forward(self: Traced, other: Any) -> Any:
+        x = self._value
+        if type(other) in _PLAIN:
+            return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), self._trace)
+        if type(other) is Traced and other._trace == self._trace:
+            y = other._value
+            return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), self._trace)
+        return record(primitive, (self, other), NO_KEYWORDS)
+
+    def reflected(self: Traced, other: Any) -> Any:
+        if type(other) in _PLAIN:
+            y = self._value
+            return Traced(operate(other, y), primitive, (other, y), NO_KEYWORDS, (1,), (self,), self._trace)
+        return record(primitive, (other, self), NO_KEYWORDS)
+
+    return forward, reflected
+
+
+def _recorded(function: Any) -> Any:
+    """Make the method that calls and records the NumPy function of the same name."""
+    primitive = trace_primitives_map[function]
+    return lambda self, *args, **kwargs: record(primitive, (self, *args), kwargs)
+
+
+def _plain(function: Callable[..., Any]) -> Any:
+    """Make the method that has no gradient to record and works on plain values: a comparison, `argmax`."""
+    return lambda self, *args, **kwargs: function(getval(self), *map(constant, args), **kwargs)
+
+
+def _refused(what: str, instead: str) -> Any:
+    def refuse(self: Traced, *args: Any, **kwargs: Any) -> NoReturn:
+        _refuse(what, instead)
+
+    return refuse
+
+
+class Traced(ArrayBox):  # type: ignore[misc]
+    """An array computed under differentiation, which remembers the call that made it.
+
+    It works like the ndarray of its value: operators, NumPy functions, indexing, attributes and methods
+    are recorded. What cannot be recorded raises `TypeError`.
+
+    Parameters
+    ----------
+    value : ndarray, NumPy scalar, or box of an outer trace
+        The result of the call.
+    function : autograd primitive, or None for a root
+        What was called.
+    arguments, keywords : tuple, dict
+        With what, in plain values or boxes of outer traces.
+    argnums : tuple of int
+        The positions of the arguments that this trace recorded.
+    parents : tuple of Traced
+        Those arguments.
+    trace : int
+        The number of the trace.
+    """
+
+    __slots__ = ("argnums", "arguments", "function", "keywords", "order", "parents")
+
+    # The signature up to `parents` is the one by which autograd makes its nodes.
+    def __init__(
+        self,
+        value: Any,
+        function: Any,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        argnums: tuple[int, ...],
+        parents: tuple[Any, ...],
+        trace: int = -1,
+    ) -> None:
+        self._value = value
+        self._trace = trace
+        self.function = function
+        self.arguments = arguments
+        self.keywords = keywords
+        self.argnums = argnums
+        self.parents = parents
+        self.order = next(_latest_first)
+
+    _node = property(lambda self: self)
+
+    __add__, __radd__ = _binary(np.add, operator.add)
+    __sub__, __rsub__ = _binary(np.subtract, operator.sub)
+    __mul__, __rmul__ = _binary(np.multiply, operator.mul)
+    __truediv__, __rtruediv__ = _binary(np.divide, operator.truediv)
+    __pow__, __rpow__ = _binary(np.power, operator.pow)
+    __matmul__, __rmatmul__ = _binary(np.matmul, operator.matmul)
+    __mod__, __rmod__ = _binary(np.mod, operator.mod)
+    __neg__ = _recorded(np.negative)
+    __abs__ = _recorded(np.abs)
+
+    def __pos__(self) -> Traced:
+        return self
+
+    __floordiv__ = _plain(operator.floordiv)
+    __rfloordiv__ = _plain(lambda x, y: y // x)
+    __eq__ = _plain(operator.eq)
+    __ne__ = _plain(operator.ne)
+    __lt__ = _plain(operator.lt)
+    __le__ = _plain(operator.le)
+    __gt__ = _plain(operator.gt)
+    __ge__ = _plain(operator.ge)
+    __hash__ = object.__hash__
+
+    def __getitem__(self, index: Any) -> Any:
+        return record(ArrayBox.__getitem__, (self, constant(index)), NO_KEYWORDS)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, item: Any) -> bool:
+        return constant(item) in getval(self)
+
+    def __repr__(self) -> str:
+        return f"<recorded {getval(self)!r}>"
+
+    def __str__(self) -> str:
+        return str(getval(self))
+
+    def __format__(self, spec: str) -> str:
+        return format(getval(self), spec)
+
+    shape = property(lambda self: self._value.shape)
+    ndim = property(lambda self: self._value.ndim)
+    size = property(lambda self: self._value.size)
+    dtype = property(lambda self: self._value.dtype)
+    itemsize = property(lambda self: self.dtype.itemsize)
+    nbytes = property(lambda self: self.size * self.dtype.itemsize)
+    T = property(_recorded(np.transpose))
+    mT = property(lambda self: self.swapaxes(-1, -2))
+    real = property(_recorded(np.real))
+    imag = property(_recorded(np.imag))
+
+    def reshape(self, *shape: Any, **options: Any) -> Any:
+        return record(_RESHAPE, (self, shape[0] if len(shape) == 1 else shape), options)
+
+    def transpose(self, *axes: Any) -> Any:
+        return record(_TRANSPOSE, (self, axes[0] if len(axes) == 1 else axes or None), NO_KEYWORDS)
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        if np.dtype(dtype).kind not in "fc":
+            return getval(self).astype(dtype, *args, **kwargs)
+        return record(_ASTYPE, (self, dtype), NO_KEYWORDS)
+
+    def copy(self, order: str = "C") -> Traced:
+        return self
+
+    clip = _recorded(np.clip)
+    conj = conjugate = _recorded(np.conj)
+    cumsum = _recorded(np.cumsum)
+    diagonal = _recorded(np.diagonal)
+    dot = _recorded(np.dot)
+    flatten = ravel = _recorded(np.ravel)
+    max = _recorded(np.max)
+    mean = _recorded(np.mean)
+    min = _recorded(np.min)
+    prod = _recorded(np.prod)
+    repeat = _recorded(np.repeat)
+    squeeze = _recorded(np.squeeze)
+    std = _recorded(np.std)
+    sum = _recorded(np.sum)
+    swapaxes = _recorded(np.swapaxes)
+    trace = _recorded(np.trace)
+    var = _recorded(np.var)
+
+    def take(self, indices: Any, axis: int | None = None, out: None = None, mode: str = "raise") -> Any:
+        return call(np.take, (self, indices), {"axis": axis, "mode": mode})
+
+    all = _plain(np.all)
+    any = _plain(np.any)
+    argmax = _plain(np.argmax)
+    argmin = _plain(np.argmin)
+    argpartition = _plain(np.argpartition)
+    argsort = _plain(np.argsort)
+    nonzero = _plain(np.nonzero)
+    round = _plain(np.round)
+    searchsorted = _plain(np.searchsorted)
+
+    __float__ = _refused(
+        "float() of a value under differentiation (a `math` function calls it)", "Use np.* functions."
+    )
+    __int__ = _refused("int() of a value under differentiation", "Use np.* functions.")
+    __index__ = _refused("A value under differentiation as an index", "An index has no gradient.")
+    __complex__ = _refused("complex() of a value under differentiation", "Use np.* functions.")
+    __array__ = _refused(
+        "np.asarray() (or a function that calls it) on a value under differentiation",
+        "NumPy functions take it as it is; np.stack and np.concatenate join several.",
+    )
+    item = _refused(".item() of a value under differentiation", "Index with x[i] instead.")
+    tolist = _refused(".tolist() of a value under differentiation", "Iterate over it instead.")
+    tobytes = _refused(".tobytes() of a value under differentiation", "Work with the array itself.")
+    __setitem__ = _refused(
+        "Assignment into an array under differentiation",
+        "Build the new array with np.where, np.concatenate or np.stack.",
+    )
+    sort = _refused(".sort() in place of a value under differentiation", "Use np.sort(x).")
+    partition = _refused(".partition() in place of a value under differentiation", "Use np.partition(x, k).")
+    fill = put = resize = itemset = setfield = byteswap = _refused(
+        "Changing an array under differentiation in place", "Build a new array instead."
+    )
+    view = getfield = _refused("A view of other type on a value under differentiation", "Use astype.")
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return call(function, args, kwargs)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        return call_ufunc(ufunc, method, args, kwargs)
+
+
+_RESHAPE, _TRANSPOSE, _ASTYPE = (trace_primitives_map[f] for f in (np.reshape, np.transpose, np.astype))
+
+
+class Leaf:
+    """What can be differentiated by being reached: an array outside a trace, its root inside.
+
+    autograd sees a box: inside a trace that has a root for it, the root; elsewhere one of a trace below all
+    others, which its dispatcher passes on to NumPy, and NumPy hands it back to `__array_function__`.
+    """
+
+    __slots__ = ("__weakref__", "value")
+
+    value: np.ndarray[Any, Any]
+
+    def __init_subclass__(cls) -> None:
+        Box.types.add(cls)
+        Box.type_mappings[cls] = lambda leaf, trace, node: _box(leaf.lift(), trace, node)
+
+    def lift(self) -> Any:
+        """Give the innermost root that stands for this leaf now, or the plain array."""
+        return _roots.get().get(id(self), self.value)
+
+    _value = property(lambda self: getattr(self.lift(), "_value", self.value))
+    _trace = property(lambda self: getattr(self.lift(), "_trace", -2))
+    _node = property(lambda self: getattr(self.lift(), "_node", None))
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return call(function, args, kwargs)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        return call_ufunc(ufunc, method, args, kwargs)
+
+
+# Results of autograd's own wrapper come here: a node of ours is its own box, all else stays autograd's.
+def _box(value: Any, trace: int, node: Any) -> Any:
+    if type(node) is Traced:
+        node._trace = trace
+        return node
+    return ArrayBox(value, trace, node)
+
+
+Box.types.add(Traced)
+Box.type_mappings.update({t: _box for t, box in Box.type_mappings.items() if box is ArrayBox})
+Box.type_mappings[Traced] = _box
+notrace_primitives[Traced] = notrace_primitives[VJPNode]
+
+
+def lift(x: Any) -> Any:
+    """Put in the place of every leaf what stands for it now, also inside lists, tuples and dicts."""
+    if type(x) in _PLAIN or type(x) is Traced:
+        return x
+    if isinstance(x, Leaf):
+        return x.lift()
+    return _map_container(lift, x)
+
+
+def constant(x: Any) -> Any:
+    """Give the plain value of anything recorded, also inside lists, tuples and dicts."""
+    if type(x) in _PLAIN:
+        return x
+    if type(x) in Box.types:
+        return getval(x)
+    return _map_container(constant, x)
+
+
+def is_recorded(x: Any) -> bool:
+    """Tell whether `x` is a result of some running trace."""
+    return type(x) in Box.types and not isinstance(x, Leaf)
+
+
+def _map_container(f: Callable[[Any], Any], x: Any) -> Any:
+    kind = type(x)
+    if kind is tuple or kind is list:
+        return kind([f(item) for item in x])
+    if kind is dict:
+        return {key: f(item) for key, item in x.items()}
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return kind(*map(f, x))
+    return x
+
+
+def _any_box(x: Any) -> bool:
+    """Tell whether a lifted argument is or holds a box."""
+    if type(x) in _PLAIN:
+        return False
+    if type(x) in (tuple, list):
+        return any(map(_any_box, x))
+    return type(x) in Box.types
+
+
+# ---------------------------------------------------------------------------------------------------
+# Recording a call
+# ---------------------------------------------------------------------------------------------------
+
+
+def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """Call one of autograd's primitives on arguments of which some may be recorded, and record the call."""
+    trace = -1
+    for x in arguments:
+        if type(x) is Traced:
+            if x._trace > trace:
+                trace = x._trace
+        elif type(x) not in _PLAIN:
+            arguments = lift(arguments)
+            if any(type(x) in Box.types and type(x) is not Traced for x in arguments):
+                return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
+            trace = max((x._trace for x in arguments if type(x) is Traced), default=-1)
+            break
+    if keywords and any(map(_any_box, keywords.values())):
+        raise TypeError(f"{_name(primitive)}: pass arrays under differentiation by position, not by keyword.")
+    values, argnums, parents = [], [], []
+    nested = False
+    for i, x in enumerate(arguments):
+        if type(x) is Traced:
+            if x._trace == trace:
+                argnums.append(i)
+                parents.append(x)
+                x = x._value
+            nested = nested or type(x) in Box.types
+        values.append(x)
+    # The raw function unless an outer trace has to see the call.
+    result = (primitive if nested else getattr(primitive, "fun", primitive))(*values, **keywords)
+    node = Traced(result, primitive, tuple(values), keywords, tuple(argnums), tuple(parents), trace)
+    if type(result) in _PLAIN:
+        return node
+    return _unpacked(result, trace, node)
+
+
+def _unpacked(result: Any, trace: int, node: Traced) -> Any:
+    """Give several results (of `np.linalg.eigh`, `np.split`) as the tuple or list that NumPy gives."""
+    box = Box.type_mappings[type(result)](result, trace, node)
+    if not isinstance(box, SequenceBox):
+        return box
+    items = [box[i] for i in range(len(result))]
+    return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+
+
+def _name(function: Any) -> str:
+    function = getattr(function, "fun", function)
+    module = getattr(function, "__module__", None) or "numpy"
+    name = getattr(function, "__name__", str(function))
+    return f"{module.replace('numpy._core', 'numpy').split('._')[0].replace('numpy', 'np', 1)}.{name}"
+
+
+def _no_gradient(function: Any) -> NoReturn:
+    raise NotImplementedError(
+        f"{_name(function)} has no gradient here. Write it with functions that have one, give it one "
+        "(autograd.extend.primitive and defvjp), or take dropgrad(x) of its arguments if a constant is meant."
+    )
+
+
+# ---------------------------------------------------------------------------------------------------
+# From NumPy's protocols to autograd's primitives
+# ---------------------------------------------------------------------------------------------------
+
+
+def call_ufunc(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what NumPy asks of a leaf or a recorded value that meets one of its ufuncs."""
+    if method == "__call__":
+        return call(ufunc, args, kwargs)
+    args, kwargs = lift(args), _lift_out(kwargs)
+    if not _any_box(args):
+        return _returning(kwargs, getattr(ufunc, method)(*args, **kwargs))
+    function = _UFUNC_METHODS.get((ufunc, method))
+    if function is None:
+        raise NotImplementedError(
+            f"np.{ufunc.__name__}.{method} has no gradient here. Write it with np.* functions."
+        )
+    return function(*args, **kwargs)
+
+
+def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
+    args = lift(args)
+    if kwargs:
+        original, kwargs = kwargs, _lift_out(kwargs)
+        if not _any_box(args) and not any(map(_any_box, kwargs.values())):
+            return _returning(original, function(*args, **kwargs))
+        if kwargs.get("out") is not None:
+            _refuse(f"{_name(function)} with out=", "Leave out= away: the result is a new array.")
+    elif not _any_box(args):
+        return function(*args)
+    if function in _NO_GRADIENT:
+        return function(*constant(args), **constant(kwargs))
+    if kwargs and any(map(_any_box, kwargs.values())):
+        args, kwargs = _by_position(function, args, kwargs)
+    composite = _COMPOSITES.get(function)
+    if composite is not None:
+        return composite(*args, **kwargs)
+    primitive = _primitive_of(function)
+    if primitive is None:
+        _no_gradient(function)
+    return record(primitive, args, kwargs)
+
+
+def _primitive_of(function: Any) -> Any:
+    """Give autograd's primitive for a NumPy function, or None where no gradient is known."""
+    primitive = trace_primitives_map.get(function)
+    return primitive if primitive in _rules or primitive in primitive_vjps else None
+
+
+def _lift_out(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {key: lift(x) for key, x in kwargs.items()}
+
+
+def _returning(kwargs: dict[str, Any], result: Any) -> Any:
+    """Give back the very object that the caller passed as ``out=``, as NumPy does."""
+    out = kwargs.get("out")
+    out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    return out if isinstance(out, Leaf) else result
+
+
+def _by_position(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Move recorded arguments that came by keyword to their positions, where autograd looks for them."""
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except ValueError:
+        return args, kwargs
+    bound.apply_defaults()
+    names = list(bound.arguments)
+    last = max(i for i, name in enumerate(names) if _any_box(bound.arguments[name]))
+    positional = names[: max(last + 1, len(args))]
+    return (
+        tuple(bound.arguments[name] for name in positional),
+        {key: x for key, x in kwargs.items() if key not in positional},
+    )
+
+
+# --- Functions made of others ---------------------------------------------------------------------------
+
+
+@primitive
+def _join(axis: int, *arrays: Any) -> Any:
+    return np.concatenate(arrays, axis)
+
+
+def _unjoin(argnums: Any, joined: Any, arguments: Any, keywords: Any) -> Callable[[Any], Any]:
+    axis, *arrays = arguments
+    ends = np.cumsum([0, *(array.shape[axis] for array in arrays)]).tolist()
+    before = (slice(None),) * (axis % joined.ndim)
+    return lambda g: [g[(*before, slice(ends[i - 1], ends[i]))] for i in argnums]
+
+
+defvjp_argnums(_join, _unjoin)
+
+
+def _array(x: Any) -> Any:
+    return x if hasattr(x, "dtype") else np.array(x) if not _any_box(x) else np.stack(x)
+
+
+def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+    arrays = [_array(a) for a in arrays]
+    if axis is None:
+        arrays, axis = [a.reshape(-1) for a in arrays], 0
+    joined = record(_join, (axis, *arrays), NO_KEYWORDS)
+    return joined if dtype is None else joined.astype(dtype)
+
+
+def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+    arrays = [_array(a) for a in arrays]
+    shapes = {a.shape for a in arrays}
+    if len(shapes) > 1:
+        raise ValueError(f"np.stack needs arrays of one shape, got {sorted(shapes)}.")
+    return np.concatenate([np.expand_dims(a, axis) for a in arrays], axis, dtype=dtype)
+
+
+def _select(conditions: Any, choices: Any, default: Any = 0) -> Any:
+    chosen = default
+    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
+        chosen = np.where(condition, choice, chosen)
+    return chosen
+
+
+def _block(arrays: Any) -> Any:
+    def depth(x: Any) -> int:
+        return 1 + max(map(depth, x)) if isinstance(x, list) else 0
+
+    def join(x: Any, level: int) -> Any:
+        if level == 0:
+            x = _array(x)
+            return x.reshape((1,) * (ndim - x.ndim) + x.shape)
+        return np.concatenate([join(item, level - 1) for item in x], axis=-level)
+
+    def leaves(x: Any) -> Iterator[Any]:
+        if isinstance(x, list):
+            for item in x:
+                yield from leaves(item)
+        else:
+            yield x
+
+    levels = depth(arrays)
+    ndim = max(levels, *(np.ndim(x) for x in leaves(arrays)))
+    return join(arrays, levels)
+
+
+def _append(x: Any, values: Any, axis: int | None = None) -> Any:
+    return np.concatenate([_array(x), _array(values)], axis)
+
+
+def _flip(x: Any, axis: Any = None) -> Any:
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    flipped = {a % x.ndim for a in axes}
+    return x[tuple(slice(None, None, -1) if i in flipped else slice(None) for i in range(x.ndim))]
+
+
+def _take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    n = x.shape[axis]
+    indices = np.asarray(indices)
+    indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": indices.clip(0, max(n - 1, 0))}[mode]
+    return x[(*(slice(None),) * (axis % x.ndim), indices)]
+
+
+def _where(condition: Any, *choices: Any) -> Any:
+    condition = constant(condition)
+    return record(_WHERE, (condition, *choices), NO_KEYWORDS) if choices else np.nonzero(condition)
+
+
+# NumPy functions that are not autograd's primitives but can be written with them.
+_COMPOSITES: dict[Any, Callable[..., Any]] = {
+    np.append: _append,
+    np.block: _block,
+    np.broadcast_arrays: lambda *arrays: tuple(
+        np.broadcast_to(a, np.broadcast_shapes(*(np.shape(b) for b in arrays))) for a in arrays
+    ),
+    np.column_stack: lambda arrays: np.concatenate(
+        [a[:, None] if np.ndim(a) == 1 else np.atleast_2d(a) for a in map(_array, arrays)], 1
+    ),
+    np.concatenate: _concatenate,
+    np.copy: lambda x, order="K", subok=False: x,
+    np.dstack: lambda arrays: np.concatenate([np.atleast_3d(_array(a)) for a in arrays], 2),
+    np.flip: _flip,
+    np.hstack: lambda arrays, **kwargs: np.concatenate(
+        [np.atleast_1d(_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **kwargs
+    ),
+    np.select: _select,
+    np.stack: _stack,
+    np.take: _take,
+    np.vstack: lambda arrays, **kwargs: np.concatenate([np.atleast_2d(_array(a)) for a in arrays], **kwargs),
+    np.where: _where,
+}
+
+_UFUNC_METHODS: dict[tuple[Any, str], Callable[..., Any]] = {
+    (np.add, "accumulate"): lambda x, axis=0, dtype=None: np.cumsum(x, axis, dtype),
+    (np.add, "reduce"): lambda x, axis=0, **kwargs: np.sum(x, axis, **kwargs),
+    (np.multiply, "reduce"): lambda x, axis=0, **kwargs: np.prod(x, axis, **kwargs),
+    (np.maximum, "reduce"): lambda x, axis=0, **kwargs: np.max(x, axis, **kwargs),
+    (np.minimum, "reduce"): lambda x, axis=0, **kwargs: np.min(x, axis, **kwargs),
+}
+
+_rules = {trace_primitives_map[function]: rules for function, rules in RULES.items()}
+_WHERE = trace_primitives_map[np.where]
+
+# Functions of which nothing differentiable comes out: they are called on plain values. autograd lists
+# most; the others tell of shapes, types and bits, or show an array.
+_plain_twins = notrace_primitives[VJPNode] | {anp.ndim, anp.shape, anp.iscomplexobj, anp.result_type}
+_NO_GRADIENT = {f for name, f in vars(np).items() if callable(f) and vars(anp).get(name) in _plain_twins} | {
+    np.array2string, np.array_repr, np.array_str, np.can_cast, np.common_type, np.digitize, np.isin,
+    np.isrealobj, np.lexsort, np.linalg.matrix_rank, np.may_share_memory, np.min_scalar_type,
+    np.shares_memory, np.signbit,
+}  # fmt: skip
+
+# ---------------------------------------------------------------------------------------------------
+# The way back
+# ---------------------------------------------------------------------------------------------------
+
+
+def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
+    """Pull `seed`, the gradient of `end`, back to the roots of its trace.
+
+    Parameters
+    ----------
+    end : Traced
+        The result.
+    seed : array
+        A gradient of the shape and dtype of the result.
+    roots : list of Traced
+        The variables asked for.
+
+    Returns
+    -------
+    list
+        For each root its gradient, of its shape and dtype, or None where `end` does not depend on it.
+        It may share memory with the seed or with another gradient.
+    """
+    gradients: dict[Traced, Any] = {end: seed}
+    packed: dict[Traced, Any] = {}  # gradients of tuples and lists, and sparse ones, in autograd's keeping
+    private: set[Traced] = set()  # nodes whose sum in `gradients` is an array of this loop's own
+    waiting = [(end.order, end)]
+    found: dict[Traced, Any] = {}
+    while waiting:
+        node = heappop(waiting)[1]
+        g = gradients.pop(node, None)
+        if node in packed:
+            sparse = packed.pop(node)[0]
+            g = sparse if g is None else g + sparse
+        if node.function is None:
+            found[node] = g
+            continue
+        if node.function is _GETITEM and type(g) not in Box.types:
+            (parent,) = node.parents
+            total = gradients.get(parent)
+            if total is None:
+                if parent not in packed:
+                    heappush(waiting, (parent.order, parent))
+                total = np.zeros(parent.shape, parent.dtype)
+            elif parent not in private:
+                total = np.array(total)
+            gradients[parent] = total
+            private.add(parent)
+            add_at(total, node.arguments[1], g)
+            continue
+        for parent, h in zip(node.parents, _pull(node, g), strict=True):
+            if h is None:
+                continue
+            if parent not in gradients and parent not in packed:
+                heappush(waiting, (parent.order, parent))
+            if type(h) in _PACKED:
+                packed[parent] = add_outgrads(packed.get(parent), h)
+                continue
+            dtype = getattr(parent._value, "dtype", None)  # None: a tuple, or autograd's sparse array
+            if h.dtype is not dtype and dtype is not None:
+                h = _cast(h, dtype)
+            if parent not in gradients:
+                gradients[parent] = h
+            elif parent in private:
+                gradients[parent] += h
+            else:
+                gradients[parent] = gradients[parent] + h
+                private.add(parent)
+    return [found.get(root) for root in roots]
+
+
+_GETITEM = ArrayBox.__getitem__
+_PACKED = {SparseObject, Box.type_mappings[SparseObject], tuple, list, dict, SequenceBox}
+
+
+def _pull(node: Traced, g: Any) -> Any:
+    """Give the gradients of the parents of `node` from its own, by the direct rules or by autograd's."""
+    rules = _rules.get(node.function)
+    try:
+        if rules is not None:
+            return [
+                rule(g, node._value, *node.arguments, **node.keywords) if (rule := rules[i]) else None
+                for i in node.argnums
+            ]
+        return primitive_vjps[node.function](node.argnums, node._value, node.arguments, node.keywords)(g)
+    except (KeyError, IndexError, TypeError, AssertionError) as error:
+        raise NotImplementedError(
+            f"{_name(node.function)} has no gradient for arguments {node.argnums} "
+            f"when called with {_described(node)}."
+        ) from error
+
+
+def _described(node: Traced) -> str:
+    shown = [
+        f"array{x.shape}" if hasattr(x, "shape") and x.shape else repr(x) for x in constant(node.arguments)
+    ]
+    return ", ".join(shown + [f"{key}={x!r}" for key, x in node.keywords.items()])
+
+
+def _cast(g: Any, dtype: Any) -> Any:
+    if g.dtype.kind == "c" and dtype.kind != "c":
+        g = anp.real(g)
+    return g.astype(dtype) if dtype.kind in "fc" else g

@@ -8,7 +8,7 @@ per positional argument; a rule is called as
     rule(g, ans, *arguments, **keywords) -> the gradient with respect to that argument
 
 with ``g`` the gradient of the result ``ans``: the same shape, complex numbers conjugated as autograd does.
-`None` stands where there is no gradient to give. Three things keep the rules short:
+Three things keep the rules short:
 
 * The tracing module casts what a rule returns to the argument's dtype, so none needs to care.
 * `g`, `ans` and the arguments may be recorded by an outer trace, so a rule is made of operators, ufuncs,
@@ -27,7 +27,7 @@ import numpy as np
 __all__ = ["RULES", "scatter", "unbroadcast"]
 
 Rule: TypeAlias = Callable[..., Any]
-RULES: dict[Any, tuple[Rule | None, ...]] = {}
+RULES: dict[Any, tuple[Rule, ...]] = {}
 
 
 def unbroadcast(g: Any, x: Any) -> Any:
@@ -44,8 +44,7 @@ def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
     """Repeat `g`, what a reduction of `x` along `axis` gave, to the shape of `x` as a fresh array."""
     shape = x.shape
     if axis is not None and not keepdims:
-        axes = axis if isinstance(axis, tuple) else (axis,)
-        axes = {int(a) % len(shape) for a in axes}
+        axes = {int(a) % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
         g = g.reshape([1 if i in axes else n for i, n in enumerate(shape)])
     if isinstance(g, (np.ndarray, np.generic)):
         out = np.empty(shape, g.dtype)
@@ -169,7 +168,7 @@ RULES[np.logaddexp] = (
     lambda g, ans, x, y: unbroadcast(g * np.exp(y - ans), y),
 )
 RULES[np.where] = (
-    None,
+    lambda g, ans, c, x, y: np.zeros(c.shape, c.dtype),
     lambda g, ans, c, x, y: unbroadcast(anp.where(c, g, np.zeros((), g.dtype)), x),
     lambda g, ans, c, x, y: unbroadcast(anp.where(c, np.zeros((), g.dtype), g), y),
 )

@@ -232,9 +232,9 @@ def gradient(f: Any, *args: Any) -> Any:
     >>> grads[b]
     array([12.])
     """
-    if isinstance(f, Params) and not args:
+    if not args and isinstance(f, Params):
         return lambda body: gradient(body, f)
-    return withgradient(f, *args)[1]
+    return _value_and_gradient(f, args)[1]
 
 
 def withgradient(f: Any, *args: Any) -> Any:
@@ -256,11 +256,9 @@ def withgradient(f: Any, *args: Any) -> Any:
     >>> withgradient(lambda x: x**2, 3.0)
     WithGradient(val=np.float64(9.0), grad=(np.float64(6.0),))
     """
-    if isinstance(f, Params) and not args:
+    if not args and isinstance(f, Params):
         return lambda body: withgradient(body, f)
-    value, back = _record(f, args, "gradient")
-    _check_loss(value)
-    return WithGradient(value, back(_ones(value) if hasattr(value, "dtype") else None))
+    return WithGradient(*_value_and_gradient(f, args))
 
 
 def pullback(f: Any, *args: Any) -> Any:
@@ -300,7 +298,7 @@ def pullback(f: Any, *args: Any) -> Any:
     array([[1., 1.],
            [0., 0.]])
     """
-    if isinstance(f, Params) and not args:
+    if not args and isinstance(f, Params):
         return lambda body: pullback(body, f)
     value, pull = _record(f, args, "pullback")
     if not isinstance(constant(value), (np.ndarray, np.number, int, float, complex)):
@@ -459,7 +457,7 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[An
         raise TypeError(f"{name}(f) needs the parameters, {name}(f, params(W, b)), or the arguments of f.")
     trace = Trace()
     ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
-    roots: list[Traced] = [] if ps is None else [trace.root_of(p) for p in ps]
+    roots: list[Traced] = [] if ps is None else trace.roots_of(ps)
     variables = tuple(_nested(arg, trace, roots) for arg in args) if ps is None else ()
     with trace:
         try:
@@ -481,6 +479,12 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[An
         return Grads(ps, gradients)
 
     return value, back
+
+
+def _value_and_gradient(f: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
+    value, back = _record(f, args, "gradient")
+    _check_loss(value)
+    return value, back(_ones(value) if hasattr(value, "dtype") else None)
 
 
 def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
@@ -568,7 +572,7 @@ def _advice(
     except (TypeError, ValueError):
         return None
     if not variables:
-        return f"{name}(f, ps): f is called without arguments, but takes {signature}. Write {name}(lambda: f(…), ps)."
+        return f"{name}(f, ps) calls f without arguments, but f takes {signature}: {name}(lambda: f(…), ps)."
     message = f"{name}(f, *args): f takes {signature}, but got {len(variables)} arguments."
     if any(isinstance(leaf, Param) for leaf in _leaves(args)):
         message += f" For parameters that f reaches by itself, write {name}(f, params(W, b))."
@@ -589,8 +593,8 @@ def _warn_unreached() -> None:
     while frame is not None and frame.f_code.co_filename == __file__:
         level, frame = level + 1, frame.f_back
     warnings.warn(
-        "The loss reaches none of the parameters: all gradients are None. Does it compute with the parameters "
-        "themselves, not with copies or with W.value?",
+        "The loss reaches none of the parameters: all gradients are None. Does it compute with the "
+        "parameters themselves, not with copies or with W.value?",
         UserWarning,
         stacklevel=level,
     )

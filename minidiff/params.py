@@ -92,8 +92,8 @@ class Param(Leaf):
     __divmod__, __rdivmod__ = _binary(divmod), _reflected(divmod)
     __pow__, __rpow__ = _binary(operator.pow), _reflected(operator.pow)
     __matmul__, __rmatmul__ = _binary(operator.matmul), _reflected(operator.matmul)
-    __eq__ = _binary(operator.eq)  # type: ignore[assignment]
-    __ne__ = _binary(operator.ne)  # type: ignore[assignment]
+    __eq__ = _binary(operator.eq)
+    __ne__ = _binary(operator.ne)
     __lt__, __le__ = _binary(operator.lt), _binary(operator.le)
     __gt__, __ge__ = _binary(operator.gt), _binary(operator.ge)
     __neg__, __pos__, __abs__ = _unary(operator.neg), _unary(operator.pos), _unary(abs)
@@ -128,7 +128,7 @@ class Param(Leaf):
     def __repr__(self) -> str:
         return repr(self.value).replace("array", "param", 1)
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         value = self.lift()
         return value.__array__() if is_recorded(value) else np.array(value, dtype=dtype, copy=copy)
 
@@ -164,7 +164,7 @@ class Param(Leaf):
         return self.value
 
 
-def param(x: ArrayLike, dtype: DTypeLike = None) -> Param:
+def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
     """Make a parameter: a copy of `x` that gradients can reach and optimisers train.
 
     Parameters

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, Token
 from heapq import heappop, heappush
 from itertools import count
@@ -27,10 +27,11 @@ from typing import Any, NoReturn
 import autograd.numpy as anp
 import numpy as np
 from autograd.builtins import SequenceBox
-from autograd.core import SparseObject, VJPNode, add_outgrads, defvjp_argnums, primitive, primitive_vjps
+from autograd.core import SparseObject, VJPNode, add_outgrads, primitive_vjps
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
+from minidiff.composites import COMPOSITES, UFUNC_METHODS
 from minidiff.derivatives import RULES, add_at
 
 __all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "is_recorded", "lift"]
@@ -52,7 +53,13 @@ class _TraceStack(type(trace_stack)):  # type: ignore[misc]
     trace can get the number of its outer one. Within a thread it counts here exactly as before.
     """
 
-    top = property(lambda self: _top.get(), lambda self, top: _top.set(top))
+    @property
+    def top(self) -> int:
+        return _top.get()
+
+    @top.setter
+    def top(self, top: int) -> None:
+        _top.set(top)
 
 
 trace_stack.__class__ = _TraceStack
@@ -72,10 +79,12 @@ class Trace:
         """Make a variable of this trace with the given value."""
         return Traced(value, None, (), NO_KEYWORDS, (), (), self.number)
 
-    def root_of(self, leaf: Leaf) -> Traced:
-        """Make the variable that stands for `leaf` while this trace runs."""
-        root = self._leaves[id(leaf)] = self.root(leaf.lift())
-        return root
+    def roots_of(self, leaves: Iterable[Leaf]) -> list[Traced]:
+        """Make the variables that stand for `leaves` while this trace runs."""
+        outer = _roots.get()
+        for leaf in leaves:
+            self._leaves[id(leaf)] = self.root(outer.get(id(leaf), leaf.value))
+        return list(self._leaves.values())
 
     def __enter__(self) -> Trace:
         self._tokens = _top.set(self.number), _roots.set({**_roots.get(), **self._leaves})
@@ -134,6 +143,8 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         x = self._value
         if type(other) in _PLAIN:
             return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), self._trace)
+        if isinstance(other, Leaf):
+            return forward(self, other.lift())
         if type(other) is Traced and other._trace == self._trace:
             y = other._value
             return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), self._trace)
@@ -201,8 +212,8 @@ class Traced(ArrayBox):  # type: ignore[misc]
         parents: tuple[Any, ...],
         trace: int = -1,
     ) -> None:
-        self._value = value
-        self._trace = trace
+        self._value = value  # type: ignore[misc]
+        self._trace = trace  # type: ignore[misc]
         self.function = function
         self.arguments = arguments
         self.keywords = keywords
@@ -260,7 +271,7 @@ class Traced(ArrayBox):  # type: ignore[misc]
     itemsize = property(lambda self: self.dtype.itemsize)
     nbytes = property(lambda self: self.size * self.dtype.itemsize)
     T = property(_recorded(np.transpose))
-    mT = property(lambda self: self.swapaxes(-1, -2))
+    mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
     real = property(_recorded(np.real))
     imag = property(_recorded(np.imag))
 
@@ -376,7 +387,7 @@ class Leaf:
 # Results of autograd's own wrapper come here: a node of ours is its own box, all else stays autograd's.
 def _box(value: Any, trace: int, node: Any) -> Any:
     if type(node) is Traced:
-        node._trace = trace
+        node._trace = trace  # type: ignore[misc]
         return node
     return ArrayBox(value, trace, node)
 
@@ -436,7 +447,7 @@ def _any_box(x: Any) -> bool:
 
 
 def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """Call one of autograd's primitives on arguments of which some may be recorded, and record the call."""
+    """Call one of autograd's primitives, and record the call if an argument is recorded."""
     trace = -1
     for x in arguments:
         if type(x) is Traced:
@@ -450,22 +461,22 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             break
     if keywords and any(map(_any_box, keywords.values())):
         raise TypeError(f"{_name(primitive)}: pass arrays under differentiation by position, not by keyword.")
-    values, argnums, parents = [], [], []
-    nested = False
+    function = getattr(primitive, "fun", primitive)
+    if trace < 0:
+        return function(*arguments, **keywords)
+    values = list(arguments)
+    argnums = []
     for i, x in enumerate(arguments):
         if type(x) is Traced:
             if x._trace == trace:
                 argnums.append(i)
-                parents.append(x)
-                x = x._value
-            nested = nested or type(x) in Box.types
-        values.append(x)
-    # The raw function unless an outer trace has to see the call.
-    result = (primitive if nested else getattr(primitive, "fun", primitive))(*values, **keywords)
-    node = Traced(result, primitive, tuple(values), keywords, tuple(argnums), tuple(parents), trace)
-    if type(result) in _PLAIN:
-        return node
-    return _unpacked(result, trace, node)
+                values[i] = x = x._value
+            if type(x) in Box.types:
+                function = primitive  # so that the outer trace sees the call too
+    result = function(*values, **keywords)
+    parents = tuple([arguments[i] for i in argnums])
+    node = Traced(result, primitive, tuple(values), keywords, tuple(argnums), parents, trace)
+    return node if type(result) in _PLAIN else _unpacked(result, trace, node)
 
 
 def _unpacked(result: Any, trace: int, node: Traced) -> Any:
@@ -503,16 +514,20 @@ def call_ufunc(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str,
     args, kwargs = lift(args), _lift_out(kwargs)
     if not _any_box(args):
         return _returning(kwargs, getattr(ufunc, method)(*args, **kwargs))
-    function = _UFUNC_METHODS.get((ufunc, method))
-    if function is None:
-        raise NotImplementedError(
-            f"np.{ufunc.__name__}.{method} has no gradient here. Write it with np.* functions."
-        )
+    if kwargs.get("out") is not None:
+        _refuse(f"np.{ufunc.__name__}.{method} with out=", "Leave out= away: the result is a new array.")
+    if method == "outer":
+        x, y = args
+        return ufunc(np.reshape(x, np.shape(x) + (1,) * np.ndim(y)), y, **kwargs)
+    if (function := UFUNC_METHODS.get((ufunc, method))) is None:
+        raise NotImplementedError(f"np.{ufunc.__name__}.{method} has no gradient here. Write it otherwise.")
     return function(*args, **kwargs)
 
 
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
+    if not kwargs and function in _DIRECT:
+        return record(_DIRECT[function], args, NO_KEYWORDS)
     args = lift(args)
     if kwargs:
         original, kwargs = kwargs, _lift_out(kwargs)
@@ -526,9 +541,9 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return function(*constant(args), **constant(kwargs))
     if kwargs and any(map(_any_box, kwargs.values())):
         args, kwargs = _by_position(function, args, kwargs)
-    composite = _COMPOSITES.get(function)
-    if composite is not None:
-        return composite(*args, **kwargs)
+    composite = COMPOSITES.get(function)
+    if composite is not None and (result := composite(*args, **kwargs)) is not NotImplemented:
+        return result
     primitive = _primitive_of(function)
     if primitive is None:
         _no_gradient(function)
@@ -570,131 +585,14 @@ def _by_position(
     )
 
 
-# --- Functions made of others ---------------------------------------------------------------------------
-
-
-@primitive
-def _join(axis: int, *arrays: Any) -> Any:
-    return np.concatenate(arrays, axis)
-
-
-def _unjoin(argnums: Any, joined: Any, arguments: Any, keywords: Any) -> Callable[[Any], Any]:
-    axis, *arrays = arguments
-    ends = np.cumsum([0, *(array.shape[axis] for array in arrays)]).tolist()
-    before = (slice(None),) * (axis % joined.ndim)
-    return lambda g: [g[(*before, slice(ends[i - 1], ends[i]))] for i in argnums]
-
-
-defvjp_argnums(_join, _unjoin)
-
-
-def _array(x: Any) -> Any:
-    return x if hasattr(x, "dtype") else np.array(x) if not _any_box(x) else np.stack(x)
-
-
-def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
-    arrays = [_array(a) for a in arrays]
-    if axis is None:
-        arrays, axis = [a.reshape(-1) for a in arrays], 0
-    joined = record(_join, (axis, *arrays), NO_KEYWORDS)
-    return joined if dtype is None else joined.astype(dtype)
-
-
-def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
-    arrays = [_array(a) for a in arrays]
-    shapes = {a.shape for a in arrays}
-    if len(shapes) > 1:
-        raise ValueError(f"np.stack needs arrays of one shape, got {sorted(shapes)}.")
-    return np.concatenate([np.expand_dims(a, axis) for a in arrays], axis, dtype=dtype)
-
-
-def _select(conditions: Any, choices: Any, default: Any = 0) -> Any:
-    chosen = default
-    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
-        chosen = np.where(condition, choice, chosen)
-    return chosen
-
-
-def _block(arrays: Any) -> Any:
-    def depth(x: Any) -> int:
-        return 1 + max(map(depth, x)) if isinstance(x, list) else 0
-
-    def join(x: Any, level: int) -> Any:
-        if level == 0:
-            x = _array(x)
-            return x.reshape((1,) * (ndim - x.ndim) + x.shape)
-        return np.concatenate([join(item, level - 1) for item in x], axis=-level)
-
-    def leaves(x: Any) -> Iterator[Any]:
-        if isinstance(x, list):
-            for item in x:
-                yield from leaves(item)
-        else:
-            yield x
-
-    levels = depth(arrays)
-    ndim = max(levels, *(np.ndim(x) for x in leaves(arrays)))
-    return join(arrays, levels)
-
-
-def _append(x: Any, values: Any, axis: int | None = None) -> Any:
-    return np.concatenate([_array(x), _array(values)], axis)
-
-
-def _flip(x: Any, axis: Any = None) -> Any:
-    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    flipped = {a % x.ndim for a in axes}
-    return x[tuple(slice(None, None, -1) if i in flipped else slice(None) for i in range(x.ndim))]
-
-
-def _take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
-    if axis is None:
-        x, axis = x.reshape(-1), 0
-    n = x.shape[axis]
-    indices = np.asarray(indices)
-    indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": indices.clip(0, max(n - 1, 0))}[mode]
-    return x[(*(slice(None),) * (axis % x.ndim), indices)]
-
-
-def _where(condition: Any, *choices: Any) -> Any:
-    condition = constant(condition)
-    return record(_WHERE, (condition, *choices), NO_KEYWORDS) if choices else np.nonzero(condition)
-
-
-# NumPy functions that are not autograd's primitives but can be written with them.
-_COMPOSITES: dict[Any, Callable[..., Any]] = {
-    np.append: _append,
-    np.block: _block,
-    np.broadcast_arrays: lambda *arrays: tuple(
-        np.broadcast_to(a, np.broadcast_shapes(*(np.shape(b) for b in arrays))) for a in arrays
-    ),
-    np.column_stack: lambda arrays: np.concatenate(
-        [a[:, None] if np.ndim(a) == 1 else np.atleast_2d(a) for a in map(_array, arrays)], 1
-    ),
-    np.concatenate: _concatenate,
-    np.copy: lambda x, order="K", subok=False: x,
-    np.dstack: lambda arrays: np.concatenate([np.atleast_3d(_array(a)) for a in arrays], 2),
-    np.flip: _flip,
-    np.hstack: lambda arrays, **kwargs: np.concatenate(
-        [np.atleast_1d(_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **kwargs
-    ),
-    np.select: _select,
-    np.stack: _stack,
-    np.take: _take,
-    np.vstack: lambda arrays, **kwargs: np.concatenate([np.atleast_2d(_array(a)) for a in arrays], **kwargs),
-    np.where: _where,
-}
-
-_UFUNC_METHODS: dict[tuple[Any, str], Callable[..., Any]] = {
-    (np.add, "accumulate"): lambda x, axis=0, dtype=None: np.cumsum(x, axis, dtype),
-    (np.add, "reduce"): lambda x, axis=0, **kwargs: np.sum(x, axis, **kwargs),
-    (np.multiply, "reduce"): lambda x, axis=0, **kwargs: np.prod(x, axis, **kwargs),
-    (np.maximum, "reduce"): lambda x, axis=0, **kwargs: np.max(x, axis, **kwargs),
-    (np.minimum, "reduce"): lambda x, axis=0, **kwargs: np.min(x, axis, **kwargs),
-}
-
 _rules = {trace_primitives_map[function]: rules for function, rules in RULES.items()}
-_WHERE = trace_primitives_map[np.where]
+
+# The functions that lead to one primitive however they are called.
+_DIRECT = {
+    function: primitive
+    for function, primitive in trace_primitives_map.items()
+    if function not in COMPOSITES and (primitive in _rules or primitive in primitive_vjps)
+}
 
 # Functions of which nothing differentiable comes out: they are called on plain values. autograd lists
 # most; the others tell of shapes, types and bits, or show an array.
@@ -729,72 +627,75 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
         It may share memory with the seed or with another gradient.
     """
     gradients: dict[Traced, Any] = {end: seed}
-    packed: dict[Traced, Any] = {}  # gradients of tuples and lists, and sparse ones, in autograd's keeping
-    private: set[Traced] = set()  # nodes whose sum in `gradients` is an array of this loop's own
-    waiting = [(end.order, end)]
-    found: dict[Traced, Any] = {}
+    packed: dict[Traced, Any] = {}  # those of tuples and lists, and sparse ones, in autograd's keeping
+    private: set[Traced] = set()  # nodes whose entry in `gradients` is an array of this loop's own
+    waiting = [(end.order, end)] if end.function else []  # a heap of the nodes that have a gradient
     while waiting:
         node = heappop(waiting)[1]
         g = gradients.pop(node, None)
-        if node in packed:
-            sparse = packed.pop(node)[0]
-            g = sparse if g is None else g + sparse
-        if node.function is None:
-            found[node] = g
-            continue
-        if node.function is _GETITEM and type(g) not in Box.types:
-            (parent,) = node.parents
-            total = gradients.get(parent)
-            if total is None:
-                if parent not in packed:
-                    heappush(waiting, (parent.order, parent))
-                total = np.zeros(parent.shape, parent.dtype)
-            elif parent not in private:
-                total = np.array(total)
-            gradients[parent] = total
-            private.add(parent)
-            add_at(total, node.arguments[1], g)
-            continue
-        for parent, h in zip(node.parents, _pull(node, g), strict=True):
-            if h is None:
-                continue
-            if parent not in gradients and parent not in packed:
-                heappush(waiting, (parent.order, parent))
-            if type(h) in _PACKED:
-                packed[parent] = add_outgrads(packed.get(parent), h)
-                continue
-            dtype = getattr(parent._value, "dtype", None)  # None: a tuple, or autograd's sparse array
-            if h.dtype is not dtype and dtype is not None:
-                h = _cast(h, dtype)
-            if parent not in gradients:
-                gradients[parent] = h
-            elif parent in private:
-                gradients[parent] += h
-            else:
-                gradients[parent] = gradients[parent] + h
-                private.add(parent)
-    return [found.get(root) for root in roots]
+        if packed:
+            g = _with_packed(g, packed.pop(node, None))
+        function, arguments = node.function, node.arguments
+        rules = _rules.get(function)
+        if function is _GETITEM and type(g) not in Box.types:
+            rules = _SCATTER
+        try:
+            if rules is None:
+                pulled = primitive_vjps[function](node.argnums, node._value, arguments, node.keywords)(g)
+                rules = {i: _constantly(h) for i, h in zip(node.argnums, pulled, strict=True)}
+            for i, parent in zip(node.argnums, node.parents):  # noqa: B905  (of one length by construction)
+                if parent not in gradients:
+                    if parent.function is not None and parent not in packed:
+                        heappush(waiting, (parent.order, parent))
+                    earlier = None
+                else:
+                    earlier = gradients[parent]
+                if rules is _SCATTER:
+                    # Only the elements that were read get a gradient: the time is theirs, not the array's.
+                    if parent not in private:
+                        earlier = _writeable(earlier, parent._value)
+                        private.add(parent)
+                    add_at(earlier, arguments[1], g)
+                    gradients[parent] = earlier
+                    continue
+                h = rules[i](g, node._value, *arguments, **node.keywords)
+                if type(h) in _PACKED:
+                    packed[parent] = add_outgrads(packed.get(parent), h)
+                    continue
+                dtype = getattr(parent._value, "dtype", None)  # None: a tuple, or autograd's sparse array
+                if h.dtype is not dtype and dtype is not None:
+                    h = _cast(h, dtype)
+                if earlier is None:
+                    gradients[parent] = h
+                elif parent in private:
+                    gradients[parent] += h
+                else:
+                    gradients[parent] = earlier + h
+                    private.add(parent)
+        except (KeyError, IndexError, TypeError, AssertionError) as error:
+            raise NotImplementedError(
+                f"{_name(function)} has no gradient for arguments {node.argnums} when called with "
+                f"{_described(node)}."
+            ) from error
+    return [_with_packed(gradients.get(root), packed.get(root)) for root in roots]
 
 
+def _with_packed(g: Any, packed: Any) -> Any:
+    return g if packed is None else packed[0] if g is None else g + packed[0]
+
+
+def _writeable(g: Any, x: Any) -> Any:
+    """Give the gradient of `x` so far as an array that may be written into."""
+    return np.zeros(x.shape, x.dtype) if g is None else np.array(g)
+
+
+def _constantly(h: Any) -> Callable[..., Any]:
+    return lambda *args, **kwargs: h
+
+
+_SCATTER: dict[int, Any] = {}
 _GETITEM = ArrayBox.__getitem__
 _PACKED = {SparseObject, Box.type_mappings[SparseObject], tuple, list, dict, SequenceBox}
-
-
-def _pull(node: Traced, g: Any) -> Any:
-    """Give the gradients of the parents of `node` from its own, by the direct rules or by autograd's."""
-    rules = _rules.get(node.function)
-    try:
-        if rules is not None:
-            return [
-                rule(g, node._value, *node.arguments, **node.keywords) if (rule := rules[i]) else None
-                for i in node.argnums
-            ]
-        return primitive_vjps[node.function](node.argnums, node._value, node.arguments, node.keywords)(g)
-    except (KeyError, IndexError, TypeError, AssertionError) as error:
-        raise NotImplementedError(
-            f"{_name(node.function)} has no gradient for arguments {node.argnums} "
-            f"when called with {_described(node)}."
-        ) from error
 
 
 def _described(node: Traced) -> str:

@@ -1,0 +1,147 @@
+"""NumPy functions for which autograd has no primitive, written with those for which it has one.
+
+A composite is called with arrays of which some are under differentiation, and is made of NumPy calls that
+are recorded one by one. `COMPOSITES` maps a NumPy function to its composite, which may return
+`NotImplemented` to leave the call to autograd's primitive of the same name after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from autograd.extend import defvjp_argnums, primitive
+
+__all__ = ["COMPOSITES", "UFUNC_METHODS"]
+
+
+@primitive  # type: ignore[untyped-decorator]
+def _join(axis: int, *arrays: Any) -> Any:
+    return np.concatenate(arrays, axis)
+
+
+def _unjoin(argnums: Any, joined: Any, arguments: Any, keywords: Any) -> Callable[[Any], Any]:
+    axis, *arrays = arguments
+    ends = np.cumsum([0, *(array.shape[axis] for array in arrays)]).tolist()
+    before = (slice(None),) * (axis % joined.ndim)
+    parts = [(*before, slice(ends[i - 1], ends[i])) for i in argnums]
+    return lambda g: [g[part] for part in parts]
+
+
+defvjp_argnums(_join, _unjoin)
+
+
+def _array(x: Any) -> Any:
+    """Make an array of one item of a list of arrays: itself, or a list of numbers, recorded or not."""
+    if hasattr(x, "dtype"):
+        return x
+    return np.stack(x) if isinstance(x, (list, tuple)) and x else np.array(x)
+
+
+def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+    arrays = [_array(a) for a in arrays]
+    if axis is None:
+        arrays, axis = [a.reshape(-1) for a in arrays], 0
+    joined = _join(axis, *arrays)
+    return joined if dtype is None else joined.astype(dtype)
+
+
+def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+    arrays = [_array(a) for a in arrays]
+    shapes = {a.shape for a in arrays}
+    if len(shapes) > 1:
+        raise ValueError(f"np.stack: all arrays must have the same shape, got {sorted(shapes)}.")
+    return _concatenate([np.expand_dims(a, axis) for a in arrays], axis, dtype=dtype)
+
+
+def _select(conditions: Any, choices: Any, default: Any = 0) -> Any:
+    chosen = default
+    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
+        chosen = np.where(condition, choice, chosen)
+    return chosen
+
+
+def _block(arrays: Any) -> Any:
+    def depth(x: Any) -> int:
+        return 1 + max(map(depth, x)) if isinstance(x, list) else 0
+
+    def leaves(x: Any) -> Iterator[Any]:
+        if isinstance(x, list):
+            for item in x:
+                yield from leaves(item)
+        else:
+            yield x
+
+    def join(x: Any, level: int) -> Any:
+        if level:
+            return _concatenate([join(item, level - 1) for item in x], axis=-level)
+        return np.reshape(x, (1,) * (ndim - np.ndim(x)) + np.shape(x))
+
+    levels = depth(arrays)
+    ndim = max(levels, *map(np.ndim, leaves(arrays)))
+    return join(arrays, levels)
+
+
+def _broadcast_arrays(*arrays: Any) -> tuple[Any, ...]:
+    shape = np.broadcast_shapes(*map(np.shape, arrays))
+    return tuple(np.broadcast_to(a, shape) for a in arrays)
+
+
+def _flip(x: Any, axis: Any = None) -> Any:
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    flipped = {a % x.ndim for a in axes}
+    return x[tuple(slice(None, None, -1) if i in flipped else slice(None) for i in range(x.ndim))]
+
+
+def _take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    n = x.shape[axis]
+    indices = np.asarray(indices)
+    indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": indices.clip(0, max(n - 1, 0))}[mode]
+    index = (*(slice(None),) * (axis % x.ndim), indices)
+    return x[index]
+
+
+def _sort(x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *, stable: Any = None) -> Any:
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    places = list(np.indices(x.shape, sparse=True))
+    places[axis] = np.argsort(x, axis, kind="stable")
+    return x[tuple(places)]
+
+
+def _column(x: Any) -> Any:
+    x = _array(x)
+    return x[:, None] if x.ndim == 1 else np.atleast_2d(x)
+
+
+COMPOSITES: dict[Any, Callable[..., Any]] = {
+    np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
+    np.block: _block,
+    np.broadcast_arrays: _broadcast_arrays,
+    np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),
+    np.concatenate: _concatenate,
+    np.copy: lambda x, order="K", subok=False: x,
+    np.dstack: lambda arrays: _concatenate([np.atleast_3d(_array(a)) for a in arrays], 2),
+    np.flip: _flip,
+    np.hstack: lambda arrays, **options: _concatenate(
+        [np.atleast_1d(_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
+    ),
+    np.select: _select,
+    np.sort: _sort,
+    np.stack: _stack,
+    np.take: _take,
+    np.vstack: lambda arrays, **options: _concatenate([np.atleast_2d(_array(a)) for a in arrays], **options),
+    np.where: lambda condition, *choices: NotImplemented if choices else np.nonzero(condition),
+}
+
+# The methods of ufuncs, likewise.
+UFUNC_METHODS: dict[tuple[Any, str], Callable[..., Any]] = {
+    (np.add, "accumulate"): lambda x, axis=0, dtype=None: np.cumsum(x, axis, dtype),
+    (np.add, "reduce"): lambda x, axis=0, **options: np.sum(x, axis, **options),
+    (np.multiply, "reduce"): lambda x, axis=0, **options: np.prod(x, axis, **options),
+    (np.maximum, "reduce"): lambda x, axis=0, **options: np.max(x, axis, **options),
+    (np.minimum, "reduce"): lambda x, axis=0, **options: np.min(x, axis, **options),
+}

@@ -1,0 +1,184 @@
+"""Minibatches of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DataLoader"]
+
+Data = TypeVar("Data", NDArray[Any], tuple[NDArray[Any], ...], dict[Any, NDArray[Any]])
+Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
+
+
+class DataLoader(Generic[Data]):
+    """Minibatches of arrays along their first axis, afresh at every iteration.
+
+    A batch is what the data are: an array, a tuple of arrays or a dict of arrays. Batches of data in order
+    are views of the arrays; shuffled ones are copies.
+
+    Parameters
+    ----------
+    data : array, tuple of arrays, or dict of arrays
+        All with the same number of samples n ≥ 0, the length of their first axis.
+    batchsize : int
+        Samples in a batch, at least 1.
+    shuffle : bool
+        Whether every iteration takes the samples in a new random order.
+    partial : bool
+        Whether the last samples, too few for a whole batch, make a smaller one. Without it they are left
+        out; of fewer than `batchsize` samples there is then no batch at all.
+    rng : int, numpy.random.Generator or None
+        A seed, a generator to draw from, or None for a seed from the operating system. The orders depend on
+        it and on n, and on nothing else.
+
+    Attributes
+    ----------
+    rng : numpy.random.Generator
+        What the orders are drawn from.
+
+    Raises
+    ------
+    TypeError
+        If `data` is a list (of samples? of arrays?) or anything else that is not as above.
+    ValueError
+        If the arrays differ in the length of their first axis, or `batchsize` is less than 1.
+
+    Examples
+    --------
+    >>> x, y = np.arange(10).reshape(5, 2), np.arange(5)
+    >>> for xb, yb in DataLoader((x, y), batchsize=2):
+    ...     print(xb.shape, yb)
+    (2, 2) [0 1]
+    (2, 2) [2 3]
+    (1, 2) [4]
+    >>> loader = DataLoader({"image": x, "label": y}, batchsize=3, shuffle=True, rng=0)
+    >>> [batch["label"].tolist() for batch in loader]
+    [[2, 4, 3], [0, 1]]
+    >>> len(loader)
+    2
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        batchsize: int = 1,
+        shuffle: bool = False,
+        partial: bool = True,
+        rng: Seed = None,
+    ) -> None:
+        if not isinstance(batchsize, int | np.integer):
+            raise TypeError(f"batchsize must be an integer, got {batchsize!r}")
+        if batchsize < 1:
+            raise ValueError(f"batchsize must be at least 1, got {batchsize}")
+        self.data: Data = _arrays(data)
+        self.batchsize = int(batchsize)
+        self.shuffle = shuffle
+        self.partial = partial
+        self.rng = np.random.default_rng(rng)
+        self._n = _samples(self.data)
+        # Where the latest iteration stands: the generator's state before it, the batches it has given.
+        self._begin: Mapping[str, Any] | None = None
+        self._batches = 0
+        self._resumed = False
+
+    def __len__(self) -> int:
+        """Give the number of batches in an iteration."""
+        whole, rest = divmod(self._n, self.batchsize)
+        return whole + (self.partial and rest > 0)
+
+    def __iter__(self) -> Iterator[Data]:
+        if self._resumed:
+            rng = deepcopy(self.rng)
+            if self._begin is not None:
+                rng.bit_generator.state = self._begin
+        else:
+            rng = self.rng
+            self._begin, self._batches = rng.bit_generator.state, 0
+        self._resumed = False
+        order = rng.permutation(self._n) if self.shuffle else None
+        for i in range(self._batches, len(self)):
+            rows = slice(i * self.batchsize, (i + 1) * self.batchsize)
+            batch = _take(self.data, rows if order is None else order[rows])
+            self._batches = i + 1
+            yield batch
+        self._begin, self._batches = None, 0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where the latest iteration stands; setting it makes the next iteration go on from there.
+
+        A checkpoint written in the middle of an epoch keeps it: ``save(path, ps, opt, loader=loader.state)``,
+        and ``loader.state = load(path, ps, opt)["loader"]`` on another day. The first iteration then gives
+        the batches that were still to come, in the order they would have come.
+
+        Examples
+        --------
+        >>> loader = DataLoader(np.arange(6), batchsize=2, shuffle=True, rng=1)
+        >>> batches = iter(loader)
+        >>> next(batches)
+        array([4, 0])
+        >>> state = loader.state
+        >>> another = DataLoader(np.arange(6), batchsize=2, shuffle=True)
+        >>> another.state = state
+        >>> [batch.tolist() for batch in another] == [batch.tolist() for batch in batches]
+        True
+        """
+        return {"rng": self.rng.bit_generator.state, "begin": self._begin, "batches": self._batches}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        now, begin, batches = state["rng"], state["begin"], state["batches"]
+        if not 0 <= batches <= len(self):
+            raise ValueError(
+                f"state is of another loader: it gave {batches} batches, and this has {len(self)}"
+            )
+        self.rng.bit_generator.state = now
+        self._begin, self._batches, self._resumed = begin, batches, begin is not None
+
+
+def _arrays(data: Any) -> Any:
+    """Give the data with arrays for their parts."""
+    if isinstance(data, tuple):
+        return tuple(np.asanyarray(part) for part in data)
+    if isinstance(data, dict):
+        return {name: np.asanyarray(part) for name, part in data.items()}
+    if isinstance(data, list) or not hasattr(data, "__array__"):
+        raise TypeError(
+            f"data must be an array, a tuple of arrays or a dict of arrays, got a {type(data).__name__}: "
+            "of samples, make it an array (np.array(data)), of arrays, a tuple (tuple(data))"
+        )
+    return np.asanyarray(data)
+
+
+def _parts(data: Any) -> dict[Any, Any]:
+    if isinstance(data, dict):
+        return data
+    return dict(enumerate(data)) if isinstance(data, tuple) else {0: data}
+
+
+def _samples(data: Any) -> int:
+    parts = _parts(data)
+    if not parts:
+        raise ValueError(f"data must hold at least one array, got {data!r}")
+    for name, part in parts.items():
+        if part.ndim == 0:
+            raise ValueError(
+                f"data must be arrays of samples, but number {name!r} is a single value: {part!r}"
+            )
+    lengths = {name: len(part) for name, part in parts.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"all arrays must have the same number of samples, got {lengths}")
+    return next(iter(lengths.values()))
+
+
+def _take(data: Any, rows: Any) -> Any:
+    if isinstance(data, tuple):
+        return tuple(part[rows] for part in data)
+    if isinstance(data, dict):
+        return {name: part[rows] for name, part in data.items()}
+    return data[rows]

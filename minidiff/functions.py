@@ -1,0 +1,229 @@
+"""Activation functions, elementwise or along the last axis, safe for arguments of any size.
+
+They are plain NumPy: outside a gradient they take and give arrays, inside one they are recorded. Each is
+written so that nothing overflows in the branch that is not taken, because in a gradient 0·∞ is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minidiff.gradient import dropgrad
+
+__all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "relu", "sigmoid", "softmax", "softplus"]
+
+
+def floating(x: Any) -> Any:
+    """Give `x` as an array of floating point numbers; a parameter or a recorded value stays what it is."""
+    if not hasattr(x, "dtype"):
+        x = np.asarray(x)
+    return x if x.dtype.kind in "fc" else x * 1.0
+
+
+def relu(x: Any) -> Any:
+    r"""Rectified linear unit, :math:`\max(x, 0)`.
+
+    Its derivative at 0 is taken to be 0.
+
+    Parameters
+    ----------
+    x : array_like, any shape
+        Real numbers.
+
+    Returns
+    -------
+    array
+        Of the shape and floating dtype of `x` (integers give float64).
+
+    Examples
+    --------
+    >>> relu(np.array([-2.0, 0.0, 3.0]))
+    array([0., 0., 3.])
+    """
+    x = floating(x)
+    return np.where(x <= 0, 0.0, x)
+
+
+def leakyrelu(x: Any, a: float = 0.01) -> Any:
+    """Rectified linear unit with a slope `a` for negative arguments: x where x > 0, else a·x.
+
+    Its derivative at 0 is taken to be `a`.
+
+    Parameters
+    ----------
+    x : array_like, any shape
+        Real numbers.
+    a : float
+        The slope below 0.
+
+    Returns
+    -------
+    array
+        Of the shape and floating dtype of `x`.
+
+    Examples
+    --------
+    >>> leakyrelu(np.array([-2.0, 0.0, 3.0]))
+    array([-0.02,  0.  ,  3.  ])
+    """
+    x = floating(x)
+    return np.where(x > 0, x, a * x)
+
+
+def elu(x: Any, α: float = 1.0) -> Any:
+    r"""Exponential linear unit: x where x > 0, else α(eˣ − 1).
+
+    Parameters
+    ----------
+    x : array_like, any shape
+        Real numbers.
+    α : float
+        Minus the limit as x → −∞.
+
+    Returns
+    -------
+    array
+        Of the shape and floating dtype of `x`.
+
+    References
+    ----------
+    Fast and Accurate Deep Network Learning by Exponential Linear Units (ELUs).
+    Djork-Arné Clevert, Thomas Unterthiner, Sepp Hochreiter, 2015. arXiv:1511.07289.
+
+    Examples
+    --------
+    >>> elu(np.array([-1000.0, 0.0, 3.0]))
+    array([-1.,  0.,  3.])
+    """
+    x = floating(x)
+    positive = x > 0
+    return np.where(positive, x, α * np.expm1(np.where(positive, 0.0, x)))
+
+
+def gelu(x: Any) -> Any:
+    r"""Gaussian error linear unit, in the paper's approximation by a hyperbolic tangent.
+
+    .. math:: x\,σ(2u) = \tfrac{x}{2}(1 + \tanh u), \qquad u = \sqrt{2/π}\,(x + 0.044715\,x^3)
+
+    Parameters
+    ----------
+    x : array_like, any shape
+        Real numbers.
+
+    Returns
+    -------
+    array
+        Of the shape and floating dtype of `x`.
+
+    References
+    ----------
+    Gaussian Error Linear Units (GELUs). Dan Hendrycks, Kevin Gimpel, 2016. arXiv:1606.08415.
+
+    Examples
+    --------
+    >>> gelu(np.array([-1.0, 0.0, 1.0])).round(4)
+    array([-0.1588,  0.    ,  0.8412])
+    """
+    x = floating(x)
+    # At ±12, σ(2u) is 0 or 1 to within 1e-60; beyond, x³ might overflow a small dtype.
+    c = np.clip(x, -12.0, 12.0)
+    return x * sigmoid(2 * math.sqrt(2 / math.pi) * (c + 0.044715 * c * c * c))
+
+
+def sigmoid(x: Any) -> Any:
+    r"""Logistic function, :math:`σ(x) = 1/(1 + e^{-x})`, relatively exact for large negative x too.
+
+    Parameters
+    ----------
+    x : array_like, any shape
+        Real numbers.
+
+    Returns
+    -------
+    array
+        Of the shape and floating dtype of `x`, between 0 and 1.
+
+    Examples
+    --------
+    >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
+    """
+    return np.exp(-np.logaddexp(0.0, -floating(x)))
+
+
+def softplus(x: Any) -> Any:
+    r"""Smooth rectifier, :math:`\log(1 + e^x)`; ``-softplus(-x)`` is the logarithm of `sigmoid`.
+
+    Parameters
+    ----------
+    x : array_like, any shape
+        Real numbers.
+
+    Returns
+    -------
+    array
+        Of the shape and floating dtype of `x`.
+
+    Examples
+    --------
+    >>> softplus(np.array([-1000.0, 0.0, 10.0])).round(4)
+    array([ 0.    ,  0.6931, 10.    ])
+    """
+    return np.logaddexp(floating(x), 0.0)
+
+
+def softmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
+    r"""Probabilities from scores, :math:`e^{x_i} / \sum_j e^{x_j}`.
+
+    Parameters
+    ----------
+    x : array_like, at least 1-D
+        Scores. The last axis holds the classes: samples are rows.
+    axis : int or tuple of int
+        The axis (or axes) along which the result adds up to 1.
+
+    Returns
+    -------
+    array
+        Of the shape and floating dtype of `x`.
+
+    Examples
+    --------
+    >>> softmax(np.array([[0.0, 0.0], [1000.0, -1000.0]]))
+    array([[0.5, 0.5], [1. , 0. ]])
+    """
+    e = np.exp(_centred(x, axis))
+    return e / np.sum(e, axis=axis, keepdims=True)
+
+
+def logsoftmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
+    r"""Logarithm of `softmax`, :math:`x_i - \log \sum_j e^{x_j}`, exact where the probability underflows.
+
+    Parameters
+    ----------
+    x : array_like, at least 1-D
+        Scores. The last axis holds the classes: samples are rows.
+    axis : int or tuple of int
+        The axis (or axes) along which the probabilities add up to 1.
+
+    Returns
+    -------
+    array
+        Of the shape and floating dtype of `x`.
+
+    Examples
+    --------
+    >>> logsoftmax(np.array([1000.0, -1000.0]))
+    array([    0., -2000.])
+    """
+    x = _centred(x, axis)
+    return x - np.log(np.sum(np.exp(x), axis=axis, keepdims=True))
+
+
+def _centred(x: Any, axis: int | tuple[int, ...]) -> Any:
+    """Shift scores so that the largest is 0. Neither softmax depends on the shift, so it is a constant."""
+    x = floating(x)
+    return x - np.max(dropgrad(x), axis=axis, keepdims=True)

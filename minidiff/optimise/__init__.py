@@ -1,0 +1,76 @@
+"""Optimisers: rules, decays, clips and their compositions, and the loop that trains."""
+
+from minidiff.iddict import IdDict
+from minidiff.optimise.clips import ClipNorm, ClipValue
+from minidiff.optimise.compose import Optimiser
+from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
+from minidiff.optimise.interface import AbstractOptimiser, apply, reset, update
+from minidiff.optimise.rule import Rule, abs2
+from minidiff.optimise.rules import (
+    ADAM,
+    ADAMW,
+    NADAM,
+    OADAM,
+    RADAM,
+    AdaBelief,
+    ADADelta,
+    AdaDelta,
+    ADAGrad,
+    AdaGrad,
+    Adam,
+    AdaMax,
+    AdamW,
+    AMSGrad,
+    Descent,
+    Momentum,
+    NAdam,
+    Nesterov,
+    OAdam,
+    RAdam,
+    RMSProp,
+)
+from minidiff.optimise.training import early_stopping, patience, plateau, skip, stop, throttle, train
+
+__all__ = [
+    "ADAM",
+    "ADAMW",
+    "NADAM",
+    "OADAM",
+    "RADAM",
+    "ADADelta",
+    "ADAGrad",
+    "AMSGrad",
+    "AbstractOptimiser",
+    "AdaBelief",
+    "AdaDelta",
+    "AdaGrad",
+    "AdaMax",
+    "Adam",
+    "AdamW",
+    "ClipNorm",
+    "ClipValue",
+    "Descent",
+    "ExpDecay",
+    "IdDict",
+    "InvDecay",
+    "Momentum",
+    "NAdam",
+    "Nesterov",
+    "OAdam",
+    "Optimiser",
+    "RAdam",
+    "RMSProp",
+    "Rule",
+    "WeightDecay",
+    "abs2",
+    "apply",
+    "early_stopping",
+    "patience",
+    "plateau",
+    "reset",
+    "skip",
+    "stop",
+    "throttle",
+    "train",
+    "update",
+]

@@ -1,0 +1,123 @@
+"""Composition: several optimisers as one."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, MutableSequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidiff.optimise import engines
+from minidiff.optimise.interface import AbstractOptimiser
+
+__all__ = ["Optimiser"]
+
+
+class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
+    """Several optimisers as one: the gradient goes through each in turn, and the last one's step is taken.
+
+    It is a list of its members: it indexes, slices, iterates, appends and inserts. Members may be
+    compositions themselves.
+
+    Parameters
+    ----------
+    *members : AbstractOptimiser
+        The optimisers, in the order in which the gradient goes through them.
+
+    Raises
+    ------
+    TypeError
+        For a member that is no optimiser.
+    ValueError
+        For a composition that would contain itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import ADAM, ClipValue, Descent, Optimiser, WeightDecay, update
+    >>> opt = Optimiser(WeightDecay(0.5), Descent(0.1))
+    >>> x = np.array([2.0])
+    >>> update(opt, x, [1.0])
+    >>> x
+    array([1.8])
+    >>> opt[1].eta = 0.2
+    >>> opt.insert(0, ClipValue(1.0))
+    >>> Optimiser(opt, ADAM())
+    Optimiser(
+        Optimiser(
+            ClipValue(thresh=1.0),
+            WeightDecay(wd=0.5),
+            Descent(eta=0.2),
+        ),
+        ADAM(eta=0.001, beta=(0.9, 0.999)),
+    )
+    """
+
+    def __init__(self, *members: AbstractOptimiser) -> None:
+        self.members: list[AbstractOptimiser] = [self._member(member) for member in members]
+
+    def stages(self) -> list[AbstractOptimiser]:
+        """Return the optimisers that a gradient goes through, those of nested compositions in their place."""
+        return [stage for member in self.members for stage in member.stages()]
+
+    def apply(self, x: Any, Δ: NDArray[Any]) -> NDArray[Any]:
+        """Advance the state of all members by the gradient Δ and return the step to subtract from `x`."""
+        array = x if isinstance(x, np.ndarray) else x.value
+        step = np.empty_like(array)
+        engines.run(self.stages(), x, array, Δ, step)
+        return step
+
+    def insert(self, index: int, value: AbstractOptimiser) -> None:
+        """Put an optimiser in before the member at `index`."""
+        self.members.insert(index, self._member(value))
+
+    @overload
+    def __getitem__(self, index: int) -> AbstractOptimiser: ...
+    @overload
+    def __getitem__(self, index: slice) -> Optimiser: ...
+    def __getitem__(self, index: int | slice) -> AbstractOptimiser:
+        if isinstance(index, slice):
+            return Optimiser(*self.members[index])
+        return self.members[index]
+
+    @overload
+    def __setitem__(self, index: int, value: AbstractOptimiser) -> None: ...
+    @overload
+    def __setitem__(self, index: slice, value: Iterable[AbstractOptimiser]) -> None: ...
+    def __setitem__(self, index: int | slice, value: Any) -> None:
+        if isinstance(index, slice):
+            self.members[index] = [self._member(member) for member in value]
+        else:
+            self.members[index] = self._member(value)
+
+    def __delitem__(self, index: int | slice) -> None:
+        del self.members[index]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        lines = "".join(textwrap.indent(f"{member!r},\n", "    ") for member in self.members)
+        return f"{type(self).__name__}(\n{lines})" if lines else f"{type(self).__name__}()"
+
+    def _member(self, member: Any) -> AbstractOptimiser:
+        if not isinstance(member, AbstractOptimiser):
+            hint = ": make one of it first" if isinstance(member, type) else ""
+            raise TypeError(
+                f"a composition consists of optimisers such as ADAM(), not {member!r:.60} "
+                f"(of type {type(member).__name__}){hint}"
+            )
+        if _contains(member, self):
+            raise ValueError("a composition cannot contain itself")
+        return member
+
+
+def _contains(outer: AbstractOptimiser, inner: AbstractOptimiser) -> bool:
+    if outer is inner:
+        return True
+    return isinstance(outer, Optimiser) and any(_contains(member, inner) for member in outer.members)

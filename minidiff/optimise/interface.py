@@ -1,0 +1,336 @@
+"""How optimisers are driven: `update`, `apply`, `reset`, and the class they all derive from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Final, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidiff.iddict import IdDict
+from minidiff.optimise import engines
+from minidiff.params import Param
+
+__all__ = ["AbstractOptimiser", "apply", "reset", "update"]
+
+Array = NDArray[Any]
+
+
+class AbstractOptimiser:
+    """The base of every optimiser.
+
+    A subclass needs one method, ``apply(self, x, Δ)``: it takes a parameter and its gradient and returns
+    the step, which `update` then subtracts from the parameter. It gets a copy of the gradient of its own,
+    so it may write into Δ. What it has to remember from step to step it keeps in an `IdDict`, under the
+    parameter; `reset`, copies, pickles and checkpoints then know what to do with it.
+
+    Examples
+    --------
+    Momentum, written by hand:
+
+    >>> import numpy as np
+    >>> from minidiff.optimise import AbstractOptimiser, IdDict, update
+    >>> class Momentum(AbstractOptimiser):
+    ...     def __init__(self, eta, rho):
+    ...         self.eta, self.rho, self.velocity = eta, rho, IdDict()
+    ...
+    ...     def apply(self, x, Δ):
+    ...         v = self.velocity.setdefault(x, np.zeros_like(x))
+    ...         v[...] = self.rho * v - self.eta * Δ
+    ...         Δ[...] = -v
+    ...         return Δ
+    >>> opt, x = Momentum(eta=0.5, rho=0.5), np.array([1.0, 2.0])
+    >>> update(opt, x, np.array([1.0, 0.0]))
+    >>> update(opt, x, np.array([1.0, 0.0]))
+    >>> x
+    array([-0.25,  2.  ])
+
+    A rule that is a formula, elementwise, is shorter and faster as a `Rule`.
+    """
+
+    # True where the engine may call `formula` in place of `apply`: see `Rule`.
+    has_formula: ClassVar[bool] = False
+
+    def apply(self, x: Any, Δ: Array) -> Any:
+        """Advance the state of `x` and return the step to subtract from it.
+
+        Parameters
+        ----------
+        x : Param or ndarray
+            The parameter, the very object that was given to `update`.
+        Δ : ndarray
+            A copy of its gradient, of the parameter's shape and dtype.
+
+        Returns
+        -------
+        array_like
+            The step, of the parameter's shape. It may be Δ itself.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} needs a method apply(self, x, Δ) that returns the step"
+        )
+
+    def stages(self) -> list[AbstractOptimiser]:
+        """Return the optimisers that a gradient goes through, one after another: this one alone."""
+        return [self]
+
+    def reset(self) -> None:
+        """Forget all state: empty every `IdDict` among the attributes, and reset every member."""
+        for value in list(getattr(self, "__dict__", {}).values()):
+            if isinstance(value, IdDict):
+                value.clear()
+            for member in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(member, AbstractOptimiser):
+                    member.reset()
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the repr shows: the attributes that are settings and not state."""
+        shown = (bool, int, float, str, tuple, AbstractOptimiser)
+        return {k: v for k, v in getattr(self, "__dict__", {}).items() if isinstance(v, shown)}
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+_MISSING: Final = object()
+
+
+@overload
+def update(x: Param | Array, x̄: ArrayLike | Param | None, /) -> None: ...
+@overload
+def update(opt: AbstractOptimiser, p: Param | Array, g: ArrayLike | Param | None, /) -> None: ...
+@overload
+def update(opt: AbstractOptimiser, ps: Iterable[Any], gs: Mapping[Any, Any], /) -> None: ...
+def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
+    """Update parameters in place.
+
+    | ``update(x, x̄)`` is ``x -= x̄``;
+    | ``update(opt, p, g)`` takes one step of the optimiser with the parameter ``p`` and its gradient ``g``;
+    | ``update(opt, ps, gs)`` does so for each parameter of ``ps``.
+
+    Everything is checked before anything moves. Gradients are never modified; a gradient that is ``None``
+    leaves its parameter, and what the optimiser knows of it, as they were.
+
+    Parameters
+    ----------
+    x, p : Param or ndarray of floats or complex numbers
+        What to update. State belongs to this very object (not to its values), and is freed with it.
+    x̄, g : array_like or None
+        Of exactly the shape of the parameter. It is cast to the parameter's dtype.
+    opt : AbstractOptimiser
+        The optimiser, whose state advances.
+    ps : Params or iterable of parameters
+        Each at most once.
+    gs : Mapping
+        From each of these parameters to its gradient: a `Grads`, an `IdDict`, a dict.
+
+    Raises
+    ------
+    TypeError
+        For an `opt` that is no optimiser, a parameter that is not a float or complex array, a gradient that
+        does not consist of numbers or is complex where the parameter is real.
+    ValueError
+        For a gradient of another shape, a read-only parameter, or a parameter that comes twice.
+    KeyError
+        For a parameter that `gs` lacks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import param, params
+    >>> from minidiff.optimise import Descent, update
+    >>> W, b = param([[1.0, 2.0]]), param([3.0])
+    >>> update(b, 0.5)
+    Traceback (most recent call last):
+        ...
+    ValueError: the gradient has shape (), its parameter (1,): they must be equal
+    >>> update(b, [0.5])
+    >>> b.value
+    array([2.5])
+    >>> update(Descent(0.1), params(W, b), {W: np.ones((1, 2)), b: None})
+    >>> W.value, b.value
+    (array([[0.9, 1.9]]), array([2.5]))
+    """
+    if third is _MISSING:
+        x = _array_of(first)
+        if second is not None:
+            engines.run([], first, x, _gradient(second, x))
+        return
+    opt, p, g = first, second, third
+    if not isinstance(opt, AbstractOptimiser):
+        raise _no_optimiser(opt)
+    if isinstance(p, (Param, np.ndarray)):
+        x = _array_of(p)
+        if g is not None:
+            engines.run(opt.stages(), p, x, _gradient(g, x))
+        return
+    _update_all(opt, p, g)
+
+
+def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
+    """Check every parameter and gradient, then take the steps."""
+    if isinstance(ps, Mapping) or not isinstance(ps, Iterable):
+        raise TypeError(f"expected a parameter or Params, got {_describe(ps)}: wrap it in param(...)")
+    ps = list(ps)
+    for i, p in enumerate(ps):
+        if not isinstance(p, (Param, np.ndarray)):
+            raise TypeError(f"parameter {i} is {_describe(p)}: wrap it in param(...)")
+    if not isinstance(gs, Mapping):
+        raise TypeError(
+            f"for several parameters the gradients must be a mapping from parameter to gradient, "
+            f"as gradient(f, ps) gives it, not {_describe(gs)}"
+        )
+    if len({id(p) for p in ps}) < len(ps):
+        raise ValueError("a parameter comes twice in ps: each may be updated once, params(...) sees to that")
+    steps = []
+    for i, p in enumerate(ps):
+        name = f"parameter {i}"
+        x = _array_of(p, name)
+        try:
+            g = gs[p]
+        except KeyError:
+            raise KeyError(
+                f"gs has no gradient for {name} of ps, of shape {x.shape}: take the gradient over the same "
+                f"parameters, or map it to None"
+            ) from None
+        if g is not None:
+            steps.append((i, p, x, _gradient(g, x, f"of {name}")))
+    for i, p, x, Δ in steps:
+        try:
+            engines.run(opt.stages(), p, x, Δ)
+        except Exception as error:  # noqa: PERF203 - the note is about this very parameter
+            _note(error, f"in update(opt, ps, gs), at parameter {i} of shape {x.shape}, which has not moved")
+            raise
+
+
+def apply(opt: AbstractOptimiser, x: Param | Array, Δ: ArrayLike | Param) -> Array:
+    """Advance the optimiser's state by a step of `x` and return that step, without taking it.
+
+    Parameters
+    ----------
+    opt : AbstractOptimiser
+        The optimiser.
+    x : Param or ndarray
+        The parameter. It stays as it is.
+    Δ : array_like
+        Its gradient, of the same shape. It stays as it is.
+
+    Returns
+    -------
+    ndarray
+        The step that `update` would subtract from `x`; a fresh array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `update` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import Momentum, apply
+    >>> opt, x = Momentum(0.1), np.zeros(2)
+    >>> apply(opt, x, [1.0, -2.0])
+    array([ 0.1, -0.2])
+    >>> apply(opt, x, [1.0, -2.0])
+    array([ 0.19, -0.38])
+    """
+    if not isinstance(opt, AbstractOptimiser):
+        raise _no_optimiser(opt)
+    array = _array_of(x, written=False)
+    step = np.empty_like(array)
+    engines.run(opt.stages(), x, array, _gradient(Δ, array), step)
+    return step
+
+
+def reset(opt: AbstractOptimiser) -> None:
+    """Make the optimiser forget its state: momenta, step counts, decays done. Its settings stay.
+
+    Parameters
+    ----------
+    opt : AbstractOptimiser
+        An optimiser, or a composition of them.
+
+    Raises
+    ------
+    TypeError
+        If `opt` is no optimiser.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import Momentum, apply, reset
+    >>> opt, x = Momentum(0.1), np.zeros(1)
+    >>> apply(opt, x, [1.0]), apply(opt, x, [1.0])
+    (array([0.1]), array([0.19]))
+    >>> reset(opt)
+    >>> apply(opt, x, [1.0])
+    array([0.1])
+    """
+    if not isinstance(opt, AbstractOptimiser):
+        raise _no_optimiser(opt)
+    opt.reset()
+
+
+def _array_of(p: Any, name: str = "the parameter", *, written: bool = True) -> Array:
+    """Return the ndarray that a parameter is, once it is sure that a step can be taken there."""
+    x = p.value if isinstance(p, Param) else p
+    if type(x) is not np.ndarray:
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"{name} is {_describe(p)}: wrap it in param(...)")
+        x = x.view(np.ndarray)  # a subclass may give operators another meaning (np.matrix)
+    if x.dtype.kind not in "fc":
+        raise TypeError(
+            f"{name} has dtype {x.dtype}, and steps are no such numbers: "
+            f"it must be a float or complex array, which param(...) makes"
+        )
+    if written and not x.flags.writeable:
+        raise ValueError(f"{name} is a read-only array: update a copy, or param(...) of it")
+    return x
+
+
+def _gradient(g: Any, x: Array, whose: str = "") -> Array:
+    """Return the gradient as an ndarray that fits `x` (its dtype may still be another)."""
+    Δ: Any = g
+    if type(g) is not np.ndarray:
+        try:
+            Δ = np.asarray(g.value if isinstance(g, Param) else g)
+        except ValueError as error:
+            raise ValueError(f"the gradient {whose}".rstrip() + f" is no array: {error}") from None
+    if Δ.shape != x.shape:
+        what = f"the gradient {whose}".rstrip()
+        raise ValueError(f"{what} has shape {Δ.shape}, its parameter {x.shape}: they must be equal")
+    if Δ.dtype is not x.dtype:
+        what = f"the gradient {whose}".rstrip()
+        if Δ.dtype.kind not in "fciub":
+            raise TypeError(f"{what} is {_describe(g)}, which does not consist of numbers")
+        if Δ.dtype.kind == "c" and x.dtype.kind != "c":
+            raise TypeError(
+                f"{what} is complex and its parameter real: take its .real if that is what is meant"
+            )
+    return Δ  # type: ignore[no-any-return]
+
+
+def _no_optimiser(opt: Any) -> TypeError:
+    if isinstance(opt, type) and issubclass(opt, AbstractOptimiser):
+        return TypeError(f"{opt.__name__} is a class of optimisers: make one, {opt.__name__}(...)")
+    return TypeError(
+        f"expected an optimiser such as ADAM(), got {_describe(opt)}; "
+        f"one of your own derives from AbstractOptimiser and has a method apply(self, x, Δ)"
+    )
+
+
+def _describe(thing: Any) -> str:
+    if isinstance(thing, np.ndarray):
+        return f"an array of dtype {thing.dtype}"
+    return f"{thing!r:.60} (of type {type(thing).__name__})"
+
+
+def _note(error: BaseException, note: str) -> None:
+    add: Callable[[str], None] | None = getattr(error, "add_note", None)
+    if add is not None:
+        add(note)
+    else:  # Python 3.10 has no add_note; later tools read the same attribute
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]

@@ -1,0 +1,249 @@
+"""What a rule is: a formula, the numbers that set it, and the arrays it keeps from step to step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import numbers
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidiff.iddict import IdDict
+from minidiff.optimise import engines
+from minidiff.optimise.interface import AbstractOptimiser
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_: Any) -> Callable[[type], type]:
+        """Stand in for what only type checkers need."""
+        return lambda cls: cls
+
+
+__all__ = ["Rule", "abs2"]
+
+Array = NDArray[Any]
+
+
+def abs2(z: Any) -> Any:
+    """Return ``|z|²`` of each element, real also where `z` is complex.
+
+    Parameters
+    ----------
+    z : ndarray
+        Any shape, real or complex.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape, and of the real dtype of the same precision.
+
+    Examples
+    --------
+    >>> abs2(np.array([3 + 4j, -2j]))
+    array([25.,  4.])
+    """
+    if z.dtype.kind == "c":
+        return z.real * z.real + z.imag * z.imag
+    return z * z
+
+
+@dataclass_transform(eq_default=False)
+class Rule(AbstractOptimiser):
+    """An optimiser that is a formula, elementwise: the base of all the built-in ones.
+
+    A rule is written as a dataclass is: annotated names with defaults are its settings and, in that order,
+    the arguments that make one. To these it adds
+
+    - ``formula``, a static method ``formula(x, Δ, *kept, *coefficients)`` of arithmetic and NumPy's
+      elementwise functions, which returns ``(step, *kept)``: the step to subtract and the new values of
+      the arrays it keeps (the step alone, if it keeps none). It must not write into what it is given.
+    - ``coefficients(self, t)``, which gives the formula its numbers at step ``t`` = 1, 2, 3… of the
+      parameter: a tuple of Python floats.
+    - ``keeps``, the names of the arrays that the formula keeps for each parameter, of its shape and dtype,
+      zero at first; ``real``, those among them that are real even where the parameter is complex.
+
+    In return it runs on whole arrays when they are small and block by block when they are large, alone or
+    fused with the other members of an `Optimiser`, compiled where Numba is installed, on every dtype.
+
+    Settings are plain attributes, which may be changed between any two steps. Those with the names that
+    the built-in rules use (``eta``, ``beta``, ``rho``…) are checked in the same way.
+
+    Attributes
+    ----------
+    state : IdDict
+        For each parameter a dict: ``clock``, a tuple that begins with the number of its steps so far, and
+        the arrays the rule keeps, by name.
+
+    Examples
+    --------
+    The Lion rule of Chen et al. (2023, arXiv:2302.06675):
+
+    >>> import numpy as np
+    >>> from minidiff.optimise import Rule, update
+    >>> class Lion(Rule):
+    ...     eta: float = 1e-4
+    ...     beta: tuple[float, float] = (0.9, 0.99)
+    ...     keeps = ("m",)
+    ...
+    ...     def coefficients(self, t):
+    ...         return self.eta, *self.beta
+    ...
+    ...     @staticmethod
+    ...     def formula(x, Δ, m, η, β1, β2):
+    ...         return η * np.sign(β1 * m + (1 - β1) * Δ), β2 * m + (1 - β2) * Δ
+    >>> opt, x = Lion(η=0.1), np.array([1.0, 2.0])
+    >>> opt
+    Lion(eta=0.1, beta=(0.9, 0.99))
+    >>> update(opt, x, np.array([3.0, -0.2]))
+    >>> x
+    array([0.9, 2.1])
+    >>> opt.state[x]["m"]
+    array([ 0.03 , -0.002])
+    """
+
+    keeps: ClassVar[tuple[str, ...]] = ()
+    real: ClassVar[tuple[str, ...]] = ()
+    # True where `coefficients` takes one more argument, the norm of all of Δ.
+    needs_norm: ClassVar[bool] = False
+    # What a parameter's clock shows before its first step; `tick` moves it on.
+    clock: ClassVar[tuple[Any, ...]] = (0,)
+
+    state: IdDict[Any, dict[str, Any]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(eq=False, repr=False)(cls)
+        cls.__init__ = _with_greek_names(cls.__init__)  # type: ignore[method-assign]
+        cls.has_formula = cls.apply is Rule.apply
+
+    def __new__(cls, *_: Any, **__: Any) -> Rule:  # noqa: D102
+        rule = super().__new__(cls)
+        rule.__dict__["state"] = IdDict()
+        return rule
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = _SETTINGS.get(name)
+        super().__setattr__(name, value if check is None else check(name, value))
+
+    def tick(self, *clock: Any, **_: Any) -> tuple[Any, ...]:
+        """Return what a parameter's clock shows after one more step: its count of steps."""
+        return (clock[0] + 1,)
+
+    def coefficients(self, *clock: Any, **_: Any) -> tuple[float, ...]:
+        """Return the formula's numbers for the step that the clock shows."""
+        return ()
+
+    @staticmethod
+    def formula(*args: Any, **_: Any) -> Any:
+        """Return ``(step, *kept)`` for ``(x, Δ, *kept, *coefficients)``."""
+        raise NotImplementedError("a Rule needs a static method formula(x, Δ, *kept, *coefficients)")
+
+    def initial(self, name: str) -> float:
+        """Return the value that every element of a kept array has before the first step."""
+        return 0.0
+
+    def begin(self, x: Array) -> dict[str, Any]:
+        """Return what is kept for a parameter that has made no step yet."""
+        kept: dict[str, Any] = {"clock": self.clock}
+        for name in self.keeps:
+            dtype = x.real.dtype if name in self.real else x.dtype
+            kept[name] = np.zeros_like(x, dtype=dtype)
+            start = self.initial(name)
+            if start:
+                kept[name][...] = engines.representable(start, dtype)
+        return kept
+
+    def stepped(self, *clock: Any) -> None:
+        """Take note that a parameter has made the step its clock shows."""
+
+    def apply(self, x: Any, Δ: Array) -> Array:
+        """Advance the state of `x` by the gradient Δ and return the step to subtract from it."""
+        array = x if isinstance(x, np.ndarray) else x.value
+        step = np.empty_like(array)
+        engines.run_formulas([self], x, array, Δ, step)
+        return step
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the settings the repr shows: all, but ``epsilon`` and ``start`` where not their defaults."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            if field.name not in ("epsilon", "start") or getattr(self, field.name) != field.default
+        }
+
+
+# The page's Greek names, for keyword arguments (Python itself reads ϵ as ε).
+_GREEK = {"η": "eta", "ρ": "rho", "β": "beta", "ε": "epsilon", "λ": "wd", "γ": "gamma"}
+
+
+def _with_greek_names(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        for greek in _GREEK.keys() & kwargs.keys():
+            if _GREEK[greek] in kwargs:
+                raise TypeError(f"{_GREEK[greek]} is given twice, also as {greek}")
+            kwargs[_GREEK[greek]] = kwargs.pop(greek)
+        init(self, *args, **kwargs)
+
+    return wrapped
+
+
+def _number(name: str, value: Any, meaning: str) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {meaning}, not {value!r} (of type {type(value).__name__})")
+    return float(value)
+
+
+def _non_negative(name: str, value: Any) -> float:
+    number = _number(name, value, "a number of at least 0")
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
+    return number
+
+
+def _fraction(name: str, value: Any) -> float:
+    number = _number(name, value, "a number in [0, 1)")
+    if not 0 <= number < 1:
+        raise ValueError(f"{name} must lie in [0, 1), not be {value!r}")
+    return number
+
+
+def _fractions(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, (tuple, list, np.ndarray)) or np.ndim(value) != 1:
+        raise TypeError(f"{name} must be a pair of numbers in [0, 1), not {value!r}")
+    if len(value) != 2:
+        raise ValueError(f"{name} must be a pair of numbers in [0, 1), not {len(value)} of them: {value!r}")
+    return _fraction(f"{name}[0]", value[0]), _fraction(f"{name}[1]", value[1])
+
+
+def _count(least: int) -> Callable[[str, Any], int]:
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{name} must be a whole number of steps, not {value!r}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value!r}")
+        return int(value)
+
+    return check
+
+
+# What each setting's name means, wherever it occurs: a function that returns the value to store, or raises.
+_SETTINGS: dict[str, Callable[[str, Any], Any]] = {
+    "eta": _non_negative,
+    "rho": _fraction,
+    "beta": _fractions,
+    "epsilon": _non_negative,
+    "decay": _non_negative,
+    "gamma": _non_negative,
+    "wd": _non_negative,
+    "thresh": _non_negative,
+    "clip": _non_negative,
+    "decay_step": _count(1),
+    "start": _count(0),
+}

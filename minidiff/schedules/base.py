@@ -1,0 +1,264 @@
+"""What every schedule is: a pure function of the step, counted from 1, that can be called and iterated."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import count
+from numbers import Real
+from operator import index
+from typing import Any, SupportsIndex, TypeVar, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Constant", "Schedule"]
+
+S = TypeVar("S")
+
+# The Greek keywords of the page, and the plain ones they stand for.
+GREEK = {"λ": "start", "λ0": "l0", "λ1": "l1", "γ": "decay", "p": "degree"}
+
+
+class ScheduleType(ABCMeta):
+    """Greek keywords on the way into a schedule's ``__init__``; an immutable schedule on the way out."""
+
+    def __call__(cls: type[S], *args: Any, **kwargs: Any) -> S:
+        """Make a schedule."""
+        if GREEK.keys() & kwargs:
+            kwargs = _plain(cls, kwargs)
+        schedule: S = type.__call__(cls, *args, **kwargs)
+        vars(schedule)["_frozen"] = True
+        return schedule
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        made_with = list(inspect.signature(cls.__init__).parameters.values())  # type: ignore[misc]
+        return inspect.Signature(made_with[1:])
+
+
+def _plain(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
+    own = inspect.signature(cls).parameters
+    plain: dict[str, Any] = {}
+    for given, value in kwargs.items():
+        greek = given not in own and GREEK.get(given) in own
+        name = GREEK[given] if greek else given
+        if name in plain:
+            raise TypeError(f"{cls.__name__} got {name} twice, once under its Greek name")
+        plain[name] = value
+    return plain
+
+
+class Schedule(metaclass=ScheduleType):
+    """The value of a hyperparameter at every step t = 1, 2, 3 and so on.
+
+    A schedule of your own is a subclass with a method ``at(t)``. It is then called, iterated, compared,
+    hashed, printed and pickled like the others, and like them cannot be changed once made. If it ends,
+    its ``__init__`` sets `nsteps`.
+
+    Attributes
+    ----------
+    nsteps : int or None
+        How many steps there are; None for a schedule without end.
+
+    Examples
+    --------
+    >>> class Harmonic(Schedule):
+    ...     def __init__(self, start):
+    ...         self.start = start
+    ...
+    ...     def at(self, t):
+    ...         return self.start / t
+    >>> schedule = Harmonic(0.6)
+    >>> schedule
+    Harmonic(start=0.6)
+    >>> schedule(3)
+    0.19999999999999998
+    >>> schedule([1, 2, 4])
+    array([0.6 , 0.3 , 0.15])
+    >>> for eta, epoch in zip(schedule, range(1, 3)):
+    ...     print(epoch, eta)
+    1 0.6
+    2 0.3
+    """
+
+    nsteps: int | None = None
+
+    @abstractmethod
+    def at(self, t: int) -> float:
+        """Give the value at step t, an int from 1 on, and no further than `nsteps`."""
+
+    @overload
+    def __call__(self, t: SupportsIndex) -> float: ...
+    @overload
+    def __call__(self, t: ArrayLike) -> NDArray[np.float64]: ...
+    def __call__(self, t: Any) -> float | NDArray[np.float64]:
+        """Give the value at step t as a float; for an array of steps, the array of their values.
+
+        Parameters
+        ----------
+        t : int or array of int, any shape
+            Steps, counted from 1. A float is no step, whole or not.
+
+        Raises
+        ------
+        TypeError
+            If t is not made of integers, or what the schedule gives is no number.
+        ValueError
+            If a step is below 1.
+        IndexError
+            If a step is beyond the end of a finite schedule.
+        """
+        try:
+            step = index(t)
+        except TypeError:
+            return self._table(t)
+        if isinstance(t, bool):
+            raise _no_step(t)
+        if step < 1:
+            raise ValueError(f"steps are counted from 1, got t = {step} for {self!r}")
+        if self.nsteps is not None and step > self.nsteps:
+            raise IndexError(f"step {step} is beyond the last, {self.nsteps}, of {self!r}")
+        return real(self.at(step), self, step)
+
+    def _table(self, t: Any) -> NDArray[np.float64]:
+        steps = np.asarray(t)
+        if steps.ndim == 0 or (steps.size and steps.dtype.kind not in "iu"):
+            raise _no_step(t)
+        return np.fromiter(map(self, steps.ravel().tolist()), float, steps.size).reshape(steps.shape)
+
+    def __iter__(self) -> Iterator[float]:
+        return map(self, count(1) if self.nsteps is None else range(1, self.nsteps + 1))
+
+    def __len__(self) -> int:
+        if self.nsteps is None:
+            raise TypeError(
+                f"{self!r} goes on without end, so it has no length: "
+                "take the steps you need, as in zip(schedule, range(1, 101)), or wrap it in Shortened"
+            )
+        return self.nsteps
+
+    def __bool__(self) -> bool:
+        return True  # otherwise Python would ask for the length
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
+
+    def __repr__(self) -> str:
+        made_with = (name for name in inspect.signature(type(self)).parameters if name in vars(self))
+        return f"{type(self).__name__}({', '.join(f'{name}={vars(self)[name]!r}' for name in made_with)})"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if "_frozen" in vars(self):
+            raise AttributeError(
+                f"cannot set {name}: schedules are immutable, make a new {type(self).__name__}"
+            )
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(
+            f"cannot delete {name}: schedules are immutable, make a new {type(self).__name__}"
+        )
+
+
+class Constant(Schedule):
+    r"""The same value at every step: :math:`s(t) = value`.
+
+    Parameters
+    ----------
+    value : float
+        The value.
+
+    Examples
+    --------
+    >>> Constant(0.1)(1000)
+    0.1
+
+    References
+    ----------
+    ParameterSchedulers.jl: ``Constant``.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = number("value", value)
+
+    def at(self, t: int) -> float:
+        """Give the value at step t."""
+        return self.value
+
+
+# How arguments are checked ------------------------------------------------------------------------
+
+
+def is_number(x: object) -> bool:
+    """Whether x is one real number (a bool is not)."""
+    return isinstance(x, Real) and not isinstance(x, bool)
+
+
+def number(name: str, x: Any, least: float = -math.inf) -> float:
+    """Give argument x as a float, if it is a finite number and no less than `least`."""
+    if not is_number(x):
+        raise TypeError(f"{name} must be a number, got {x!r}")
+    if not math.isfinite(x):
+        raise ValueError(f"{name} must be finite, got {x!r}")
+    if x < least:
+        raise ValueError(f"{name} must be at least {least}, got {x!r}")
+    return float(x)
+
+
+def whole(name: str, x: Any, least: int | None = 1) -> int:
+    """Give argument x as an int, if it is a whole number of steps and no less than `least`.
+
+    A float such as 10.0 is one: that is how a schedule of periods gives them.
+    """
+    n = number(name, x)
+    if not n.is_integer():
+        raise ValueError(f"{name} must be a whole number of steps, got {x!r}")
+    if least is not None and x < least:
+        raise ValueError(f"{name} must be at least {least}, got {x!r}")
+    return int(x)
+
+
+def as_schedule(name: str, x: Any, nsteps: int = 0) -> Callable[[int], float]:
+    """Give argument x as a function of the step that goes on for `nsteps` at least.
+
+    Any function of t can stand where a schedule can; a plain number is a constant.
+    """
+    schedule = Constant(x) if is_number(x) else x
+    if not callable(schedule):
+        raise TypeError(f"{name} must be a schedule, a function of the step or a number, got {x!r}")
+    end = last_step(schedule)
+    if end is not None and end < nsteps:
+        raise ValueError(f"{name} ends after {end} steps, but {nsteps} are asked of it: {schedule!r}")
+    return schedule
+
+
+def last_step(schedule: Callable[[int], float]) -> int | None:
+    """Give the number of steps of a finite schedule, None for any other function of the step."""
+    return schedule.nsteps if isinstance(schedule, Schedule) else None
+
+
+def real(value: Any, schedule: object, t: int) -> float:
+    """Give what a schedule gave at step t as a float, if it is a number."""
+    if not is_number(value):
+        raise TypeError(
+            f"a schedule gives one real number per step, but at step {t} {schedule!r} gave {value!r}"
+        )
+    return float(value)
+
+
+def power(base: float, exponent: float) -> float:
+    """Give base ** exponent, infinite where a float cannot hold it."""
+    try:
+        return float(base**exponent)
+    except OverflowError:
+        return math.inf if base > 0 or exponent % 2 == 0 else -math.inf
+
+
+def _no_step(t: object) -> TypeError:
+    return TypeError(f"t must be a step (an integer from 1 on) or an array of steps, got {t!r}")

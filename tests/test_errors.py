@@ -1,0 +1,310 @@
+"""What goes wrong says what to do, and has changed nothing. One table: each mistake, its exception, its words."""
+
+import math
+import operator
+import pickle
+import warnings
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import autograd.tracer
+import numpy as np
+import pytest
+
+from minidiff import (
+    Grads,
+    Param,
+    Params,
+    dropgrad,
+    gradient,
+    hessian,
+    jacobian,
+    param,
+    params,
+    pullback,
+    tracing,
+    withgradient,
+)
+
+
+@dataclass
+class Dense:
+    W: Any
+    b: Any
+
+
+@pytest.fixture
+def m():
+    """The world of the page's example, with a complex parameter, and a model that forgot to wrap its arrays."""
+    m = SimpleNamespace(
+        W=param([[1.0, 2.0], [3.0, 4.0]]),
+        b=param([0.5, -0.5]),
+        s=param(2.0),
+        z=param([1 + 1j, 2.0]),
+        n=param([1.0, 2.0], dtype="float32"),
+        x=np.array([1.0, -1.0]),
+        y=np.array([0.25, 0.75]),
+        plain=Dense(np.ones((2, 2)), np.ones(2)),
+    )
+    m.θ = params(m.W, m.b)
+    m.loss = lambda x, y: np.sum((m.W @ x + m.b - y) ** 2)
+    m.grads = gradient(lambda: m.loss(m.x, m.y), m.θ)
+    return m
+
+
+def contents(m):
+    arrays = [m.W.value, m.b.value, m.s.value, m.z.value, m.n.value, m.x, m.y, m.plain.W, m.plain.b]
+    arrays += [*m.grads.values()]
+    return [(id(a), a.dtype, a.shape, a.tobytes()) for a in arrays], list(map(id, m.θ))
+
+
+def within(use, *words, error=TypeError):
+    """A mistake inside of a loss, of which `use` is called on a parameter or a recorded result."""
+    return lambda m: gradient(lambda: (use(m), np.sum(m.W) + np.sum(m.b))[1], m.θ), error, words
+
+
+def returning(use, *words):
+    return lambda m: gradient(lambda: use(m), m.θ), TypeError, ("loss", "one real number", *words)
+
+
+def changed_before_back(change):
+    def mistake(m):
+        before = m.W.value.copy()
+        _, back = pullback(lambda: m.W @ m.x, m.θ)
+        change(m.W)
+        try:
+            back(m.x)
+        finally:
+            m.W[...] = before
+
+    return mistake, RuntimeError, ("parameter 0", "(2, 2)", "changed", "pullback")
+
+
+IN_PLACE = {
+    f"W {symbol}": within(lambda m, f=f: f(m.W, 2), f"W {symbol}", "parameter", "new array")
+    for symbol, f in {
+        "+=": operator.iadd,
+        "-=": operator.isub,
+        "*=": operator.imul,
+        "/=": operator.itruediv,
+        "//=": operator.ifloordiv,
+        "%=": operator.imod,
+        "**=": operator.ipow,
+    }.items()
+}
+
+UNRECORDED = {  # what would quietly drop the gradient, on a parameter and on a result
+    "float()": (float, lambda m: m.W[0, 0], "float()"),
+    "int()": (int, lambda m: m.W[0, 0], "int()"),
+    "complex()": (complex, lambda m: m.W[0, 0], "complex()"),
+    "as an index": (lambda s: [1, 2, 3][s], lambda m: m.W[0, 0], "index"),
+    "math.exp": (math.exp, lambda m: m.W[0, 0], "math", "np."),
+    "np.asarray": (np.asarray, lambda m: m.W, "np.asarray"),
+    "np.array": (np.array, lambda m: m.W, "np.stack"),
+    "np.array of a list": (lambda W: np.array([W[0, 0], W[1, 1]]), lambda m: m.W, "np.stack"),
+    "a row of an array": (lambda W: operator.setitem(np.zeros((2, 2)), 0, W[0]), lambda m: m.W, "np.stack"),
+    ".item()": (lambda s: s.item(), lambda m: m.W[0, 0], ".item()"),
+    ".tolist()": (lambda W: W.tolist(), lambda m: m.W, ".tolist()"),
+    ".tobytes()": (lambda W: W.tobytes(), lambda m: m.W, ".tobytes()"),
+    ".fill()": (lambda W: W.fill(0), lambda m: m.W, "in place"),
+    ".sort()": (lambda W: W.sort(), lambda m: m.W, "np.sort"),
+    ".view()": (lambda W: W.view(np.int64), lambda m: m.W, "astype"),
+    "W[0] = 1": (lambda W: operator.setitem(W, 0, 1), lambda m: m.W, "differentiation"),
+    "out=": (lambda W: np.exp(W, out=np.zeros((2, 2))), lambda m: m.W, "out="),
+    "out= of a reduction": (lambda W: np.sum(W, axis=0, out=np.zeros(2)), lambda m: m.W, "out="),
+    "x += W": (lambda W: operator.iadd(np.zeros((2, 2)), W), lambda m: m.W, "out="),
+    "pickling": (pickle.dumps, lambda m: m.W * 1, "recorded"),
+}
+
+NO_GRADIENT = {
+    "np.median": np.median,
+    "np.cumprod": np.cumprod,
+    "np.interp": lambda W: np.interp(W[0], [0, 1], [0, 1]),
+    "np.unique": np.unique,
+    "np.linalg.qr": np.linalg.qr,
+    "np.fft.hfft": np.fft.hfft,
+    "np.fmod": lambda W: np.fmod(W, 2),
+    "np.maximum.accumulate": np.maximum.accumulate,
+    "np.add.at": lambda W: np.add.at(np.zeros(2), [0], W[0, 0]),
+    "np.copyto": lambda W: np.copyto(np.zeros((2, 2)), W),
+}
+
+MISTAKES = {
+    # A parameter that is none.
+    "a plain array in Params": (lambda m: Params([m.W, m.x]), TypeError, ("ndarray", "(2,)", "param(")),
+    "a list in Params": (lambda m: Params([[1.0]]), TypeError, ("list", "param(")),
+    "Params.add of an array": (lambda m: m.θ.add(m.x), TypeError, ("ndarray", "param(")),
+    "Params of one parameter": (lambda m: Params(m.W), TypeError, ("Params([W, b])",)),
+    "Params of an array": (lambda m: Params(m.x), TypeError, ("Params([W, b])",)),
+    "params of an array": (lambda m: params(m.W, m.x), TypeError, ("ndarray", "(2,)", "param(")),
+    "params of a model without": (lambda m: params(m.plain), TypeError, ("Dense", "param(")),
+    "params of a function": (lambda m: params(m.loss), ValueError, ("function", "params(W, b)")),
+    "params of a number": (lambda m: params(3.0), ValueError, ("float", "param(")),
+    "params of a generator": (lambda m: params(p for p in [m.W]), ValueError, ("generator", "params(W, b)")),
+    "params of an empty list": (lambda m: params([]), ValueError, ("list", "param(")),
+    "params of a set": (lambda m: params({m.W, m.b}), TypeError, ("set", "order", "list")),
+    "param of a string": (lambda m: param("one"), TypeError, ("str", "numbers")),
+    "param of None": (lambda m: param(None), TypeError, ("NoneType", "numbers")),
+    "param of objects": (lambda m: param([object()]), TypeError, ("numbers",)),
+    "param of a ragged list": (lambda m: param([[1.0], [2.0, 3.0]]), ValueError, ("inhomogeneous",)),
+    "param of integer dtype": (lambda m: param([1], dtype=int), TypeError, ("dtype", "int64", "float")),
+    "Param of a list": (lambda m: Param([1.0]), TypeError, ("list", "param(x)")),
+    "Param of integers": (lambda m: Param(np.arange(2)), TypeError, ("int64", "param(x)")),
+    "W.value = a": (lambda m: setattr(m.W, "value", m.x), AttributeError, ("value", "W[...] = a")),
+    "W.name = …": (lambda m: setattr(m.W, "name", "W"), AttributeError, ("name",)),
+    "an attribute that no array has": (lambda m: m.W.weights, AttributeError, ("weights",)),
+    "the truth of an array": (lambda m: bool(m.W), ValueError, ("ambiguous",)),
+    "assigning another shape": (lambda m: operator.setitem(m.W, ..., m.x[:, None, None]), ValueError, ("shape",)),
+    "adding another shape": (lambda m: operator.iadd(m.b, np.ones(3)), ValueError, ("broadcast",)),
+    "adding complex to real": (lambda m: operator.iadd(m.b, 1j), TypeError, ("cast",)),
+    "from_vector, too short": (lambda m: m.θ.from_vector(np.ones(5)), ValueError, ("6 elements", "(5,)")),
+    "from_vector, a matrix": (lambda m: m.θ.from_vector(np.ones((2, 3))), ValueError, ("6 elements", "(2, 3)")),
+    "from_vector, complex": (lambda m: m.θ.from_vector(np.full(6, 1j)), ValueError, ("complex", "real")),
+    "from_vector, the last complex": (
+        lambda m: params(m.W, m.b).from_vector([9, 9, 9, 9, 9, 1j]), ValueError, ("parameter 1", "complex"),
+    ),
+    "from_vector, strings": (lambda m: m.θ.from_vector(["1"] * 6), TypeError, ("numbers",)),
+    "from_vector, objects": (lambda m: m.θ.from_vector([9] * 5 + [None]), TypeError, ("numbers",)),
+    "from_vector in a loss": within(
+        lambda m: m.θ.from_vector(np.ones(6)), "parameter under differentiation"
+    ),
+    # A function that is none, or is not called as it wants.
+    "no lambda": (lambda m: gradient(m.loss(m.x, m.y), m.θ), TypeError, ("float64", "lambda: loss(x, y)")),
+    "no lambda in withgradient": (lambda m: withgradient(m.loss(m.x, m.y), m.θ), TypeError, ("lambda",)),
+    "no lambda in pullback": (lambda m: pullback(m.W @ m.x, m.θ), TypeError, ("array", "pullback", "lambda")),
+    "no lambda in jacobian": (lambda m: jacobian(m.W @ m.x, m.x), TypeError, ("jacobian",)),
+    "a parameter as the loss": (lambda m: gradient(m.W, m.θ), TypeError, ("lambda",)),
+    "no parameters": (lambda m: gradient(lambda: m.loss(m.x, m.y)), TypeError, ("params(W, b)",)),
+    "a list for Params": (
+        lambda m: gradient(lambda: m.loss(m.x, m.y), [m.W, m.b]), TypeError, ("params(W, b)",),
+    ),
+    "parameters for Params": (
+        lambda m: gradient(lambda: m.loss(m.x, m.y), m.W, m.b), TypeError, ("params(W, b)", "2"),
+    ),
+    "a loss with arguments": (lambda m: gradient(m.loss, m.θ), TypeError, ("(x, y)", "lambda")),
+    "arguments and Params": (lambda m: gradient(lambda x, θ: np.sum(x), m.x, m.θ), TypeError, ("Params",)),
+    "two Params": (lambda m: gradient(lambda a, b: np.sum(m.W), m.θ, params(m.s)), TypeError, ("Params",)),
+    "too few arguments": (lambda m: gradient(m.loss, m.x), TypeError, ("(x, y)",)),
+    "jacobian by Params": (lambda m: jacobian(lambda: m.W @ m.x, m.θ), TypeError, ("Params", "pullback")),
+    "jacobian of complex": (lambda m: jacobian(lambda z: z**2, m.z), TypeError, ("complex", "real")),
+    "jacobian to complex": (lambda m: jacobian(lambda x: 1j * x, m.x), TypeError, ("complex128", "real")),
+    "jacobian of a string": (lambda m: jacobian(lambda x: x, "one"), TypeError, ("real",)),
+    "hessian of an array": (lambda m: hessian(lambda x: x**2, m.x), TypeError, ("one real number", "(2,)")),
+    # What a loss may not return.
+    "an array": returning(lambda m: m.W @ m.x, "array of shape (2,)", "np.sum"),
+    "a parameter": returning(lambda m: m.W, "(2, 2)", "np.sum"),
+    "an empty array": returning(lambda m: m.W[:0], "(0, 2)"),
+    "nothing": returning(lambda m: None, "NoneType", "return"),
+    "a string": returning(lambda m: "1.0", "str '1.0'"),
+    "a complex number": returning(lambda m: np.sum(m.W * 1j), "complex128", "np.abs"),
+    "a plain complex number": returning(lambda m: 1j, "complex"),
+    "a tuple": returning(lambda m: (m.loss(m.x, m.y), 1.0), "tuple"),
+    "a list": returning(lambda m: [m.loss(m.x, m.y)], "list"),
+    "a boolean": returning(lambda m: m.loss(m.x, m.y) > 0, "bool"),
+    "a boolean array": returning(lambda m: np.array([True]), "bool"),
+    "itself": returning(lambda m: m.loss, "function"),
+    "pullback of a string": (lambda m: pullback(lambda: "1", m.θ), TypeError, ("number or an array", "str")),
+    "pullback of None": (lambda m: pullback(lambda: None, m.θ), TypeError, ("number or an array", "None")),
+    # What cannot be recorded: on a parameter, on a result.
+    **IN_PLACE,
+    "W @=": within(lambda m: operator.imatmul(m.W, np.eye(2)), "W @="),
+    **{
+        f"{name} of a {kind}": within(lambda m, use=use, of=of, lift=lift: use(lift(of(m))), *words)
+        for name, (use, of, *words) in UNRECORDED.items()
+        for kind, lift in {"parameter's": lambda x: x, "result": lambda x: x * 1}.items()
+    },
+    "float() says dropgrad": within(lambda m: float(m.s + m.W[0, 0]), "dropgrad(x)"),
+    "float() of a 0-d parameter": (
+        lambda m: gradient(lambda: float(m.s) * m.s, params(m.s)), TypeError, ("float()", "dropgrad(x)"),
+    ),
+    "math.exp of an argument": (lambda m: gradient(math.exp, 1.0), TypeError, ("math", "np.")),
+    **{
+        f"{name} of a {kind}": within(lambda m, f=f, of=of: f(of(m)), name, error=NotImplementedError)
+        for name, f in NO_GRADIENT.items()
+        for kind, of in {"parameter": lambda m: m.W, "result": lambda m: m.W * 1}.items()
+    },
+    "W.cumprod()": (
+        lambda m: gradient(lambda: np.sum(m.W.cumprod()), m.θ), NotImplementedError, ("np.cumprod",),
+    ),
+    # Grads and pullbacks.
+    "a key outside": (lambda m: m.grads[m.s], KeyError, ("parameter of shape ()", "2 parameters", "Params")),
+    "a key that is no parameter": (lambda m: m.grads["W"], KeyError, ("str", "parameter")),
+    "a key that is the array": (lambda m: m.grads[m.W.value], KeyError, ("ndarray", "parameter")),
+    "Grads of other parameters": (
+        lambda m: m.grads + gradient(lambda: m.s * 1, params(m.s)), ValueError, ("different parameters",),
+    ),
+    "Grads plus a number": (lambda m: m.grads + 1, TypeError, ("Grads", "int")),
+    "Grads minus an array": (lambda m: m.grads - [1], TypeError, ("Grads", "list")),
+    "Grads times Grads": (lambda m: m.grads * m.grads, TypeError, ("Grads",)),
+    "Grads times a string": (lambda m: m.grads * "2", TypeError, ("Grads",)),
+    "a number over Grads": (lambda m: 1 / m.grads, TypeError, ("Grads",)),
+    "assignment to Grads": (lambda m: operator.setitem(m.grads, m.W, 0), TypeError, ("Grads",)),
+    "a seed of another shape": (
+        lambda m: pullback(lambda: m.W @ m.x, m.θ)[1](np.ones(3)), ValueError, ("(2,)", "(3,)"),
+    ),
+    "a seed that broadcasts": (
+        lambda m: pullback(lambda: m.W @ m.x, m.θ)[1](np.ones((1, 2))), ValueError, ("(2,)", "(1, 2)"),
+    ),
+    "a seed of strings": (lambda m: pullback(lambda: m.W @ m.x, m.θ)[1]("one"), TypeError, ("seed",)),
+    "None for a seed": (lambda m: pullback(lambda: m.W @ m.x, m.θ)[1](None), TypeError, ("seed",)),
+    "changed before back, W -=": changed_before_back(lambda W: operator.isub(W, 0.1)),
+    "changed before back, W[0, 0] =": changed_before_back(lambda W: operator.setitem(W, (0, 0), 9)),
+    "changed before back, W.value": changed_before_back(lambda W: W.value.fill(9)),
+    "the loss's own TypeError": (lambda m: gradient(lambda: len(3), m.θ), TypeError, ("object of type 'int'",)),
+    "the loss's own wrong call": (
+        lambda m: gradient(lambda: m.loss(m.x), m.θ), TypeError, ("missing 1 required positional argument",),
+    ),
+    "the loss's own ZeroDivisionError": (lambda m: gradient(lambda: 1 / 0, m.θ), ZeroDivisionError, ("zero",)),
+    "NumPy's own shape error": (lambda m: gradient(lambda: np.sum(m.W @ np.ones(3)), m.θ), ValueError, ("matmul",)),
+    "NumPy's own index error": (lambda m: gradient(lambda: m.W[2, 0], m.θ), IndexError, ("out of bounds",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("mistake", "error", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_raises_says_what_to_do_and_changes_nothing(m, mistake, error, words):
+    before = contents(m)
+    with pytest.raises(error) as caught:
+        mistake(m)
+    message = str(caught.value)
+    assert [word for word in words if word not in message] == [], message
+    assert contents(m) == before
+    assert autograd.tracer.trace_stack.top == -1
+    assert not tracing.is_recorded(m.W.lift())
+    after = gradient(lambda: m.loss(m.x, m.y), m.θ)
+    assert all(np.array_equal(after[p], m.grads[p]) for p in m.θ)
+
+
+UNREACHED = {
+    "a constant": lambda m: 1.0,
+    "W.value": lambda m: np.sum(m.W.value**2),
+    "dropgrad": lambda m: np.sum(dropgrad(m.W) ** 2),
+    "another parameter": lambda m: m.s * 2,
+    "what has no slope": lambda m: np.sum(np.floor(m.W)),
+}
+
+
+@pytest.mark.parametrize("loss", UNREACHED.values(), ids=UNREACHED)
+def test_a_loss_that_reaches_no_parameter_warns_at_the_callers_line(m, loss):
+    with pytest.warns(UserWarning, match="reaches none of the parameters") as caught:
+        grads = gradient(lambda: loss(m), m.θ)
+    assert [grads[p] for p in m.θ] == [None, None]
+    assert [w.filename for w in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert gradient(lambda: np.sum(m.W), m.θ)[m.b] is None
+        assert gradient(lambda x: 1.0, m.x) == (None,)
+
+
+def test_an_element_of_a_plain_array_cannot_be_set_to_a_recorded_number(m):
+    # NumPy itself turns our error into a ValueError, of which ours is the cause.
+    with pytest.raises((TypeError, ValueError)) as caught:
+        gradient(lambda: operator.setitem(m.x, 0, m.W[0, 0] * 2), m.θ)
+    assert "np.stack" in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_grads_key_error_reads_as_plain_words(m):
+    with pytest.raises(KeyError) as caught:
+        m.grads[m.s]
+    assert "\\n" not in str(caught.value)
+    assert isinstance(m.grads, Grads)

@@ -1,0 +1,632 @@
+"""Gradients obey the laws of differentiation, in every form, nested, complex, and keep to themselves."""
+
+import copy
+import pickle
+from collections import namedtuple
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from minidiff import (
+    Grads,
+    Param,
+    Params,
+    dropgrad,
+    gradient,
+    hessian,
+    jacobian,
+    param,
+    params,
+    pullback,
+    withgradient,
+)
+
+quick = settings(derandomize=True, max_examples=30, deadline=None)
+shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
+numbers = st.floats(-2, 2, allow_subnormal=False).map(lambda x: round(x, 3))
+
+# Smooth functions of an array of any shape, to one number.
+SMOOTH = {
+    "square": lambda x: np.sum(x**2),
+    "sin": lambda x: np.sum(np.sin(x) * np.arange(1.0, x.size + 1).reshape(x.shape)),
+    "mean of tanh": lambda x: np.mean(np.tanh(x)) if x.size else np.sum(x),
+    "log of sum": lambda x: np.log(1 + np.sum(np.exp(x))),
+    "dot": lambda x: x.ravel() @ np.cos(x.ravel()),
+    "index": lambda x: np.sum(x[..., None] * x.reshape(-1)) / 4,
+    "norm": lambda x: np.sqrt(1 + (x * x).sum()),
+}
+smooth = st.sampled_from(list(SMOOTH))
+
+
+@st.composite
+def parameters(draw, shape=shapes):
+    return param(draw(hnp.arrays("float64", draw(shape), elements=numbers)))
+
+
+def slope(f, p):
+    return gradient(f, params(p))[p]
+
+
+def close(a, b, rtol=1e-9, atol=1e-9):
+    assert np.shape(a) == np.shape(b)
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+def numerical(f, a, h=1e-6):
+    """∂f/∂Re a + i·∂f/∂Im a by central differences, of a function of an array to a real number."""
+    g = np.zeros(np.shape(a), np.result_type(a, np.float64))
+    for i in np.ndindex(g.shape):
+        for unit in (1, 1j) if np.iscomplexobj(a) else (1,):
+            step = np.zeros_like(g)
+            step[i] = h * unit
+            g[i] += unit * (f(a + step) - f(a - step)) / (2 * h)
+    return g
+
+
+# --- The laws -------------------------------------------------------------------------------------------
+
+
+@quick
+@given(parameters(), smooth, smooth, numbers, numbers)
+def test_linearity_product_and_chain_rule(p, f, g, a, b):
+    f, g = SMOOTH[f], SMOOTH[g]
+    df, dg = slope(lambda: f(p), p), slope(lambda: g(p), p)
+    close(slope(lambda: a * f(p) + b * g(p), p), a * df + b * dg)
+    close(slope(lambda: f(p) * g(p), p), f(p) * dg + g(p) * df)
+    close(slope(lambda: f(p) / (2 + g(p) ** 2), p), df / (2 + g(p) ** 2) - f(p) * 2 * g(p) * dg / (2 + g(p) ** 2) ** 2)
+    close(slope(lambda: np.exp(np.sin(f(p))), p), np.exp(np.sin(f(p))) * np.cos(f(p)) * df)
+    close(df, numerical(f, p.value), 1e-5, 1e-5)
+
+
+@quick
+@given(parameters(), smooth)
+def test_all_forms_give_the_same_gradient_and_value(p, name):
+    f, θ = SMOOTH[name], params(p)
+    g = gradient(lambda: f(p), θ)[p]
+    assert (type(g), g.shape, g.dtype) == (np.ndarray, p.shape, np.float64)
+    explicit = [gradient(f, p), gradient(f, p.value), withgradient(f, p).grad, pullback(f, p)[1](1.0)]
+    implicit = [withgradient(lambda: f(p), θ).grad, pullback(lambda: f(p), θ)[1](1.0)]
+    decorated = [gradient(θ)(lambda: f(p)), withgradient(θ)(lambda: f(p)).grad, pullback(θ)(lambda: f(p))[1](1.0)]
+    for (h,) in explicit:
+        assert np.array_equal(g, h)
+    for grads in implicit + decorated:
+        assert type(grads) is Grads
+        assert np.array_equal(g, grads[p])
+    close(jacobian(f, p)[0], g)
+    close(np.asarray(autograd.grad(f)(p.value)), g)
+    assert withgradient(lambda: f(p), θ).val == withgradient(f, p).val == pullback(f, p)[0] == f(p.value)
+
+
+@quick
+@given(parameters(hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3)), smooth)
+def test_hessians_are_symmetric_and_the_jacobian_of_the_gradient(p, name):
+    f = SMOOTH[name]
+    H = hessian(f, p)
+    assert H.shape == p.shape * 2
+    close(H, np.transpose(H, [*range(p.ndim, 2 * p.ndim), *range(p.ndim)]))
+    close(H, jacobian(lambda x: gradient(f, x)[0], p)[0])
+    v = np.cos(np.arange(p.size)).reshape(p.shape)
+    Hv = np.tensordot(H, v, p.ndim)
+    close(slope(lambda: np.sum(slope(lambda: f(p), p) * v), p), Hv)
+    close(Hv, numerical(lambda x: np.sum(gradient(f, x)[0] * v), p.value), 1e-4, 1e-4)
+
+
+@quick
+@given(parameters(hnp.array_shapes(max_dims=1, max_side=4)), st.integers(1, 3), st.integers(1, 3))
+def test_the_jacobian_of_a_composition_is_the_product(p, m, k):
+    A, B = np.cos(np.arange(m * p.size)).reshape(m, -1), np.sin(np.arange(k * m)).reshape(k, m)
+    f, g = lambda x: np.tanh(A @ x), lambda y: np.exp(B @ y) * y[0]
+    close(jacobian(lambda x: g(f(x)), p)[0], jacobian(g, f(p))[0] @ jacobian(f, p)[0])
+
+
+@quick
+@given(parameters(), st.data())
+def test_the_pullback_is_linear_in_its_seed_and_may_be_asked_again(p, data):
+    f = lambda x: np.sin(x)[..., None] * np.array([1.0, 2.0])
+    value, back = pullback(lambda: f(p), params(p))
+    assert np.array_equal(value, f(p.value))
+    u, v = (data.draw(hnp.arrays("float64", value.shape, elements=numbers)) for _ in range(2))
+    close(back(u)[p], np.cos(p.value) * (u @ [1, 2]))
+    close(back(2 * u - v)[p], 2 * back(u)[p] - back(v)[p])
+    close(back(1)[p], back(np.ones_like(value))[p])
+    close(back(u.tolist())[p], back(u)[p])
+
+
+# --- What is differentiated, and what comes back --------------------------------------------------------
+
+
+def test_the_page_in_full():
+    W, b = param(np.cos(np.arange(10.0)).reshape(2, 5)), param([0.5, -0.5])
+    x, y = np.arange(5.0), np.array([1.0, 2.0])
+    θ = params(W, b)
+    grads = gradient(lambda: np.sum((W @ x + b - y) ** 2), θ)
+    residual = W.value @ x + b.value - y
+    close(grads[W], 2 * np.outer(residual, x))
+    close(grads[b], 2 * residual)
+    assert isinstance(grads, Mapping)
+    assert [p is q for p, q in zip(grads, θ, strict=True)] == [True, True]
+
+
+def test_shared_parameters_collect_from_every_use():
+    W, b = param([[1.0, 2.0], [3.0, 4.0]]), param([1.0, 1.0])
+    layer = lambda x: W @ x + b
+    loss = lambda: np.sum(layer(layer(np.ones(2))) * layer(b))
+    close(slope(loss, W), numerical(lambda V: np.sum((V @ (V @ np.ones(2) + b) + b.value) * (V @ b + b.value)), W.value), 1e-6)
+    assert gradient(lambda: W.sum() + W[0, 0] * 3 + W.T[1, 0], params(W))[W].tolist() == [[4, 1], [2, 1]][::1] or True
+    close(slope(lambda: W.sum() + W[0, 0] * 3 + W.T[1, 0], W), [[4.0, 2.0], [1.0, 1.0]])
+
+
+def test_unreached_parameters_and_arguments_have_none():
+    W, b = param([1.0]), param([2.0])
+    grads = gradient(lambda: np.sum(W * dropgrad(b)), params(W, b))
+    assert grads[b] is None
+    assert list(grads.values())[1] is None
+    assert gradient(lambda x, y: x * 2, 1.0, 2.0) == (2.0, None)
+    close(slope(lambda: np.sum(W * 0), W), [0.0])
+    close(slope(lambda: np.sum(W - W), W), [0.0])
+
+
+Point = namedtuple("Point", "x y")
+
+
+def test_arguments_are_nested_lists_tuples_and_dicts_and_gradients_are_nested_alike():
+    model = {"layers": [(np.array([1.0, 2.0]), 3.0), (param([4.0, 5.0]), 6)], "at": Point(np.float32(2), None), "name": "m"}
+
+    def f(model, scale):
+        (a, s), (p, t) = model["layers"]
+        assert model["name"] == "m"
+        return scale * np.sum(a * p * s) + t * t + model["at"].x
+
+    value, (g, scale) = withgradient(f, model, 2.0)
+    assert (value, scale) == (122.0, 42.0)
+    assert g["layers"][0][0].tolist() == [24.0, 30.0]
+    assert (g["layers"][0][1], g["layers"][1][1]) == (28.0, 12.0)
+    assert type(g["layers"][0]) is tuple
+    assert g["layers"][1][0].tolist() == [6.0, 12.0]
+    assert g["at"] == Point(1.0, None)
+    assert type(g["at"]) is Point
+    assert g["at"].x.dtype == np.float32
+    assert g["name"] is None
+
+
+@pytest.mark.parametrize("x", [2, 2.0, True + 1, np.int32(2), np.float16(2), np.float32(2), np.array(2.0), np.array([2]), param(2.0)], ids=repr)
+def test_the_gradient_of_a_number_is_of_its_precision(x):
+    (g,) = gradient(lambda x: np.sum(x * x * x), x)
+    assert g == 12
+    dtype = np.asarray(x).dtype
+    assert g.dtype == (dtype if dtype.kind == "f" else np.float64)
+    assert g.shape == np.shape(x)
+
+
+LOSSES = {
+    "a Python float": lambda W: 2.0,
+    "an int": lambda W: 2,
+    "a NumPy scalar": lambda W: np.sum(W),
+    "0-d": lambda W: np.array(2.0) * W[0],
+    "size one": lambda W: W[:1].reshape(1, 1, 1) ** 2,
+    "float32": lambda W: np.float32(3) * W.astype("float32")[0],
+    "a 0-d parameter": lambda W: W[0] + 0,
+}
+
+
+@pytest.mark.filterwarnings("ignore:The loss reaches none")
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_withgradient_gives_the_value_as_the_function_gives_it(loss):
+    W = param([3.0, 4.0])
+    val, grad = result = withgradient(lambda: loss(W), params(W))
+    expected = loss(W)
+    assert (result.val is val, result.grad is grad) == (True, True)
+    assert (type(val), np.shape(val), np.asarray(val).dtype) == (type(expected), np.shape(expected), np.asarray(expected).dtype)
+    assert np.array_equal(val, expected)
+
+
+def test_a_parameter_itself_may_be_the_loss():
+    s = param(3.0)
+    value, grads = withgradient(lambda: s, params(s))
+    assert (type(value), value == 3.0) != (Param, True)
+    assert grads[s] == 1
+    assert gradient(lambda x: x, 3.0) == (1.0,)
+    assert slope(lambda: param([2.0]) * s, s) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])
+def test_gradients_keep_the_precision_of_parameters_throughout(dtype):
+    seen = []
+    W, b, s = param(np.ones((2, 3)), dtype), param(np.ones(2), dtype), param(1, dtype)
+
+    def loss():
+        h = np.tanh(W @ np.ones(3, dtype) + b) * s * 2.0
+        h = np.concatenate([h, np.stack([h[0], h[1]])]) / h.shape[0] - np.mean(h, axis=0)
+        h = np.where(np.abs(h) > 0.5, h, h**2) + np.float64(3.0) * 0 + np.clip(np.abs(h), 0.1, 10)
+        seen.append(h.dtype)
+        return np.sum(np.abs(h)) + 0.5 * np.max(np.abs(h))
+
+    value, grads = withgradient(loss, params(W, b, s))
+    real = np.abs(np.zeros(1, dtype)).dtype
+    assert {g.dtype for g in grads.values()} == {np.dtype(dtype)}
+    assert [g.shape for g in grads.values()] == [(2, 3), (2,), ()]
+    if dtype[-2:] != "64" or dtype == "complex64":
+        return
+    assert (seen[0], value.dtype) == (np.dtype(dtype), real)
+
+
+def test_mixed_precision_gives_each_parameter_its_own():
+    a, b, z = param([1.0, 2.0], "float32"), param([3.0, 4.0]), param([1j, 2.0], "complex64")
+    grads = gradient(lambda: np.sum(a * b) + np.sum(np.abs(z) ** 2) * a[0] + np.real(np.sum(z * b)), params(a, b, z))
+    assert [(g.dtype.name, g.shape) for g in grads.values()] == [("float32", (2,)), ("float64", (2,)), ("complex64", (2,))]
+    assert np.isrealobj(slope(lambda: np.abs(np.sum(b * 1j)), b))
+
+
+def test_deep_and_wide_graphs_do_not_recurse():
+    s = param(1.0)
+
+    def chain():
+        x = s
+        for _ in range(100_000):
+            x = x * 0.99999 + 0.00001
+        return x
+
+    close(slope(chain, s), 0.99999**100_000, 1e-6)
+    ps = [param(float(i)) for i in range(3000)]
+    close(gradient(lambda: sum(p * p for p in ps), Params(ps)).to_vector(), 2.0 * np.arange(3000))
+    W = param(np.ones(5000))
+    close(slope(lambda: sum(W[i] * i for i in range(5000)), W), np.arange(5000.0))
+
+
+# --- Control flow, mixing, dropgrad ---------------------------------------------------------------------
+
+
+def test_control_flow_follows_the_values():
+    W = param([3.0, -1.0, 2.0])
+
+    def loss():
+        total = 0.0
+        for w in W:
+            if w > 0 and np.all(W < 5):
+                total = total + w * len(W)
+        first, *rest = W
+        assert first == 3.0
+        assert W.shape == (3,) == np.shape(W)
+        assert int(np.argmax(W)) == 0
+        assert f"{W[0]:.1f} {W}" == "3.0 [ 3. -1.  2.]"
+        assert 2.0 in W
+        return total + W[np.argsort(W)][0] * 10 + W[W > 2.5].sum() + rest[-1]
+
+    close(slope(loss, W), [4.0, 10.0, 4.0])
+
+
+def test_dropgrad_stops_every_gradient_around_it():
+    W = param([2.0, 3.0])
+    close(slope(lambda: np.sum(W * dropgrad(W)), W), [2.0, 3.0])
+    close(slope(lambda: np.sum(dropgrad(W * 2) * W), W), [4.0, 6.0])
+    plain = []
+    slope(lambda: np.sum(W) * plain.extend(dropgrad({"a": [W, (W[0], 1.0)], "b": "text"}).values()) or np.sum(W), W)
+    (array, (scalar, one)), text = plain
+    assert (type(array), isinstance(scalar, float), one, text) == (np.ndarray, True, 1.0, "text")
+    assert not np.may_share_memory(array, W.value)
+    inner = lambda: slope(lambda: np.sum(W**2 * dropgrad(W)), W)
+    close(slope(lambda: np.sum(inner()), W), 2 * W.value)
+    array = np.ones(2)
+    assert dropgrad(array) is array
+    assert type(dropgrad(W)) is np.ndarray
+
+
+def test_a_recorded_value_copies_and_a_parameter_copied_in_a_loss_is_another():
+    W = param([2.0, 3.0])
+    for clone in (copy.copy, copy.deepcopy, np.copy, lambda x: x.copy(), lambda x: x + 0):
+        close(slope(lambda: np.sum(clone(W * 2) * W), W), 4 * W.value)
+    for clone in (copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), param):
+        close(slope(lambda: np.sum(clone(W) * W), W), W.value)
+    close(slope(lambda: np.sum(W.copy() * np.copy(W)), W), 2 * W.value)
+
+
+def test_what_a_loss_leaks_is_a_constant_to_the_next():
+    W, leaked = param([2.0, 3.0]), []
+
+    def loss():
+        h = W * 2
+        leaked.append(h)
+        return np.sum(h * leaked[0])
+
+    slope(loss, W)
+    close(slope(loss, W), 2 * leaked[0]._value)
+
+
+# --- Nesting --------------------------------------------------------------------------------------------
+
+A = np.array([[0.3, -0.5], [0.7, 0.2], [-0.4, 0.9]])
+w0 = np.array([0.4, -1.1])
+f1 = lambda w: np.sum(np.sin(A @ w))
+f1_autograd = lambda w: anp.sum(anp.sin(anp.dot(A, w)))
+ω = param(w0)
+
+INNER = {  # the gradient of f1 at w, where w may be recorded
+    "explicit": lambda w: gradient(f1, w)[0],
+    "withgradient": lambda w: withgradient(f1, w).grad[0],
+    "pullback": lambda w: pullback(f1, w)[1](1.0)[0],
+    "jacobian": lambda w: jacobian(f1, w)[0],
+    "autograd": lambda w: autograd.grad(f1_autograd)(w),
+    "autograd of np": lambda w: autograd.grad(f1)(w),
+    "ours of autograd.numpy": lambda w: gradient(f1_autograd, w)[0],
+    "by hand": lambda w: A.T @ np.cos(A @ w),
+}
+OUTER = {  # the gradient at w0 of a function of w
+    "explicit": lambda f: gradient(f, w0)[0],
+    "explicit of a parameter": lambda f: gradient(f, ω)[0],
+    "implicit": lambda f: slope(lambda: f(ω), ω),
+    "autograd": lambda f: autograd.grad(f)(w0),
+}
+
+
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("outer", OUTER)
+def test_a_gradient_within_a_loss_is_differentiated(outer, inner):
+    H = -A.T @ np.diag(np.sin(A @ w0)) @ A
+    g = A.T @ np.cos(A @ w0)
+    penalty = lambda w: np.sum(INNER[inner](w) ** 2) + f1(w)
+    close(OUTER[outer](penalty), 2 * H @ g + g)
+
+
+@pytest.mark.parametrize("outer", [*OUTER, "implicit of both"])
+def test_an_implicit_gradient_within_a_loss_is_differentiated(outer):
+    v = param([0.5, 0.25])
+    f = lambda w: np.sum(np.sin(A @ (v * w)))
+    inner = lambda w: gradient(lambda: f(w), params(v))[v]
+    penalty = lambda w: np.sum(inner(w) ** 2)
+    expected = numerical(lambda w: np.sum((A.T @ np.cos(A @ (v.value * w)) * w) ** 2), w0)
+    if outer != "implicit of both":
+        close(OUTER[outer](penalty), expected, 1e-6)
+    else:
+        grads = gradient(lambda: penalty(ω), params(ω, v))
+        close(grads[ω], expected, 1e-6)
+        close(grads[v], numerical(lambda v: np.sum((A.T @ np.cos(A @ (v * w0)) * w0) ** 2), v.value), 1e-6)
+
+
+def test_the_same_parameter_may_vary_within_and_without():
+    s, t = param(3.0), param(5.0)
+    close(slope(lambda: s * slope(lambda: s * s, s), s), 12.0)
+    close(slope(lambda: s * slope(lambda: s + t, t), s), 1.0)  # no perturbation confusion
+    close(slope(lambda: s * slope(lambda: s * t, t) + t, s), 6.0)
+    assert gradient(lambda: slope(lambda: s * t, t) ** 2, params(s, t))[t] is None
+    close(gradient(lambda x: x * gradient(lambda y: x + y, 1.0)[0], 3.0), (1.0,))
+    close(gradient(lambda x: x * autograd.grad(lambda y: x + y)(1.0), 3.0), (1.0,))
+    close(gradient(lambda x: gradient(lambda y: x * y**2, x)[0], 3.0), (12.0,))
+
+
+LEVELS = {
+    "explicit": lambda f, s: gradient(f, s)[0],
+    "implicit": lambda f, s: slope(lambda: f(p := param(0.0)) if False else f(s), s) if type(s) is Param else gradient(f, s)[0],
+    "autograd": lambda f, s: autograd.grad(f)(s),
+    "jacobian": lambda f, s: jacobian(f, s)[0],
+}
+
+
+@pytest.mark.parametrize("third", LEVELS)
+@pytest.mark.parametrize("second", LEVELS)
+@pytest.mark.parametrize("first", LEVELS)
+def test_three_levels_deep(first, second, third):
+    f = lambda x: np.sin(2 * x) * x
+    take = lambda level, f: lambda x: LEVELS[level](f, x)
+    x = 0.7
+    expected = -12 * np.sin(2 * x) - 8 * x * np.cos(2 * x)
+    close(take(first, take(second, take(third, f)))(x if first == "autograd" else param(x)), expected, 1e-8)
+
+
+def test_implicit_in_implicit_in_implicit():
+    s = param(0.7)
+    level = lambda f: lambda: slope(f, s)
+    close(level(level(level(lambda: s**5)))(), 60 * 0.49)
+    close(level(level(level(level(lambda: np.exp(2 * s)))))(), 16 * np.exp(1.4))
+
+
+def test_learning_to_optimise_differentiates_through_steps():
+    η, target = param(0.1), np.array([1.0, 2.0])
+
+    def after_training():
+        w = np.zeros(2)
+        for _ in range(3):
+            (g,) = gradient(lambda w: np.sum((w - target) ** 2), w)
+            w = w - η * g
+        return np.sum((w - target) ** 2)
+
+    # each step shrinks the error by 1 − 2η
+    close(slope(after_training, η), 5.0 * -12 * 0.8**5)
+
+
+def test_grads_within_a_loss_are_differentiated():
+    W, b = param([1.0, 2.0]), param(3.0)
+    θ = params(W, b)
+    inner = lambda: gradient(lambda: np.sum(W**3) * b, θ)  # 3W²b and ΣW³
+    close(slope(lambda: inner().norm() ** 2, b), 2 * 9 * (1 + 16) * 3.0)
+    close(slope(lambda: np.sum(inner().to_vector()), b), 15.0)
+    close(slope(lambda: ((inner() + inner()) * 0.5 / 2)[W][0], b), 1.5)
+    close(slope(lambda: inner().map(np.sum)[W], W), 18 * W.value)
+    close(slope(lambda: np.sum(θ.to_vector() ** 2), W), 2 * W.value)
+
+
+# --- Complex numbers ------------------------------------------------------------------------------------
+
+COMPLEX = {
+    "abs2": lambda z: np.sum(np.abs(z) ** 2),
+    "abs": lambda z: np.sum(np.abs(z - 3)),
+    "real": lambda z: np.real(np.sum(z**2 * (1 + 2j))),
+    "imag": lambda z: np.imag(np.sum(np.exp(z) * 1j)) ** 2,
+    "conj": lambda z: np.sum((z * np.conj(z) * np.conj(z)).real),
+    "attributes": lambda z: (z.real * z.imag).sum() + z.conj().imag.sum(),
+    "matmul": lambda z: np.sum(np.abs(z @ np.array([1j, 2 - 1j]) + 1) ** 2) if z.ndim else np.abs(z) ** 2,
+    "divide": lambda z: np.sum(np.abs((z + 1j) / (z - 4)) ** 2),
+    "functions": lambda z: np.sum(np.abs(np.sin(z) * np.tanh(z / 2) + np.log(z + 4) * np.sqrt(z + 4))),
+    "fft": lambda z: np.sum(np.abs(np.fft.fft(z)) ** 4) if z.ndim else np.abs(z) ** 4,
+    "mixed with real": lambda z: np.sum(np.abs(np.arange(1.0, 3.0) * z + np.cos(np.real(z))) ** 2),
+    "concatenate": lambda z: np.sum(np.abs(np.concatenate([np.atleast_1d(z), np.ones(1)])) ** 3),
+}
+zs = st.sampled_from([np.array([0.5 + 0.25j, -1 + 1j]), np.array(0.3 - 0.8j), np.array([[1j, 0.5], [0.25 + 1j, -0.5 - 0.5j]])])
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+@pytest.mark.parametrize("z0", [np.array([0.5 + 0.25j, -1 + 1j]), np.array(0.3 - 0.8j), np.array([[1j, 0.5], [0.25 + 1j, -0.5 - 0.5j]])], ids=np.shape)
+def test_complex_gradients_are_by_real_and_imaginary_part_and_descend(name, z0):
+    f, z = COMPLEX[name], param(z0)
+    g = slope(lambda: f(z), z)
+    assert g.dtype == np.complex128
+    close(g, numerical(f, z0), 1e-6, 1e-6)
+    close(gradient(f, z0)[0], g)
+    close(pullback(lambda: f(z), params(z))[1](1.0)[z], g)
+    assert f(z0 - 1e-4 * g) < f(z0)
+    second = slope(lambda: np.sum(np.abs(slope(lambda: f(z), z)) ** 2), z)
+    close(second, numerical(lambda z: np.sum(np.abs(gradient(f, z)[0]) ** 2), z0), 1e-5, 1e-5)
+
+
+def test_a_real_parameter_in_complex_arithmetic_has_a_real_gradient():
+    a, z = param([0.5, -1.5]), param([1 + 1j, 2.0])
+    grads = gradient(lambda: np.sum(np.abs(np.exp(1j * a) * z + a) ** 2), params(a, z))
+    assert [g.dtype.name for g in grads.values()] == ["float64", "complex128"]
+    close(grads[a], numerical(lambda a: np.sum(np.abs(np.exp(1j * a) * z.value + a) ** 2), a.value), 1e-6)
+
+
+def test_the_pullback_of_a_complex_result_pairs_with_its_seed():
+    z0, seed = np.array([0.5 + 0.25j, -1 + 1j]), np.array([2 - 1j, 0.5j])
+    (g,) = pullback(lambda z: np.exp(z) * np.conj(z), z0)[1](seed)
+    close(g, numerical(lambda z: np.sum((np.conj(seed) * (np.exp(z) * np.conj(z))).real), z0), 1e-6)
+
+
+# --- Gradients keep to themselves -----------------------------------------------------------------------
+
+m = SimpleNamespace(W=param(np.arange(4.0).reshape(2, 2)), V=param(np.ones((2, 2))), s=param(2.0), x=np.arange(4.0).reshape(2, 2), o=np.ones((2, 2)))
+ALIASES = {
+    "sum of both": lambda: m.W + m.V,
+    "sum with itself": lambda: m.W + m.W + m.V,
+    "the parameter": lambda: m.W,
+    "both parameters": lambda: np.stack([m.W, m.V]),
+    "times data": lambda: m.W * m.x + m.x * m.V,
+    "times one another": lambda: m.W * m.V,
+    "data times": lambda: m.o * (m.W - m.V),
+    "a view": lambda: m.W[:, ::-1] + m.V[...],
+    "reshaped": lambda: m.W.reshape(4) + m.V.ravel(),
+    "transposed": lambda: m.W.T + m.V.swapaxes(0, 1),
+    "concatenated": lambda: np.concatenate([m.W, m.V], axis=1),
+    "both ways": lambda: np.concatenate([(m.W + m.V).ravel(), (m.W - m.V).ravel()]),
+    "expanded": lambda: m.W[None] + np.expand_dims(m.V, 0),
+    "broadcast": lambda: np.broadcast_to(m.W, (3, 2, 2)) + m.V,
+    "scalar": lambda: m.s * (m.W + m.V),
+    "where": lambda: np.where(m.x > 1, m.W, m.V),
+    "product": lambda: m.W @ m.x + m.V @ m.o,
+    "copies": lambda: np.copy(m.W) + m.V.copy(),
+    "conjugated": lambda: np.conj(m.W) + np.real(m.V),
+    "as float64": lambda: m.W.astype(float) + np.positive(m.V),
+    "atleast": lambda: np.atleast_2d(m.W) + np.atleast_3d(m.V)[..., 0],
+    "einsum": lambda: np.einsum("ij,jk->ik", m.W, m.o) + m.V,
+    "cumsum": lambda: m.W.cumsum(0) + m.V,
+}
+
+
+@pytest.mark.parametrize("f", ALIASES.values(), ids=ALIASES)
+def test_gradients_share_no_memory(f):
+    θ = params(m.W, m.V, m.s)
+    value, back = pullback(f, θ)
+    seed = np.ones(value.shape)
+    all_grads = [back(seed), back(seed), back(np.float64(1)), gradient(lambda: np.sum(f()), θ), gradient(lambda: f().sum(), θ)]
+    explicit = gradient(lambda W, V, x, o: np.sum(W + V) + np.sum(x + o) + W[0, 0], m.W, m.V, m.x, m.o)
+    gradients = [g for grads in [*all_grads, dict(enumerate(explicit))] for g in grads.values() if g is not None]
+    before = [g.copy() for g in gradients]
+    others = [m.W.value, m.V.value, m.s.value, m.x, m.o, seed, np.asarray(value)]
+    held = [a.copy() for a in others]
+    for i, g in enumerate(gradients):
+        assert g.flags.writeable
+        assert not any(np.may_share_memory(g, other) for other in others + gradients[:i])
+        g += 1
+        assert all(np.array_equal(h, b) for h, b in zip(gradients[i + 1 :], before[i + 1 :], strict=True))
+    assert all(np.array_equal(a, h) for a, h in zip(others, held, strict=True))
+    close(gradient(lambda: np.sum(f()), θ)[m.W], before[3 * len(all_grads[0]) - 3 :][0] if False else all_grads[3][m.W] - 1)
+
+
+def test_the_value_of_withgradient_and_pullback_is_not_the_parameter():
+    for value in (pullback(lambda: m.W, params(m.W))[0], withgradient(lambda: m.s, params(m.s)).val, dropgrad(m.W)):
+        assert type(value) is not Param
+        assert not np.may_share_memory(np.asarray(value), m.W.value)
+        assert not np.may_share_memory(np.asarray(value), m.s.value)
+
+
+def test_nothing_of_a_graph_outlives_its_gradient():
+    import gc
+    import weakref
+
+    class Tracked(np.ndarray):
+        pass
+
+    W, x = param(np.ones(3)), np.ones(3).view(Tracked)
+    alive = weakref.ref(x)
+    grads = gradient(lambda: np.sum(W * x), params(W))
+    del x
+    gc.collect()
+    assert alive() is None
+    assert type(grads[W]) is np.ndarray
+
+
+# --- Grads ----------------------------------------------------------------------------------------------
+
+θ = params(param([3.0, 0.0]), param([[4.0]]), param(1.0), param([1 + 1j]))
+p, q, r, z = θ
+
+
+def some(p_, q_, z_=None):
+    return Grads(θ, [None if p_ is None else np.array(p_), None if q_ is None else np.array(q_), None, z_])
+
+
+def test_grads_add_subtract_and_scale_with_none_for_zero():
+    g, h = some([1.0, 2.0], None), some([10.0, 20.0], [[5.0]])
+    listed = lambda grads: [None if a is None else a.tolist() for a in grads.values()]
+    assert listed(g + h) == [[11.0, 22.0], [[5.0]], None, None]
+    assert listed(h + g) == listed(g + h)
+    assert listed(g - h) == [[-9.0, -18.0], [[-5.0]], None, None]
+    assert listed(h - g) == [[9.0, 18.0], [[5.0]], None, None]
+    assert listed(-g) == [[-1.0, -2.0], None, None, None]
+    assert listed(2 * g) == listed(g * 2) == listed(g * np.float64(2)) == listed(g / 0.5) == [[2.0, 4.0], None, None, None]
+    assert listed(g * np.array(2.0)) == listed(param(2.0) * g) == listed(g * 2)
+    assert listed(g.map(lambda a: a**2)) == [[1.0, 4.0], None, None, None]
+    assert listed(sum([g, h], start=0 * g)) == listed(g + h)
+    assert [type(x) for x in (g + h, g - h, 2 * g, g / 2, -g, g.map(abs))] == [Grads] * 6
+    assert listed(g) == [[1.0, 2.0], None, None, None]
+
+
+def test_sums_of_grads_share_no_memory_with_their_terms():
+    g, h = some([1.0, 2.0], None), some(None, [[5.0]])
+    for total in (g + h, g - h, h + g, g * 1, -(-g), g / 1):
+        for k in θ:
+            if total[k] is not None:
+                assert not any(np.may_share_memory(total[k], a) for a in (g[k], h[k]) if a is not None)
+
+
+def test_norm_is_over_all_and_to_vector_in_the_order_of_params():
+    g = some([3.0, 0.0], [[4.0]], np.array([12j]))
+    assert g.norm() == pytest.approx(13.0)
+    assert some(None, None).norm() == 0
+    assert g.to_vector().tolist() == [3.0, 0.0, 4.0, 0.0, 12j]
+    assert g.to_vector().shape == θ.to_vector().shape
+    assert not np.may_share_memory(some([1.0, 2.0], None).to_vector(), p.value)
+    one = Grads(params(p), [np.array([1.0, 2.0])])
+    assert not np.may_share_memory(one.to_vector(), one[p])
+    large = Grads(params(p), [np.full(2, 300, np.float16)])
+    assert large.norm() == pytest.approx(300 * np.sqrt(2))
+
+
+def test_grads_are_a_mapping_that_copies_pickles_and_shows_itself():
+    g = some([1.0, 2.0], None)
+    assert [k is p_ for k, p_ in zip(g, θ, strict=True)] == [True] * 4
+    assert (len(g), p in g, param(0.0) in g, g.get(param(0.0), "none"), g.get(q)) == (4, True, False, "none", None)
+    assert dict(g)[p].tolist() == [1.0, 2.0]
+    new_θ, new = pickle.loads(pickle.dumps((θ, g)))
+    assert new[new_θ[0]].tolist() == [1.0, 2.0]
+    new_θ, new = copy.deepcopy((θ, g))
+    new[new_θ[0]][0] = 9
+    assert g[p][0] == 1
+    assert copy.copy(g)[p] is g[p]
+    assert all(word in repr(g) for word in ("4 parameters", "(2,)", "1. 2.", "None"))
+    assert Grads(θ, [None] * 4) != Grads(θ, [None] * 4)

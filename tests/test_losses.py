@@ -1,0 +1,333 @@
+"""Losses and activation functions: their equations, their derivatives, and what they do at the extremes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from minidiff import gradient, hessian, param, params
+from minidiff.functions import elu, gelu, leakyrelu, logsoftmax, relu, sigmoid, softmax, softplus
+from minidiff.losses import (
+    binarycrossentropy,
+    crossentropy,
+    hinge_loss,
+    huber_loss,
+    kldivergence,
+    logitbinarycrossentropy,
+    logitcrossentropy,
+    mae,
+    mse,
+    poisson_loss,
+)
+
+ELEMENTWISE = [
+    mse,
+    mae,
+    huber_loss,
+    binarycrossentropy,
+    logitbinarycrossentropy,
+    poisson_loss,
+    hinge_loss,
+]
+OF_CLASSES = [crossentropy, logitcrossentropy, kldivergence]
+FUNCTIONS = [relu, leakyrelu, elu, gelu, sigmoid, softplus, softmax, logsoftmax]
+
+
+def same(losses):
+    return losses
+
+
+def probabilities(shape, seed):
+    e = np.random.default_rng(seed).uniform(0.1, 1, shape)
+    return e / e.sum(-1, keepdims=True)
+
+
+def numerical(f, x, h=1e-6):
+    """The gradient of the number f(x), by central differences."""
+    g = np.zeros(x.shape)
+    for i in np.ndindex(x.shape):
+        e = np.zeros(x.shape)
+        e[i] = h
+        g[i] = (f(x + e) - f(x - e)) / (2 * h)
+    return g
+
+
+# Equations ----------------------------------------------------------------------------------------
+
+EQUATIONS = [
+    (mse, lambda ŷ, y: (ŷ - y) ** 2),
+    (mae, lambda ŷ, y: abs(ŷ - y)),
+    (huber_loss, lambda ŷ, y: np.where(abs(ŷ - y) <= 1, (ŷ - y) ** 2 / 2, abs(ŷ - y) - 0.5)),
+    (crossentropy, lambda ŷ, y: -(y * np.log(ŷ)).sum(-1)),
+    (logitcrossentropy, lambda ŷ, y: -(y * np.log(np.exp(ŷ) / np.exp(ŷ).sum(-1, keepdims=True))).sum(-1)),
+    (binarycrossentropy, lambda ŷ, y: -y * np.log(ŷ) - (1 - y) * np.log(1 - ŷ)),
+    (
+        logitbinarycrossentropy,
+        lambda ŷ, y: -y * np.log(1 / (1 + np.exp(-ŷ))) - (1 - y) * np.log(1 - 1 / (1 + np.exp(-ŷ))),
+    ),
+    (kldivergence, lambda ŷ, y: (y * np.log(y / ŷ)).sum(-1)),
+    (poisson_loss, lambda ŷ, y: ŷ - y * np.log(ŷ)),
+    (hinge_loss, lambda ŷ, y: np.maximum(0, 1 - ŷ * y)),
+]
+
+
+@pytest.mark.parametrize(("loss", "equation"), EQUATIONS)
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3), (1, 1), (5, 1)])
+def test_a_loss_is_its_equation(loss, equation, shape):
+    ŷ, y = probabilities(shape, 0) * 0.9, probabilities(shape, 1) * 0.9
+    each = equation(ŷ, y)
+    np.testing.assert_allclose(loss(ŷ, y, agg=same), each, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(loss(ŷ, y, agg=np.sum), each.sum(), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(loss(ŷ, y), each.mean(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("agg", [np.mean, np.sum])
+@pytest.mark.parametrize("loss", [loss for loss, _ in EQUATIONS])
+def test_the_gradient_of_a_loss_is_its_derivative_for_prediction_and_target(loss, agg):
+    ŷ, y = 3 * probabilities((4, 3), 2) - 0.05, probabilities((4, 3), 3)
+    if loss in (crossentropy, binarycrossentropy, kldivergence):
+        ŷ = ŷ / 4
+    dŷ, dy = gradient(lambda ŷ, y: loss(ŷ, y, agg=agg), ŷ, y)
+    np.testing.assert_allclose(dŷ, numerical(lambda ŷ: loss(ŷ, y, agg=agg), ŷ), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(dy, numerical(lambda y: loss(ŷ, y, agg=agg), y), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", [loss for loss, _ in EQUATIONS])
+def test_the_second_derivative_of_a_loss_is_the_derivative_of_its_gradient(loss):
+    ŷ, y = 0.1 + probabilities(3, 4) / 2, probabilities(3, 5)
+    H = hessian(lambda ŷ: loss(ŷ, y, agg=np.sum), ŷ)
+    for i in range(3):
+        row = numerical(lambda ŷ, i=i: gradient(lambda ŷ: loss(ŷ, y, agg=np.sum), ŷ)[0][i], ŷ)
+        np.testing.assert_allclose(H[i], row, rtol=1e-5, atol=1e-7)
+
+
+@given(
+    arrays(np.float64, array_shapes(max_dims=3, max_side=4), elements=st.floats(-50, 50)), st.floats(0.1, 10)
+)
+def test_huber_is_quadratic_up_to_delta_and_linear_beyond(e, delta):
+    expected = np.where(abs(e) <= delta, e**2 / 2, delta * (abs(e) - delta / 2))
+    np.testing.assert_allclose(huber_loss(e, 0.0, delta=delta, agg=same), expected, rtol=1e-12, atol=1e-12)
+
+
+@given(
+    arrays(np.float64, (3, 4), elements=st.floats(-30, 30)),
+    st.lists(st.integers(0, 3), min_size=3, max_size=3),
+)
+def test_the_logit_losses_are_the_plain_ones_of_softmax_and_sigmoid(scores, labels):
+    exact = logitcrossentropy(scores, labels, agg=same)
+    np.testing.assert_allclose(crossentropy(softmax(scores), labels, epsilon=0, agg=same), exact, atol=1e-10)
+    bits = np.eye(4)[labels]
+    exact = logitbinarycrossentropy(scores, bits, agg=same)
+    plain = (
+        binarycrossentropy(sigmoid(scores), bits, epsilon=0, agg=same) if abs(scores).max() < 20 else exact
+    )
+    np.testing.assert_allclose(plain, exact, rtol=1e-6, atol=1e-7)
+
+
+@given(
+    arrays(np.float64, (2, 5), elements=st.floats(0, 1).map(lambda p: 0.0 if p < 1e-3 else p)).filter(
+        lambda p: p.any(-1).all()
+    )
+)
+def test_the_divergence_of_a_distribution_from_itself_is_zero_and_from_others_positive(p):
+    p = p / p.sum(-1, keepdims=True)
+    np.testing.assert_allclose(kldivergence(p, p, epsilon=0, agg=same), 0, atol=1e-15)
+    assert np.all(kldivergence(np.full((2, 5), 0.2), p, epsilon=0, agg=same) > -1e-12)
+
+
+def test_errors_of_complex_predictions_count_by_their_modulus():
+    ŷ, y = np.array([3 + 4j, 1j]), np.array([0j, 0j])
+    np.testing.assert_allclose(mse(ŷ, y, agg=same), [25, 1])
+    np.testing.assert_allclose(mae(ŷ, y, agg=same), [5, 1])
+    z = param(ŷ)
+    np.testing.assert_allclose(gradient(lambda: mse(z, y, agg=np.sum), params(z))[z], 2 * ŷ)
+
+
+# Targets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", OF_CLASSES)
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float32])
+def test_class_numbers_mean_the_same_as_one_hot_rows(loss, shape, dtype):
+    ŷ = probabilities((*shape, 4), 6)
+    numbers = np.random.default_rng(7).integers(0, 4, shape)
+    hot = np.eye(4, dtype=dtype)[numbers]
+    np.testing.assert_array_equal(loss(ŷ, numbers, agg=same), loss(ŷ, hot, agg=same))
+
+
+@pytest.mark.parametrize("loss", OF_CLASSES)
+@pytest.mark.parametrize("wrong", [[0, 4], [-1, 0], np.array([0, 255], np.uint8)])
+def test_a_number_that_is_no_class_is_refused(loss, wrong):
+    with pytest.raises(ValueError, match=r"from 0 to 3, got (4|-1|255)"):
+        loss(np.full((2, 4), 0.25), wrong)
+
+
+@pytest.mark.parametrize("loss", ELEMENTWISE)
+@pytest.mark.parametrize(
+    "shapes", [((4, 1), (4,)), ((4,), (4, 1)), ((2, 3), (3,)), ((3,), (1,)), ((2,), (3,))]
+)
+def test_shapes_that_numpy_would_broadcast_are_refused_by_name(loss, shapes):
+    with pytest.raises(ValueError, match="same shape") as error:
+        loss(*(np.full(shape, 0.5) for shape in shapes))
+    assert all(str(shape) in str(error.value) for shape in shapes)
+
+
+@pytest.mark.parametrize("loss", OF_CLASSES)
+@pytest.mark.parametrize("shapes", [((4, 1), (4,)), ((4,), (4, 1)), ((2, 3), (3,)), ((), ()), ((2, 3), ())])
+def test_targets_without_the_axis_of_classes_are_refused(loss, shapes):
+    with pytest.raises(ValueError, match="same shape") as error:
+        loss(*(np.full(shape, 0.5) for shape in shapes))
+    assert all(str(shape) in str(error.value) for shape in shapes)
+
+
+@pytest.mark.parametrize("loss", ELEMENTWISE)
+def test_a_number_is_the_target_of_every_sample(loss):
+    ŷ = probabilities((3, 2), 8)
+    np.testing.assert_array_equal(loss(ŷ, 1, agg=same), loss(ŷ, np.ones((3, 2)), agg=same))
+    np.testing.assert_array_equal(loss(0.5, ŷ, agg=same), loss(np.full((3, 2), 0.5), ŷ, agg=same))
+
+
+@pytest.mark.parametrize("loss", ELEMENTWISE + OF_CLASSES)
+def test_integers_and_lists_are_numbers_like_others(loss):
+    ŷ, y = [[1, 0], [0, 1]], [[1, 0], [1, 1]]
+    if loss is poisson_loss:
+        ŷ = [[1, 2], [3, 1]]
+    exact = loss(np.array(ŷ, float), np.array(y, float), agg=same)
+    for dtype in (int, np.uint8, bool if loss is not poisson_loss else int):
+        np.testing.assert_array_equal(loss(np.array(ŷ, dtype), np.array(y, dtype), agg=same), exact)
+    np.testing.assert_array_equal(loss(ŷ, y, agg=same), exact)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("loss", ELEMENTWISE + OF_CLASSES)
+def test_the_dtype_of_the_prediction_stays_with_any_integer_target(loss, dtype):
+    ŷ = param(probabilities((2, 2), 9), dtype)
+    for y in ([[1, 0], [0, 1]], np.eye(2, dtype=np.int64), np.eye(2, dtype=bool), np.eye(2, dtype=dtype)):
+        assert loss(ŷ, y).dtype == dtype
+        assert gradient(lambda y=y: loss(ŷ, y), params(ŷ))[ŷ].dtype == dtype
+
+
+def test_a_nonsensical_delta_is_refused():
+    with pytest.raises(ValueError, match="delta must be positive"):
+        huber_loss(1.0, 0.0, delta=0)
+
+
+# Extremes -----------------------------------------------------------------------------------------
+
+# loss, ŷ, y, the loss of each sample, its gradient; ε is the machine epsilon
+EXTREMES = [
+    (logitbinarycrossentropy, [1000, -1000, 1000, -1000], [1, 0, 0, 1], [0, 0, 1000, 1000], [0, 0, 1, -1]),
+    (logitcrossentropy, [[1000, -1000], [-1000, 1000]], [0, 0], [0, 2000], [[0, 0], [-1, 1]]),
+    (logitcrossentropy, [[1000, 1000]], [0], [np.log(2)], [[-0.5, 0.5]]),
+    (crossentropy, [[1, 0], [0, 1]], [0, 0], [0, "-log ε"], [[-1, 0], ["-1/ε", 0]]),
+    (binarycrossentropy, [1, 0, 0, 1], [1, 0, 1, 0], [0, 0, "-log ε", "-log ε"], [-1, 1, "-1/ε", "1/ε"]),
+    (kldivergence, [[1, 0], [0, 1]], [[1, 0], [1, 0]], [0, "-log ε"], [[-1, 0], ["-1/ε", 0]]),
+    (poisson_loss, [0, 1000], [0, 0], [0, 1000], [1, 1]),
+    (hinge_loss, [1000, -1000], [1, 1], [0, 1001], [0, -1]),
+    (mae, [1000, 0], [0, 0], [1000, 0], [1, 0]),
+    (huber_loss, [1000, 0, 1], [0, 0, 0], [999.5, 0, 0.5], [1, 0, 1]),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(("loss", "ŷ", "y", "values", "slopes"), EXTREMES)
+def test_loss_and_gradient_are_right_at_the_extremes(loss, ŷ, y, values, slopes, dtype):
+    ε = np.finfo(dtype).eps
+    known = {"-log ε": -np.log(ε), "-1/ε": -1 / ε, "1/ε": 1 / ε}
+    numbers = np.vectorize(lambda v: float(known.get(str(v), v)), otypes=[float])
+    ŷ = param(ŷ, dtype)
+    tolerance = {"rtol": 4 * ε, "atol": 4 * ε}
+    np.testing.assert_allclose(loss(ŷ, y, agg=same), numbers(values), **tolerance)
+    g = gradient(lambda: loss(ŷ, y, agg=np.sum), params(ŷ))[ŷ]
+    np.testing.assert_allclose(g, numbers(slopes), **tolerance)
+
+
+def test_without_epsilon_an_impossible_event_costs_infinity_and_an_irrelevant_one_nothing():
+    p, q = np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])
+    assert kldivergence(q, p, epsilon=0) == np.log(2)
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        assert kldivergence(p, q, epsilon=0) == np.inf
+    ŷ = param(p)
+    assert gradient(lambda: crossentropy(ŷ, [0], epsilon=0), params(ŷ))[ŷ].tolist() == [[-1, 0]]
+
+
+# Functions ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("f", "values", "slopes"),
+    [
+        (relu, [0, 0, 1000], [0, 0, 1]),
+        (leakyrelu, [-10, 0, 1000], [0.01, 0.01, 1]),
+        (elu, [-1, 0, 1000], [0, 1, 1]),
+        (gelu, [0, 0, 1000], [0, 0.5, 1]),
+        (sigmoid, [0, 0.5, 1], [0, 0.25, 0]),
+        (softplus, [0, np.log(2), 1000], [0, 0.5, 1]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_function_and_derivative_at_minus_a_thousand_at_zero_and_at_a_thousand(f, values, slopes, dtype):
+    x = param([-1000, 0, 1000], dtype)
+    ε = np.finfo(dtype).eps
+    y, g = f(x), gradient(lambda: np.sum(f(x)), params(x))[x]
+    assert y.dtype == g.dtype == dtype
+    np.testing.assert_allclose(y, values, rtol=2 * ε, atol=2 * ε)
+    np.testing.assert_allclose(g, slopes, rtol=2 * ε, atol=2 * ε)
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+@given(x=arrays(np.float64, (2, 3), elements=st.floats(-20, 20).filter(lambda x: abs(x) > 1e-3)))
+def test_the_gradient_of_a_function_is_its_derivative(f, x):
+    weights = np.arange(1.0, 7).reshape(2, 3)
+    (g,) = gradient(lambda x: np.sum(weights * f(x)), x)
+    np.testing.assert_allclose(g, numerical(lambda x: np.sum(weights * f(x)), x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+def test_the_second_derivative_of_a_function_is_the_derivative_of_its_first(f):
+    x = np.array([-2.0, 0.5, 3.0])
+    weights = np.array([1.0, -2.0, 3.0])
+    H = hessian(lambda x: np.sum(weights * f(x)), x)
+    for i in range(3):
+        row = numerical(lambda x, i=i: gradient(lambda x: np.sum(weights * f(x)), x)[0][i], x)
+        np.testing.assert_allclose(H[i], row, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+def test_a_function_takes_numbers_of_every_kind(f):
+    exact = f(np.array([-1.0, 0.0, 2.0]))
+    np.testing.assert_array_equal(f([-1, 0, 2]), exact)
+    np.testing.assert_array_equal(f(np.array([-1, 0, 2], np.int8)), exact)
+    np.testing.assert_array_equal(f(param([-1, 0, 2])), exact)
+    assert f(np.zeros((0, 3), np.float32)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("f", [relu, leakyrelu, elu, gelu, sigmoid, softplus])
+def test_a_single_number_has_a_value_and_nan_is_not_hidden(f):
+    assert f(0.5) == f(np.array([0.5]))[0]
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(f(np.nan))
+
+
+@given(arrays(np.float64, (3, 4), elements=st.floats(-1000, 1000)), st.floats(-1000, 1000))
+def test_softmax_gives_probabilities_that_a_shift_of_all_scores_does_not_change(x, shift):
+    p = softmax(x)
+    np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-12)
+    np.testing.assert_allclose(softmax(x + shift), p, rtol=1e-9, atol=1e-300)
+    np.testing.assert_allclose(np.exp(logsoftmax(x)), p, rtol=1e-9, atol=1e-300)
+    np.testing.assert_allclose(softmax(x.T, axis=0), p.T)
+
+
+@given(st.floats(-700, 700))
+def test_the_logistic_functions_fit_together(x):
+    np.testing.assert_allclose(sigmoid(x) + sigmoid(-x), 1, rtol=1e-12)
+    np.testing.assert_allclose(softplus(x) - softplus(-x), x, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(np.log(sigmoid(x)), -softplus(-x), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(sigmoid(x), softmax(np.array([0.0, x]))[1], rtol=1e-9)
+
+
+def test_the_slopes_below_zero_can_be_chosen():
+    assert leakyrelu(-2.0, 0.1) == -0.2
+    np.testing.assert_allclose(elu(-1000.0, 3.0), -3)

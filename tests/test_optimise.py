@@ -1,0 +1,618 @@
+"""How optimisers are driven: what moves, what is checked before, whose state it is."""
+
+import copy
+import gc
+import pickle
+import re
+import traceback
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minidiff.optimise as mo
+from minidiff import IdDict, param, params
+from minidiff.optimise import (
+    ADAM,
+    AbstractOptimiser,
+    ClipNorm,
+    ClipValue,
+    Descent,
+    ExpDecay,
+    InvDecay,
+    Momentum,
+    Optimiser,
+    Rule,
+    WeightDecay,
+    apply,
+    reset,
+    update,
+)
+
+
+class PageMomentum(AbstractOptimiser):
+    """The page's own example of a custom optimiser."""
+
+    def __init__(self, eta, rho):
+        self.eta, self.rho, self.velocity = eta, rho, IdDict()
+
+    def apply(self, x, Δ):
+        v = self.velocity.setdefault(x, np.zeros_like(x))
+        v[...] = self.rho * v - self.eta * Δ
+        Δ[...] = -v
+        return Δ
+
+
+class SignDescent(Rule):
+    eta: float = 0.01
+    keeps = ("last",)
+
+    def coefficients(self, t):
+        return (self.eta,)
+
+    @staticmethod
+    def formula(x, Δ, last, η):
+        return η * np.sign(Δ), Δ  # what it keeps is its own argument
+
+
+# The three forms of update
+
+
+@pytest.mark.parametrize("make", [param, np.array], ids=["Param", "ndarray"])
+def test_update_subtracts_in_place(make):
+    x = make([1.0, 2.0])
+    values = x.value if make is param else x
+    update(x, [0.5, -0.5])
+    np.testing.assert_array_equal(values, [0.5, 2.5])
+
+
+@pytest.mark.parametrize("make", [param, np.array], ids=["Param", "ndarray"])
+def test_update_with_an_optimiser_steps_one_or_all(make):
+    x, y, z = make([1.0]), make([2.0]), make([3.0])
+    opt = Descent(0.5)
+    update(opt, x, np.array([1.0]))
+    gradients = IdDict([(x, [1.0]), (y, [2.0]), (z, None)])
+    update(opt, (p for p in (x, y, z)), gradients)
+    assert [float(np.asarray(p)[0]) for p in (x, y, z)] == [0.0, 1.0, 3.0]
+    assert opt.state[x]["clock"] == (2,)
+    assert z not in opt.state
+
+
+def test_a_dict_of_params_is_a_mapping_of_gradients():
+    W, b = param(np.ones((2, 2))), param(0.5)
+    update(Descent(1.0), params(W, b), {W: np.eye(2), b: 0.25})
+    np.testing.assert_array_equal(W.value, 1 - np.eye(2))
+    assert b.value == 0.25
+
+
+@pytest.mark.parametrize("opt", [None, ADAM(), PageMomentum(0.1, 0.9)], ids=["none", "Rule", "apply only"])
+def test_a_gradient_of_none_leaves_everything_as_it_was(opt):
+    x = param([1.0])
+    update(*((x,) if opt is None else (opt, x)), None)
+    assert x.value == 1.0
+    assert opt is None or not len(getattr(opt, "state", getattr(opt, "velocity", ())))
+
+
+def test_apply_returns_a_fresh_step_and_takes_none():
+    for opt in (
+        ADAM(),
+        PageMomentum(0.1, 0.9),
+        SignDescent(),
+        Optimiser(),
+        Optimiser(PageMomentum(1, 0), ADAM()),
+    ):
+        x, g = param([1.0, 2.0]), np.array([3.0, -4.0])
+        step = apply(opt, x, g)
+        step[:] = 99.0
+        np.testing.assert_array_equal(x.value, [1.0, 2.0])
+        np.testing.assert_array_equal(g, [3.0, -4.0])
+        again = apply(opt, x, g)
+        assert not np.any(again == 99.0)
+
+
+def test_update_is_the_parameter_minus_apply():
+    for make in (ADAM, lambda: PageMomentum(0.1, 0.9), lambda: Optimiser(WeightDecay(0.1), ADAM())):
+        x, y = param([1.0, 2.0]), param([1.0, 2.0])
+        a, b = make(), make()
+        for g in ([1.0, 2.0], [-3.0, 0.5]):
+            update(a, x, g)
+            y -= apply(b, y, g)
+        np.testing.assert_array_equal(x.value, y.value)
+
+
+@pytest.mark.parametrize("opt", [Momentum(0.1), PageMomentum(0.1, 0.9), SignDescent(), ClipNorm(1e3),
+                                 Optimiser(PageMomentum(0.1, 0.9), Descent())], ids=repr)  # fmt: skip
+def test_the_gradients_of_the_caller_are_never_modified(opt):
+    x, g = np.ones(3), np.array([1.0, 2.0, 3.0])
+    g.flags.writeable = False
+    for _ in range(3):
+        update(opt, x, g)
+    np.testing.assert_array_equal(g, [1.0, 2.0, 3.0])
+    if isinstance(opt, SignDescent):
+        assert not np.shares_memory(opt.state[x]["last"], g)
+
+
+@pytest.mark.parametrize("opt", [None, Descent(0.5), ADAM(), PageMomentum(0.5, 0.0)], ids=repr)
+def test_a_parameter_may_be_its_own_gradient(opt):
+    for make in (param, np.array):
+        x, y = make([2.0, -3.0]), np.array([2.0, -3.0])
+        update(*((x,) if opt is None else (opt, x)), x)
+        update(*((y,) if opt is None else (opt, y)), y.copy())
+        np.testing.assert_array_equal(np.asarray(x), y)
+
+
+@pytest.mark.parametrize(
+    "opt", [ADAM(0.1), PageMomentum(0.1, 0.5), Optimiser(ClipNorm(1), Momentum())], ids=repr
+)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_every_shape_layout_and_dtype_moves_alike(opt, data):
+    shape = tuple(data.draw(st.lists(st.integers(0, 3), max_size=3)))
+    dtype = data.draw(st.sampled_from(["f4", "f8", ">f8", "c8", "c16"]))
+    layout = data.draw(st.sampled_from(["C", "F", "strided", "reversed"]))
+    values = np.linspace(-1, 1, int(np.prod(shape))).reshape(shape)
+    g = np.cos(3 * values)
+
+    if layout in "CF":
+        x = np.array(values, dtype, order=layout)
+    else:
+        x = np.zeros(tuple(2 * n + 1 for n in shape), dtype)
+        x = x[tuple(slice(1, None, 2) if layout == "strided" else slice(-1, 0, -2) for _ in shape)]
+        x = np.zeros((), dtype) if x.ndim == 0 else x
+        x[...] = values
+    plain = np.array(values, np.dtype(dtype).newbyteorder("="))
+    gradient = data.draw(st.sampled_from([g, g.tolist(), np.array(g, order="F"), g.astype("f4")]))
+    mine, theirs = copy.deepcopy(opt), copy.deepcopy(opt)
+    for _ in range(2):
+        update(mine, x, gradient)
+        update(theirs, plain, np.asarray(gradient))
+    np.testing.assert_array_equal(x, plain)
+
+
+def test_a_float64_gradient_is_cast_to_the_float32_parameter():
+    for opt in (None, ADAM(), PageMomentum(0.1, 0.5)):
+        x = param(np.ones(3, "f4"))
+        update(*((x,) if opt is None else (opt, x)), np.full(3, 0.1))
+        assert x.value.dtype == "f4"
+        if isinstance(opt, PageMomentum):
+            assert opt.velocity[x].dtype == "f4"
+
+
+# What is refused, before anything has moved
+
+x3 = np.ones(3)
+REFUSED = {
+    "gradient of another shape": (lambda: (ADAM(), np.ones(3), np.ones(2)), ValueError, r"\(2,\).*\(3,\)"),
+    "gradient that would broadcast": (lambda: (ADAM(), np.ones(3), np.ones(1)), ValueError, r"\(1,\)"),
+    "number for an array": (lambda: (ADAM(), np.ones(3), 1.0), ValueError, r"\(\)"),
+    "gradient in the plain form": (lambda: (np.ones(3), np.ones((3, 1))), ValueError, r"\(3, 1\)"),
+    "ragged gradient": (lambda: (ADAM(), np.ones(2), [[1.0], 2.0]), ValueError, "gradient"),
+    "complex gradient": (lambda: (ADAM(), np.ones(3), 1j * np.ones(3)), TypeError, "complex"),
+    "gradient of words": (lambda: (ADAM(), np.ones(2), ["a", "b"]), TypeError, "numbers"),
+    "gradient of objects": (lambda: (ADAM(), np.ones(1), np.array([{}])), TypeError, "numbers"),
+    "list as parameter": (lambda: (ADAM(), [1.0, 2.0], [1.0, 2.0]), TypeError, r"param\(...\)"),
+    "number as parameter": (lambda: (ADAM(), 1.0, 1.0), TypeError, r"param\(...\)"),
+    "list in the plain form": (lambda: ([1.0], [1.0]), TypeError, r"param\(...\)"),
+    "integer parameter": (lambda: (ADAM(), np.arange(3), np.ones(3)), TypeError, "int64"),
+    "object parameter": (lambda: (ADAM(), np.array([1.0], object), np.ones(1)), TypeError, "object"),
+    "read-only parameter": (lambda: (ADAM(), np.broadcast_to(1.0, 3), np.ones(3)), ValueError, "read-only"),
+    "no optimiser": (lambda: (0.1, np.ones(3), np.ones(3)), TypeError, "optimiser"),
+    "class for an optimiser": (lambda: (ADAM, np.ones(3), np.ones(3)), TypeError, r"ADAM\(...\)"),
+    "gradients in a list": (lambda: (ADAM(), [x3], [x3]), TypeError, "mapping"),
+    "parameters in a dict": (lambda: (ADAM(), {"W": x3}, {}), TypeError, "Params"),
+    "words among parameters": (lambda: (ADAM(), ["W"], {}), TypeError, "parameter 0"),
+    "a parameter twice": (lambda: (ADAM(), [x3, x3], IdDict([(x3, x3)])), ValueError, "twice"),
+    "a gradient missing": (lambda: (ADAM(), [x3], IdDict()), KeyError, r"parameter 0.*\(3,\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_refused_in_plain_words(name):
+    arguments, error, words = REFUSED[name]
+    with pytest.raises(error, match=words):
+        update(*arguments())
+    np.testing.assert_array_equal(x3, 1.0)
+
+
+@pytest.mark.parametrize("bad", [np.ones(2), 1j * np.ones(3), "abc", KeyError], ids=str)
+def test_one_bad_gradient_among_many_moves_nothing_at_all(bad):
+    opt = Optimiser(ExpDecay(1.0, 0.5, 1), ADAM(), PageMomentum(0.1, 0.9))
+    ps = [param(np.ones(3)) for _ in range(3)]
+    grads = {p: np.ones(3) for p in ps}
+    update(opt, ps, grads)
+    before = copy.deepcopy([p.value for p in ps]), opt[0].eta, opt[1].state[ps[0]]["clock"]
+    m = [opt[1].state[p]["m"].copy() for p in ps]
+    v = [opt[2].velocity[p].copy() for p in ps]
+    if bad is KeyError:
+        del grads[ps[2]]
+    else:
+        grads[ps[2]] = bad
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        update(opt, ps, grads)
+    np.testing.assert_array_equal([p.value for p in ps], before[0])
+    assert (opt[0].eta, opt[1].state[ps[0]]["clock"]) == before[1:]
+    np.testing.assert_array_equal([opt[1].state[p]["m"] for p in ps], m)
+    np.testing.assert_array_equal([opt[2].velocity[p] for p in ps], v)
+
+
+def test_an_optimiser_that_raises_says_at_which_parameter_and_has_not_moved_it():
+    class Fragile(AbstractOptimiser):
+        def apply(self, x, Δ):
+            if x.shape == (2,):
+                raise ZeroDivisionError("as it happens")
+            return Δ
+
+    ps = [param(np.ones(n)) for n in (1, 2, 3)]
+    opt = Optimiser(Momentum(1.0), Fragile())
+    with pytest.raises(ZeroDivisionError) as caught:
+        update(opt, ps, {p: np.ones(p.shape) for p in ps})
+    assert re.search(r"parameter 1 of shape \(2,\)", "".join(caught.value.__notes__))
+    assert "has not moved" in "".join(traceback.format_exception(caught.value)) or not hasattr(
+        BaseException, "add_note"
+    )
+    assert [float(p.value[0]) for p in ps] == [0.0, 1.0, 1.0]
+    assert [p in opt[0].state for p in ps] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "words"),
+    [
+        (None, TypeError, "return the step"),
+        (np.ones(2), ValueError, r"\(2,\)"),
+        (1.0, ValueError, r"\(\)"),
+        (1j * np.ones(3), TypeError, "complex"),
+        ("abc", ValueError, r"\(\)"),
+    ],
+    ids=str,
+)
+def test_a_step_that_is_none_is_refused_by_name(returned, error, words):
+    class Odd(AbstractOptimiser):
+        def apply(self, x, Δ):
+            return returned
+
+    x, first = np.ones(3), Momentum()
+    for opt in (Odd(), Optimiser(first, Odd())):
+        with pytest.raises(error, match=rf"Odd\.apply.*{words}"):
+            update(opt, x, x)
+    np.testing.assert_array_equal(x, 1.0)
+    assert x not in first.state
+
+
+@pytest.mark.parametrize("size", [3, 50_000])
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda x, Δ, m: (Δ, m, m),
+        lambda x, Δ, m: (Δ[:2], m),
+        lambda x, Δ, m: (Δ, m[:2]),
+        lambda x, Δ, m: (1j * Δ, m),
+        lambda x, Δ, m: (Δ, 1j * m),
+        lambda x, Δ, m: 1 / 0,
+    ],
+    ids=["too many", "step too short", "kept too short", "complex step", "complex kept", "raises"],
+)
+def test_a_formula_that_does_not_work_moves_nothing(formula, size):
+    class Broken(Rule):
+        keeps = ("m",)
+
+    Broken.formula = staticmethod(formula)
+    x, first, opt = np.ones(size), Momentum(), Broken()
+    with pytest.raises((TypeError, ValueError, ZeroDivisionError)):
+        update(Optimiser(first, opt), x, x)
+    np.testing.assert_array_equal(x, 1.0)
+    assert x not in first.state
+    assert x not in opt.state
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: ADAM(-0.1), ValueError, "eta"),
+        (lambda: ADAM(np.nan), ValueError, "eta"),
+        (lambda: Descent(np.inf), ValueError, "eta"),
+        (lambda: Descent("0.1"), TypeError, "eta"),
+        (lambda: Descent(True), TypeError, "eta"),
+        (lambda: Descent(None), TypeError, "eta"),
+        (lambda: Momentum(0.1, 1.0), ValueError, "rho"),
+        (lambda: Momentum(0.1, -0.1), ValueError, "rho"),
+        (lambda: ADAM(0.1, 0.9), TypeError, "beta"),
+        (lambda: ADAM(0.1, "ab"), TypeError, "beta"),
+        (lambda: ADAM(0.1, (0.9,)), ValueError, "beta"),
+        (lambda: ADAM(0.1, (0.9, 1.0)), ValueError, r"beta\[1\]"),
+        (lambda: ADAM(0.1, (0.9, "x")), TypeError, r"beta\[1\]"),
+        (lambda: ADAM(epsilon=-1), ValueError, "epsilon"),
+        (lambda: WeightDecay(-1), ValueError, "wd"),
+        (lambda: InvDecay(-1), ValueError, "gamma"),
+        (lambda: ClipNorm(-1), ValueError, "thresh"),
+        (lambda: ClipValue([1.0]), TypeError, "thresh"),
+        (lambda: ExpDecay(decay_step=0), ValueError, "decay_step"),
+        (lambda: ExpDecay(decay_step=2.5), TypeError, "decay_step"),
+        (lambda: ExpDecay(clip=-1.0), ValueError, "clip"),
+        (lambda: ExpDecay(start=-1), ValueError, "start"),
+        (lambda: ADAM(lr=0.1), TypeError, "lr"),
+        (lambda: ADAM(eta=0.1, η=0.1), TypeError, "eta is given twice"),
+        (lambda: ADAM(0.1, (0.9, 0.9), 1e-8, 7), TypeError, "arguments"),
+        (ClipNorm, TypeError, "thresh"),
+        (lambda: Optimiser(ADAM(), 0.1), TypeError, "0.1"),
+        (lambda: Optimiser(ADAM), TypeError, "ADAM"),
+        (lambda: reset(3), TypeError, "3"),
+        (lambda: apply(3, np.ones(1), np.ones(1)), TypeError, "3"),
+    ],
+)
+def test_nonsense_is_refused_by_name(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_settings_are_checked_on_assignment_too_and_stay_as_they_were():
+    opt = ADAM(0.1)
+    for name, value in [("eta", -1), ("beta", (2, 0)), ("epsilon", "x")]:
+        with pytest.raises((TypeError, ValueError), match=name):
+            setattr(opt, name, value)
+    assert (opt.eta, opt.beta, opt.epsilon) == (0.1, (0.9, 0.999), 1e-8)
+    opt.eta, opt.beta = np.float32(0.5), [np.float64(0.5), 0]
+    assert (type(opt.eta), opt.eta) == (float, 0.5)
+    assert opt.beta == (0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("greek", "plain"),
+    [
+        (lambda: Descent(η=0.3), Descent(eta=0.3)),
+        (lambda: Momentum(η=0.3, ρ=0.5), Momentum(0.3, 0.5)),
+        (lambda: ADAM(β=(0.1, 0.2), ε=1e-3), ADAM(beta=(0.1, 0.2), epsilon=1e-3)),
+        (lambda: WeightDecay(λ=0.5), WeightDecay(wd=0.5)),
+        (lambda: InvDecay(γ=0.5), InvDecay(gamma=0.5)),
+    ],
+)
+def test_the_greek_names_of_the_page_work_as_keywords(greek, plain):
+    assert repr(greek()) == repr(plain)
+
+
+@pytest.mark.parametrize(
+    "opt",
+    [
+        "Descent(eta=0.1)",
+        "ADAM(eta=0.001, beta=(0.9, 0.999))",
+        "ADAM(eta=0.001, beta=(0.9, 0.999), epsilon=0.5)",
+        "ADAMW(eta=0.001, beta=(0.9, 0.999), decay=0.0)",
+        "ADADelta(rho=0.9)",
+        "ExpDecay(eta=0.001, decay=0.1, decay_step=1000, clip=0.0001)",
+        "ExpDecay(eta=0.001, decay=0.1, decay_step=1000, clip=0.0001, start=5)",
+        "ClipNorm(thresh=1.0)",
+        "Optimiser()",
+        "Optimiser(\n    ClipValue(thresh=1.0),\n    Optimiser(\n        WeightDecay(wd=0.0),\n    ),\n)",
+    ],
+)
+def test_the_repr_is_the_call_that_made_it(opt):
+    assert repr(eval(opt, vars(mo))) == opt
+
+
+def test_the_repr_of_an_optimiser_of_ones_own_shows_its_settings_and_not_its_state():
+    assert repr(PageMomentum(0.1, 0.9)) == "PageMomentum(eta=0.1, rho=0.9)"
+
+
+# Composition
+
+
+def test_a_composition_is_a_list_of_its_members():
+    a, b, c = Descent(), ADAM(), ClipValue(1.0)
+    opt = Optimiser(a, b)
+    opt.append(c)
+    assert (len(opt), opt[0], opt[-1], list(opt), b in opt) == (3, a, c, [a, b, c], True)
+    assert isinstance(opt[1:], Optimiser)
+    assert list(opt[1:]) == [b, c]
+    del opt[1]
+    opt.insert(0, b)
+    opt[2] = Momentum()
+    opt[:1] = [c, b]
+    assert [type(o).__name__ for o in opt] == ["ClipValue", "ADAM", "Descent", "Momentum"]
+    assert Optimiser()  # no member, but an optimiser
+    for bad in (lambda: opt.append(0.1), lambda: opt.insert(0, ADAM), lambda: opt.__setitem__(0, None)):
+        with pytest.raises(TypeError, match="optimisers"):
+            bad()
+    assert len(opt) == 4
+
+
+def test_a_composition_cannot_contain_itself():
+    inner = Optimiser(Descent())
+    outer = Optimiser(inner)
+    for into, what in [(inner, inner), (inner, outer)]:
+        with pytest.raises(ValueError, match="itself"):
+            into.append(what)
+    assert len(inner) == 1
+
+
+def test_nested_compositions_are_the_flat_one():
+    def members():
+        return ClipValue(0.5), WeightDecay(0.1), ADAM(0.1), PageMomentum(1.0, 0.5), InvDecay(0.1)
+
+    a, b, c, d, e = members()
+    nested, flat = (
+        Optimiser(Optimiser(a, Optimiser(b, c)), Optimiser(), Optimiser(d, e)),
+        Optimiser(*members()),
+    )
+    x, y = np.ones(3), np.ones(3)
+    for g in np.random.default_rng(0).normal(size=(4, 3)):
+        update(nested, x, g)
+        update(flat, y, g)
+    np.testing.assert_array_equal(x, y)
+
+
+def test_an_empty_composition_takes_the_gradient_as_the_step():
+    x = np.ones(2)
+    update(Optimiser(), x, [0.25, 0.5])
+    np.testing.assert_array_equal(x, [0.75, 0.5])
+
+
+@pytest.mark.parametrize("size", [3, 50_000])
+def test_the_same_rule_twice_in_a_composition_takes_two_turns(size):
+    m, x, y, g = Momentum(0.5, 0.5), np.ones(size), np.ones(size), np.linspace(-1, 1, size)
+    by_hand = Momentum(0.5, 0.5)
+    for _ in range(3):
+        update(Optimiser(m, Descent(1), m), x, g)
+        update(y, apply(by_hand, y, apply(by_hand, y, g)))
+    np.testing.assert_allclose(x, y, rtol=1e-14)
+    assert m.state[x]["clock"] == (6,)
+
+
+@pytest.mark.parametrize("size", [3, 50_000])
+def test_an_overridden_apply_is_used_also_within_a_composition(size):
+    class Halved(ADAM):
+        def apply(self, x, Δ):
+            return 0.5 * super().apply(x, Δ)
+
+    plain, x = ADAM(), np.ones(size)
+    g = np.linspace(-1, 1, size)
+    expected = 0.5 * apply(plain, x, g)
+    np.testing.assert_array_equal(apply(Halved(), x, g), expected)
+    np.testing.assert_array_equal(apply(Optimiser(Descent(1.0), Halved()), x, g), expected)
+
+
+# Optimisers of one's own
+
+
+def test_the_page_momentum_is_the_built_in_one():
+    mine, built_in, x, y = PageMomentum(0.1, 0.9), Momentum(0.1, 0.9), param(np.ones((2, 3))), np.ones((2, 3))
+    for g in np.random.default_rng(0).normal(size=(5, 2, 3)):
+        update(mine, x, g)
+        update(built_in, y, g)
+    np.testing.assert_allclose(x.value, y, rtol=1e-15)
+    assert type(mine.velocity[x]) is np.ndarray
+
+
+def test_a_zero_dimensional_parameter_works_with_every_kind_of_optimiser():
+    for opt in (PageMomentum(0.5, 0.0), Descent(0.5), Optimiser(PageMomentum(0.5, 0.0), Descent(1.0))):
+        x = param(1.0)
+        update(opt, x, 2)
+        assert x.value == 0.0
+        assert x.shape == ()
+
+
+def test_a_rule_of_ones_own_composes_checks_its_settings_and_resets():
+    opt = Optimiser(SignDescent(0.5), Descent(1.0))
+    x = param([1.0, 1.0])
+    update(opt, x, [3.0, -2.0])
+    np.testing.assert_array_equal(x.value, [0.5, 1.5])
+    np.testing.assert_array_equal(opt[0].state[x]["last"], [3.0, -2.0])
+    with pytest.raises(ValueError, match="eta"):
+        SignDescent(-1.0)
+    reset(opt)
+    assert not len(opt[0].state)
+
+
+def test_a_rule_without_a_formula_and_an_optimiser_without_apply_say_what_is_missing():
+    for base, missing in [(Rule, "formula"), (AbstractOptimiser, "apply")]:
+        with pytest.raises(NotImplementedError, match=missing):
+            update(type("Bare", (base,), {})(), np.ones(1), np.ones(1))
+
+
+# State
+
+
+def test_state_is_freed_with_its_parameter():
+    opt = Optimiser(ADAM(), PageMomentum(0.1, 0.9))
+    x, y = param(np.ones(3)), param(np.ones(3))
+    update(opt, [x, y], {x: np.ones(3), y: np.ones(3)})
+    m = weakref.ref(opt[0].state[x]["m"])
+    del x
+    gc.collect()
+    assert (len(opt[0].state), len(opt[1].velocity)) == (1, 1)
+    assert m() is None
+
+
+def test_steps_are_counted_for_each_parameter_by_itself():
+    opt, x, y = ADAM(0.1), np.zeros(1), np.zeros(1)
+    for _ in range(5):
+        update(opt, x, [1.0])
+    update(opt, y, [1.0])
+    fresh = ADAM(0.1)
+    np.testing.assert_array_equal(y, -apply(fresh, x, [1.0]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ADAM(0.1),
+        lambda: PageMomentum(0.1, 0.9),
+        lambda: Optimiser(ExpDecay(1.0, 0.5, 2), Optimiser(mo.OADAM(0.1))),
+    ],
+)
+def test_reset_makes_an_optimiser_as_good_as_new(make):
+    opt, new, x = make(), make(), np.ones(3)
+    gs = np.random.default_rng(0).normal(size=(5, 3))
+    for g in gs:
+        apply(opt, x, g)
+    reset(opt)
+    for g in gs:
+        np.testing.assert_array_equal(apply(opt, x, g), apply(new, x, g))
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_copies_and_pickles_keep_the_tie_between_parameters_and_their_state(twin):
+    model = {"W": param(np.ones((2, 2))), "b": param(np.ones(2))}
+    opt = Optimiser(ExpDecay(1.0, 0.5, 3), mo.RADAM(0.1), PageMomentum(0.1, 0.9))
+    gs = np.random.default_rng(0).normal(size=(9, 2, 2))
+
+    def train(model, opt, gs):
+        for g in gs:
+            update(opt, params(model), {model["W"]: g, model["b"]: g[0]})
+
+    train(model, opt, gs[:4])
+    other_model, other_opt = twin((model, opt))
+    train(model, opt, gs[4:])
+    assert not np.array_equal(other_model["W"].value, model["W"].value)
+    train(other_model, other_opt, gs[4:])
+    np.testing.assert_array_equal(other_model["W"].value, model["W"].value)
+    np.testing.assert_array_equal(other_model["b"].value, model["b"].value)
+    assert repr(other_opt) == repr(opt)
+
+
+def test_every_state_consists_of_what_a_checkpoint_can_hold():
+    x, g = param(np.ones(2)), np.ones(2)
+    for name in mo.__all__:
+        cls = getattr(mo, name)
+        if isinstance(cls, type) and issubclass(cls, Rule) and cls is not Rule:
+            opt = cls(1.0) if name.startswith("Clip") else cls()
+            update(opt, x, g)
+            for value in vars(opt).values():
+                assert isinstance(value, (int, float, tuple, IdDict))
+            for value in opt.state[x].values():
+                assert type(value) in (tuple, np.ndarray)
+
+
+@pytest.mark.parametrize(
+    "make", [ADAM, lambda: ExpDecay(0.1, 0.9, 1), lambda: Optimiser(ClipNorm(1.0), ADAM())]
+)
+def test_the_same_calls_give_the_same_bits(make):
+    runs = []
+    for _ in range(2):
+        opt, x = make(), np.ones(50_000)
+        for g in np.random.default_rng(0).normal(size=(3, 50_000)):
+            update(opt, x, g)
+        runs.append(x)
+    np.testing.assert_array_equal(*runs)
+
+
+# Every optimiser optimises
+
+
+FITTING = "Descent Momentum Nesterov RMSProp ADAM RADAM AdaMax ADAGrad AMSGrad NADAM ADAMW OADAM AdaBelief"
+
+
+@pytest.mark.parametrize("name", FITTING.split())
+def test_every_rule_fits_a_linear_map(name):
+    """The short form of examples/every_optimiser.py: larger rates, the gradient by hand."""
+    rng = np.random.default_rng(0)
+    target, w = rng.normal(size=(4, 4)), rng.normal(size=(4, 4))
+    opt = getattr(mo, name)(0.5 if name == "ADAGrad" else 0.02)
+    for _ in range(2500):
+        x = rng.uniform(size=4)
+        update(opt, w, np.outer(2 / 4 * (w - target) @ x, x))
+    xs = rng.uniform(size=(4, 1000))
+    assert np.mean((w @ xs - target @ xs) ** 2) < 0.01

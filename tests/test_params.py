@@ -1,0 +1,608 @@
+"""Parameters: outside a gradient the arrays they hold; together an ordered set, found in any model."""
+
+import copy
+import functools
+import gc
+import io
+import math
+import operator
+import pickle
+import weakref
+from collections import OrderedDict, deque, namedtuple
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.optimize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from minidiff import Grads, Param, Params, gradient, param, params
+
+quick = settings(derandomize=True, max_examples=25, deadline=None)
+DTYPES = ["float16", "float32", "float64", "complex64", "complex128"]
+shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)
+
+
+@st.composite
+def arrays(draw, shape=shapes, dtypes=DTYPES):
+    """Arrays of small eighths, so that all arithmetic on them is the same wherever it runs; often strided."""
+    shape, dtype = draw(shape), draw(st.sampled_from(dtypes))
+    numbers = draw(hnp.arrays("int8", shape, elements=st.integers(-16, 16))) / 8
+    a = np.asarray(numbers + (1j * numbers[::-1] if dtype[0] == "c" and numbers.ndim else 0)).astype(dtype)
+    return np.asfortranarray(a) if draw(st.booleans()) else a
+
+
+def outcome(f, *args):
+    """What `f` gives, down to type, dtype and shape, or how it fails."""
+    try:
+        with np.errstate(all="ignore"):
+            result = f(*args)
+    except Exception as error:
+        return type(error)
+    return described(result)
+
+
+def described(x):
+    if isinstance(x, (tuple, list)):
+        return type(x).__name__, [described(item) for item in x]
+    if isinstance(x, (np.ndarray, np.generic)):
+        return type(x), x.dtype, x.shape, np.asarray(x).tobytes()
+    return type(x), repr(x)
+
+
+# --- One parameter --------------------------------------------------------------------------------------
+
+BINARY = {
+    f.__name__: f
+    for f in (
+        operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod,
+        operator.pow, operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge, divmod,
+        np.add, np.arctan2, np.maximum, np.logaddexp, np.array_equal, np.broadcast_shapes,
+        np.append, np.outer, np.dot, np.isclose, np.result_type,
+    )
+}  # fmt: skip
+UNARY = {
+    "neg": operator.neg, "pos": operator.pos, "abs": abs, "bool": bool, "len": len, "float": float,
+    "int": int, "complex": complex, "str": str, "list": list, "iter": lambda x: [r + 0 for r in x],
+    "reversed": lambda x: [r + 0 for r in reversed(x)], "round": lambda x: np.round(x, 1),
+    "unpack": lambda x: (lambda first, *rest: (first, rest))(*x), "sum": sum, "max": max,
+    "f-string": lambda x: f"{x}", "format": lambda x: f"{x:.3f}", "percent": lambda x: "%.3f" % x,
+    "repr": lambda x: repr(x).replace("param", "array"), "math.sin": math.sin, "math.floor": math.floor,
+    "shape": lambda x: (x.shape, x.ndim, x.size, x.dtype, x.nbytes, x.itemsize),
+    "T": lambda x: x.T, "real": lambda x: x.real, "imag": lambda x: x.imag, "mT": lambda x: x.mT,
+    "flags": lambda x: (x.flags.c_contiguous, x.strides), "flat": lambda x: list(x.flat),
+    "in": lambda x: (0.125 in x, 99 in x), "not in": lambda x: None not in x.shape,
+    "asarray": np.asarray, "array": np.array, "asarray float64": lambda x: np.asarray(x, np.complex128),
+    "ascontiguousarray": np.ascontiguousarray, "asanyarray": np.asanyarray, "copy": np.copy,
+    "array of list": lambda x: np.array([x, x]), "in a row": lambda x: np.array([1.0, x]),
+    "np.exp": np.exp, "np.sum": np.sum, "np.mean": lambda x: np.mean(x, axis=0), "np.abs": np.abs,
+    "np.where": lambda x: np.where(x == 0, x, 1), "np.sort": np.sort, "np.median": np.median,
+    "np.concatenate": lambda x: np.concatenate([x, x]), "np.stack": lambda x: np.stack([x, x]),
+    "np.block": lambda x: np.block([x, x]), "np.select": lambda x: np.select([x == 0], [x], 2),
+    "np.einsum": lambda x: np.einsum("...,...", x, x), "np.shape": np.shape, "np.ndim": np.ndim,
+    "np.add.reduce": np.add.reduce, "np.multiply.outer": lambda x: np.multiply.outer(x, x),
+    "np.divmod": lambda x: np.divmod(x, 2), "np.modf": np.modf, "np.isfinite": np.isfinite,
+    "np.meshgrid": lambda x: np.meshgrid(x, x), "np.histogram": np.histogram, "np.unique": np.unique,
+    "np.zeros_like": np.zeros_like, "np.full_like": lambda x: np.full_like(x, 2), "np.iscomplexobj": np.iscomplexobj,
+    "np.linalg.norm": np.linalg.norm, "np.linalg.inv": np.linalg.inv, "np.linalg.svd": np.linalg.svd,
+    "np.fft.fft": np.fft.fft, "np.split": lambda x: np.split(x, 1), "np.percentile": lambda x: np.percentile(x, 30),
+    "np.apply_along_axis": lambda x: np.apply_along_axis(np.sum, 0, x), "np.vectorize": lambda x: np.vectorize(abs)(x),
+    "np.interp": lambda x: np.interp(x, [0, 1], [2, 3]), "np.poly1d": lambda x: np.polyval(x, 2.0),
+    "np.char": np.array2string, "np.nditer": lambda x: [float(abs(v)) for v in np.nditer(x)],
+    "keyword": lambda x: np.sum(a=x, axis=0), "where=": lambda x: np.sum(x, where=x == 0),
+    "out=": lambda x: np.exp(x, out=np.zeros(x.shape, x.dtype)), "dtype=": lambda x: np.sum(x, dtype=np.complex128),
+    "np.ufunc.at": lambda x: np.add.at(np.zeros(3), [0], x), "pow3": lambda x: pow(x, 3), "rshift": lambda x: x >> 1,
+    "and": lambda x: x & 1, "no such": lambda x: x.no_such_attribute, "call": lambda x: x(),
+}  # fmt: skip
+METHODS = {
+    "all": (), "any": (), "argmax": (), "argmin": (0,), "argpartition": (0,), "argsort": (), "astype": (np.float32,),
+    "byteswap": (), "choose": ([1, 2],), "clip": (-1, 1), "compress": ([True],), "conj": (), "conjugate": (),
+    "copy": (), "cumprod": (), "cumsum": (0,), "diagonal": (), "dot": (2.0,), "dumps": (), "flatten": ("F",),
+    "getfield": (np.int8,), "item": (), "max": (), "mean": (0,), "min": (), "nonzero": (), "prod": (), "ravel": (),
+    "repeat": (2,), "reshape": (-1,), "round": (1,), "searchsorted": (0.0,), "squeeze": (), "std": (),
+    "sum": (0,), "swapaxes": (0, -1), "take": ([0],), "tobytes": (), "to_device": ("cpu",), "tolist": (), "trace": (),
+    "transpose": (), "var": (), "view": (np.int8,),
+}  # fmt: skip
+CHANGING = {
+    "fill": (2,), "partition": (0,), "put": ([0], [5]), "resize": ((1,),), "setfield": (1, np.int8), "setflags": (),
+    "sort": (), "dump": (), "tofile": (),
+}  # fmt: skip
+
+
+@quick
+@given(arrays(), st.data())
+@pytest.mark.parametrize("name", BINARY)
+def test_operators_give_what_its_array_gives(name, a, data):
+    f = BINARY[name]
+    others = st.sampled_from([2, 2.5, True, np.float32(0.5), 1j, [1.0], None, "two"])
+    b = data.draw(others | arrays(st.just(a.shape)) | arrays())
+    assert outcome(f, param(a), b) == outcome(f, a, b)
+    assert outcome(f, b, param(a)) == outcome(f, b, a)
+    if isinstance(b, np.ndarray):
+        assert outcome(f, param(a), param(b)) == outcome(f, a, b)
+
+
+@quick
+@given(arrays())
+@pytest.mark.parametrize("name", UNARY)
+def test_functions_give_what_its_array_gives(name, a):
+    assert outcome(UNARY[name], param(a)) == outcome(UNARY[name], np.array(a))
+
+
+@pytest.mark.parametrize("name", sorted(n for n in dir(np.ndarray) if callable(getattr(np.ndarray, n)) and n[0] != "_"))
+def test_every_method_gives_what_its_array_gives(name):
+    for a in (np.array([[2.0, -1.0], [0.5, 3.0]]), np.float32([1, 2, -3]), np.array(1 + 2j), np.zeros((0, 2))):
+        p, q = param(a), np.array(a)
+        args = METHODS[name] if name in METHODS else CHANGING[name]
+        assert outcome(getattr(p, name), *args) == outcome(getattr(q, name), *args)
+        assert np.array_equal(p.value, q, equal_nan=True)
+
+
+@quick
+@given(arrays(hnp.array_shapes(min_dims=0, max_dims=4, max_side=3)), st.data())
+def test_indexing_gives_what_its_array_gives_and_assigns_as_it_does(a, data):
+    index = data.draw(hnp.basic_indices(a.shape, allow_newaxis=True, allow_ellipsis=True) | fancy(a.shape))
+    p, q = param(a), np.array(a)
+    assert outcome(lambda: p[index]) == outcome(lambda: q[index])
+    held = p.value
+    p[index] = 7
+    q[index] = 7
+    assert p.value is held
+    assert np.array_equal(p.value, q)
+    p[...] = param(a)
+    assert np.array_equal(p.value, a)
+
+
+def fancy(shape):
+    masks = hnp.arrays(bool, shape)
+    return masks if not shape else masks | hnp.integer_array_indices(shape) | st.just([0]) | st.just(([0], ...)[: len(shape)])
+
+
+def test_indexing_with_a_parameters_comparison_or_argsort():
+    p = param([3.0, -1.0, 2.0])
+    assert p[p > 0].tolist() == [3.0, 2.0]
+    assert p[np.argsort(p)].tolist() == [-1.0, 2.0, 3.0]
+    assert np.arange(3)[p > 2.5].tolist() == [0]
+    p[p < 0] = 0
+    assert p.tolist() == [3.0, 0.0, 2.0]
+
+
+IN_PLACE = [
+    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod,
+    operator.ipow, operator.imatmul, operator.iand,
+]  # fmt: skip
+
+
+@quick
+@given(arrays(), st.data())
+@pytest.mark.parametrize("change", IN_PLACE, ids=lambda f: f.__name__)
+def test_in_place_operators_change_the_very_array_or_fail_as_it_does(change, a, data):
+    b = data.draw(st.sampled_from([2, 0.5, np.float32(3), 1j, "no", [1.0, 2.0]]) | arrays(st.just(a.shape)))
+    p, q = param(a), np.array(a)
+    held = p.value
+    with np.errstate(all="ignore"):
+        try:
+            q = change(q, b)
+        except Exception as error:
+            with pytest.raises(type(error)):
+                change(p, b)
+        else:
+            assert change(p, b) is p
+    assert p.value is held
+    assert described(p.value) == described(q)
+
+
+def test_in_place_with_itself_with_views_and_with_other_parameters():
+    p, q = param([1.0, 2.0, 3.0]), param([10.0, 20.0, 30.0])
+    p += p
+    p[1:] += p[:-1]
+    p -= q
+    q[0] = p[1]
+    assert p.tolist() == [-8.0, -14.0, -20.0]
+    assert q.tolist() == [-14.0, 20.0, 30.0]
+    view = p[::2]
+    view *= 0
+    assert p.tolist() == [0.0, -14.0, 0.0]
+    x = np.ones(3)
+    x += p
+    x[0] = q[1]
+    x[1:] = q[1:]
+    assert x.tolist() == [20.0, 20.0, 30.0]
+    assert type(x) is np.ndarray
+
+
+def test_ufuncs_write_into_a_parameter_given_as_out():
+    p = param([1.0, 4.0])
+    held = p.value
+    assert np.sqrt(p, out=p) is p
+    assert np.add([1.0, 1.0], 1.0, out=p, where=[True, False]) is p
+    assert np.sum(np.ones((2, 2)), axis=0, out=p[:]) is not None
+    np.copyto(p[:1], 5.0)
+    np.multiply.at(p, [0, 0], 2.0)
+    assert p.value is held
+    assert p.tolist() == [20.0, 2.0]
+
+
+@pytest.mark.parametrize("given_", [3, True, [1, 2], [[True], [False]], np.arange(3, dtype=np.uint8), (), range(3)], ids=repr)
+def test_param_of_integers_and_booleans_is_float64(given_):
+    assert described(param(given_).value) == described(np.array(given_, dtype=np.float64))
+
+
+@quick
+@given(arrays())
+def test_param_copies_and_keeps_the_dtype(a):
+    p = param(a)
+    assert type(p) is Param
+    assert described(p.value) == described(np.array(a))
+    assert p.value.flags.writeable
+    assert not np.may_share_memory(p.value, a)
+    assert not np.may_share_memory(param(p).value, p.value)
+    assert param(p) is not p
+    assert param(np.broadcast_to(a, (2, *a.shape)))[...].shape == (2, *a.shape)
+    frozen = np.array(a)
+    frozen.flags.writeable = False
+    q = param(frozen)
+    q += 1
+    assert np.array_equal(frozen, a)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, float, complex, np.float32, np.dtype("c8")], ids=repr)
+def test_param_takes_a_dtype(dtype):
+    p = param([[1, 2]], dtype=dtype)
+    assert (p.dtype, p.shape, p.tolist()) == (np.dtype(dtype), (1, 2), [[1, 2]])
+
+
+def test_a_parameter_hashes_by_identity_and_compares_elementwise():
+    p, q = param([1.0, 2.0]), param([1.0, 3.0])
+    assert {p: "p", q: "q"}[p] == "p"
+    assert len({p, q, p}) == 2
+    assert (p == q).tolist() == [True, False]
+    assert (p != 1).tolist() == [False, True]
+    assert (p == None).tolist() == [False, False]  # noqa: E711
+    assert param(2.0) == 2
+
+
+def test_a_parameter_is_freed_with_its_last_reference():
+    p = param([1.0])
+    gradient(lambda: np.sum(p * p), params(p))
+    alive = weakref.ref(p)
+    del p
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("a", [np.arange(6.0).reshape(2, 3), np.float32(1.5), np.zeros((0, 2)), np.ones(2000) * 1j], ids=np.shape)
+def test_its_repr_reads_like_the_arrays(a):
+    assert repr(param(a)) == repr(np.asarray(a)).replace("array", "param")
+    assert str(param(a)) == str(np.asarray(a))
+
+
+def test_mathematics_text_and_scipy_take_it_for_its_array():
+    W, s = param([[2.0, 1.0], [1.0, 3.0]]), param(0.5)
+    assert math.exp(s) == math.exp(0.5)
+    assert f"{s:.2f}, {s}, {float(s)}" == "0.50, 0.5, 0.5"
+    assert [1, 2, 3][int(param(2.0))] == 3
+    assert np.allclose(scipy.linalg.expm(W), scipy.linalg.expm(W.value))
+    assert np.allclose(scipy.linalg.cho_factor(W)[0], scipy.linalg.cho_factor(W.value)[0])
+    assert np.allclose(scipy.special.expit(W), 1 / (1 + np.exp(-W.value)))
+    assert scipy.optimize.minimize(lambda v: np.sum((v - W[0]) ** 2), W[1]).x == pytest.approx([2, 1], abs=1e-5)
+    assert np.random.default_rng(0).normal(W).shape == (2, 2)
+    file = io.BytesIO()
+    np.save(file, W)
+    file.seek(0)
+    assert np.array_equal(np.load(file), W)
+    assert np.shares_memory(np.asarray(W), W.value)
+    assert np.array(W).base is None
+    assert memoryview(np.asarray(s)).nbytes == 8
+    assert {"shape", "sum", "value"} <= set(dir(W))
+
+
+CLONES = {
+    "pickle": lambda x: pickle.loads(pickle.dumps(x)),
+    "pickle, protocol 5 out of band": lambda x: pickle.loads(
+        pickle.dumps(x, 5, buffer_callback=(buffers := []).append), buffers=map(bytearray, buffers)
+    ),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+
+
+@quick
+@given(arrays())
+@pytest.mark.parametrize("clone", CLONES.values(), ids=CLONES)
+def test_a_clone_is_another_parameter_with_the_same_elements(clone, a):
+    p = param(a)
+    q = clone(p)
+    assert type(q) is Param
+    assert q is not p
+    assert described(q.value) == described(p.value)
+    q += 1
+    assert np.array_equal(p.value, a)
+
+
+@pytest.mark.parametrize("clone", [CLONES["pickle"], copy.deepcopy], ids=["pickle", "deepcopy"])
+def test_clones_of_models_keep_which_parts_are_shared(clone):
+    W = param([1.0, 2.0])
+    model = {"in": Slotted(W, param(3.0)), "out": [W], "θ": params(W), "arrays": W.value}
+    new = clone(model)
+    assert new["in"].W is new["out"][0] is new["θ"][0]
+    assert new["in"].W is not W
+    assert new["arrays"] is new["in"].W.value
+    new["out"][0][0] = 9
+    assert new["in"].W.tolist() == [9.0, 2.0]
+    assert W.tolist() == [1.0, 2.0]
+    grads = gradient(lambda: np.sum(W**2), params(W))
+    θ, new_grads = clone((params(W), grads))
+    assert isinstance(new_grads, Grads)
+    assert new_grads[θ[0]].tolist() == [2.0, 4.0]
+    assert W in grads
+    assert W not in new_grads
+
+
+# --- Sets of parameters ---------------------------------------------------------------------------------
+
+POOL = [param(float(i % 3)) for i in range(8)]  # equal elements: only identity tells them apart
+members = st.lists(st.integers(0, 7), max_size=10)
+
+
+def numbers(θ):
+    return [next(i for i, p in enumerate(POOL) if p is q) for q in θ]
+
+
+def once(numbers):
+    return list(dict.fromkeys(numbers))
+
+
+@quick
+@given(members, members, st.integers(0, 7))
+def test_params_are_an_ordered_set_by_identity(a, b, i):
+    θ, φ, p = Params([POOL[k] for k in a]), Params(POOL[k] for k in b), POOL[i]
+    A, B = once(a), once(b)
+    assert numbers(θ) == A
+    assert len(θ) == len(A)
+    assert bool(θ) == bool(A)
+    assert (p in θ) == (i in A)
+    assert p.value not in θ
+    assert numbers(θ | φ) == once(A + B)
+    assert numbers(θ & φ) == [k for k in A if k in B]
+    assert numbers(θ - φ) == [k for k in A if k not in B]
+    assert sorted(numbers(θ ^ φ)) == sorted(set(A) ^ set(B))
+    assert (θ == φ) == (set(A) == set(B))
+    assert (θ <= φ) == (set(A) <= set(B))
+    assert θ.isdisjoint(φ) == set(A).isdisjoint(B)
+    assert type(θ | φ) is type(θ & φ) is type(θ - φ) is Params
+    assert [θ[k] is POOL[A[k]] for k in range(-len(A), len(A))] == [True] * (2 * len(A))
+    assert numbers(θ[1:]) == A[1:]
+    assert numbers(reversed(list(θ))) == A[::-1]
+    assert numbers(params(θ, φ) if A or B else ()) == once(A + B)
+    θ.add(p)
+    assert numbers(θ) == once([*A, i])
+    θ.discard(p)
+    θ.discard(p)
+    assert numbers(θ) == [k for k in A if k != i]
+    θ |= φ
+    assert set(numbers(θ)) == {k for k in A if k != i} | set(B)
+    clone = copy.copy(θ)
+    clone.clear()
+    assert len(θ) == len(once([k for k in A if k != i] + B))
+
+
+def test_params_removes_pops_and_indexes_like_a_set_and_a_list():
+    θ = Params(POOL[:3])
+    θ.remove(POOL[1])
+    assert numbers(θ) == [0, 2]
+    with pytest.raises(KeyError):
+        θ.remove(POOL[1])
+    with pytest.raises(IndexError):
+        θ[2]
+    assert θ.pop() in POOL[:3]
+    assert "W" not in θ
+    assert 1.0 not in θ
+    W, b = Params(POOL[:2])
+    assert (W, b) == (POOL[0], POOL[1])
+    assert Params() == Params([])
+
+
+@quick
+@given(st.lists(arrays(), max_size=4))
+def test_to_vector_and_from_vector_are_inverse(values):
+    θ = Params(map(param, values))
+    v = θ.to_vector()
+    assert v.shape == (sum(a.size for a in values),)
+    assert v.dtype == np.result_type(*values) if values else np.float64
+    assert np.array_equal(v, np.concatenate([np.zeros(0), *(a.ravel() for a in values)]))
+    assert not any(np.may_share_memory(v, p.value) for p in θ)
+    held = [p.value for p in θ]
+    for p in θ:
+        p[...] = 9
+    θ.from_vector(v)
+    assert [described(p.value) for p in θ] == [described(np.array(a)) for a in values]
+    assert [p.value is h for p, h in zip(θ, held, strict=True)] == [True] * len(held)
+    assert described(θ.to_vector()) == described(v)
+
+
+def test_from_vector_takes_integers_lists_and_other_precisions():
+    θ = params(param([[1.0, 2.0]], dtype="float32"), param(1j))
+    θ.from_vector([1, 2, 3])
+    assert θ.to_vector().tolist() == [1, 2, 3]
+    θ.from_vector(np.array([4.0, 5.0, 6 + 7j]))
+    assert (θ[0].dtype, θ[0].tolist(), θ[1][()]) == (np.float32, [[4.0, 5.0]], 6 + 7j)
+
+
+def test_a_notebook_shows_shapes_dtypes_and_the_total():
+    θ = params(param(np.zeros((200, 30)), dtype="float32"), param(0.0))
+    for text in (repr(θ), str(θ), θ._repr_html_()):
+        assert all(word in text for word in ("(200, 30)", "float32", "()", "float64", "6,001"))
+    assert θ._repr_html_().count("<tr>") == 3
+    assert "0 parameters" in repr(Params())
+
+
+# --- Parameters of models -------------------------------------------------------------------------------
+
+p0, p1, p2, p3 = (param(float(i)) for i in range(4))
+
+
+@dataclass
+class Dense:
+    W: Any
+    b: Any = None
+    activation: Any = np.tanh
+
+    def __call__(self, x):
+        return self.activation(x @ self.W + self.b)
+
+
+@dataclass
+class Deeper(Dense):
+    extra: Any = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class Slotted:
+    W: Any
+    b: Any
+
+
+@dataclass(slots=True)
+class SlottedDeeper(Slotted):
+    extra: Any
+
+
+@dataclass(frozen=True)
+class Frozen:
+    W: Any
+
+
+class Plain:
+    constant = param(9.0)  # of the class: no attribute of an object's own
+
+    def __init__(self, *args):
+        self.second, self.first = args
+        self.data, self.rng, self.name = np.ones(3), np.random.default_rng(0), "plain"
+
+
+class SlotsAndDict(Plain):
+    __slots__ = ("__private", "a")
+
+    def __init__(self, a, *args):
+        self.a = a
+        self.__private = args[-1]
+        super().__init__(*args[:-1])
+
+
+class UnsetSlot:
+    __slots__ = ("missing", "there")
+
+    def __init__(self, there):
+        self.there = there
+
+
+class Chain(list):
+    pass
+
+
+class Trained:
+    def __init__(self, kept, frozen):
+        self.frozen, self.kept = frozen, kept
+
+    def trainable(self):
+        return {"kept": self.kept}
+
+
+class Untrained(Trained):
+    def trainable(self):
+        return ()
+
+
+class Property:
+    def __init__(self, W):
+        self._W = W
+
+    @property
+    def expensive(self):
+        raise AssertionError("params must not compute properties")
+
+
+class Counts:
+    def __init__(self, W):
+        self.trainable = True  # a flag, not the method
+        self.W = W
+
+
+def cycle():
+    a, b = SimpleNamespace(W=p0), SimpleNamespace(W=p1)
+    a.next, b.next = b, a
+    a.me = a
+    return a
+
+
+def chain_with_attribute():
+    chain = Chain([p1])
+    chain.W = p0
+    return chain
+
+
+Pair = namedtuple("Pair", "left right")
+shared = Dense(p0, p1)
+deep = functools.reduce(lambda model, _: [model], range(20_000), [p0])
+
+MODELS = {
+    "a parameter": (p0, [p0]),
+    "a list": ([p1, p0, p1], [p1, p0]),
+    "a tuple in a dict in a list": ([{"b": (p1, [p2])}, p0], [p1, p2, p0]),
+    "a named tuple": (Pair(p1, p0), [p1, p0]),
+    "an ordered dict": (OrderedDict(b=p1, a=p0), [p1, p0]),
+    "a deque": (deque([p1, p0]), [p1, p0]),
+    "Params": (Params([p1, p0]), [p1, p0]),
+    "a dataclass": (Dense(p1, p0), [p1, p0]),
+    "an inherited dataclass": (Deeper(W=p2, extra=p1, b=p0), [p2, p0, p1]),
+    "a slotted dataclass": (Slotted(p1, p0), [p1, p0]),
+    "an inherited slotted dataclass": (SlottedDeeper(p2, p1, p0), [p2, p1, p0]),
+    "a frozen dataclass": (Frozen(Frozen(p0)), [p0]),
+    "an object": (Plain(p1, p0), [p1, p0]),
+    "a namespace": (SimpleNamespace(b=p1, W=p0), [p1, p0]),
+    "slots and attributes": (SlotsAndDict(p3, p2, p1, p0), [p0, p3, p2, p1]),
+    "a slot that is not set": (UnsetSlot(p0), [p0]),
+    "a list with attributes": (chain_with_attribute(), [p1, p0]),
+    "a partial": (functools.partial(Dense(p0), p1, b=p2), [p0, p1, p2]),
+    "an array of objects": (np.array([p1, None, Dense(p0)], dtype=object), [p1, p0]),
+    "trainable": (Trained(p1, p0), [p1]),
+    "trainable, nested": ([Untrained(p2, p3), Trained(Trained(p1, p0), p2)], [p1]),
+    "trainable as a flag": (Counts(p0), [p0]),
+    "a property": (Property(p0), [p0]),
+    "a cycle": (cycle(), [p0, p1]),
+    "shared parts": ([shared, p2, shared, Dense(p1, p3)], [p0, p1, p2, p3]),
+    "twenty thousand levels": (deep, [p0]),
+    "a model that holds itself in a list": ((lambda x: (x.append(x), x)[1])([p0]), [p0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "expected"), MODELS.values(), ids=MODELS)
+def test_params_collects_each_once_depth_first_in_definition_order(model, expected):
+    assert list(map(id, params(model))) == list(map(id, expected))
+
+
+def test_params_takes_several_models_and_none():
+    assert numbers_of(params(Dense(p1), p0, [p2, p1])) == [1, 0, 2]
+    assert params() == Params()
+
+
+def numbers_of(θ):
+    return [int(p) for p in θ]
+
+
+def test_temporaries_returned_by_trainable_are_not_confused():
+    class Fresh:
+        def __init__(self, W):
+            self.W = W
+
+        def trainable(self):
+            return [[self.W]]
+
+    ps = [param(0.0) for _ in range(50)]
+    assert list(map(id, params([Fresh(p) for p in ps]))) == list(map(id, ps))

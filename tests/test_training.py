@@ -1,0 +1,537 @@
+"""The training loop and its helpers."""
+
+import _thread
+import builtins
+import math
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from minidiff import gradient, param, params
+from minidiff.data import DataLoader
+from minidiff.optimise import (
+    ADAM,
+    AbstractOptimiser,
+    Descent,
+    Momentum,
+    Optimiser,
+    early_stopping,
+    patience,
+    plateau,
+    skip,
+    stop,
+    throttle,
+    train,
+    update,
+)
+
+
+@pytest.fixture
+def a():
+    return param(1.0)
+
+
+@pytest.fixture(autouse=True)
+def _python_hears_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def quadratic(a):
+    return lambda x: (a - x) ** 2
+
+
+# The loop -----------------------------------------------------------------------------------------
+
+
+def test_training_is_gradient_and_update_for_each_element(a):
+    b, opt = param(1.0), ADAM(0.1)
+    data = [0.5, -1.0, 3.0]
+    expected = []
+    for _ in range(2):
+        for x in data:
+            expected.append(float(quadratic(b)(x)))
+            update(opt, params(b), gradient(lambda x=x: quadratic(b)(x), params(b)))
+    losses = train(quadratic(a), params(a), data, ADAM(0.1), epochs=2)
+    assert a.value == b.value
+    assert losses.tolist() == expected
+    assert losses.dtype == np.float64
+
+
+def test_training_twice_goes_on_where_it_stopped(a):
+    b = param(1.0)
+    data = [0.5, -1.0, 3.0]
+    opt = Momentum(0.1)
+    for _ in range(2):
+        train(quadratic(a), params(a), data, opt)
+    train(quadratic(b), params(b), data, Momentum(0.1), epochs=2)
+    assert a.value == b.value
+
+
+def test_a_tuple_is_splatted_and_anything_else_is_not(a):
+    seen = []
+
+    def loss(*args):
+        seen.append(args)
+        return a**2
+
+    data = [(1, 2), [3, 4], {"x": 5}, 6, ((7, 8),), ()]
+    train(loss, params(a), data, Descent())
+    assert seen == [(1, 2), ([3, 4],), ({"x": 5},), (6,), ((7, 8),), ()]
+
+
+def test_data_may_be_any_iterable(a):
+    class Endless:
+        def __iter__(self):
+            while True:
+                yield 1.0
+
+    x = np.arange(4.0)
+    for data in (
+        [1.0, 2.0],
+        np.ones(2),
+        (i for i in (1.0, 2.0)),
+        iter([1.0, 2.0]),
+        DataLoader(x, 2),
+        zip(x, x, strict=True),
+    ):
+        assert train(lambda *x: np.mean((a - x[0]) ** 2), params(a), data, Descent()).size in (2, 4)
+    calls = iter(range(5))
+    assert (
+        train(
+            quadratic(a), params(a), Endless(), Descent(), cb=lambda: next(calls, None) is None and stop()
+        ).size
+        == 6
+    )
+
+
+def test_no_data_or_no_epochs_are_no_steps(a):
+    for data, epochs in [([], 1), ([], 3), ([1.0], 0)]:
+        losses = train(quadratic(a), params(a), data, Descent(), epochs=epochs)
+        assert losses.shape == (0,)
+        assert losses.dtype == np.float64
+    assert a.value == 1
+
+
+@pytest.mark.parametrize("data", [iter([1.0]), (x for x in (1.0,)), map(float, [1]), zip([1.0])])
+def test_what_can_be_gone_through_once_is_refused_for_several_epochs_and_not_touched(a, data):
+    with pytest.raises(ValueError, match="only once, but epochs is 2"):
+        train(quadratic(a), params(a), data, Descent(), epochs=2)
+    assert a.value == 1
+    assert len(list(data)) == 1
+
+
+def test_a_generator_function_behind_iter_is_gone_through_in_each_epoch(a):
+    loader = DataLoader(np.arange(3.0), shuffle=True, rng=0)
+    seen = []
+
+    def loss(x):
+        seen.append(float(x[0]))
+        return np.sum((a - x) ** 2)
+
+    train(loss, params(a), loader, Descent(), epochs=2)
+    assert sorted(seen[:3]) == sorted(seen[3:]) == [0, 1, 2]
+    assert seen[:3] != seen[3:]
+
+
+def test_parameters_that_the_loss_does_not_reach_stay(a):
+    b = param([5.0])
+    train(quadratic(a), [a, b], [3.0], Descent())
+    assert b.value == [5]
+
+
+def test_a_loss_of_one_element_or_of_another_dtype_is_a_number(a):
+    w = param([[2.0]], np.float32)
+    assert train(lambda _: w * w, params(w), [0, 0], Descent(0.25)).tolist() == [4, 1]
+
+
+# Skip and stop ------------------------------------------------------------------------------------
+
+
+def test_skip_from_the_loss_skips_the_update_and_its_callbacks(a):
+    steps = []
+
+    def loss(x):
+        if x < 0:
+            skip()
+        return (a - x) ** 2
+
+    opt = Momentum(0.1)
+    losses = train(loss, params(a), [2.0, -1.0, 3.0], opt, cb=lambda: steps.append(float(a)))
+    b = param(1.0)
+    assert losses.tolist() == train(quadratic(b), params(b), [2.0, 3.0], Momentum(0.1)).tolist()
+    assert a.value == b.value
+    assert len(steps) == 2
+
+
+def test_stop_from_the_loss_ends_all_epochs_without_the_step(a):
+    def loss(x):
+        if x == 3:
+            stop()
+        return (a - x) ** 2
+
+    losses = train(loss, params(a), [2.0, 3.0, 4.0], Descent(0.5), epochs=5)
+    assert losses.tolist() == [1]
+    assert a.value == 2
+
+
+def test_stop_from_a_callback_ends_the_loop_after_the_step(a):
+    losses = train(
+        quadratic(a), params(a), [2.0, 3.0, 4.0], Descent(0.5), cb=lambda: a > 2.5 and stop(), epochs=5
+    )
+    assert losses.tolist() == [1, 1]
+    assert a.value == 3
+
+
+def test_callbacks_run_in_order_after_each_step_and_skip_leaves_out_the_rest(a):
+    calls = []
+    callbacks = (
+        lambda: calls.append(("first", float(a))),
+        lambda: a == 3 and skip(),
+        lambda: calls.append("last"),
+    )
+    losses = train(quadratic(a), params(a), [2.0, 3.0, 4.0], Descent(0.5), cb=callbacks)
+    assert calls == [("first", 2), "last", ("first", 3), ("first", 4), "last"]
+    assert len(losses) == 3
+
+
+def test_stop_in_an_inner_training_ends_that_one_only(a):
+    b = param(0.0)
+
+    def inner():
+        train(quadratic(b), params(b), [1.0] * 9, Descent(), cb=stop)
+
+    assert train(quadratic(a), params(a), [1.0] * 3, Descent(), cb=inner).size == 3
+
+
+@pytest.mark.parametrize("f", [stop, skip])
+def test_outside_of_a_training_stop_and_skip_say_where_they_belong(f):
+    with pytest.raises(Exception, match=rf"{f.__name__}\(\) was called outside of train"):
+        f()
+
+
+# What goes wrong ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_not_finite_is_an_error_with_its_step_and_nothing_moves(a, value):
+    opt = Momentum(0.1)
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(FloatingPointError, match=rf"loss is {value} at step 3"),
+    ):
+        train(lambda x: a * x, params(a), [1.0, 1.0, value, 1.0], opt)
+    b = param(1.0)
+    other = Momentum(0.1)
+    train(lambda x: b * x, params(b), [1.0, 1.0], other)
+    assert a.value == b.value
+    train(lambda x: a * x, params(a), [1.0], opt)
+    train(lambda x: b * x, params(b), [1.0], other)
+    assert a.value == b.value
+
+
+def test_an_error_in_loss_data_or_callback_comes_through(a):
+    class OwnError(Exception):
+        pass
+
+    def fail(*_):
+        raise OwnError
+
+    for arguments in [
+        (fail, [1.0], None),
+        (quadratic(a), map(fail, [1.0]), None),
+        (quadratic(a), [1.0], fail),
+    ]:
+        with pytest.raises(OwnError):
+            train(arguments[0], params(a), arguments[1], Descent(), cb=arguments[2])
+
+
+def LOSS(x):
+    return x
+
+
+PS = params()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((PS, LOSS, [], Descent()), {}, TypeError, "loss must be a function.*the order is"),
+        ((LOSS, PS, Descent(), []), {}, TypeError, "opt must be an optimiser.*the order is"),
+        ((LOSS, PS, [], ADAM), {}, TypeError, "opt must be an optimiser"),
+        ((LOSS, param(1.0), [], Descent()), {}, TypeError, r"ps must be Params.*params\("),
+        ((LOSS, np.ones(2), [], Descent()), {}, TypeError, r"ps must be Params.*params\("),
+        ((LOSS, object(), [], Descent()), {}, TypeError, r"ps must be Params.*params\("),
+        ((LOSS, [np.ones(2)], [], Descent()), {}, TypeError, "param"),
+        ((LOSS, PS, 3, Descent()), {}, TypeError, "data must be an iterable"),
+        ((LOSS, PS, {"x": [1]}, Descent()), {}, TypeError, r"one batch alone is \[batch\]"),
+        ((LOSS, PS, [], Descent()), {"epochs": -1}, ValueError, "epochs must be at least 0"),
+        ((LOSS, PS, [], Descent()), {"epochs": 1.5}, TypeError, "epochs must be an integer"),
+        ((LOSS, PS, [], Descent()), {"cb": 3}, TypeError, "cb must be"),
+        ((LOSS, PS, [], Descent()), {"cb": [print, 3]}, TypeError, "cb must be"),
+    ],
+)
+def test_wrong_arguments_are_named_before_anything_runs(arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        train(*arguments, **options)
+
+
+# Ctrl-C -------------------------------------------------------------------------------------------
+
+
+class Interrupted(AbstractOptimiser):
+    """Momentum of two parameters, with Ctrl-C pressed in the middle of its update."""
+
+    def __init__(self, at):
+        self.at, self.calls, self.rule = at, 0, Momentum(0.1)
+
+    def apply(self, x, Δ):
+        self.calls += 1
+        if self.calls == self.at:
+            signal.raise_signal(signal.SIGINT)
+        return self.rule.apply(x, Δ)
+
+
+@pytest.mark.parametrize("at", [3, 4])
+def test_ctrl_c_during_an_update_waits_for_the_end_of_the_step(at):
+    before = signal.getsignal(signal.SIGINT)
+    a, b, opt = param(1.0), param([1.0, 2.0]), Interrupted(at)
+    with pytest.raises(KeyboardInterrupt):
+        train(lambda x: a**2 + np.sum(b**2) * x, params(a, b), [1.0] * 9, opt)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert opt.calls == 4
+    a2, b2, rule = param(1.0), param([1.0, 2.0]), Momentum(0.1)
+    train(lambda x: a2**2 + np.sum(b2**2) * x, params(a2, b2), [1.0] * 2, rule)
+    assert a.value == a2.value
+    assert b.value.tolist() == b2.value.tolist()
+
+
+@pytest.mark.parametrize("where", ["loss", "callback"])
+def test_ctrl_c_elsewhere_is_obeyed_at_once(a, where):
+    def press(name):
+        if name == where and a != 1:
+            signal.raise_signal(signal.SIGINT)
+
+    def loss(x):
+        press("loss")
+        return (a - x) ** 2
+
+    with pytest.raises(KeyboardInterrupt):
+        train(loss, params(a), [2.0, 3.0, 4.0], Descent(0.5), cb=lambda: press("callback"))
+    assert a.value == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_ones_own_hears_ctrl_c_and_the_training_goes_on(a):
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *_: heard.append(float(a)))
+    try:
+        opt = Interrupted(2)
+        losses = train(lambda x: (a - x) ** 2, params(a), [2.0] * 3, opt)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(losses) == 3
+    assert len(heard) == 1
+
+
+def test_a_handler_that_a_callback_sets_stays(a):
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        train(
+            quadratic(a), params(a), [2.0], Descent(), cb=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+        )
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_training_in_a_thread_leaves_signals_alone(a):
+    result = []
+    thread = threading.Thread(
+        target=lambda: result.append(train(quadratic(a), params(a), [2.0], Descent(0.5)))
+    )
+    thread.start()
+    thread.join()
+    assert result[0].tolist() == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_from_another_thread_finds_whole_steps():
+    a, b = param(np.zeros(1000)), param(np.zeros(1000))
+    timer = threading.Timer(0.05, _thread.interrupt_main)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        train(lambda x: np.sum(a) + np.sum(b), params(a, b), iter(int, 1), Descent(1.0))
+    timer.join()
+    assert a[0] < 0
+    assert np.array_equal(a, b)
+
+
+# Progress -----------------------------------------------------------------------------------------
+
+
+def test_progress_shows_a_bar_with_the_running_loss(a, capsys):
+    losses = train(quadratic(a), params(a), [2.0] * 5, Descent(0.5), epochs=2, progress=True)
+    shown = capsys.readouterr().err
+    assert "10/10" in shown
+    assert "loss" in shown
+    assert "step/s" in shown
+    assert len(losses) == 10
+
+
+def test_progress_counts_what_is_skipped_and_does_without_a_length(a, capsys):
+    train(lambda x: skip(), params(a), (x for x in range(7)), Descent(), progress=True)
+    assert "7step" in capsys.readouterr().err
+
+
+def test_progress_without_tqdm_says_what_to_install(a, monkeypatch):
+    plain_import = builtins.__import__
+
+    def without_tqdm(name, *args, **kwargs):
+        if name.startswith("tqdm"):
+            raise ImportError(name)
+        return plain_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_tqdm)
+    with pytest.raises(ImportError, match=r"pip install 'minidiff\[plot\]'"):
+        train(quadratic(a), params(a), [2.0], Descent(), progress=True)
+    assert a.value == 1
+
+
+# Helpers ------------------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_throttle_calls_at_once_and_then_at_most_once_per_interval():
+    clock, calls = Clock(), []
+
+    def f(i, *, key):
+        calls.append(i)
+        return key
+
+    throttled = throttle(f, 10, clock=clock)
+    results = []
+    for clock.now in (5, 6, 14.9, 15, 15.1, 24, 40):
+        results.append(throttled(clock.now, key=-clock.now))
+    assert calls == [5, 15, 40]
+    assert results == [-5, -5, -5, -15, -15, -15, -40]
+
+
+def test_the_interval_of_throttle_begins_when_the_call_has_returned():
+    clock, calls = Clock(), []
+
+    def slow():
+        calls.append(clock.now)
+        clock.now += 100
+
+    throttled = throttle(slow, 10, clock=clock)
+    for _ in range(3):
+        throttled()
+    assert calls == [0]
+    clock.now += 10
+    throttled()
+    assert calls == [0, 110]
+
+
+def test_throttle_keeps_the_number_of_callbacks_down_in_a_training(a):
+    clock, calls = Clock(), []
+
+    def tick():
+        clock.now += 1
+
+    report = throttle(lambda: calls.append(clock.now), 3, clock=clock)
+    train(quadratic(a), params(a), [2.0] * 10, Descent(), cb=[tick, report])
+    assert calls == [1, 4, 7, 10]
+
+
+def test_throttle_with_the_real_clock_calls_once_within_an_hour():
+    calls = []
+    throttled = throttle(calls.append, 3600)
+    for i in range(3):
+        throttled(i)
+    assert calls == [0]
+
+
+def test_a_call_that_throttle_could_not_finish_does_not_count():
+    throttled = throttle(stop, 3600)
+    for _ in range(2):
+        with pytest.raises(Exception, match="stop"):
+            throttled()
+
+
+def test_patience_counts_in_a_row():
+    trigger = patience(lambda x, *, limit: x > limit, 3)
+    assert [trigger(x, limit=0) for x in (1, 1, -1, 1, 1, 1, 1, -1)] == [False] * 5 + [True, True, False]
+
+
+def triggered(trigger, scores):
+    return [trigger(score) for score in scores].index(True) + 1
+
+
+def test_early_stopping_waits_for_an_improvement():
+    scores = [5, 4, 3, 3.5, 3.2, 2.9, 3, 2.95, 2.9, 1]
+    assert triggered(early_stopping(lambda s: s, 3), scores) == 9
+    assert triggered(early_stopping(lambda s: s, 2), scores) == 5
+    assert triggered(early_stopping(lambda s: s, 3, min_dist=0.5), scores) == 6
+    accuracy = early_stopping(lambda s: s, 3, distance=lambda best, score: score - best)
+    assert triggered(accuracy, [1, 2, 3, 2, 2.5, 2.9, 4]) == 6
+
+
+def test_early_stopping_counts_nan_and_standstill_as_no_improvement():
+    assert triggered(early_stopping(lambda s: s, 3), [1, math.nan, math.nan, math.nan]) == 4
+    assert triggered(early_stopping(lambda s: s, 3), [1, 1, 1, 1]) == 4
+
+
+def test_early_stopping_from_a_first_score_as_in_flux():
+    count = iter(range(1, 100))
+    trigger = early_stopping(lambda: next(count), 3, init_score=0)
+    assert [trigger() for _ in range(3)] == [False, False, True]
+
+
+def test_plateau_waits_for_scores_that_hardly_change():
+    assert triggered(plateau(lambda s: s, 2, min_dist=0.1), [3, 2, 2.05, 2, 1]) == 4
+    assert triggered(plateau(lambda s: s, 2), [3, 3, 3]) == 3
+    sequence = iter([-9, 8, -7, 6, -5])
+    trigger = plateau(lambda: next(sequence), 3, init_score=10, min_dist=18)
+    assert [trigger() for _ in range(4)] == [False, False, False, True]
+
+
+def test_a_trigger_ends_a_training(a):
+    trigger = early_stopping(lambda: float(a) ** 2, 2)
+    losses = train(
+        lambda x: a * x,
+        params(a),
+        [1.0, 1.0, -1.0, -1.0, -1.0],
+        Descent(0.5),
+        cb=lambda: trigger() and stop(),
+    )
+    assert len(losses) == 4
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: throttle(print, -1), ValueError, "seconds"),
+        (lambda: throttle(print, math.nan), ValueError, "seconds"),
+        (lambda: patience(bool, 0), ValueError, "at least 1"),
+        (lambda: early_stopping(float, 2.5), TypeError, "integer"),
+        (lambda: plateau(float, 0), ValueError, "at least 1"),
+    ],
+)
+def test_nonsensical_waits_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_composition_trains(a):
+    losses = train(quadratic(a), params(a), [0.0] * 50, Optimiser(Momentum(0.01), Descent(1.0)))
+    assert losses[-1] < losses[0]

@@ -1,10 +1,31 @@
-"""Gradients and optimisers for plain NumPy code."""
+"""Gradients and optimisers for plain NumPy code.
 
+Mark arrays as parameters, write a loss in NumPy, take its gradient, hand it to an optimiser:
+
+>>> import numpy as np
+>>> from minidiff import gradient, param, params
+>>> from minidiff.optimise import Descent, update
+>>> W, b = param([[1.0, 2.0]]), param([0.0])
+>>> x, y = np.array([1.0, 1.0]), np.array([1.0])
+>>> loss = lambda x, y: np.sum((W @ x + b - y) ** 2)
+>>> θ = params(W, b)
+>>> update(Descent(0.1), θ, gradient(lambda: loss(x, y), θ))
+>>> loss(x, y)
+np.float64(0.6400000000000001)
+
+The rest is in `minidiff.optimise` (rules, decays, clips, composition, training), `minidiff.schedules`,
+`minidiff.losses`, `minidiff.functions`, `minidiff.data` and `minidiff.plot`.
+"""
+
+from minidiff.checkpoint import load, save
+from minidiff.data import DataLoader
 from minidiff.gradient import Grads, dropgrad, gradient, hessian, jacobian, pullback, withgradient
 from minidiff.iddict import IdDict
+from minidiff.optimise import skip, stop, throttle, train
 from minidiff.params import Param, Params, param, params
 
 __all__ = [
+    "DataLoader",
     "Grads",
     "IdDict",
     "Param",
@@ -13,8 +34,14 @@ __all__ = [
     "gradient",
     "hessian",
     "jacobian",
+    "load",
     "param",
     "params",
     "pullback",
+    "save",
+    "skip",
+    "stop",
+    "throttle",
+    "train",
     "withgradient",
 ]

@@ -239,7 +239,9 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Array]]:
             arrays = _unzip(file)
         # A damaged zip can make its readers raise nearly anything.
         except Exception as error:
-            raise ValueError(f"{path} is damaged or no checkpoint: {error}") from error
+            raise ValueError(
+                f"{path} is damaged or no checkpoint: {str(error) or type(error).__name__}"
+            ) from error
     if "manifest" not in arrays or "checksum" not in arrays:
         raise ValueError(f"{path} is no checkpoint: it holds no manifest, or no checksum")
     checksum = arrays.pop("checksum")

@@ -152,6 +152,9 @@ RULES[np.sin] = (lambda g, ans, x: g * np.cos(x),)
 RULES[np.cos] = (lambda g, ans, x: -g * np.sin(x),)
 RULES[np.tanh] = (lambda g, ans, x: g * (1 - ans * ans),)
 RULES[np.positive] = (lambda g, ans, x: g,)
+RULES[np.real] = (lambda g, ans, x: g,)
+RULES[np.imag] = (lambda g, ans, x: g * -1j,)
+RULES[np.conj] = (lambda g, ans, x: np.conj(g),)
 
 
 def _share(x: Any, ans: Any, y: Any) -> Any:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import autograd.numpy as anp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -51,6 +52,7 @@ class Grads(Mapping[Param, Any]):
     """
 
     __slots__ = ("_arrays", "_params")
+    __array_ufunc__ = None  # so that a NumPy number times this asks __rmul__
 
     def __init__(self, ps: Iterable[Param], arrays: list[Any]) -> None:
         self._params = list(ps)
@@ -121,10 +123,14 @@ class Grads(Mapping[Param, Any]):
             As many elements as all the parameters have.
         """
         pieces = [np.zeros_like(p.value) if g is None else g for p, g in self.items()]
-        return np.concatenate([np.ravel(g) for g in pieces]) if pieces else np.zeros(0)
+        return anp.concatenate([anp.ravel(g) for g in pieces]) if pieces else np.zeros(0)
 
     def __add__(self, other: Grads) -> Grads:
-        return self._combine(other, lambda a, b: b if a is None else a if b is None else a + b)
+        if not isinstance(other, Grads):
+            return NotImplemented
+        if self._arrays.keys() != other._arrays.keys():
+            raise ValueError("these Grads are of different parameters and cannot be added.")
+        return Grads(self._params, [_sum(g, other[p]) for p, g in self.items()])
 
     def __sub__(self, other: Grads) -> Grads:
         return self + -other if isinstance(other, Grads) else NotImplemented
@@ -140,13 +146,6 @@ class Grads(Mapping[Param, Any]):
     def __truediv__(self, number: complex) -> Grads:
         return self.map(lambda g: g / number) if _is_number(number) else NotImplemented
 
-    def _combine(self, other: Grads, f: Callable[[Any, Any], Any]) -> Grads:
-        if not isinstance(other, Grads):
-            return NotImplemented
-        if self._arrays.keys() != other._arrays.keys():
-            raise ValueError("these Grads are of different parameters and cannot be added.")
-        return Grads(self._params, [f(g, other[p]) for p, g in self.items()])
-
     def __repr__(self) -> str:
         rows = [
             f"  {i}  {p.value.shape}  "
@@ -157,6 +156,13 @@ class Grads(Mapping[Param, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Grads, (self._params, list(self._arrays.values()))
+
+
+def _sum(a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        g = b if a is None else a
+        return g if g is None else +g  # a copy
+    return a + b
 
 
 def _is_number(x: Any) -> bool:
@@ -320,6 +326,10 @@ def pullback(f: Any, *args: Any) -> Any:
             )
         if not is_recorded(seed):
             seed = np.asarray(seed)
+            if seed.dtype.kind not in "fciub":
+                raise TypeError(f"back(seed): the seed must be numbers, got {_described(seed)}.")
+        if seed.shape not in ((), shape):
+            raise ValueError(f"back(seed): the seed must have the value's shape {shape}, got {seed.shape}.")
         # autograd's convention for complex numbers is the conjugate of ours
         return pull(np.conj(seed) + np.zeros(shape, np.asarray(constant(value)).dtype))
 
@@ -373,7 +383,7 @@ def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
     jacobians = []
     for i, leaf in enumerate(leaves):
         blocks = [np.zeros(leaf.shape, leaf.dtype) if row[i] is None else row[i] for row in rows]
-        stacked = np.stack(blocks) if blocks else np.zeros((0, *leaf.shape), leaf.dtype)
+        stacked = anp.stack(blocks) if blocks else np.zeros((0, *leaf.shape), leaf.dtype)
         jacobians.append(stacked.reshape((*shape, *leaf.shape)))
     return tuple(jacobians)
 
@@ -455,19 +465,25 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[An
         )
     if not args:
         raise TypeError(f"{name}(f) needs the parameters, {name}(f, params(W, b)), or the arguments of f.")
+    if any(isinstance(arg, Params) for arg in args) and len(args) > 1:
+        raise TypeError(
+            f"{name}(f, …) takes either one Params or the arguments of f, got {len(args)} things and a Params "
+            f"among them. Write {name}(lambda: f(x, y), ps); join several Params with ps | qs."
+        )
     trace = Trace()
     ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
     roots: list[Traced] = [] if ps is None else trace.roots_of(ps)
     variables = tuple(_nested(arg, trace, roots) for arg in args) if ps is None else ()
     with trace:
         try:
-            result = f(*variables)
+            value, node = trace.split(f(*variables))
         except TypeError as error:
             advice = _advice(error, f, variables, args, name)
             if advice is None:
                 raise
             raise TypeError(advice) from error
-    value, node = trace.split(result)
+    if node is not None and node.function is None:
+        value = value if is_recorded(value) else np.array(value)[()]  # not the variable's own memory
 
     def back(seed: Any) -> Any:
         gradients = [None] * len(roots) if node is None else _own(backward(node, seed, roots), roots)

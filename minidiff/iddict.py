@@ -71,8 +71,8 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
     def __iter__(self) -> Iterator[K]:
         for reference, _ in list(self._entries.values()):
             key = reference()
-            if key is not None:
-                yield key
+            if key is not None or not isinstance(reference, weakref.ref):
+                yield key  # type: ignore[misc]  # None may itself be a key
 
     def __len__(self) -> int:
         return len(self._entries)

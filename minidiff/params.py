@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableSet
+from copy import deepcopy
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, NoReturn, overload
@@ -150,7 +151,7 @@ class Param(Leaf):
         return Param(self.value.copy())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Param:
-        return Param(self.value.copy())
+        return Param(deepcopy(self.value, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Param, (self.value,)
@@ -269,6 +270,9 @@ class Params(MutableSet[Param]):
     def discard(self, value: Param) -> None:
         """Take a parameter out, if it is there."""
         self._entries.pop(id(value), None)
+
+    def __and__(self, other: Container[Any]) -> Params:
+        return Params(p for p in self if p in other)
 
     def to_vector(self) -> Any:
         """Copy all elements into one 1-D array, parameter after parameter, each in C order.

@@ -286,8 +286,11 @@ class Traced(ArrayBox):  # type: ignore[misc]
             return getval(self).astype(dtype, *args, **kwargs)
         return record(_ASTYPE, (self, dtype), NO_KEYWORDS)
 
-    def copy(self, order: str = "C") -> Traced:
+    # It never changes, so that it is its own copy.
+    def copy(self, *args: Any, **kwargs: Any) -> Traced:
         return self
+
+    __copy__ = __deepcopy__ = copy
 
     clip = _recorded(np.clip)
     conj = conjugate = _recorded(np.conj)
@@ -321,7 +324,8 @@ class Traced(ArrayBox):  # type: ignore[misc]
     searchsorted = _plain(np.searchsorted)
 
     __float__ = _refused(
-        "float() of a value under differentiation (a `math` function calls it)", "Use np.* functions."
+        "float() of a value under differentiation (a `math` function or x[i] = … may call it)",
+        "Use np.* functions; np.stack makes an array of numbers.",
     )
     __int__ = _refused("int() of a value under differentiation", "Use np.* functions.")
     __index__ = _refused("A value under differentiation as an index", "An index has no gradient.")
@@ -330,6 +334,7 @@ class Traced(ArrayBox):  # type: ignore[misc]
         "np.asarray() (or a function that calls it) on a value under differentiation",
         "NumPy functions take it as it is; np.stack and np.concatenate join several.",
     )
+    __reduce_ex__ = _refused("Pickling of a value under differentiation", "It belongs to the running loss.")
     item = _refused(".item() of a value under differentiation", "Index with x[i] instead.")
     tolist = _refused(".tolist() of a value under differentiation", "Iterate over it instead.")
     tobytes = _refused(".tobytes() of a value under differentiation", "Work with the array itself.")
@@ -387,6 +392,7 @@ class Leaf:
 # Results of autograd's own wrapper come here: a node of ours is its own box, all else stays autograd's.
 def _box(value: Any, trace: int, node: Any) -> Any:
     if type(node) is Traced:
+        node._value = _typed(value)  # type: ignore[misc]
         node._trace = trace  # type: ignore[misc]
         return node
     return ArrayBox(value, trace, node)
@@ -474,13 +480,27 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             if type(x) in Box.types:
                 function = primitive  # so that the outer trace sees the call too
     result = function(*values, **keywords)
+    if type(result) is np.ndarray and result.dtype.kind == "O":
+        _refuse(
+            f"{_name(primitive)} of {_described(values, keywords)}", "Objects in arrays have no gradient."
+        )
     parents = tuple([arguments[i] for i in argnums])
-    node = Traced(result, primitive, tuple(values), keywords, tuple(argnums), parents, trace)
+    node = Traced(_typed(result), primitive, tuple(values), keywords, tuple(argnums), parents, trace)
     return node if type(result) in _PLAIN else _unpacked(result, trace, node)
+
+
+def _typed(x: Any) -> Any:
+    """Give a Python number, which some functions return, as NumPy's, which has a shape and a dtype."""
+    return np.asarray(x)[()] if type(x) in (float, complex, int) else x
 
 
 def _unpacked(result: Any, trace: int, node: Traced) -> Any:
     """Give several results (of `np.linalg.eigh`, `np.split`) as the tuple or list that NumPy gives."""
+    if type(result) not in Box.type_mappings:
+        raise TypeError(
+            f"{_name(node.function)} gave a {type(result).__name__}, which cannot be differentiated. "
+            "Give it plain arrays or numbers."
+        )
     box = Box.type_mappings[type(result)](result, trace, node)
     if not isinstance(box, SequenceBox):
         return box
@@ -642,7 +662,7 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
         try:
             if rules is None:
                 pulled = primitive_vjps[function](node.argnums, node._value, arguments, node.keywords)(g)
-                rules = {i: _constantly(h) for i, h in zip(node.argnums, pulled, strict=True)}
+                rules = {i: _constantly(_typed(h)) for i, h in zip(node.argnums, pulled, strict=True)}
             for i, parent in zip(node.argnums, node.parents):  # noqa: B905  (of one length by construction)
                 if parent not in gradients:
                     if parent.function is not None and parent not in packed:
@@ -671,11 +691,12 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                     gradients[parent] += h
                 else:
                     gradients[parent] = earlier + h
-                    private.add(parent)
+                    if type(gradients[parent]) is np.ndarray:
+                        private.add(parent)
         except (KeyError, IndexError, TypeError, AssertionError) as error:
             raise NotImplementedError(
                 f"{_name(function)} has no gradient for arguments {node.argnums} when called with "
-                f"{_described(node)}."
+                f"{_described(arguments, node.keywords)}."
             ) from error
     return [_with_packed(gradients.get(root), packed.get(root)) for root in roots]
 
@@ -698,14 +719,14 @@ _GETITEM = ArrayBox.__getitem__
 _PACKED = {SparseObject, Box.type_mappings[SparseObject], tuple, list, dict, SequenceBox}
 
 
-def _described(node: Traced) -> str:
-    shown = [
-        f"array{x.shape}" if hasattr(x, "shape") and x.shape else repr(x) for x in constant(node.arguments)
-    ]
-    return ", ".join(shown + [f"{key}={x!r}" for key, x in node.keywords.items()])
+def _described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:
+    shown = [f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}" for x in arguments]
+    return ", ".join(shown + [f"{key}={x!r:.40}" for key, x in keywords.items()])
 
 
 def _cast(g: Any, dtype: Any) -> Any:
+    if g.dtype.kind == "O":
+        raise TypeError("arrays of dtype object have no gradient")
     if g.dtype.kind == "c" and dtype.kind != "c":
         g = anp.real(g)
     return g.astype(dtype) if dtype.kind in "fc" else g

@@ -5,6 +5,7 @@ import operator
 import pickle
 import warnings
 from dataclasses import dataclass
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -218,6 +219,9 @@ MISTAKES = {
     "float() of a 0-d parameter": (
         lambda m: gradient(lambda: float(m.s) * m.s, params(m.s)), TypeError, ("float()", "dropgrad(x)"),
     ),
+    "a masked array": within(lambda m: m.W * np.ma.masked_less(np.ones(2), 0), "MaskedArray"),
+    "a Fraction": within(lambda m: m.W * Fraction(1, 2), "Fraction"),
+    "an array of objects": within(lambda m: m.W + np.array([None, "x"]), "object"),
     "math.exp of an argument": (lambda m: gradient(math.exp, 1.0), TypeError, ("math", "np.")),
     **{
         f"{name} of a {kind}": within(lambda m, f=f, of=of: f(of(m)), name, error=NotImplementedError)

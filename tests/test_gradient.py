@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 from collections import namedtuple
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -136,7 +137,8 @@ def test_the_pullback_is_linear_in_its_seed_and_may_be_asked_again(p, data):
     close(back(u)[p], np.cos(p.value) * (u @ [1, 2]))
     close(back(2 * u - v)[p], 2 * back(u)[p] - back(v)[p])
     close(back(1)[p], back(np.ones_like(value))[p])
-    close(back(u.tolist())[p], back(u)[p])
+    if u.size:
+        close(back(u.tolist())[p], back(u)[p])
 
 
 # --- What is differentiated, and what comes back --------------------------------------------------------
@@ -159,7 +161,6 @@ def test_shared_parameters_collect_from_every_use():
     layer = lambda x: W @ x + b
     loss = lambda: np.sum(layer(layer(np.ones(2))) * layer(b))
     close(slope(loss, W), numerical(lambda V: np.sum((V @ (V @ np.ones(2) + b) + b.value) * (V @ b + b.value)), W.value), 1e-6)
-    assert gradient(lambda: W.sum() + W[0, 0] * 3 + W.T[1, 0], params(W))[W].tolist() == [[4, 1], [2, 1]][::1] or True
     close(slope(lambda: W.sum() + W[0, 0] * 3 + W.T[1, 0], W), [[4.0, 2.0], [1.0, 1.0]])
 
 
@@ -307,8 +308,8 @@ def test_dropgrad_stops_every_gradient_around_it():
     close(slope(lambda: np.sum(W * dropgrad(W)), W), [2.0, 3.0])
     close(slope(lambda: np.sum(dropgrad(W * 2) * W), W), [4.0, 6.0])
     plain = []
-    slope(lambda: np.sum(W) * plain.extend(dropgrad({"a": [W, (W[0], 1.0)], "b": "text"}).values()) or np.sum(W), W)
-    (array, (scalar, one)), text = plain
+    slope(lambda: plain.extend(dropgrad({"a": [W, (W[0], 1.0)], "b": "text"}).values()) or np.sum(W), W)
+    ((array, (scalar, one)), text) = plain
     assert (type(array), isinstance(scalar, float), one, text) == (np.ndarray, True, 1.0, "text")
     assert not np.may_share_memory(array, W.value)
     inner = lambda: slope(lambda: np.sum(W**2 * dropgrad(W)), W)
@@ -402,7 +403,7 @@ def test_the_same_parameter_may_vary_within_and_without():
 
 LEVELS = {
     "explicit": lambda f, s: gradient(f, s)[0],
-    "implicit": lambda f, s: slope(lambda: f(p := param(0.0)) if False else f(s), s) if type(s) is Param else gradient(f, s)[0],
+    "implicit": lambda f, s: slope(lambda: f(s), s) if type(s) is Param else gradient(f, s)[0],
     "autograd": lambda f, s: autograd.grad(f)(s),
     "jacobian": lambda f, s: jacobian(f, s)[0],
 }
@@ -451,6 +452,15 @@ def test_grads_within_a_loss_are_differentiated():
     close(slope(lambda: np.sum(θ.to_vector() ** 2), W), 2 * W.value)
 
 
+def test_vectors_of_parameters_and_gradients_within_autograd():
+    v = param(w0)
+    flat = lambda w: gradient(lambda: np.sum(np.sin(A @ (v * w))), params(v)).to_vector()
+    close(autograd.grad(lambda w: anp.sum(flat(w) ** 2))(w0), gradient(lambda w: np.sum(flat(w) ** 2), w0)[0])
+    rows = lambda w: jacobian(lambda w: np.sin(A @ w), w)[0]
+    close(autograd.grad(lambda w: anp.sum(rows(w) ** 2))(w0), gradient(lambda w: np.sum(rows(w) ** 2), w0)[0])
+    assert autograd.jacobian(rows)(w0).dtype == np.float64
+
+
 # --- Complex numbers ------------------------------------------------------------------------------------
 
 COMPLEX = {
@@ -465,7 +475,7 @@ COMPLEX = {
     "functions": lambda z: np.sum(np.abs(np.sin(z) * np.tanh(z / 2) + np.log(z + 4) * np.sqrt(z + 4))),
     "fft": lambda z: np.sum(np.abs(np.fft.fft(z)) ** 4) if z.ndim else np.abs(z) ** 4,
     "mixed with real": lambda z: np.sum(np.abs(np.arange(1.0, 3.0) * z + np.cos(np.real(z))) ** 2),
-    "concatenate": lambda z: np.sum(np.abs(np.concatenate([np.atleast_1d(z), np.ones(1)])) ** 3),
+    "concatenate": lambda z: np.sum(np.abs(np.concatenate([z.ravel(), np.ones(1)])) ** 3),
 }
 zs = st.sampled_from([np.array([0.5 + 0.25j, -1 + 1j]), np.array(0.3 - 0.8j), np.array([[1j, 0.5], [0.25 + 1j, -0.5 - 0.5j]])])
 
@@ -544,7 +554,7 @@ def test_gradients_share_no_memory(f):
         g += 1
         assert all(np.array_equal(h, b) for h, b in zip(gradients[i + 1 :], before[i + 1 :], strict=True))
     assert all(np.array_equal(a, h) for a, h in zip(others, held, strict=True))
-    close(gradient(lambda: np.sum(f()), θ)[m.W], before[3 * len(all_grads[0]) - 3 :][0] if False else all_grads[3][m.W] - 1)
+    close(gradient(lambda: np.sum(f()), θ)[m.W], all_grads[3][m.W] - 1)
 
 
 def test_the_value_of_withgradient_and_pullback_is_not_the_parameter():
@@ -555,19 +565,12 @@ def test_the_value_of_withgradient_and_pullback_is_not_the_parameter():
 
 
 def test_nothing_of_a_graph_outlives_its_gradient():
-    import gc
-    import weakref
-
-    class Tracked(np.ndarray):
-        pass
-
-    W, x = param(np.ones(3)), np.ones(3).view(Tracked)
+    W, x = param(np.ones(3)), np.ones(3)
     alive = weakref.ref(x)
     grads = gradient(lambda: np.sum(W * x), params(W))
     del x
-    gc.collect()
-    assert alive() is None
-    assert type(grads[W]) is np.ndarray
+    assert alive() is None  # at once: a graph has no cycles to wait for the collector
+    close(grads[W], np.ones(3))
 
 
 # --- Grads ----------------------------------------------------------------------------------------------
@@ -588,8 +591,9 @@ def test_grads_add_subtract_and_scale_with_none_for_zero():
     assert listed(g - h) == [[-9.0, -18.0], [[-5.0]], None, None]
     assert listed(h - g) == [[9.0, 18.0], [[5.0]], None, None]
     assert listed(-g) == [[-1.0, -2.0], None, None, None]
-    assert listed(2 * g) == listed(g * 2) == listed(g * np.float64(2)) == listed(g / 0.5) == [[2.0, 4.0], None, None, None]
-    assert listed(g * np.array(2.0)) == listed(param(2.0) * g) == listed(g * 2)
+    assert listed(2 * g) == listed(g * 2) == listed(g / 0.5) == [[2.0, 4.0], None, None, None]
+    for two in (np.float64(2), np.float32(2), np.array(2.0), param(2.0)):
+        assert listed(g * two) == listed(two * g) == listed(g * 2) == listed(g / (1 / two))
     assert listed(g.map(lambda a: a**2)) == [[1.0, 4.0], None, None, None]
     assert listed(sum([g, h], start=0 * g)) == listed(g + h)
     assert [type(x) for x in (g + h, g - h, 2 * g, g / 2, -g, g.map(abs))] == [Grads] * 6

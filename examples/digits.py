@@ -21,19 +21,25 @@ from minidiff.optimise import ADAM
 
 @dataclass
 class Dense:
+    """x W + b, for samples in rows."""
+
     W: Param
     b: Param
 
     def __call__(self, x):
+        """Give the layer's output, shape (samples, n_out)."""
         return x @ self.W + self.b
 
 
 @dataclass
 class Network:
+    """Two layers with a bend between them."""
+
     hidden: Dense
     output: Dense
 
     def __call__(self, x):
+        """Give a score for each digit, shape (samples, 10)."""
         return self.output(relu(self.hidden(x)))
 
 

@@ -1,8 +1,8 @@
 """SciPy's L-BFGS with our gradients: all parameters as one vector, and back.
 
-Where the loss is the same at every step (no minibatches), a method that learns the curvature from the gradients
-reaches in tens of evaluations what takes a first-order rule thousands. SciPy asks for a function of a vector
-that gives the loss and its gradient; `Params` and `Grads` turn into such vectors.
+Where the loss is the same at every step (no minibatches), a method that learns its curvature from the
+gradients gets further with them than a first-order rule. SciPy asks for a function of a vector that gives the
+loss and its gradient; `Params` and `Grads` turn into such vectors.
 
     pip install 'minidiff[tutorials]'
 """
@@ -21,7 +21,7 @@ def network(rng, width=12):
     return (lambda x: np.tanh(x @ W + b) @ V + c), params(W, b, V, c)
 
 
-def minimise(loss, θ, evaluations=1000):
+def minimise(loss, θ, evaluations=500):
     """Minimise a loss over its parameters; they are left at the minimum."""
     from scipy.optimize import minimize
 

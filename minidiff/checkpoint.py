@@ -37,7 +37,8 @@ def save(
     """Write parameters, an optimiser and more to one file, whole or not at all.
 
     The file is written beside `path`, synced to the disk and renamed: at any moment `path` holds the old
-    checkpoint or the new one. What a symbolic link points to is replaced, not the link.
+    checkpoint or the new one. What a symbolic link points to is replaced, not the link. A process that is
+    killed in the middle leaves a hidden file ``.name.….tmp`` there, which is of no more use.
 
     Parameters
     ----------
@@ -80,10 +81,7 @@ def save(
     ['checksum', 'manifest', 'parameters/0']
     """
     file, ps = os.fsdecode(path), Params(ps)
-    if not (opt is None or isinstance(opt, AbstractOptimiser)):
-        raise TypeError(
-            f"opt must be an optimiser, got {opt!r}; save other things by name: save(path, ps, x=x)"
-        )
+    _check_optimiser(opt)
     optimiser, more = Encoder("optimiser", ps), Encoder("extra")
     try:
         manifest = {
@@ -147,6 +145,7 @@ def load(path: Path, ps: Params | Iterable[Param], opt: AbstractOptimiser | None
             save(path, ps, opt, epoch=epoch, loader=loader.state)
     """
     file, ps = os.fsdecode(path), Params(ps)
+    _check_optimiser(opt)
     manifest, arrays = _read(file)
     values = _parameters(file, manifest["parameters"], arrays, ps)
     decoder = Decoder(file, arrays, ps)
@@ -160,6 +159,13 @@ def load(path: Path, ps: Params | Iterable[Param], opt: AbstractOptimiser | None
         p.value[...] = value
     decoder.commit()
     return extra
+
+
+def _check_optimiser(opt: object) -> None:
+    if not (opt is None or isinstance(opt, AbstractOptimiser)):
+        raise TypeError(
+            f"opt must be an optimiser, got {opt!r}; other things have names: save(path, ps, x=x)"
+        )
 
 
 def _parameters(file: str, number: int, arrays: dict[str, Array], ps: Params) -> list[Array]:

@@ -10,10 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defvjp_argnums, primitive
+from autograd.extend import defvjp, defvjp_argnums, primitive
 
-__all__ = ["COMPOSITES", "UFUNC_METHODS"]
+__all__ = ["COMPOSITES", "UFUNC_METHODS", "cast"]
+
+
+# Not np.astype, which takes no scalars in NumPy 2.0.
+@primitive  # type: ignore[untyped-decorator]
+def _astype(x: Any, dtype: np.dtype[Any]) -> Any:
+    return x.astype(dtype)
+
+
+defvjp(_astype, lambda ans, x, dtype: lambda g: cast(g, x.dtype))
+
+
+def cast(x: Any, dtype: np.dtype[Any]) -> Any:
+    """Give `x` in another dtype: of complex numbers the real part, where that is real."""
+    if x.dtype.kind == "O":
+        raise TypeError("arrays of dtype object have no gradient")
+    if x.dtype.kind == "c" and dtype.kind != "c":
+        x = anp.real(x)
+    return _astype(x, dtype) if dtype.kind in "fc" else x
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -112,6 +131,32 @@ def _sort(x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *
     return x[tuple(places)]
 
 
+def _diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    x = np.moveaxis(x, (axis1, axis2), (-2, -1))
+    rows, columns = x.shape[-2:]
+    i = np.arange(max(0, -offset), max(0, -offset, min(rows, columns - offset)))
+    return x[..., i, i + offset]
+
+
+def _outer(x: Any, y: Any) -> Any:
+    return np.ravel(x)[:, None] * np.ravel(y)
+
+
+def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
+    n = x.size if axis is None else x.shape[axis]
+    return _take(x, np.repeat(np.arange(n), repeats), axis)
+
+
+def _tile(x: Any, reps: Any) -> Any:
+    reps = (*reps,) if np.ndim(reps) else (int(reps),)
+    ndim = max(len(reps), x.ndim)
+    shape = (1,) * (ndim - x.ndim) + x.shape
+    reps = (1,) * (ndim - len(reps)) + reps
+    apart = x.reshape([n for size in shape for n in (1, size)])
+    repeated = np.broadcast_to(apart, tuple(n for pair in zip(reps, shape, strict=True) for n in pair))
+    return repeated.reshape([r * n for r, n in zip(reps, shape, strict=True)])
+
+
 def _column(x: Any) -> Any:
     x = _array(x)
     return x[:, None] if x.ndim == 1 else np.atleast_2d(x)
@@ -119,6 +164,7 @@ def _column(x: Any) -> Any:
 
 COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
+    np.astype: lambda x, dtype, **options: x.astype(dtype),
     np.block: _block,
     np.broadcast_arrays: _broadcast_arrays,
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),
@@ -129,10 +175,16 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.hstack: lambda arrays, **options: _concatenate(
         [np.atleast_1d(_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
     ),
+    np.diagonal: _diagonal,
+    np.outer: _outer,
+    np.pad: lambda x, width, mode="constant", **options: anp.pad(x, width, mode, **options),
+    np.repeat: _repeat,
     np.select: _select,
     np.sort: _sort,
     np.stack: _stack,
     np.take: _take,
+    np.tile: _tile,
+    np.trace: lambda x, offset=0, axis1=0, axis2=1: _diagonal(x, offset, axis1, axis2).sum(-1),
     np.vstack: lambda arrays, **options: _concatenate([np.atleast_2d(_array(a)) for a in arrays], **options),
     np.where: lambda condition, *choices: NotImplemented if choices else np.nonzero(condition),
 }

@@ -73,15 +73,15 @@ def leakyrelu(x: Any, a: float = 0.01) -> Any:
     return np.where(x > 0, x, a * x)
 
 
-def elu(x: Any, α: float = 1.0) -> Any:
+def elu(x: Any, alpha: float = 1.0) -> Any:
     r"""Exponential linear unit: x where x > 0, else α(eˣ − 1).
 
     Parameters
     ----------
     x : array_like, any shape
         Real numbers.
-    α : float
-        Minus the limit as x → −∞.
+    alpha : float
+        α, minus the limit as x → −∞.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def elu(x: Any, α: float = 1.0) -> Any:
     """
     x = floating(x)
     positive = x > 0
-    return np.where(positive, x, α * np.expm1(np.where(positive, 0.0, x)))
+    return np.where(positive, x, alpha * np.expm1(np.where(positive, 0.0, x)))
 
 
 def gelu(x: Any) -> Any:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
-from numpy.typing import ArrayLike
 
 from minidiff.params import Param, Params
 from minidiff.tracing import Trace, Traced, backward, constant, is_recorded
@@ -110,8 +109,8 @@ class Grads(Mapping[Param, Any]):
         total = np.float64(0)
         for g in self.values():
             if g is not None:
-                magnitude = np.abs(g).astype(np.float64)
-                total = total + np.sum(magnitude * magnitude)
+                magnitude = abs(g).astype(np.float64)
+                total = total + (magnitude * magnitude).sum()
         return np.sqrt(total)
 
     def to_vector(self) -> Any:
@@ -312,7 +311,7 @@ def pullback(f: Any, *args: Any) -> Any:
     leaves = [p for p in _leaves(args) if isinstance(p, Param)]
     before = [p.value.copy() for p in leaves]
 
-    def back(seed: ArrayLike) -> Any:
+    def back(seed: Any) -> Any:
         for i, (p, copy) in enumerate(zip(leaves, before, strict=True)):
             if p.value.tobytes() != copy.tobytes():
                 raise RuntimeError(
@@ -465,10 +464,10 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[An
         )
     if not args:
         raise TypeError(f"{name}(f) needs the parameters, {name}(f, params(W, b)), or the arguments of f.")
-    if any(isinstance(arg, Params) for arg in args) and len(args) > 1:
+    if len(args) > 1 and any(isinstance(arg, Params) for arg in args):
         raise TypeError(
-            f"{name}(f, …) takes either one Params or the arguments of f, got {len(args)} things and a Params "
-            f"among them. Write {name}(lambda: f(x, y), ps); join several Params with ps | qs."
+            f"{name}(f, …) takes either one Params or the arguments of f, got {len(args)} things, with a "
+            f"Params among them. Write {name}(lambda: f(x, y), ps); join several Params with ps | qs."
         )
     trace = Trace()
     ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
@@ -506,11 +505,13 @@ def _value_and_gradient(f: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
 def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
     """Make each gradient an array of its own, in our convention for complex numbers."""
     own: list[Any] = []
-    for i, g in enumerate(gradients):
+    given = set()
+    for g, root in zip(gradients, roots, strict=True):
         if type(g) is np.ndarray:
-            if g.base is not None or any(g is other for other in gradients[:i]):
+            if g.base is not None or id(g) in given:
                 g = g.copy()
-        elif isinstance(g, np.generic) and type(roots[i]._value) is np.ndarray:
+            given.add(id(g))
+        elif isinstance(g, np.generic) and type(root._value) is np.ndarray:
             g = np.array(g)
         own.append(np.conj(g) if g is not None and g.dtype.kind == "c" else g)
     return own

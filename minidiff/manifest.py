@@ -28,7 +28,7 @@ Array = NDArray[Any]
 Node = Any
 
 CONTAINERS = (list, tuple, dict)
-ARRAYS = (np.ndarray, np.generic, np.random.Generator)
+ARRAYS = (np.ndarray, np.generic, np.random.Generator, Param, Params)
 DATA = (type(None), bool, int, float, complex, str, bytes, *CONTAINERS, *ARRAYS)
 PROGRAM = ("object", "iddict", "code", "seen")
 
@@ -37,7 +37,7 @@ def _is_object(value: object) -> bool:
     """Tell whether a value is written as its attributes: an optimiser, or what else keeps state in them."""
     if isinstance(value, AbstractOptimiser):
         return True
-    known = isinstance(value, (*DATA, IdDict, Param)) or _is_code(value)
+    known = isinstance(value, (*DATA, IdDict)) or _is_code(value)
     return not known and hasattr(value, "__dict__")
 
 
@@ -110,10 +110,9 @@ class Encoder:
         if kind is bytes:
             return {"bytes": value.hex()}
         if kind is dict:
-            pairs = (
-                (part(key, f"a key of {where}"), part(x, f"{where}[{key!r}]")) for key, x in value.items()
-            )
-            return {"dict": [list(pair) for pair in pairs]}
+            keys = [self.data(key, f"a key of {where}") for key in value]
+            parts = [part(x, f"{where}[{key!r}]") for key, x in value.items()]
+            return {"dict": [[key, x] for key, x in zip(keys, parts, strict=True)]}
         if kind in (list, tuple):
             parts = [part(x, f"{where}[{i}]") for i, x in enumerate(value)]
             return parts if kind is list else {"tuple": parts}
@@ -125,6 +124,8 @@ class Encoder:
             return {"generator": self.data(value.bit_generator.state, where)}
         if id(value) in self._positions:
             return {"parameter": self._positions[id(value)]}
+        if kind is Params:
+            return {"params": [self.data(p, f"{where}[{i}]") for i, p in enumerate(value)]}
         raise TypeError(f"{where} cannot be stored in a checkpoint: {_hint(value)}")
 
     def _array(self, value: Array, where: str) -> str:
@@ -198,7 +199,7 @@ class Decoder:
             return live
         if not _is_data(node):
             return self._container(tag, content, live, where)
-        self._check(isinstance(live, (*DATA, Param)), "a plain value", live, where)
+        self._check(isinstance(live, DATA), "a plain value", live, where)
         return self._generator(self.data(node), live)
 
     def _object(self, content: Node, live: Any, where: str) -> Any:
@@ -292,6 +293,8 @@ class Decoder:
                 return _new_generator(self.data(content))
             case "parameter":
                 return self._ps[content]
+            case "params":
+                return Params(map(self.data, content))
         raise ValueError(f"{self._file} is no checkpoint: its manifest says {tag!r}")
 
 

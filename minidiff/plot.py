@@ -337,10 +337,10 @@ def _on_grid(f: Callable[[Any], Any], x: NDArray[np.float64], y: NDArray[np.floa
         raise TypeError(
             f"f must return one real number, got {values[0]!r:.60} at {[float(x[0]), float(y[0])]}"
         )
-    values = np.array([np.asarray(value).item() for value in values], float).reshape(len(y), len(x))
-    if not np.any(np.isfinite(values)):
+    grid = np.array([np.asarray(value).item() for value in values], float).reshape(len(y), len(x))
+    if not np.any(np.isfinite(grid)):
         raise ValueError("f is finite nowhere within bounds, so that there are no contours to draw")
-    return np.ma.masked_invalid(values)
+    return np.ma.masked_invalid(grid)
 
 
 def _levels(values: Any) -> NDArray[np.float64]:

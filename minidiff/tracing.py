@@ -27,11 +27,11 @@ from typing import Any, NoReturn
 import autograd.numpy as anp
 import numpy as np
 from autograd.builtins import SequenceBox
-from autograd.core import SparseObject, VJPNode, add_outgrads, primitive_vjps
+from autograd.core import SparseBox, SparseObject, VJPNode, add_outgrads, primitive_vjps
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
-from minidiff.composites import COMPOSITES, UFUNC_METHODS
+from minidiff.composites import COMPOSITES, UFUNC_METHODS, cast
 from minidiff.derivatives import RULES, add_at
 
 __all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "is_recorded", "lift"]
@@ -160,9 +160,8 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
 
 
 def _recorded(function: Any) -> Any:
-    """Make the method that calls and records the NumPy function of the same name."""
-    primitive = trace_primitives_map[function]
-    return lambda self, *args, **kwargs: record(primitive, (self, *args), kwargs)
+    """Make the method that does what the NumPy function of the same name does."""
+    return lambda self, *args, **kwargs: call(function, (self, *args), kwargs)
 
 
 def _plain(function: Callable[..., Any]) -> Any:
@@ -284,7 +283,7 @@ class Traced(ArrayBox):  # type: ignore[misc]
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
         if np.dtype(dtype).kind not in "fc":
             return getval(self).astype(dtype, *args, **kwargs)
-        return record(_ASTYPE, (self, dtype), NO_KEYWORDS)
+        return cast(self, np.dtype(dtype))
 
     # It never changes, so that it is its own copy.
     def copy(self, *args: Any, **kwargs: Any) -> Traced:
@@ -310,8 +309,7 @@ class Traced(ArrayBox):  # type: ignore[misc]
     trace = _recorded(np.trace)
     var = _recorded(np.var)
 
-    def take(self, indices: Any, axis: int | None = None, out: None = None, mode: str = "raise") -> Any:
-        return call(np.take, (self, indices), {"axis": axis, "mode": mode})
+    take = _recorded(np.take)
 
     all = _plain(np.all)
     any = _plain(np.any)
@@ -356,7 +354,7 @@ class Traced(ArrayBox):  # type: ignore[misc]
         return call_ufunc(ufunc, method, args, kwargs)
 
 
-_RESHAPE, _TRANSPOSE, _ASTYPE = (trace_primitives_map[f] for f in (np.reshape, np.transpose, np.astype))
+_RESHAPE, _TRANSPOSE = (trace_primitives_map[f] for f in (np.reshape, np.transpose))
 
 
 class Leaf:
@@ -392,8 +390,7 @@ class Leaf:
 # Results of autograd's own wrapper come here: a node of ours is its own box, all else stays autograd's.
 def _box(value: Any, trace: int, node: Any) -> Any:
     if type(node) is Traced:
-        node._value = _typed(value)  # type: ignore[misc]
-        node._trace = trace  # type: ignore[misc]
+        node._value, node._trace = _typed(value), trace  # type: ignore[misc]
         return node
     return ArrayBox(value, trace, node)
 
@@ -467,7 +464,7 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             break
     if keywords and any(map(_any_box, keywords.values())):
         raise TypeError(f"{_name(primitive)}: pass arrays under differentiation by position, not by keyword.")
-    function = getattr(primitive, "fun", primitive)
+    function = primitive.fun
     if trace < 0:
         return function(*arguments, **keywords)
     values = list(arguments)
@@ -504,8 +501,9 @@ def _unpacked(result: Any, trace: int, node: Traced) -> Any:
     box = Box.type_mappings[type(result)](result, trace, node)
     if not isinstance(box, SequenceBox):
         return box
+    kind = type(getval(result))
     items = [box[i] for i in range(len(result))]
-    return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
+    return kind(*items) if hasattr(kind, "_fields") else kind(items)
 
 
 def _name(function: Any) -> str:
@@ -546,8 +544,8 @@ def call_ufunc(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str,
 
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
-    if not kwargs and function in _DIRECT:
-        return record(_DIRECT[function], args, NO_KEYWORDS)
+    if function in _DIRECT and (not kwargs or _all_plain(kwargs)):
+        return record(_DIRECT[function], args, kwargs)
     args = lift(args)
     if kwargs:
         original, kwargs = kwargs, _lift_out(kwargs)
@@ -568,6 +566,10 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if primitive is None:
         _no_gradient(function)
     return record(primitive, args, kwargs)
+
+
+def _all_plain(kwargs: dict[str, Any]) -> bool:
+    return "out" not in kwargs and all(type(x) in _PLAIN for x in kwargs.values())
 
 
 def _primitive_of(function: Any) -> Any:
@@ -656,7 +658,7 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
         if packed:
             g = _with_packed(g, packed.pop(node, None))
         function, arguments = node.function, node.arguments
-        rules = _rules.get(function)
+        rules: Any = _rules.get(function)
         if function is _GETITEM and type(g) not in Box.types:
             rules = _SCATTER
         try:
@@ -667,7 +669,7 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                 if parent not in gradients:
                     if parent.function is not None and parent not in packed:
                         heappush(waiting, (parent.order, parent))
-                    earlier = None
+                    earlier: Any = None
                 else:
                     earlier = gradients[parent]
                 if rules is _SCATTER:
@@ -679,12 +681,12 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                     gradients[parent] = earlier
                     continue
                 h = rules[i](g, node._value, *arguments, **node.keywords)
-                if type(h) in _PACKED:
+                if type(h) is not np.ndarray and isinstance(h, _PACKED):
                     packed[parent] = add_outgrads(packed.get(parent), h)
                     continue
                 dtype = getattr(parent._value, "dtype", None)  # None: a tuple, or autograd's sparse array
                 if h.dtype is not dtype and dtype is not None:
-                    h = _cast(h, dtype)
+                    h = cast(h, dtype)
                 if earlier is None:
                     gradients[parent] = h
                 elif parent in private:
@@ -693,7 +695,7 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                     gradients[parent] = earlier + h
                     if type(gradients[parent]) is np.ndarray:
                         private.add(parent)
-        except (KeyError, IndexError, TypeError, AssertionError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
             raise NotImplementedError(
                 f"{_name(function)} has no gradient for arguments {node.argnums} when called with "
                 f"{_described(arguments, node.keywords)}."
@@ -716,17 +718,9 @@ def _constantly(h: Any) -> Callable[..., Any]:
 
 _SCATTER: dict[int, Any] = {}
 _GETITEM = ArrayBox.__getitem__
-_PACKED = {SparseObject, Box.type_mappings[SparseObject], tuple, list, dict, SequenceBox}
+_PACKED = (tuple, list, dict, SequenceBox, SparseObject, SparseBox)
 
 
 def _described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:
     shown = [f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}" for x in arguments]
     return ", ".join(shown + [f"{key}={x!r:.40}" for key, x in keywords.items()])
-
-
-def _cast(g: Any, dtype: Any) -> Any:
-    if g.dtype.kind == "O":
-        raise TypeError("arrays of dtype object have no gradient")
-    if g.dtype.kind == "c" and dtype.kind != "c":
-        g = anp.real(g)
-    return g.astype(dtype) if dtype.kind in "fc" else g

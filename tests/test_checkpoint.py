@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections import deque, namedtuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -97,9 +98,11 @@ class KeptInDict(AbstractOptimiser):
     """A momentum in a plain dict, keyed by the parameters as PyTorch users might."""
 
     def __init__(self):
-        self.state = {}
+        self.state, self.all, self.latest = {}, params(), None
 
     def apply(self, x, Δ):
+        self.all.add(x)
+        self.latest = x
         v = self.state.setdefault(x, np.zeros_like(x))
         v[...] = 0.9 * v + Δ
         return 0.1 * v
@@ -225,6 +228,17 @@ def test_an_array_in_two_places_is_one_array_again(path):
     other = Custom()
     load(path, params(a), other)
     assert other.last is other.velocity[a][0]
+
+
+def test_parameters_that_an_optimiser_holds_are_those_loaded(path):
+    ps, opt = model(), KeptInDict()
+    step(ps, opt, 1)
+    save(path, ps, opt)
+    fresh, other = model(), KeptInDict()
+    load(path, fresh, other)
+    assert other.all == fresh
+    assert other.latest is fresh[-1]
+    assert list(map(id, other.state)) == list(map(id, fresh))
 
 
 def test_parameters_are_loaded_in_place_and_without_an_optimiser(path):
@@ -376,8 +390,13 @@ def test_an_optimiser_that_cannot_be_stored_is_told_where(path):
     with pytest.raises(TypeError, match=r"opt\.eta cannot be stored.*not in ps"):
         save(path, model(), opt)
     for wrong in (ADAM, {"eta": 1}, "opt"):
-        with pytest.raises(TypeError, match="opt must be an optimiser"):
-            save(path, model(), wrong)
+        for use in (save, load):
+            with pytest.raises(TypeError, match="opt must be an optimiser"):
+                use(path, model(), wrong)
+    opt = Custom()
+    opt.seen = WeakKeyDictionary({model()[0]: 1}), WeakKeyDictionary({print: 2})
+    with pytest.raises(TypeError, match=r"a key of opt\.seen\[1\].* cannot be stored"):
+        save(path, model(), opt)
     assert os.listdir(path.parent) == []
 
 
@@ -567,7 +586,7 @@ def example_run():
 
 
 @given(DAMAGE)
-@settings(tmp_files, max_examples=400)
+@settings(tmp_files, max_examples=250)
 def test_a_damaged_file_is_refused_or_harmless(tmp_path, damage):
     ps, opt = example_run()
     path = tmp_path / "run.npz"
@@ -812,52 +831,54 @@ from minidiff.checkpoint import load, save
 from minidiff.optimise import Momentum, update
 
 path, rng = Path(sys.argv[1]), random.Random(int(sys.argv[3]))
-STEPS = 500
+STEPS = 160
 
 def start():
-    W, opt = param(np.zeros(20_000)), Momentum(0.1)
-    return W, opt, (load(path, params(W), opt)["step"] if path.exists() else 0)
+    ps, opt = params(*[param(np.zeros(1000)) for _ in range(12)]), Momentum(0.1)
+    return ps, opt, (load(path, ps, opt)["step"] if path.exists() else 0)
 
 def go():
-    W, opt, step = start()
+    ps, opt, step = start()
     while step < STEPS:
-        update(opt, W, np.full(20_000, np.sin(step)))
+        update(opt, ps, {p: np.full(1000, np.sin(step)) for p in ps})
         step += 1
-        save(path, params(W), opt, step=step)
+        save(path, ps, opt, step=step)
 
-kills = progress = 0
+kills, progress, patience = 0, 0, 0.02
 while progress < STEPS:
     child = os.fork()
     if child == 0:
         go()
         os._exit(0)
-    time.sleep(rng.uniform(0.001, 0.05))
+    time.sleep(rng.uniform(0, patience))
     os.kill(child, signal.SIGKILL)
     kills += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    W, opt, step = start()  # whatever is there can be read, whole
+    ps, opt, step = start()  # whatever is there can be read, whole
     assert step >= progress, (step, progress)
+    patience *= 0.7 if step > progress + 5 else 1.3  # a busy machine needs longer
     progress = step
     expected, velocity = 0.0, 0.0
     for t in range(step):
         velocity = 0.9 * velocity - 0.1 * np.sin(t)
         expected = expected + velocity
-    assert np.all(W.value == W.value[0]), "a mixture of two checkpoints"
-    assert np.allclose(W.value, expected, rtol=1e-12)
-print(W.value[0].hex(), kills)
+    for p in ps:
+        assert np.all(p == ps[0][0]), "a mixture of two checkpoints"
+    assert np.allclose(ps[0], expected, rtol=1e-12)
+print(float(ps[0][0]).hex(), kills)
 """
 
 
 def test_a_process_that_is_killed_many_times_arrives_where_one_that_is_not_does(path):
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLED, str(path), os.getcwd(), "1"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     value, kills = done.stdout.split()
-    W, opt = param(np.zeros(20_000)), Momentum(0.1)
-    for step in range(500):
-        update(opt, W, np.full(20_000, np.sin(step)))
+    W, opt = param(np.zeros(1)), Momentum(0.1)
+    for step in range(160):
+        update(opt, W, np.full(1, np.sin(step)))
     assert value == float(W[0]).hex()
-    assert int(kills) > 20
+    assert int(kills) > 10
 
 
 # Copies -------------------------------------------------------------------------------------------

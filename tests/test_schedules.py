@@ -99,7 +99,7 @@ EACH = [
     symmetric(Exp(1.0, 0.5), 8),
 ]
 steps = st.integers(1, 10**6)
-each = pytest.mark.parametrize("schedule", EACH, ids=repr)
+each = pytest.mark.parametrize("schedule", EACH, ids=lambda s: repr(s).split(" at 0x")[0])
 
 
 def exact(u, period):

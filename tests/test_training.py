@@ -3,8 +3,10 @@
 import _thread
 import builtins
 import math
+import runpy
 import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -535,3 +537,34 @@ def test_nonsensical_waits_are_refused(make, error, message):
 def test_a_composition_trains(a):
     losses = train(quadratic(a), params(a), [0.0] * 50, Optimiser(Momentum(0.01), Descent(1.0)))
     assert losses[-1] < losses[0]
+
+
+# Examples -----------------------------------------------------------------------------------------
+
+
+def example(name):
+    return runpy.run_path(str(Path(__file__).parent.parent / "examples" / f"{name}.py"))["main"]
+
+
+def test_the_digits_are_read_and_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    main = example("digits")
+    first, whole = tmp_path / "first", tmp_path / "whole"
+    assert main(epochs=9, checkpoint=whole, progress=False) > 0.95
+    main(epochs=4, checkpoint=first, progress=False)
+    main(epochs=9, checkpoint=first, resume=True, progress=False)
+    with np.load(first) as a, np.load(whole) as b:
+        assert a["checksum"].tolist() == b["checksum"].tolist()
+
+
+def test_clipping_helps_the_recurrent_network():
+    clipped, plain = example("char_rnn")(steps=150)
+    assert clipped < plain < 4
+
+
+def test_with_as_many_gradients_l_bfgs_gets_further_than_adam():
+    quasi_newton, first_order = example("lbfgs")()
+    assert quasi_newton < first_order / 4 < 1e-3
+
+
+def test_the_network_solves_the_differential_equation():
+    assert example("physics_informed")(steps=700) < 0.1

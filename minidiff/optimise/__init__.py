@@ -4,6 +4,7 @@ from minidiff.iddict import IdDict
 from minidiff.optimise.clips import ClipNorm, ClipValue
 from minidiff.optimise.compose import Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
+from minidiff.optimise.engines import engine
 from minidiff.optimise.interface import AbstractOptimiser, apply, reset, update
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.optimise.rules import (
@@ -65,6 +66,7 @@ __all__ = [
     "abs2",
     "apply",
     "early_stopping",
+    "engine",
     "patience",
     "plateau",
     "reset",

@@ -1,38 +1,73 @@
-"""How formulas run: on whole arrays when they are small, block by block when they are large.
-
-A step of one parameter goes in two halves. First everything that can fail: each rule's numbers for this
-step, and (on small arrays) all the arithmetic. Then what changes things: the parameter, the arrays that
-the rules keep, their clocks. Large arrays are read and written a block at a time, so that the temporaries of
-a formula stay in the processor's cache and none is as large as the parameter; meanwhile an interrupt (Ctrl-C)
-has to wait, so that it leaves no step half done.
-
-Arithmetic is silent: infinity and NaN take their way without warnings.
-"""
+"""Which engine runs a step: NumPy, or formulas compiled with Numba."""
 
 from __future__ import annotations
 
-import functools
-import itertools
-import math
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minidiff.optimise import fused
+from minidiff.optimise.blocks import BLOCK, Turn, commit, in_blocks, put, whole
+
 if TYPE_CHECKING:
     from minidiff.optimise.interface import AbstractOptimiser
 
-__all__ = ["representable", "run", "run_formulas"]
+__all__ = ["engine", "run", "run_formulas"]
 
 Array = NDArray[Any]
 
-# Bytes of a block, and of the largest array that is computed whole. A formula's dozen temporaries of this
-# size fit into a second-level cache; from 128 KiB on, the C library gets each of them from the system anew.
-BLOCK = 96 * 1024
+# Bytes of a parameter from which compiled formulas pay, their compilation included.
+LARGE = 2**18
+
+_ENGINE: ContextVar[str] = ContextVar("engine", default="auto")
+
+
+class engine:  # noqa: N801 - it is called as a function is
+    """Choose how formulas run, from here on or within a ``with`` block.
+
+    Parameters
+    ----------
+    name : {"auto", "numpy", "fused"}
+        "numpy" runs them with NumPy, always. "fused" compiles them with Numba, for arrays of any size.
+        "auto", the default, does so for large arrays if Numba is installed, and for small ones once what
+        they need has been compiled. Formulas that Numba cannot compile, half precision, and arrays that
+        are not contiguous run with NumPy in any case.
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    ImportError
+        For "fused" without Numba.
+
+    Notes
+    -----
+    The choice is a context variable: each thread and each asynchronous task has its own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import ADAM, engine, update
+    >>> x = np.zeros(1_000_000)
+    >>> with engine("numpy"):
+    ...     update(ADAM(), x, np.ones(1_000_000))
+    """
+
+    def __init__(self, name: Literal["auto", "numpy", "fused"]) -> None:
+        if name not in ("auto", "numpy", "fused"):
+            raise ValueError(f"engine must be 'auto', 'numpy' or 'fused', not {name!r}")
+        if name == "fused" and not fused.is_installed():
+            raise ImportError("the fused engine needs Numba: pip install 'minidiff[fast]'")
+        self._before: Token[str] = _ENGINE.set(name)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        _ENGINE.reset(self._before)
 
 
 def run(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: Array | None = None) -> None:
@@ -58,122 +93,34 @@ def run(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: A
 
 def run_formulas(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
     """Do the same for optimisers that are all formulas, each coming once."""
-    turns = [_Turn(rule, p, x) for rule in rules]
+    turns = [Turn(rule, p, x) for rule in rules]
+    if turns and _fuses(turns, x) and fused.advance(turns, p, x, Δ, out):
+        return
     if x.nbytes <= BLOCK or not turns:
-        _put(x, _whole(turns, x, Δ), out)
-        _commit(turns, p)
+        put(x, whole(turns, x, Δ), out)
+        commit(turns, p)
     else:
-        _in_blocks(turns, p, x, Δ, out)
+        in_blocks(turns, p, x, Δ, out)
 
 
-class _Turn:
-    """One rule's part in one step of one parameter: what it kept before, and what it will keep."""
-
-    __slots__ = ("arrays", "clock", "is_first", "kept", "rule")
-
-    arrays: list[Array]
-    clock: tuple[Any, ...]
-    kept: dict[str, Any]
-    is_first: bool
-
-    def __init__(self, rule: Any, p: Any, x: Array, before: _Turn | None = None) -> None:
-        self.rule = rule
-        if before is not None:
-            self.kept, self.arrays, self.is_first = before.kept, before.arrays, before.is_first
-            self.clock = rule.tick(*before.clock)
-            return
-        self.is_first = False
-        try:
-            kept = rule.state[p]
-        except KeyError:
-            kept = rule.begin(x)
-            self.is_first = True
-        self.kept = kept
-        self.clock = rule.tick(*kept["clock"])
-        self.arrays = [kept[name] for name in rule.keeps]
-
-    def coefficients(self, dtype: np.dtype[Any], norm: Callable[[], float]) -> Any:
-        rule = self.rule
-        numbers = (
-            rule.coefficients(*self.clock, norm()) if rule.needs_norm else rule.coefficients(*self.clock)
-        )
-        if dtype.char == "e":
-            numbers = tuple([representable(number, dtype) for number in numbers])
-        return numbers
-
-
-def _commit(turns: Iterable[_Turn], p: Any) -> None:
-    """Let the rules know that the step has been taken."""
-    for turn in turns:
-        rule, kept = turn.rule, turn.kept
-        kept["clock"] = turn.clock
-        if turn.arrays:
-            kept.update(zip(rule.keeps, turn.arrays, strict=True))
-        if turn.is_first:
-            rule.state[p] = kept
-        rule.stepped(*turn.clock)
-
-
-def representable(number: float, dtype: np.dtype[Any]) -> float:
-    """Return the number, or the smallest above zero that the dtype has where it would round to zero.
-
-    Half precision has nothing between 0 and 6e-8, and an ε of 1e-8 is there to keep divisors above zero.
-    """
-    return float(np.finfo(dtype).smallest_subnormal) if number > 0 and not dtype.type(number) else number
-
-
-def _whole(turns: list[_Turn], x: Array, Δ: Array) -> Array:
-    """Compute the step from whole arrays, and leave in the turns what their rules will keep."""
-    if turns and Δ.dtype is not x.dtype:
-        Δ = Δ.astype(x.dtype)
-    with np.errstate(all="ignore"):
-        for turn in turns:
-            numbers = turn.coefficients(x.dtype, functools.partial(_norm, Δ))
-            Δ, turn.arrays = _results(turn.rule, x, Δ, turn.arrays, numbers)
-    return Δ
-
-
-def _results(rule: Any, x: Array, Δ: Array, kept: list[Array], numbers: Any) -> tuple[Array, list[Array]]:
-    """Call a rule's formula; return the step and, as arrays of their own, what it keeps."""
-    result = rule.formula(x, Δ, *kept, *numbers)
-    if not kept:
-        return result, kept
-    if len(result) != 1 + len(kept):
-        raise TypeError(
-            f"{type(rule).__name__}.formula must return the step and {', '.join(rule.keeps)}: "
-            f"{1 + len(kept)} arrays, not {len(result)}"
-        )
-    step, *new = result
-    for i, (a, old) in enumerate(zip(new, kept, strict=True)):
-        # What it returns may be its own argument, a view or a scalar; what is kept must be none of these.
-        if type(a) is not np.ndarray or a.base is not None or a is Δ or a is x or a.dtype is not old.dtype:
-            new[i] = np.empty_like(old)
-            np.copyto(new[i], a)
-        elif a.shape != old.shape:
-            raise ValueError(f"{type(rule).__name__}.formula returned {rule.keeps[i]} of shape {a.shape}")
-    return step, new
-
-
-def _put(x: Array, step: Array, out: Array | None) -> None:
-    if out is not None:
-        np.copyto(out, step)
-    elif step.dtype is x.dtype:
-        np.subtract(x, step, x)
-    else:
-        np.subtract(x, step, x, dtype=x.dtype.type)
+def _fuses(turns: list[Turn], x: Array) -> bool:
+    name = _ENGINE.get()
+    if name == "auto":
+        return fused.is_compiled(turns, x) or (x.nbytes >= LARGE and fused.is_installed())
+    return name == "fused"
 
 
 def _one_by_one(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
     """Take whole arrays through stages of which some only have `apply`, or come twice."""
-    turns: dict[int, _Turn] = {}
+    turns: dict[int, Turn] = {}
     for stage in stages:
         if stage.has_formula:
-            turn = turns[id(stage)] = _Turn(stage, p, x, turns.get(id(stage)))
-            Δ = _whole([turn], x, Δ)
+            turn = turns[id(stage)] = Turn(stage, p, x, turns.get(id(stage)))
+            Δ = whole([turn], x, Δ)
         else:
             Δ = _applied(stage, p, x, Δ)
-    _put(x, Δ, out)
-    _commit(turns.values(), p)
+    put(x, Δ, out)
+    commit(turns.values(), p)
 
 
 def _applied(stage: AbstractOptimiser, p: Any, x: Array, Δ: Array) -> Array:
@@ -187,106 +134,3 @@ def _applied(stage: AbstractOptimiser, p: Any, x: Array, Δ: Array) -> Array:
     if step.dtype.kind not in "fciub" or (step.dtype.kind == "c" and x.dtype.kind != "c"):
         raise TypeError(f"{name} returned a step of dtype {step.dtype} for a parameter of dtype {x.dtype}")
     return step
-
-
-def _in_blocks(turns: list[_Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
-    """Compute the step block by block, writing into the parameter and the kept arrays as it goes."""
-    written = [x if out is None else out, *(a for turn in turns for a in turn.arrays)]
-    if any(np.may_share_memory(Δ, a) and not _same_place(Δ, a) for a in written):
-        Δ = Δ.copy()
-    places, (flat_x, flat_Δ, flat_out, *flat) = _blocks(x, Δ, *written)
-    arrays = iter(flat)
-    kept = [[next(arrays) for _ in turn.arrays] for turn in turns]
-    numbers: list[Any] = []
-
-    def compute(i: Any) -> tuple[Array, list[list[Array]]]:
-        """Compute a block's step, and what the rules known so far will keep there."""
-        xi, step, new = flat_x[i], flat_Δ[i], []
-        if step.dtype is not x.dtype:
-            step = step.astype(x.dtype)
-        for turn, mine, c in zip(turns, kept, numbers, strict=False):
-            step, will_keep = _results(turn.rule, xi, step, [a[i] for a in mine], c)
-            new.append(will_keep)
-        return step, new
-
-    def norm() -> float:
-        return math.hypot(*(_norm(compute(i)[0]) for i in places))
-
-    def move() -> None:
-        for i in places:
-            step, new = compute(i)
-            for mine, will_keep in zip(kept, new, strict=True):
-                for a, b in zip(mine, will_keep, strict=True):
-                    a[i] = b
-            _put(flat_out[i], step, None if out is None else flat_out[i])
-        _commit(turns, p)
-
-    with np.errstate(all="ignore"):
-        for turn in turns:
-            numbers += [turn.coefficients(x.dtype, norm)]
-        # A formula that cannot work says so here, before anything has moved.
-        first = (*places[0][:-1], slice(0, 1))
-        _put(flat_x[first].copy(), compute(first)[0], None)
-        _whatever_comes(move)
-
-
-def _norm(z: Array) -> float:
-    """Return the Euclidean norm of all elements, also where their squares are out of the dtype's range."""
-    if z.dtype.char == "e":
-        z = z.astype(np.float32)
-    with np.errstate(all="ignore"):
-        square = float(np.vdot(z, z).real)
-        least, most = _safe_squares(z.dtype)
-        if least < square < most or not z.size:
-            return math.sqrt(square)
-        largest = float(np.abs(z).max())
-        if largest == 0 or not math.isfinite(largest):
-            return largest
-        return largest * math.sqrt(float(np.vdot(z / largest, z / largest).real))
-
-
-@functools.cache
-def _safe_squares(dtype: np.dtype[Any]) -> tuple[float, float]:
-    info = np.finfo(dtype)
-    return float(info.tiny / info.eps), float(info.max)
-
-
-def _same_place(a: Array, b: Array) -> bool:
-    """Tell whether each element of `a` lies where the same element of `b` does."""
-    where = a.__array_interface__["data"] == b.__array_interface__["data"]
-    return where and a.strides == b.strides and a.dtype == b.dtype
-
-
-def _blocks(*arrays: Array) -> tuple[list[Any], list[Array]]:
-    """Return indices that cut arrays of one shape into blocks, and the views that they index."""
-    if all(a.flags.f_contiguous for a in arrays):
-        arrays = tuple(a.T for a in arrays)
-    if all(a.flags.c_contiguous for a in arrays):
-        arrays = tuple(a.reshape(-1) for a in arrays)
-    return list(_cuts(arrays[0].shape, BLOCK // arrays[0].itemsize)), list(arrays)
-
-
-def _cuts(shape: tuple[int, ...], size: int) -> Iterator[tuple[Any, ...]]:
-    axis = 0
-    while math.prod(shape[axis + 1 :]) > size:
-        axis += 1
-    length = size // math.prod(shape[axis + 1 :])
-    for outer in itertools.product(*(range(n) for n in shape[:axis])):
-        for low in range(0, shape[axis], length):
-            yield *outer, slice(low, low + length)
-
-
-def _whatever_comes(work: Callable[[], None]) -> None:
-    """Do work that must not be left half done: an interrupt (Ctrl-C) waits until it is finished."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        return work()
-    came: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
-    try:
-        work()
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if came:
-        handler(*came[-1])
-    return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import itertools
 import math
 import os
 import tempfile
@@ -58,6 +59,14 @@ _CONDITIONS = {
     "isinf": "np.isinf({})",
     "isfinite": "np.isfinite({})",
 }
+_LOGIC = {
+    "logical_and": "{} and {}",
+    "logical_or": "{} or {}",
+    "logical_not": "not {}",
+    "bitwise_and": "{} and {}",
+    "bitwise_or": "{} or {}",
+    "invert": "not {}",
+}
 _SCALARS = {"f4": "np.float32", "f8": "np.float64", "c8": "np.complex64", "c16": "np.complex128"}
 
 
@@ -81,7 +90,10 @@ class _Notes:
         if isinstance(value, _Symbol):
             return value
         if isinstance(value, (int, float)) and not isinstance(value, np.generic):
-            return self.add("number", f"float({str(float(value))!r})" if not math.isfinite(value) else repr(float(value)))
+            code = (
+                repr(float(value)) if math.isfinite(value) else f"np.{float(value)}".replace("np.-", "-np.")
+            )
+            return _Symbol(self, f"({code})", "number")
         raise TypeError(f"it takes {value!r:.40} (of type {type(value).__name__}) into its arithmetic")
 
     def cast(self, symbol: _Symbol, kind: str) -> _Symbol:
@@ -96,12 +108,16 @@ class _Notes:
         """Write down an elementwise function of NumPy's."""
         symbols = [self.symbol(value) for value in values]
         kinds = {symbol.kind for symbol in symbols}
+        if name in _LOGIC and kinds == {"condition"}:
+            return self.add("condition", _LOGIC[name].format(*(symbol.name for symbol in symbols)))
         widest = next(kind for kind in ("complex", "real", "number", "condition") if kind in kinds)
         if "condition" in kinds and widest != "complex":
             widest = "real"
         if widest != "number":
             symbols = [self.cast(symbol, widest) for symbol in symbols]
-        form = _OPERATORS.get(name) or _CONDITIONS.get(name) or f"np.{name}({', '.join('{}' for _ in symbols)})"
+        form = (
+            _OPERATORS.get(name) or _CONDITIONS.get(name) or f"np.{name}({', '.join('{}' for _ in symbols)})"
+        )
         if name == "sign" and widest == "complex":
             form = "({0} / abs({0}) if abs({0}) > 0 else {0})"
         if name in ("conjugate", "positive") and widest != "complex":
@@ -137,8 +153,9 @@ class _Symbol(NDArrayOperatorsMixin):
 
     @property
     def imag(self) -> _Symbol:
-        code = f"{self.name}.imag" if self.kind == "complex" else f"0 * {self.name}"
-        return self.notes.add("real", code)
+        if self.kind == "complex":
+            return self.notes.add("real", f"{self.name}.imag")
+        return self.notes.cast(self.notes.symbol(0), "real")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *values: Any, **options: Any) -> _Symbol:
         name = ufunc.__name__
@@ -170,7 +187,9 @@ def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], m
     notes = _Notes(dtype)
     whole = "complex" if dtype.kind == "c" else "real"
     x, step = notes.add(whole, "x[i]"), notes.add(whole, "g[i]")
-    stores, kept_arrays, used = [], [], 0
+    stores: list[str] = []
+    kept_arrays: list[str] = []
+    used = 0
     for rule, count in zip(rules, counts, strict=True):
         names = [f"s{len(kept_arrays) + i}" for i in range(len(rule.keeps))]
         kinds = ["real" if name in rule.real else whole for name in rule.keeps]
@@ -208,7 +227,11 @@ def _compiled(source: str, rules: Sequence[Any], dtype: np.dtype[Any], mode: str
         return numba.types.Array(numba.from_dtype(scalar), 1, "C", readonly=not written)
 
     real = np.zeros((), dtype).real.dtype
-    kept = [array(real if name in rule.real else dtype, written=mode != "look") for rule in rules for name in rule.keeps]
+    kept = [
+        array(real if name in rule.real else dtype, written=mode != "look")
+        for rule in rules
+        for name in rule.keeps
+    ]
     given = [] if mode == "take" else [array(dtype, written=True)]
     signature = numba.void(
         array(dtype, written=mode == "take"),
@@ -218,10 +241,10 @@ def _compiled(source: str, rules: Sequence[Any], dtype: np.dtype[Any], mode: str
         array(np.dtype(float), written=False),
     )
     path = _kept_source(source)
-    namespace: dict[str, Any] = {}
+    namespace: dict[str, Any] = {"__name__": __name__}
     exec(compile(source, path or "<minidiff formula>", "exec"), namespace)
-    options = {"nogil": True, "error_model": "numpy", "cache": path is not None}
-    return numba.njit([signature], **options)(namespace["kernel"])  # type: ignore[no-any-return]
+    compiler = numba.njit([signature], nogil=True, error_model="numpy", cache=path is not None)
+    return compiler(namespace["kernel"])
 
 
 def _kept_source(source: str) -> str | None:
@@ -240,30 +263,136 @@ def _kept_source(source: str) -> str | None:
     return str(path) if os.access(folder / "__pycache__", os.W_OK) else None
 
 
-_KERNELS: dict[Any, Kernel | None] = {}
+# By what it depends on: the formulas, how many numbers each takes, the dtype, what becomes of the step.
+_KERNELS: dict[tuple[Any, ...], Kernel | None] = {}
+# What is known to be compiled, by formulas and dtype.
+_COMPILED: set[tuple[Any, ...]] = set()
 _WARNED: set[str] = set()
-
-
-def _key(turns: Sequence[Turn], dtype: np.dtype[Any], mode: str, counts: Sequence[int]) -> Any:
-    return (*(turn.rule.formula for turn in turns), dtype, mode, *counts)
 
 
 def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], mode: str) -> Kernel | None:
     """Return the compiled formulas; None, after a warning, for those that cannot be compiled."""
-    key = (tuple(turn.rule.formula for turn in turns), tuple(counts), dtype, mode)
-    if key not in _KERNELS:
-        rules = [turn.rule for turn in turns]
-        try:
-            _KERNELS[key] = _compiled(_source(rules, counts, dtype, mode), rules, dtype, mode)
-        except Exception as error:
-            _KERNELS[key] = None
-            names = ", ".join(type(rule).__name__ for rule in rules)
-            if names not in _WARNED:
-                _WARNED.add(names)
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                warnings.warn(
-                    f"{names} runs with NumPy: Numba cannot compile the formula, because {reason}",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+    key = (*(turn.rule.formula for turn in turns), *counts, dtype, mode)
+    try:
+        return _KERNELS[key]
+    except KeyError:
+        pass
+    rules = [turn.rule for turn in turns]
+    try:
+        _KERNELS[key] = _compiled(_source(rules, counts, dtype, mode), rules, dtype, mode)
+        _COMPILED.add((dtype, *(turn.rule.formula for turn in turns)))
+    except Exception as error:
+        _KERNELS[key] = None
+        names = ", ".join(type(rule).__name__ for rule in rules)
+        if names not in _WARNED:
+            _WARNED.add(names)
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            warnings.warn(
+                f"{names}: runs with NumPy, for Numba cannot compile the formula: {reason}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
     return _KERNELS[key]
+
+
+# Running it
+
+
+@functools.cache
+def is_installed() -> bool:
+    """Tell whether there is a Numba to compile with, without importing it."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def is_compiled(turns: Sequence[Turn], x: Array) -> bool:
+    """Tell whether what a step of these rules needs has been compiled in this process."""
+    return bool(_COMPILED) and (x.dtype, *[turn.rule.formula for turn in turns]) in _COMPILED
+
+
+def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> bool:
+    """Take one step with compiled formulas. Where that cannot be, return False and change nothing."""
+    if x.dtype is not Δ.dtype or x.dtype.str[1:] not in _SCALARS:
+        return False
+    written = [x if out is None else out, *[a for turn in turns for a in turn.arrays]]
+    apart = Δ is x or (Δ.flags.owndata and x.flags.owndata)
+    if not apart and any(np.may_share_memory(Δ, a) and not same_place(Δ, a) for a in written):
+        return False
+    flat = _flat([x, Δ, *written[1:]] if out is None else [x, Δ, *written])
+    if flat is None:
+        return False
+    numbers: list[float] = []
+    counts: list[int] = []
+    missing = False
+
+    def norm() -> float:
+        nonlocal missing
+        k = len(counts)
+        look = _kernel(turns[:k], counts, x.dtype, "look") if k else None
+        missing = k > 0 and look is None
+        if missing:
+            return 0.0
+        kept = flat[2 if out is None else 3 :][: sum(len(turn.arrays) for turn in turns[:k])]
+        c, norms = np.array(numbers, float), []
+        for place in blocks_of(flat[0])[0]:
+            step = flat[1][place]
+            if look is not None:
+                step = np.empty_like(step)
+                look(flat[0][place], flat[1][place], step, *[a[place] for a in kept], c)
+            norms.append(norm_of(step))
+        return math.hypot(*norms)
+
+    for turn in turns:
+        known = turn.coefficients(x.dtype, norm)
+        if missing:
+            return False
+        numbers += known
+        counts.append(len(known))
+    kernel = _kernel(turns, counts, x.dtype, "take" if out is None else "give")
+    if kernel is None:
+        return False
+    c = np.array(numbers, float)
+    shares = min(_processors(), x.nbytes // SHARE)
+    if shares < 2:
+        kernel(*flat, c)
+        commit(turns, p)
+    else:
+        whatever_comes(lambda: _share_out(kernel, flat, c, shares, lambda: commit(turns, p)))
+    return True
+
+
+def _flat(arrays: Sequence[Array]) -> list[Array] | None:
+    """Return arrays of one shape as contiguous vectors, or None if they are laid out in another way."""
+    together = 0x100 | 0x3  # aligned, and contiguous as in C, as in Fortran
+    for a in arrays:
+        together &= a.flags.num
+    if not together & 0x100 or not together & 0x3:
+        return None
+    if arrays[0].ndim == 1:
+        return list(arrays)
+    return [a.reshape(-1) if together & 0x1 else a.T.reshape(-1) for a in arrays]
+
+
+def _share_out(kernel: Kernel, arrays: list[Array], c: Array, shares: int, then: Callable[[], None]) -> None:
+    """Run the kernel on equal parts of the arrays, the last one in this thread and the others beside it."""
+    n = arrays[0].size
+    cuts = [n * k // shares for k in range(shares + 1)]
+    parts = [[a[low:high] for a in arrays] for low, high in itertools.pairwise(cuts)]
+    beside = [_pool().submit(kernel, *part, c) for part in parts[:-1]]
+    kernel(*parts[-1], c)
+    for share in beside:
+        share.result()
+    then()
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_processors(), thread_name_prefix="minidiff")
+
+
+@functools.cache
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from minidiff.iddict import IdDict
 from minidiff.optimise import engines
+from minidiff.optimise.blocks import representable
 from minidiff.optimise.interface import AbstractOptimiser
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Rule(AbstractOptimiser):
             kept[name] = np.zeros_like(x, dtype=dtype)
             start = self.initial(name)
             if start:
-                kept[name][...] = engines.representable(start, dtype)
+                kept[name][...] = representable(start, dtype)
         return kept
 
     def stepped(self, *clock: Any) -> None:

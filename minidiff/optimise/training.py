@@ -81,10 +81,10 @@ def train(
     >>> from minidiff.optimise import Descent
     >>> a = param(0.0)
     >>> data = [(1.0, 2.0), (2.0, 4.0)]
-    >>> train(lambda x, y: (a * x - y) ** 2, params(a), data, Descent(0.1), epochs=3).round(3)
-    array([4.   , 10.24 , 0.16 , 0.41 , 0.006, 0.016])
+    >>> train(lambda x, y: (a * x - y) ** 2, params(a), data, Descent(0.1), epochs=2).round(3)
+    array([ 4.   , 10.24 ,  0.102,  0.262])
     >>> print(f"{a:.2f}")
-    2.00
+    1.95
     """
     _check(loss, data, opt, epochs)
     ps, callbacks = _params(ps), _callbacks(cb)

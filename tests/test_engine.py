@@ -1,0 +1,402 @@
+"""How formulas run is no matter: whole or in blocks, with NumPy or compiled, the steps are the same."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minidiff.optimise as mo
+from minidiff import param
+from minidiff.optimise import (
+    ADAM,
+    ClipNorm,
+    ClipValue,
+    Descent,
+    Momentum,
+    Optimiser,
+    Rule,
+    WeightDecay,
+    engine,
+    update,
+)
+from minidiff.optimise import blocks as blocks_module
+
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
+ENGINES = ["numpy", pytest.param("fused", marks=needs_numba)]
+
+OPTIMISERS = {
+    name: getattr(mo, name)
+    for name in "Descent Momentum Nesterov RMSProp ADAM RADAM AdaMax ADAGrad ADADelta AMSGrad NADAM ADAMW OADAM "
+    "AdaBelief ExpDecay InvDecay WeightDecay".split()
+} | {
+    "ClipValue": lambda: ClipValue(0.5),
+    "ClipNorm": lambda: ClipNorm(2.0),
+    "composed": lambda: Optimiser(ClipValue(1.5), WeightDecay(0.1), ClipNorm(3.0), ADAM(0.1), ClipNorm(0.5)),
+}
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Make blocks of a few elements, and share out small arrays too, so that small tests show large ones."""
+    monkeypatch.setattr(blocks_module, "BLOCK", 256)
+    monkeypatch.setattr("minidiff.optimise.engines.BLOCK", 256)
+    monkeypatch.setattr("minidiff.optimise.fused.SHARE", 512)
+    monkeypatch.setattr("minidiff.optimise.fused._processors", lambda: 3)
+
+
+def trajectory(make, x0, gs, how):
+    x, opt = x0.copy(order="K"), make()
+    with engine(how):
+        for g in gs:
+            update(opt, x, g)
+    return x
+
+
+def by_the_definition(make, x0, gs, monkeypatch):
+    """Compute whole, as a small array is."""
+    with monkeypatch.context() as patch:
+        patch.setattr("minidiff.optimise.engines.BLOCK", 2**60)
+        return trajectory(make, x0, gs, "numpy")
+
+
+def numbers(rng, shape, dtype):
+    z = rng.normal(size=shape) * 10 ** rng.uniform(-2, 2, size=shape)
+    if np.dtype(dtype).kind == "c":
+        z = z * np.exp(1j * rng.uniform(0, 7, size=shape))
+    return z.astype(dtype)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize(("dtype", "rtol"), [("f8", 1e-12), ("f4", 2e-5), ("c16", 1e-12), ("c8", 2e-5)])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_engines_agree(name, dtype, rtol, how, small_blocks, monkeypatch):
+    rng, make = np.random.default_rng(0), OPTIMISERS[name]
+    x0, gs = numbers(rng, (17, 9), dtype), numbers(rng, (7, 17, 9), dtype)
+    expected = by_the_definition(make, x0, gs, monkeypatch)
+    got = trajectory(make, x0, gs, how)
+    np.testing.assert_allclose(got, expected, rtol=rtol, atol=rtol * 1e-2)
+
+
+@needs_numba
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_engines_agree_on_infinity_nan_and_the_ends_of_the_range(name, dtype, small_blocks, monkeypatch):
+    info = np.finfo(dtype)
+    odd = [0.0, -0.0, np.inf, -np.inf, np.nan, info.max, -info.max, info.tiny, info.smallest_subnormal, 1.0]
+    x0 = np.array([a for a in odd for _ in odd] + [1.0] * 60, dtype)
+    g = np.array([b for _ in odd for b in odd] + [1e-3] * 60, dtype)
+    if name in ("ClipNorm", "composed"):  # one infinity is enough for a norm
+        g[~np.isfinite(g)] = 3.0
+        g[7] = np.inf
+    gs = [g, -0.5 * g, np.full_like(g, 0.25)]
+    expected = by_the_definition(OPTIMISERS[name], x0, gs, monkeypatch)
+    got = trajectory(OPTIMISERS[name], x0, gs, "fused")
+    np.testing.assert_allclose(got, expected, rtol={"f8": 1e-12, "f4": 1e-5}[dtype], atol=0)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_engines_agree_for_every_shape_and_layout(how, data):
+    shape = tuple(data.draw(st.lists(st.integers(0, 7), max_size=4)))
+    layouts = st.sampled_from(["C", "F", "strided", "reversed", "moved"])
+    rng = np.random.default_rng(data.draw(st.integers(0, 9)))
+
+    def laid_out(layout):
+        if layout in "CF":
+            return np.zeros(shape, order=layout)
+        if layout == "moved":
+            return (
+                np.zeros(shape[::-1]).T
+                if len(shape) < 3
+                else np.moveaxis(np.zeros((shape[1], shape[0], *shape[2:])), 0, 1)
+            )
+        large = np.zeros((*(2 * n + 1 for n in shape), 1))
+        return large[(*(slice(1, None, 2) if layout == "strided" else slice(-1, 0, -2) for _ in shape), 0)]
+
+    x, g = laid_out(data.draw(layouts)), laid_out(data.draw(layouts))
+    x = x if isinstance(x, np.ndarray) else np.zeros(())
+    g = g if isinstance(g, np.ndarray) else np.zeros(())
+    x[...], g[...] = rng.normal(size=shape), rng.normal(size=shape)
+    make = OPTIMISERS["composed"]
+    with pytest.MonkeyPatch.context() as patch:
+        expected = by_the_definition(make, np.array(x), [np.array(g)] * 3, patch)
+        patch.setattr(blocks_module, "BLOCK", data.draw(st.sampled_from([8, 64, 256])))
+        patch.setattr("minidiff.optimise.engines.BLOCK", 0)
+        opt = make()
+        with engine(how):
+            for _ in range(3):
+                update(opt, x, g)
+    np.testing.assert_allclose(x, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("gradient", [lambda x: x, lambda x: x[::-1], lambda x: x.T, lambda x: x[:, ::-1]])
+def test_a_gradient_may_lie_in_the_memory_of_its_parameter(gradient, how, small_blocks):
+    for opt in (Descent(0.5), ADAM(0.1), Optimiser(ClipNorm(3.0), Momentum())):
+        x = np.arange(400.0).reshape(20, 20)
+        y, g = x.copy(), gradient(x).copy()
+        with engine(how):
+            update(opt, x, gradient(x))
+            update(opt, y, g)
+        state = opt[1].state if isinstance(opt, Optimiser) else opt.state
+        assert state[x]["clock"][0] == 1
+        mo.reset(opt)
+        z = np.arange(400.0).reshape(20, 20)
+        update(opt, z, g)
+        np.testing.assert_allclose(x, z, rtol=1e-12)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+def test_a_gradient_that_is_the_rules_own_memory_is_read_before_it_is_written(how, small_blocks):
+    opt, x = Momentum(0.1), np.ones((20, 20))
+    with engine(how):
+        update(opt, x, np.arange(400.0).reshape(20, 20))
+        v, before = opt.state[x]["v"], x.copy()
+        g = v[::-1].copy()
+        expected = 0.9 * v - 0.1 * g
+        update(opt, x, v[::-1])
+    np.testing.assert_allclose(opt.state[x]["v"], expected, rtol=1e-12)
+    np.testing.assert_allclose(x, before + expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_no_temporary_is_as_large_as_a_large_parameter(how, dtype):
+    x, g = np.ones(2_000_000, dtype), np.full(2_000_000, 0.1, dtype)
+    opt = Optimiser(ClipValue(1.0), WeightDecay(0.1), ClipNorm(1.0), ADAM(), ClipNorm(1.0))
+    wider = g.astype("f8")  # to be cast
+    with engine(how):
+        update(opt, x, g)
+        for gradient in (g, wider) if how == "numpy" else (g,):
+            tracemalloc.start()
+            update(opt, x, gradient)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < x.nbytes / 4
+
+
+@pytest.mark.parametrize("how", ENGINES)
+def test_the_same_steps_give_the_same_bits(how):
+    rng = np.random.default_rng(0)
+    x0, gs = rng.normal(size=300_000), rng.normal(size=(3, 300_000))
+    runs = [trajectory(OPTIMISERS["composed"], x0, gs, how) for _ in range(2)]
+    np.testing.assert_array_equal(*runs)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+def test_threads_may_update_different_parameters_with_one_optimiser(how, small_blocks):
+    opt = Optimiser(ClipNorm(100.0), ADAM(0.1), mo.ExpDecay(1.0, 0.5, 5, 0.0))
+    ps = [param(np.linspace(1, 2, 500)) for _ in range(6)]
+
+    def work(p):
+        with engine(how):
+            for t in range(4):
+                update(opt, p, np.full(500, 1.0 + t))
+
+    threads = [threading.Thread(target=work, args=(p,)) for p in ps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alone = Optimiser(ClipNorm(100.0), ADAM(0.1), mo.ExpDecay(1.0, 0.5, 5, 0.0))
+    p = param(np.linspace(1, 2, 500))
+    for t in range(4):
+        update(alone, p, np.full(500, 1.0 + t))
+    for q in ps:
+        np.testing.assert_allclose(q.value, p.value, rtol=1e-12)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
+def test_an_interrupt_waits_for_the_end_of_a_large_step():
+    """The second stage raises the signal in the midst of the blocks."""
+
+    class Interrupting(Rule):
+        calls = 0
+
+        @staticmethod
+        def formula(x, Δ):
+            Interrupting.calls += 1
+            if Interrupting.calls == 5:
+                signal.raise_signal(signal.SIGINT)
+            return Δ
+
+    opt = Optimiser(Momentum(1.0), Interrupting())
+    x = np.zeros(200_000)
+    before = signal.getsignal(signal.SIGINT)
+    with engine("numpy"), pytest.raises(KeyboardInterrupt):
+        update(opt, x, np.ones(200_000))
+    assert signal.getsignal(signal.SIGINT) is before
+    np.testing.assert_array_equal(x, -1.0)
+    assert opt[0].state[x]["clock"] == (1,)
+
+
+def test_an_interrupt_in_the_arithmetic_of_a_small_step_leaves_it_untaken():
+    class Interrupting(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            signal.raise_signal(signal.SIGINT)
+            return Δ
+
+    opt, x = Optimiser(Momentum(1.0), Interrupting()), np.zeros(3)
+    with engine("numpy"), pytest.raises(KeyboardInterrupt):
+        update(opt, x, np.ones(3))
+    np.testing.assert_array_equal(x, 0.0)
+    assert x not in opt[0].state
+
+
+# Choosing an engine
+
+
+def test_an_engine_is_chosen_for_a_while_or_from_here_on():
+    from minidiff.optimise.engines import _ENGINE
+
+    assert _ENGINE.get() == "auto"
+    with engine("numpy"):
+        assert _ENGINE.get() == "numpy"
+        engine("auto")
+        assert _ENGINE.get() == "auto"
+    assert _ENGINE.get() == "auto"
+    with pytest.raises(ValueError, match="'torch'"):
+        engine("torch")
+
+
+def test_without_numba_the_fused_engine_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("minidiff.optimise.fused.is_installed", lambda: False)
+    with pytest.raises(ImportError, match=r"minidiff\[fast\]"):
+        engine("fused")
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from minidiff.optimise import ADAM, engine, update
+x, opt = np.ones({size}), ADAM()
+for _ in range(3):
+    update(opt, x, np.ones({size}))
+assert ("numba" in sys.modules) is {imported}
+"""
+
+
+@needs_numba
+@pytest.mark.parametrize(("size", "imported"), [(1000, False), (200_000, True)])
+def test_numba_is_imported_for_large_arrays_only(size, imported, tmp_path):
+    script = SCRIPT.format(size=size, imported=imported)
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    )
+    kept = list((tmp_path / "minidiff").glob("*.py")) if imported else []
+    assert len(kept) == imported
+
+
+@needs_numba
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+    (tmp_path / "minidiff").write_text("a file, where the folder should be")
+    script = SCRIPT.format(size=200_000, imported=True)
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True,
+                   env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)})  # fmt: skip
+
+
+def test_large_arrays_train_without_numba_too():
+    hidden = "import sys; sys.modules['numba'] = None; import importlib.util as u; find = u.find_spec\n"
+    hidden += "u.find_spec = lambda name, *a: None if name == 'numba' else find(name, *a)"
+    lines = "\n".join(
+        line for line in SCRIPT.format(size=200_000, imported=None).splitlines() if "assert" not in line
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", f"{hidden}\n{lines}"], check=True)
+
+
+class Lion(Rule):
+    eta: float = 1e-2
+    beta: tuple[float, float] = (0.9, 0.99)
+    keeps = ("m",)
+
+    def coefficients(self, t):
+        return self.eta, *self.beta
+
+    @staticmethod
+    def formula(x, Δ, m, η, β1, β2):
+        return η * np.sign(β1 * m + (1 - β1) * Δ), β2 * m + (1 - β2) * Δ
+
+
+class Assorted(Rule):
+    """What a formula may consist of."""
+
+    @staticmethod
+    def formula(x, Δ):
+        a = np.where((Δ > 0) & (x <= 2) | ~(Δ < 1), np.exp(-np.abs(x)), Δ**2 - Δ**3 + Δ**0.5)
+        b = np.clip(Δ, -1, 1) + (Δ > 0.5) * 2 + np.minimum(x, 1) + np.maximum(-np.inf, +Δ)
+        return (
+            np.where(np.isfinite(a), a, 0.0)
+            + b.real
+            + b.imag
+            + np.conj(b) * np.hypot(x, Δ)
+            + 1 / (3 + np.tanh(Δ))
+        )
+
+
+@needs_numba
+@pytest.mark.parametrize("rule", [Lion, Assorted])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_rule_of_ones_own_is_compiled_as_well(rule, dtype, small_blocks, monkeypatch):
+    rng = np.random.default_rng(0)
+    x0, gs = rng.normal(size=(40, 10)).astype(dtype), rng.normal(size=(4, 40, 10)).astype(dtype)
+    expected = by_the_definition(rule, x0, gs, monkeypatch)
+    got = trajectory(rule, x0, gs, "fused")
+    np.testing.assert_allclose(got, expected, rtol={"f8": 1e-12, "f4": 1e-4}[dtype])
+
+
+FORMULAS = {
+    "branches on a value": (lambda x, Δ: Δ if np.all(Δ > 0) or Δ[0] > 0 else -Δ, "elementwise|branch"),
+    "is not elementwise": (lambda x, Δ: Δ / (1 + np.sum(np.abs(Δ))), "sum"),
+    "takes an array along": (lambda x, Δ: Δ * np.float64(0.5), "float64"),
+    "writes into places": (lambda x, Δ: np.multiply(Δ, 2, out=np.empty_like(Δ)), "empty_like|multiply"),
+}
+
+
+@needs_numba
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_formula_that_cannot_be_compiled_runs_with_numpy_and_one_warning_says_why(name):
+    formula, words = FORMULAS[name]
+    cls = type(f"Odd{list(FORMULAS).index(name)}", (Rule,), {"formula": staticmethod(formula)})
+    x, g = np.ones(100), np.linspace(0.5, 1, 100)
+    with engine("fused"):
+        with pytest.warns(RuntimeWarning, match=rf"Odd\d.*({words})"):
+            update(cls(), x, g)
+        update(cls(), np.ones(50_000), np.ones(50_000))  # no further warning, which would be an error here
+    np.testing.assert_allclose(x, 1 - formula(None, g))
+
+
+@needs_numba
+def test_a_fork_has_threads_of_its_own():
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork here")
+    script = """
+import os, numpy as np
+from minidiff.optimise import ADAM, update
+x, opt = np.ones(400_000), ADAM()
+update(opt, x, x.copy())
+child = os.fork()
+update(opt, x, x.copy())
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+def test_half_precision_runs_on_either_engine(how):
+    x = np.ones(100, "f2")
+    with engine(how):
+        update(ADAM(0.1), x, np.ones(100))
+    np.testing.assert_allclose(x, 0.9, rtol=1e-3)

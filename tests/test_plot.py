@@ -1,0 +1,302 @@
+"""Pictures show what the mathematics says: the data of the lines, the contours, the paths."""
+
+import math
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+mpl.use("Agg")
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import pyplot as plt
+
+from minidiff import IdDict, gradient, param
+from minidiff.optimise import ADAM, AbstractOptimiser, Descent, ExpDecay, Momentum, Optimiser, update
+from minidiff.plot import plot_losses, plot_paths, plot_schedule, trace_path
+from minidiff.schedules import Cos, Exp, OneCycle, Scheduler, Shortened
+
+BOUNDS = [(-2.0, 3.0), (-1.0, 2.0)]
+DRAWINGS = {
+    "schedule": lambda ax=None: plot_schedule(Exp(1.0, 0.5), 4, ax),
+    "losses": lambda ax=None: plot_losses([3.0, 2.0, 1.0], ax),
+    "paths": lambda ax=None: plot_paths(bowl, [[1.0, 1.0], [0.0, 0.0]], BOUNDS, ax),
+}
+
+
+def bowl(x):
+    return x[0] ** 2 + 10 * x[1] ** 2
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def drawn(line):
+    return line.get_xdata(), line.get_ydata()
+
+
+def style(line):
+    """What is left of a line's looks in black and white."""
+    return line.get_linestyle(), line.get_marker()
+
+
+# Every drawing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
+def test_draws_into_the_axes_given_and_returns_it_else_into_a_new_figure(draw):
+    _, (left, right) = plt.subplots(1, 2)
+    assert draw(right) is right
+    assert right.lines
+    assert not left.has_data()
+    new = draw()
+    assert new.figure is not right.figure
+
+
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
+def test_axes_are_labelled(draw):
+    ax = draw()
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+    assert ax.get_legend() is None  # nothing has a label
+
+
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
+def test_axes_of_another_kind_are_refused(draw):
+    with pytest.raises(TypeError, match="array of Axes, take one of them"):
+        draw(plt.subplots(2)[1])
+
+
+def test_without_matplotlib_the_error_says_what_to_install_and_paths_are_still_traced():
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from minidiff.optimise import Descent; from minidiff.plot import plot_losses, trace_path\n"
+        "print(trace_path(lambda x: x[0] ** 2, [1.0], Descent(0.25), 1).ravel())\n"
+        "plot_losses([1.0])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stdout.split() == ["[1.", "0.5]"]
+    assert "pip install 'minidiff[plot]'" in ran.stderr
+
+
+# Schedules ----------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_is_drawn_at_its_steps():
+    for schedule in (Cos(0.0, 1.0, period=7), lambda t: 1 / t, 0.5):
+        x, y = drawn(plot_schedule(schedule, 20, label="one").lines[0])
+        np.testing.assert_array_equal(x, np.arange(1, 21))
+        np.testing.assert_array_equal(y, [schedule if schedule == 0.5 else schedule(t) for t in range(1, 21)])
+
+
+def test_a_finite_schedule_is_drawn_to_its_end():
+    assert len(drawn(plot_schedule(OneCycle(8, 1.0), 100).lines[0])[0]) == 8
+    assert len(drawn(plot_schedule(Shortened(Exp(1.0, 0.5), 30), 10).lines[0])[0]) == 10
+
+
+def test_schedules_drawn_one_after_another_are_told_apart_without_colour():
+    ax = None
+    for i in range(16):
+        ax = plot_schedule(Exp(1.0, 0.9 - i / 20), 30, ax, label=f"curve {i}", log=i == 0)
+    assert len({style(line) for line in ax.lines}) == 16
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"curve {i}" for i in range(16)]
+    assert ax.get_yscale() == "log"
+
+
+# Losses -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(losses=st.lists(st.floats(0, 1e6), min_size=1, max_size=30), β=st.floats(0.01, 0.99))
+def test_smoothed_losses_are_the_weighted_mean_of_the_definition(losses, β):
+    smooth, raw = plot_losses(losses, smooth=β).lines
+    means = [np.average(losses[:t], weights=β ** np.arange(t)[::-1]) for t in range(1, len(losses) + 1)]
+    np.testing.assert_allclose(drawn(smooth)[1], means, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(drawn(raw)[1], losses)
+    plt.close("all")
+
+
+def test_the_mean_of_equal_losses_is_that_loss_from_the_first_step():
+    np.testing.assert_allclose(drawn(plot_losses(np.full(50, 3.0), smooth=0.95).lines[0])[1], 3.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "labels"),
+    [
+        ({"a": [3.0, 2.0], "b": [4.0]}, None),
+        ([np.array([3.0, 2.0]), (4.0,)], ["a", "b"]),
+        (([3, 2], [4]), ("a", "b")),
+    ],
+)
+def test_several_runs(losses, labels):
+    ax = plot_losses(losses, labels=labels)
+    assert [line.get_label() for line in ax.lines] == ["a", "b"]
+    assert [drawn(line)[1].tolist() for line in ax.lines] == [[3.0, 2.0], [4.0]]
+    assert [drawn(line)[0].tolist() for line in ax.lines] == [[1, 2], [1]]
+    assert ax.get_legend() is not None
+
+
+def test_rows_of_an_array_are_runs_and_need_no_labels():
+    ax = plot_losses(np.arange(1.0, 7.0).reshape(2, 3), smooth=0.5)
+    assert [drawn(line)[1].tolist() for line in ax.lines[1::2]] == [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+
+
+def test_runs_are_told_apart_without_colour_smoothed_or_not():
+    for smooth in (0.0, 0.9):
+        ax = plot_losses({f"run {i}": np.arange(1.0, 9.0) + i for i in range(16)}, smooth=smooth)
+        assert len({style(line) for line in ax.lines if not line.get_label().startswith("_")}) == 16
+
+
+def test_one_run_may_have_a_label_and_logarithmic_axes():
+    ax = plot_losses([4.0, 2.0, 0.0], labels="run", log=True)  # 0 is the bottom of the picture
+    ax.set_xscale("log")
+    ax.figure.canvas.draw()
+    assert ax.get_yscale() == "log"
+    assert ax.get_legend_handles_labels()[1] == ["run"]
+
+
+# Paths --------------------------------------------------------------------------------------------------
+
+
+def test_a_path_is_the_loop_of_gradients_and_updates():
+    path = trace_path(bowl, [1.0, -2.0], Momentum(0.01, 0.9), 40)
+    x, opt = param([1.0, -2.0]), Momentum(0.01, 0.9)
+    for point in path:
+        np.testing.assert_array_equal(point, x.value)
+        update(opt, x, gradient(bowl, x)[0])
+    assert path.shape == (41, 2)
+
+
+def test_descent_on_a_parabola_takes_its_known_path():
+    path = trace_path(lambda x: np.sum(x**2) / 2, np.full((2, 3), 8.0), Descent(0.5), 3)
+    np.testing.assert_array_equal(path, [np.full((2, 3), 8.0 / 2**t) for t in range(4)])
+
+
+def test_the_optimiser_and_the_start_stay_as_they_were():
+    """Also one whose rate has decayed, whose schedule has gone on, or that has a state of its own."""
+
+    class Counting(AbstractOptimiser):
+        def __init__(self):
+            self.count = IdDict()
+
+        def apply(self, x, Δ):
+            self.count[x] = self.count.get(x, 0) + 1
+            return Δ * 0.01 * self.count[x]
+
+    start = np.array([1.0, 1.0])
+    for opt in (
+        Optimiser(ADAM(0.1), ExpDecay(1.0, 0.5, 3, 0.01)),
+        Scheduler(Exp(0.05, 0.9), Descent()),
+        Counting(),
+    ):
+        update(opt, kept := np.ones(2), np.ones(2))
+        before = repr(opt)
+        paths = [trace_path(bowl, start, opt, 10) for _ in range(2)]
+        np.testing.assert_array_equal(*paths)
+        assert repr(opt) == before
+        fresh = trace_path(bowl, start, type(opt)() if isinstance(opt, Counting) else opt, 10)
+        np.testing.assert_array_equal(fresh, paths[0])
+        del kept
+    np.testing.assert_array_equal(start, [1.0, 1.0])
+
+
+def test_a_path_that_diverges_says_where():
+    with pytest.raises(FloatingPointError, match=r"step .* take a smaller learning rate"):
+        trace_path(lambda x: np.sum(x**4), [3.0, 3.0], Descent(1.0), 50)
+
+
+def test_contours_cover_the_bounds_and_lie_where_the_function_has_their_values():
+    ax = plot_paths(lambda x: x[0] + 3 * x[1], {}, BOUNDS)
+    (contours,) = ax.collections
+    ends = np.concatenate([path.vertices for path in contours.get_paths()])
+    np.testing.assert_allclose(ends.min(axis=0), [-2.0, -1.0], atol=1e-12)
+    np.testing.assert_allclose(ends.max(axis=0), [3.0, 2.0], atol=1e-12)
+    for level, path in zip(contours.levels, contours.get_paths(), strict=True):
+        np.testing.assert_allclose(path.vertices @ [1, 3], level, atol=1e-9)
+    assert ax.get_xlim() == (-2.0, 3.0)
+    assert ax.get_ylim() == (-1.0, 2.0)
+
+
+def test_contours_do_not_depend_on_the_scale_of_the_function():
+    levels = [
+        plot_paths(f, {}, BOUNDS).collections[0].levels
+        for f in (bowl, lambda x: np.exp(bowl(x) / 4), lambda x: 1e9 * bowl(x) - 5)
+    ]
+    np.testing.assert_allclose(np.exp(levels[0] / 4), levels[1], rtol=0.02)
+    np.testing.assert_allclose(1e9 * levels[0] - 5, levels[2], rtol=1e-9)
+
+
+def test_the_function_may_treat_its_array_as_a_whole():
+    A = np.array([[2.0, 0.5], [0.5, 1.0]])
+    ways = (lambda x: x @ A @ x, lambda x: 2 * x[0] ** 2 + x[0] * x[1] + x[1] ** 2)
+    first, second = (plot_paths(f, {}, BOUNDS).collections[0].levels for f in ways)
+    np.testing.assert_allclose(first, second)
+
+
+def test_paths_are_drawn_as_they_are_and_told_apart_without_colour():
+    paths = {f"path {i}": np.linspace([-1.0, 1.0], [i / 10, 0.0], 5) for i in range(16)}
+    ax = plot_paths(bowl, paths, BOUNDS)
+    named = [line for line in ax.lines if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in named] == list(paths)
+    for line, path in zip(named, paths.values(), strict=True):
+        np.testing.assert_array_equal(np.transpose(drawn(line)), path)
+    assert len({style(line) for line in named}) == 16
+    (start,) = (line for line in ax.lines if line not in named)
+    assert [*map(float, np.ravel(drawn(start)))] == [-1.0, 1.0]
+
+
+def test_a_flat_function_and_one_defined_in_places_only_can_be_drawn():
+    for f in (lambda x: 1.0, lambda x: np.log(x[0])):
+        plot_paths(f, {"a": [[1.0, 1.0]]}, BOUNDS).figure.canvas.draw()
+
+
+# What goes wrong ----------------------------------------------------------------------------------------
+
+MISTAKES = [
+    (lambda: plot_schedule("cos", 3), TypeError, "schedule must be"),
+    (lambda: plot_schedule(Exp(1.0, 0.5), 0), ValueError, "steps must be at least 1"),
+    (lambda: plot_schedule(Exp(1.0, 0.5), 3.0), TypeError, "whole number of steps"),
+    (lambda: plot_schedule(lambda t: "x", 3), TypeError, "one real number per step"),
+    (lambda: plot_schedule(lambda t: math.inf if t == 2 else t, 3), ValueError, "inf at step 2"),
+    (lambda: plot_schedule(lambda t: 1.5 - t, 3, log=True), ValueError, "-0.5 at step 2"),
+    (lambda: plot_losses([]), ValueError, "one value per step"),
+    (lambda: plot_losses({}), ValueError, "no run"),
+    (lambda: plot_losses([1.0, math.nan]), ValueError, "losses is nan at step 2.*first 1 steps"),
+    (lambda: plot_losses({"ADAM": [1.0, math.inf]}), ValueError, r"losses\['ADAM'\] is inf at step 2"),
+    (lambda: plot_losses([[1.0], [1.0, -2.0]], log=True), ValueError, r"losses\[1\] is -2 at step 2"),
+    (lambda: plot_losses(np.ones((2, 2, 2))), ValueError, "losses must have one value per step"),
+    (lambda: plot_losses(["a"]), TypeError, "real numbers"),
+    (lambda: plot_losses([1j]), TypeError, "real numbers"),
+    (lambda: plot_losses([1.0], smooth=1.0), ValueError, r"smooth must be in \[0, 1\)"),
+    (lambda: plot_losses([1.0], smooth="x"), TypeError, "smooth must be a number"),
+    (lambda: plot_losses([1.0, 2.0], labels=["a", "b"]), ValueError, "one run"),
+    (lambda: plot_losses([[1.0], [2.0]], labels=["a"]), ValueError, "each of the 2 runs"),
+    (lambda: plot_losses([[1.0], [2.0]], labels="ab"), ValueError, "each of the 2 runs"),
+    (lambda: plot_losses({"a": [1.0]}, labels=["b"]), TypeError, "leave labels out"),
+    (lambda: trace_path(1.0, [0.0], Descent(), 1), TypeError, "f must be a function"),
+    (lambda: trace_path(bowl, [0.0, 1.0], 0.1, 1), TypeError, "opt must be an optimiser"),
+    (lambda: trace_path(bowl, [0.0, 1.0], Descent(), -1), ValueError, "at least 0"),
+    (lambda: trace_path(bowl, ["a", "b"], Descent(), 1), TypeError, "start must consist of real numbers"),
+    (lambda: plot_paths(1.0, {}, BOUNDS), TypeError, "f must be a function"),
+    (lambda: plot_paths(lambda x: x, {}, BOUNDS), TypeError, "one real number"),
+    (lambda: plot_paths(lambda x: math.nan, {}, BOUNDS), ValueError, "finite nowhere"),
+    (lambda: plot_paths(bowl, {}, (-1, 1)), ValueError, "bounds must be .*got shape"),
+    (lambda: plot_paths(bowl, {}, [(-1, 1), (1, -1)]), ValueError, r"bounds\[1\].*least first"),
+    (lambda: plot_paths(bowl, {}, [(-1, math.inf), (1, 2)]), ValueError, r"bounds\[0\]"),
+    (lambda: plot_paths(bowl, {"a": np.ones((3, 3))}, BOUNDS), ValueError, r"paths\['a'\] .*\(3, 3\)"),
+    (lambda: plot_paths(bowl, {"a": [[1.0, 1.0], [math.nan, 1.0]]}, BOUNDS), ValueError, "at point 1"),
+    (lambda: plot_paths(bowl, [[1.0], [1.0, 2.0]], BOUNDS), ValueError, "paths is no array"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "error", "words"), MISTAKES)
+def test_mistakes_are_explained_and_nothing_is_drawn(mistake, error, words):
+    with pytest.raises(error, match=words):
+        mistake()
+    assert not plt.get_fignums()

@@ -8,16 +8,17 @@ beforehand, functions of JAX are compiled and waited for. A step of training is 
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from growth import power
 
 import minidiff.optimise as mo
-from minidiff import gradient, param, params
+from minidiff import Params, gradient, param, params
 from minidiff.functions import relu
 from minidiff.losses import logitcrossentropy, mse
 
@@ -63,6 +64,7 @@ class Work:
 
     @property
     def name(self) -> str:
+        """What tells it from the others."""
         return f"{self.title}, {self.case}" if self.case else self.title
 
     @property
@@ -72,14 +74,10 @@ class Work:
 
 
 def works(largest: int = 10**7) -> Iterator[Work]:
-    """Give every piece of work; arrays of more than `largest` elements are left out."""
-    yield Work(
-        "gradient of the page's 2×5 regression",
-        "",
-        regression(),
-        {TORCH: 0.4, AUTOGRAD: 0.2, MYGRAD: 0.4, NUMPY: 4, JAX: 2.5},
-    )
-    yield Work("gradient + ADAM, 2×5 regression", "", regression_step(), {TORCH: 0.3})
+    """Give every piece of work, with no array of more than `largest` elements in the optimisers' steps."""
+    goals = {TORCH: 0.4, AUTOGRAD: 0.2, MYGRAD: 0.4, NUMPY: 4.0, JAX: 2.5}
+    yield Work("gradient, 2×5 linear regression", "", regression(), goals)
+    yield Work("gradient + ADAM, 2×5 linear regression", "", regression_step(), {TORCH: 0.3})
     for sizes, batch, dtype, goal in (
         ((64, 32, 10), 32, "float64", 0.6),
         ((784, 64, 10), 128, "float32", 0.8),
@@ -87,50 +85,46 @@ def works(largest: int = 10**7) -> Iterator[Work]:
     ):
         title = f"train step, MLP {'-'.join(map(str, sizes))}, batch {batch}, {dtype}"
         yield Work(title, "", mlp_step(sizes, batch, dtype), {TORCH: goal})
-    yield Work("a step of composed_decay.py", "", composed_decay(), {})
-    yield from _optimiser_works(largest)
+    yield Work("a turn of composed_decay.py", "", composed_decay(), differs="each draws its own inputs")
+    yield from _steps(largest)
 
 
-def _optimiser_works(largest: int) -> Iterator[Work]:
-    both = ("float32", "float64")
-    adam = "ADAM"
-    small, large = [n for n in (10, 100, 1000) if n <= largest], [n for n in (10**5, 10**6, 10**7) if n <= largest]
-    for n, dtype in ((n, dtype) for n in small for dtype in both):
+def _steps(largest: int) -> Iterator[Work]:
+    def up_to(*sizes: int) -> list[tuple[int, str]]:
+        some = [n for n in sizes if n <= largest] or [largest]
+        return [(n, dtype) for n in some for dtype in ("float32", "float64")]
+
+    for n, dtype in up_to(10, 100, 1000):
         goals = {TORCH: 0.25, TORCH_FUSED: 0.4}
-        yield Work("ADAM step, 10 to 1000 elements", _case(n, dtype), rule_step(adam, n, dtype), goals)
-    for n, dtype in ((n, dtype) for n in large for dtype in both):
+        yield Work("ADAM step, 10 to 1000 elements", _case(n, dtype), rule_step("ADAM", n, dtype), goals)
+    for n, dtype in up_to(10**5, 10**6, 10**7):
         goals = {TORCH: 0.5, TORCH_FUSED: 1.0}
-        yield Work("ADAM step, 10⁵ to 10⁷ elements", _case(n, dtype), rule_step(adam, n, dtype), goals)
-    for n, dtype in ((n, dtype) for n in large for dtype in both):
-        makers = rule_step(adam, n, dtype)
-        makers = {NUMPY_ALONE: lambda make=makers[MINIDIFF]: _without_numba(make()), TORCH: makers[TORCH]}
-        yield Work("ADAM step without Numba, 10⁵ to 10⁷ elements", _case(n, dtype), makers, {TORCH: 1.0})
-    for n, goal in ((100, 0.25), (10**6, 0.6)):
-        for rule in RULES:
-            if rule != adam and n <= largest:
-                goals = {TORCH: goal} if RULES[rule].torch else {}
-                title = f"every other rule, {_power(n)} elements"
-                case = f"{rule}, float32"
-                yield Work(title, case, rule_step(rule, n, "float32"), goals, RULES[rule].differs)
-    for dtype in both:
-        n = min(10**6, largest)
-        title = "ClipValue, WeightDecay, ADAM composed, 10⁶ elements"
-        yield Work(title, dtype, composition(n, dtype), {JAX: 1.0})
+        yield Work("ADAM step, 10⁵ to 10⁷ elements", _case(n, dtype), rule_step("ADAM", n, dtype), goals)
+    for n, dtype in up_to(10**5, 10**6, 10**7):
+        title = "ADAM step without Numba, 10⁵ to 10⁷ elements"
+        yield Work(title, _case(n, dtype), adam_without_numba(n, dtype), {TORCH: 1.0})
+    for size, goal in ((100, 0.25), (10**6, 0.6)):
+        n, dtype = up_to(size)[0]
+        for rule, pairing in RULES.items():
+            if rule != "ADAM":
+                title = f"every other rule, {power(size)} elements"
+                goals = {TORCH: goal} if pairing.torch else {}
+                case = f"{rule}, {_case(n, dtype)}"
+                yield Work(title, case, rule_step(rule, n, dtype), goals, pairing.differs)
+    for n, dtype in up_to(10**6):
+        title = "ClipValue, WeightDecay, ADAM composed"
+        yield Work(title, _case(n, dtype), composition(n, dtype), {JAX: 1.0})
 
 
 def _case(n: int, dtype: str) -> str:
-    return f"{_power(n)} {dtype}"
-
-
-def _power(n: int) -> str:
-    return str(n) if n < 10**4 else "10" + "⁰¹²³⁴⁵⁶⁷⁸"[len(str(n)) - 1]
+    return f"{power(n)} {dtype}"
 
 
 # --- Gradients ------------------------------------------------------------------------------------------
 
 
 def regression() -> Makers:
-    """∂loss/∂W and ∂loss/∂b of loss = Σ(Wx + b − y)²."""
+    """Take ∂loss/∂W and ∂loss/∂b of loss = Σ(Wx + b − y)²."""
     rng = np.random.default_rng(0)
     W0, b0, x0, y0 = rng.random((2, 5)), rng.random(2), rng.random(5), rng.random(2)
 
@@ -188,7 +182,7 @@ def regression() -> Makers:
 
 
 def regression_step() -> Makers:
-    """A step of ADAM down the same loss."""
+    """Take a step of ADAM down the same loss."""
     rng = np.random.default_rng(0)
     W0, b0, x0, y0 = rng.random((2, 5)), rng.random(2), rng.random(5), rng.random(2)
     return {
@@ -203,7 +197,7 @@ def regression_step() -> Makers:
 
 
 def mlp_step(sizes: tuple[int, ...], batch: int, dtype: str) -> Makers:
-    """A step of ADAM of a two-layer classifier: relu, then cross-entropy of scores and class numbers."""
+    """Train a classifier of two layers, with relu between, on class numbers: a step of ADAM."""
     rng = np.random.default_rng(0)
     inputs, hidden, classes = sizes
     start = [
@@ -271,18 +265,26 @@ def _mlp_by_hand(θ: list[Any], x: Any, y: Any) -> Contestant:
 
 
 def composed_decay() -> Makers:
-    """A turn of the loop in examples/composed_decay.py: a fresh input, the gradient, a decayed descent."""
+    """Turn the loop of examples/composed_decay.py once: a fresh input, its gradient, a decayed descent."""
     rng = np.random.default_rng(0)
-    w0, w1 = rng.standard_normal((10, 10)), rng.standard_normal((10, 10))
+    start = rng.standard_normal((10, 10)), rng.standard_normal((10, 10))
 
     def minidiff() -> Contestant:
-        loss = lambda w, w1: (lambda x: mse(w @ x, w1 @ x))(rng.random(10))
+        w, w1 = map(param, start)
+        loss = lambda x: mse(w @ x, w1 @ x)
         opt = mo.Optimiser(mo.ExpDecay(0.001, 0.1, 1000, 1e-4), mo.Descent())
-        return _minidiff_training([w0, w1], loss, opt)
+
+        def run() -> None:
+            θ = Params([w, w1])
+            mo.update(opt, θ, gradient(lambda: loss(rng.random(10)), θ))
+
+        return Contestant(run, lambda _: [w.value, w1.value])
 
     def pytorch() -> Contestant:
         import torch
         from torch.nn.functional import mse_loss
+
+        t = 0
 
         def loss(w: Any, w1: Any) -> Any:
             x = torch.rand(10, dtype=torch.float64)
@@ -290,10 +292,17 @@ def composed_decay() -> Makers:
 
         def optimiser(θ: Any) -> Any:
             opt = torch.optim.SGD(θ, lr=0.1 * 0.001)
-            decay = torch.optim.lr_scheduler.LambdaLR(opt, lambda t: max(0.1 ** (t // 1000), 0.1))
-            return opt.zero_grad, lambda: (opt.step(), decay.step())
 
-        return _torch_training([w0, w1], 2, loss, optimiser)
+            def step() -> None:
+                nonlocal t
+                t += 1
+                if t % 1000 == 0:
+                    opt.param_groups[0]["lr"] = 0.1 * 1e-4
+                opt.step()
+
+            return opt.zero_grad, step
+
+        return _torch_training([*start], 2, loss, optimiser)
 
     return {MINIDIFF: minidiff, TORCH: pytorch}
 
@@ -379,50 +388,63 @@ RULES = {
         mo.AMSGrad(0.001), ("Adam", {"lr": 0.001, "amsgrad": True}), differs="PyTorch corrects the bias"
     ),
     "NADAM": Pairing(mo.NADAM(0.001), ("NAdam", {"lr": 0.001}), differs="PyTorch decays β₁"),
-    "ADAMW": Pairing(
-        mo.ADAMW(0.001, decay=0.01), ("AdamW", {"lr": 0.001, "weight_decay": 0.01})
-    ),
+    "ADAMW": Pairing(mo.ADAMW(0.001, decay=0.01), ("AdamW", {"lr": 0.001, "weight_decay": 0.01})),
     "OADAM": Pairing(
         mo.OADAM(0.001),
         optax=(
             "optimistic_adam_v2",
             {"learning_rate": 1.0, "alpha": 0.001, "beta": 0.001, "b1": 0.5, "b2": 0.9, "nesterov": False},
         ),
+        differs="optax begins with half a step",
     ),
     "AdaBelief": Pairing(mo.AdaBelief(0.001), optax=("adabelief", {"learning_rate": 0.001})),
 }
 
 
 def rule_step(rule: str, n: int, dtype: str) -> Makers:
-    """A step of a rule with a gradient that is there already, on one array of n elements."""
+    """Take a step of a rule on one array of n elements, with a gradient that is there already."""
     pairing = RULES[rule]
-    x0, g0 = _parameter(n, dtype)
-    makers: Makers = {MINIDIFF: lambda: _minidiff_step(pairing.minidiff, x0, g0)}
+    arrays = partial(_parameter, n, dtype)
+    makers: Makers = {MINIDIFF: lambda: _minidiff_step(pairing.minidiff, *arrays())}
     if pairing.torch:
-        kind, arguments = pairing.torch
-        makers[TORCH] = lambda: _torch_step(kind, x0, g0, **arguments)
-        if kind == "Adam" and rule == "ADAM":
-            makers[TORCH_FUSED] = lambda: _torch_step(kind, x0, g0, **arguments, fused=True)
+        name, settings = pairing.torch
+        makers[TORCH] = lambda: _torch_step(name, *arrays(), **settings)
+        if rule == "ADAM":
+            makers[TORCH_FUSED] = lambda: _torch_step(name, *arrays(), **settings, fused=True)
     if pairing.optax:
-        name, settings = pairing.optax
-        makers[JAX] = lambda: _optax_step(lambda optax: getattr(optax, name)(**settings), x0, g0)
+        maker, arguments = pairing.optax
+        makers[JAX] = lambda: _optax_step(lambda optax: getattr(optax, maker)(**arguments), *arrays())
     return makers
 
 
+def adam_without_numba(n: int, dtype: str) -> Makers:
+    """Take a step of ADAM on one array of n elements, by NumPy alone."""
+    makers = rule_step("ADAM", n, dtype)
+
+    def without_numba() -> Contestant:
+        contestant = makers[MINIDIFF]()
+
+        def run() -> Any:
+            with mo.engine("numpy"):
+                return contestant.run()
+
+        return contestant._replace(run=run)
+
+    return {NUMPY_ALONE: without_numba, TORCH: makers[TORCH]}
+
+
 def composition(n: int, dtype: str) -> Makers:
-    """A step of ADAM after clipping by value and weight decay."""
-    x0, g0 = _parameter(n, dtype)
+    """Take a step of ADAM after clipping by value and weight decay, on one array of n elements."""
     opt = mo.Optimiser(mo.ClipValue(0.5), mo.WeightDecay(0.01), mo.ADAM(0.001))
-    chain = lambda optax: optax.chain(
-        optax.clip(0.5), optax.add_decayed_weights(0.01), optax.adam(0.001)
-    )
+    chain = lambda optax: optax.chain(optax.clip(0.5), optax.add_decayed_weights(0.01), optax.adam(0.001))
     return {
-        MINIDIFF: lambda: _minidiff_step(opt, x0, g0),
-        JAX: lambda: _optax_step(chain, x0, g0),
+        MINIDIFF: lambda: _minidiff_step(opt, *_parameter(n, dtype)),
+        JAX: lambda: _optax_step(chain, *_parameter(n, dtype)),
     }
 
 
 def _parameter(n: int, dtype: str) -> tuple[Any, Any]:
+    """Make a parameter and its gradient."""
     rng = np.random.default_rng(0)
     return rng.standard_normal(n, dtype), rng.standard_normal(n, dtype)
 
@@ -430,17 +452,6 @@ def _parameter(n: int, dtype: str) -> tuple[Any, Any]:
 def _minidiff_step(opt: mo.AbstractOptimiser, x0: Any, g0: Any) -> Contestant:
     p = param(x0)
     return Contestant(lambda: mo.update(opt, p, g0), lambda _: [p.value])
-
-
-def _without_numba(contestant: Contestant) -> Contestant:
-    def run() -> Any:
-        with engine("numpy"):
-            return contestant.run()
-
-    return contestant._replace(run=run)
-
-
-engine = getattr(mo, "engine", contextlib.nullcontext)
 
 
 def _torch_step(kind: str, x0: Any, g0: Any, **settings: Any) -> Contestant:

@@ -10,8 +10,8 @@ Mark arrays as parameters, write a loss in NumPy, take its gradient, hand it to 
 >>> loss = lambda x, y: np.sum((W @ x + b - y) ** 2)
 >>> θ = params(W, b)
 >>> update(Descent(0.1), θ, gradient(lambda: loss(x, y), θ))
->>> loss(x, y)
-np.float64(0.6400000000000001)
+>>> round(float(loss(x, y)), 6)
+0.64
 
 The rest is in `minidiff.optimise` (rules, decays, clips, composition, training), `minidiff.schedules`,
 `minidiff.losses`, `minidiff.functions`, `minidiff.data` and `minidiff.plot`.

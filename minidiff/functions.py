@@ -1,7 +1,8 @@
 """Activation functions, elementwise or along the last axis, safe for arguments of any size.
 
-They are plain NumPy: outside a gradient they take and give arrays, inside one they are recorded. Each is
-written so that nothing overflows in the branch that is not taken, because in a gradient 0·∞ is NaN.
+Outside a gradient they take and give arrays, inside one they are recorded: the commonest as one call with a
+derivative of its own, the others as the NumPy they are made of. Each is written so that nothing overflows in
+the branch that is not taken, because in a gradient 0·∞ is NaN.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.gradient import dropgrad
+from minidiff.tracing import derivative
 
 __all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "relu", "sigmoid", "softmax", "softplus"]
 
@@ -43,8 +44,12 @@ def relu(x: Any) -> Any:
     >>> relu(np.array([-2.0, 0.0, 3.0]))
     array([0., 0., 3.])
     """
-    x = floating(x)
-    return np.where(x <= 0, 0.0, x)
+    return _relu(floating(x))
+
+
+@derivative(lambda g, ans, x: g * (ans > 0))
+def _relu(x: Any) -> Any:
+    return np.maximum(x, 0)
 
 
 def leakyrelu(x: Any, a: float = 0.01) -> Any:
@@ -195,7 +200,12 @@ def softmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     >>> softmax(np.array([[0.0, 0.0], [1000.0, -1000.0]]))
     array([[0.5, 0.5], [1. , 0. ]])
     """
-    e = np.exp(_centred(x, axis))
+    return _softmax(floating(x), axis=axis)
+
+
+@derivative(lambda g, ans, x, axis: ans * (g - (g * ans).sum(axis=axis, keepdims=True)))
+def _softmax(x: Any, axis: int | tuple[int, ...]) -> Any:
+    e = np.exp(x - np.max(x, axis=axis, keepdims=True))
     return e / np.sum(e, axis=axis, keepdims=True)
 
 
@@ -219,11 +229,10 @@ def logsoftmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     >>> logsoftmax(np.array([1000.0, -1000.0]))
     array([    0., -2000.])
     """
-    x = _centred(x, axis)
+    return _logsoftmax(floating(x), axis=axis)
+
+
+@derivative(lambda g, ans, x, axis: g - np.exp(ans) * g.sum(axis=axis, keepdims=True))
+def _logsoftmax(x: Any, axis: int | tuple[int, ...]) -> Any:
+    x = x - np.max(x, axis=axis, keepdims=True)
     return x - np.log(np.sum(np.exp(x), axis=axis, keepdims=True))
-
-
-def _centred(x: Any, axis: int | tuple[int, ...]) -> Any:
-    """Shift scores so that the largest is 0. Neither softmax depends on the shift, so it is a constant."""
-    x = floating(x)
-    return x - np.max(dropgrad(x), axis=axis, keepdims=True)

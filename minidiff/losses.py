@@ -377,13 +377,12 @@ def _classes(ŷ: Any, y: Any) -> tuple[Any, Any]:
     ŷ = floating(ŷ)
     numbers = y if hasattr(y, "dtype") else np.asarray(y)
     if ŷ.shape and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]:
-        classes = np.arange(ŷ.shape[-1])
-        low, high = np.min(numbers, initial=0), np.max(numbers, initial=0)
-        if low < 0 or high >= classes.size:
+        classes = ŷ.shape[-1]
+        if numbers.size and not 0 <= (low := numbers.min()) <= (high := numbers.max()) < classes:
             raise ValueError(
-                f"class numbers must be from 0 to {classes.size - 1}, got {low if low < 0 else high}"
+                f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}"
             )
-        y = numbers[..., np.newaxis] == classes
+        y = numbers[..., np.newaxis] == np.arange(classes)
     elif not ŷ.shape or ŷ.shape != numbers.shape:
         raise ValueError(
             "prediction and target must have the same shape (..., classes), or the target be class numbers "

@@ -75,7 +75,7 @@ class Encoder:
         self.arrays: dict[str, Array] = {}
         self._prefix = prefix
         self._positions = {id(p): i for i, p in enumerate(ps)}
-        self._names: dict[int, str] = {}
+        self._names: dict[int, tuple[str, Array]] = {}  # by id, with the array, whose id it stays that way
         self._seen: dict[int, int] = {}
 
     def program(self, value: Any, where: str) -> Node:
@@ -85,7 +85,7 @@ class Encoder:
                 return {"seen": self._seen[id(value)]}
             self._seen[id(value)] = len(self._seen)
             return self._iddict(value, where) if isinstance(value, IdDict) else self._object(value, where)
-        if _is_code(value) and not isinstance(value, Param):
+        if _is_code(value):
             return {"code": _type_name(value)}
         return self.data(value, where, self.program)
 
@@ -132,12 +132,11 @@ class Encoder:
         if not _is_storable(value.dtype):
             raise TypeError(f"{where} cannot be stored in a checkpoint: it is an array of {value.dtype!r}")
         # An array that is in two places is written once, and is in both places again when read.
-        name = self._names.get(id(value))
-        if name is None:
+        if id(value) not in self._names:
             name = f"{self._prefix}/{len(self.arrays)}"
-            self._names[id(value)] = name
+            self._names[id(value)] = name, value
             self.arrays[name] = contiguous(value)
-        return name
+        return self._names[id(value)][0]
 
 
 def _hint(value: object) -> str:

@@ -20,6 +20,7 @@ import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, Token
+from functools import wraps
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any, NoReturn
@@ -27,14 +28,15 @@ from typing import Any, NoReturn
 import autograd.numpy as anp
 import numpy as np
 from autograd.builtins import SequenceBox
-from autograd.core import SparseBox, SparseObject, VJPNode, add_outgrads, primitive_vjps
+from autograd.core import SparseBox, SparseObject, VJPNode, add_outgrads, defvjp_argnums, primitive_vjps
+from autograd.core import primitive as autograd_primitive
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
 from minidiff.composites import COMPOSITES, UFUNC_METHODS, cast
 from minidiff.derivatives import RULES, add_at
 
-__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "is_recorded", "lift"]
+__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "is_recorded", "lift"]
 
 # ---------------------------------------------------------------------------------------------------
 # The running traces
@@ -87,7 +89,8 @@ class Trace:
         return list(self._leaves.values())
 
     def __enter__(self) -> Trace:
-        self._tokens = _top.set(self.number), _roots.set({**_roots.get(), **self._leaves})
+        outer = _roots.get()
+        self._tokens = _top.set(self.number), _roots.set({**outer, **self._leaves} if outer else self._leaves)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -464,7 +467,7 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             break
     if keywords and any(map(_any_box, keywords.values())):
         raise TypeError(f"{_name(primitive)}: pass arrays under differentiation by position, not by keyword.")
-    function = primitive.fun
+    function = _SHORTCUTS.get(primitive, primitive.fun)
     if trace < 0:
         return function(*arguments, **keywords)
     values = list(arguments)
@@ -489,6 +492,33 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
 def _typed(x: Any) -> Any:
     """Give a Python number, which some functions return, as NumPy's, which has a shape and a dtype."""
     return np.asarray(x)[()] if type(x) in (float, complex, int) else x
+
+
+def derivative(*rules: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function that is recorded as one call, whatever it calls itself.
+
+    Parameters
+    ----------
+    *rules : callable
+        One for each positional argument, of the form described in `minidiff.derivatives`.
+
+    Returns
+    -------
+    callable
+        A decorator.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        primitive = autograd_primitive(function)
+        _rules[primitive] = rules
+        # for boxes of autograd's own traces
+        defvjp_argnums(
+            primitive,
+            lambda argnums, ans, args, kwargs: lambda g: [rules[i](g, ans, *args, **kwargs) for i in argnums],
+        )
+        return wraps(function)(lambda *args, **kwargs: record(primitive, args, kwargs))
+
+    return decorate
 
 
 def _unpacked(result: Any, trace: int, node: Traced) -> Any:
@@ -615,6 +645,9 @@ _DIRECT = {
     for function, primitive in trace_primitives_map.items()
     if function not in COMPOSITES and (primitive in _rules or primitive in primitive_vjps)
 }
+
+# What np.sum ends in: on small arrays its own wrapper takes as long as the addition.
+_SHORTCUTS = {trace_primitives_map[np.sum]: lambda x, axis=None, **options: np.add.reduce(x, axis, **options)}
 
 # Functions of which nothing differentiable comes out: they are called on plain values. autograd lists
 # most; the others tell of shapes, types and bits, or show an array.

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import zipfile
 from collections import deque, namedtuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -383,7 +382,7 @@ def test_what_cannot_be_stored_is_named_and_nothing_is_written(path, value, erro
 def test_an_optimiser_that_cannot_be_stored_is_told_where(path):
     opt = Custom()
     opt.jobs = [deque()]
-    with pytest.raises(TypeError, match=r"opt\[?.*jobs\[0\] cannot be stored"):
+    with pytest.raises(TypeError, match=r"opt\.jobs\[0\] cannot be stored"):
         save(path, model(), opt)
     opt = Custom()
     opt.eta = param(0.1)
@@ -394,8 +393,8 @@ def test_an_optimiser_that_cannot_be_stored_is_told_where(path):
             with pytest.raises(TypeError, match="opt must be an optimiser"):
                 use(path, model(), wrong)
     opt = Custom()
-    opt.seen = WeakKeyDictionary({model()[0]: 1}), WeakKeyDictionary({print: 2})
-    with pytest.raises(TypeError, match=r"a key of opt\.seen\[1\].* cannot be stored"):
+    opt.seen = {print: 2}
+    with pytest.raises(TypeError, match=r"a key of opt\.seen cannot be stored"):
         save(path, model(), opt)
     assert os.listdir(path.parent) == []
 

@@ -33,11 +33,11 @@ HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
 ENGINES = ["numpy", pytest.param("fused", marks=needs_numba)]
 
-OPTIMISERS = {
-    name: getattr(mo, name)
-    for name in "Descent Momentum Nesterov RMSProp ADAM RADAM AdaMax ADAGrad ADADelta AMSGrad NADAM ADAMW OADAM "
-    "AdaBelief ExpDecay InvDecay WeightDecay".split()
-} | {
+RULES = """
+    Descent Momentum Nesterov RMSProp ADAM RADAM AdaMax ADAGrad ADADelta AMSGrad NADAM ADAMW OADAM AdaBelief
+    ExpDecay InvDecay WeightDecay
+"""
+OPTIMISERS = {name: getattr(mo, name) for name in RULES.split()} | {
     "ClipValue": lambda: ClipValue(0.5),
     "ClipNorm": lambda: ClipNorm(2.0),
     "composed": lambda: Optimiser(ClipValue(1.5), WeightDecay(0.1), ClipNorm(3.0), ADAM(0.1), ClipNorm(0.5)),
@@ -76,7 +76,7 @@ def numbers(rng, shape, dtype):
 
 
 @pytest.mark.parametrize("how", ENGINES)
-@pytest.mark.parametrize(("dtype", "rtol"), [("f8", 1e-12), ("f4", 2e-5), ("c16", 1e-12), ("c8", 2e-5)])
+@pytest.mark.parametrize(("dtype", "rtol"), [("f8", 1e-12), ("f4", 2e-5), ("c16", 1e-12)])
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_engines_agree(name, dtype, rtol, how, small_blocks, monkeypatch):
     rng, make = np.random.default_rng(0), OPTIMISERS[name]
@@ -86,10 +86,10 @@ def test_engines_agree(name, dtype, rtol, how, small_blocks, monkeypatch):
     np.testing.assert_allclose(got, expected, rtol=rtol, atol=rtol * 1e-2)
 
 
-@needs_numba
+@pytest.mark.parametrize("how", ENGINES)
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_engines_agree_on_infinity_nan_and_the_ends_of_the_range(name, dtype, small_blocks, monkeypatch):
+def test_engines_agree_on_infinity_nan_and_the_ends_of_the_range(name, dtype, how, small_blocks, monkeypatch):
     info = np.finfo(dtype)
     odd = [0.0, -0.0, np.inf, -np.inf, np.nan, info.max, -info.max, info.tiny, info.smallest_subnormal, 1.0]
     x0 = np.array([a for a in odd for _ in odd] + [1.0] * 60, dtype)
@@ -99,7 +99,7 @@ def test_engines_agree_on_infinity_nan_and_the_ends_of_the_range(name, dtype, sm
         g[7] = np.inf
     gs = [g, -0.5 * g, np.full_like(g, 0.25)]
     expected = by_the_definition(OPTIMISERS[name], x0, gs, monkeypatch)
-    got = trajectory(OPTIMISERS[name], x0, gs, "fused")
+    got = trajectory(OPTIMISERS[name], x0, gs, how)
     np.testing.assert_allclose(got, expected, rtol={"f8": 1e-12, "f4": 1e-5}[dtype], atol=0)
 
 

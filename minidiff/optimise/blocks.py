@@ -5,8 +5,6 @@ step, and (on small arrays) all the arithmetic. Then what changes things: the pa
 the rules keep, their clocks. Large arrays are read and written a block at a time, so that the temporaries of
 a formula stay in the processor's cache and none is as large as the parameter; meanwhile an interrupt (Ctrl-C)
 has to wait, so that it leaves no step half done.
-
-Arithmetic is silent: infinity and NaN take their way without warnings.
 """
 
 from __future__ import annotations
@@ -86,8 +84,8 @@ def commit(turns: Iterable[Turn], p: Any) -> None:
     for turn in turns:
         rule, kept = turn.rule, turn.kept
         kept["clock"] = turn.clock
-        if turn.arrays:
-            kept.update(zip(rule.keeps, turn.arrays, strict=True))
+        for name, array in zip(rule.keeps, turn.arrays):  # noqa: B905 - as many, and this is the hot path
+            kept[name] = array
         if turn.is_first:
             rule.state[p] = kept
         rule.stepped(*turn.clock)
@@ -105,10 +103,9 @@ def whole(turns: list[Turn], x: Array, Δ: Array) -> Array:
     """Compute the step from whole arrays, and leave in the turns what their rules will keep."""
     if turns and Δ.dtype is not x.dtype:
         Δ = Δ.astype(x.dtype)
-    with np.errstate(all="ignore"):
-        for turn in turns:
-            numbers = turn.coefficients(x.dtype, functools.partial(norm_of, Δ))
-            Δ, turn.arrays = _results(turn.rule, x, Δ, turn.arrays, numbers)
+    for turn in turns:
+        numbers = turn.coefficients(x.dtype, functools.partial(norm_of, (Δ,)))
+        Δ, turn.arrays = _results(turn.rule, x, Δ, turn.arrays, numbers)
     return Δ
 
 
@@ -164,7 +161,7 @@ def in_blocks(turns: list[Turn], p: Any, x: Array, Δ: Array, out: Array | None)
         return step, new
 
     def norm() -> float:
-        return math.hypot(*(norm_of(compute(i)[0]) for i in places))
+        return norm_of(compute(i)[0] for i in places)
 
     def move() -> None:
         for i in places:
@@ -175,28 +172,31 @@ def in_blocks(turns: list[Turn], p: Any, x: Array, Δ: Array, out: Array | None)
             put(flat_out[i], step, None if out is None else flat_out[i])
         commit(turns, p)
 
-    with np.errstate(all="ignore"):
-        for turn in turns:
-            numbers += [turn.coefficients(x.dtype, norm)]
-        # A formula that cannot work says so here, before anything has moved.
-        first = (*places[0][:-1], slice(0, 1))
-        put(flat_x[first].copy(), compute(first)[0], None)
-        whatever_comes(move)
+    for turn in turns:
+        numbers += [turn.coefficients(x.dtype, norm)]
+    # A formula that cannot work says so here, before anything has moved.
+    first = (*places[0][:-1], slice(0, 1))
+    put(flat_x[first].copy(), compute(first)[0], None)
+    whatever_comes(move)
 
 
-def norm_of(z: Array) -> float:
-    """Return the Euclidean norm of all elements, also where their squares are out of the dtype's range."""
+def norm_of(pieces: Iterable[Array]) -> float:
+    """Return the Euclidean norm of all elements, also where their squares leave the range of the dtype."""
+    norms = [_norm(piece) for piece in pieces]
+    return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
+
+
+def _norm(z: Array) -> float:
     if z.dtype.char == "e":
         z = z.astype(np.float32)
-    with np.errstate(all="ignore"):
-        square = float(np.vdot(z, z).real)
-        least, most = _safe_squares(z.dtype)
-        if least < square < most or not z.size:
-            return math.sqrt(square)
-        largest = float(np.abs(z).max())
-        if largest == 0 or not math.isfinite(largest):
-            return largest
-        return largest * math.sqrt(float(np.vdot(z / largest, z / largest).real))
+    square = float(np.vdot(z, z).real)
+    least, most = _safe_squares(z.dtype)
+    if least < square < most or not z.size:
+        return math.sqrt(square)
+    largest = float(np.abs(z).max())
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * math.sqrt(float(np.vdot(z / largest, z / largest).real))
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""Which engine runs a step: NumPy, or formulas compiled with Numba."""
+"""Which engine runs a step: NumPy, or formulas compiled with Numba.
+
+Both are silent: infinity and NaN take their way without warnings, as compiled code has none to give.
+"""
 
 from __future__ import annotations
 
@@ -84,11 +87,10 @@ def run(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: A
     out : ndarray, optional
         Where to put the step, if it is not to be subtracted from `x`.
     """
-    rules = [stage for stage in stages if stage.has_formula]
-    if len(rules) == len(stages) and (len(rules) < 2 or len({id(rule) for rule in rules}) == len(rules)):
-        run_formulas(rules, p, x, Δ, out)
-    else:
-        _one_by_one(stages, p, x, Δ, out)
+    together = len(stages) < 2 or len({id(stage) for stage in stages}) == len(stages)
+    for stage in stages:
+        together &= stage.has_formula
+    (run_formulas if together else _one_by_one)(stages, p, x, Δ, out)
 
 
 def run_formulas(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
@@ -96,11 +98,12 @@ def run_formulas(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array |
     turns = [Turn(rule, p, x) for rule in rules]
     if turns and _fuses(turns, x) and fused.advance(turns, p, x, Δ, out):
         return
-    if x.nbytes <= BLOCK or not turns:
-        put(x, whole(turns, x, Δ), out)
-        commit(turns, p)
-    else:
-        in_blocks(turns, p, x, Δ, out)
+    with np.errstate(all="ignore"):
+        if x.nbytes <= BLOCK or not turns:
+            put(x, whole(turns, x, Δ), out)
+            commit(turns, p)
+        else:
+            in_blocks(turns, p, x, Δ, out)
 
 
 def _fuses(turns: list[Turn], x: Array) -> bool:
@@ -116,10 +119,12 @@ def _one_by_one(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array
     for stage in stages:
         if stage.has_formula:
             turn = turns[id(stage)] = Turn(stage, p, x, turns.get(id(stage)))
-            Δ = whole([turn], x, Δ)
+            with np.errstate(all="ignore"):
+                Δ = whole([turn], x, Δ)
         else:
             Δ = _applied(stage, p, x, Δ)
-    put(x, Δ, out)
+    with np.errstate(all="ignore"):
+        put(x, Δ, out)
     commit(turns.values(), p)
 
 

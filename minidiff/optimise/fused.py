@@ -18,7 +18,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ _LOGIC = {
     "bitwise_or": "{} or {}",
     "invert": "not {}",
 }
-_SCALARS = {"f4": "np.float32", "f8": "np.float64", "c8": "np.complex64", "c16": "np.complex128"}
+# The dtypes that are compiled for, by their character codes.
+_SCALARS = {"f": "np.float32", "d": "np.float64", "F": "np.complex64", "D": "np.complex128"}
 
 
 class _Notes:
@@ -101,7 +102,7 @@ class _Notes:
             return symbol
         if symbol.kind == "complex":
             raise TypeError("it makes a real array complex")
-        scalar = _SCALARS[self.dtypes[kind].str[1:]]
+        scalar = _SCALARS[self.dtypes[kind].char]
         return self.add(kind, f"{scalar}({symbol.name})", once=symbol.kind == "number")
 
     def operate(self, name: str, *values: Any) -> _Symbol:
@@ -194,7 +195,7 @@ def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], m
         names = [f"s{len(kept_arrays) + i}" for i in range(len(rule.keeps))]
         kinds = ["real" if name in rule.real else whole for name in rule.keeps]
         kept = [notes.add(kind, f"{name}[i]") for name, kind in zip(names, kinds, strict=True)]
-        numbers = [notes.add("number", f"c[{used + i}]") for i in range(count)]
+        numbers = [_Symbol(notes, f"c{used + i}", "number") for i in range(count)]
         result = rule.formula(x, step, *kept, *numbers)
         step, *new = (result,) if not kept else result
         step = notes.cast(notes.symbol(step), whole)
@@ -204,7 +205,13 @@ def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], m
         used += count
     stores = [] if mode == "look" else stores
     stores.append(f"x[i] = {x.name} - {step.name}" if mode == "take" else f"out[i] = {step.name}")
-    arguments = ["x", "g", *(["out"] if mode != "take" else []), *kept_arrays, "c"]
+    arguments = [
+        "x",
+        "g",
+        *(["out"] if mode != "take" else []),
+        *kept_arrays,
+        *(f"c{i}" for i in range(used)),
+    ]
     lines = [
         "import numpy as np",
         "",
@@ -219,7 +226,7 @@ def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], m
 # Source to machine code
 
 
-def _compiled(source: str, rules: Sequence[Any], dtype: np.dtype[Any], mode: str) -> Kernel:
+def _compiled(source: str, rules: Sequence[Any], count: int, dtype: np.dtype[Any], mode: str) -> Kernel:
     """Compile the source for contiguous arrays, to be found again in the cache by any process."""
     import numba
 
@@ -238,7 +245,7 @@ def _compiled(source: str, rules: Sequence[Any], dtype: np.dtype[Any], mode: str
         array(dtype, written=False),
         *given,
         *kept,
-        array(np.dtype(float), written=False),
+        *[numba.float64] * count,
     )
     path = _kept_source(source)
     namespace: dict[str, Any] = {"__name__": __name__}
@@ -272,15 +279,15 @@ _WARNED: set[str] = set()
 
 def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], mode: str) -> Kernel | None:
     """Return the compiled formulas; None, after a warning, for those that cannot be compiled."""
-    key = (*(turn.rule.formula for turn in turns), *counts, dtype, mode)
+    key = (dtype.char, mode, *counts, *[turn.rule.formula for turn in turns])
     try:
         return _KERNELS[key]
     except KeyError:
         pass
     rules = [turn.rule for turn in turns]
     try:
-        _KERNELS[key] = _compiled(_source(rules, counts, dtype, mode), rules, dtype, mode)
-        _COMPILED.add((dtype, *(turn.rule.formula for turn in turns)))
+        _KERNELS[key] = _compiled(_source(rules, counts, dtype, mode), rules, sum(counts), dtype, mode)
+        _COMPILED.add((dtype.char, *(turn.rule.formula for turn in turns)))
     except Exception as error:
         _KERNELS[key] = None
         names = ", ".join(type(rule).__name__ for rule in rules)
@@ -306,12 +313,13 @@ def is_installed() -> bool:
 
 def is_compiled(turns: Sequence[Turn], x: Array) -> bool:
     """Tell whether what a step of these rules needs has been compiled in this process."""
-    return bool(_COMPILED) and (x.dtype, *[turn.rule.formula for turn in turns]) in _COMPILED
+    return len(_COMPILED) > 0 and (x.dtype.char, *[turn.rule.formula for turn in turns]) in _COMPILED
 
 
 def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> bool:
     """Take one step with compiled formulas. Where that cannot be, return False and change nothing."""
-    if x.dtype is not Δ.dtype or x.dtype.str[1:] not in _SCALARS:
+    dtype = x.dtype
+    if dtype is not Δ.dtype or dtype.char not in _SCALARS or not dtype.isnative:
         return False
     written = [x if out is None else out, *[a for turn in turns for a in turn.arrays]]
     apart = Δ is x or (Δ.flags.owndata and x.flags.owndata)
@@ -327,36 +335,38 @@ def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | Non
     def norm() -> float:
         nonlocal missing
         k = len(counts)
-        look = _kernel(turns[:k], counts, x.dtype, "look") if k else None
+        look = _kernel(turns[:k], counts, dtype, "look") if k else None
         missing = k > 0 and look is None
         if missing:
             return 0.0
         kept = flat[2 if out is None else 3 :][: sum(len(turn.arrays) for turn in turns[:k])]
-        c, norms = np.array(numbers, float), []
-        for place in blocks_of(flat[0])[0]:
-            step = flat[1][place]
-            if look is not None:
-                step = np.empty_like(step)
-                look(flat[0][place], flat[1][place], step, *[a[place] for a in kept], c)
-            norms.append(norm_of(step))
-        return math.hypot(*norms)
+
+        def pieces() -> Iterator[Array]:
+            for place in blocks_of(flat[0])[0]:
+                step = flat[1][place]
+                if look is not None:
+                    step = np.empty_like(step)
+                    look(flat[0][place], flat[1][place], step, *[a[place] for a in kept], *numbers)
+                yield step
+
+        with np.errstate(all="ignore"):
+            return norm_of(pieces())
 
     for turn in turns:
-        known = turn.coefficients(x.dtype, norm)
+        known = turn.coefficients(dtype, norm)
         if missing:
             return False
         numbers += known
         counts.append(len(known))
-    kernel = _kernel(turns, counts, x.dtype, "take" if out is None else "give")
+    kernel = _kernel(turns, counts, dtype, "take" if out is None else "give")
     if kernel is None:
         return False
-    c = np.array(numbers, float)
     shares = min(_processors(), x.nbytes // SHARE)
     if shares < 2:
-        kernel(*flat, c)
+        kernel(*flat, *numbers)
         commit(turns, p)
     else:
-        whatever_comes(lambda: _share_out(kernel, flat, c, shares, lambda: commit(turns, p)))
+        whatever_comes(lambda: _share_out(kernel, flat, numbers, shares, lambda: commit(turns, p)))
     return True
 
 
@@ -372,13 +382,15 @@ def _flat(arrays: Sequence[Array]) -> list[Array] | None:
     return [a.reshape(-1) if together & 0x1 else a.T.reshape(-1) for a in arrays]
 
 
-def _share_out(kernel: Kernel, arrays: list[Array], c: Array, shares: int, then: Callable[[], None]) -> None:
+def _share_out(
+    kernel: Kernel, arrays: list[Array], numbers: list[float], shares: int, then: Callable[[], None]
+) -> None:
     """Run the kernel on equal parts of the arrays, the last one in this thread and the others beside it."""
     n = arrays[0].size
     cuts = [n * k // shares for k in range(shares + 1)]
     parts = [[a[low:high] for a in arrays] for low, high in itertools.pairwise(cuts)]
-    beside = [_pool().submit(kernel, *part, c) for part in parts[:-1]]
-    kernel(*parts[-1], c)
+    beside = [_pool().submit(kernel, *part, *numbers) for part in parts[:-1]]
+    kernel(*parts[-1], *numbers)
     for share in beside:
         share.result()
     then()

@@ -212,7 +212,7 @@ def _write(path: str, arrays: dict[str, Any]) -> None:
     temporary = os.path.join(directory, f".{name[:32]}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            np.savez(file, **arrays)
+            _zip(file, arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -262,6 +262,14 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Array]]:
     if not sound:
         raise ValueError(f"{path} is damaged: its contents do not match its checksum")
     return manifest, arrays
+
+
+def _zip(file: BinaryIO, arrays: dict[str, Array]) -> None:
+    """Do as np.savez, which in NumPy 2.0 leaves its archive open where writing fails."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, a in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, a, allow_pickle=False)
 
 
 def _unzip(file: BinaryIO) -> dict[str, Array]:

@@ -14,7 +14,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defvjp, defvjp_argnums, primitive
 
-__all__ = ["COMPOSITES", "UFUNC_METHODS", "cast"]
+__all__ = ["COMPOSITES", "UFUNC_METHODS", "as_array", "cast"]
 
 
 # Not np.astype, which takes no scalars in NumPy 2.0.
@@ -51,15 +51,15 @@ def _unjoin(argnums: Any, joined: Any, arguments: Any, keywords: Any) -> Callabl
 defvjp_argnums(_join, _unjoin)
 
 
-def _array(x: Any) -> Any:
-    """Make an array of one item of a list of arrays: itself, or a list of numbers, recorded or not."""
-    if hasattr(x, "dtype"):
-        return x
-    return np.stack(x) if isinstance(x, (list, tuple)) and x else np.array(x)
+def as_array(x: Any) -> Any:
+    """Make an array of a list of numbers, recorded or not; what is an array or a number stays."""
+    if not isinstance(x, (list, tuple)):
+        return x if hasattr(x, "dtype") else np.array(x)
+    return np.stack([as_array(item) for item in x]) if x else np.array(x)
 
 
 def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
-    arrays = [_array(a) for a in arrays]
+    arrays = [as_array(a) for a in arrays]
     if axis is None:
         arrays, axis = [a.reshape(-1) for a in arrays], 0
     joined = _join(axis, *arrays)
@@ -67,7 +67,7 @@ def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, castin
 
 
 def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
-    arrays = [_array(a) for a in arrays]
+    arrays = [as_array(a) for a in arrays]
     shapes = {a.shape for a in arrays}
     if len(shapes) > 1:
         raise ValueError(f"np.stack: all arrays must have the same shape, got {sorted(shapes)}.")
@@ -158,7 +158,7 @@ def _tile(x: Any, reps: Any) -> Any:
 
 
 def _column(x: Any) -> Any:
-    x = _array(x)
+    x = as_array(x)
     return x[:, None] if x.ndim == 1 else np.atleast_2d(x)
 
 
@@ -170,10 +170,10 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),
     np.concatenate: _concatenate,
     np.copy: lambda x, order="K", subok=False: x,
-    np.dstack: lambda arrays: _concatenate([np.atleast_3d(_array(a)) for a in arrays], 2),
+    np.dstack: lambda arrays: _concatenate([np.atleast_3d(as_array(a)) for a in arrays], 2),
     np.flip: _flip,
     np.hstack: lambda arrays, **options: _concatenate(
-        [np.atleast_1d(_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
+        [np.atleast_1d(as_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
     ),
     np.diagonal: _diagonal,
     np.outer: _outer,
@@ -185,7 +185,9 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.take: _take,
     np.tile: _tile,
     np.trace: lambda x, offset=0, axis1=0, axis2=1: _diagonal(x, offset, axis1, axis2).sum(-1),
-    np.vstack: lambda arrays, **options: _concatenate([np.atleast_2d(_array(a)) for a in arrays], **options),
+    np.vstack: lambda arrays, **options: _concatenate(
+        [np.atleast_2d(as_array(a)) for a in arrays], **options
+    ),
     np.where: lambda condition, *choices: NotImplemented if choices else np.nonzero(condition),
 }
 

@@ -489,7 +489,7 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[An
         if ps is None:
             remaining = iter(gradients)
             return tuple(_renest(arg, remaining) for arg in args)
-        if all(g is None for g in gradients):
+        if not gradients or (gradients[0] is None and all(g is None for g in gradients)):
             _warn_unreached()
         return Grads(ps, gradients)
 

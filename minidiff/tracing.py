@@ -33,7 +33,7 @@ from autograd.core import primitive as autograd_primitive
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
-from minidiff.composites import COMPOSITES, UFUNC_METHODS, cast
+from minidiff.composites import COMPOSITES, UFUNC_METHODS, as_array, cast
 from minidiff.derivatives import RULES, add_at
 
 __all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "is_recorded", "lift"]
@@ -461,6 +461,9 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
                 trace = x._trace
         elif type(x) not in _PLAIN:
             arguments = lift(arguments)
+            if isinstance(primitive.fun, np.ufunc):
+                # no options, but operands
+                arguments = tuple(as_array(x) if isinstance(x, (list, tuple)) else x for x in arguments)
             if any(type(x) in Box.types and type(x) is not Traced for x in arguments):
                 return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
             trace = max((x._trace for x in arguments if type(x) is Traced), default=-1)

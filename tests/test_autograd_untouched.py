@@ -17,11 +17,13 @@ import warnings
 import autograd, autograd.builtins, autograd.core, autograd.misc.flatten, autograd.tracer
 import autograd.numpy as np
 import numpy
-from autograd import elementwise_grad, grad, hessian, hessian_vector_product, holomorphic_grad, jacobian, make_jvp, make_vjp
+from autograd import elementwise_grad, grad, hessian, hessian_vector_product, holomorphic_grad
+from autograd import jacobian, make_jvp, make_vjp
 from autograd.test_util import check_grads, check_vjp
 
 numpy.set_printoptions(precision=14)
-x, z, A = numpy.array([0.3, -1.2, 2.0]), numpy.array([1 + 1j, 0.5]), numpy.arange(9.0).reshape(3, 3) + numpy.eye(3)
+x, z = numpy.array([0.3, -1.2, 2.0]), numpy.array([1 + 1j, 0.5])
+A = numpy.arange(9.0).reshape(3, 3) + numpy.eye(3)
 f = lambda x: np.sum(np.sin(x) ** 2 * np.exp(-x)) / (1 + np.dot(x, x))
 
 def show(name, thunk):
@@ -42,14 +44,16 @@ show("make_jvp", lambda: make_jvp(f)(x)(x))
 show("make_vjp", lambda: make_vjp(f)(x)[0](1.0))
 show("holomorphic_grad", lambda: holomorphic_grad(lambda z: z**3)(1.0 + 2j))
 show("complex", lambda: grad(lambda z: np.real(np.sum(z * np.conj(z) * z)))(z))
-show("linalg", lambda: grad(lambda A: np.linalg.slogdet(A)[1] + np.sum(np.linalg.inv(A)) + np.sum(np.linalg.eigh(A + A.T)[0] ** 2))(A))
+show("linalg", lambda: grad(lambda A: np.linalg.slogdet(A)[1] + np.sum(np.linalg.inv(A)))(A))
+show("eigh", lambda: grad(lambda A: np.sum(np.linalg.eigh(A + A.T)[0] ** 2))(A))
 show("fft", lambda: grad(lambda x: np.sum(np.abs(np.fft.fft(x)) ** 3))(x))
 show("containers", lambda: grad(lambda d: np.sum(d["a"] * d["b"][0]))({"a": x, "b": (x + 1, [2.0])}))
 show("float32", lambda: grad(f)(x.astype("float32")).dtype)
 show("argnums", lambda: grad(lambda a, b: np.sum(a * b), (0, 1))(x, x + 1))
 show("independent", lambda: grad(lambda x: 1.0)(2.0))
 show("indices", lambda: grad(lambda x: np.sum(x[[0, 0, 1]] * x[::-1]) + x[x > 0].sum())(x))
-show("lists", lambda: grad(lambda x: np.sum(np.concatenate([x, x * 2]) * np.stack([x, x]).ravel() + np.array([x[0], 1.0, x[1]] * 2)))(x))
+lists = lambda x: np.concatenate([x, x * 2]) * np.stack([x, x]).ravel() + np.array([x[0], 1.0, x[1]] * 2)
+show("lists", lambda: grad(lambda x: np.sum(lists(x)))(x))
 show("nested", lambda: grad(lambda a: a * grad(lambda b: a + b)(1.0))(3.0))
 show("third", lambda: grad(grad(grad(lambda t: np.sin(2 * t) * t)))(0.7))
 show("assignment", lambda: grad(lambda x: x.__setitem__(0, 1))(x))
@@ -61,15 +65,17 @@ show("check", lambda: check_grads(f, modes=["fwd", "rev"], order=2)(x))
 
 def watch(x):
     y = x * 2
-    boxes = [x, y, np.sin(y), numpy.sin(y), y[0], y.T, 1 + y, y > 0, y.sum(), np.concatenate([y, y]), np.linalg.inv(A * y)]
-    print([(type(b).__module__, type(b).__name__, getattr(b, "_trace", None), type(getattr(b, "_node", None)).__name__) for b in boxes])
-    print(repr(y).split(" at ")[0], str(y)[:20], hash(y) == id(y), y.shape, y.dtype, len(y), autograd.tracer.trace_stack.top)
+    boxes = [x, y, np.sin(y), numpy.sin(y), y[0], y.T, 1 + y, y > 0, y.sum()]
+    for b in boxes + [np.concatenate([y, y]), np.linalg.inv(A * y)]:
+        print(type(b), getattr(b, "_trace", None), type(getattr(b, "_node", None)))
+    print(repr(y).split(" at ")[0], str(y)[:20], hash(y) == id(y), y.shape, y.dtype, len(y))
+    print(autograd.tracer.trace_stack.top)
     print(sorted(name for name in dir(y) if not name.startswith("__")))
-    print([hasattr(y, name) for name in ("dot", "item", "__array_function__", "__array__", "__iter__", "tolist")])
+    print([hasattr(y, n) for n in ("dot", "item", "__array_function__", "__array__", "__iter__", "tolist")])
     return np.sum(y)
 
 show("boxes", lambda: grad(watch)(x))
-show("boxes of floats", lambda: grad(lambda t: (print(type(t).__name__, type(t * 2).__name__, type(t._value)), t * t)[1])(2.0))
+show("boxes of floats", lambda: grad(lambda t: (print(type(t), type(t * 2), type(t._value)), t * t)[1])(2.0))
 print(autograd.tracer.trace_stack.top, type(autograd.tracer.trace_stack).__mro__[-2].__name__)
 
 @autograd.extend.primitive
@@ -85,28 +91,40 @@ show("notrace", lambda: grad(lambda x: np.sum(x) * np.shape(x)[0] * np.argmax(x)
 show("keywords", lambda: grad(lambda x: np.sum(x, axis=0, keepdims=True)[0] + x.mean(axis=0) + np.max(x))(x))
 for name in ("grad", "exp", "sum", "concatenate"):
     print(name, sorted(vars(getattr(autograd, name, None) or getattr(np, name))))
-print(sorted(f"{t.__module__}.{t.__name__}" for t in Box_types()) if (Box_types := lambda: [t for t in autograd.tracer.Box.types if t.__module__.startswith("autograd")]) else None)
-print(sorted((f"{t.__module__}.{t.__name__}" for t in autograd.core.VSpace.mappings if t.__module__.split(".")[0] in ("autograd", "numpy", "builtins"))))
+known = lambda types: sorted(map(str, (t for t in types if not t.__module__.startswith("minidiff"))))
+print(known(autograd.tracer.Box.types), known(autograd.core.VSpace.mappings))
 for rules in (autograd.core.primitive_vjps, autograd.core.primitive_jvps):
     print(sum(not str(getattr(f.fun, "__module__", "")).startswith("minidiff") for f in rules))
 """
 
 
 def printed(first_line):
-    run = subprocess.run([sys.executable, "-W", "error", "-c", first_line + SCRIPT], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", first_line + SCRIPT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     return run.stdout.splitlines()
 
 
 def test_autograd_prints_the_same_with_and_without_minidiff():
-    without, after, before = printed(""), printed("import minidiff"), printed("import autograd.numpy, autograd.test_util; import minidiff")
+    without, after, before = (
+        printed(""),
+        printed("import minidiff"),
+        printed("import autograd.numpy, autograd.test_util; import minidiff"),
+    )
     assert len(without) > 40
     assert after == without
     assert before == without
 
 
 def test_autograd_prints_the_same_after_gradients_of_ours():
-    used = "import minidiff, numpy; p = minidiff.param([1.0, 2.0]); minidiff.gradient(lambda: numpy.sum(numpy.exp(p)), minidiff.params(p))"
+    used = (
+        "import minidiff, numpy; p = minidiff.param([1.0, 2.0])\n"
+        "minidiff.gradient(lambda: numpy.sum(numpy.exp(p)), minidiff.params(p))"
+    )
     assert printed(used) == printed("")
 
 
@@ -134,9 +152,16 @@ def test_autograds_trace_of_a_parameter_is_of_its_array():
 @pytest.mark.parametrize("order", ["autograd in ours", "ours in autograd"])
 def test_both_mix_in_one_loss(order):
     p, v = minidiff.param([1.0, 2.0]), np.array([0.5, -0.5])
-    cubes = lambda x: anp.sum(x**3)
+
+    def cubes(x):
+        return anp.sum(x**3)
+
     if order == "autograd in ours":
-        g = minidiff.gradient(lambda: np.sum(autograd.grad(cubes)(p) * v) + anp.sum(anp.exp(p)), minidiff.params(p))[p]
+        g = minidiff.gradient(
+            lambda: np.sum(autograd.grad(cubes)(p) * v) + anp.sum(anp.exp(p)), minidiff.params(p)
+        )[p]
     else:
-        g = autograd.grad(lambda x: anp.sum(minidiff.gradient(cubes, x)[0] * v) + anp.sum(anp.exp(x)))(p.value)
+        g = autograd.grad(lambda x: anp.sum(minidiff.gradient(cubes, x)[0] * v) + anp.sum(anp.exp(x)))(
+            p.value
+        )
     np.testing.assert_allclose(g, 6 * p.value * v + np.exp(p.value), rtol=1e-14)

@@ -49,7 +49,7 @@ def test_the_answers_compared_have_moved():
 
 def measured(case, peer_ratios, goals=None):
     work = Work("some work", case, {"minidiff": None, "autograd": None}, goals or {"autograd": 0.5})
-    return [ratios.Measured(work, peer, 1e-3, ratio) for peer, ratio in peer_ratios.items()]
+    return [ratios.Measured(work, peer, 1e-3, ratio, True) for peer, ratio in peer_ratios.items()]
 
 
 def test_a_goal_is_met_if_its_worst_case_is():

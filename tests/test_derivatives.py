@@ -1,4 +1,6 @@
-"""Each direct rule is autograd's own rule, in value and in its own derivative; and where that is not defined, fair."""
+"""Each direct rule is autograd's own, in value and in its derivative; at ties and ends it is fair."""
+
+# ruff: noqa: E731, B023
 
 import warnings
 
@@ -7,7 +9,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd.core import primitive_vjps
-from autograd.tracer import trace_primitives_map
+from autograd.tracer import trace_primitives_map, trace_stack
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -33,7 +35,9 @@ def one(dtypes=ALL, low=-16):
 
 def two(dtypes=ALL, low=-16, high=16):
     def draw_case(draw):
-        a, b = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_side=3, max_dims=4)).input_shapes
+        a, b = draw(
+            hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_side=3, max_dims=4)
+        ).input_shapes
         dtype = draw(st.sampled_from(dtypes))
         other = draw(st.sampled_from([dtype, dtype, *dtypes]))
         return (numbers(draw, a, dtype, low, high), numbers(draw, b, other, low, high)), {}
@@ -47,7 +51,11 @@ def power(draw):
 
 
 def matmul(draw):
-    result = draw(hnp.mutually_broadcastable_shapes(signature="(n?,k),(k,m?)->(n?,m?)", min_side=0, max_side=3, max_dims=2))
+    result = draw(
+        hnp.mutually_broadcastable_shapes(
+            signature="(n?,k),(k,m?)->(n?,m?)", min_side=0, max_side=3, max_dims=2
+        )
+    )
     dtype = draw(st.sampled_from(ALL))
     return tuple(numbers(draw, shape, dtype) for shape in result.input_shapes), {}
 
@@ -68,7 +76,11 @@ def reduction(dtypes=ALL, min_side=0, low=-16):
     def draw_case(draw):
         shape = draw(shapes.filter(lambda s: min(s, default=1) >= min_side))
         x = numbers(draw, shape, draw(st.sampled_from(dtypes)), low)
-        axes = st.none() | (hnp.valid_tuple_axes(len(shape)) | st.integers(-len(shape), len(shape) - 1) if shape else st.none())
+        axes = st.none() | (
+            hnp.valid_tuple_axes(len(shape)) | st.integers(-len(shape), len(shape) - 1)
+            if shape
+            else st.none()
+        )
         axis, options = draw(axes), draw(st.sampled_from([{}, {"keepdims": True}, {"keepdims": False}]))
         return draw(st.sampled_from([((x, axis), options), ((x,), {"axis": axis, **options})]))
 
@@ -84,7 +96,11 @@ def shaped(f):
     """Of an array with two dimensions or more, and what follows it among the arguments."""
 
     def draw_case(draw):
-        x = numbers(draw, draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=3)), draw(st.sampled_from(ALL)))
+        x = numbers(
+            draw,
+            draw(hnp.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=3)),
+            draw(st.sampled_from(ALL)),
+        )
         axis = st.integers(-x.ndim, x.ndim - 1)
         return (x, *f(draw, x, axis)), {}
 
@@ -115,9 +131,11 @@ CASES = {
     np.expand_dims: shaped(lambda draw, x, axis: (draw(axis),)),
     np.squeeze: squeeze,
     **dict.fromkeys((np.atleast_1d, np.atleast_2d, np.atleast_3d), one()),
-    np.transpose: shaped(lambda draw, x, axis: draw(st.sampled_from([(), (None,), (draw(st.permutations(range(x.ndim))),)]))),
+    np.transpose: shaped(lambda draw, x, axis: draw(st.sampled_from([(), (None,),
+        (draw(st.permutations(range(x.ndim))),)]))),
     np.swapaxes: shaped(lambda draw, x, axis: (draw(axis), draw(axis))),
-    np.broadcast_to: lambda draw: ((numbers(draw, (3, 1), "float64"), draw(st.sampled_from([(3, 1), (3, 2)]))), {}),
+    np.broadcast_to: lambda draw: ((numbers(draw, (3, 1), "float64"),
+        draw(st.sampled_from([(3, 1), (3, 2)]))), {}),
     np.astype: lambda draw: ((numbers(draw, draw(shapes), "float32"), draw(st.sampled_from(REAL))), {}),
 }  # fmt: skip
 RULED = [pytest.param(f, id=f.__name__) for f in RULES]
@@ -141,7 +159,11 @@ def derivative(f, argnum, args, kwargs):
 
 
 def arrays_of(f, args):
-    return [i for i, rule in enumerate(RULES[f]) if rule is not None and i < len(args) and hasattr(args[i], "dtype")]
+    return [
+        i
+        for i, rule in enumerate(RULES[f])
+        if rule is not None and i < len(args) and hasattr(args[i], "dtype")
+    ]
 
 
 def cast(h, x):
@@ -164,8 +186,15 @@ def test_a_rule_is_autograds(f, data):
             if theirs is None:
                 continue
             expected = cast(np.asarray(theirs(g, *args)), args[i])
-            eps = max(np.finfo(a.dtype).eps for a in (ans, *args) if hasattr(a, "dtype") and a.dtype.kind in "fc")
-            np.testing.assert_allclose(cast(h, args[i]), expected, rtol=64 * eps, atol=64 * eps * max(1, np.max(np.abs(expected), initial=0)))
+            eps = max(
+                np.finfo(a.dtype).eps for a in (ans, *args) if hasattr(a, "dtype") and a.dtype.kind in "fc"
+            )
+            np.testing.assert_allclose(
+                cast(h, args[i]),
+                expected,
+                rtol=64 * eps,
+                atol=64 * eps * max(1, np.max(np.abs(expected), initial=0)),
+            )
 
 
 @pytest.mark.parametrize("f", RULED)
@@ -173,7 +202,9 @@ def test_a_rule_is_autograds(f, data):
 @given(st.data())
 def test_the_derivative_of_a_rule_is_autograds(f, data):
     args, kwargs = CASES[f](data.draw)
-    to_double = lambda a: a.astype(np.result_type(a, np.float64)) if hasattr(a, "dtype") and a.dtype.kind in "fc" else a
+    to_double = lambda a: (
+        a.astype(np.result_type(a, np.float64)) if hasattr(a, "dtype") and a.dtype.kind in "fc" else a
+    )
     args = tuple(map(to_double, args))
     g = to_double(numbers(data.draw, np.shape(f(*args, **kwargs)), np.asarray(f(*args, **kwargs)).dtype.name))
     for i in arrays_of(f, args):
@@ -181,18 +212,23 @@ def test_the_derivative_of_a_rule_is_autograds(f, data):
         if theirs is None:
             continue
         w = np.cos(np.arange(args[i].size)).reshape(args[i].shape)
-        size = lambda xp, h, w=w: xp.sum(w * xp.real(h)) + xp.sum(w[::-1] * xp.imag(h) if w.ndim else xp.imag(h))
+        size = lambda xp, h, w=w: (
+            xp.sum(w * xp.real(h)) + xp.sum(w[::-1] * xp.imag(h) if w.ndim else xp.imag(h))
+        )
         for j in [0, *(1 + k for k in arrays_of(f, args))]:
             put = lambda x, j=j: [x if k == j else a for k, a in enumerate((g, *args))]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
-                    expected = np.conj(autograd.grad(lambda x: size(anp, theirs(*put(x))))((g, *args)[j]))  # noqa: B023
+                    expected = np.conj(autograd.grad(lambda x: size(anp, theirs(*put(x))))((g, *args)[j]))
                 except (NotImplementedError, AttributeError, TypeError, ValueError, AssertionError):
+                    trace_stack.top = -1  # autograd leaves its count of traces behind an exception
                     continue  # autograd's rule is not differentiable itself
-            (found,) = gradient(lambda x: size(np, ours(*put(x))), (g, *args)[j])  # noqa: B023
+            (found,) = gradient(lambda x: size(np, ours(*put(x))), (g, *args)[j])
             found = np.zeros_like(expected) if found is None else found
-            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * max(1, np.max(np.abs(expected), initial=0)))
+            np.testing.assert_allclose(
+                found, expected, rtol=1e-9, atol=1e-9 * max(1, np.max(np.abs(expected), initial=0))
+            )
 
 
 # --- Where a derivative is a choice, or an edge ---------------------------------------------------------
@@ -224,7 +260,7 @@ def slope(f, x):
         (lambda x: np.clip(x, -1.0, 1.0), [-2.0, 0.5, 2.0], [0.0, 1.0, 0.0]),
         (lambda x: np.clip(x, None, 1.0), [-2.0, 2.0], [1.0, 0.0]),
         (lambda x: np.where(x > 0, x, 0.0), [-1.0, 0.0, 1.0], [0.0, 0.0, 1.0]),
-        (lambda x: np.sort(x), [[3.0, 1.0]], [[1.0, 1.0]]),
+        (np.sort, [[3.0, 1.0]], [[1.0, 1.0]]),
         (lambda x: np.sum(x[0:0]) + x[0], [1.0, 2.0], [1.0, 0.0]),
         (lambda x: np.logaddexp(x, -np.inf), [0.0, 800.0], [1.0, 1.0]),
         (np.tanh, [0.0, 1000.0], [1.0, 0.0]),
@@ -259,5 +295,10 @@ def test_indexing_gives_back_to_each_element_as_often_as_it_was_read(data):
     np.add.at(expected, np.arange(p.size).reshape(shape)[index].ravel(), np.ravel(g))
     np.testing.assert_allclose(back(g)[p], expected.reshape(shape), rtol=1e-2 if dtype == "float16" else 1e-5)
     assert back(g)[p].dtype == dtype
-    twice, back = pullback(lambda: p[index] + p[index] + np.sum(p), params(p))
-    np.testing.assert_allclose(back(g)[p], (2 * expected + np.sum(g)).reshape(shape), rtol=2e-2 if dtype == "float16" else 1e-5, atol=1e-2 if dtype == "float16" else 1e-5)
+    _, back = pullback(lambda: p[index] + p[index] + np.sum(p), params(p))
+    np.testing.assert_allclose(
+        back(g)[p],
+        (2 * expected + np.sum(g)).reshape(shape),
+        rtol=2e-2 if dtype == "float16" else 1e-5,
+        atol=1e-2 if dtype == "float16" else 1e-5,
+    )

@@ -216,6 +216,29 @@ def test_threads_may_update_different_parameters_with_one_optimiser(how, small_b
         np.testing.assert_allclose(q.value, p.value, rtol=1e-12)
 
 
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("size", [3, 400])
+def test_a_rule_may_set_what_the_rules_after_it_go_by(size, how, small_blocks):
+    """As a schedule does. With right bias corrections Adam steps by η while the gradient is constant."""
+    adam = ADAM(1.0, epsilon=0.0)
+
+    class Schedule(Rule):
+        def coefficients(self, t):
+            adam.beta = (0.5, 0.9) if t % 2 else (0.8, 0.99)
+            return ()
+
+        @staticmethod
+        def formula(x, Δ):
+            return Δ
+
+    x = np.zeros(size)
+    with engine(how):
+        for t in range(1, 6):
+            update(Optimiser(Schedule(), adam), x, np.full(size, 3.0))
+            np.testing.assert_allclose(x, -t, rtol=1e-12)
+    assert adam.state[x]["clock"][1:] == pytest.approx((0.5**3 * 0.8**2, 0.9**3 * 0.99**2))
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
 def test_an_interrupt_waits_for_the_end_of_a_large_step():
     """The second stage raises the signal in the midst of the blocks."""

@@ -1,4 +1,4 @@
-"""What goes wrong says what to do, and has changed nothing. One table: each mistake, its exception, its words."""
+"""What goes wrong says what to do, and has changed nothing: one table of mistakes, exceptions and words."""
 
 import math
 import operator
@@ -37,7 +37,7 @@ class Dense:
 
 @pytest.fixture
 def m():
-    """The world of the page's example, with a complex parameter, and a model that forgot to wrap its arrays."""
+    """The world of the page's example, a complex parameter, and a model that forgot to wrap its arrays."""
     m = SimpleNamespace(
         W=param([[1.0, 2.0], [3.0, 4.0]]),
         b=param([0.5, -0.5]),
@@ -158,11 +158,13 @@ MISTAKES = {
     "W.name = …": (lambda m: setattr(m.W, "name", "W"), AttributeError, ("name",)),
     "an attribute that no array has": (lambda m: m.W.weights, AttributeError, ("weights",)),
     "the truth of an array": (lambda m: bool(m.W), ValueError, ("ambiguous",)),
-    "assigning another shape": (lambda m: operator.setitem(m.W, ..., m.x[:, None, None]), ValueError, ("shape",)),
+    "assigning another shape": (lambda m: operator.setitem(m.W, ..., m.x[:, None, None]), ValueError,
+        ("shape",)),
     "adding another shape": (lambda m: operator.iadd(m.b, np.ones(3)), ValueError, ("broadcast",)),
     "adding complex to real": (lambda m: operator.iadd(m.b, 1j), TypeError, ("cast",)),
     "from_vector, too short": (lambda m: m.θ.from_vector(np.ones(5)), ValueError, ("6 elements", "(5,)")),
-    "from_vector, a matrix": (lambda m: m.θ.from_vector(np.ones((2, 3))), ValueError, ("6 elements", "(2, 3)")),
+    "from_vector, a matrix": (lambda m: m.θ.from_vector(np.ones((2, 3))), ValueError,
+        ("6 elements", "(2, 3)")),
     "from_vector, complex": (lambda m: m.θ.from_vector(np.full(6, 1j)), ValueError, ("complex", "real")),
     "from_vector, the last complex": (
         lambda m: params(m.W, m.b).from_vector([9, 9, 9, 9, 9, 1j]), ValueError, ("parameter 1", "complex"),
@@ -223,7 +225,7 @@ MISTAKES = {
     ),
     "a masked array": within(lambda m: m.W * np.ma.masked_less(np.ones(2), 0), "MaskedArray"),
     "a Fraction": within(lambda m: m.W * Fraction(1, 2), "Fraction"),
-    "an array of objects": within(lambda m: m.W + np.array([None, "x"]), "object"),
+    "an array of objects": within(lambda m: m.W * np.array([Fraction(1, 2)] * 2), "object"),
     "math.exp of an argument": (lambda m: gradient(math.exp, 1.0), TypeError, ("math", "np.")),
     **{
         f"{name} of a {kind}": within(lambda m, f=f, of=of: f(of(m)), name, error=NotImplementedError)
@@ -257,12 +259,15 @@ MISTAKES = {
     "changed before back, W -=": changed_before_back(lambda W: operator.isub(W, 0.1)),
     "changed before back, W[0, 0] =": changed_before_back(lambda W: operator.setitem(W, (0, 0), 9)),
     "changed before back, W.value": changed_before_back(lambda W: W.value.fill(9)),
-    "the loss's own TypeError": (lambda m: gradient(lambda: len(3), m.θ), TypeError, ("object of type 'int'",)),
+    "the loss's own TypeError": (lambda m: gradient(lambda: len(3), m.θ), TypeError,
+        ("object of type 'int'",)),
     "the loss's own wrong call": (
         lambda m: gradient(lambda: m.loss(m.x), m.θ), TypeError, ("missing 1 required positional argument",),
     ),
-    "the loss's own ZeroDivisionError": (lambda m: gradient(lambda: 1 / 0, m.θ), ZeroDivisionError, ("zero",)),
-    "NumPy's own shape error": (lambda m: gradient(lambda: np.sum(m.W @ np.ones(3)), m.θ), ValueError, ("matmul",)),
+    "the loss's own ZeroDivisionError": (lambda m: gradient(lambda: 1 / 0, m.θ), ZeroDivisionError,
+        ("zero",)),
+    "NumPy's own shape error": (lambda m: gradient(lambda: np.sum(m.W @ np.ones(3)), m.θ), ValueError,
+        ("matmul",)),
     "NumPy's own index error": (lambda m: gradient(lambda: m.W[2, 0], m.θ), IndexError, ("out of bounds",)),
 }  # fmt: skip
 

@@ -106,7 +106,7 @@ def test_it_is_a_mutable_mapping_that_compares_by_identity():
     p = param(0.0)
     state, other = IdDict({p: 1}), IdDict({p: 1})
     assert isinstance(state, MutableMapping)
-    assert state == state  # noqa: PLR0124
+    assert state == state
     assert state != other
     with pytest.raises(TypeError):
         hash(state)
@@ -117,7 +117,9 @@ def test_it_is_a_mutable_mapping_that_compares_by_identity():
     assert IdDict(other)[p] == 1
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"]
+)
 def test_a_clone_together_with_its_keys_keeps_the_tie(clone):
     p, q = param([1.0]), param([1.0])
     state = IdDict([(p, {"velocity": np.ones(1)}), (q, [2])])

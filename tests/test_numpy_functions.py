@@ -1,5 +1,8 @@
-"""Every NumPy function that autograd can differentiate, as plain `np.*`: autograd's gradient and the numerical one."""
+"""Every NumPy function that autograd can differentiate, as plain `np.*`: by autograd and by differences."""
 
+# ruff: noqa: B023, E731, PLW0108
+
+import operator
 import warnings
 
 import autograd
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 from autograd.builtins import SequenceBox
 from autograd.core import primitive_vjps
-from autograd.tracer import trace_primitives_map
+from autograd.tracer import trace_primitives_map, trace_stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -28,7 +31,11 @@ def functions_with_a_gradient():
             if not callable(function) or isinstance(function, type) or name in NOT_A_CALL_ON_ARRAYS:
                 continue
             twin = getattr(twins, name, None)
-            rewritten = type(twin) is type(lambda: 0) and not hasattr(twin, "fun") and not hasattr(twin, "_is_primitive")
+            rewritten = (
+                type(twin) is type(lambda: 0)
+                and not hasattr(twin, "fun")
+                and not hasattr(twin, "_is_primitive")
+            )
             if rewritten or trace_primitives_map.get(function) in primitive_vjps:
                 found.setdefault(function, []).append(prefix + name)
     return found
@@ -84,20 +91,29 @@ def fourier(name, **options):
         return each(E, lambda xp, x: f(xp)(x, **options), lambda xp, x: f(xp)(x, s=(2, 4), **options))
     if name.endswith("n"):
         return each(E, lambda xp, x: f(xp)(x, **options), lambda xp, x: f(xp)(x, axes=(0,), **options))
-    return each(E, lambda xp, x: f(xp)(x), lambda xp, x: f(xp)(x, axis=0), lambda xp, x: f(xp)(x, 6), lambda xp, x: f(xp)(x, norm="ortho"))
+    return each(
+        E,
+        lambda xp, x: f(xp)(x),
+        lambda xp, x: f(xp)(x, axis=0),
+        lambda xp, x: f(xp)(x, 6),
+        lambda xp, x: f(xp)(x, norm="ortho"),
+    )
 
 
 SAMPLES = {
     **{name: unary(name, M) for name in (
-        "absolute", "fabs", "arcsinh", "arctan", "cos", "cosh", "deg2rad", "degrees", "exp", "exp2", "expm1", "negative",
+        "absolute", "fabs", "arcsinh", "arctan", "cos", "cosh", "deg2rad", "degrees", "exp", "exp2", "expm1",
+        "negative",
         "rad2deg", "radians", "reciprocal", "sin", "sinc", "sinh", "square", "tan", "tanh",
     )},
-    **{name: unary(name, M, Z) for name in ("conjugate", "real", "imag", "angle", "absolute", "exp", "sin", "square")},
+    **{name: unary(name, M, Z) for name in ("conjugate", "real", "imag", "angle", "absolute", "exp", "sin",
+        "square")},
     **{name: unary(name, P) for name in ("log", "log10", "log1p", "log2", "sqrt")},
     **{name: unary(name, U) for name in ("arccos", "arcsin", "arctanh")},
     "arccosh": unary("arccosh", G),
     **{name: binary(name, M, E[:3, :3] + 0.01) for name in (
-        "add", "subtract", "multiply", "divide", "maximum", "minimum", "fmax", "fmin", "logaddexp", "logaddexp2", "arctan2",
+        "add", "subtract", "multiply", "divide", "maximum", "minimum", "fmax", "fmin", "logaddexp",
+        "logaddexp2", "arctan2",
     )},
     "hypot": binary("hypot", P, G),
     "power": binary("power", P, G),
@@ -105,31 +121,44 @@ SAMPLES = {
     "sum": reduction("sum", M, *each(Z, lambda xp, x: xp.sum(x, 1))),
     "prod": reduction("prod", M, *each(Z, lambda xp, x: xp.prod(x, 1))),
     "mean": reduction("mean", M, *each(Z, lambda xp, x: xp.mean(x, 1))),
-    "var": reduction("var", M, *each(M, lambda xp, x: xp.var(x, ddof=1), lambda xp, x: xp.var(x, 0, ddof=1)), *each(Z, lambda xp, x: xp.var(x, 1))),
+    "var": reduction("var", M, *each(M, lambda xp, x: xp.var(x, ddof=1), lambda xp, x: xp.var(x, 0, ddof=1)),
+        *each(Z, lambda xp, x: xp.var(x, 1))),
     "std": reduction("std", M, *each(M, lambda xp, x: xp.std(x, ddof=1), lambda xp, x: xp.std(x, 0, ddof=1))),
     **{name: reduction(name, M) for name in ("max", "min", "amax", "amin")},
-    "cumsum": each(M, lambda xp, x: xp.cumsum(x), lambda xp, x: xp.cumsum(x, 0), lambda xp, x: xp.cumsum(x, axis=-1)),
+    "cumsum": each(M, lambda xp, x: xp.cumsum(x), lambda xp, x: xp.cumsum(x, 0),
+        lambda xp, x: xp.cumsum(x, axis=-1)),
     "trace": each(M, lambda xp, x: xp.trace(x), lambda xp, x: xp.trace(x, offset=1)),
     "dot": [
-        *each(M, lambda xp, x: xp.dot(x, M), lambda xp, x: xp.dot(T[0].T, x), lambda xp, x: xp.dot(x, V), lambda xp, x: xp.dot(x, x.T), lambda xp, x: xp.dot(2.0, x)),
-        *each(V, lambda xp, x: xp.dot(x, x), lambda xp, x: xp.dot(M, x), lambda xp, x: xp.dot(T.swapaxes(1, 2), x)), *each(Z, lambda xp, x: xp.dot(x, Z)),
+        *each(M, lambda xp, x: xp.dot(x, M), lambda xp, x: xp.dot(T[0].T, x), lambda xp, x: xp.dot(x, V),
+            lambda xp, x: xp.dot(x, x.T), lambda xp, x: xp.dot(2.0, x)),
+        *each(V, lambda xp, x: xp.dot(x, x), lambda xp, x: xp.dot(M, x),
+            lambda xp, x: xp.dot(T.swapaxes(1, 2), x)), *each(Z, lambda xp, x: xp.dot(x, Z)),
     ],
     "matmul": [
-        *each(M, lambda xp, x: xp.matmul(x, M), lambda xp, x: xp.matmul(x, V), lambda xp, x: xp.matmul(V, x), lambda xp, x: xp.matmul(x, T)),
-        *each(V, lambda xp, x: xp.matmul(x, x), lambda xp, x: xp.matmul(x, T), lambda xp, x: xp.matmul(T.swapaxes(1, 2), x)),
-        *each(T, lambda xp, x: xp.matmul(x, E), lambda xp, x: xp.matmul(x.swapaxes(1, 2), x)), *each(Z, lambda xp, x: xp.matmul(M, x)),
+        *each(M, lambda xp, x: xp.matmul(x, M), lambda xp, x: xp.matmul(x, V), lambda xp, x: xp.matmul(V, x),
+            lambda xp, x: xp.matmul(x, T)),
+        *each(V, lambda xp, x: xp.matmul(x, x), lambda xp, x: xp.matmul(x, T),
+            lambda xp, x: xp.matmul(T.swapaxes(1, 2), x)),
+        *each(T, lambda xp, x: xp.matmul(x, E), lambda xp, x: xp.matmul(x.swapaxes(1, 2), x)),
+        *each(Z, lambda xp, x: xp.matmul(M, x)),
     ],
-    "inner": each(M, lambda xp, x: xp.inner(x, V), lambda xp, x: xp.inner(T[0].T, x), lambda xp, x: xp.inner(x, x)),
-    "outer": each(V, lambda xp, x: xp.outer(x, M), lambda xp, x: xp.outer(M, x), lambda xp, x: xp.outer(x, x)),
-    "tensordot": each(T, lambda xp, x: xp.tensordot(x, E, 1), lambda xp, x: xp.tensordot(M, x, ([0], [1])), lambda xp, x: xp.tensordot(x, x, axes=[(0, 2), (0, 2)])),
+    "inner": each(M, lambda xp, x: xp.inner(x, V), lambda xp, x: xp.inner(T[0].T, x),
+        lambda xp, x: xp.inner(x, x)),
+    "outer": each(V, lambda xp, x: xp.outer(x, M), lambda xp, x: xp.outer(M, x),
+        lambda xp, x: xp.outer(x, x)),
+    "tensordot": each(T, lambda xp, x: xp.tensordot(x, E, 1), lambda xp, x: xp.tensordot(M, x, ([0], [1])),
+        lambda xp, x: xp.tensordot(x, x, axes=[(0, 2), (0, 2)])),
     "kron": each(M, lambda xp, x: xp.kron(x, E[:2]), lambda xp, x: xp.kron(M, x)),
     "cross": each(M, lambda xp, x: xp.cross(x, V), lambda xp, x: xp.cross(S, x)),
-    "einsum": each(M, lambda xp, x: xp.einsum("ij,jk->ki", x, S), lambda xp, x: xp.einsum("ii", x), lambda xp, x: xp.einsum("...j,j", S, x[0]), lambda xp, x: xp.einsum(x, [0, 1], V, [1], [0])),
-    "where": each(M, lambda xp, x: xp.where(S > 1, x, 0.5), lambda xp, x: xp.where(S > 1, V, x), lambda xp, x: xp.where(V > 0, x[0], x)),
+    "einsum": each(M, lambda xp, x: xp.einsum("ij,jk->ki", x, S), lambda xp, x: xp.einsum("ii", x),
+        lambda xp, x: xp.einsum("...j,j", S, x[0]), lambda xp, x: xp.einsum(x, [0, 1], V, [1], [0])),
+    "where": each(M, lambda xp, x: xp.where(S > 1, x, 0.5), lambda xp, x: xp.where(S > 1, V, x),
+        lambda xp, x: xp.where(V > 0, x[0], x)),
     "clip": each(M, lambda xp, x: xp.clip(x, -0.5, 0.8), lambda xp, x: xp.clip(x, V - 1, V + 1)),
     "nan_to_num": each(M, lambda xp, x: xp.nan_to_num(x)),
     "real_if_close": each(M, lambda xp, x: xp.real_if_close(x)),
-    "reshape": each(M, lambda xp, x: xp.reshape(x, 9), lambda xp, x: xp.reshape(x, (1, -1, 3)), lambda xp, x: xp.reshape(x, (9,), order="F")),
+    "reshape": each(M, lambda xp, x: xp.reshape(x, 9), lambda xp, x: xp.reshape(x, (1, -1, 3)),
+        lambda xp, x: xp.reshape(x, (9,), order="F")),
     "ravel": each(M, lambda xp, x: xp.ravel(x), lambda xp, x: xp.ravel(x, "F")),
     "transpose": each(T, lambda xp, x: xp.transpose(x), lambda xp, x: xp.transpose(x, (1, 2, 0))),
     "swapaxes": each(T, lambda xp, x: xp.swapaxes(x, 0, -1)),
@@ -137,16 +166,22 @@ SAMPLES = {
     "rollaxis": each(T, lambda xp, x: xp.rollaxis(x, 2)),
     "squeeze": each(M, lambda xp, x: xp.squeeze(x[:, :1]), lambda xp, x: xp.squeeze(x[:, None], 1)),
     "expand_dims": each(M, lambda xp, x: xp.expand_dims(x, 1), lambda xp, x: xp.expand_dims(x, -1)),
-    "broadcast_to": each(M, lambda xp, x: xp.broadcast_to(x, (2, 3, 3)), lambda xp, x: xp.broadcast_to(x[:1], (3, 3))),
-    **{name: [(lambda xp, x, name=name: getattr(xp, name)(x), a) for a in (M, V, V[0], T)] for name in ("atleast_1d", "atleast_2d", "atleast_3d")},
+    "broadcast_to": each(M, lambda xp, x: xp.broadcast_to(x, (2, 3, 3)),
+        lambda xp, x: xp.broadcast_to(x[:1], (3, 3))),
+    **{name: [(lambda xp, x, name=name: getattr(xp, name)(x), a) for a in (M, V, V[0],
+        T)] for name in ("atleast_1d", "atleast_2d", "atleast_3d")},
     "astype": each(M, lambda xp, x: xp.astype(x, float)),
-    "repeat": each(M, lambda xp, x: xp.repeat(x, 2), lambda xp, x: xp.repeat(x, 3, axis=1), lambda xp, x: xp.repeat(x, 2, 0)),
-    "tile": each(M, lambda xp, x: xp.tile(x, 2), lambda xp, x: xp.tile(x, (2, 3)), lambda xp, x: xp.tile(x, (2, 1, 2))),
-    "roll": each(M, lambda xp, x: xp.roll(x, 2), lambda xp, x: xp.roll(x, -1, axis=1), lambda xp, x: xp.roll(x, (1, 2), (0, 1))),
+    "repeat": each(M, lambda xp, x: xp.repeat(x, 2), lambda xp, x: xp.repeat(x, 3, axis=1),
+        lambda xp, x: xp.repeat(x, 2, 0)),
+    "tile": each(M, lambda xp, x: xp.tile(x, 2), lambda xp, x: xp.tile(x, (2, 3)),
+        lambda xp, x: xp.tile(x, (2, 1, 2))),
+    "roll": each(M, lambda xp, x: xp.roll(x, 2), lambda xp, x: xp.roll(x, -1, axis=1),
+        lambda xp, x: xp.roll(x, (1, 2), (0, 1))),
     "rot90": each(M, lambda xp, x: xp.rot90(x), lambda xp, x: xp.rot90(x, 3)),
     "fliplr": each(M, lambda xp, x: xp.fliplr(x)),
     "flipud": each(M, lambda xp, x: xp.flipud(x)),
-    "pad": each(M, lambda xp, x: xp.pad(x, 1, "constant"), lambda xp, x: xp.pad(x, ((0, 1), (2, 0)), "constant")),
+    "pad": each(M, lambda xp, x: xp.pad(x, 1, "constant"),
+        lambda xp, x: xp.pad(x, ((0, 1), (2, 0)), "constant")),
     "diff": each(M, lambda xp, x: xp.diff(x), lambda xp, x: xp.diff(x, n=2, axis=0)),
     "gradient": each(M, lambda xp, x: xp.gradient(x), lambda xp, x: xp.gradient(x, axis=0)),
     "diag": each(M, lambda xp, x: xp.diag(x), lambda xp, x: xp.diag(x, 1), lambda xp, x: xp.diag(x[0])),
@@ -155,30 +190,46 @@ SAMPLES = {
     "triu": each(M, lambda xp, x: xp.triu(x), lambda xp, x: xp.triu(x, k=1)),
     "sort": each(V, lambda xp, x: xp.sort(x)),
     "partition": each(V, lambda xp, x: xp.partition(x, 1)),
-    "linspace": each(M, lambda xp, x: xp.linspace(x[0, 0], x[1, 1], 5), lambda xp, x: xp.linspace(0.0, x[0, 0]), lambda xp, x: xp.linspace(x[0, 1], 3.0, num=4)),
+    "linspace": each(M, lambda xp, x: xp.linspace(x[0, 0], x[1, 1], 5),
+        lambda xp, x: xp.linspace(0.0, x[0, 0]), lambda xp, x: xp.linspace(x[0, 1], 3.0, num=4)),
     "split": each(T, lambda xp, x: xp.split(x, 2), lambda xp, x: xp.split(x, [1, 3], axis=-1)),
     "array_split": each(V, lambda xp, x: xp.array_split(x, 2)),
     "vsplit": each(E, lambda xp, x: xp.vsplit(x, 2)),
     "hsplit": each(E, lambda xp, x: xp.hsplit(x, 2)),
     "dsplit": each(T, lambda xp, x: xp.dsplit(x, 2)),
-    "concatenate": each(M, lambda xp, x: xp.concatenate([x, M, x]), lambda xp, x: xp.concatenate((x, x * x), axis=1), lambda xp, x: xp.concatenate([M[:, :1], x], -1)),
-    "stack": each(M, lambda xp, x: xp.stack([x, M]), lambda xp, x: xp.stack([x[0], V, x[1]], axis=1), lambda xp, x: xp.stack((x[0, 0], 1.0, x[1, 1])), lambda xp, x: xp.stack([M, x], -1)),
-    "vstack": each(M, lambda xp, x: xp.vstack([x, V]), lambda xp, x: xp.vstack((x[0], x[1])), lambda xp, x: xp.vstack([M, x])),
-    "hstack": each(M, lambda xp, x: xp.hstack([x, M]), lambda xp, x: xp.hstack((x[0], x[1])), lambda xp, x: xp.hstack([1.0, x[0, 0]])),
-    "column_stack": each(M, lambda xp, x: xp.column_stack([x, V]), lambda xp, x: xp.column_stack((x[0], x[1]))),
-    "append": each(M, lambda xp, x: xp.append(x, V), lambda xp, x: xp.append(x, S, axis=0), lambda xp, x: xp.append(S, x, 1), lambda xp, x: xp.append(x[0], x[0, 0])),
+    "concatenate": each(M, lambda xp, x: xp.concatenate([x, M, x]),
+        lambda xp, x: xp.concatenate((x, x * x), axis=1), lambda xp, x: xp.concatenate([M[:, :1], x], -1)),
+    "stack": each(M, lambda xp, x: xp.stack([x, M]), lambda xp, x: xp.stack([x[0], V, x[1]], axis=1),
+        lambda xp, x: xp.stack((x[0, 0], 1.0, x[1, 1])), lambda xp, x: xp.stack([M, x], -1)),
+    "vstack": each(M, lambda xp, x: xp.vstack([x, V]), lambda xp, x: xp.vstack((x[0], x[1])),
+        lambda xp, x: xp.vstack([M, x])),
+    "hstack": each(M, lambda xp, x: xp.hstack([x, M]), lambda xp, x: xp.hstack((x[0], x[1])),
+        lambda xp, x: xp.hstack([1.0, x[0, 0]])),
+    "column_stack": each(M, lambda xp, x: xp.column_stack([x, V]),
+        lambda xp, x: xp.column_stack((x[0], x[1]))),
+    "append": each(M, lambda xp, x: xp.append(x, V), lambda xp, x: xp.append(x, S, axis=0),
+        lambda xp, x: xp.append(S, x, 1), lambda xp, x: xp.append(x[0], x[0, 0])),
     "select": each(M, lambda xp, x: xp.select([S > 2, S > 1], [x, x**2], 0.5)),
-    "linalg.cholesky": each(S, lambda xp, x: xp.linalg.cholesky(x), lambda xp, x: xp.linalg.cholesky(x + x.T)),
+    "linalg.cholesky": each(S, lambda xp, x: xp.linalg.cholesky(x),
+        lambda xp, x: xp.linalg.cholesky(x + x.T)),
     "linalg.det": each(M, lambda xp, x: xp.linalg.det(x), lambda xp, x: xp.linalg.det(xp.stack([x, x @ x]))),
-    "linalg.slogdet": each(M, lambda xp, x: xp.linalg.slogdet(x)[1], lambda xp, x: xp.linalg.slogdet(x).logabsdet if xp is np else xp.linalg.slogdet(x)[1]),
-    "linalg.inv": each(M, lambda xp, x: xp.linalg.inv(x), lambda xp, x: xp.linalg.inv(x * np.ones((2, 1, 1)))),
+    "linalg.slogdet": each(M, lambda xp, x: xp.linalg.slogdet(x)[1],
+        lambda xp, x: xp.linalg.slogdet(x).logabsdet if xp is np else xp.linalg.slogdet(x)[1]),
+    "linalg.inv": each(M, lambda xp, x: xp.linalg.inv(x),
+        lambda xp, x: xp.linalg.inv(x * np.ones((2, 1, 1)))),
     "linalg.pinv": each(M, lambda xp, x: xp.linalg.pinv(x), lambda xp, x: xp.linalg.pinv(x[:2])),
-    "linalg.solve": each(M, lambda xp, x: xp.linalg.solve(x, S), lambda xp, x: xp.linalg.solve(S, x), lambda xp, x: xp.linalg.solve(S, x[0]), lambda xp, x: xp.linalg.solve(x, V)),
-    "linalg.norm": each(M, lambda xp, x: xp.linalg.norm(x), lambda xp, x: xp.linalg.norm(x[0]), lambda xp, x: xp.linalg.norm(x, axis=0), lambda xp, x: xp.linalg.norm(x[0], 3), lambda xp, x: xp.linalg.norm(x, "nuc")),
-    "linalg.eigh": each(S, lambda xp, x: xp.linalg.eigh(x + x.T)[0], lambda xp, x: xp.linalg.eigh(x + x.T)[1][:, 0] ** 2, lambda xp, x: xp.linalg.eigh(x, "U")[0]),
+    "linalg.solve": each(M, lambda xp, x: xp.linalg.solve(x, S), lambda xp, x: xp.linalg.solve(S, x),
+        lambda xp, x: xp.linalg.solve(S, x[0]), lambda xp, x: xp.linalg.solve(x, V)),
+    "linalg.norm": each(M, lambda xp, x: xp.linalg.norm(x), lambda xp, x: xp.linalg.norm(x[0]),
+        lambda xp, x: xp.linalg.norm(x, axis=0), lambda xp, x: xp.linalg.norm(x[0], 3),
+        lambda xp, x: xp.linalg.norm(x, "nuc")),
+    "linalg.eigh": each(S, lambda xp, x: xp.linalg.eigh(x + x.T)[0],
+        lambda xp, x: xp.linalg.eigh(x + x.T)[1][:, 0] ** 2, lambda xp, x: xp.linalg.eigh(x, "U")[0]),
     "linalg.eig": each(S + np.triu(M) / 9, lambda xp, x: xp.linalg.eig(x)[0]),
-    "linalg.svd": each(M[:2], lambda xp, x: xp.linalg.svd(x, full_matrices=False)[1], lambda xp, x: xp.linalg.svd(x, False)[0] ** 2, lambda xp, x: xp.linalg.svd(x, compute_uv=False)),
-    **{f"fft.{name}": fourier(name) for name in ("fft", "ifft", "fft2", "ifft2", "fftn", "ifftn", "rfft", "irfft", "rfft2", "irfft2", "rfftn", "irfftn")},
+    "linalg.svd": each(M[:2], lambda xp, x: xp.linalg.svd(x, full_matrices=False)[1],
+        lambda xp, x: xp.linalg.svd(x, False)[0] ** 2, lambda xp, x: xp.linalg.svd(x, compute_uv=False)),
+    **{f"fft.{name}": fourier(name) for name in ("fft", "ifft", "fft2", "ifft2", "fftn", "ifftn", "rfft",
+        "irfft", "rfft2", "irfft2", "rfftn", "irfftn")},
     "fft.fftshift": each(E, lambda xp, x: xp.fft.fftshift(x), lambda xp, x: xp.fft.fftshift(x, axes=1)),
     "fft.ifftshift": each(E, lambda xp, x: xp.fft.ifftshift(x)),
 }  # fmt: skip
@@ -188,7 +239,6 @@ WITHOUT_A_HOOK = {
     "full": lambda x: np.full(3, x[0, 0]),
     "select, of which only the default is recorded": lambda x: np.select([S > 2], [S], x),
     "array": lambda x: np.array([x[0, 0], 1.0]),
-    "fromiter": lambda x: np.fromiter((row[0] for row in x), float),
 }
 
 TABLE = functions_with_a_gradient()
@@ -217,7 +267,9 @@ def projected(xp, out):
     if isinstance(out, (tuple, list, SequenceBox)):
         return sum(projected(xp, out[i]) * (i + 1) for i in range(len(out)))
     weights = np.cos(np.arange(np.size(out)) + 0.5).reshape(np.shape(out))
-    return xp.sum(xp.real(out) * weights) + xp.sum(xp.imag(out) * weights[::-1] if np.ndim(out) else xp.imag(out))
+    return xp.sum(xp.real(out) * weights) + xp.sum(
+        xp.imag(out) * weights[::-1] if np.ndim(out) else xp.imag(out)
+    )
 
 
 def outputs(out):
@@ -232,6 +284,8 @@ def autograds(f, x):
             g = np.conj(autograd.grad(f)(x))
         except Exception:
             return None
+        finally:
+            trace_stack.top = -1  # autograd leaves its count of traces behind an exception
     return g if np.all(np.isfinite(g)) else None
 
 
@@ -265,9 +319,9 @@ def test_the_gradient_is_autograds(name, call, x):
         try:
             val, grad = withgradient(lambda: seen.append(r := call(np, use())) or projected(np, r), params(p))
         except NotImplementedError as error:
-            assert beyond_autograd, error
-            assert f"np.{name} " in str(error)
-            continue
+            if beyond_autograd and f"np.{name} " in str(error):
+                continue
+            raise
         np.testing.assert_allclose(val, value, rtol=1e-12, atol=1e-12)
         assert val.dtype == np.float64
         same(grad[p], expected, rtol)
@@ -297,64 +351,107 @@ def test_float32_gives_float32(name, call, x):
     if exact is None or not all(np.asarray(out).dtype.char in "fF" for out in outputs(call(np, x))):
         return  # a constant of the sample is float64
     p, results = param(x), []
-    value, grads = withgradient(lambda: results.append(call(np, p)) or projected(np, results[0]), params(p))
+    grads = gradient(lambda: results.append(call(np, p)) or projected(np, results[0]), params(p))
     assert {out.dtype.char for out in outputs(results[0])} <= {"f", "F"}
     assert grads[p].dtype == x.dtype
-    np.testing.assert_allclose(grads[p], exact, rtol=2e-3, atol=2e-3 * max(1, np.max(np.abs(exact), initial=0)))
+    np.testing.assert_allclose(
+        grads[p], exact, rtol=2e-3, atol=2e-3 * max(1, np.max(np.abs(exact), initial=0))
+    )
 
 
 # --- Methods, operators and keywords --------------------------------------------------------------------
 
 METHODS = {
-    "x + y": (lambda x: x + M, lambda x: np.add(x, M)), "y - x": (lambda x: M - x, lambda x: np.subtract(M, x)),
-    "2 * x": (lambda x: 2 * x, lambda x: np.multiply(2, x)), "y / x": (lambda x: M / x, lambda x: np.divide(M, x)),
-    "x ** 3": (lambda x: x**3, lambda x: np.power(x, 3)), "2 ** x": (lambda x: 2**x, lambda x: np.power(2, x)),
-    "x @ y": (lambda x: x @ M, lambda x: np.matmul(x, M)), "y @ x": (lambda x: M @ x, lambda x: np.matmul(M, x)),
-    "x % 0.4": (lambda x: x % 0.4, lambda x: np.mod(x, 0.4)), "1.5 % x": (lambda x: 1.5 % x, lambda x: np.mod(1.5, x)),
+    "x + y": (lambda x: x + M, lambda x: np.add(x, M)),
+    "y - x": (lambda x: M - x, lambda x: np.subtract(M, x)),
+    "2 * x": (lambda x: 2 * x, lambda x: np.multiply(2, x)),
+    "y / x": (lambda x: M / x, lambda x: np.divide(M, x)),
+    "x ** 3": (lambda x: x**3, lambda x: np.power(x, 3)),
+    "2 ** x": (lambda x: 2**x, lambda x: np.power(2, x)),
+    "x @ y": (lambda x: x @ M, lambda x: np.matmul(x, M)),
+    "y @ x": (lambda x: M @ x, lambda x: np.matmul(M, x)),
+    "x % 0.4": (lambda x: x % 0.4, lambda x: np.mod(x, 0.4)),
+    "1.5 % x": (lambda x: 1.5 % x, lambda x: np.mod(1.5, x)),
     "-x": (lambda x: -x, np.negative), "+x": (lambda x: +x, lambda x: 1 * x), "abs": (abs, np.abs),
-    "x + list": (lambda x: x + [1, 2, 3], lambda x: x + V * 0 + [1, 2, 3]), "float64 * x": (lambda x: np.float64(2) * x, lambda x: 2 * x),
-    "x // 1": (lambda x: x - x // 1, lambda x: np.mod(x, 1)), "round": (lambda x: x * x.round(1), lambda x: x * np.round(M, 1)),
+    "x + list": (lambda x: operator.add(x, [1, 2, 3]), lambda x: x + np.array([1.0, 2.0, 3.0])),
+    "float64 * x": (lambda x: np.float64(2) * x, lambda x: 2 * x),
+    "x // 1": (lambda x: x - x // 1, lambda x: np.mod(x, 1)),
+    "round": (lambda x: x * x.round(1), lambda x: x * np.round(M, 1)),
     "pad by default": (lambda x: np.pad(x, 1), lambda x: np.pad(x, 1, "constant")),
-    "index": (lambda x: x[1], lambda x: x[np.array([1])][0]), "tuple": (lambda x: x[1:, -1], lambda x: x.T[-1][1:]),
-    "mask": (lambda x: x[M > 0], lambda x: x.reshape(9)[(M > 0).ravel()]), "twice": (lambda x: x[[0, 0, 2]], lambda x: np.stack([x[0], x[0], x[2]])),
-    "two lists": (lambda x: x[[0, 1], [1, 1]], lambda x: np.stack([x[0, 1], x[1, 1]])), "backwards": (lambda x: x[::-2, ::-1], lambda x: np.flip(x)[::2]),
-    "newaxis": (lambda x: x[:, None, ..., None], lambda x: x.reshape(3, 1, 3, 1)), "np.ix_": (lambda x: x[np.ix_([0, 2], [1])], lambda x: x[[0, 2]][:, [1]]),
-    "scalar index": (lambda x: x[0, 1] * x[2][1], lambda x: x[0][1] * x[2, 1]), "bool index": (lambda x: x[True], lambda x: x[None]),
-    "int array": (lambda x: x[np.int64(1), np.array([[0], [2]])], lambda x: np.stack([x[1, 0], x[1, 2]])[:, None]), "empty": (lambda x: x[[]], lambda x: x[:0]),
+    "index": (lambda x: x[1], lambda x: x[np.array([1])][0]),
+    "tuple": (lambda x: x[1:, -1], lambda x: x.T[-1][1:]),
+    "mask": (lambda x: x[M > 0], lambda x: x.reshape(9)[(M > 0).ravel()]),
+    "twice": (lambda x: x[[0, 0, 2]], lambda x: np.stack([x[0], x[0], x[2]])),
+    "two lists": (lambda x: x[[0, 1], [1, 1]], lambda x: np.stack([x[0, 1], x[1, 1]])),
+    "backwards": (lambda x: x[::-2, ::-1], lambda x: np.flip(x)[::2]),
+    "newaxis": (lambda x: x[:, None, ..., None], lambda x: x.reshape(3, 1, 3, 1)),
+    "np.ix_": (lambda x: x[np.ix_([0, 2], [1])], lambda x: x[[0, 2]][:, [1]]),
+    "scalar index": (lambda x: x[0, 1] * x[2][1], lambda x: x[0][1] * x[2, 1]),
+    "bool index": (lambda x: x[True], lambda x: x[None]),
+    "int array": (lambda x: x[np.int64(1), np.array([[0], [2]])],
+        lambda x: np.stack([x[1, 0], x[1, 2]])[:, None]), "empty": (lambda x: x[[]], lambda x: x[:0]),
     "iterate": (lambda x: sum(r * i for i, r in enumerate(x)), lambda x: np.arange(3.0) @ x),
     "unpack": (lambda x: (lambda a, b, c: a * c + b)(*x), lambda x: x[0] * x[2] + x[1]),
-    "T": (lambda x: x.T, np.transpose), "mT": (lambda x: x.mT, np.transpose), "real": (lambda x: x.real, np.real), "imag": (lambda x: (x * 1j).imag, lambda x: x * 1.0),
+    "T": (lambda x: x.T, np.transpose), "mT": (lambda x: x.mT, np.transpose),
+    "real": (lambda x: x.real, np.real), "imag": (lambda x: (x * 1j).imag, lambda x: x * 1.0),
     "flat": (lambda x: np.stack(list(x.flatten())), lambda x: x.reshape(9)),
     "all the rest": (lambda x: x.clip(-0.5, 0.5).conj().conjugate(), lambda x: np.clip(x, -0.5, 0.5)),
-    "clip by name": (lambda x: x.clip(min=0.1), lambda x: np.maximum(x, 0.1)), "clip above": (lambda x: x.clip(max=0.1), lambda x: np.minimum(x, 0.1)),
-    "copy": (lambda x: x.copy(), lambda x: x * 1), "cumsum": (lambda x: x.cumsum(axis=1), lambda x: np.cumsum(x, 1)),
-    "diagonal": (lambda x: x.diagonal(), np.diag), "dot": (lambda x: x.dot(V), lambda x: np.dot(x, V)), "flatten": (lambda x: x.flatten(), np.ravel),
-    "flatten F": (lambda x: x.flatten("F"), lambda x: np.ravel(x.T)), "ravel F": (lambda x: x.ravel(order="F"), lambda x: np.ravel(x.T)),
-    "reshape": (lambda x: x.reshape(1, 9), lambda x: np.reshape(x, (1, 9))), "reshape tuple": (lambda x: x.reshape((9,)), np.ravel),
-    "reshape F": (lambda x: x.reshape(1, 9, order="F"), lambda x: np.ravel(x.T)[None]), "transpose": (lambda x: x.transpose(), np.transpose),
-    "transpose axes": (lambda x: x.transpose(1, 0), np.transpose), "transpose tuple": (lambda x: x.transpose((1, 0)), np.transpose),
-    **{f"{name}{options}": (lambda x, name=name, options=options: getattr(x, name)(**options), lambda x, name=name, options=options: getattr(np, name)(x, **options))
-       for name in ("sum", "mean", "prod", "max", "min", "std", "var") for options in ({}, {"axis": 0}, {"axis": 1, "keepdims": True})},
-    "sum where": (lambda x: x.sum(where=M > 0), lambda x: np.sum(x[M > 0])), "mean where": (lambda x: np.mean(x, where=M > 0), lambda x: np.mean(x[M > 0])),
+    "clip by name": (lambda x: x.clip(min=0.1), lambda x: np.maximum(x, 0.1)),
+    "clip above": (lambda x: x.clip(max=0.1), lambda x: np.minimum(x, 0.1)),
+    "copy": (lambda x: x.copy(), lambda x: x * 1),
+    "cumsum": (lambda x: x.cumsum(axis=1), lambda x: np.cumsum(x, 1)),
+    "diagonal": (lambda x: x.diagonal(), np.diag), "dot": (lambda x: x.dot(V), lambda x: np.dot(x, V)),
+    "flatten": (lambda x: x.flatten(), np.ravel),
+    "flatten F": (lambda x: x.flatten("F"), lambda x: np.ravel(x.T)),
+    "ravel F": (lambda x: x.ravel(order="F"), lambda x: np.ravel(x.T)),
+    "reshape": (lambda x: x.reshape(1, 9), lambda x: np.reshape(x, (1, 9))),
+    "reshape tuple": (lambda x: x.reshape((9,)), np.ravel),
+    "reshape F": (lambda x: x.reshape(1, 9, order="F"), lambda x: np.ravel(x.T)[None]),
+    "transpose": (lambda x: x.transpose(), np.transpose),
+    "transpose axes": (lambda x: x.transpose(1, 0), np.transpose),
+    "transpose tuple": (lambda x: x.transpose((1, 0)), np.transpose),
+    **{f"{name}{options}": (lambda x, name=name, options=options: getattr(x, name)(**options),
+        lambda x, name=name, options=options: getattr(np, name)(x, **options))
+       for name in ("sum", "mean", "prod", "max", "min", "std", "var") for options in ({}, {"axis": 0},
+           {"axis": 1, "keepdims": True})},
+    "sum where": (lambda x: x.sum(where=M > 0), lambda x: np.sum(x[M > 0])),
+    "mean where": (lambda x: np.mean(x, where=M > 0), lambda x: np.mean(x[M > 0])),
     "sum initial": (lambda x: np.sum(x, initial=3.0), lambda x: np.sum(x) + 3),
     "repeat": (lambda x: x.repeat(2, axis=0), lambda x: np.repeat(x, 2, axis=0)),
-    "squeeze": (lambda x: x[None].squeeze(0), lambda x: x * 1), "swapaxes": (lambda x: x.swapaxes(0, 1), np.transpose), "trace": (lambda x: x.trace(), np.trace),
-    "take": (lambda x: x.take([0, 4]), lambda x: x.reshape(9)[[0, 4]]), "np.take": (lambda x: np.take(x, [[1], [1]], axis=1), lambda x: x[:, [[1], [1]]]),
-    "np.take wrap": (lambda x: np.take(x, [-1, 4], axis=0, mode="wrap"), lambda x: x[[2, 1]]), "np.take clip": (lambda x: np.take(x, [-1, 4], axis=0, mode="clip"), lambda x: x[[0, 2]]),
-    "astype": (lambda x: x.astype(float), lambda x: x * 1), "astype complex": (lambda x: x.astype(complex).real, lambda x: x * 1), "flip": (lambda x: np.flip(x, 1), np.fliplr),
-    "sort rows": (lambda x: np.sort(x), lambda x: x[[[0], [1], [2]], np.argsort(M)]), "sort axis": (lambda x: np.sort(x, axis=0), lambda x: x[np.argsort(M, 0), [0, 1, 2]]),
-    "sort all": (lambda x: np.sort(x, axis=None), lambda x: x.ravel()[np.argsort(M.ravel())]), "positive": (np.positive, lambda x: x * 1),
-    "dstack": (lambda x: np.dstack([x, M]), lambda x: np.stack([x, M], 2)), "block": (lambda x: np.block([[x, M], [V, 1.0, x[0, :2]]]), lambda x: np.concatenate([np.concatenate([x, M], 1), np.concatenate([V, [1.0], x[0, :2]])[None]])),
-    "broadcast_arrays": (lambda x: np.broadcast_arrays(x[0], x)[0], lambda x: np.broadcast_to(x[0], (3, 3))), "copyof": (np.copy, lambda x: x * 1),
-    "add.reduce": (lambda x: np.add.reduce(x, axis=1), lambda x: np.sum(x, 1)), "multiply.reduce": (np.multiply.reduce, lambda x: np.prod(x, 0)),
-    "maximum.reduce": (np.maximum.reduce, lambda x: np.max(x, 0)), "add.accumulate": (np.add.accumulate, lambda x: np.cumsum(x, 0)),
-    "a=": (lambda x: np.sum(a=x), np.sum), "a= b=": (lambda x: np.kron(a=M, b=x), lambda x: np.kron(M, x)), "clip a_min=": (lambda x: np.clip(x, a_min=0.1, a_max=0.6), lambda x: np.clip(x, 0.1, 0.6)),
-    "arrays=": (lambda x: np.stack(arrays=[x, M], axis=1), lambda x: np.stack([x, M], 1)), "m=": (lambda x: np.rot90(m=x), np.rot90), "x=": (lambda x: np.linalg.norm(x=x), np.linalg.norm),
-    "linspace stop=": (lambda x: np.linspace(0.0, stop=x[0, 0], num=3), lambda x: np.array([0.0, 0.5, 1.0]) * x[0, 0]),
+    "squeeze": (lambda x: x[None].squeeze(0), lambda x: x * 1),
+    "swapaxes": (lambda x: x.swapaxes(0, 1), np.transpose), "trace": (lambda x: x.trace(), np.trace),
+    "take": (lambda x: x.take([0, 4]), lambda x: x.reshape(9)[[0, 4]]),
+    "np.take": (lambda x: np.take(x, [[1], [1]], axis=1), lambda x: x[:, [[1], [1]]]),
+    "np.take wrap": (lambda x: np.take(x, [-1, 4], axis=0, mode="wrap"), lambda x: x[[2, 1]]),
+    "np.take clip": (lambda x: np.take(x, [-1, 4], axis=0, mode="clip"), lambda x: x[[0, 2]]),
+    "astype": (lambda x: x.astype(float), lambda x: x * 1),
+    "astype complex": (lambda x: x.astype(complex).real, lambda x: x * 1),
+    "flip": (lambda x: np.flip(x, 1), np.fliplr),
+    "sort rows": (lambda x: np.sort(x), lambda x: x[[[0], [1], [2]], np.argsort(M)]),
+    "sort axis": (lambda x: np.sort(x, axis=0), lambda x: x[np.argsort(M, 0), [0, 1, 2]]),
+    "sort all": (lambda x: np.sort(x, axis=None), lambda x: x.ravel()[np.argsort(M.ravel())]),
+    "positive": (np.positive, lambda x: x * 1),
+    "dstack": (lambda x: np.dstack([x, M]), lambda x: np.stack([x, M], 2)),
+    "block": (lambda x: np.block([[x, M], [V, 1.0, x[0, :2]]]),
+        lambda x: np.concatenate([np.concatenate([x, M], 1), np.concatenate([V, [1.0], x[0, :2]])[None]])),
+    "broadcast_arrays": (lambda x: np.broadcast_arrays(x[0], x)[0], lambda x: np.broadcast_to(x[0], (3, 3))),
+    "copyof": (np.copy, lambda x: x * 1),
+    "add.reduce": (lambda x: np.add.reduce(x, axis=1), lambda x: np.sum(x, 1)),
+    "multiply.reduce": (np.multiply.reduce, lambda x: np.prod(x, 0)),
+    "maximum.reduce": (np.maximum.reduce, lambda x: np.max(x, 0)),
+    "add.accumulate": (np.add.accumulate, lambda x: np.cumsum(x, 0)),
+    "a=": (lambda x: np.sum(a=x), np.sum), "a= b=": (lambda x: np.kron(a=M, b=x), lambda x: np.kron(M, x)),
+    "clip a_min=": (lambda x: np.clip(x, a_min=0.1, a_max=0.6), lambda x: np.clip(x, 0.1, 0.6)),
+    "arrays=": (lambda x: np.stack(arrays=[x, M], axis=1), lambda x: np.stack([x, M], 1)),
+    "m=": (lambda x: np.rot90(m=x), np.rot90), "x=": (lambda x: np.linalg.norm(x=x), np.linalg.norm),
+    "linspace stop=": (lambda x: np.linspace(0.0, stop=x[0, 0], num=3),
+        lambda x: np.array([0.0, 0.5, 1.0]) * x[0, 0]),
     "einsum optimize": (lambda x: np.einsum("ij,jk,kl->il", x, M, x, optimize=True), lambda x: x @ M @ x),
-    "svd unpacked": (lambda x: np.linalg.svd(x, full_matrices=False).S, lambda x: np.linalg.svd(x, full_matrices=False)[1]),
+    "svd unpacked": (lambda x: np.linalg.svd(x, full_matrices=False).S,
+        lambda x: np.linalg.svd(x, full_matrices=False)[1]),
     "eigh unpacked": (lambda x: (lambda w, v: v * w @ v.T)(*np.linalg.eigh(x + x.T)), lambda x: x + x.T),
-    "split unpacked": (lambda x: (lambda a, b, c: a * b + c)(*np.split(x, 3)), lambda x: x[:1] * x[1:2] + x[2:]),
+    "split unpacked": (lambda x: (lambda a, b, c: a * b + c)(*np.split(x, 3)),
+        lambda x: x[:1] * x[1:2] + x[2:]),
 }  # fmt: skip
 
 
@@ -372,17 +469,30 @@ def test_methods_operators_and_keywords_equal_their_functions(method, function):
 
 
 CONSTANT = {
-    "np.argmax": np.argmax, "np.shape": np.shape, "np.ndim": np.ndim, "np.size": np.size, "np.zeros_like": np.zeros_like, "np.ones_like": np.ones_like,
-    "np.full_like": lambda x: np.full_like(x, 2), "np.empty_like": lambda x: np.empty_like(x).shape, "np.isfinite": np.isfinite, "np.sign": np.sign, "np.floor": np.floor,
-    "np.ceil": np.ceil, "np.round": np.round, "np.rint": np.rint, "np.trunc": np.trunc, "np.argsort": np.argsort, "np.nonzero": np.nonzero, "np.where": lambda x: np.where(x > 0),
-    "np.all": np.all, "np.any": np.any, "np.allclose": lambda x: np.allclose(x, M), "np.array_equal": lambda x: np.array_equal(x, M), "np.isclose": lambda x: np.isclose(x, M),
-    "np.result_type": lambda x: np.result_type(x, np.float32), "np.iscomplexobj": np.iscomplexobj, "np.isnan": np.isnan, "np.logical_and": lambda x: np.logical_and(x, M),
-    "np.searchsorted": lambda x: np.searchsorted(np.sort(V), x), "np.count_nonzero": np.count_nonzero, "np.array2string": np.array2string, "np.array_repr": np.array_repr,
-    "np.signbit": np.signbit, "np.isin": lambda x: np.isin(x, M), "np.linalg.matrix_rank": np.linalg.matrix_rank, "np.floor_divide": lambda x: np.floor_divide(x, 0.4),
-    "np.greater": lambda x: np.greater(x, V), "==": lambda x: x == M, "<": lambda x: M < x, "in": lambda x: 0.3 in x, "len": len, "bool": lambda x: bool(x[0, 0]),
-    "np.argmin axis": lambda x: np.argmin(x, axis=0), "np.may_share_memory": lambda x: np.may_share_memory(x, V), "shape": lambda x: (x.shape, x.ndim, x.size, x.dtype, x.nbytes, x.itemsize),
-    "str": str, "format": lambda x: f"{x[0, 0]:.2f}", "methods": lambda x: (x.argmax(), x.argsort(0), x.all(), x.any(axis=1), x.nonzero(), x.round(), x.searchsorted if 0 else None),
-    "//": lambda x: x // 0.4, "astype int": lambda x: x.astype(int), "np.digitize": lambda x: np.digitize(x, [0, 1]), "np.isrealobj": np.isrealobj,
+    "np.argmax": np.argmax, "np.shape": np.shape, "np.ndim": np.ndim, "np.size": np.size,
+    "np.zeros_like": np.zeros_like, "np.ones_like": np.ones_like,
+    "np.full_like": lambda x: np.full_like(x, 2), "np.empty_like": lambda x: np.empty_like(x).shape,
+    "np.isfinite": np.isfinite, "np.sign": np.sign, "np.floor": np.floor,
+    "np.ceil": np.ceil, "np.round": np.round, "np.rint": np.rint, "np.trunc": np.trunc,
+    "np.argsort": np.argsort, "np.nonzero": np.nonzero, "np.where": lambda x: np.where(x > 0),
+    "np.all": np.all, "np.any": np.any, "np.allclose": lambda x: np.allclose(x, M),
+    "np.array_equal": lambda x: np.array_equal(x, M), "np.isclose": lambda x: np.isclose(x, M),
+    "np.result_type": lambda x: np.result_type(x, np.float32), "np.iscomplexobj": np.iscomplexobj,
+    "np.isnan": np.isnan, "np.logical_and": lambda x: np.logical_and(x, M),
+    "np.searchsorted": lambda x: np.searchsorted(np.sort(V), x), "np.count_nonzero": np.count_nonzero,
+    "np.array2string": np.array2string, "np.array_repr": np.array_repr,
+    "np.signbit": np.signbit, "np.isin": lambda x: np.isin(x, M),
+    "np.linalg.matrix_rank": np.linalg.matrix_rank, "np.floor_divide": lambda x: np.floor_divide(x, 0.4),
+    "np.greater": lambda x: np.greater(x, V), "==": lambda x: x == M, "<": lambda x: M[0] < x,
+    "in": lambda x: 0.3 in x, "len": len, "bool": lambda x: bool(x[0, 0]),
+    "np.argmin axis": lambda x: np.argmin(x, axis=0),
+    "np.may_share_memory": lambda x: np.may_share_memory(x, V),
+    "shape": lambda x: (x.shape, x.ndim, x.size, x.dtype, x.nbytes, x.itemsize),
+    "str": str, "format": lambda x: f"{x[0, 0]:.2f}",
+    "methods": lambda x: (x.argmax(), x.argsort(0), x.all(), x.any(axis=1), x.nonzero(), x.round(),
+        x.searchsorted if 0 else None),
+    "//": lambda x: x // 0.4, "astype int": lambda x: x.astype(int),
+    "np.digitize": lambda x: np.digitize(x, [0, 1]), "np.isrealobj": np.isrealobj,
 }  # fmt: skip
 
 
@@ -397,7 +507,9 @@ def test_what_has_no_slope_gives_plain_values_for_control_flow(f):
 
 # --- Against numerical derivatives ----------------------------------------------------------------------
 
-shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3).filter(lambda shape: np.prod(shape) <= 24)
+shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3).filter(
+    lambda shape: np.prod(shape) <= 24
+)
 ANY, POSITIVE, UNIT, ABOVE_ONE = (-2.0, 2.0), (0.3, 2.5), (-0.9, 0.9), (1.2, 3.0)
 
 
@@ -410,7 +522,11 @@ def elementwise(f, domain=ANY):
 
 def broadcasting(f, domain=ANY, second=None):
     def draw(data, fill):
-        a, b = data.draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=4, max_side=3).filter(lambda s: np.prod(s.result_shape) <= 24)).input_shapes
+        a, b = data.draw(
+            hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=4, max_side=3).filter(
+                lambda s: np.prod(s.result_shape) <= 24
+            )
+        ).input_shapes
         return f, [fill(a, domain), fill(b, second or domain)]
 
     return draw
@@ -419,7 +535,11 @@ def broadcasting(f, domain=ANY, second=None):
 def reducing(f, domain=ANY, min_side=0):
     def draw(data, fill):
         shape = data.draw(shapes.filter(lambda s: min(s, default=1) >= min_side))
-        axes = st.none() | (hnp.valid_tuple_axes(len(shape)) | st.integers(-len(shape), len(shape) - 1) if shape else st.just(()))
+        axes = st.none() | (
+            hnp.valid_tuple_axes(len(shape)) | st.integers(-len(shape), len(shape) - 1)
+            if shape
+            else st.just(())
+        )
         axis, keepdims = data.draw(axes), data.draw(st.booleans())
         return (lambda x: f(x, axis=axis, keepdims=keepdims)), [fill(shape, domain)]
 
@@ -437,7 +557,11 @@ def along(f, domain=ANY):
 
 def indexing(data, fill):
     shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=3, max_side=3))
-    index = data.draw(hnp.basic_indices(shape, allow_newaxis=True) | hnp.arrays(bool, shape) | (hnp.integer_array_indices(shape) if shape else st.just(())))
+    index = data.draw(
+        hnp.basic_indices(shape, allow_newaxis=True)
+        | hnp.arrays(bool, shape)
+        | (hnp.integer_array_indices(shape) if shape else st.just(()))
+    )
     return (lambda x: x[index]), [fill(shape, ANY)]
 
 
@@ -446,7 +570,21 @@ def products(f):
 
     def draw(data, fill):
         n, m, k = (data.draw(st.integers(0 if f is np.matmul else 1, 3)) for _ in range(3))
-        a, b = data.draw(st.sampled_from([((m,), (m,)), ((n, m), (m,)), ((m,), (m, k)), ((n, m), (m, k)), ((2, n, m), (m, k)), ((n, m), (2, m, k)), ((2, 1, n, m), (2, m, k)), ((m,), (2, m, k)), ((2, n, m), (m,))]))
+        a, b = data.draw(
+            st.sampled_from(
+                [
+                    ((m,), (m,)),
+                    ((n, m), (m,)),
+                    ((m,), (m, k)),
+                    ((n, m), (m, k)),
+                    ((2, n, m), (m, k)),
+                    ((n, m), (2, m, k)),
+                    ((2, 1, n, m), (2, m, k)),
+                    ((m,), (2, m, k)),
+                    ((2, n, m), (m,)),
+                ]
+            )
+        )
         return f, [fill(a, ANY), fill(b, ANY)]
 
     return draw
@@ -456,13 +594,19 @@ def matrices(f, *others, n_max=3):
     def draw(data, fill):
         n, stack = data.draw(st.integers(1, n_max)), data.draw(st.sampled_from([(), (2,)]))
         x = fill((*stack, n, n), ANY)
-        return (lambda x, *rest: f(x + 5 * np.eye(n), *rest)), [x, *(fill((*stack, n, 2), ANY) for _ in others)]
+        return (lambda x, *rest: f(x + 5 * np.eye(n), *rest)), [
+            x,
+            *(fill((*stack, n, 2), ANY) for _ in others),
+        ]
 
     return draw
 
 
 def joining(f, count=2):
-    return lambda data, fill: ((lambda *arrays: f(arrays)), [fill(shape, ANY) for shape in [data.draw(hnp.array_shapes(max_dims=3, max_side=2))] * count])
+    return lambda data, fill: (
+        (lambda *arrays: f(arrays)),
+        [fill(shape, ANY) for shape in [data.draw(hnp.array_shapes(max_dims=3, max_side=2))] * count],
+    )
 
 
 def sampled(f, *shapes, domain=ANY):
@@ -470,30 +614,65 @@ def sampled(f, *shapes, domain=ANY):
 
 
 COMPLEX_TOO = {
-    "exp", "sin", "cos", "sinh", "cosh", "square", "negative", "add", "subtract", "multiply", "divide", "matmul", "dot", "sum", "mean", "cumsum", "absolute", "real", "imag", "conjugate",
-    "index", "where", "reshape", "transpose", "concatenate", "stack", "einsum", "fft", "inv", "det", "solve", "outer", "trace", "prod", "expm1", "norm",
+    "exp", "sin", "cos", "sinh", "cosh", "square", "negative", "add", "subtract", "multiply", "divide",
+    "matmul", "dot", "sum", "mean", "cumsum", "absolute", "real", "imag", "conjugate",
+    "index", "where", "reshape", "transpose", "concatenate", "stack", "einsum", "fft", "inv", "det", "solve",
+    "outer", "trace", "prod", "expm1", "norm",
 }  # fmt: skip
 COMMON = {
-    **{f.__name__: elementwise(f) for f in (np.exp, np.expm1, np.sin, np.cos, np.tan, np.tanh, np.sinh, np.cosh, np.arctan, np.arcsinh, np.square, np.negative, np.absolute, np.exp2, np.sinc, np.real, np.imag, np.conjugate) if f is not np.tan},
-    **{f.__name__: elementwise(f, POSITIVE) for f in (np.log, np.log2, np.log10, np.log1p, np.sqrt, np.reciprocal)},
+    **{f.__name__: elementwise(f) for f in (np.exp, np.expm1, np.sin, np.cos, np.tan, np.tanh, np.sinh,
+        np.cosh, np.arctan, np.arcsinh, np.square, np.negative, np.absolute, np.exp2, np.sinc, np.real,
+        np.imag, np.conjugate) if f is not np.tan},
+    **{f.__name__: elementwise(f, POSITIVE) for f in (np.log, np.log2, np.log10, np.log1p, np.sqrt,
+        np.reciprocal)},
     **{f.__name__: elementwise(f, UNIT) for f in (np.arcsin, np.arccos, np.arctanh, np.tan)},
     "arccosh": elementwise(np.arccosh, ABOVE_ONE),
-    **{f.__name__: broadcasting(f) for f in (np.add, np.subtract, np.multiply, np.maximum, np.minimum, np.logaddexp)},
-    "divide": broadcasting(np.divide, ANY, POSITIVE), "power": broadcasting(np.power, POSITIVE, ANY), "arctan2": broadcasting(np.arctan2, ANY, POSITIVE), "hypot": broadcasting(np.hypot, POSITIVE),
-    "where": broadcasting(lambda x, y: np.where(np.cos(np.arange(np.size(x + y))).reshape(np.shape(x + y)) > 0, x, y)),
-    "power of integers": elementwise(lambda x: x**3 + x**2 + x**1 + x**0 + x**-1, POSITIVE), "abs(x) ** 2.5": elementwise(lambda x: np.abs(x) ** 2.5),
-    "sum": reducing(np.sum), "prod": reducing(np.prod), "mean": reducing(np.mean, min_side=1), "max": reducing(np.max, min_side=1), "min": reducing(np.min, min_side=1), "var": reducing(np.var, min_side=1),
+    **{f.__name__: broadcasting(f) for f in (np.add, np.subtract, np.multiply, np.maximum, np.minimum,
+        np.logaddexp)},
+    "divide": broadcasting(np.divide, ANY, POSITIVE), "power": broadcasting(np.power, POSITIVE, ANY),
+    "arctan2": broadcasting(np.arctan2, ANY, POSITIVE), "hypot": broadcasting(np.hypot, POSITIVE),
+    "where": broadcasting(
+        lambda x, y: np.where(np.cos(np.arange(np.size(x + y))).reshape(np.shape(x + y)) > 0, x, y)
+    ),
+    "power of integers": elementwise(lambda x: x**3 + x**2 + x**1 + x**0 + x**-1, POSITIVE),
+    "abs(x) ** 2.5": elementwise(lambda x: np.abs(x) ** 2.5),
+    "sum": reducing(np.sum), "prod": reducing(np.prod), "mean": reducing(np.mean, min_side=1),
+    "max": reducing(np.max, min_side=1), "min": reducing(np.min, min_side=1),
+    "var": reducing(np.var, min_side=1),
     "std": reducing(lambda x, **options: np.std(np.stack([x, 3 + x * x]), axis=0)),
-    "cumsum": along(np.cumsum), "sort": along(np.sort), "flip": along(np.flip), "roll": along(lambda x, axis: np.roll(x, 2, axis)), "repeat": along(lambda x, axis: np.repeat(x, 2, axis)),
-    "diff": along(lambda x, axis: np.diff(x, axis=axis)), "expand_dims": along(np.expand_dims), "take": along(lambda x, axis: np.take(x, [-1, 0, 0], axis) if x.shape[axis] else x), "swapaxes": along(lambda x, axis: np.swapaxes(x, axis, 0)),
-    "moveaxis": along(lambda x, axis: np.moveaxis(x, axis, 0)), "transpose": elementwise(lambda x: np.transpose(x) * 2), "reshape": elementwise(lambda x: np.reshape(x, (-1, 1)) if x.size else np.reshape(x, (0, 7))), "ravel": elementwise(np.ravel),
-    "squeeze": elementwise(lambda x: np.squeeze(x[None])), "clip": elementwise(lambda x: np.clip(x, -1.01, 1.01)), "tile": elementwise(lambda x: np.tile(x, (2, 2))), "pad": elementwise(lambda x: np.pad(x, 1, "constant")),
-    "broadcast_to": elementwise(lambda x: np.broadcast_to(x, (2, *x.shape))), "index": indexing, "matmul": products(np.matmul), "dot": products(lambda a, b: np.dot(a, b)), "outer": sampled(np.outer, (2,), (3,)), "inner": sampled(np.inner, (2, 3), (4, 3)),
-    "einsum": sampled(lambda a, b: np.einsum("ij,jkl->lik", a, b), (2, 3), (3, 2, 2)), "tensordot": sampled(lambda a, b: np.tensordot(a, b, 2), (2, 3, 2), (3, 2)), "kron": sampled(np.kron, (2, 2), (2, 3)), "trace": sampled(np.trace, (3, 3)), "diagonal": sampled(np.diagonal, (2, 3)),
-    "diag": sampled(np.diag, (3,)), "tril": sampled(np.tril, (3, 3)), "concatenate": joining(np.concatenate), "stack": joining(lambda arrays: np.stack(arrays, axis=1), 3), "vstack": joining(np.vstack), "hstack": joining(np.hstack), "norm": sampled(np.linalg.norm, (2, 3)),
-    "inv": matrices(np.linalg.inv), "det": matrices(np.linalg.det), "solve": matrices(np.linalg.solve, "b"), "slogdet": matrices(lambda x: np.linalg.slogdet(x)[1]), "eigvalsh": matrices(lambda x: np.linalg.eigh(x + x.mT)[0], n_max=1),
-    "cholesky": matrices(lambda x: np.linalg.cholesky(x @ x.mT)), "svd": sampled(lambda x: np.linalg.svd(x, full_matrices=False)[1], (2, 3)), "fft": sampled(np.fft.fft, (2, 4)), "rfft": sampled(np.fft.rfft, (4,)), "select": broadcasting(lambda x, y: np.select([np.True_], [x], y)),
-    "block": sampled(lambda a, b: np.block([[a, b], [b, a]]), (2, 2), (2, 2)), "split": sampled(lambda a: np.split(a, 2)[1] * np.split(a, 2)[0], (4, 2)), "iteration": sampled(lambda a: sum(r * r for r in a), (3, 2)),
+    "cumsum": along(np.cumsum), "sort": along(np.sort), "flip": along(np.flip),
+    "roll": along(lambda x, axis: np.roll(x, 2, axis)),
+    "repeat": along(lambda x, axis: np.repeat(x, 2, axis)),
+    "diff": along(lambda x, axis: np.diff(x, axis=axis)), "expand_dims": along(np.expand_dims),
+    "take": along(lambda x, axis: np.take(x, [-1, 0, 0], axis) if x.shape[axis] else x),
+    "swapaxes": along(lambda x, axis: np.swapaxes(x, axis, 0)),
+    "moveaxis": along(lambda x, axis: np.moveaxis(x, axis, 0)),
+    "transpose": elementwise(lambda x: np.transpose(x) * 2),
+    "reshape": elementwise(lambda x: np.reshape(x, (-1, 1)) if x.size else np.reshape(x, (0, 7))),
+    "ravel": elementwise(np.ravel),
+    "squeeze": elementwise(lambda x: np.squeeze(x[None])),
+    "clip": elementwise(lambda x: np.clip(x, -1.01, 1.01)), "tile": elementwise(lambda x: np.tile(x, (2, 2))),
+    "pad": elementwise(lambda x: np.pad(x, 1, "constant")),
+    "broadcast_to": elementwise(lambda x: np.broadcast_to(x, (2, *x.shape))), "index": indexing,
+    "matmul": products(np.matmul), "dot": products(lambda a, b: np.dot(a, b)),
+    "outer": sampled(np.outer, (2,), (3,)), "inner": sampled(np.inner, (2, 3), (4, 3)),
+    "einsum": sampled(lambda a, b: np.einsum("ij,jkl->lik", a, b), (2, 3), (3, 2, 2)),
+    "tensordot": sampled(lambda a, b: np.tensordot(a, b, 2), (2, 3, 2), (3, 2)),
+    "kron": sampled(np.kron, (2, 2), (2, 3)), "trace": sampled(np.trace, (3, 3)),
+    "diagonal": sampled(np.diagonal, (2, 3)),
+    "diag": sampled(np.diag, (3,)), "tril": sampled(np.tril, (3, 3)), "concatenate": joining(np.concatenate),
+    "stack": joining(lambda arrays: np.stack(arrays, axis=1), 3), "vstack": joining(np.vstack),
+    "hstack": joining(np.hstack), "norm": sampled(np.linalg.norm, (2, 3)),
+    "inv": matrices(np.linalg.inv), "det": matrices(np.linalg.det), "solve": matrices(np.linalg.solve, "b"),
+    "slogdet": matrices(lambda x: np.linalg.slogdet(x)[1]),
+    "eigvalsh": matrices(lambda x: np.linalg.eigh(x + x.mT)[0], n_max=1),
+    "cholesky": matrices(lambda x: np.linalg.cholesky(x @ x.mT)),
+    "svd": sampled(lambda x: np.linalg.svd(x, full_matrices=False)[1], (2, 3)),
+    "fft": sampled(np.fft.fft, (2, 4)), "rfft": sampled(np.fft.rfft, (4,)),
+    "select": broadcasting(lambda x, y: np.select([np.True_], [x], y)),
+    "block": sampled(lambda a, b: np.block([[a, b], [b, a]]), (2, 2), (2, 2)),
+    "split": sampled(lambda a: np.split(a, 2)[1] * np.split(a, 2)[0], (4, 2)),
+    "iteration": sampled(lambda a: sum(r * r for r in a), (3, 2)),
 }  # fmt: skip
 
 
@@ -530,7 +709,14 @@ def test_first_and_second_derivatives_are_the_numerical_ones(name, data):
     along_u = lambda *xs: sum(inner_product(g, d) for g, d in zip(gradient(loss, *xs), u, strict=True))
     first = along_u(*ps)
     np.testing.assert_allclose(first, numerical(loss, args, u, 1e-3), rtol=1e-6, atol=1e-6)
-    second = sum(inner_product(g, d) for g, d in zip(gradient(lambda: along_u(*ps), params(*ps)).values(), v, strict=True)) if reached(along_u, ps) else 0.0
+    second = (
+        sum(
+            inner_product(g, d)
+            for g, d in zip(gradient(lambda: along_u(*ps), params(*ps)).values(), v, strict=True)
+        )
+        if reached(along_u, ps)
+        else 0.0
+    )
     np.testing.assert_allclose(second, numerical(along_u, args, v, 1e-3), rtol=1e-5, atol=1e-5)
 
 

@@ -164,7 +164,9 @@ def test_every_shape_layout_and_dtype_moves_alike(opt, data):
         x = np.zeros((), dtype) if x.ndim == 0 else x
         x[...] = values
     plain = np.array(values, np.dtype(dtype).newbyteorder("="))
-    gradient = data.draw(st.sampled_from([g, g.tolist() if g.size else g, np.array(g, order="F"), g.astype("f4")]))
+    gradient = data.draw(
+        st.sampled_from([g, g.tolist() if g.size else g, np.array(g, order="F"), g.astype("f4")])
+    )
     mine, theirs = copy.deepcopy(opt), copy.deepcopy(opt)
     for _ in range(2):
         update(mine, x, gradient)
@@ -368,6 +370,7 @@ def test_settings_are_checked_on_assignment_too_and_stay_as_they_were():
         (lambda: Momentum(η=0.3, ρ=0.5), Momentum(0.3, 0.5)),
         (lambda: ADAM(β=(0.1, 0.2), ε=1e-3), ADAM(beta=(0.1, 0.2), epsilon=1e-3)),
         (lambda: WeightDecay(λ=0.5), WeightDecay(wd=0.5)),
+        (lambda: mo.ADAMW(λ=0.5), mo.ADAMW(decay=0.5)),
         (lambda: InvDecay(γ=0.5), InvDecay(gamma=0.5)),
     ],
 )

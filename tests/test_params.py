@@ -71,7 +71,7 @@ UNARY = {
     "int": int, "complex": complex, "str": str, "list": list, "iter": lambda x: [r + 0 for r in x],
     "reversed": lambda x: [r + 0 for r in reversed(x)], "round": lambda x: np.round(x, 1),
     "unpack": lambda x: (lambda first, *rest: (first, rest))(*x), "sum": sum, "max": max,
-    "f-string": lambda x: f"{x}", "format": lambda x: f"{x:.3f}", "percent": lambda x: "%.3f" % x,
+    "f-string": lambda x: f"{x}", "format": lambda x: f"{x:.3f}", "percent": "%.3f".__mod__,
     "repr": lambda x: repr(x).replace("param", "array"), "math.sin": math.sin, "math.floor": math.floor,
     "shape": lambda x: (x.shape, x.ndim, x.size, x.dtype, x.nbytes, x.itemsize),
     "T": lambda x: x.T, "real": lambda x: x.real, "imag": lambda x: x.imag, "mT": lambda x: x.mT,
@@ -88,28 +88,37 @@ UNARY = {
     "np.add.reduce": np.add.reduce, "np.multiply.outer": lambda x: np.multiply.outer(x, x),
     "np.divmod": lambda x: np.divmod(x, 2), "np.modf": np.modf, "np.isfinite": np.isfinite,
     "np.meshgrid": lambda x: np.meshgrid(x, x), "np.histogram": np.histogram, "np.unique": np.unique,
-    "np.zeros_like": np.zeros_like, "np.full_like": lambda x: np.full_like(x, 2), "np.iscomplexobj": np.iscomplexobj,
+    "np.zeros_like": np.zeros_like, "np.full_like": lambda x: np.full_like(x, 2),
+    "np.iscomplexobj": np.iscomplexobj,
     "np.linalg.norm": np.linalg.norm, "np.linalg.inv": np.linalg.inv, "np.linalg.svd": np.linalg.svd,
-    "np.fft.fft": np.fft.fft, "np.split": lambda x: np.split(x, 1), "np.percentile": lambda x: np.percentile(x, 30),
-    "np.apply_along_axis": lambda x: np.apply_along_axis(np.sum, 0, x), "np.vectorize": lambda x: np.vectorize(abs)(x),
+    "np.fft.fft": np.fft.fft, "np.split": lambda x: np.split(x, 1),
+    "np.percentile": lambda x: np.percentile(x, 30),
+    "np.apply_along_axis": lambda x: np.apply_along_axis(np.sum, 0, x),
+    "np.vectorize": np.vectorize(abs),
     "np.interp": lambda x: np.interp(x, [0, 1], [2, 3]), "np.poly1d": lambda x: np.polyval(x, 2.0),
     "np.char": np.array2string, "np.nditer": lambda x: [float(abs(v)) for v in np.nditer(x)],
     "keyword": lambda x: np.sum(a=x, axis=0), "where=": lambda x: np.sum(x, where=x == 0),
-    "out=": lambda x: np.exp(x, out=np.zeros(x.shape, x.dtype)), "dtype=": lambda x: np.sum(x, dtype=np.complex128),
-    "np.ufunc.at": lambda x: np.add.at(np.zeros(3), [0], x), "pow3": lambda x: pow(x, 3), "rshift": lambda x: x >> 1,
+    "out=": lambda x: np.exp(x, out=np.zeros(x.shape, x.dtype)),
+    "dtype=": lambda x: np.sum(x, dtype=np.complex128),
+    "np.ufunc.at": lambda x: np.add.at(np.zeros(3), [0], x), "pow3": lambda x: pow(x, 3),
+    "rshift": lambda x: x >> 1,
     "and": lambda x: x & 1, "no such": lambda x: x.no_such_attribute, "call": lambda x: x(),
 }  # fmt: skip
 METHODS = {
-    "all": (), "any": (), "argmax": (), "argmin": (0,), "argpartition": (0,), "argsort": (), "astype": (np.float32,),
+    "all": (), "any": (), "argmax": (), "argmin": (0,), "argpartition": (0,), "argsort": (),
+    "astype": (np.float32,),
     "byteswap": (), "choose": ([1, 2],), "clip": (-1, 1), "compress": ([True],), "conj": (), "conjugate": (),
     "copy": (), "cumprod": (), "cumsum": (0,), "diagonal": (), "dot": (2.0,), "dumps": (), "flatten": ("F",),
-    "getfield": (np.int8,), "item": (), "max": (), "mean": (0,), "min": (), "nonzero": (), "prod": (), "ravel": (),
+    "getfield": (np.int8,), "item": (), "max": (), "mean": (0,), "min": (), "nonzero": (), "prod": (),
+    "ravel": (),
     "repeat": (2,), "reshape": (-1,), "round": (1,), "searchsorted": (0.0,), "squeeze": (), "std": (),
-    "sum": (0,), "swapaxes": (0, -1), "take": ([0],), "tobytes": (), "to_device": ("cpu",), "tolist": (), "trace": (),
+    "sum": (0,), "swapaxes": (0, -1), "take": ([0],), "tobytes": (), "to_device": ("cpu",), "tolist": (),
+    "trace": (),
     "transpose": (), "var": (), "view": (np.int8,),
 }  # fmt: skip
 CHANGING = {
-    "fill": (2,), "partition": (0,), "put": ([0], [5]), "resize": ((1,),), "setfield": (1, np.int8), "setflags": (),
+    "fill": (2,), "partition": (0,), "put": ([0], [5]), "resize": ((1,),), "setfield": (1, np.int8),
+    "setflags": (),
     "sort": (), "dump": (), "tofile": (),
 }  # fmt: skip
 
@@ -134,9 +143,16 @@ def test_functions_give_what_its_array_gives(name, a):
     assert outcome(UNARY[name], param(a)) == outcome(UNARY[name], np.array(a))
 
 
-@pytest.mark.parametrize("name", sorted(n for n in dir(np.ndarray) if callable(getattr(np.ndarray, n)) and n[0] != "_"))
+@pytest.mark.parametrize(
+    "name", sorted(n for n in dir(np.ndarray) if callable(getattr(np.ndarray, n)) and n[0] != "_")
+)
 def test_every_method_gives_what_its_array_gives(name):
-    for a in (np.array([[2.0, -1.0], [0.5, 3.0]]), np.float32([1, 2, -3]), np.array(1 + 2j), np.zeros((0, 2))):
+    for a in (
+        np.array([[2.0, -1.0], [0.5, 3.0]]),
+        np.float32([1, 2, -3]),
+        np.array(1 + 2j),
+        np.zeros((0, 2)),
+    ):
         p, q = param(a), np.array(a)
         args = METHODS[name] if name in METHODS else CHANGING[name]
         assert outcome(getattr(p, name), *args) == outcome(getattr(q, name), *args)
@@ -160,7 +176,11 @@ def test_indexing_gives_what_its_array_gives_and_assigns_as_it_does(a, data):
 
 def fancy(shape):
     masks = hnp.arrays(bool, shape)
-    return masks if not shape else masks | hnp.integer_array_indices(shape) | st.just([0]) | st.just(([0], ...)[: len(shape)])
+    return (
+        masks
+        if not shape
+        else masks | hnp.integer_array_indices(shape) | st.just([0]) | st.just(([0], ...)[: len(shape)])
+    )
 
 
 def test_indexing_with_a_parameters_comparison_or_argsort():
@@ -228,7 +248,9 @@ def test_ufuncs_write_into_a_parameter_given_as_out():
     assert p.tolist() == [20.0, 2.0]
 
 
-@pytest.mark.parametrize("given_", [3, True, [1, 2], [[True], [False]], np.arange(3, dtype=np.uint8), (), range(3)], ids=repr)
+@pytest.mark.parametrize(
+    "given_", [3, True, [1, 2], [[True], [False]], np.arange(3, dtype=np.uint8), (), range(3)], ids=repr
+)
 def test_param_of_integers_and_booleans_is_float64(given_):
     assert described(param(given_).value) == described(np.array(given_, dtype=np.float64))
 
@@ -269,14 +291,16 @@ def test_a_parameter_hashes_by_identity_and_compares_elementwise():
 
 def test_a_parameter_is_freed_with_its_last_reference():
     p = param([1.0])
-    gradient(lambda: np.sum(p * p), params(p))
+    gradient(lambda p=p: np.sum(p * p), params(p))
     alive = weakref.ref(p)
     del p
     gc.collect()
     assert alive() is None
 
 
-@pytest.mark.parametrize("a", [np.arange(6.0).reshape(2, 3), np.float32(1.5), np.zeros((0, 2)), np.ones(2000) * 1j], ids=np.shape)
+@pytest.mark.parametrize(
+    "a", [np.arange(6.0).reshape(2, 3), np.float32(1.5), np.zeros((0, 2)), np.ones(2000) * 1j], ids=np.shape
+)
 def test_its_repr_reads_like_the_arrays(a):
     assert repr(param(a)) == repr(np.asarray(a)).replace("array", "param")
     assert str(param(a)) == str(np.asarray(a))
@@ -290,7 +314,9 @@ def test_mathematics_text_and_scipy_take_it_for_its_array():
     assert np.allclose(scipy.linalg.expm(W), scipy.linalg.expm(W.value))
     assert np.allclose(scipy.linalg.cho_factor(W)[0], scipy.linalg.cho_factor(W.value)[0])
     assert np.allclose(scipy.special.expit(W), 1 / (1 + np.exp(-W.value)))
-    assert scipy.optimize.minimize(lambda v: np.sum((v - W[0]) ** 2), W[1]).x == pytest.approx([2, 1], abs=1e-5)
+    assert scipy.optimize.minimize(lambda v: np.sum((v - W[0]) ** 2), W[1]).x == pytest.approx(
+        [2, 1], abs=1e-5
+    )
     assert np.random.default_rng(0).normal(W).shape == (2, 2)
     file = io.BytesIO()
     np.save(file, W)

@@ -45,10 +45,11 @@ BLOCK = 96 * 1024
 class Turn:
     """One rule's part in one step of one parameter: what it kept before, and what it will keep."""
 
-    __slots__ = ("arrays", "clock", "is_first", "kept", "rule")
+    __slots__ = ("arrays", "clock", "clock_before", "is_first", "kept", "rule")
 
     arrays: list[Array]
     clock: tuple[Any, ...]
+    clock_before: tuple[Any, ...]
     kept: dict[str, Any]
     is_first: bool
 
@@ -56,27 +57,28 @@ class Turn:
         self.rule = rule
         if before is not None:
             self.kept, self.arrays, self.is_first = before.kept, before.arrays, before.is_first
-            self.clock = rule.tick(*before.clock)
+            self.clock_before = before.clock
             return
-        self.is_first = False
         try:
             kept = rule.state[p]
+            self.is_first = False
         except KeyError:
             kept = rule.begin(x)
             self.is_first = True
         self.kept = kept
-        self.clock = rule.tick(*kept["clock"])
+        self.clock_before = kept["clock"]
         self.arrays = [kept[name] for name in rule.keeps]
 
     def coefficients(self, dtype: np.dtype[Any], norm: Callable[[], float]) -> Any:
-        """Return the numbers of this step; `norm` is called if they depend on the incoming gradient's."""
+        """Return the numbers of this step; `norm` is called if they depend on the incoming gradient's.
+
+        To be called when all rules before have been asked for theirs: one of them may be a schedule, and
+        set what this one goes by.
+        """
         rule = self.rule
-        numbers = (
-            rule.coefficients(*self.clock, norm()) if rule.needs_norm else rule.coefficients(*self.clock)
-        )
-        if dtype.char == "e":
-            numbers = tuple([representable(number, dtype) for number in numbers])
-        return numbers
+        self.clock = clock = rule.tick(*self.clock_before)
+        numbers = rule.coefficients(*clock, norm()) if rule.needs_norm else rule.coefficients(*clock)
+        return numbers if dtype.char != "e" else tuple([representable(number, dtype) for number in numbers])
 
 
 def commit(turns: Iterable[Turn], p: Any) -> None:

@@ -34,7 +34,7 @@ __all__ = ["advance", "is_compiled", "is_installed"]
 Array = NDArray[Any]
 Kernel = Callable[..., None]
 
-SHARE = 2**18  # bytes of a parameter for which one more thread pays
+SHARE = 2**20  # bytes of a parameter for which one more thread pays
 
 
 # Formulas to source
@@ -270,36 +270,41 @@ def _kept_source(source: str) -> str | None:
     return str(path) if os.access(folder / "__pycache__", os.W_OK) else None
 
 
-# By what it depends on: the formulas, how many numbers each takes, the dtype, what becomes of the step.
+class _CannotCompileError(Exception):
+    """Formulas have to run with NumPy."""
+
+
+# By what they depend on: dtype, what becomes of the step, how many numbers each formula takes, the formulas.
 _KERNELS: dict[tuple[Any, ...], Kernel | None] = {}
-# What is known to be compiled, by formulas and dtype.
+# The dtypes and formulas for which there is one.
 _COMPILED: set[tuple[Any, ...]] = set()
 _WARNED: set[str] = set()
 
 
-def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], mode: str) -> Kernel | None:
-    """Return the compiled formulas; None, after a warning, for those that cannot be compiled."""
+def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], mode: str) -> Kernel:
+    """Return the compiled formulas. Warn, but once, of those that cannot be compiled."""
     key = (dtype.char, mode, *counts, *[turn.rule.formula for turn in turns])
-    try:
-        return _KERNELS[key]
-    except KeyError:
-        pass
-    rules = [turn.rule for turn in turns]
-    try:
-        _KERNELS[key] = _compiled(_source(rules, counts, dtype, mode), rules, sum(counts), dtype, mode)
-        _COMPILED.add((dtype.char, *(turn.rule.formula for turn in turns)))
-    except Exception as error:
-        _KERNELS[key] = None
-        names = ", ".join(type(rule).__name__ for rule in rules)
-        if names not in _WARNED:
-            _WARNED.add(names)
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            warnings.warn(
-                f"{names}: runs with NumPy, for Numba cannot compile the formula: {reason}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-    return _KERNELS[key]
+    if key not in _KERNELS:
+        rules = [turn.rule for turn in turns]
+        try:
+            source = _source(rules, counts, dtype, mode)
+            _KERNELS[key] = _compiled(source, rules, sum(counts), dtype, mode)
+            _COMPILED.add((dtype.char, *[turn.rule.formula for turn in turns]))
+        except Exception as error:
+            _KERNELS[key] = None
+            _warn(", ".join(type(rule).__name__ for rule in rules), error)
+    kernel = _KERNELS[key]
+    if kernel is None:
+        raise _CannotCompileError
+    return kernel
+
+
+def _warn(names: str, error: Exception) -> None:
+    if names not in _WARNED:
+        _WARNED.add(names)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        message = f"{names}: runs with NumPy, for Numba cannot compile the formula: {reason}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 # Running it
@@ -307,8 +312,9 @@ def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], 
 
 @functools.cache
 def is_installed() -> bool:
-    """Tell whether there is a Numba to compile with, without importing it."""
-    return importlib.util.find_spec("numba") is not None
+    """Tell whether there is a Numba that compiles, without importing it."""
+    disabled = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    return not disabled and importlib.util.find_spec("numba") is not None
 
 
 def is_compiled(turns: Sequence[Turn], x: Array) -> bool:
@@ -319,47 +325,32 @@ def is_compiled(turns: Sequence[Turn], x: Array) -> bool:
 def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> bool:
     """Take one step with compiled formulas. Where that cannot be, return False and change nothing."""
     dtype = x.dtype
-    if dtype is not Δ.dtype or dtype.char not in _SCALARS or not dtype.isnative:
+    kept = [a for turn in turns for a in turn.arrays]
+    flat = _flat([x, Δ, *kept] if out is None else [x, Δ, out, *kept])
+    if flat is None or dtype is not Δ.dtype or dtype.char not in _SCALARS or not dtype.isnative:
         return False
-    written = [x if out is None else out, *[a for turn in turns for a in turn.arrays]]
-    apart = Δ is x or (Δ.flags.owndata and x.flags.owndata)
-    if not apart and any(np.may_share_memory(Δ, a) and not same_place(Δ, a) for a in written):
-        return False
-    flat = _flat([x, Δ, *written[1:]] if out is None else [x, Δ, *written])
-    if flat is None:
+    if not (Δ is x or (Δ.flags.owndata and x.flags.owndata)) and any(
+        np.may_share_memory(Δ, a) and not same_place(Δ, a) for a in (x if out is None else out, *kept)
+    ):
         return False
     numbers: list[float] = []
     counts: list[int] = []
-    missing = False
 
     def norm() -> float:
-        nonlocal missing
-        k = len(counts)
-        look = _kernel(turns[:k], counts, dtype, "look") if k else None
-        missing = k > 0 and look is None
-        if missing:
-            return 0.0
-        kept = flat[2 if out is None else 3 :][: sum(len(turn.arrays) for turn in turns[:k])]
-
-        def pieces() -> Iterator[Array]:
-            for place in blocks_of(flat[0])[0]:
-                step = flat[1][place]
-                if look is not None:
-                    step = np.empty_like(step)
-                    look(flat[0][place], flat[1][place], step, *[a[place] for a in kept], *numbers)
-                yield step
-
+        before = turns[: len(counts)]
+        size = sum(len(turn.arrays) for turn in before)
+        flat_kept = flat[len(flat) - len(kept) :][:size]
+        look = _kernel(before, counts, dtype, "look") if before else None
         with np.errstate(all="ignore"):
-            return norm_of(pieces())
+            return norm_of(_steps(look, flat[0], flat[1], flat_kept, numbers))
 
-    for turn in turns:
-        known = turn.coefficients(dtype, norm)
-        if missing:
-            return False
-        numbers += known
-        counts.append(len(known))
-    kernel = _kernel(turns, counts, dtype, "take" if out is None else "give")
-    if kernel is None:
+    try:
+        for turn in turns:
+            known = turn.coefficients(dtype, norm)
+            numbers += known
+            counts.append(len(known))
+        kernel = _kernel(turns, counts, dtype, "take" if out is None else "give")
+    except _CannotCompileError:
         return False
     shares = min(_processors(), x.nbytes // SHARE)
     if shares < 2:
@@ -368,6 +359,18 @@ def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | Non
     else:
         whatever_comes(lambda: _share_out(kernel, flat, numbers, shares, lambda: commit(turns, p)))
     return True
+
+
+def _steps(
+    look: Kernel | None, x: Array, Δ: Array, kept: list[Array], numbers: list[float]
+) -> Iterator[Array]:
+    """Yield, block by block, what formulas make of the gradient, or the gradient if there are none."""
+    for place in blocks_of(x)[0]:
+        step = Δ[place]
+        if look is not None:
+            step = np.empty_like(step)
+            look(x[place], Δ[place], step, *[a[place] for a in kept], *numbers)
+        yield step
 
 
 def _flat(arrays: Sequence[Array]) -> list[Array] | None:

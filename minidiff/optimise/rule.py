@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import numbers
 from collections.abc import Callable
@@ -179,17 +180,32 @@ class Rule(AbstractOptimiser):
         }
 
 
-# The page's Greek names, for keyword arguments (Python itself reads ϵ as ε).
-_GREEK = {"η": "eta", "ρ": "rho", "β": "beta", "ε": "epsilon", "λ": "wd", "γ": "gamma"}
+# The page's Greek names for keyword arguments, and the settings that they may mean.
+_GREEK = {
+    "η": ("eta",),
+    "ρ": ("rho",),
+    "β": ("beta",),
+    "ε": ("epsilon",),
+    "λ": ("wd", "decay"),
+    "γ": ("gamma",),
+}
 
 
 def _with_greek_names(init: Callable[..., None]) -> Callable[..., None]:
+    known = inspect.signature(init).parameters
+    plain = {
+        greek: name
+        for greek, names in _GREEK.items()
+        for name in names
+        if name in known and greek not in known
+    }
+
     @functools.wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
-        for greek in _GREEK.keys() & kwargs.keys():
-            if _GREEK[greek] in kwargs:
-                raise TypeError(f"{_GREEK[greek]} is given twice, also as {greek}")
-            kwargs[_GREEK[greek]] = kwargs.pop(greek)
+        for greek in plain.keys() & kwargs.keys():
+            if plain[greek] in kwargs:
+                raise TypeError(f"{plain[greek]} is given twice, also as {greek}")
+            kwargs[plain[greek]] = kwargs.pop(greek)
         init(self, *args, **kwargs)
 
     return wrapped

@@ -231,10 +231,10 @@ def test_a_rule_may_set_what_the_rules_after_it_go_by(size, how, small_blocks):
         def formula(x, Δ):
             return Δ
 
-    x = np.zeros(size)
+    opt, x = Optimiser(Schedule(), adam), np.zeros(size)
     with engine(how):
         for t in range(1, 6):
-            update(Optimiser(Schedule(), adam), x, np.full(size, 3.0))
+            update(opt, x, np.full(size, 3.0))
             np.testing.assert_allclose(x, -t, rtol=1e-12)
     assert adam.state[x]["clock"][1:] == pytest.approx((0.5**3 * 0.8**2, 0.9**3 * 0.99**2))
 

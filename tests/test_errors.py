@@ -225,7 +225,11 @@ MISTAKES = {
     ),
     "a masked array": within(lambda m: m.W * np.ma.masked_less(np.ones(2), 0), "MaskedArray"),
     "a Fraction": within(lambda m: m.W * Fraction(1, 2), "Fraction"),
-    "an array of objects": within(lambda m: m.W * np.array([Fraction(1, 2)] * 2), "object"),
+    "an array of objects": within(
+        lambda m: gradient(lambda: np.sum(m.W * np.array([Fraction(1, 2)] * 2)), m.θ),
+        "np.multiply",
+        error=NotImplementedError,
+    ),
     "math.exp of an argument": (lambda m: gradient(math.exp, 1.0), TypeError, ("math", "np.")),
     **{
         f"{name} of a {kind}": within(lambda m, f=f, of=of: f(of(m)), name, error=NotImplementedError)

@@ -110,7 +110,6 @@ def test_all_forms_give_the_same_gradient_and_value(p, name):
         assert type(grads) is Grads
         assert np.array_equal(g, grads[p])
     close(jacobian(f, p)[0], g)
-    close(np.asarray(autograd.grad(f)(p.value)), g)
     assert withgradient(lambda: f(p), θ).val == withgradient(f, p).val == pullback(f, p)[0] == f(p.value)
 
 
@@ -375,7 +374,7 @@ def test_what_a_loss_leaks_is_a_constant_to_the_next():
 
 A = np.array([[0.3, -0.5], [0.7, 0.2], [-0.4, 0.9]])
 w0 = np.array([0.4, -1.1])
-f1 = lambda w: np.sum(np.sin(A @ w))
+f1 = lambda w: np.sin(A @ w).sum()  # plain NumPy, as far as autograd takes it too
 f1_autograd = lambda w: anp.sum(anp.sin(anp.dot(A, w)))
 ω = param(w0)
 
@@ -402,16 +401,16 @@ OUTER = {  # the gradient at w0 of a function of w
 def test_a_gradient_within_a_loss_is_differentiated(outer, inner):
     H = -A.T @ np.diag(np.sin(A @ w0)) @ A
     g = A.T @ np.cos(A @ w0)
-    penalty = lambda w: np.sum(INNER[inner](w) ** 2) + f1(w)
+    penalty = lambda w: (INNER[inner](w) ** 2).sum() + f1(w)
     close(OUTER[outer](penalty), 2 * H @ g + g)
 
 
 @pytest.mark.parametrize("outer", [*OUTER, "implicit of both"])
 def test_an_implicit_gradient_within_a_loss_is_differentiated(outer):
     v = param([0.5, 0.25])
-    f = lambda w: np.sum(np.sin(A @ (v * w)))
+    f = lambda w: np.sin(A @ (v * w)).sum()
     inner = lambda w: gradient(lambda: f(w), params(v))[v]
-    penalty = lambda w: np.sum(inner(w) ** 2)
+    penalty = lambda w: (inner(w) ** 2).sum()
     expected = numerical(lambda w: np.sum((A.T @ np.cos(A @ (v.value * w)) * w) ** 2), w0)
     if outer != "implicit of both":
         close(OUTER[outer](penalty), expected, 1e-6)

@@ -337,11 +337,18 @@ def test_the_gradient_of_the_gradient_is_autograds(name, call, x):
     size = lambda xp, g: xp.sum(xp.real(g) ** 2 + xp.imag(g) ** 2)
     inner = lambda x: autograd.grad(lambda x: projected(anp, call(anp, x)))(x)
     expected = autograds(lambda x: size(anp, inner(x)), x)
-    if expected is None:
-        pytest.skip("autograd has no second derivative")
     f = lambda x: projected(np, call(np, x))
-    (g,) = gradient(lambda x: 0.0 if (g := gradient(f, x)[0]) is None else size(np, g), x)
-    same(g, expected, 1e-7)
+    squared_slope = lambda x: 0.0 if (g := gradient(f, x)[0]) is None else size(np, g)
+    try:
+        (g,) = gradient(squared_slope, x)
+    except NotImplementedError:
+        if expected is None:
+            return  # neither here nor there, and it says so
+        raise
+    if expected is None:
+        same(g, differences(squared_slope, x), 1e-4)
+    else:
+        same(g, expected, 1e-7)
 
 
 @pytest.mark.parametrize(("name", "call", "x"), CASES)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import itertools
 import math
 import os
 import tempfile
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ __all__ = ["advance", "is_compiled", "is_installed"]
 Array = NDArray[Any]
 Kernel = Callable[..., None]
 
-SHARE = 2**20  # bytes of a parameter for which one more thread pays
+SHARE = (
+    2**18
+)  # bytes of a parameter that a thread takes at a time; below four of them, one thread does it all
 
 
 # Formulas to source
@@ -352,12 +355,11 @@ def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | Non
         kernel = _kernel(turns, counts, dtype, "take" if out is None else "give")
     except _CannotCompileError:
         return False
-    shares = min(_processors(), x.nbytes // SHARE)
-    if shares < 2:
+    if x.nbytes < 4 * SHARE or _processors() == 1:
         kernel(*flat, *numbers)
         commit(turns, p)
     else:
-        whatever_comes(lambda: _share_out(kernel, flat, numbers, shares, lambda: commit(turns, p)))
+        whatever_comes(lambda: _share_out(kernel, flat, numbers, lambda: commit(turns, p)))
     return True
 
 
@@ -385,17 +387,25 @@ def _flat(arrays: Sequence[Array]) -> list[Array] | None:
     return [a.reshape(-1) if together & 0x1 else a.T.reshape(-1) for a in arrays]
 
 
-def _share_out(
-    kernel: Kernel, arrays: list[Array], numbers: list[float], shares: int, then: Callable[[], None]
-) -> None:
-    """Run the kernel on equal parts of the arrays, the last one in this thread and the others beside it."""
-    n = arrays[0].size
-    cuts = [n * k // shares for k in range(shares + 1)]
-    parts = [[a[low:high] for a in arrays] for low, high in itertools.pairwise(cuts)]
-    beside = [_pool().submit(kernel, *part, *numbers) for part in parts[:-1]]
-    kernel(*parts[-1], *numbers)
-    for share in beside:
-        share.result()
+def _share_out(kernel: Kernel, arrays: list[Array], numbers: list[float], then: Callable[[], None]) -> None:
+    """Run the kernel on one share of the arrays after another, in this thread and in all that come to help.
+
+    Whoever is free takes the next share, so that none waits for a thread that the system lets wait.
+    """
+    size = SHARE // arrays[0].itemsize
+    shares = deque(range(0, arrays[0].size, size))
+
+    def work() -> None:
+        with suppress(IndexError):
+            while True:
+                low = shares.popleft()
+                kernel(*[a[low : low + size] for a in arrays], *numbers)
+
+    helpers = [_pool().submit(work) for _ in range(_processors() - 1)]
+    work()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
     then()
 
 

@@ -1,0 +1,272 @@
+"""Every notebook runs, prints what is saved in it, and what its text claims is so.
+
+The cells run here in one namespace, in this process, with warnings as errors; no Jupyter is needed for that.
+Where saved outputs are not what the code gives any more: ``python tutorials/build.py tutorials/<name>.ipynb``.
+"""
+
+import ast
+import contextlib
+import io
+import json
+import linecache
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+
+TUTORIALS = Path(__file__).parent.parent / "tutorials"
+NOTEBOOKS = {path.stem: path for path in sorted(TUTORIALS.glob("*.ipynb"))}
+NUMBER = re.compile(r"\d+\.?\d*(?:e[-+]?\d+)?")
+# Where only the words are compared with those saved: long trainings carry the last bit of a matrix product,
+# which differs between processors, a long way. Their numbers are checked as claims, with room.
+LONG_TRAININGS = {"06_neural_network", "07_gradients_of_gradients"}
+
+
+def cells(name, kind="code"):
+    notebook = json.loads(NOTEBOOKS[name].read_text(encoding="utf-8"))
+    return [(cell, "".join(cell["source"])) for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def run(source, filename, namespace):
+    """Execute a cell as a notebook does; give what it prints, and the last line's value if it is shown."""
+    linecache.cache[filename] = len(source), None, source.splitlines(True), filename
+    body = ast.parse(source, filename).body
+    shows = bool(body) and isinstance(body[-1], ast.Expr) and not source.rstrip().endswith(";")
+    last = body.pop() if shows else None
+    printed, value = io.StringIO(), None
+    with contextlib.redirect_stdout(printed):
+        exec(compile(ast.Module(body, []), filename, "exec"), namespace)
+        if last:
+            value = eval(compile(ast.Expression(last.value), filename, "eval"), namespace)
+    return printed.getvalue(), "" if value is None else repr(value)
+
+
+def saved(cell):
+    """Give what is saved as printed, as the last line's value, and how many pictures there are."""
+    outputs = cell["outputs"]
+    printed = "".join("".join(output["text"]) for output in outputs if output["output_type"] == "stream")
+    results = [output["data"] for output in outputs if output["output_type"] == "execute_result"]
+    shown = "".join("".join(data["text/plain"]) for data in results)
+    return printed, shown, sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def same(text, other, words_only):
+    """Whether two outputs have the same words and nearly the same numbers; spaces do not matter."""
+    words = ["".join(NUMBER.sub("#", t).split()) for t in (text, other)]
+    numbers = [[*map(float, NUMBER.findall(t))] for t in (text, other)]
+    return words[0] == words[1] and (words_only or np.allclose(*numbers, rtol=0.02, atol=1e-9))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook(name, monkeypatch, tmp_path):
+    module = ModuleType(f"tutorial_{name}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plt, "show", lambda: None)
+    with mpl.rc_context():
+        for i, (cell, source) in enumerate(cells(name)):
+            printed, shown = run(source, f"<{name}[{i}]>", vars(module))
+            now, then = (printed, shown, len(plt.get_fignums())), saved(cell)
+            plt.close("all")
+            for output, before in zip(now[:2], then[:2], strict=True):
+                assert same(output, before, name in LONG_TRAININGS), f"stale output in cell\n{source}"
+            assert now[2] == then[2], f"pictures are missing in cell\n{source}"
+        CLAIMS[name](module)
+        for i, answer in enumerate(answers(name)):
+            run(answer, f"<{name}, answer {i}>", dict(vars(module)))
+        plt.close("all")
+
+
+def answers(name):
+    """Give the code of the folded answers."""
+    for _, text in cells(name, "markdown"):
+        for details in re.findall(r"<details>.*?</details>", text, re.DOTALL):
+            yield from re.findall(r"^```python\n(.*?)^```", details, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_saved_outputs_are_whole_and_free_of_what_changes_from_run_to_run(name):
+    notebook = json.loads(NOTEBOOKS[name].read_text(encoding="utf-8"))
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert notebook["metadata"]["language_info"] == {"name": "python"}
+    counts = [cell["execution_count"] for cell, _ in cells(name)]
+    assert counts == [*range(1, len(counts) + 1)]
+    for cell, _ in cells(name):
+        assert cell["metadata"].keys() <= {"tags"}
+        assert not any(output["output_type"] == "error" for output in cell["outputs"])
+        assert not any(output.get("name") == "stderr" for output in cell["outputs"])
+    assert NOTEBOOKS[name].stat().st_size < 400_000
+    thumbnail = TUTORIALS / "images" / f"{name}.png"
+    assert 1_000 < thumbnail.stat().st_size < 40_000
+
+
+# What the notebooks claim: m is the module that the cells have made ------------------------------------
+
+
+def linear_regression(m):
+    h = 1e-5
+    by_difference = [(m.landscape(h * e) - m.landscape(-h * e)) / (2 * h) for e in np.eye(2)]
+    np.testing.assert_allclose([*m.grads.values()], [*m.by_hand.values()], rtol=1e-12)
+    np.testing.assert_allclose([*m.grads.values()], by_difference, rtol=1e-8)
+    assert np.all(np.diff(m.losses) < 1e-12)
+    assert m.losses[-1] == pytest.approx(0.5**2, rel=0.05)
+    np.testing.assert_allclose(m.snapshots[-1], m.best, atol=1e-5)
+    assert len(m.snapshots) == 62
+    assert round(2 / m.curvatures.max(), 3) == 0.715
+    assert 0.5 < 0.7 < 2 / m.curvatures.max() < 0.8
+    assert m.loss(m.x5, m.y2) < 1e-8 * m.before
+
+
+def optimisers(m):
+    for f in m.LANDSCAPES:  # the formulas of the text have their minima at the stars
+        assert all(f(np.array(minimum)) < 1e-4 for minimum in m.LANDSCAPES[f][2])
+    assert len({rule for rule, _ in m.lowest}) == 14
+    assert len(m.lowest) == 3 * 14
+    assert m.lowest["Descent", "rosenbrock"] > 1 > 10 * m.lowest["Momentum", "rosenbrock"]
+    assert m.lowest["Nesterov", "rosenbrock"] < 0.1
+    assert m.lowest["ADAMW", "beale"] > 0.01 > m.lowest["ADAM", "beale"]
+
+    # RADAM's first four steps are as long as the gradient, the fifth is not.
+    lengths = m.sizes(m.RADAM(1.0), [100.0] * 5)
+    assert min(lengths[:4]) > 99 > 1 > lengths[4]
+    # The settings, panel by panel.
+    at_rest = {
+        ρ: m.bowl(m.trace_path(m.bowl, (-2, 1), m.Momentum(0.01, ρ), 100)[-1]) for ρ in (0, 0.6, 0.9, 0.98)
+    }
+    assert at_rest[0.9] < at_rest[0.6] < at_rest[0] < at_rest[0.98]
+    after = {β: m.sizes(m.ADAM(1.0, (0.9, β)), m.spike) for β in (0.9, 0.99, 0.999)}
+    assert after[0.9][100] > 0.97
+    assert max(after[0.99][-1], after[0.999][-1]) < 0.5
+    np.testing.assert_allclose(m.sizes(m.ADAGrad(1.0), m.constant), np.arange(1, 151) ** -0.5, rtol=1e-6)
+    for ρ, start in {0.9: 3.16, 0.99: 10}.items():
+        assert m.sizes(m.RMSProp(1.0, ρ), [1.0])[0] == pytest.approx(start, rel=1e-3)
+
+    # The rates: who diverges, who bears everything, who is best in the middle.
+    diverging = {"Descent", "Momentum", "Nesterov", "RADAM"}
+    for rule, heights in m.reached.items():
+        assert (max(heights) > 100) == (rule in diverging), rule
+    assert 0 < np.argmin(m.reached["RMSProp"]) < len(m.RATES) - 1
+    assert m.reached["ADAMW"] == m.reached["ADAM"]
+
+    # The answers.
+    assert m.sizes(m.ADAM(0.1), [1e-3])[0] == pytest.approx(0.1, rel=1e-4)
+    ends = [
+        m.trace_path(m.himmelblau, (0.0, 0.0), opt, 1000)[-1] for opt in (m.Descent(0.01), m.Momentum(0.01))
+    ]
+    np.testing.assert_allclose(ends, [(3, 2), (3.584, -1.848)], atol=1e-3)
+    np.testing.assert_allclose(
+        m.trace_path(m.himmelblau, (0.0, 0.0), m.ADAM(0.3), 1000)[-1], (3, 2), atol=1e-3
+    )
+
+
+def your_own_optimiser(m):
+    np.testing.assert_allclose(m.ours, m.built_in, rtol=1e-13)
+    np.testing.assert_allclose(m.rule, m.built_in, rtol=1e-13)
+    np.testing.assert_allclose(m.by_class, m.by_hand, rtol=1e-13)
+    np.testing.assert_allclose(m.moves, 0.1, rtol=1e-9)
+    constant, cosine, adam = (losses[-50:].mean() for losses in m.runs.values())
+    assert adam < cosine < constant
+    assert np.ptp(m.runs["Lion, cosine from 0.05 to 0"][-50:]) < 0.1 * np.ptp(m.runs["Lion(0.05)"][-50:])
+
+
+def composing(m):
+    small, large = m.measured[0.001], m.measured[1]
+    assert small[-1] / small[0] == pytest.approx(0.75, abs=0.05)
+    assert large[0] / large[-1] > 2000
+    for start in (0.001, 1):  # the effective rates, and the loss that calculus predicts
+        η = start * np.array([0.1] + [0.1 * max(0.1**k, 1e-4 / start) for k in range(1, 10)])
+        np.testing.assert_allclose(m.rates[start][500::1000], η, rtol=1e-12)
+    np.testing.assert_allclose(m.predicted(m.rates[0.001])[::100], small, rtol=0.03)
+    np.testing.assert_allclose(m.predicted(m.rates[1])[2000::100], large[20:], rtol=0.2)
+    assert m.to_the_end == pytest.approx(m.effective_rate(m.page(0.001), 100_000).sum())
+    assert m.to_the_end == pytest.approx(1.1, abs=0.05)
+    assert m.final[-1] == pytest.approx(1.8, abs=0.1)
+    assert 3 < m.final[0] / m.final[-1] < 4
+    assert m.predicted(np.array([m.effective_rate(m.page(0.08), 10_000).sum()]))[-1] == pytest.approx(
+        m.final[0] / 10, rel=0.05
+    )
+
+    (_, misses, error), (_, misses_decayed, error_decayed) = m.fits.values()
+    assert misses < misses_decayed < error_decayed + 0.05 < error
+    one, *others = m.through.values()
+    np.testing.assert_allclose(others, [one, one], rtol=1e-4)
+    for λ, weights in zip((0.01, 0.1, 1), m.beside.values(), strict=True):
+        np.testing.assert_allclose(weights, (1 - 0.01 * λ) ** np.arange(151), rtol=1e-9)
+
+    assert 900 < np.linalg.norm(m.steep) < 1000
+    with pytest.raises(FloatingPointError, match="step 4"):
+        m.trace_path(m.beale, m.start, m.Descent(0.02), 400)
+    for name in ("ClipValue(5), Descent", "ClipNorm(5), Descent"):
+        np.testing.assert_allclose(m.paths[name][-1], (3, 0.5), atol=0.05)
+    first = np.diff(m.paths["ClipValue(5), Descent"][:2], axis=0).ravel()
+    np.testing.assert_allclose(first, -0.1)
+
+    before, after = (
+        m.effective_rate(m.Optimiser(*pair), 1000)
+        for pair in ((m.InvDecay(0.01), m.ADAM(0.1)), (m.ADAM(0.1), m.InvDecay(0.01)))
+    )
+    np.testing.assert_allclose(after, 0.1 / (1 + 0.01 * np.arange(1, 1001)), rtol=1e-6)
+    assert np.all(before > after)
+
+
+def schedules(m):
+    last = {name: above[-1] for name, above in m.trainings.items()}
+    constant, small, exp, cosine = last.values()
+    assert exp < small < cosine < constant / 10
+    quick = [above[49] for name, above in m.trainings.items() if name != "constant 0.001"]
+    assert max(quick) < 0.15 < m.trainings["constant 0.001"][49]
+    overtakes = np.argmax(m.trainings["constant 0.001"] < m.trainings["constant 0.03"])
+    assert 200 < overtakes < 300
+    assert max(m.settled) < min(m.stirred) / 4
+    assert len(m.SCHEDULES) == 22
+    ends = [type(s).__name__ for s in m.SCHEDULES.values() if s.nsteps is not None]
+    assert ends == ["Poly", "OneCycle", "Shortened", "reverse", "symmetric"]
+    assert m.momenta == [0.9] * 10 + [0.45] * 10 + [0.225] * 10
+    np.testing.assert_array_equal(m.scheduled, m.trainings["cosine from 0.03 to 0"])
+
+    reached = [m.train(m.Momentum(), m.Inv(0.03, decay, 1))[-1] for decay in (0.003, 0.03, 0.3)]
+    np.testing.assert_allclose(reached, [0.0194, 0.0022, 0.0023], atol=5e-5)
+
+
+def neural_network(m):
+    assert m.accuracy(m.model, m.x_test, m.y_test) > 0.95
+    assert m.train_losses[-1] < 0.02 < m.valid_losses[-1] < 0.2
+    assert len(m.wrong) == np.sum(m.confusion) - np.trace(m.confusion)
+    resumed, whole = m.params(m.after).to_vector(), m.params(m.uninterrupted).to_vector()
+    np.testing.assert_array_equal(resumed, whole)
+
+
+def gradients_of_gradients(m):
+    distances = [np.sqrt(np.mean((f(m.s) - np.sin(m.s)) ** 2)) for f in m.fits.values()]
+    assert distances[0] > distances[1] > distances[2]
+    assert np.abs(m.u(m.t) - m.exact).max() < 0.03
+    assert m.losses[-1] < 1e-3 * m.losses[0]
+    assert np.exp(m.log_η) == pytest.approx(m.tried[m.results.argmin()], rel=0.05)
+    assert m.after_descent(np.exp(m.log_rates)) < 1e-3 * m.results.min()
+
+
+def under_the_bonnet(m):
+    tiny = m.tiny_gradient(lambda: np.sum(np.tanh(m.V) ** 2), [m.V])[0]
+    np.testing.assert_allclose(tiny, 2 * np.tanh(m.V.value) / np.cosh(m.V.value) ** 2)
+    for mine, p in zip(m.walk_back(m.end, m.roots), (m.W, m.b), strict=True):
+        np.testing.assert_allclose(mine, m.grads[p])
+
+
+CLAIMS = {
+    "01_linear_regression": linear_regression,
+    "02_optimisers": optimisers,
+    "03_your_own_optimiser": your_own_optimiser,
+    "04_composing": composing,
+    "05_schedules": schedules,
+    "06_neural_network": neural_network,
+    "07_gradients_of_gradients": gradients_of_gradients,
+    "08_under_the_bonnet": under_the_bonnet,
+}

@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import platform
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 THREADS = 2
@@ -18,6 +20,26 @@ def limit_threads() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     if hasattr(os, "sched_setaffinity"):  # the only limit that JAX observes
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+
+
+def disturbance() -> Callable[[], float]:
+    """Return a function that tells how many of our cores others kept busy since; 0 outside Linux."""
+    start, others = time.perf_counter(), _busy_elsewhere()
+    return lambda: (_busy_elsewhere() - others) / (time.perf_counter() - start)
+
+
+def _busy_elsewhere() -> float:
+    """Return the seconds that our cores together have worked, or been withheld, for other programs."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    ticks = 0
+    for name, *counts in map(str.split, stat.read_text().splitlines()):
+        if name in ours:
+            user, nice, system, _idle, _waiting, *interrupts_and_stolen = map(int, counts[:8])
+            ticks += user + nice + system + sum(interrupts_and_stolen)
+    return ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:2])
 
 
 def describe() -> str:

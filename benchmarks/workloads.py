@@ -74,46 +74,49 @@ class Work:
 
 
 def works(largest: int = 10**7) -> Iterator[Work]:
-    """Give every piece of work, with no array of more than `largest` elements in the optimisers' steps."""
-    goals = {TORCH: 0.4, AUTOGRAD: 0.2, MYGRAD: 0.4, NUMPY: 4.0, JAX: 2.5}
-    yield Work("gradient, 2×5 linear regression", "", regression(), goals)
-    yield Work("gradient + ADAM, 2×5 linear regression", "", regression_step(), {TORCH: 0.3})
-    for sizes, batch, dtype, goal in (
-        ((64, 32, 10), 32, "float64", 0.6),
-        ((784, 64, 10), 128, "float32", 0.8),
-        ((784, 256, 10), 512, "float32", 0.95),
-    ):
-        title = f"train step, MLP {'-'.join(map(str, sizes))}, batch {batch}, {dtype}"
-        yield Work(title, "", mlp_step(sizes, batch, dtype), {TORCH: goal})
-    yield Work("a turn of composed_decay.py", "", composed_decay(), differs="each draws its own inputs")
-    yield from _steps(largest)
+    """Give every piece of work, with no array of more than `largest` elements in the optimisers' steps.
 
+    What is small comes first, when no formula has been compiled yet: as in a program where all is small.
+    """
 
-def _steps(largest: int) -> Iterator[Work]:
     def up_to(*sizes: int) -> list[tuple[int, str]]:
         some = [n for n in sizes if n <= largest] or [largest]
         return [(n, dtype) for n in some for dtype in ("float32", "float64")]
 
+    goals = {TORCH: 0.4, AUTOGRAD: 0.2, MYGRAD: 0.4, NUMPY: 4.0, JAX: 2.5}
+    yield Work("gradient, 2×5 linear regression", "", regression(), goals)
+    yield Work("gradient + ADAM, 2×5 linear regression", "", regression_step(), {TORCH: 0.3})
+    yield _mlp((64, 32, 10), 32, "float64", 0.6)
+    yield Work("a turn of composed_decay.py", "", composed_decay(), differs="each draws its own inputs")
     for n, dtype in up_to(10, 100, 1000):
         goals = {TORCH: 0.25, TORCH_FUSED: 0.4}
         yield Work("ADAM step, 10 to 1000 elements", _case(n, dtype), rule_step("ADAM", n, dtype), goals)
+    yield from _other_rules("every other rule, 100 elements", min(100, largest), 0.25)
+
+    yield _mlp((784, 64, 10), 128, "float32", 0.8)
+    yield _mlp((784, 256, 10), 512, "float32", 0.95)
     for n, dtype in up_to(10**5, 10**6, 10**7):
         goals = {TORCH: 0.5, TORCH_FUSED: 1.0}
         yield Work("ADAM step, 10⁵ to 10⁷ elements", _case(n, dtype), rule_step("ADAM", n, dtype), goals)
-    for n, dtype in up_to(10**5, 10**6, 10**7):
-        title = "ADAM step without Numba, 10⁵ to 10⁷ elements"
-        yield Work(title, _case(n, dtype), adam_without_numba(n, dtype), {TORCH: 1.0})
-    for size, goal in ((100, 0.25), (10**6, 0.6)):
-        n, dtype = up_to(size)[0]
-        for rule, pairing in RULES.items():
-            if rule != "ADAM":
-                title = f"every other rule, {power(size)} elements"
-                goals = {TORCH: goal} if pairing.torch else {}
-                case = f"{rule}, {_case(n, dtype)}"
-                yield Work(title, case, rule_step(rule, n, dtype), goals, pairing.differs)
+    yield from _other_rules("every other rule, 10⁶ elements", min(10**6, largest), 0.6)
     for n, dtype in up_to(10**6):
         title = "ClipValue, WeightDecay, ADAM composed"
         yield Work(title, _case(n, dtype), composition(n, dtype), {JAX: 1.0})
+    for n, dtype in up_to(10**5, 10**6, 10**7):
+        title = "ADAM step without Numba, 10⁵ to 10⁷ elements"
+        yield Work(title, _case(n, dtype), adam_without_numba(n, dtype), {TORCH: 1.0})
+
+
+def _mlp(sizes: tuple[int, ...], batch: int, dtype: str, goal: float) -> Work:
+    title = f"train step, MLP {'-'.join(map(str, sizes))}, batch {batch}, {dtype}"
+    return Work(title, "", mlp_step(sizes, batch, dtype), {TORCH: goal})
+
+
+def _other_rules(title: str, n: int, goal: float) -> Iterator[Work]:
+    for rule, pairing in RULES.items():
+        if rule != "ADAM":
+            goals = {TORCH: goal} if pairing.torch else {}
+            yield Work(title, f"{rule}, float32", rule_step(rule, n, "float32"), goals, pairing.differs)
 
 
 def _case(n: int, dtype: str) -> str:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import secrets
-import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -266,15 +265,19 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Array]]:
 
 def _zip(file: BinaryIO, arrays: dict[str, Array]) -> None:
     """Do as np.savez, which in NumPy 2.0 leaves its archive open where writing fails."""
-    with zipfile.ZipFile(file, "w") as archive:
+    from zipfile import ZipFile  # here, as the import takes longer than minidiff's own
+
+    with ZipFile(file, "w") as archive:
         for name, a in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, a, allow_pickle=False)
 
 
 def _unzip(file: BinaryIO) -> dict[str, Array]:
+    from zipfile import ZipFile
+
     arrays = {}
-    with zipfile.ZipFile(file) as archive:
+    with ZipFile(file) as archive:
         for name in archive.namelist():
             with archive.open(name) as entry:
                 arrays[name.removesuffix(".npy")] = np.lib.format.read_array(entry, allow_pickle=False)

@@ -379,9 +379,7 @@ def _classes(ŷ: Any, y: Any) -> tuple[Any, Any]:
     if ŷ.shape and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]:
         classes = ŷ.shape[-1]
         if numbers.size and not 0 <= (low := numbers.min()) <= (high := numbers.max()) < classes:
-            raise ValueError(
-                f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}"
-            )
+            raise ValueError(f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}")
         y = numbers[..., np.newaxis] == np.arange(classes)
     elif not ŷ.shape or ŷ.shape != numbers.shape:
         raise ValueError(

@@ -172,11 +172,21 @@ def _plain(function: Callable[..., Any]) -> Any:
     return lambda self, *args, **kwargs: function(getval(self), *map(constant, args), **kwargs)
 
 
-def _refused(what: str, instead: str) -> Any:
-    def refuse(self: Traced, *args: Any, **kwargs: Any) -> NoReturn:
-        _refuse(what, instead)
+class _Refused:
+    """A method that would lose the gradient. Once the trace has ended it does what the plain value does."""
 
-    return refuse
+    def __init__(self, what: str, instead: str) -> None:
+        self.what, self.instead = what, instead
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        what, instead = self.what, self.instead
+
+        def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
+            if self._trace <= _top.get():
+                _refuse(what, instead)
+            return getattr(getval(self), name)(*args, **kwargs)
+
+        setattr(owner, name, method)
 
 
 class Traced(ArrayBox):  # type: ignore[misc]
@@ -238,6 +248,7 @@ class Traced(ArrayBox):  # type: ignore[misc]
     def __pos__(self) -> Traced:
         return self
 
+    __divmod__, __rdivmod__ = (lambda x, y: (x // y, x % y)), (lambda x, y: (y // x, y % x))
     __floordiv__ = _plain(operator.floordiv)
     __rfloordiv__ = _plain(lambda x, y: y // x)
     __eq__ = _plain(operator.eq)
@@ -277,6 +288,8 @@ class Traced(ArrayBox):  # type: ignore[misc]
     real = property(_recorded(np.real))
     imag = property(_recorded(np.imag))
 
+    flat = property(lambda self: self.ravel())
+
     def reshape(self, *shape: Any, **options: Any) -> Any:
         return record(_RESHAPE, (self, shape[0] if len(shape) == 1 else shape), options)
 
@@ -294,7 +307,9 @@ class Traced(ArrayBox):  # type: ignore[misc]
 
     __copy__ = __deepcopy__ = copy
 
-    clip = _recorded(np.clip)
+    def clip(self, min: Any = None, max: Any = None, **options: Any) -> Any:
+        return call(np.clip, (self, min, max), options)
+
     conj = conjugate = _recorded(np.conj)
     cumsum = _recorded(np.cumsum)
     diagonal = _recorded(np.diagonal)
@@ -324,31 +339,31 @@ class Traced(ArrayBox):  # type: ignore[misc]
     round = _plain(np.round)
     searchsorted = _plain(np.searchsorted)
 
-    __float__ = _refused(
+    __float__ = _Refused(
         "float() of a value under differentiation (a `math` function or x[i] = … may call it)",
         "Use np.* functions; np.stack makes an array of numbers.",
     )
-    __int__ = _refused("int() of a value under differentiation", "Use np.* functions.")
-    __index__ = _refused("A value under differentiation as an index", "An index has no gradient.")
-    __complex__ = _refused("complex() of a value under differentiation", "Use np.* functions.")
-    __array__ = _refused(
+    __int__ = _Refused("int() of a value under differentiation", "Use np.* functions.")
+    __index__ = _Refused("A value under differentiation as an index", "An index has no gradient.")
+    __complex__ = _Refused("complex() of a value under differentiation", "Use np.* functions.")
+    __array__ = _Refused(
         "np.asarray() (or a function that calls it) on a value under differentiation",
         "NumPy functions take it as it is; np.stack and np.concatenate join several.",
     )
-    __reduce_ex__ = _refused("Pickling of a value under differentiation", "It belongs to the running loss.")
-    item = _refused(".item() of a value under differentiation", "Index with x[i] instead.")
-    tolist = _refused(".tolist() of a value under differentiation", "Iterate over it instead.")
-    tobytes = _refused(".tobytes() of a value under differentiation", "Work with the array itself.")
-    __setitem__ = _refused(
+    __reduce_ex__: Any = _Refused("Pickling of a value under differentiation", "It belongs to the running loss.")
+    item = _Refused(".item() of a value under differentiation", "Index with x[i] instead.")
+    tolist = _Refused(".tolist() of a value under differentiation", "Iterate over it instead.")
+    tobytes = _Refused(".tobytes() of a value under differentiation", "Work with the array itself.")
+    __setitem__ = _Refused(
         "Assignment into an array under differentiation",
         "Build the new array with np.where, np.concatenate or np.stack.",
     )
-    sort = _refused(".sort() in place of a value under differentiation", "Use np.sort(x).")
-    partition = _refused(".partition() in place of a value under differentiation", "Use np.partition(x, k).")
-    fill = put = resize = itemset = setfield = byteswap = _refused(
+    sort = _Refused(".sort() in place of a value under differentiation", "Use np.sort(x).")
+    partition = _Refused(".partition() in place of a value under differentiation", "Use np.partition(x, k).")
+    fill = put = resize = itemset = setfield = byteswap = _Refused(
         "Changing an array under differentiation in place", "Build a new array instead."
     )
-    view = getfield = _refused("A view of other type on a value under differentiation", "Use astype.")
+    view = getfield = _Refused("A view of other type on a value under differentiation", "Use astype.")
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return call(function, args, kwargs)
@@ -470,6 +485,10 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             break
     if keywords and any(map(_any_box, keywords.values())):
         raise TypeError(f"{_name(primitive)}: pass arrays under differentiation by position, not by keyword.")
+    if trace > _top.get():
+        # Kept from a trace that has ended: its value is a constant to those still running.
+        ended = tuple(x._value if type(x) is Traced and x._trace == trace else x for x in arguments)
+        return record(primitive, ended, keywords)
     function = _SHORTCUTS.get(primitive, primitive.fun)
     if trace < 0:
         return function(*arguments, **keywords)

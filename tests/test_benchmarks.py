@@ -35,9 +35,10 @@ def test_contestants_get_the_same_answer(work):
         assert [a.dtype for a in theirs] == [a.dtype for a in ours], peer
         assert [a.shape for a in theirs] == [a.shape for a in ours], peer
         if not work.differs:
-            rtol = 1e-4 if ours[0].dtype == np.float32 else 1e-7
+            # Three steps of the rules move by some 1e-3.
+            tolerance = 1e-5 if ours[0].dtype == np.float32 else 1e-9
             for a, b in zip(ours, theirs, strict=True):
-                np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol / 10, err_msg=peer)
+                np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=peer)
 
 
 def test_the_answers_compared_have_moved():
@@ -47,24 +48,26 @@ def test_the_answers_compared_have_moved():
             assert any((a != b).any() for a, b in zip(before, after, strict=True)), work.name
 
 
-def measured(case, peer_ratios, goals=None):
-    work = Work("some work", case, {"minidiff": None, "autograd": None}, goals or {"autograd": 0.5})
-    return [ratios.Measured(work, peer, 1e-3, ratio, True) for peer, ratio in peer_ratios.items()]
+def measured(case, ratio, is_quiet=True):
+    work = Work("some work", case, {"minidiff": None, "autograd": None}, {"autograd": 0.5})
+    return [
+        ratios.Measured(work, "minidiff", 1e-3, 1.0, is_quiet),
+        ratios.Measured(work, "autograd", 1e-3 / ratio, ratio, is_quiet),
+    ]
 
 
-def test_a_goal_is_met_if_its_worst_case_is():
-    good = measured("small", {"minidiff": 1.0, "autograd": 0.4})
-    bad = measured("large", {"minidiff": 1.0, "autograd": 0.6})
-    assert [goal.met for goal in ratios.goals(good)] == [True]
-    assert [goal.met for goal in ratios.goals(good + bad)] == [False]
+def test_a_goal_is_met_if_its_worst_case_is_and_undecided_if_a_case_was_disturbed():
+    good, bad, unknown = measured("small", 0.4), measured("large", 0.6), measured("huge", 0.1, is_quiet=False)
+    for cases, met in ((good, "yes"), (good + bad, "no"), (good + unknown, "disturbed")):
+        assert [goal.met for goal in ratios.goals(cases)] == [met]
     assert ratios.goal_table(ratios.goals(good + bad))[1:] == [
         ["some work", "autograd", "0.40 to 0.60 (large)", "0.5", "no"]
     ]
 
 
 def test_time_table_names_everybody_but_the_first_as_peer():
-    rows = ratios.time_table(measured("small", {"minidiff": 1.0, "autograd": 0.4}))
-    assert rows[1] == ["some work, small", "1 ms", "autograd 1 ms (0.40)"]
+    rows = ratios.time_table(measured("small", 0.4))
+    assert rows[1] == ["some work, small", "1 ms", "autograd 2.5 ms (0.40)"]
 
 
 def test_report_goes_between_its_markers_and_nowhere_else(tmp_path):
@@ -84,7 +87,7 @@ def test_the_readme_has_the_markers():
 
 def test_picture_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
-    ratios.draw(ratios.goals(measured("small", {"minidiff": 1.0, "autograd": 0.4})), tmp_path / "a.png")
+    ratios.draw(ratios.goals(measured("small", 0.4)), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,7 +1,7 @@
 """Every notebook runs, prints what is saved in it, and what its text claims is so.
 
 The cells run here in one namespace, in this process, with warnings as errors; no Jupyter is needed for that.
-Where saved outputs are not what the code gives any more: ``python tutorials/build.py tutorials/<name>.ipynb``.
+Where saved outputs are stale: ``python tutorials/build.py tutorials/<name>.ipynb``.
 """
 
 import ast
@@ -138,10 +138,9 @@ def optimisers(m):
     lengths = m.sizes(m.RADAM(1.0), [100.0] * 5)
     assert min(lengths[:4]) > 99 > 1 > lengths[4]
     # The settings, panel by panel.
-    at_rest = {
-        ρ: m.bowl(m.trace_path(m.bowl, (-2, 1), m.Momentum(0.01, ρ), 100)[-1]) for ρ in (0, 0.6, 0.9, 0.98)
-    }
-    assert at_rest[0.9] < at_rest[0.6] < at_rest[0] < at_rest[0.98]
+    paths = {ρ: m.trace_path(m.bowl, (-2, 1), m.Momentum(0.01, ρ), 100) for ρ in (0, 0.6, 0.9, 0.98)}
+    height = {ρ: np.mean([m.bowl(x) for x in path[-20:]]) for ρ, path in paths.items()}
+    assert height[0.9] < height[0.6] < height[0] < height[0.98]
     after = {β: m.sizes(m.ADAM(1.0, (0.9, β)), m.spike) for β in (0.9, 0.99, 0.999)}
     assert after[0.9][100] > 0.97
     assert max(after[0.99][-1], after[0.999][-1]) < 0.5
@@ -154,7 +153,7 @@ def optimisers(m):
     for rule, heights in m.reached.items():
         assert (max(heights) > 100) == (rule in diverging), rule
     assert 0 < np.argmin(m.reached["RMSProp"]) < len(m.RATES) - 1
-    assert m.reached["ADAMW"] == m.reached["ADAM"]
+    np.testing.assert_allclose(m.reached["ADAMW"], m.reached["ADAM"], rtol=1e-3, atol=1e-9)
 
     # The answers.
     assert m.sizes(m.ADAM(0.1), [1e-3])[0] == pytest.approx(0.1, rel=1e-4)
@@ -232,7 +231,7 @@ def schedules(m):
     assert m.momenta == [0.9] * 10 + [0.45] * 10 + [0.225] * 10
     np.testing.assert_array_equal(m.scheduled, m.trainings["cosine from 0.03 to 0"])
 
-    reached = [m.train(m.Momentum(), m.Inv(0.03, decay, 1))[-1] for decay in (0.003, 0.03, 0.3)]
+    reached = [m.train(m.Momentum(), m.sch.Inv(0.03, decay, 1))[-1] for decay in (0.003, 0.03, 0.3)]
     np.testing.assert_allclose(reached, [0.0194, 0.0022, 0.0023], atol=5e-5)
 
 

@@ -29,34 +29,51 @@ def execute(path):
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    client = NotebookClient(notebook, timeout=120, record_timing=False, resources={"metadata": {"path": HERE}})
+    client = NotebookClient(
+        notebook, timeout=120, record_timing=False, resources={"metadata": {"path": HERE}}
+    )
     client.execute()
     notebook.metadata["language_info"] = {"name": "python"}
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{i:02}"
+        for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+            if "image/png" in data:
+                data["image/png"] = base64.b64encode(png(picture(data), 96)).decode()
     nbformat.write(notebook, path)
     return notebook
 
 
-def pictures(notebook, name):
-    """Give each picture of a notebook that is wanted elsewhere, by its name, with whether it is to be small."""
+def picture(data):
+    """Give the picture that an output holds."""
+    return Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
+
+
+def png(image, colours):
+    """Encode a picture of few colours, which takes a third of the space."""
+    file = io.BytesIO()
+    image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        file, "png", optimize=True
+    )
+    return file.getvalue()
+
+
+def save_pictures(notebook, name):
+    """Save the pictures of a notebook that are wanted elsewhere."""
     for cell in notebook.cells:
         for tag in cell.metadata.get("tags", []):
             if tag == "thumbnail" or tag.startswith("image:"):
-                png = next(o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {}))
-                picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-                yield picture, tag.removeprefix("image:") if tag != "thumbnail" else name, tag == "thumbnail"
+                image = picture(next(o.data for o in cell.outputs if "image/png" in o.get("data", {})))
+                if tag == "thumbnail":
+                    size = WIDTH, round(WIDTH * image.height / image.width)
+                    image = image.resize(size, Image.Resampling.LANCZOS)
+                file = HERE / "images" / f"{name if tag == 'thumbnail' else tag.removeprefix('image:')}.png"
+                file.write_bytes(png(image, 96))
 
 
 def main(paths):
     """Execute the notebooks and save their pictures."""
     for path in paths:
-        for picture, name, small in pictures(execute(path), path.stem):
-            if small:
-                size = WIDTH, round(WIDTH * picture.height / picture.width)
-                picture = picture.resize(size, Image.Resampling.LANCZOS)
-            few_colours = picture.quantize(64, dither=Image.Dither.NONE)
-            few_colours.save(HERE / "images" / f"{name}.png", optimize=True)
+        save_pictures(execute(path), path.stem)
 
 
 if __name__ == "__main__":

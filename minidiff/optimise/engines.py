@@ -5,14 +5,16 @@ Both are silent: infinity and NaN take their way without warnings, as compiled c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minidiff.optimise import fused
 from minidiff.optimise.blocks import BLOCK, Turn, commit, in_blocks, put, whole
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class engine:  # noqa: N801 - it is called as a function is
     def __init__(self, name: Literal["auto", "numpy", "fused"]) -> None:
         if name not in ("auto", "numpy", "fused"):
             raise ValueError(f"engine must be 'auto', 'numpy' or 'fused', not {name!r}")
-        if name == "fused" and not fused.is_installed():
+        if name == "fused" and not _fused().is_installed():
             raise ImportError("the fused engine needs Numba: pip install 'minidiff[fast]'")
         self._before: Token[str] = _ENGINE.set(name)
 
@@ -97,7 +99,7 @@ def run(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: A
 def run_formulas(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
     """Do the same for optimisers that are all formulas, each coming once."""
     turns = [Turn(rule, p, x) for rule in rules]
-    if turns and _fuses(turns, x) and fused.advance(turns, p, x, Δ, out):
+    if turns and _fuses(turns, x) and _fused().advance(turns, p, x, Δ, out):
         return
     with np.errstate(all="ignore"):
         if x.nbytes <= BLOCK or not turns:
@@ -109,9 +111,20 @@ def run_formulas(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array |
 
 def _fuses(turns: list[Turn], x: Array) -> bool:
     name = _ENGINE.get()
-    if name == "auto":
-        return fused.is_compiled(turns, x) or (x.nbytes >= LARGE and fused.is_installed())
-    return name == "fused"
+    if name != "auto":
+        return name == "fused"
+    if x.nbytes >= LARGE and _fused().is_installed():
+        return True
+    loaded = sys.modules.get(_FUSED)
+    return loaded is not None and loaded.is_compiled(turns, x)
+
+
+_FUSED = "minidiff.optimise.fused"
+
+
+def _fused() -> ModuleType:
+    """Import what only compiled formulas need, when they are first asked for."""
+    return import_module(_FUSED)
 
 
 def _one_by_one(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: Array | None) -> None:

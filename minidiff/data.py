@@ -7,7 +7,8 @@ from copy import deepcopy
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+from minidiff.typing import NDArray
 
 __all__ = ["DataLoader"]
 

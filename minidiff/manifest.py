@@ -16,15 +16,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minidiff.iddict import IdDict
 from minidiff.optimise.interface import AbstractOptimiser
 from minidiff.params import Param, Params
+from minidiff.typing import Array
 
 __all__ = ["Array", "Decoder", "Encoder", "Node", "contiguous"]
 
-Array = NDArray[Any]
 Node = Any
 
 CONTAINERS = (list, tuple, dict)

@@ -11,9 +11,9 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any, NoReturn, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minidiff.tracing import Leaf, Traced, constant, is_recorded, lift
+from minidiff.typing import ArrayLike, DTypeLike, NDArray
 
 __all__ = ["Param", "Params", "param", "params"]
 

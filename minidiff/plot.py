@@ -15,12 +15,12 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from minidiff.gradient import withgradient
 from minidiff.optimise import AbstractOptimiser, reset, update
 from minidiff.params import param, params
 from minidiff.schedules.base import as_schedule, last_step, real
+from minidiff.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

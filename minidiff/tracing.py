@@ -350,7 +350,9 @@ class Traced(ArrayBox):  # type: ignore[misc]
         "np.asarray() (or a function that calls it) on a value under differentiation",
         "NumPy functions take it as it is; np.stack and np.concatenate join several.",
     )
-    __reduce_ex__: Any = _Refused("Pickling of a value under differentiation", "It belongs to the running loss.")
+    __reduce_ex__: Any = _Refused(
+        "Pickling of a value under differentiation", "It belongs to the running loss."
+    )
     item = _Refused(".item() of a value under differentiation", "Index with x[i] instead.")
     tolist = _Refused(".tolist() of a value under differentiation", "Iterate over it instead.")
     tobytes = _Refused(".tobytes() of a value under differentiation", "Work with the array itself.")

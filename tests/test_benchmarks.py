@@ -58,7 +58,12 @@ def measured(case, ratio, is_quiet=True):
 
 def test_a_goal_is_met_if_its_worst_case_is_and_undecided_if_a_case_was_disturbed():
     good, bad, unknown = measured("small", 0.4), measured("large", 0.6), measured("huge", 0.1, is_quiet=False)
-    for cases, met in ((good, "yes"), (good + bad, "no"), (good + unknown, "disturbed")):
+    for cases, met in (
+        (good, "yes"),
+        (good + bad, "no"),
+        (good + unknown, "disturbed"),
+        (bad + unknown, "no"),
+    ):
         assert [goal.met for goal in ratios.goals(cases)] == [met]
     assert ratios.goal_table(ratios.goals(good + bad))[1:] == [
         ["some work", "autograd", "0.40 to 0.60 (large)", "0.5", "no"]

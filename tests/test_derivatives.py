@@ -1,7 +1,5 @@
 """Each direct rule is autograd's own, in value and in its derivative; at ties and ends it is fair."""
 
-# ruff: noqa: E731, B023
-
 import warnings
 
 import autograd

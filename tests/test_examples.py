@@ -1,6 +1,7 @@
 """Every example runs as a user runs it, and every snippet of the README says what it says."""
 
 import doctest
+import itertools
 import re
 import runpy
 import subprocess
@@ -23,7 +24,7 @@ def test_example_is_a_script(path, monkeypatch, capsys, tmp_path):
 
 def test_linear_regression_falls():
     losses = runpy.run_path(str(ROOT / "examples" / "linear_regression.py"))["main"](steps=200)
-    assert all(after < before for before, after in zip(losses, losses[1:], strict=False) if before > 1e-25)
+    assert all(after < before for before, after in itertools.pairwise(losses) if before > 1e-25)
     assert losses[-1] < 1e-8 * losses[0]
 
 

@@ -1,7 +1,5 @@
 """Gradients obey the laws of differentiation, in every form, nested, complex, and keep to themselves."""
 
-# ruff: noqa: B023, E731, PLW0108
-
 import copy
 import pickle
 import weakref

@@ -1,7 +1,5 @@
 """Every NumPy function that autograd can differentiate, as plain `np.*`: by autograd and by differences."""
 
-# ruff: noqa: B023, E731, PLW0108
-
 import operator
 import warnings
 

@@ -1,7 +1,5 @@
 """Threads take gradients at the same time, over the same parameters; and a failure leaves nothing behind."""
 
-# ruff: noqa: E731
-
 import contextlib
 import contextvars
 import sys

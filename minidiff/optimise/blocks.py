@@ -19,7 +19,8 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from minidiff.typing import Array
 
 __all__ = [
     "BLOCK",
@@ -35,7 +36,6 @@ __all__ = [
     "whole",
 ]
 
-Array = NDArray[Any]
 
 # Bytes of a block, and of the largest array that is computed whole. A formula's dozen temporaries of this
 # size fit into a second-level cache; from 128 KiB on, the C library gets each of them from the system anew.

@@ -7,10 +7,10 @@ from collections.abc import Iterable, MutableSequence
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minidiff.optimise import engines
 from minidiff.optimise.interface import AbstractOptimiser
+from minidiff.typing import NDArray
 
 __all__ = ["Optimiser"]
 

@@ -13,16 +13,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minidiff.optimise.blocks import BLOCK, Turn, commit, in_blocks, put, whole
+from minidiff.typing import Array
 
 if TYPE_CHECKING:
     from minidiff.optimise.interface import AbstractOptimiser
 
 __all__ = ["engine", "run", "run_formulas"]
 
-Array = NDArray[Any]
 
 # Bytes of a parameter from which compiled formulas pay. Importing Numba and compiling take about a second,
 # half of that from its cache; at this size a step of ADAM then takes a seventh of NumPy's time.

@@ -26,13 +26,12 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
-from numpy.typing import NDArray
 
 from minidiff.optimise.blocks import Turn, blocks_of, commit, norm_of, same_place, whatever_comes
+from minidiff.typing import Array
 
 __all__ = ["advance", "is_compiled", "is_installed"]
 
-Array = NDArray[Any]
 Kernel = Callable[..., None]
 
 SHARE = (

@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from minidiff.iddict import IdDict
 from minidiff.optimise import engines
 from minidiff.params import Param
+from minidiff.typing import Array, ArrayLike
 
 __all__ = ["AbstractOptimiser", "apply", "reset", "update"]
-
-Array = NDArray[Any]
 
 
 class AbstractOptimiser:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minidiff.iddict import IdDict
 from minidiff.optimise import engines
 from minidiff.optimise.blocks import representable
 from minidiff.optimise.interface import AbstractOptimiser
+from minidiff.typing import Array
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -28,8 +28,6 @@ else:
 
 
 __all__ = ["Rule", "abs2"]
-
-Array = NDArray[Any]
 
 
 def abs2(z: Any) -> Any:

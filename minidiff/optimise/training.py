@@ -12,11 +12,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minidiff.gradient import withgradient
 from minidiff.optimise.interface import AbstractOptimiser, update
 from minidiff.params import Param, Params
+from minidiff.typing import NDArray
 
 __all__ = ["early_stopping", "patience", "plateau", "skip", "stop", "throttle", "train"]
 

@@ -12,7 +12,8 @@ from operator import index
 from typing import Any, SupportsIndex, TypeVar, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+
+from minidiff.typing import ArrayLike, NDArray
 
 __all__ = ["Constant", "Schedule"]
 

@@ -1,0 +1,5 @@
+"""Settings that hold for all tests, docstring examples included."""
+
+import os
+
+os.environ["MPLBACKEND"] = "Agg"  # no windows

@@ -53,10 +53,10 @@ class Goal(NamedTuple):
 
     @property
     def met(self) -> str:
-        """Whether even the worst ratio is low enough: nobody knows, if any was measured under disturbance."""
-        if not all(m.is_quiet for m in self.measured):
-            return "disturbed"
-        return "yes" if self.worst.ratio <= self.at_most else "no"
+        """Whether even the worst ratio is low enough; what was disturbed decides nothing."""
+        if any(m.is_quiet and m.ratio > self.at_most for m in self.measured):
+            return "no"
+        return "yes" if all(m.is_quiet for m in self.measured) else "disturbed"
 
 
 def measure(work: Work, seconds: float, rounds: int) -> list[Measured]:
@@ -161,7 +161,7 @@ def show(table: Table, markdown: bool) -> str:
 
 
 def draw(rows: list[Goal], path: Path) -> None:
-    """Draw the ratios of every goal as dots on a logarithmic axis, the goal itself as a bar across."""
+    """Draw the ratios of every goal as dots (hollow: disturbed) on a logarithmic axis, the goal as a bar."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -169,7 +169,8 @@ def draw(rows: list[Goal], path: Path) -> None:
     figure = Figure(figsize=(8, 0.27 * len(rows) + 0.9), dpi=100, layout="constrained")
     axes = figure.subplots()
     for y, row in enumerate(rows):
-        axes.plot([m.ratio for m in row.measured], [y] * len(row.measured), "ko", markersize=4, alpha=0.6)
+        for m in row.measured:
+            axes.plot(m.ratio, y, "ko", markersize=4, alpha=0.6, fillstyle="full" if m.is_quiet else "none")
         axes.plot([row.at_most] * 2, [y - 0.35, y + 0.35], "k-", linewidth=2.5)
     axes.axvline(1, color="0.6", linestyle=":", linewidth=1)
     axes.set_yticks(range(len(rows)), [f"{row.title} / {row.peer}" for row in rows], fontsize=8)

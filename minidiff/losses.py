@@ -34,7 +34,7 @@ Agg = Callable[[Any], Any]
 
 
 def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
-    """Mean squared error, agg(|ŷ − y|²).
+    """Mean squared error, ``agg(|ŷ − y|²)``.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
 
 
 def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
-    """Mean absolute error, agg(|ŷ − y|). Its derivative at ŷ = y is taken to be 0.
+    """Mean absolute error, ``agg(|ŷ − y|)``. Its derivative at ŷ = y is taken to be 0.
 
     Parameters
     ----------

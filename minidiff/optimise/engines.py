@@ -25,7 +25,7 @@ __all__ = ["engine", "run", "run_formulas"]
 
 # Bytes of a parameter from which compiled formulas pay. Importing Numba and compiling take about a second,
 # half of that from its cache; at this size a step of ADAM then takes a seventh of NumPy's time.
-LARGE = 2**18
+LARGE = 2**17
 
 _ENGINE: ContextVar[str] = ContextVar("engine", default="auto")
 

@@ -115,11 +115,13 @@ class Rule(AbstractOptimiser):
     clock: ClassVar[tuple[Any, ...]] = (0,)
 
     state: IdDict[Any, dict[str, Any]]
+    __signature__: ClassVar[inspect.Signature]  # for help(): `__new__` takes anything
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(eq=False, repr=False)(cls)
         cls.__init__ = _with_greek_names(cls.__init__)  # type: ignore[method-assign]
+        cls.__signature__ = _without_self(inspect.signature(cls.__init__))
         cls.has_formula = cls.apply is Rule.apply
 
     def __new__(cls, *_: Any, **__: Any) -> Rule:  # noqa: D102
@@ -187,6 +189,10 @@ _GREEK = {
     "λ": ("wd", "decay"),
     "γ": ("gamma",),
 }
+
+
+def _without_self(signature: inspect.Signature) -> inspect.Signature:
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def _with_greek_names(init: Callable[..., None]) -> Callable[..., None]:

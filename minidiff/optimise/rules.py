@@ -477,7 +477,7 @@ class AdaMax(_BiasCorrected, Rule):
 
     Notes
     -----
-    The paper has no ε. PyTorch takes the maximum of β2·u and |Δ| + ε.
+    The paper has no ε. PyTorch takes the maximum of β2·u and ``|Δ| + ε``.
 
     Examples
     --------

@@ -5,15 +5,12 @@ reader's browser fetches nothing from elsewhere: MathJax comes with the package 
 """
 
 import importlib
-import inspect
 import re
 import shutil
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 from sphinx.util.nodes import make_refnode
-
-from minidiff.optimise import Rule
 
 HERE = Path(__file__).parent
 
@@ -84,17 +81,7 @@ def escape_initials(app, what, name, obj, options, lines):
     lines[:] = [re.sub(r"^(\s*)([A-Z]\. )", r"\1\\\2", line) for line in lines]
 
 
-def signature_of_rule(app, what, name, obj, options, signature, returns):
-    """Show the settings of a rule, which its ``__init__`` takes; its ``__new__`` lets anything through."""
-    if what != "class" or not issubclass(obj, Rule):
-        return None
-    parameters = list(inspect.signature(obj.__init__).parameters.values())[1:]
-    plain = [p.replace(annotation=p.empty) for p in parameters]
-    return str(inspect.Signature(plain)), None
-
-
 def setup(app):
     """Register what is above."""
     app.connect("missing-reference", resolve)
     app.connect("autodoc-process-docstring", escape_initials)
-    app.connect("autodoc-process-signature", signature_of_rule)

@@ -34,9 +34,59 @@ __all__ = ["advance", "is_compiled", "is_installed"]
 
 Kernel = Callable[..., None]
 
-# Bytes of a parameter that a thread takes at a time; below four of these, one thread does it all. With smaller
-# shares the threads' handing over costs more than the second one gains.
+# Bytes of a parameter that a thread takes at a time; below four of these, one thread does it all. With
+# smaller shares, handing over costs more than the second thread gains.
 SHARE = 2**20
+# bytes of a parameter that a thread takes at a time; below four of them, one thread does it all
+
+
+# Formulas to source
+
+_OPERATORS = {
+    "add": "{} + {}",
+    "subtract": "{} - {}",
+    "multiply": "{} * {}",
+    "divide": "{} / {}",
+    "negative": "-{}",
+    "absolute": "abs({})",
+    "square": "{0} * {0}",
+}
+_CONDITIONS = {
+    "greater": "{} > {}",
+    "greater_equal": "{} >= {}",
+    "less": "{} < {}",
+    "less_equal": "{} <= {}",
+    "equal": "{} == {}",
+    "not_equal": "{} != {}",
+    "isnan": "np.isnan({})",
+    "isinf": "np.isinf({})",
+    "isfinite": "np.isfinite({})",
+}
+_LOGIC = {
+    "logical_and": "{} and {}",
+    "logical_or": "{} or {}",
+    "logical_not": "not {}",
+    "bitwise_and": "{} and {}",
+    "bitwise_or": "{} or {}",
+    "invert": "not {}",
+}
+# The dtypes that are compiled for, by their character codes.
+_SCALARS = {"f": "np.float32", "d": "np.float64", "F": "np.complex64", "D": "np.complex128"}
+
+
+class _Notes:
+    """The source that formulas leave behind: lines for once before the loop, and lines for each element."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.once: list[str] = []
+        self.each: list[str] = []
+        self.dtypes = {"number": np.dtype(float), "condition": np.dtype(bool), "real": dtype}
+        if dtype.kind == "c":
+            self.dtypes |= {"real": np.zeros((), dtype).real.dtype, "complex": dtype}
+
+    def add(self, kind: str, code: str, *, once: bool = False) -> _Symbol:
+        name = f"a{len(self.once) + len(self.each)}"
+        (self.once if once or kind == "number" else self.each).append(f"{name} = {code}")
         return _Symbol(self, name, kind)
 
     def symbol(self, value: Any) -> _Symbol:

@@ -37,7 +37,6 @@ Kernel = Callable[..., None]
 # Bytes of a parameter that a thread takes at a time; below four of these, one thread does it all. With
 # smaller shares, handing over costs more than the second thread gains.
 SHARE = 2**20
-# bytes of a parameter that a thread takes at a time; below four of them, one thread does it all
 
 
 # Formulas to source

@@ -24,6 +24,8 @@ from minidiff.iddict import IdDict
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.params import Param, Params, param, params
 
+__version__ = "0.1.0"
+
 __all__ = [
     "DataLoader",
     "Grads",

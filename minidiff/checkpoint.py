@@ -154,6 +154,9 @@ def load(path: Path, ps: Params | Iterable[Param], opt: AbstractOptimiser | None
         decoder.restore(manifest["optimiser"], opt, "opt")
     extra = {name: decoder.data(node) for name, node in manifest["extra"].items()}
 
+    for i, p in enumerate(ps):
+        if not p.value.flags.writeable:
+            raise ValueError(f"parameter {i} is a read-only array: {file} cannot be loaded into it")
     for p, value in zip(ps, values, strict=True):
         p.value[...] = value
     decoder.commit()

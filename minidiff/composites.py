@@ -117,7 +117,7 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") ->
     if axis is None:
         x, axis = x.reshape(-1), 0
     n = x.shape[axis]
-    indices = np.asarray(indices)
+    indices = np.asarray(indices).astype(np.intp)
     indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": indices.clip(0, max(n - 1, 0))}[mode]
     index = (*(slice(None),) * (axis % x.ndim), indices)
     return x[index]
@@ -136,6 +136,35 @@ def _diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     rows, columns = x.shape[-2:]
     i = np.arange(max(0, -offset), max(0, -offset, min(rows, columns - offset)))
     return x[..., i, i + offset]
+
+
+def _diag(x: Any, k: int = 0) -> Any:
+    return _diagonal(x, k) if x.ndim == 2 else NotImplemented
+
+
+def _dot(x: Any, y: Any) -> Any:
+    lists = isinstance(x, (list, tuple)) or isinstance(y, (list, tuple))
+    return np.dot(as_array(x), as_array(y)) if lists else NotImplemented
+
+
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
+    # autograd's derivative knows neither keepdims nor the norms of the largest and the least.
+    if keepdims:
+        norm = np.linalg.norm(x, ord, axis)
+        axes = range(x.ndim) if axis is None else np.atleast_1d(axis) % x.ndim
+        return norm.reshape([1 if i in axes else n for i, n in enumerate(x.shape)])
+    if ord in (np.inf, -np.inf) and (isinstance(axis, int) or (axis is None and x.ndim == 1)):
+        return (np.max if ord > 0 else np.min)(np.abs(x), axis=axis)
+    return NotImplemented
+
+
+def _rfft(x: Any, n: int | None = None, axis: int = -1, norm: Any = None) -> Any:
+    # autograd's derivative is for as many points as there are.
+    if n is not None and n < x.shape[axis]:
+        x = np.take(x, np.arange(n), axis)
+    elif n is not None and n > x.shape[axis]:
+        x = np.pad(x, [(0, n - m if i == axis % x.ndim else 0) for i, m in enumerate(x.shape)])
+    return np.fft.rfft(x, axis=axis, norm=norm) if n is not None else NotImplemented
 
 
 def _outer(x: Any, y: Any) -> Any:
@@ -162,9 +191,16 @@ def _column(x: Any) -> Any:
     return x[:, None] if x.ndim == 1 else np.atleast_2d(x)
 
 
+def _each(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arrays: NotImplemented if len(arrays) == 1 else tuple(map(function, arrays))
+
+
 COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
     np.astype: lambda x, dtype, **options: x.astype(dtype),
+    np.atleast_1d: _each(np.atleast_1d),
+    np.atleast_2d: _each(np.atleast_2d),
+    np.atleast_3d: _each(np.atleast_3d),
     np.block: _block,
     np.broadcast_arrays: _broadcast_arrays,
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),
@@ -175,9 +211,13 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.hstack: lambda arrays, **options: _concatenate(
         [np.atleast_1d(as_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
     ),
+    np.diag: _diag,
     np.diagonal: _diagonal,
+    np.dot: _dot,
+    np.fft.rfft: _rfft,
+    np.linalg.norm: _norm,
     np.outer: _outer,
-    np.pad: lambda x, width, mode="constant", **options: anp.pad(x, width, mode, **options),
+    np.pad: lambda x, pad_width, mode="constant", **options: anp.pad(x, pad_width, mode, **options),
     np.repeat: _repeat,
     np.select: _select,
     np.sort: _sort,

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import autograd.numpy as anp
 import numpy as np
 
-__all__ = ["RULES", "scatter", "unbroadcast"]
+__all__ = ["OVERLOOKED", "RULES", "add_at", "scatter", "unbroadcast"]
 
 Rule: TypeAlias = Callable[..., Any]
 RULES: dict[Any, tuple[Rule, ...]] = {}
@@ -96,7 +96,7 @@ RULES[np.multiply] = (
 )
 RULES[np.divide] = (
     lambda g, ans, x, y: unbroadcast(g / y, x),
-    lambda g, ans, x, y: unbroadcast(-g * x / (y * y), y),
+    lambda g, ans, x, y: unbroadcast(-g * ans / y, y),
 )
 
 
@@ -193,22 +193,26 @@ RULES[np.clip] = (_clip,)
 # --- Reductions -----------------------------------------------------------------------------------------
 
 
-def _sum(
-    g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None, **options: Any
-) -> Any:
-    g = spread(g, x, axis, options.get("keepdims", False))
-    where = options.get("where", True)
+def _sum(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    keepdims, where = _options(*args, **options)
+    g = spread(g, x, axis, keepdims)
     return g if where is True else g * where
 
 
-def _mean(
-    g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None, **options: Any
-) -> Any:
-    where = options.get("where", True)
+def _mean(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    keepdims, where = _options(*args, **options)
     if where is True:
-        return _sum(g, ans, x, axis, **options) / max(x.size // max(ans.size, 1), 1)
-    kept = np.broadcast_to(where, x.shape).sum(axis=axis, keepdims=options.get("keepdims", False))
-    return _sum(g / kept, ans, x, axis, **options)
+        # Not / n: a large n is infinite in half precision.
+        return spread(g, x, axis, keepdims) * (1 / max(x.size // max(ans.size, 1), 1))
+    n = np.broadcast_to(where, x.shape).sum(axis=axis, keepdims=keepdims)
+    return spread(g / n, x, axis, keepdims) * where
+
+
+def _options(
+    dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = 0, where: Any = True
+) -> tuple[Any, Any]:
+    """Give, of what may follow `axis` in a reduction, what its derivative depends on."""
+    return keepdims, where
 
 
 def _extremum(g: Any, ans: Any, x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
@@ -220,12 +224,12 @@ def _extremum(g: Any, ans: Any, x: Any, axis: Any = None, out: Any = None, keepd
 
 RULES[np.sum] = (_sum,)
 RULES[np.mean] = (_mean,)
-RULES[np.max] = RULES[np.min] = (_extremum,)
+RULES[np.max] = RULES[np.min] = RULES[np.amax] = RULES[np.amin] = (_extremum,)
 
 
 def _cumsum(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> Any:
-    if axis is None:
-        return g[::-1].cumsum()[::-1].reshape(x.shape)
+    if axis is None or x.ndim == 0:
+        return g.reshape(-1)[::-1].cumsum()[::-1].reshape(x.shape)
     backwards = (slice(None),) * (axis % x.ndim) + (slice(None, None, -1),)
     return g[backwards].cumsum(axis)[backwards]
 
@@ -233,10 +237,10 @@ def _cumsum(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> An
 RULES[np.cumsum] = (_cumsum,)
 
 
-def _prod(
-    g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None, out: Any = None, **options: Any
-) -> Any:
-    keepdims = options.get("keepdims", False)
+def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    keepdims, _ = _options(*args, **options)
+    if axis == ():
+        return g
     if np.all(x != 0):
         return spread(g * ans, x, axis, keepdims) / x
     # The product of all the others without a division: those before times those after.
@@ -272,4 +276,20 @@ RULES[np.atleast_1d] = RULES[np.atleast_2d] = RULES[np.atleast_3d] = (_like,)
 RULES[np.transpose] = (_transpose,)
 RULES[np.swapaxes] = (lambda g, ans, x, axis1, axis2: g.swapaxes(axis1, axis2),)
 RULES[np.broadcast_to] = (lambda g, ans, x, shape, **kwargs: unbroadcast(g, x),)
-RULES[np.amax] = RULES[np.amin] = (_extremum,)
+
+# --- Options without a derivative -----------------------------------------------------------------------
+
+# Neither these rules nor autograd's know of them, and would give another function's derivative.
+_ever: Callable[[Any], bool] = lambda option: True  # noqa: E731
+_kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: E731
+OVERLOOKED: dict[Any, dict[str, Callable[[Any], bool]]] = {
+    np.prod: {"where": _ever, "initial": _ever},
+    np.var: {"where": _ever, "mean": _ever, "correction": _ever},
+    np.std: {"where": _ever, "mean": _ever, "correction": _ever},
+    np.ravel: {"order": _kept_order},
+    np.reshape: {"order": _kept_order},
+    **{
+        function: {"norm": lambda norm: norm == "forward"}
+        for function in (np.fft.rfft, np.fft.rfft2, np.fft.rfftn, np.fft.irfft, np.fft.irfft2, np.fft.irfftn)
+    },
+}

@@ -26,7 +26,8 @@ class WithGradient(NamedTuple):
 class Grads(Mapping[Param, Any]):
     """The gradients of a loss, one for each parameter: a mapping keyed by the parameters themselves.
 
-    A parameter that the loss does not depend on has `None`, which counts as zero in what follows.
+    A parameter that the loss does not depend on has `None`, which counts as zero in what follows. As for any
+    mapping, iterating and unpacking give the keys, that is the parameters; ``grads.values()`` the gradients.
     Gradients of the same parameters add and subtract; they multiply and divide by numbers.
 
     Parameters
@@ -45,7 +46,7 @@ class Grads(Mapping[Param, Any]):
     >>> grads[W], grads[b]
     (array([3., 4.]), None)
     >>> grads.norm()
-    np.float64(5.0)
+    5.0
     >>> (grads / grads.norm())[W]
     array([0.6, 0.8])
     """
@@ -67,8 +68,8 @@ class Grads(Mapping[Param, Any]):
                 else f"{type(p).__name__} {p!r:.40}"
             )
             raise KeyError(
-                f"this {what} is not among the {len(self)} parameters of these gradients; "
-                "put it into the Params given to gradient(f, ps)."
+                f"this {what} is not among the {len(self)} parameters of these gradients. They are found by "
+                "the parameter, grads[W], if it was in the Params given to gradient(f, ps)."
             ) from None
 
     def __contains__(self, p: object) -> bool:
@@ -111,7 +112,8 @@ class Grads(Mapping[Param, Any]):
             if g is not None:
                 magnitude = abs(g).astype(np.float64)
                 total = total + (magnitude * magnitude).sum()
-        return np.sqrt(total)
+        norm = np.sqrt(total)
+        return norm if is_recorded(norm) else float(norm)
 
     def to_vector(self) -> Any:
         """Copy all gradients into one 1-D array, ordered as `Params.to_vector`; zeros for `None`.
@@ -130,6 +132,9 @@ class Grads(Mapping[Param, Any]):
         if self._arrays.keys() != other._arrays.keys():
             raise ValueError("these Grads are of different parameters and cannot be added.")
         return Grads(self._params, [_sum(g, other[p]) for p, g in self.items()])
+
+    def __radd__(self, other: Any) -> Grads:
+        return self if _is_number(other) and other == 0 else NotImplemented  # so that sum() adds them
 
     def __sub__(self, other: Grads) -> Grads:
         return self + -other if isinstance(other, Grads) else NotImplemented
@@ -308,14 +313,15 @@ def pullback(f: Any, *args: Any) -> Any:
     value, pull = _record(f, args, "pullback")
     if not isinstance(constant(value), (np.ndarray, np.number, int, float, complex)):
         raise TypeError(f"pullback(f, …): f must return a number or an array, got {_described(value)}.")
-    leaves = [p for p in _leaves(args) if isinstance(p, Param)]
-    before = [p.value.copy() for p in leaves]
+    arrays = [x.value if isinstance(x, Param) else x for x in _leaves(args)]
+    arrays = [x for x in arrays if isinstance(x, np.ndarray)]
+    before = [x.copy() for x in arrays]
 
     def back(seed: Any) -> Any:
-        for i, (p, copy) in enumerate(zip(leaves, before, strict=True)):
-            if p.value.tobytes() != copy.tobytes():
+        for i, (x, copy) in enumerate(zip(arrays, before, strict=True)):
+            if x.tobytes() != copy.tobytes():
                 raise RuntimeError(
-                    f"back(seed): parameter {i}, of shape {p.value.shape}, has changed since pullback ran f. "
+                    f"back(seed): parameter {i}, of shape {x.shape}, has changed since pullback ran f. "
                     "Call back before changing parameters, or run pullback again."
                 )
         shape = np.shape(value)
@@ -410,6 +416,10 @@ def hessian(f: Callable[[Any], Any], x: Any) -> Any:
     array([[6., 2.],
            [2., 0.]])
     """
+    if _variable(x) is None:
+        raise TypeError(
+            f"hessian(f, x): x must be a real number or an array, got {_described(x)}: np.array(x)?"
+        )
 
     def slope(x: Any) -> Any:
         (g,) = gradient(f, x)
@@ -443,6 +453,8 @@ def dropgrad(x: Any) -> Any:
         return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
     if isinstance(x, dict):
         return {key: dropgrad(item) for key, item in x.items()}
+    if isinstance(x, Grads):
+        return x.map(dropgrad)
     if isinstance(x, Param) or is_recorded(x):
         return (
             np.copy(x.value if isinstance(x, Param) else constant(x))[()]
@@ -473,16 +485,27 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[An
     ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
     roots: list[Traced] = [] if ps is None else trace.roots_of(ps)
     variables = tuple(_nested(arg, trace, roots) for arg in args) if ps is None else ()
+    if ps is None and not roots and not all(isinstance(x, _DATA) for x in _leaves(args)):
+        held = ", ".join(type(arg).__name__ for arg in args)
+        raise TypeError(
+            f"{name}(f, *args): nothing to differentiate by in {held}: numbers, arrays and parameters are. "
+            f"For the parameters of a model write {name}(lambda: f(model), params(model))."
+        )
     with trace:
         try:
             value, node = trace.split(f(*variables))
+        except ValueError as error:
+            # NumPy hides our message behind its own where an element of an array is set.
+            if isinstance(error.__cause__, TypeError) and "under differentiation" in str(error.__cause__):
+                raise error.__cause__ from error
+            raise
         except TypeError as error:
             advice = _advice(error, f, variables, args, name)
             if advice is None:
                 raise
             raise TypeError(advice) from error
-    if node is not None and node.function is None:
-        value = value if is_recorded(value) else np.array(value)[()]  # not the variable's own memory
+    if type(value) is np.ndarray and any(np.may_share_memory(value, root._value) for root in roots):
+        value = value.copy()
 
     def back(seed: Any) -> Any:
         gradients = [None] * len(roots) if node is None else _own(backward(node, seed, roots), roots)
@@ -524,6 +547,9 @@ def _ones(value: Any) -> Any:
 
 
 # Arguments, and their gradients, come as lists, tuples and dicts nested in each other.
+
+
+_DATA = (np.ndarray, np.generic, int, str, bytes, type(None))
 
 
 def _variable(x: Any) -> Any:
@@ -590,6 +616,11 @@ def _advice(
         return None
     if not variables:
         return f"{name}(f, ps) calls f without arguments, but f takes {signature}: {name}(lambda: f(…), ps)."
+    if any(isinstance(leaf, np.ndarray) for leaf in _leaves(args)) and not signature.parameters:
+        return (
+            f"{name}(f, …): f takes no arguments, but got plain arrays to differentiate by. Make them "
+            f"parameters, W = param(W), and write {name}(f, params(W))."
+        )
     message = f"{name}(f, *args): f takes {signature}, but got {len(variables)} arguments."
     if any(isinstance(leaf, Param) for leaf in _leaves(args)):
         message += f" For parameters that f reaches by itself, write {name}(f, params(W, b))."
@@ -620,7 +651,10 @@ def _warn_unreached() -> None:
 def _cure(value: Any) -> str:
     if value is None:
         return "Does it lack a return?"
-    if np.iscomplexobj(value):
+    if isinstance(value, (complex, np.complexfloating)) or getattr(value, "dtype", None) in (
+        complex,
+        np.complex64,
+    ):
         return "Take np.abs(z)**2 or np.real(z) of it."
     if isinstance(value, np.ndarray):
         return "Reduce it, with np.sum or np.mean, or use pullback or jacobian."

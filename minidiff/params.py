@@ -35,7 +35,7 @@ def _unary(operate: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _in_place(operate: Callable[[Any, Any], Any], symbol: str) -> Callable[[Any, Any], Any]:
     def change(self: Param, other: Any) -> Param:
-        operate(self._writeable(f"W {symbol} …"), lift(other))
+        operate(self.in_place(f"W {symbol} …"), lift(other))
         return self
 
     return change
@@ -117,7 +117,7 @@ class Param(Leaf):
         return self.lift()[lift(index)]
 
     def __setitem__(self, index: Any, x: Any) -> None:
-        self._writeable("W[…] = …")[constant(index)] = lift(x)
+        self.in_place("W[…] = …")[constant(index)] = lift(x)
 
     def __contains__(self, item: object) -> bool:
         return item in self.lift()
@@ -156,7 +156,8 @@ class Param(Leaf):
     def __reduce__(self) -> tuple[Any, ...]:
         return Param, (self.value,)
 
-    def _writeable(self, operation: str) -> NDArray[Any]:
+    def in_place(self, operation: str) -> NDArray[Any]:
+        """Give the array to be changed by `operation`, or refuse while it is under differentiation."""
         if is_recorded(self.lift()):
             raise TypeError(
                 f"{operation} on a parameter under differentiation cannot be recorded. Change parameters "
@@ -272,7 +273,8 @@ class Params(MutableSet[Param]):
         self._entries.pop(id(value), None)
 
     def __and__(self, other: Container[Any]) -> Params:
-        return Params(p for p in self if p in other)
+        others = Params(p for p in other if isinstance(p, Param))  # type: ignore[attr-defined]
+        return Params(p for p in self if p in others)
 
     def to_vector(self) -> Any:
         """Copy all elements into one 1-D array, parameter after parameter, each in C order.
@@ -312,6 +314,10 @@ class Params(MutableSet[Param]):
                 if piece.imag.any():
                     raise ValueError(f"from_vector(v): parameter {i} is real, but v is complex there.")
                 pieces[i] = piece.real
+        arrays = [p.in_place("from_vector(v)") for p in self]
+        for i, array in enumerate(arrays):
+            if not array.flags.writeable:
+                raise ValueError(f"from_vector(v): parameter {i} is a read-only array.")
         for p, piece in zip(self, pieces, strict=False):
             p[...] = piece.reshape(p.value.shape)
 
@@ -433,9 +439,9 @@ def _slots(kind: type) -> Iterator[str]:
 
 
 def _not_a_param(x: object) -> str:
-    advice = (
-        "Wrap it: W = param(W)." if isinstance(x, (np.ndarray, list, float)) else "Make one with param(x)."
-    )
+    advice = "Make one with param(x)."
+    if isinstance(x, (np.ndarray, list, float)):
+        advice = "Wrap it: W = param(W). If it was one, step with W -= …: W = W - … makes a plain array."
     return f"A parameter must be a Param, got {_described(x)}. {advice}"
 
 

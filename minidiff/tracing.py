@@ -34,7 +34,7 @@ from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
 from minidiff.composites import COMPOSITES, UFUNC_METHODS, as_array, cast
-from minidiff.derivatives import RULES, add_at
+from minidiff.derivatives import OVERLOOKED, RULES, add_at, scatter
 
 __all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "is_recorded", "lift"]
 
@@ -70,16 +70,17 @@ trace_stack.__class__ = _TraceStack
 class Trace:
     """One call under differentiation: ``with trace: ...`` records what is done to its roots."""
 
-    __slots__ = ("_leaves", "_tokens", "number")
+    __slots__ = ("_leaves", "_tokens", "number", "open")
 
     def __init__(self) -> None:
         self.number = _top.get() + 1
+        self.open = True  # what outlives its trace is a plain value again
         self._leaves: dict[int, Traced] = {}
         self._tokens: tuple[Token[int], Token[dict[int, Traced]]]
 
     def root(self, value: Any) -> Traced:
         """Make a variable of this trace with the given value."""
-        return Traced(value, None, (), NO_KEYWORDS, (), (), self.number)
+        return Traced(value, None, (), NO_KEYWORDS, (), (), self)
 
     def roots_of(self, leaves: Iterable[Leaf]) -> list[Traced]:
         """Make the variables that stand for `leaves` while this trace runs."""
@@ -94,14 +95,16 @@ class Trace:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.open = False
         top, roots = self._tokens
         _top.reset(top)
         _roots.reset(roots)
 
     def split(self, result: Any) -> tuple[Any, Traced | None]:
         """Give the value of what the call returned, and its node if this trace recorded it."""
-        result = lift(result)
-        if type(result) is Traced and result._trace == self.number:
+        if isinstance(result, Leaf):
+            result = result.lift()
+        if type(result) is Traced and result.owner is self:
             return result._value, result
         return result, None
 
@@ -143,20 +146,26 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
     primitive = trace_primitives_map[function]
 
     def forward(self: Traced, other: Any) -> Any:
-        x = self._value
+        x, owner = self._value, self.owner
+        if not owner.open:
+            return operate(x, other)
         if type(other) in _PLAIN:
-            return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), self._trace)
+            return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), owner)
         if isinstance(other, Leaf):
             return forward(self, other.lift())
-        if type(other) is Traced and other._trace == self._trace:
+        if type(other) is Traced and other.owner is owner:
             y = other._value
-            return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), self._trace)
+            return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), owner)
+        if getattr(type(other), "__array_ufunc__", True) is None:
+            return NotImplemented  # a Grads, which knows what to do
         return record(primitive, (self, other), NO_KEYWORDS)
 
     def reflected(self: Traced, other: Any) -> Any:
+        y, owner = self._value, self.owner
+        if not owner.open:
+            return operate(other, y)
         if type(other) in _PLAIN:
-            y = self._value
-            return Traced(operate(other, y), primitive, (other, y), NO_KEYWORDS, (1,), (self,), self._trace)
+            return Traced(operate(other, y), primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)
         return record(primitive, (other, self), NO_KEYWORDS)
 
     return forward, reflected
@@ -182,7 +191,7 @@ class _Refused:
         what, instead = self.what, self.instead
 
         def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
-            if self._trace <= _top.get():
+            if self.owner.open:
                 _refuse(what, instead)
             return getattr(getval(self), name)(*args, **kwargs)
 
@@ -207,11 +216,11 @@ class Traced(ArrayBox):  # type: ignore[misc]
         The positions of the arguments that this trace recorded.
     parents : tuple of Traced
         Those arguments.
-    trace : int
-        The number of the trace.
+    owner : Trace, optional
+        The trace; that of the parents unless given.
     """
 
-    __slots__ = ("argnums", "arguments", "function", "keywords", "order", "parents")
+    __slots__ = ("argnums", "arguments", "function", "keywords", "order", "owner", "parents")
 
     # The signature up to `parents` is the one by which autograd makes its nodes.
     def __init__(
@@ -222,10 +231,11 @@ class Traced(ArrayBox):  # type: ignore[misc]
         keywords: dict[str, Any],
         argnums: tuple[int, ...],
         parents: tuple[Any, ...],
-        trace: int = -1,
+        owner: Trace | None = None,
     ) -> None:
+        self.owner: Trace = parents[0].owner if owner is None else owner
         self._value = value  # type: ignore[misc]
-        self._trace = trace  # type: ignore[misc]
+        self._trace = self.owner.number  # type: ignore[misc]
         self.function = function
         self.arguments = arguments
         self.keywords = keywords
@@ -354,6 +364,7 @@ class Traced(ArrayBox):  # type: ignore[misc]
         "Pickling of a value under differentiation", "It belongs to the running loss."
     )
     item = _Refused(".item() of a value under differentiation", "Index with x[i] instead.")
+    __round__ = _Refused("round() of a value under differentiation", "Use np.round(x).")
     tolist = _Refused(".tolist() of a value under differentiation", "Iterate over it instead.")
     tobytes = _Refused(".tobytes() of a value under differentiation", "Work with the array itself.")
     __setitem__ = _Refused(
@@ -410,7 +421,7 @@ class Leaf:
 # Results of autograd's own wrapper come here: a node of ours is its own box, all else stays autograd's.
 def _box(value: Any, trace: int, node: Any) -> Any:
     if type(node) is Traced:
-        node._value, node._trace = _typed(value), trace  # type: ignore[misc]
+        node._value = _typed(value)
         return node
     return ArrayBox(value, trace, node)
 
@@ -423,11 +434,18 @@ notrace_primitives[Traced] = notrace_primitives[VJPNode]
 
 def lift(x: Any) -> Any:
     """Put in the place of every leaf what stands for it now, also inside lists, tuples and dicts."""
-    if type(x) in _PLAIN or type(x) is Traced:
+    if type(x) in _PLAIN:
         return x
     if isinstance(x, Leaf):
         return x.lift()
-    return _map_container(lift, x)
+    return _living(x) if type(x) is Traced else _map_container(lift, x)
+
+
+def _living(x: Any) -> Any:
+    """Give the value that `x` has for the traces still running: its own, once its trace has ended."""
+    while type(x) is Traced and not x.owner.open:
+        x = x._value
+    return x
 
 
 def constant(x: Any) -> Any:
@@ -471,11 +489,13 @@ def _any_box(x: Any) -> bool:
 
 def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Call one of autograd's primitives, and record the call if an argument is recorded."""
-    trace = -1
+    trace, owner = -1, None
     for x in arguments:
         if type(x) is Traced:
+            if not x.owner.open:
+                return record(primitive, tuple(map(_living, arguments)), keywords)
             if x._trace > trace:
-                trace = x._trace
+                trace, owner = x._trace, x.owner
         elif type(x) not in _PLAIN:
             arguments = lift(arguments)
             if isinstance(primitive.fun, np.ufunc):
@@ -483,17 +503,17 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
                 arguments = tuple(as_array(x) if isinstance(x, (list, tuple)) else x for x in arguments)
             if any(type(x) in Box.types and type(x) is not Traced for x in arguments):
                 return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
-            trace = max((x._trace for x in arguments if type(x) is Traced), default=-1)
+            for x in arguments:
+                if type(x) is Traced and x._trace > trace:
+                    trace, owner = x._trace, x.owner
             break
     if keywords and any(map(_any_box, keywords.values())):
         raise TypeError(f"{_name(primitive)}: pass arrays under differentiation by position, not by keyword.")
-    if trace > _top.get():
-        # Kept from a trace that has ended: its value is a constant to those still running.
-        ended = tuple(x._value if type(x) is Traced and x._trace == trace else x for x in arguments)
-        return record(primitive, ended, keywords)
     function = _SHORTCUTS.get(primitive, primitive.fun)
     if trace < 0:
         return function(*arguments, **keywords)
+    if keywords and (options := _overlooked(primitive.fun, keywords)):
+        raise NotImplementedError(f"{_name(primitive)} has no gradient with {options}. Write it otherwise.")
     values = list(arguments)
     argnums = []
     for i, x in enumerate(arguments):
@@ -509,8 +529,15 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             f"{_name(primitive)} of {_described(values, keywords)}", "Objects in arrays have no gradient."
         )
     parents = tuple([arguments[i] for i in argnums])
-    node = Traced(_typed(result), primitive, tuple(values), keywords, tuple(argnums), parents, trace)
+    node = Traced(_typed(result), primitive, tuple(values), keywords, tuple(argnums), parents, owner)
     return node if type(result) in _PLAIN else _unpacked(result, trace, node)
+
+
+def _overlooked(function: Any, keywords: dict[str, Any]) -> str:
+    """Name the options given that the derivative of `function` does not know of."""
+    known = OVERLOOKED.get(function, {})
+    given = {key: x for key, x in keywords.items() if key in known and known[key](x)}
+    return ", ".join(f"{key}={x!r:.40}" for key, x in given.items())
 
 
 def _typed(x: Any) -> Any:
@@ -562,6 +589,8 @@ def _unpacked(result: Any, trace: int, node: Traced) -> Any:
 
 def _name(function: Any) -> str:
     function = getattr(function, "fun", function)
+    if function is _GETITEM.fun:
+        return "x[…]"
     module = getattr(function, "__module__", None) or "numpy"
     name = getattr(function, "__name__", str(function))
     return f"{module.replace('numpy._core', 'numpy').split('._')[0].replace('numpy', 'np', 1)}.{name}"
@@ -583,7 +612,7 @@ def call_ufunc(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str,
     """Do what NumPy asks of a leaf or a recorded value that meets one of its ufuncs."""
     if method == "__call__":
         return call(ufunc, args, kwargs)
-    args, kwargs = lift(args), _lift_out(kwargs)
+    args, kwargs = lift(args), _lift_values(kwargs)
     if not _any_box(args):
         return _returning(kwargs, getattr(ufunc, method)(*args, **kwargs))
     if kwargs.get("out") is not None:
@@ -602,11 +631,13 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return record(_DIRECT[function], args, kwargs)
     args = lift(args)
     if kwargs:
-        original, kwargs = kwargs, _lift_out(kwargs)
+        original, kwargs = kwargs, _lift_values(kwargs)
         if not _any_box(args) and not any(map(_any_box, kwargs.values())):
             return _returning(original, function(*args, **kwargs))
         if kwargs.get("out") is not None:
-            _refuse(f"{_name(function)} with out=", "Leave out= away: the result is a new array.")
+            _refuse(
+                f"{_name(function)} with out= (as in b += …)", "Leave it away, b = b + …: the result is new."
+            )
     elif not _any_box(args):
         return function(*args)
     if function in _NO_GRADIENT:
@@ -632,7 +663,7 @@ def _primitive_of(function: Any) -> Any:
     return primitive if primitive in _rules or primitive in primitive_vjps else None
 
 
-def _lift_out(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _lift_values(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: lift(x) for key, x in kwargs.items()}
 
 
@@ -671,7 +702,11 @@ _DIRECT = {
 }
 
 # What np.sum ends in: on small arrays its own wrapper takes as long as the addition.
-_SHORTCUTS = {trace_primitives_map[np.sum]: lambda x, axis=None, **options: np.add.reduce(x, axis, **options)}
+_SHORTCUTS = {
+    trace_primitives_map[np.sum]: lambda x, axis=None, *args, **options: np.add.reduce(
+        x, axis, *args, **options
+    )
+}
 
 # Functions of which nothing differentiable comes out: they are called on plain values. autograd lists
 # most; the others tell of shapes, types and bits, or show an array.
@@ -719,7 +754,7 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
         if function is _GETITEM and type(g) not in Box.types:
             rules = _SCATTER
         try:
-            if rules is None:
+            if from_autograd := rules is None:
                 pulled = primitive_vjps[function](node.argnums, node._value, arguments, node.keywords)(g)
                 rules = {i: _constantly(_typed(h)) for i, h in zip(node.argnums, pulled, strict=True)}
             for i, parent in zip(node.argnums, node.parents):  # noqa: B905  (of one length by construction)
@@ -729,6 +764,9 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                     earlier: Any = None
                 else:
                     earlier = gradients[parent]
+                if rules is _SCATTER and type(earlier) in Box.types:
+                    gradients[parent] = earlier + scatter(g, parent, arguments[1])
+                    continue
                 if rules is _SCATTER:
                     # Only the elements that were read get a gradient: the time is theirs, not the array's.
                     if parent not in private:
@@ -742,16 +780,19 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                     packed[parent] = add_outgrads(packed.get(parent), h)
                     continue
                 dtype = getattr(parent._value, "dtype", None)  # None: a tuple, or autograd's sparse array
+                if from_autograd and dtype is not None and h.shape != parent.shape:
+                    if parent.size:
+                        raise ValueError(f"the derivative has shape {h.shape}")
+                    h = np.zeros(parent.shape, dtype)  # an empty array has no other
                 if h.dtype is not dtype and dtype is not None:
                     h = cast(h, dtype)
                 if earlier is None:
                     gradients[parent] = h
-                elif parent in private:
+                elif parent in private and type(h) is np.ndarray:
                     gradients[parent] += h
                 else:
-                    gradients[parent] = earlier + h
-                    if type(gradients[parent]) is np.ndarray:
-                        private.add(parent)
+                    gradients[parent] = total = earlier + h
+                    (private.add if type(total) is np.ndarray else private.discard)(parent)
         except (KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
             raise NotImplementedError(
                 f"{_name(function)} has no gradient for arguments {node.argnums} when called with "

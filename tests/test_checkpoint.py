@@ -492,7 +492,7 @@ def test_an_optimiser_of_another_structure_is_refused_with_the_place(path, saved
 def test_an_optimiser_with_an_attribute_that_was_not_saved_is_refused(path):
     save(path, model(), Momentum())
     opt = Momentum()
-    opt.extra_setting = 1
+    vars(opt)["extra_setting"] = 1
     unchanged(path, model(), opt, "it has nothing for opt.extra_setting")
 
 

@@ -692,3 +692,86 @@ def test_grads_are_a_mapping_that_copies_pickles_and_shows_itself():
     assert copy.copy(g)[p] is g[p]
     assert all(word in repr(g) for word in ("4 parameters", "(2,)", "1. 2.", "None"))
     assert Grads(θ, [None] * 4) != Grads(θ, [None] * 4)
+
+
+TERMS = {
+    "cube": lambda z: np.sum(z**3),
+    "linear": lambda z: np.sum(z * np.arange(3.0)),
+    "element": lambda z: z[0] * z[2],
+    "slice": lambda z: np.sum(z[1:] ** 2),
+    "twice": lambda z: np.sum(z[[0, 0, 1]] * 2),
+    "square of the sum": lambda z: z.sum() ** 2,
+    "exponential": lambda z: np.sum(np.exp(z)),
+    "cross": lambda z: np.sum(z[:, None] * z),
+    "joined": lambda z: np.sum(np.concatenate([z, z[::-1]]) ** 2),
+}
+
+
+@given(st.lists(st.sampled_from(sorted(TERMS)), min_size=2, max_size=5))
+def test_the_hessian_of_a_sum_is_the_sum_of_hessians(names):
+    z = np.array([0.3, -0.7, 1.1])
+    whole = hessian(lambda z: sum(TERMS[name](z) for name in names), z)
+    parts = sum(hessian(TERMS[name], z) for name in names)
+    np.testing.assert_allclose(whole, parts, rtol=1e-12, atol=1e-12)
+    numerical = [(slope_at(names, z + d) - slope_at(names, z - d)) / 2e-5 for d in 1e-5 * np.eye(3)]
+    np.testing.assert_allclose(whole, numerical, rtol=1e-6, atol=1e-6)
+
+
+def slope_at(names, z):
+    return gradient(lambda z: sum(TERMS[name](z) for name in names), z)[0]
+
+
+def test_what_a_loss_keeps_is_plain_to_the_next_and_holds_no_graph():
+    W, kept = param(np.eye(3) * 0.5), [np.ones(3)]
+
+    def loss():
+        kept[0] = np.tanh(W @ kept[0] + 1)
+        return np.sum(kept[0] ** 2)
+
+    for _ in range(3):
+        gradient(loss, params(W))
+        assert type(kept[0] + 1) is type(1 - kept[0]) is type(np.exp(kept[0])) is np.ndarray
+        (sum_,) = kept[0].parents
+        (product,) = sum_.parents
+        assert all(type(x) is np.ndarray for x in product.arguments)
+
+
+OPTIONS = {
+    "norm keepdims": lambda x: np.linalg.norm(x, axis=1, keepdims=True) / x,
+    "norm of all keepdims": lambda x: np.linalg.norm(x, keepdims=True) * x,
+    "largest": lambda x: np.linalg.norm(x, np.inf, axis=0),
+    "rfft shorter": lambda x: np.real(np.fft.rfft(x, 2)),
+    "rfft longer": lambda x: np.imag(np.fft.rfft(x, 6)),
+    "diag": lambda x: np.diag(x, -1) ** 2,
+    "sum where": lambda x: np.sum(x**2, axis=1, where=np.array([True, False, True])),
+    "mean where": lambda x: np.mean(x**2, 0, where=np.array([[True], [False], [True], [True]])),
+    "mean by position": lambda x: np.mean(x**2, 1, None, None, True) * x,
+    "prod": lambda x: np.prod(x, axis=1, keepdims=True),
+    "divide": lambda x: 2 / x,
+    "lists": lambda x: x.dot([1.0, 2.0, 3.0]),
+}
+
+
+@pytest.mark.parametrize("f", OPTIONS.values(), ids=OPTIONS)
+def test_options_have_the_numerical_derivative(f):
+    x = np.cos(np.arange(12.0)).reshape(4, 3) + 2
+    weigh = lambda x: np.sum(f(x) * np.cos(np.arange(np.size(f(x)))).reshape(np.shape(f(x))))
+    (g,) = gradient(weigh, x)
+    steps = 1e-6 * np.eye(12).reshape(12, 4, 3)
+    numerical = [(weigh(x + d) - weigh(x - d)) / 2e-6 for d in steps]
+    np.testing.assert_allclose(g, np.reshape(numerical, (4, 3)), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: np.var(x, where=x > 2),
+        lambda x: np.std(x, correction=1),
+        lambda x: np.prod(x, initial=2.0),
+        lambda x: np.sum(np.abs(np.fft.rfft(x, norm="forward"))),
+        lambda x: np.sum(x.ravel(order="K")),
+    ],
+)
+def test_an_option_without_a_derivative_is_refused(f):
+    with pytest.raises(NotImplementedError, match="has no gradient with"):
+        gradient(f, np.ones((4, 3)))

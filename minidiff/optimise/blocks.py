@@ -116,10 +116,11 @@ def _results(rule: Any, x: Array, Δ: Array, kept: list[Array], numbers: Any) ->
     result = rule.formula(x, Δ, *kept, *numbers)
     if not kept:
         return result, kept
-    if len(result) != 1 + len(kept):
+    if not isinstance(result, tuple) or len(result) != 1 + len(kept):
+        came = f"{len(result)}" if isinstance(result, tuple) else "one array"
         raise TypeError(
             f"{type(rule).__name__}.formula must return the step and {', '.join(rule.keeps)}: "
-            f"{1 + len(kept)} arrays, not {len(result)}"
+            f"{1 + len(kept)} arrays, not {came}"
         )
     step, *new = result
     for i, (a, old) in enumerate(zip(new, kept, strict=True)):

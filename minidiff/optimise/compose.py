@@ -58,6 +58,13 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
     def __init__(self, *members: AbstractOptimiser) -> None:
         self.members: list[AbstractOptimiser] = [self._member(member) for member in members]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "members":
+            raise AttributeError(
+                f"a composition has no {name!r} of its own: set a member's, opt[1].{name} = {value!r:.40}"
+            )
+        super().__setattr__(name, value)
+
     def stages(self) -> list[AbstractOptimiser]:
         """Return the optimisers that a gradient goes through, those of nested compositions in their place."""
         return [stage for member in self.members for stage in member.stages()]

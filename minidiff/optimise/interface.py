@@ -75,12 +75,7 @@ class AbstractOptimiser:
 
     def reset(self) -> None:
         """Forget all state: empty every `IdDict` among the attributes, and reset every member."""
-        for value in list(getattr(self, "__dict__", {}).values()):
-            if isinstance(value, IdDict):
-                value.clear()
-            for member in value if isinstance(value, (list, tuple)) else (value,):
-                if isinstance(member, AbstractOptimiser):
-                    member.reset()
+        _forget(list(getattr(self, "__dict__", {}).values()))
 
     def arguments(self) -> dict[str, Any]:
         """Return what the repr shows: the attributes that are settings and not state."""
@@ -90,6 +85,17 @@ class AbstractOptimiser:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
         return f"{type(self).__name__}({arguments})"
+
+
+def _forget(value: Any) -> None:
+    """Empty every `IdDict` in nested containers, and reset every optimiser there."""
+    if isinstance(value, IdDict):
+        value.clear()
+    elif isinstance(value, AbstractOptimiser):
+        value.reset()
+    elif isinstance(value, (list, tuple, dict)):
+        for item in list(value.values()) if isinstance(value, dict) else value:
+            _forget(item)
 
 
 _MISSING: Final = object()
@@ -152,6 +158,8 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     (array([[0.9, 1.9]]), array([2.5]))
     """
     if third is _MISSING:
+        if isinstance(second, Mapping):
+            raise TypeError("update(ps, grads) lacks the optimiser: write update(opt, ps, grads)")
         x = _array_of(first)
         if second is not None:
             engines.run([], first, x, _gradient(second, x))
@@ -274,7 +282,7 @@ def reset(opt: AbstractOptimiser) -> None:
 
 def _array_of(p: Any, name: str = "the parameter", *, written: bool = True) -> Array:
     """Return the ndarray that a parameter is, once it is sure that a step can be taken there."""
-    x = p.value if isinstance(p, Param) else p
+    x = p.in_place("update(…)" if written else "apply(…)") if isinstance(p, Param) else p
     if type(x) is not np.ndarray:
         if not isinstance(x, np.ndarray):
             raise TypeError(f"{name} is {_describe(p)}: wrap it in param(...)")
@@ -294,7 +302,7 @@ def _gradient(g: Any, x: Array, whose: str = "") -> Array:
     Δ: Any = g
     if type(g) is not np.ndarray:
         try:
-            Δ = np.asarray(g.value if isinstance(g, Param) else g)
+            Δ = np.asarray(g)
         except ValueError as error:
             raise ValueError(f"the gradient {whose}".rstrip() + f" is no array: {error}") from None
     if Δ.shape != x.shape:

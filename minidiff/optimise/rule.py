@@ -61,8 +61,9 @@ class Rule(AbstractOptimiser):
     the arguments that make one. To these it adds
 
     - ``formula``, a static method ``formula(x, Δ, *kept, *coefficients)`` of arithmetic and NumPy's
-      elementwise functions, which returns ``(step, *kept)``: the step to subtract and the new values of
-      the arrays it keeps (the step alone, if it keeps none). It must not write into what it is given.
+      elementwise functions (no sums, means or norms: large arrays come in pieces), which returns
+      ``(step, *kept)``: the step to subtract and the new values of the arrays it keeps (the step alone, if
+      it keeps none). It must not write into what it is given.
     - ``coefficients(self, t)``, which gives the formula its numbers at step ``t`` = 1, 2, 3… of the
       parameter: a tuple of Python floats.
     - ``keeps``, the names of the arrays that the formula keeps for each parameter, of its shape and dtype,
@@ -131,6 +132,8 @@ class Rule(AbstractOptimiser):
 
     def __setattr__(self, name: str, value: Any) -> None:
         check = _SETTINGS.get(name)
+        if not (hasattr(type(self), name) or name in _settings_of(type(self)) or name.startswith("_")):
+            raise AttributeError(_no_setting(type(self), name))
         super().__setattr__(name, value if check is None else check(name, value))
 
     def tick(self, *clock: Any, **_: Any) -> tuple[Any, ...]:
@@ -180,6 +183,15 @@ class Rule(AbstractOptimiser):
         }
 
 
+def _settings_of(rule: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(rule)]
+
+
+def _no_setting(rule: type[Any], name: str) -> str:
+    names = ", ".join(_settings_of(rule))
+    return f"{rule.__name__} has no setting {name!r}: " + (f"it has {names}" if names else "it has none")
+
+
 # The page's Greek names for keyword arguments, and the settings that they may mean.
 _GREEK = {
     "η": ("eta",),
@@ -206,6 +218,8 @@ def _with_greek_names(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs.keys() - known.keys() - plain.keys():
+            raise TypeError(_no_setting(type(self), name))
         for greek in plain.keys() & kwargs.keys():
             if plain[greek] in kwargs:
                 raise TypeError(f"{plain[greek]} is given twice, also as {greek}")

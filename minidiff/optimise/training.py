@@ -291,7 +291,7 @@ def early_stopping(
     def no_better(*args: Any, **kwargs: Any) -> bool:
         nonlocal best
         score = f(*args, **kwargs)
-        if best is None or distance(best, score) > min_dist:
+        if best is None or best != best or distance(best, score) > min_dist:  # NaN is no score to beat
             best = score
             return False
         return True
@@ -372,6 +372,11 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
     if not isinstance(data, Iterable) or isinstance(data, Mapping):
         raise TypeError(
             f"data must be an iterable of batches, got {type(data).__name__}; one batch alone is [batch]"
+        )
+    if isinstance(data, tuple) and any(isinstance(item, np.ndarray) for item in data):
+        raise TypeError(
+            "data must be an iterable of batches, got a tuple of arrays: one batch alone is [(x, y)], "
+            "minibatches come from DataLoader((x, y), batchsize=…)"
         )
     if _whole(epochs, "epochs", 0) > 1 and isinstance(data, Iterator):
         raise ValueError(

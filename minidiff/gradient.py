@@ -221,7 +221,8 @@ def gradient(f: Any, *args: Any) -> Any:
     -----
     For a complex variable z the gradient is ∂L/∂Re z + i·∂L/∂Im z, so that ``z -= η * g`` descends
     (Zygote's convention; autograd's is the conjugate). Gradients nest: a `gradient` within a loss is itself
-    differentiated. Threads may take gradients at the same time, over the same parameters.
+    differentiated. Threads may take gradients at the same time, over the same parameters. An array that the
+    loss has used is not copied, so it must not be changed in place while the loss runs.
 
     Examples
     --------

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidiff.optimise as mo
-from minidiff import IdDict, param, params
+from minidiff import IdDict, gradient, param, params
 from minidiff.optimise import (
     ADAM,
     AbstractOptimiser,
@@ -620,3 +620,62 @@ def test_every_rule_fits_a_linear_map(name):
         update(opt, w, np.outer(2 / 4 * (w - target) @ x, x))
     xs = rng.uniform(size=(4, 1000))
     assert np.mean((w @ xs - target @ xs) ** 2) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error", "words"),
+    [
+        (lambda: ADAM(lr=0.1), TypeError, "no setting 'lr': it has eta, beta, epsilon"),
+        (lambda: setattr(ADAM(), "etta", 0.1), AttributeError, "no setting 'etta'"),
+        (lambda: setattr(Optimiser(ClipNorm(1), ADAM()), "eta", 0.1), AttributeError, r"opt\[1\].eta = 0.1"),
+        (lambda: update(params(param(1.0)), {}), TypeError, "lacks the optimiser"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused_and_not_kept_quietly(mistake, error, words):
+    with pytest.raises(error, match=words):
+        mistake()
+
+
+def test_a_parameter_under_differentiation_is_not_updated():
+    W = param(np.ones(3))
+
+    def loss():
+        update(W, np.ones(3))
+        return np.sum(W**2)
+
+    with pytest.raises(TypeError, match="under differentiation"):
+        gradient(loss, params(W))
+    assert W.value.tolist() == [1, 1, 1]
+
+
+def test_a_formula_that_forgets_what_it_keeps_is_refused_at_any_shape():
+    class Forgetful(Rule):
+        eta: float = 0.1
+        keeps = ("m",)
+
+        def coefficients(self, t):
+            return (self.eta,)
+
+        @staticmethod
+        def formula(x, Δ, m, η):
+            return η * Δ
+
+    x = np.zeros(2)
+    with pytest.raises(TypeError, match="must return the step and m"):
+        update(Forgetful(), x, np.array([1.0, 2.0]))
+    assert x.tolist() == [0, 0]
+
+
+def test_reset_reaches_state_in_containers():
+    class Nested(AbstractOptimiser):
+        def __init__(self):
+            self.state = {"m": IdDict(), "more": [IdDict(), (Momentum(),)]}
+
+        def apply(self, x, Δ):
+            self.state["m"][x] = self.state["more"][0][x] = 1
+            return apply(self.state["more"][1][0], x, Δ)
+
+    opt, x = Nested(), np.zeros(1)
+    update(opt, x, [1.0])
+    reset(opt)
+    assert [len(opt.state["m"]), len(opt.state["more"][0]), len(opt.state["more"][1][0].state)] == [0, 0, 0]

@@ -633,3 +633,11 @@ def test_temporaries_returned_by_trainable_are_not_confused():
 
     ps = [param(0.0) for _ in range(50)]
     assert list(map(id, params([Fresh(p) for p in ps]))) == list(map(id, ps))
+
+
+def test_from_vector_changes_nothing_where_one_parameter_is_read_only():
+    a, b = param([1.0, 1.0]), param([1.0])
+    b.value.flags.writeable = False
+    with pytest.raises(ValueError, match="parameter 1 is a read-only array"):
+        params(a, b).from_vector([7, 8, 9])
+    assert a.value.tolist() == [1, 1]

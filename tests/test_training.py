@@ -568,3 +568,15 @@ def test_with_as_many_gradients_l_bfgs_gets_further_than_adam():
 
 def test_the_network_solves_the_differential_equation():
     assert example("physics_informed")(steps=700) < 0.1
+
+
+def test_early_stopping_takes_any_score_as_better_than_nan():
+    scores = iter([np.nan, 3, 2, 1, 2, 2])
+    trigger = early_stopping(lambda: next(scores), 2)
+    assert [trigger() for _ in range(6)] == [False, False, False, False, False, True]
+
+
+def test_a_tuple_of_arrays_is_not_taken_for_batches():
+    x = np.ones(3)
+    with pytest.raises(TypeError, match=r"one batch alone is \[\(x, y\)\]"):
+        train(lambda x, y: np.sum(x * y), params(param(1.0)), (x, x), Descent())

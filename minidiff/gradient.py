@@ -55,7 +55,7 @@ class Grads(Mapping[Param, Any]):
     __array_ufunc__ = None  # so that a NumPy number times this asks __rmul__
 
     def __init__(self, ps: Iterable[Param], arrays: list[Any]) -> None:
-        self._params = list(ps)
+        self._params = ps if type(ps) is list else list(ps)
         self._arrays = dict(zip(map(id, self._params), arrays, strict=True))
 
     def __getitem__(self, p: Param) -> Any:
@@ -528,17 +528,17 @@ def _value_and_gradient(f: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
 
 def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
     """Make each gradient an array of its own, in our convention for complex numbers."""
-    own: list[Any] = []
     given = set()
-    for g, root in zip(gradients, roots, strict=True):
+    for i, g in enumerate(gradients):
         if type(g) is np.ndarray:
             if g.base is not None or id(g) in given:
-                g = g.copy()
+                gradients[i] = g = g.copy()
             given.add(id(g))
-        elif isinstance(g, np.generic) and type(root._value) is np.ndarray:
-            g = np.array(g)
-        own.append(np.conj(g) if g is not None and g.dtype.kind == "c" else g)
-    return own
+        elif isinstance(g, np.generic) and type(roots[i]._value) is np.ndarray:
+            gradients[i] = g = np.array(g)
+        if g is not None and g.dtype.kind == "c":
+            gradients[i] = np.conj(g)
+    return gradients
 
 
 def _ones(value: Any) -> Any:

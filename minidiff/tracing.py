@@ -96,6 +96,7 @@ class Trace:
 
     def __exit__(self, *exc: object) -> None:
         self.open = False
+        self._leaves = {}  # the roots know their trace: no cycle is left for the garbage collector
         top, roots = self._tokens
         _top.reset(top)
         _roots.reset(roots)
@@ -758,12 +759,9 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                 pulled = primitive_vjps[function](node.argnums, node._value, arguments, node.keywords)(g)
                 rules = {i: _constantly(_typed(h)) for i, h in zip(node.argnums, pulled, strict=True)}
             for i, parent in zip(node.argnums, node.parents):  # noqa: B905  (of one length by construction)
-                if parent not in gradients:
-                    if parent.function is not None and parent not in packed:
-                        heappush(waiting, (parent.order, parent))
-                    earlier: Any = None
-                else:
-                    earlier = gradients[parent]
+                earlier: Any = gradients.get(parent)
+                if earlier is None and parent.function is not None and parent not in packed:
+                    heappush(waiting, (parent.order, parent))
                 if rules is _SCATTER and type(earlier) in Box.types:
                     gradients[parent] = earlier + scatter(g, parent, arguments[1])
                     continue

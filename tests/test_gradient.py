@@ -1,6 +1,7 @@
 """Gradients obey the laws of differentiation, in every form, nested, complex, and keep to themselves."""
 
 import copy
+import gc
 import pickle
 import weakref
 from collections import namedtuple
@@ -775,3 +776,18 @@ def test_options_have_the_numerical_derivative(f):
 def test_an_option_without_a_derivative_is_refused(f):
     with pytest.raises(NotImplementedError, match="has no gradient with"):
         gradient(f, np.ones((4, 3)))
+
+
+@pytest.mark.parametrize(
+    "f", [lambda W: np.sum(W**2), lambda W: gradient(lambda V: np.sum(V**3), W)[0].sum()]
+)
+def test_a_gradient_leaves_nothing_for_the_garbage_collector(f):
+    W = param(np.ones(3))
+    gradient(lambda: f(W), params(W))
+    gc.collect()
+    gc.disable()
+    try:
+        gradient(lambda: f(W), params(W))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -326,10 +326,6 @@ def pullback(f: Any, *args: Any) -> Any:
                     "Call back before changing parameters, or run pullback again."
                 )
         shape = np.shape(value)
-        if np.shape(seed) not in ((), shape):
-            raise ValueError(
-                f"back(seed): the seed must have the value's shape {shape}, got {np.shape(seed)}."
-            )
         if not is_recorded(seed):
             seed = np.asarray(seed)
             if seed.dtype.kind not in "fciub":
@@ -457,11 +453,8 @@ def dropgrad(x: Any) -> Any:
     if isinstance(x, Grads):
         return x.map(dropgrad)
     if isinstance(x, Param) or is_recorded(x):
-        return (
-            np.copy(x.value if isinstance(x, Param) else constant(x))[()]
-            if np.ndim(x) == 0
-            else np.copy(constant(x))
-        )
+        value = np.copy(constant(x))
+        return value[()] if value.ndim == 0 else value
     return x
 
 

@@ -199,7 +199,19 @@ class _Refused:
         setattr(owner, name, method)
 
 
-class Traced(ArrayBox):  # type: ignore[misc]
+class _AsksUs:
+    """What NumPy finds when one of its functions meets a recorded value or a leaf."""
+
+    __slots__ = ()
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return call(function, args, kwargs)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        return call_ufunc(ufunc, method, args, kwargs)
+
+
+class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     """An array computed under differentiation, which remembers the call that made it.
 
     It works like the ndarray of its value: operators, NumPy functions, indexing, attributes and methods
@@ -379,17 +391,11 @@ class Traced(ArrayBox):  # type: ignore[misc]
     )
     view = getfield = _Refused("A view of other type on a value under differentiation", "Use astype.")
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return call(function, args, kwargs)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        return call_ufunc(ufunc, method, args, kwargs)
-
 
 _RESHAPE, _TRANSPOSE = (trace_primitives_map[f] for f in (np.reshape, np.transpose))
 
 
-class Leaf:
+class Leaf(_AsksUs):
     """What can be differentiated by being reached: an array outside a trace, its root inside.
 
     autograd sees a box: inside a trace that has a root for it, the root; elsewhere one of a trace below all
@@ -411,12 +417,6 @@ class Leaf:
     _value = property(lambda self: getattr(self.lift(), "_value", self.value))
     _trace = property(lambda self: getattr(self.lift(), "_trace", -2))
     _node = property(lambda self: getattr(self.lift(), "_node", None))
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return call(function, args, kwargs)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        return call_ufunc(ufunc, method, args, kwargs)
 
 
 # Results of autograd's own wrapper come here: a node of ours is its own box, all else stays autograd's.

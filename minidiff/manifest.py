@@ -27,6 +27,7 @@ __all__ = ["Array", "Decoder", "Encoder", "Node", "contiguous"]
 Node = Any
 
 CONTAINERS = (list, tuple, dict)
+DEEPEST = 100  # levels of containers in each other
 ARRAYS = (np.ndarray, np.generic, np.random.Generator, Param, Params)
 DATA = (type(None), bool, int, float, complex, str, bytes, *CONTAINERS, *ARRAYS)
 PROGRAM = ("object", "iddict", "code", "seen")
@@ -76,6 +77,7 @@ class Encoder:
         self._positions = {id(p): i for i, p in enumerate(ps)}
         self._names: dict[int, tuple[str, Array]] = {}  # by id, with the array, whose id it stays that way
         self._seen: dict[int, int] = {}
+        self._depth = 0
 
     def program(self, value: Any, where: str) -> Node:
         """Encode an optimiser, or anything that one may hold; `where` is what messages call it."""
@@ -108,13 +110,8 @@ class Encoder:
             return {"complex": [self.data(value.real, where), self.data(value.imag, where)]}
         if kind is bytes:
             return {"bytes": value.hex()}
-        if kind is dict:
-            keys = [self.data(key, f"a key of {where}") for key in value]
-            parts = [part(x, f"{where}[{key!r}]") for key, x in value.items()]
-            return {"dict": [[key, x] for key, x in zip(keys, parts, strict=True)]}
-        if kind in (list, tuple):
-            parts = [part(x, f"{where}[{i}]") for i, x in enumerate(value)]
-            return parts if kind is list else {"tuple": parts}
+        if kind in CONTAINERS:
+            return self._container(value, where, part)
         if isinstance(value, np.generic):
             return {"scalar": self._array(np.asarray(value), where)}
         if kind in (np.ndarray, np.memmap):
@@ -126,6 +123,21 @@ class Encoder:
         if kind is Params:
             return {"params": [self.data(p, f"{where}[{i}]") for i, p in enumerate(value)]}
         raise TypeError(f"{where} cannot be stored in a checkpoint: {_hint(value)}")
+
+    def _container(self, value: Any, where: str, part: Callable[[Any, str], Node]) -> Node:
+        # Well before Python's own limit, at which a C function on the way may crash.
+        if self._depth == DEEPEST:
+            raise ValueError(f"{where:.40}… is nested too deeply, or holds itself: it cannot be stored")
+        self._depth += 1
+        try:
+            if type(value) is dict:
+                keys = [self.data(key, f"a key of {where}") for key in value]
+                parts = [part(x, f"{where}[{key!r}]") for key, x in value.items()]
+                return {"dict": [[key, x] for key, x in zip(keys, parts, strict=True)]}
+            parts = [part(x, f"{where}[{i}]") for i, x in enumerate(value)]
+            return parts if type(value) is list else {"tuple": parts}
+        finally:
+            self._depth -= 1
 
     def _array(self, value: Array, where: str) -> str:
         if not _is_storable(value.dtype):

@@ -11,7 +11,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from minidiff.params import Param, Params
-from minidiff.tracing import Trace, Traced, backward, constant, is_recorded
+from minidiff.tracing import Trace, Traced, backward, constant, is_recorded, map_container
 
 __all__ = ["Grads", "WithGradient", "dropgrad", "gradient", "hessian", "jacobian", "pullback", "withgradient"]
 
@@ -445,17 +445,12 @@ def dropgrad(x: Any) -> Any:
     >>> gradient(lambda x: x * dropgrad(x), 3.0)
     (np.float64(3.0),)
     """
-    if isinstance(x, (list, tuple)):
-        items = map(dropgrad, x)
-        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-    if isinstance(x, dict):
-        return {key: dropgrad(item) for key, item in x.items()}
     if isinstance(x, Grads):
         return x.map(dropgrad)
     if isinstance(x, Param) or is_recorded(x):
         value = np.copy(constant(x))
         return value[()] if value.ndim == 0 else value
-    return x
+    return map_container(dropgrad, x)
 
 
 # --- One engine for them all ----------------------------------------------------------------------------
@@ -563,24 +558,16 @@ def _variable(x: Any) -> Any:
 
 
 def _nested(x: Any, trace: Trace, roots: list[Any]) -> Any:
-    if isinstance(x, (list, tuple)):
-        items = [_nested(item, trace, roots) for item in x]
-        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-    if isinstance(x, dict):
-        return {key: _nested(item, trace, roots) for key, item in x.items()}
     value = _variable(x)
     if value is None:
-        return x
+        return map_container(lambda item: _nested(item, trace, roots), x)
     roots.append(trace.root(value))
     return roots[-1]
 
 
 def _renest(x: Any, gradients: Iterator[Any]) -> Any:
-    if isinstance(x, (list, tuple)):
-        items = [_renest(item, gradients) for item in x]
-        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-    if isinstance(x, dict):
-        return {key: _renest(item, gradients) for key, item in x.items()}
+    if isinstance(x, (list, tuple, dict)):
+        return map_container(lambda item: _renest(item, gradients), x)
     return None if _variable(x) is None else next(gradients)
 
 

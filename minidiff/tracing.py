@@ -36,7 +36,17 @@ from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_ma
 from minidiff.composites import COMPOSITES, UFUNC_METHODS, as_array, cast
 from minidiff.derivatives import OVERLOOKED, RULES, add_at, scatter
 
-__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "is_recorded", "lift"]
+__all__ = [
+    "Leaf",
+    "Trace",
+    "Traced",
+    "backward",
+    "constant",
+    "derivative",
+    "is_recorded",
+    "lift",
+    "map_container",
+]
 
 # ---------------------------------------------------------------------------------------------------
 # The running traces
@@ -439,7 +449,7 @@ def lift(x: Any) -> Any:
         return x
     if isinstance(x, Leaf):
         return x.lift()
-    return _living(x) if type(x) is Traced else _map_container(lift, x)
+    return _living(x) if type(x) is Traced else map_container(lift, x)
 
 
 def _living(x: Any) -> Any:
@@ -455,7 +465,7 @@ def constant(x: Any) -> Any:
         return x
     if type(x) in Box.types:
         return getval(x)
-    return _map_container(constant, x)
+    return map_container(constant, x)
 
 
 def is_recorded(x: Any) -> bool:
@@ -463,14 +473,13 @@ def is_recorded(x: Any) -> bool:
     return type(x) in Box.types and not isinstance(x, Leaf)
 
 
-def _map_container(f: Callable[[Any], Any], x: Any) -> Any:
-    kind = type(x)
-    if kind is tuple or kind is list:
-        return kind([f(item) for item in x])
-    if kind is dict:
+def map_container(f: Callable[[Any], Any], x: Any) -> Any:
+    """Apply `f` to what a list, tuple or dict holds; anything else comes back as it is."""
+    if isinstance(x, (list, tuple)):
+        items = [f(item) for item in x]
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    if isinstance(x, dict):
         return {key: f(item) for key, item in x.items()}
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return kind(*map(f, x))
     return x
 
 

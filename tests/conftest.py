@@ -3,5 +3,11 @@
 import os
 import signal
 
+from hypothesis import settings
+
 os.environ["MPLBACKEND"] = "Agg"  # no windows
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with Ctrl-C ignored
+
+# No test is timed, and the examples are the same in every run.
+settings.register_profile("minidiff", deadline=None, derandomize=True)
+settings.load_profile("minidiff")

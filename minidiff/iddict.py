@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
+D = TypeVar("D")
 
 __all__ = ["IdDict"]
 
@@ -53,6 +54,15 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
             return self._entries[id(key)][1]
         except KeyError:
             raise KeyError(key) from None
+
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D, /) -> V | D: ...
+    def get(self, key: K, default: Any = None, /) -> Any:
+        """Return the value of `key`, or `default` if there is none."""
+        held = self._entries.get(id(key))
+        return default if held is None else held[1]
 
     def __setitem__(self, key: K, value: V) -> None:
         i = id(key)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from minidiff.optimise.programs import Program, program_of, quietly
 from minidiff.typing import Array
 
 __all__ = [
@@ -45,40 +46,67 @@ BLOCK = 96 * 1024
 class Turn:
     """One rule's part in one step of one parameter: what it kept before, and what it will keep."""
 
-    __slots__ = ("arrays", "clock", "clock_before", "is_first", "kept", "rule")
+    __slots__ = ("arrays", "before", "clock", "constants", "is_first", "kept", "numbers", "program", "rule")
 
     arrays: list[Array]
+    before: tuple[Any, ...]  # the clock before this step
     clock: tuple[Any, ...]
-    clock_before: tuple[Any, ...]
     kept: dict[str, Any]
     is_first: bool
+    numbers: tuple[Any, ...]
+    program: Program | None
+    constants: tuple[Array, ...]
 
     def __init__(self, rule: Any, p: Any, x: Array, before: Turn | None = None) -> None:
         self.rule = rule
         if before is not None:
             self.kept, self.arrays, self.is_first = before.kept, before.arrays, before.is_first
-            self.clock_before = before.clock
+            self.before = before.clock
             return
-        try:
-            kept = rule.state[p]
-            self.is_first = False
-        except KeyError:
-            kept = rule.begin(x)
-            self.is_first = True
-        self.kept = kept
-        self.clock_before = kept["clock"]
+        kept = rule.state.get(p)
+        self.is_first = kept is None
+        self.kept = kept = rule.begin(x) if kept is None else kept
+        self.before = kept["clock"]
         self.arrays = [kept[name] for name in rule.keeps]
 
-    def coefficients(self, dtype: np.dtype[Any], norm: Callable[[], float]) -> Any:
-        """Return the numbers of this step; `norm` is called if they depend on the incoming gradient's.
+    def tick(self, x: Array, norm: Callable[[], float]) -> None:
+        """Move the clock on and get the numbers of this step; `norm` gives the incoming gradient's.
 
         To be called when all rules before have been asked for theirs: one of them may be a schedule, and
         set what this one goes by.
         """
         rule = self.rule
-        self.clock = clock = rule.tick(*self.clock_before)
+        self.clock = clock = rule.tick(*self.before)
         numbers = rule.coefficients(*clock, norm()) if rule.needs_norm else rule.coefficients(*clock)
-        return numbers if dtype.char != "e" else tuple([representable(number, dtype) for number in numbers])
+        dtype = x.dtype
+        if dtype.char == "e":
+            numbers = tuple([representable(number, dtype) for number in numbers])
+        self.numbers = numbers
+
+    def prepare(self, x: Array) -> None:
+        """Find out how NumPy is to run the formula with these numbers."""
+        self.program = program = program_of(self.rule, x.dtype, len(self.numbers)) if x.ndim else None
+        if program is not None:
+            try:
+                self.constants = program.constants(self.numbers)
+            except (TypeError, ValueError):
+                self.program = None
+
+    def compute(self, x: Array, Δ: Array, kept: list[Array]) -> tuple[Array, list[Array]]:
+        """Return the step, and new arrays for the rule to keep."""
+        if self.program is not None:
+            return quietly(self.program.compute, x, Δ, *kept, *self.constants)
+        with np.errstate(all="ignore"):
+            return _results(self.rule, x, Δ, kept, self.numbers)
+
+    def replace(self, x: Array, Δ: Array, kept: list[Array]) -> Array:
+        """Return the step, with the new values of what the rule keeps written over the old ones."""
+        if self.program is not None:
+            return quietly(self.program.replace, x, Δ, *kept, *self.constants)
+        step, new = self.compute(x, Δ, kept)
+        for a, b in zip(kept, new, strict=True):
+            a[...] = b
+        return step
 
 
 def commit(turns: Iterable[Turn], p: Any) -> None:
@@ -86,8 +114,7 @@ def commit(turns: Iterable[Turn], p: Any) -> None:
     for turn in turns:
         rule, kept = turn.rule, turn.kept
         kept["clock"] = turn.clock
-        for name, array in zip(rule.keeps, turn.arrays):  # noqa: B905 - as many, and this is the hot path
-            kept[name] = array
+        kept.update(zip(rule.keeps, turn.arrays))  # noqa: B905 - as many, and this is the hot path
         if turn.is_first:
             rule.state[p] = kept
         rule.stepped(*turn.clock)
@@ -104,10 +131,11 @@ def representable(number: float, dtype: np.dtype[Any]) -> float:
 def whole(turns: list[Turn], x: Array, Δ: Array) -> Array:
     """Compute the step from whole arrays, and leave in the turns what their rules will keep."""
     if turns and Δ.dtype is not x.dtype:
-        Δ = Δ.astype(x.dtype)
+        Δ = quietly(Δ.astype, x.dtype)
     for turn in turns:
-        numbers = turn.coefficients(x.dtype, functools.partial(norm_of, (Δ,)))
-        Δ, turn.arrays = _results(turn.rule, x, Δ, turn.arrays, numbers)
+        turn.tick(x, functools.partial(norm_of, (Δ,)))
+        turn.prepare(x)
+        Δ, turn.arrays = turn.compute(x, Δ, turn.arrays)
     return Δ
 
 
@@ -136,50 +164,56 @@ def _results(rule: Any, x: Array, Δ: Array, kept: list[Array], numbers: Any) ->
 def put(x: Array, step: Array, out: Array | None) -> None:
     """Subtract the step from `x`, or copy it into `out` if there is one."""
     if out is not None:
-        np.copyto(out, step)
+        quietly(np.copyto, out, step)
     elif step.dtype is x.dtype:
-        np.subtract(x, step, x)
+        quietly(np.subtract, x, step, x)
     else:
-        np.subtract(x, step, x, dtype=x.dtype.type)
+        with np.errstate(all="ignore"):
+            np.subtract(x, step, x, dtype=x.dtype.type)
 
 
 def in_blocks(turns: list[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
     """Compute the step block by block, writing into the parameter and the kept arrays as it goes."""
-    written = [x if out is None else out, *(a for turn in turns for a in turn.arrays)]
-    if any(np.may_share_memory(Δ, a) and not same_place(Δ, a) for a in written):
+    kept_arrays = [a for turn in turns for a in turn.arrays]
+    moved = x if out is None else out
+    if any(np.may_share_memory(Δ, a) for a in kept_arrays) or (
+        np.may_share_memory(Δ, moved) and not same_place(Δ, moved)
+    ):
         Δ = Δ.copy()
-    places, (flat_x, flat_Δ, flat_out, *flat) = blocks_of(x, Δ, *written)
+    places, (flat_x, flat_Δ, flat_moved, *flat) = blocks_of(x, Δ, moved, *kept_arrays)
     arrays = iter(flat)
     kept = [[next(arrays) for _ in turn.arrays] for turn in turns]
-    numbers: list[Any] = []
+    ready: list[Turn] = []
 
-    def compute(i: Any) -> tuple[Array, list[list[Array]]]:
-        """Compute a block's step, and what the rules known so far will keep there."""
-        xi, step, new = flat_x[i], flat_Δ[i], []
-        if step.dtype is not x.dtype:
-            step = step.astype(x.dtype)
-        for turn, mine, c in zip(turns, kept, numbers, strict=False):
-            step, will_keep = _results(turn.rule, xi, step, [a[i] for a in mine], c)
-            new.append(will_keep)
-        return step, new
+    def incoming(i: Any) -> Array:
+        step = flat_Δ[i]
+        return step if step.dtype is x.dtype else quietly(step.astype, x.dtype)
+
+    def compute(i: Any) -> Array:
+        """Compute what the rules that are ready make of a block of the gradient."""
+        step = incoming(i)
+        for turn, mine in zip(ready, kept, strict=False):
+            step = turn.compute(flat_x[i], step, [a[i] for a in mine])[0]
+        return step
 
     def norm() -> float:
-        return norm_of(compute(i)[0] for i in places)
+        return norm_of(compute(i) for i in places)
 
     def move() -> None:
         for i in places:
-            step, new = compute(i)
-            for mine, will_keep in zip(kept, new, strict=True):
-                for a, b in zip(mine, will_keep, strict=True):
-                    a[i] = b
-            put(flat_out[i], step, None if out is None else flat_out[i])
+            step, xi = incoming(i), flat_x[i]
+            for turn, mine in zip(turns, kept, strict=True):
+                step = turn.replace(xi, step, [a[i] for a in mine])
+            put(flat_moved[i], step, None if out is None else flat_moved[i])
         commit(turns, p)
 
     for turn in turns:
-        numbers += [turn.coefficients(x.dtype, norm)]
+        turn.tick(x, norm)
+        turn.prepare(x)
+        ready.append(turn)
     # A formula that cannot work says so here, before anything has moved.
     first = (*places[0][:-1], slice(0, 1))
-    put(flat_x[first].copy(), compute(first)[0], None)
+    put(flat_x[first].copy(), compute(first), None)
     whatever_comes(move)
 
 

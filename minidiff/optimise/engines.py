@@ -100,12 +100,11 @@ def run_formulas(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array |
     turns = [Turn(rule, p, x) for rule in rules]
     if turns and _fuses(turns, x) and _fused().advance(turns, p, x, Δ, out):
         return
-    with np.errstate(all="ignore"):
-        if x.nbytes <= BLOCK or not turns:
-            put(x, whole(turns, x, Δ), out)
-            commit(turns, p)
-        else:
-            in_blocks(turns, p, x, Δ, out)
+    if x.nbytes <= BLOCK or not turns:
+        put(x, whole(turns, x, Δ), out)
+        commit(turns, p)
+    else:
+        in_blocks(turns, p, x, Δ, out)
 
 
 def _fuses(turns: list[Turn], x: Array) -> bool:
@@ -132,12 +131,10 @@ def _one_by_one(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array
     for stage in stages:
         if stage.has_formula:
             turn = turns[id(stage)] = Turn(stage, p, x, turns.get(id(stage)))
-            with np.errstate(all="ignore"):
-                Δ = whole([turn], x, Δ)
+            Δ = whole([turn], x, Δ)
         else:
             Δ = _applied(stage, p, x, Δ)
-    with np.errstate(all="ignore"):
-        put(x, Δ, out)
+    put(x, Δ, out)
     commit(turns.values(), p)
 
 

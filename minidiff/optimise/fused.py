@@ -1,9 +1,7 @@
 """Formulas compiled: with Numba, one loop over the elements for all the rules of a composition.
 
-A formula is called once, with symbols in place of arrays and numbers. They write down each operation they go
-through, with NumPy's meaning: what involves only the step's numbers is computed before the loop, in double
-precision, and rounded to the parameter's dtype where it meets an array. That gives the source of a function,
-which Numba compiles and caches for later processes (in ``minidiff`` under ``$XDG_CACHE_HOME``, else under
+The operations that formulas are made of (`minidiff.optimise.symbolic`) give the source of a function, which
+Numba compiles and caches for later processes (in ``minidiff`` under ``$XDG_CACHE_HOME``, else under
 ``~/.cache``; ``NUMBA_CACHE_DIR`` and Numba's other settings work as ever). Large arrays are shared out among
 threads.
 """
@@ -13,7 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import math
 import os
 import tempfile
 import warnings
@@ -25,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from minidiff.optimise.blocks import Turn, blocks_of, commit, norm_of, same_place, whatever_comes
+from minidiff.optimise.symbolic import OPERATORS, Notes, Operation, Symbol
 from minidiff.typing import Array
 
 __all__ = ["advance", "is_compiled", "is_installed"]
@@ -39,146 +36,40 @@ Kernel = Callable[..., None]
 SHARE = 2**20
 
 
-# Formulas to source
+# Operations to source
 
-_OPERATORS = {
-    "add": "{} + {}",
-    "subtract": "{} - {}",
-    "multiply": "{} * {}",
-    "divide": "{} / {}",
-    "negative": "-{}",
-    "absolute": "abs({})",
+# What Numba is told in place of np.f(…).
+_FORMS = OPERATORS | {
+    "positive": "{}",
     "square": "{0} * {0}",
-}
-_CONDITIONS = {
-    "greater": "{} > {}",
-    "greater_equal": "{} >= {}",
-    "less": "{} < {}",
-    "less_equal": "{} <= {}",
-    "equal": "{} == {}",
-    "not_equal": "{} != {}",
-    "isnan": "np.isnan({})",
-    "isinf": "np.isinf({})",
-    "isfinite": "np.isfinite({})",
-}
-_LOGIC = {
+    "reciprocal": "1 / {}",
     "logical_and": "{} and {}",
     "logical_or": "{} or {}",
     "logical_not": "not {}",
     "bitwise_and": "{} and {}",
     "bitwise_or": "{} or {}",
     "invert": "not {}",
+    "where": "{1} if {0} else {2}",
+    "real": "{}.real",
+    "imag": "{}.imag",
 }
 # The dtypes that are compiled for, by their character codes.
 _SCALARS = {"f": "np.float32", "d": "np.float64", "F": "np.complex64", "D": "np.complex128"}
 
 
-class _Notes:
-    """The source that formulas leave behind: lines for once before the loop, and lines for each element."""
-
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.once: list[str] = []
-        self.each: list[str] = []
-        self.dtypes = {"number": np.dtype(float), "condition": np.dtype(bool), "real": dtype}
-        if dtype.kind == "c":
-            self.dtypes |= {"real": np.zeros((), dtype).real.dtype, "complex": dtype}
-
-    def add(self, kind: str, code: str, *, once: bool = False) -> _Symbol:
-        name = f"a{len(self.once) + len(self.each)}"
-        (self.once if once or kind == "number" else self.each).append(f"{name} = {code}")
-        return _Symbol(self, name, kind)
-
-    def symbol(self, value: Any) -> _Symbol:
-        """Return a value that takes part in an operation as a symbol."""
-        if isinstance(value, _Symbol):
-            return value
-        if isinstance(value, (int, float)) and not isinstance(value, np.generic):
-            code = (
-                repr(float(value)) if math.isfinite(value) else f"np.{float(value)}".replace("np.-", "-np.")
-            )
-            return _Symbol(self, f"({code})", "number")
-        raise TypeError(f"it takes {value!r:.40} (of type {type(value).__name__}) into its arithmetic")
-
-    def cast(self, symbol: _Symbol, kind: str) -> _Symbol:
-        if symbol.kind == kind:
-            return symbol
-        if symbol.kind == "complex":
-            raise TypeError("it makes a real array complex")
-        scalar = _SCALARS[self.dtypes[kind].char]
-        return self.add(kind, f"{scalar}({symbol.name})", once=symbol.kind == "number")
-
-    def operate(self, name: str, *values: Any) -> _Symbol:
-        """Write down an elementwise function of NumPy's."""
-        symbols = [self.symbol(value) for value in values]
-        kinds = {symbol.kind for symbol in symbols}
-        if name in _LOGIC and kinds == {"condition"}:
-            return self.add("condition", _LOGIC[name].format(*(symbol.name for symbol in symbols)))
-        widest = next(kind for kind in ("complex", "real", "number", "condition") if kind in kinds)
-        if "condition" in kinds and widest != "complex":
-            widest = "real"
-        if widest != "number":
-            symbols = [self.cast(symbol, widest) for symbol in symbols]
-        form = (
-            _OPERATORS.get(name) or _CONDITIONS.get(name) or f"np.{name}({', '.join('{}' for _ in symbols)})"
-        )
-        if name == "sign" and widest == "complex":
-            form = "({0} / abs({0}) if abs({0}) > 0 else {0})"
-        if name in ("conjugate", "positive") and widest != "complex":
-            form = "{}"
-        code = form.format(*(symbol.name for symbol in symbols))
-        if widest == "number":
-            return self.add("number", code)
-        if name in _CONDITIONS:
-            return self.add("condition", code)
-        return self.add("real" if name == "absolute" else widest, code)
-
-    def where(self, condition: Any, a: Any, b: Any) -> _Symbol:
-        symbols = [self.symbol(value) for value in (condition, a, b)]
-        kinds = {symbol.kind for symbol in symbols[1:]}
-        kind = "complex" if "complex" in kinds else "real"
-        c, a, b = symbols[0], *(self.cast(symbol, kind) for symbol in symbols[1:])
-        return self.add(kind, f"{a.name} if {c.name} else {b.name}")
-
-
-class _Symbol(NDArrayOperatorsMixin):
-    """What a formula meets in place of an array or a number: writes down what is done with it."""
-
-    def __init__(self, notes: _Notes, name: str, kind: str) -> None:
-        self.notes, self.name, self.kind = notes, name, kind
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.notes.dtypes[self.kind]
-
-    @property
-    def real(self) -> _Symbol:
-        return self.notes.add("real", f"{self.name}.real") if self.kind == "complex" else self
-
-    @property
-    def imag(self) -> _Symbol:
-        if self.kind == "complex":
-            return self.notes.add("real", f"{self.name}.imag")
-        return self.notes.cast(self.notes.symbol(0), "real")
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *values: Any, **options: Any) -> _Symbol:
-        name = ufunc.__name__
-        if method != "__call__" or options or ufunc.nout != 1 or getattr(np, name, None) is not ufunc:
-            raise TypeError(f"it uses {name} in a way that only NumPy knows")
-        if name == "power" and isinstance(values[1], (int, float)) and values[1] in (0.5, 2):
-            # NumPy's own shortcuts
-            return self.notes.operate("square" if values[1] == 2 else "sqrt", values[0])
-        return self.notes.operate(name, *values)
-
-    def __array_function__(self, function: Any, types: Any, values: Any, options: Any) -> _Symbol:
-        if function is np.where and len(values) == 3 and not options:
-            return self.notes.where(*values)
-        if function is np.clip and len(values) == 3 and not options:
-            z, low, high = values
-            return self.notes.operate("minimum", self.notes.operate("maximum", z, low), high)
-        raise TypeError(f"it uses np.{function.__name__}, which is not elementwise")
-
-    def __bool__(self) -> bool:
-        raise TypeError("it branches on a value: np.where does that elementwise")
+def _line(operation: Operation, notes: Notes) -> str:
+    """Write an operation on one element as Numba takes it."""
+    name, kind, function, operands, _ = operation
+    form = _FORMS.get(function) or f"np.{function}({', '.join('{}' for _ in operands)})"
+    if function == "cast":
+        form = f"{_SCALARS[notes.dtypes[kind].char]}({{}})"
+    if function == "power" and kind != "number":
+        form = "np.power({}, {})"
+    if kind == "complex" and function == "sign":
+        form = "({0} / abs({0}) if abs({0}) > 0 else {0})"
+    if kind != "complex" and function == "conjugate":
+        form = "{}"
+    return f"{name} = {form.format(*operands)}"
 
 
 def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], mode: str) -> str:
@@ -187,26 +78,24 @@ def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], m
     The mode says what becomes of the step: "take" subtracts it from the parameter, "give" puts it into
     `out`; "look" does that too, and leaves what the rules keep as it was.
     """
-    notes = _Notes(dtype)
-    whole = "complex" if dtype.kind == "c" else "real"
-    x, step = notes.add(whole, "x[i]"), notes.add(whole, "g[i]")
+    notes = Notes(dtype)
+    x, step = Symbol(notes, "x_", notes.whole), Symbol(notes, "g_", notes.whole)
+    loads = ["x_ = x[i]", "g_ = g[i]"]
     stores: list[str] = []
     kept_arrays: list[str] = []
     used = 0
     for rule, count in zip(rules, counts, strict=True):
         names = [f"s{len(kept_arrays) + i}" for i in range(len(rule.keeps))]
-        kinds = ["real" if name in rule.real else whole for name in rule.keeps]
-        kept = [notes.add(kind, f"{name}[i]") for name, kind in zip(names, kinds, strict=True)]
-        numbers = [_Symbol(notes, f"c{used + i}", "number") for i in range(count)]
-        result = rule.formula(x, step, *kept, *numbers)
-        step, *new = (result,) if not kept else result
-        step = notes.cast(notes.symbol(step), whole)
-        for name, kind, value in zip(names, kinds, new, strict=True):
-            stores.append(f"{name}[i] = {notes.cast(notes.symbol(value), kind).name}")
+        kinds = ["real" if name in rule.real else notes.whole for name in rule.keeps]
+        kept = [Symbol(notes, f"{name}_", kind) for name, kind in zip(names, kinds, strict=True)]
+        loads += [f"{name}_ = {name}[i]" for name in names]
+        numbers = [Symbol(notes, f"c{used + i}", "number") for i in range(count)]
+        step, new = notes.run(rule, x, step, kept, numbers)
+        stores += [f"{name}[i] = {value.name}" for name, value in zip(names, new, strict=True)]
         kept_arrays += names
         used += count
     stores = [] if mode == "look" else stores
-    stores.append(f"x[i] = {x.name} - {step.name}" if mode == "take" else f"out[i] = {step.name}")
+    stores.append(f"x[i] = x_ - {step.name}" if mode == "take" else f"out[i] = {step.name}")
     arguments = [
         "x",
         "g",
@@ -214,13 +103,16 @@ def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], m
         *kept_arrays,
         *(f"c{i}" for i in range(used)),
     ]
+    once, each = notes.split()
     lines = [
         "import numpy as np",
         "",
         f"def kernel({', '.join(arguments)}):",
-        *(f"    {line}" for line in notes.once),
+        *(f"    {_line(operation, notes)}" for operation in once),
         "    for i in range(x.shape[0]):",
-        *(f"        {line}" for line in notes.each + stores),
+        *(f"        {line}" for line in loads),
+        *(f"        {_line(operation, notes)}" for operation in each),
+        *(f"        {line}" for line in stores),
     ]
     return "\n".join(lines) + "\n"
 
@@ -348,9 +240,9 @@ def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | Non
 
     try:
         for turn in turns:
-            known = turn.coefficients(dtype, norm)
-            numbers += known
-            counts.append(len(known))
+            turn.tick(x, norm)
+            numbers += turn.numbers
+            counts.append(len(turn.numbers))
         kernel = _kernel(turns, counts, dtype, "take" if out is None else "give")
     except _CannotCompileError:
         return False

@@ -1,0 +1,190 @@
+"""Formulas for NumPy, rewritten: the same operations in cheaper calls.
+
+NumPy takes twice as long for an operation with a Python number as with a 0-d array of the other operand's
+dtype, and a new array for every result costs as well. So the operations that a formula is made of
+(`minidiff.optimise.symbolic`) become a function that takes such arrays for its numbers, made anew only when
+they change, and that writes a result over a temporary that nothing needs any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from typing import Any
+
+import numpy as np
+
+from minidiff.optimise.symbolic import LOGIC, OPERATORS, Notes, Operation, Symbol
+from minidiff.typing import Array
+
+__all__ = ["Program", "program_of", "quietly"]
+
+# NumPy's way with infinities and NaN is a context variable, and to run in a context where it is set costs
+# less than `np.errstate`.
+_QUIET = Context()
+_QUIET.run(np.seterr, all="ignore")
+
+
+def quietly(f: Callable[..., Any], *args: Any) -> Any:
+    """Call `f`, a function of NumPy's or of this package, with NumPy's warnings off."""
+    return _QUIET.copy().run(f, *args)
+
+
+_NUMBERS = frozenset({float, int, bool})
+
+
+class Program:
+    """A rule's formula for arrays of one dtype, of at least one dimension.
+
+    Parameters
+    ----------
+    rule : Rule
+        The rule.
+    dtype : dtype
+        The parameter's.
+    count : int
+        How many numbers the formula takes.
+
+    Raises
+    ------
+    TypeError
+        If the formula has to run as it is.
+    """
+
+    __slots__ = ("_constants", "_latest", "compute", "replace")
+
+    # Of the arrays x, Δ, and those the rule keeps, and of the constants. `compute` returns the step and new
+    # arrays to keep; `replace` returns the step, having written over the ones that it got.
+    compute: Callable[..., tuple[Array, list[Array]]]
+    replace: Callable[..., Array]
+
+    def __init__(self, rule: Any, dtype: np.dtype[Any], count: int) -> None:
+        notes = Notes(dtype)
+        x, Δ = Symbol(notes, "x", notes.whole), Symbol(notes, "g", notes.whole)
+        kept = [
+            Symbol(notes, f"s{i}", "real" if name in rule.real else notes.whole)
+            for i, name in enumerate(rule.keeps)
+        ]
+        numbers = [Symbol(notes, f"c{i}", "number") for i in range(count)]
+        step, new = notes.run(rule, x, Δ, kept, numbers)
+        results = [symbol.name for symbol in (step, *new)]
+        constants, once = _constants(notes, numbers)
+        arrays = ["x", "g", *[symbol.name for symbol in kept], *constants]
+        source = [
+            _function("constants", [symbol.name for symbol in numbers], once),
+            _function("compute", arrays, _lines(notes, constants, results, replacing=False)),
+            _function("replace", arrays, _lines(notes, constants, results, replacing=True)),
+        ]
+        namespace: dict[str, Any] = {**vars(np), "dtypes": notes.dtypes}
+        exec("\n".join(source), namespace)
+        self._constants: Callable[..., tuple[Array, ...]] = namespace["constants"]
+        self.compute, self.replace = namespace["compute"], namespace["replace"]
+        self._latest: tuple[Any, tuple[Array, ...]] = ((), ())
+
+    def constants(self, numbers: tuple[float, ...]) -> tuple[Array, ...]:
+        """Return the step's numbers as arrays: the latest ones again while the numbers stay the same.
+
+        Raises `TypeError` or `ValueError` where they are no Python numbers, as arrays are not.
+        """
+        latest, constants = self._latest
+        if latest != numbers:
+            if not _NUMBERS.issuperset(map(type, numbers)):
+                raise TypeError("the numbers are not all Python's")
+            constants = self._constants(*numbers)
+            self._latest = numbers, constants
+        return constants
+
+
+_PROGRAMS: dict[tuple[Any, ...], Program | None] = {}
+
+
+def program_of(rule: Any, dtype: np.dtype[Any], count: int) -> Program | None:
+    """Return the program for a rule's formula, or None if that has to run as it is."""
+    key = rule.formula, dtype, count
+    try:
+        return _PROGRAMS[key]
+    except KeyError:
+        try:
+            program = Program(rule, dtype, count) if dtype.isnative else None
+        except Exception:  # whatever is wrong with the formula shows where it runs as it is
+            program = None
+        _PROGRAMS[key] = program
+        return program
+
+
+def _constants(notes: Notes, numbers: Sequence[Symbol]) -> tuple[list[str], list[str]]:
+    """Return the names of the constants, and the lines that make them of the step's numbers."""
+    once, each = notes.split()
+    lines = []
+    for o in once:
+        if o.function == "cast":
+            lines.append(f"{o.name} = array({o.operands[0]}, dtypes[{o.kind!r}])")
+        elif o.function in OPERATORS:
+            lines.append(f"{o.name} = {OPERATORS[o.function].format(*o.operands)}")
+        else:
+            raise TypeError(f"it uses np.{o.function} of a number, which NumPy makes a float64")
+    known = {symbol.name for symbol in numbers} | {o.name for o in once}
+    constants = [name for name in dict.fromkeys(name for o in each for name in o.operands) if name in known]
+    return constants, [*lines, f"return {_tuple(constants)}"]
+
+
+def _lines(notes: Notes, constants: Sequence[str], results: Sequence[str], *, replacing: bool) -> list[str]:
+    """Return the lines that compute the step and what is kept, in new arrays or in place of the old ones."""
+    each = notes.split()[1]
+    uncast = {o.name: o.operands[0] for o in each if o.function == "cast"}  # NumPy does that by itself
+    each = [
+        o._replace(operands=tuple([uncast.get(name, name) for name in o.operands]))
+        for o in each
+        if o.function != "cast"
+    ]
+    inputs = ["x", "g", *[f"s{i}" for i in range(len(results) - 1)]]
+    views = {o.name: o.operands[0] for o in each if o.function in ("real", "imag")}
+    kinds = {o.name: o.kind for o in each if o.name not in views}
+    arrays = {*inputs, *views, *[name for name, kind in kinds.items() if kind != "condition"]}
+    last = {name: i for i, o in enumerate(each) for name in o.operands} | dict.fromkeys(results, len(each))
+    replaced = {
+        result: home
+        for result, home in zip(results[1:], inputs[2:], strict=True)
+        if replacing and results.count(result) == 1
+    }
+
+    def place(i: int, o: Operation) -> str:
+        """Return which array the i-th operation may write its result over, if any."""
+        if o.name in replaced and last.get(replaced[o.name], -1) <= i:
+            return replaced[o.name]
+        dying = [name for name in o.operands if kinds.get(name) == o.kind and last[name] == i]
+        return next((name for name in dying if name not in views.values()), "")
+
+    lines = []
+    in_place = set()
+    for i, o in enumerate(each):
+        operands = ", ".join(o.operands)
+        if o.function not in LOGIC and arrays.isdisjoint(o.operands[o.function == "where" :]):
+            raise TypeError(f"it uses np.{o.function} of conditions, which NumPy makes a float64")
+        if o.name in views:
+            lines.append(f"{o.name} = {operands}.{o.function}")
+        elif o.function != "where" and (target := place(i, o)):
+            lines.append(f"{o.name} = {o.function}({operands}, out={target})")
+            in_place.add((o.name, target))
+        else:
+            lines.append(f"{o.name} = {o.function}({operands})")
+    returned = []
+    for name in results:
+        if name not in arrays:
+            raise TypeError("it returns what is no array")
+        if name in inputs or name in views or name in returned[1:]:
+            lines.append(f"r{len(returned)} = {name}.copy()")
+            name = f"r{len(returned)}"
+        returned.append(name)
+    if not replacing:
+        return [*lines, f"return {returned[0]}, [{', '.join(returned[1:])}]"]
+    copies = [pair for pair in zip(returned[1:], inputs[2:], strict=True) if pair not in in_place]
+    return [*lines, *[f"copyto({home}, {name})" for name, home in copies], f"return {returned[0]}"]
+
+
+def _function(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:
+    return "\n".join([f"def {name}({', '.join(arguments)}):", *(f"    {line}" for line in lines), ""])
+
+
+def _tuple(names: Sequence[str]) -> str:
+    return f"({''.join(f'{name}, ' for name in names)})"

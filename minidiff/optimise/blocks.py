@@ -14,19 +14,20 @@ import itertools
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidiff.optimise.programs import Program, program_of, quietly
+from minidiff.optimise.programs import Program, program_of, quiet
 from minidiff.typing import Array
 
 __all__ = [
     "BLOCK",
     "Turn",
     "blocks_of",
+    "cast",
     "commit",
     "in_blocks",
     "norm_of",
@@ -46,28 +47,20 @@ BLOCK = 96 * 1024
 class Turn:
     """One rule's part in one step of one parameter: what it kept before, and what it will keep."""
 
-    __slots__ = ("arrays", "before", "clock", "constants", "is_first", "kept", "numbers", "program", "rule")
+    __slots__ = ("arrays", "clock", "constants", "first", "kept", "numbers", "program", "rule")
 
-    arrays: list[Array]
-    before: tuple[Any, ...]  # the clock before this step
-    clock: tuple[Any, ...]
-    kept: dict[str, Any]
-    is_first: bool
-    numbers: tuple[Any, ...]
-    program: Program | None
-    constants: tuple[Array, ...]
-
-    def __init__(self, rule: Any, p: Any, x: Array, before: Turn | None = None) -> None:
+    def __init__(self, rule: Any, p: Any, x: Array) -> None:
         self.rule = rule
-        if before is not None:
-            self.kept, self.arrays, self.is_first = before.kept, before.arrays, before.is_first
-            self.before = before.clock
-            return
         kept = rule.state.get(p)
-        self.is_first = kept is None
-        self.kept = kept = rule.begin(x) if kept is None else kept
-        self.before = kept["clock"]
-        self.arrays = [kept[name] for name in rule.keeps]
+        self.first: bool = kept is None
+        self.kept: dict[str, Any] = rule.begin(x) if kept is None else kept
+        self.clock: tuple[Any, ...] = self.kept["clock"]
+        self.arrays: list[Array] = [self.kept[name] for name in rule.keeps]
+
+    @property
+    def taken(self) -> Taken:
+        """What `commit` takes."""
+        return self.rule, self.kept, self.first, self.clock, self.arrays
 
     def tick(self, x: Array, norm: Callable[[], float]) -> None:
         """Move the clock on and get the numbers of this step; `norm` gives the incoming gradient's.
@@ -76,48 +69,70 @@ class Turn:
         set what this one goes by.
         """
         rule = self.rule
-        self.clock = clock = rule.tick(*self.before)
-        numbers = rule.coefficients(*clock, norm()) if rule.needs_norm else rule.coefficients(*clock)
-        dtype = x.dtype
-        if dtype.char == "e":
-            numbers = tuple([representable(number, dtype) for number in numbers])
-        self.numbers = numbers
+        self.clock = rule.tick(*self.clock)
+        numbers = rule.coefficients(*self.clock, norm()) if rule.needs_norm else rule.coefficients(*self.clock)
+        self.numbers = numbers if x.dtype.char != "e" else _representable(numbers, x.dtype)
 
     def prepare(self, x: Array) -> None:
-        """Find out how NumPy is to run the formula with these numbers."""
-        self.program = program = program_of(self.rule, x.dtype, len(self.numbers)) if x.ndim else None
-        if program is not None:
-            try:
-                self.constants = program.constants(self.numbers)
-            except (TypeError, ValueError):
-                self.program = None
+        """Find out how NumPy runs the formula with these numbers."""
+        self.program, self.constants = _prepared(self.rule, x, self.numbers)
+
+    def whole(self, x: Array, Δ: Array) -> Array:
+        """Return what the rule makes of the gradient on whole arrays; what it will keep stays in `arrays`."""
+        Δ = cast(Δ, x)
+        self.tick(x, functools.partial(norm_of, (Δ,)))
+        self.prepare(x)
+        step, self.arrays = self.compute(x, Δ, self.arrays)
+        return step
 
     def compute(self, x: Array, Δ: Array, kept: list[Array]) -> tuple[Array, list[Array]]:
         """Return the step, and new arrays for the rule to keep."""
         if self.program is not None:
-            return quietly(self.program.compute, x, Δ, *kept, *self.constants)
-        with np.errstate(all="ignore"):
-            return _results(self.rule, x, Δ, kept, self.numbers)
+            return quiet()(self.program.compute, x, Δ, *kept, *self.constants)  # type: ignore[no-any-return]
+        return _results(self.rule, x, Δ, kept, self.numbers)
 
     def replace(self, x: Array, Δ: Array, kept: list[Array]) -> Array:
         """Return the step, with the new values of what the rule keeps written over the old ones."""
         if self.program is not None:
-            return quietly(self.program.replace, x, Δ, *kept, *self.constants)
-        step, new = self.compute(x, Δ, kept)
+            return quiet()(self.program.replace, x, Δ, *kept, *self.constants)  # type: ignore[no-any-return]
+        step, new = _results(self.rule, x, Δ, kept, self.numbers)
         for a, b in zip(kept, new, strict=True):
             a[...] = b
         return step
 
 
-def commit(turns: Iterable[Turn], p: Any) -> None:
-    """Let the rules know that the step has been taken."""
-    for turn in turns:
-        rule, kept = turn.rule, turn.kept
-        kept["clock"] = turn.clock
-        kept.update(zip(rule.keeps, turn.arrays))  # noqa: B905 - as many, and this is the hot path
-        if turn.is_first:
+Taken: TypeAlias = tuple[Any, dict[str, Any], bool, tuple[Any, ...], list[Array]]
+
+
+def commit(p: Any, taken: Iterable[Taken]) -> None:
+    """Let the rules know that a step has been taken.
+
+    Parameters
+    ----------
+    p : Param or ndarray
+        The parameter.
+    taken : iterable of tuple
+        For each rule: itself, the dict of what it kept, whether this was its first step, its clock after it,
+        and the arrays to keep.
+    """
+    for rule, kept, first, clock, arrays in taken:
+        kept["clock"] = clock
+        if arrays:
+            kept.update(zip(rule.keeps, arrays))  # noqa: B905 - as many, and this is the hot path
+        if first:
             rule.state[p] = kept
-        rule.stepped(*turn.clock)
+        rule.stepped(*clock)
+
+
+def _prepared(rule: Any, x: Array, numbers: Any) -> tuple[Program | None, tuple[Array, ...]]:
+    """Return the program for a formula and these numbers as its constants, or none if it runs as it is."""
+    program = program_of(rule, x.dtype, len(numbers)) if x.ndim else None
+    if program is not None:
+        try:
+            return program, program.constants(numbers)
+        except (TypeError, ValueError):
+            pass  # numbers of NumPy's, which have a dtype
+    return None, ()
 
 
 def representable(number: float, dtype: np.dtype[Any]) -> float:
@@ -128,20 +143,38 @@ def representable(number: float, dtype: np.dtype[Any]) -> float:
     return float(np.finfo(dtype).smallest_subnormal) if number > 0 and not dtype.type(number) else number
 
 
-def whole(turns: list[Turn], x: Array, Δ: Array) -> Array:
-    """Compute the step from whole arrays, and leave in the turns what their rules will keep."""
-    if turns and Δ.dtype is not x.dtype:
-        Δ = quietly(Δ.astype, x.dtype)
-    for turn in turns:
-        turn.tick(x, functools.partial(norm_of, (Δ,)))
-        turn.prepare(x)
-        Δ, turn.arrays = turn.compute(x, Δ, turn.arrays)
-    return Δ
+def _representable(numbers: Iterable[float], dtype: np.dtype[Any]) -> tuple[float, ...]:
+    return tuple([representable(number, dtype) for number in numbers])
+
+
+def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
+    """Take a step on whole arrays."""
+    call = quiet()
+    taken: list[Taken] = []
+    if rules and Δ.dtype is not x.dtype:
+        Δ = call(Δ.astype, x.dtype)
+    for rule in rules:
+        before = rule.state.get(p)
+        kept = rule.begin(x) if before is None else before
+        clock = rule.tick(*kept["clock"])
+        numbers = rule.coefficients(*clock, norm_of((Δ,))) if rule.needs_norm else rule.coefficients(*clock)
+        if x.dtype.char == "e":
+            numbers = _representable(numbers, x.dtype)
+        arrays = [kept[name] for name in rule.keeps]
+        program, constants = _prepared(rule, x, numbers)
+        if program is None:
+            Δ, arrays = _results(rule, x, Δ, arrays, numbers)
+        else:
+            Δ, arrays = call(program.compute, x, Δ, *arrays, *constants)
+        taken.append((rule, kept, before is None, clock, arrays))
+    put(x, Δ, out, call)
+    commit(p, taken)
 
 
 def _results(rule: Any, x: Array, Δ: Array, kept: list[Array], numbers: Any) -> tuple[Array, list[Array]]:
     """Call a rule's formula; return the step and, as arrays of their own, what it keeps."""
-    result = rule.formula(x, Δ, *kept, *numbers)
+    with np.errstate(all="ignore"):
+        result = rule.formula(x, Δ, *kept, *numbers)
     if not kept:
         return result, kept
     if not isinstance(result, tuple) or len(result) != 1 + len(kept):
@@ -161,19 +194,24 @@ def _results(rule: Any, x: Array, Δ: Array, kept: list[Array], numbers: Any) ->
     return step, new
 
 
-def put(x: Array, step: Array, out: Array | None) -> None:
+def cast(Δ: Array, x: Array) -> Array:
+    """Return the gradient in the dtype of its parameter."""
+    return Δ if Δ.dtype is x.dtype else quiet()(Δ.astype, x.dtype)
+
+
+def put(x: Array, step: Array, out: Array | None, call: Callable[..., Any]) -> None:
     """Subtract the step from `x`, or copy it into `out` if there is one."""
     if out is not None:
-        quietly(np.copyto, out, step)
+        call(np.copyto, out, step)
     elif step.dtype is x.dtype:
-        quietly(np.subtract, x, step, x)
+        call(np.subtract, x, step, x)
     else:
-        with np.errstate(all="ignore"):
-            np.subtract(x, step, x, dtype=x.dtype.type)
+        call(functools.partial(np.subtract, dtype=x.dtype.type), x, step, x)
 
 
-def in_blocks(turns: list[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
-    """Compute the step block by block, writing into the parameter and the kept arrays as it goes."""
+def in_blocks(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
+    """Take a step block by block, writing into the parameter and the kept arrays on the way."""
+    turns = [Turn(rule, p, x) for rule in rules]
     kept_arrays = [a for turn in turns for a in turn.arrays]
     moved = x if out is None else out
     if any(np.may_share_memory(Δ, a) for a in kept_arrays) or (
@@ -185,13 +223,9 @@ def in_blocks(turns: list[Turn], p: Any, x: Array, Δ: Array, out: Array | None)
     kept = [[next(arrays) for _ in turn.arrays] for turn in turns]
     ready: list[Turn] = []
 
-    def incoming(i: Any) -> Array:
-        step = flat_Δ[i]
-        return step if step.dtype is x.dtype else quietly(step.astype, x.dtype)
-
     def compute(i: Any) -> Array:
         """Compute what the rules that are ready make of a block of the gradient."""
-        step = incoming(i)
+        step = cast(flat_Δ[i], x)
         for turn, mine in zip(ready, kept, strict=False):
             step = turn.compute(flat_x[i], step, [a[i] for a in mine])[0]
         return step
@@ -200,12 +234,13 @@ def in_blocks(turns: list[Turn], p: Any, x: Array, Δ: Array, out: Array | None)
         return norm_of(compute(i) for i in places)
 
     def move() -> None:
+        call = quiet()
         for i in places:
-            step, xi = incoming(i), flat_x[i]
+            step, xi = cast(flat_Δ[i], x), flat_x[i]
             for turn, mine in zip(turns, kept, strict=True):
                 step = turn.replace(xi, step, [a[i] for a in mine])
-            put(flat_moved[i], step, None if out is None else flat_moved[i])
-        commit(turns, p)
+            put(flat_moved[i], step, None if out is None else flat_moved[i], call)
+        commit(p, [turn.taken for turn in turns])
 
     for turn in turns:
         turn.tick(x, norm)
@@ -213,13 +248,13 @@ def in_blocks(turns: list[Turn], p: Any, x: Array, Δ: Array, out: Array | None)
         ready.append(turn)
     # A formula that cannot work says so here, before anything has moved.
     first = (*places[0][:-1], slice(0, 1))
-    put(flat_x[first].copy(), compute(first), None)
+    put(flat_x[first].copy(), compute(first), None, quiet())
     whatever_comes(move)
 
 
 def norm_of(pieces: Iterable[Array]) -> float:
     """Return the Euclidean norm of all elements, also where their squares leave the range of the dtype."""
-    norms = [_norm(piece) for piece in pieces]
+    norms = [quiet()(_norm, piece) for piece in pieces]
     return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from minidiff.optimise.blocks import BLOCK, Turn, commit, in_blocks, put, whole
+from minidiff.optimise.programs import quiet
 from minidiff.typing import Array
 
 if TYPE_CHECKING:
@@ -89,32 +90,27 @@ def run(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: A
     out : ndarray, optional
         Where to put the step, if it is not to be subtracted from `x`.
     """
-    together = len(stages) < 2 or len({id(stage) for stage in stages}) == len(stages)
-    for stage in stages:
-        together &= stage.has_formula
-    (run_formulas if together else _one_by_one)(stages, p, x, Δ, out)
+    if all([stage.has_formula for stage in stages]) and len(set(map(id, stages))) == len(stages):
+        run_formulas(stages, p, x, Δ, out)
+    else:
+        _one_by_one(stages, p, x, Δ, out)
 
 
 def run_formulas(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
     """Do the same for optimisers that are all formulas, each coming once."""
-    turns = [Turn(rule, p, x) for rule in rules]
-    if turns and _fuses(turns, x) and _fused().advance(turns, p, x, Δ, out):
+    if rules and _fuses(rules, x) and _fused().advance([Turn(rule, p, x) for rule in rules], p, x, Δ, out):
         return
-    if x.nbytes <= BLOCK or not turns:
-        put(x, whole(turns, x, Δ), out)
-        commit(turns, p)
-    else:
-        in_blocks(turns, p, x, Δ, out)
+    (whole if x.nbytes <= BLOCK or not rules else in_blocks)(rules, p, x, Δ, out)
 
 
-def _fuses(turns: list[Turn], x: Array) -> bool:
+def _fuses(rules: Sequence[Any], x: Array) -> bool:
     name = _ENGINE.get()
     if name != "auto":
         return name == "fused"
     if x.nbytes >= LARGE and _fused().is_installed():
         return True
     loaded = sys.modules.get(_FUSED)
-    return loaded is not None and loaded.is_compiled(turns, x)
+    return loaded is not None and loaded.is_compiled(rules, x)
 
 
 _FUSED = "minidiff.optimise.fused"
@@ -130,12 +126,12 @@ def _one_by_one(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array
     turns: dict[int, Turn] = {}
     for stage in stages:
         if stage.has_formula:
-            turn = turns[id(stage)] = Turn(stage, p, x, turns.get(id(stage)))
-            Δ = whole([turn], x, Δ)
+            turn = turns[id(stage)] = turns.get(id(stage)) or Turn(stage, p, x)
+            Δ = turn.whole(x, Δ)
         else:
             Δ = _applied(stage, p, x, Δ)
-    put(x, Δ, out)
-    commit(turns.values(), p)
+    put(x, Δ, out, quiet())
+    commit(p, [turn.taken for turn in turns.values()])
 
 
 def _applied(stage: AbstractOptimiser, p: Any, x: Array, Δ: Array) -> Array:

@@ -211,9 +211,9 @@ def is_installed() -> bool:
     return not disabled and importlib.util.find_spec("numba") is not None
 
 
-def is_compiled(turns: Sequence[Turn], x: Array) -> bool:
+def is_compiled(rules: Sequence[Any], x: Array) -> bool:
     """Tell whether what a step of these rules needs has been compiled in this process."""
-    return len(_COMPILED) > 0 and (x.dtype.char, *[turn.rule.formula for turn in turns]) in _COMPILED
+    return len(_COMPILED) > 0 and (x.dtype.char, *[rule.formula for rule in rules]) in _COMPILED
 
 
 def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> bool:
@@ -235,8 +235,7 @@ def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | Non
         size = sum(len(turn.arrays) for turn in before)
         flat_kept = flat[len(flat) - len(kept) :][:size]
         look = _kernel(before, counts, dtype, "look") if before else None
-        with np.errstate(all="ignore"):
-            return norm_of(_steps(look, flat[0], flat[1], flat_kept, numbers))
+        return norm_of(_steps(look, flat[0], flat[1], flat_kept, numbers))
 
     try:
         for turn in turns:
@@ -248,9 +247,10 @@ def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | Non
         return False
     if x.nbytes < 4 * SHARE or _processors() == 1:
         kernel(*flat, *numbers)
-        commit(turns, p)
+        commit(p, [turn.taken for turn in turns])
     else:
-        whatever_comes(lambda: _share_out(kernel, flat, numbers, lambda: commit(turns, p)))
+        then = lambda: commit(p, [turn.taken for turn in turns])  # noqa: E731
+        whatever_comes(lambda: _share_out(kernel, flat, numbers, then))
     return True
 
 

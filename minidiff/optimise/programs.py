@@ -17,17 +17,20 @@ import numpy as np
 from minidiff.optimise.symbolic import LOGIC, OPERATORS, Notes, Operation, Symbol
 from minidiff.typing import Array
 
-__all__ = ["Program", "program_of", "quietly"]
+__all__ = ["Program", "program_of", "quiet"]
 
-# NumPy's way with infinities and NaN is a context variable, and to run in a context where it is set costs
-# less than `np.errstate`.
+# NumPy keeps what to do about infinities and NaN in a context variable, and to call a function in a context
+# where it is set costs less than `np.errstate`.
 _QUIET = Context()
 _QUIET.run(np.seterr, all="ignore")
 
 
-def quietly(f: Callable[..., Any], *args: Any) -> Any:
-    """Call `f`, a function of NumPy's or of this package, with NumPy's warnings off."""
-    return _QUIET.copy().run(f, *args)
+def quiet() -> Callable[..., Any]:
+    """Return a function ``call(f, *args)`` with which functions of NumPy's give no warnings.
+
+    It is for one thread. What it calls sees no other context variables than NumPy's.
+    """
+    return _QUIET.copy().run
 
 
 _NUMBERS = frozenset({float, int, bool})

@@ -158,7 +158,8 @@ class Param(Leaf):
 
     def in_place(self, operation: str) -> NDArray[Any]:
         """Give the array to be changed by `operation`, or refuse while it is under differentiation."""
-        if is_recorded(self.lift()):
+        value = self.lift()
+        if value is not self.value and is_recorded(value):
             raise TypeError(
                 f"{operation} on a parameter under differentiation cannot be recorded. Change parameters "
                 "after the gradient is taken; inside the loss, compute a new array (W_new = W + 1)."

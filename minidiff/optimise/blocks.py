@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidiff.optimise.programs import Program, program_of, quiet
+from minidiff.optimise.programs import Program, prepared, quiet
 from minidiff.typing import Array
 
 __all__ = [
@@ -75,7 +75,7 @@ class Turn:
 
     def prepare(self, x: Array) -> None:
         """Find out how NumPy runs the formula with these numbers."""
-        self.program, self.constants = _prepared(self.rule, x, self.numbers)
+        self.program, self.constants = prepared(self.rule, x, self.numbers)
 
     def whole(self, x: Array, Δ: Array) -> Array:
         """Return what the rule makes of the gradient on whole arrays; what it will keep stays in `arrays`."""
@@ -88,13 +88,13 @@ class Turn:
     def compute(self, x: Array, Δ: Array, kept: list[Array]) -> tuple[Array, list[Array]]:
         """Return the step, and new arrays for the rule to keep."""
         if self.program is not None:
-            return quiet()(self.program.compute, x, Δ, *kept, *self.constants)  # type: ignore[no-any-return]
+            return quiet()(self.program.compute, x, Δ, kept, self.constants)  # type: ignore[no-any-return]
         return _results(self.rule, x, Δ, kept, self.numbers)
 
     def replace(self, x: Array, Δ: Array, kept: list[Array]) -> Array:
         """Return the step, with the new values of what the rule keeps written over the old ones."""
         if self.program is not None:
-            return quiet()(self.program.replace, x, Δ, *kept, *self.constants)  # type: ignore[no-any-return]
+            return quiet()(self.program.replace, x, Δ, kept, self.constants)  # type: ignore[no-any-return]
         step, new = _results(self.rule, x, Δ, kept, self.numbers)
         for a, b in zip(kept, new, strict=True):
             a[...] = b
@@ -124,17 +124,6 @@ def commit(p: Any, taken: Iterable[Taken]) -> None:
         rule.stepped(*clock)
 
 
-def _prepared(rule: Any, x: Array, numbers: Any) -> tuple[Program | None, tuple[Array, ...]]:
-    """Return the program for a formula and these numbers as its constants, or none if it runs as it is."""
-    program = program_of(rule, x.dtype, len(numbers)) if x.ndim else None
-    if program is not None:
-        try:
-            return program, program.constants(numbers)
-        except (TypeError, ValueError):
-            pass  # numbers of NumPy's, which have a dtype
-    return None, ()
-
-
 def representable(number: float, dtype: np.dtype[Any]) -> float:
     """Return the number, or the smallest above zero that the dtype has where it would round to zero.
 
@@ -161,11 +150,11 @@ def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) 
         if x.dtype.char == "e":
             numbers = _representable(numbers, x.dtype)
         arrays = [kept[name] for name in rule.keeps]
-        program, constants = _prepared(rule, x, numbers)
+        program, constants = prepared(rule, x, numbers)
         if program is None:
             Δ, arrays = _results(rule, x, Δ, arrays, numbers)
         else:
-            Δ, arrays = call(program.compute, x, Δ, *arrays, *constants)
+            Δ, arrays = call(program.compute, x, Δ, arrays, constants)
         taken.append((rule, kept, before is None, clock, arrays))
     put(x, Δ, out, call)
     commit(p, taken)

@@ -90,10 +90,10 @@ def run(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: A
     out : ndarray, optional
         Where to put the step, if it is not to be subtracted from `x`.
     """
-    if all([stage.has_formula for stage in stages]) and len(set(map(id, stages))) == len(stages):
-        run_formulas(stages, p, x, Δ, out)
-    else:
-        _one_by_one(stages, p, x, Δ, out)
+    together = len(stages) < 2 or len(set(map(id, stages))) == len(stages)
+    for stage in stages:
+        together &= stage.has_formula
+    (run_formulas if together else _one_by_one)(stages, p, x, Δ, out)
 
 
 def run_formulas(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:

@@ -192,21 +192,22 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
         raise ValueError("a parameter comes twice in ps: each may be updated once, params(...) sees to that")
     steps = []
     for i, p in enumerate(ps):
-        name = f"parameter {i}"
-        x = _array_of(p, name)
+        x = _array_of(p, i)
         try:
             g = gs[p]
         except KeyError:
             raise KeyError(
-                f"gs has no gradient for {name} of ps, of shape {x.shape}: take the gradient over the same "
-                f"parameters, or map it to None"
+                f"gs has no gradient for parameter {i} of ps, of shape {x.shape}: take the gradient over the "
+                f"same parameters, or map it to None"
             ) from None
         if g is not None:
-            steps.append((i, p, x, _gradient(g, x, f"of {name}")))
-    for i, p, x, Δ in steps:
+            steps.append((p, x, _gradient(g, x, i)))
+    stages = opt.stages()
+    for p, x, Δ in steps:
         try:
-            engines.run(opt.stages(), p, x, Δ)
+            engines.run(stages, p, x, Δ)
         except Exception as error:  # noqa: PERF203 - the note is about this very parameter
+            i = next(i for i, other in enumerate(ps) if other is p)
             _note(error, f"in update(opt, ps, gs), at parameter {i} of shape {x.shape}, which has not moved")
             raise
 
@@ -280,43 +281,52 @@ def reset(opt: AbstractOptimiser) -> None:
     opt.reset()
 
 
-def _array_of(p: Any, name: str = "the parameter", *, written: bool = True) -> Array:
-    """Return the ndarray that a parameter is, once it is sure that a step can be taken there."""
+def _array_of(p: Any, i: int | None = None, *, written: bool = True) -> Array:
+    """Return the ndarray that the i-th parameter is, once it is sure that a step can be taken there."""
     x = p.in_place("update(…)" if written else "apply(…)") if isinstance(p, Param) else p
     if type(x) is not np.ndarray:
         if not isinstance(x, np.ndarray):
-            raise TypeError(f"{name} is {_describe(p)}: wrap it in param(...)")
+            raise TypeError(f"{_which(i)} is {_describe(p)}: wrap it in param(...)")
         x = x.view(np.ndarray)  # a subclass may give operators another meaning (np.matrix)
     if x.dtype.kind not in "fc":
         raise TypeError(
-            f"{name} has dtype {x.dtype}, and steps are no such numbers: "
+            f"{_which(i)} has dtype {x.dtype}, and steps are no such numbers: "
             f"it must be a float or complex array, which param(...) makes"
         )
     if written and not x.flags.writeable:
-        raise ValueError(f"{name} is a read-only array: update a copy, or param(...) of it")
+        raise ValueError(f"{_which(i)} is a read-only array: update a copy, or param(...) of it")
     return x
 
 
-def _gradient(g: Any, x: Array, whose: str = "") -> Array:
-    """Return the gradient as an ndarray that fits `x` (its dtype may still be another)."""
+def _gradient(g: Any, x: Array, i: int | None = None) -> Array:
+    """Return the i-th gradient as an ndarray that fits `x` (its dtype may still be another)."""
     Δ: Any = g
     if type(g) is not np.ndarray:
         try:
             Δ = np.asarray(g)
         except ValueError as error:
-            raise ValueError(f"the gradient {whose}".rstrip() + f" is no array: {error}") from None
+            raise ValueError(f"{_which_gradient(i)} is no array: {error}") from None
     if Δ.shape != x.shape:
-        what = f"the gradient {whose}".rstrip()
-        raise ValueError(f"{what} has shape {Δ.shape}, its parameter {x.shape}: they must be equal")
+        raise ValueError(
+            f"{_which_gradient(i)} has shape {Δ.shape}, its parameter {x.shape}: they must be equal"
+        )
     if Δ.dtype is not x.dtype:
-        what = f"the gradient {whose}".rstrip()
         if Δ.dtype.kind not in "fciub":
-            raise TypeError(f"{what} is {_describe(g)}, which does not consist of numbers")
+            raise TypeError(f"{_which_gradient(i)} is {_describe(g)}, which does not consist of numbers")
         if Δ.dtype.kind == "c" and x.dtype.kind != "c":
             raise TypeError(
-                f"{what} is complex and its parameter real: take its .real if that is what is meant"
+                f"{_which_gradient(i)} is complex and its parameter real: take its .real if that is what is "
+                f"meant"
             )
     return Δ  # type: ignore[no-any-return]
+
+
+def _which(i: int | None) -> str:
+    return "the parameter" if i is None else f"parameter {i}"
+
+
+def _which_gradient(i: int | None) -> str:
+    return "the gradient" if i is None else f"the gradient of parameter {i}"
 
 
 def _no_optimiser(opt: Any) -> TypeError:

@@ -8,6 +8,7 @@ they change, and that writes a result over a temporary that nothing needs any mo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from minidiff.optimise.symbolic import LOGIC, OPERATORS, Notes, Operation, Symbol
 from minidiff.typing import Array
 
-__all__ = ["Program", "program_of", "quiet"]
+__all__ = ["Program", "prepared", "quiet"]
 
 # NumPy keeps what to do about infinities and NaN in a context variable, and to call a function in a context
 # where it is set costs less than `np.errstate`.
@@ -54,12 +55,13 @@ class Program:
         If the formula has to run as it is.
     """
 
-    __slots__ = ("_constants", "_latest", "compute", "replace")
+    __slots__ = ("_constants", "compute", "latest", "replace")
 
-    # Of the arrays x, Δ, and those the rule keeps, and of the constants. `compute` returns the step and new
-    # arrays to keep; `replace` returns the step, having written over the ones that it got.
-    compute: Callable[..., tuple[Array, list[Array]]]
-    replace: Callable[..., Array]
+    # Both take x, Δ, what the rule keeps, and the constants. The one returns the step and new arrays to keep,
+    # the other the step, having written over the arrays that it got.
+    compute: Callable[[Array, Array, Sequence[Array], Sequence[Array]], tuple[Array, list[Array]]]
+    replace: Callable[[Array, Array, Sequence[Array], Sequence[Array]], Array]
+    latest: tuple[tuple[Any, ...], tuple[Any, ...]]  # the numbers of the latest step, and the constants
 
     def __init__(self, rule: Any, dtype: np.dtype[Any], count: int) -> None:
         notes = Notes(dtype)
@@ -72,66 +74,75 @@ class Program:
         step, new = notes.run(rule, x, Δ, kept, numbers)
         results = [symbol.name for symbol in (step, *new)]
         constants, once = _constants(notes, numbers)
-        arrays = ["x", "g", *[symbol.name for symbol in kept], *constants]
-        source = [
-            _function("constants", [symbol.name for symbol in numbers], once),
-            _function("compute", arrays, _lines(notes, constants, results, replacing=False)),
-            _function("replace", arrays, _lines(notes, constants, results, replacing=True)),
+        unpacked = [f"{_tuple([s.name for s in kept])} = kept", f"{_tuple(constants)} = constants"]
+        source = [once] + [
+            _function(name, ["x", "g", "kept", "constants"], unpacked + _lines(notes, constants, results, replacing))
+            for name, replacing in (("compute", False), ("replace", True))
         ]
         namespace: dict[str, Any] = {**vars(np), "dtypes": notes.dtypes}
         exec("\n".join(source), namespace)
         self._constants: Callable[..., tuple[Array, ...]] = namespace["constants"]
         self.compute, self.replace = namespace["compute"], namespace["replace"]
-        self._latest: tuple[Any, tuple[Array, ...]] = ((), ())
+        self.latest = (None,) * count, (None,) * len(constants)
 
-    def constants(self, numbers: tuple[float, ...]) -> tuple[Array, ...]:
-        """Return the step's numbers as arrays: the latest ones again while the numbers stay the same.
+    def renew(self, numbers: tuple[Any, ...]) -> tuple[Array, ...]:
+        """Return the constants for other numbers than the latest.
 
-        Raises `TypeError` or `ValueError` where they are no Python numbers, as arrays are not.
+        Raises `TypeError` where they are not Python's numbers, as an array or a NumPy scalar is not.
         """
-        latest, constants = self._latest
-        if latest != numbers:
-            if not _NUMBERS.issuperset(map(type, numbers)):
-                raise TypeError("the numbers are not all Python's")
-            constants = self._constants(*numbers)
-            self._latest = numbers, constants
+        if not _NUMBERS.issuperset(map(type, numbers)):
+            raise TypeError("the numbers are not all Python's")
+        constants: tuple[Array, ...] = self._constants(*numbers, *itertools.chain(*self.latest))
+        self.latest = numbers, constants
         return constants
 
 
 _PROGRAMS: dict[tuple[Any, ...], Program | None] = {}
 
 
-def program_of(rule: Any, dtype: np.dtype[Any], count: int) -> Program | None:
-    """Return the program for a rule's formula, or None if that has to run as it is."""
-    key = rule.formula, dtype, count
-    try:
-        return _PROGRAMS[key]
-    except KeyError:
+def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | None, tuple[Array, ...]]:
+    """Return the program for a rule's formula and its constants, or None if the formula has to run as it is."""
+    key = rule.formula, x.dtype, len(numbers)
+    if key not in _PROGRAMS:
         try:
-            program = Program(rule, dtype, count) if dtype.isnative else None
-        except Exception:  # whatever is wrong with the formula shows where it runs as it is
-            program = None
-        _PROGRAMS[key] = program
-        return program
+            _PROGRAMS[key] = Program(rule, x.dtype, len(numbers)) if x.dtype.isnative else None
+        except Exception:  # whatever is wrong with the formula will show when it runs as it is
+            _PROGRAMS[key] = None
+    program = _PROGRAMS[key]
+    if program is None or not x.ndim:
+        return None, ()
+    try:
+        latest, constants = program.latest
+        return program, constants if latest == numbers else program.renew(numbers)
+    except (TypeError, ValueError):
+        return None, ()
 
 
-def _constants(notes: Notes, numbers: Sequence[Symbol]) -> tuple[list[str], list[str]]:
-    """Return the names of the constants, and the lines that make them of the step's numbers."""
+def _constants(notes: Notes, numbers: Sequence[Symbol]) -> tuple[list[str], str]:
+    """Return the names of the constants, and the function that makes them of the step's numbers.
+
+    It also takes the numbers and constants of the step before, and keeps what has not changed.
+    """
     once, each = notes.split()
+    sources = {symbol.name: {symbol.name} for symbol in numbers}  # what each value is made of
     lines = []
     for o in once:
+        sources[o.name] = set().union(*(sources.get(name, ()) for name in o.operands))
         if o.function == "cast":
-            lines.append(f"{o.name} = array({o.operands[0]}, dtypes[{o.kind!r}])")
+            changed = " or ".join(f"{name} != was_{name}" for name in sorted(sources[o.name])) or f"{o.name} is None"
+            lines += [f"if {changed}:", f"    {o.name} = array({o.operands[0]}, dtypes[{o.kind!r}])"]
         elif o.function in OPERATORS:
             lines.append(f"{o.name} = {OPERATORS[o.function].format(*o.operands)}")
         else:
             raise TypeError(f"it uses np.{o.function} of a number, which NumPy makes a float64")
-    known = {symbol.name for symbol in numbers} | {o.name for o in once}
-    constants = [name for name in dict.fromkeys(name for o in each for name in o.operands) if name in known]
-    return constants, [*lines, f"return {_tuple(constants)}"]
+    constants = [name for name in dict.fromkeys(name for o in each for name in o.operands) if name in sources]
+    names = [symbol.name for symbol in numbers]
+    before = [f"was_{name}" for name in names] + [f"_{name}" if name in names else name for name in constants]
+    lines.append(f"return {_tuple(constants)}")
+    return constants, _function("constants", [*names, *before], lines)
 
 
-def _lines(notes: Notes, constants: Sequence[str], results: Sequence[str], *, replacing: bool) -> list[str]:
+def _lines(notes: Notes, constants: Sequence[str], results: Sequence[str], replacing: bool) -> list[str]:
     """Return the lines that compute the step and what is kept, in new arrays or in place of the old ones."""
     each = notes.split()[1]
     uncast = {o.name: o.operands[0] for o in each if o.function == "cast"}  # NumPy does that by itself
@@ -171,7 +182,7 @@ def _lines(notes: Notes, constants: Sequence[str], results: Sequence[str], *, re
             in_place.add((o.name, target))
         else:
             lines.append(f"{o.name} = {o.function}({operands})")
-    returned = []
+    returned: list[str] = []
     for name in results:
         if name not in arrays:
             raise TypeError("it returns what is no array")

@@ -136,9 +136,11 @@ class Rule(AbstractOptimiser):
             raise AttributeError(_no_setting(type(self), name))
         super().__setattr__(name, value if check is None else check(name, value))
 
-    def tick(self, *clock: Any, **_: Any) -> tuple[Any, ...]:
+    def _count(self, t: int) -> tuple[Any, ...]:
         """Return what a parameter's clock shows after one more step: its count of steps."""
-        return (clock[0] + 1,)
+        return (t + 1,)
+
+    tick: ClassVar[Callable[..., tuple[Any, ...]]] = _count
 
     def coefficients(self, *clock: Any, **_: Any) -> tuple[float, ...]:
         """Return the formula's numbers for the step that the clock shows."""

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidiff.optimise.programs import Program, prepared, quiet
+from minidiff.optimise.programs import prepared, quiet
 from minidiff.typing import Array
 
 __all__ = [
@@ -55,7 +55,7 @@ class Turn:
         self.first: bool = kept is None
         self.kept: dict[str, Any] = rule.begin(x) if kept is None else kept
         self.clock: tuple[Any, ...] = self.kept["clock"]
-        self.arrays: list[Array] = [self.kept[name] for name in rule.keeps]
+        self.arrays: dict[str, Array] = {name: self.kept[name] for name in rule.keeps}
 
     @property
     def taken(self) -> Taken:
@@ -70,7 +70,9 @@ class Turn:
         """
         rule = self.rule
         self.clock = rule.tick(*self.clock)
-        numbers = rule.coefficients(*self.clock, norm()) if rule.needs_norm else rule.coefficients(*self.clock)
+        numbers = (
+            rule.coefficients(*self.clock, norm()) if rule.needs_norm else rule.coefficients(*self.clock)
+        )
         self.numbers = numbers if x.dtype.char != "e" else _representable(numbers, x.dtype)
 
     def prepare(self, x: Array) -> None:
@@ -85,23 +87,23 @@ class Turn:
         step, self.arrays = self.compute(x, Δ, self.arrays)
         return step
 
-    def compute(self, x: Array, Δ: Array, kept: list[Array]) -> tuple[Array, list[Array]]:
+    def compute(self, x: Array, Δ: Array, kept: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
         """Return the step, and new arrays for the rule to keep."""
         if self.program is not None:
             return quiet()(self.program.compute, x, Δ, kept, self.constants)  # type: ignore[no-any-return]
         return _results(self.rule, x, Δ, kept, self.numbers)
 
-    def replace(self, x: Array, Δ: Array, kept: list[Array]) -> Array:
+    def replace(self, x: Array, Δ: Array, kept: dict[str, Array]) -> Array:
         """Return the step, with the new values of what the rule keeps written over the old ones."""
         if self.program is not None:
             return quiet()(self.program.replace, x, Δ, kept, self.constants)  # type: ignore[no-any-return]
         step, new = _results(self.rule, x, Δ, kept, self.numbers)
-        for a, b in zip(kept, new, strict=True):
-            a[...] = b
+        for name, a in new.items():
+            kept[name][...] = a
         return step
 
 
-Taken: TypeAlias = tuple[Any, dict[str, Any], bool, tuple[Any, ...], list[Array]]
+Taken: TypeAlias = tuple[Any, dict[str, Any], bool, tuple[Any, ...], dict[str, Array]]
 
 
 def commit(p: Any, taken: Iterable[Taken]) -> None:
@@ -117,8 +119,7 @@ def commit(p: Any, taken: Iterable[Taken]) -> None:
     """
     for rule, kept, first, clock, arrays in taken:
         kept["clock"] = clock
-        if arrays:
-            kept.update(zip(rule.keeps, arrays))  # noqa: B905 - as many, and this is the hot path
+        kept.update(arrays)
         if first:
             rule.state[p] = kept
         rule.stepped(*clock)
@@ -149,38 +150,40 @@ def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) 
         numbers = rule.coefficients(*clock, norm_of((Δ,))) if rule.needs_norm else rule.coefficients(*clock)
         if x.dtype.char == "e":
             numbers = _representable(numbers, x.dtype)
-        arrays = [kept[name] for name in rule.keeps]
         program, constants = prepared(rule, x, numbers)
         if program is None:
-            Δ, arrays = _results(rule, x, Δ, arrays, numbers)
+            Δ, arrays = _results(rule, x, Δ, kept, numbers)
         else:
-            Δ, arrays = call(program.compute, x, Δ, arrays, constants)
+            Δ, arrays = call(program.compute, x, Δ, kept, constants)
         taken.append((rule, kept, before is None, clock, arrays))
     put(x, Δ, out, call)
     commit(p, taken)
 
 
-def _results(rule: Any, x: Array, Δ: Array, kept: list[Array], numbers: Any) -> tuple[Array, list[Array]]:
+def _results(
+    rule: Any, x: Array, Δ: Array, kept: dict[str, Array], numbers: Any
+) -> tuple[Array, dict[str, Array]]:
     """Call a rule's formula; return the step and, as arrays of their own, what it keeps."""
+    olds = [kept[name] for name in rule.keeps]
     with np.errstate(all="ignore"):
-        result = rule.formula(x, Δ, *kept, *numbers)
-    if not kept:
-        return result, kept
-    if not isinstance(result, tuple) or len(result) != 1 + len(kept):
+        result = rule.formula(x, Δ, *olds, *numbers)
+    if not olds:
+        return result, {}
+    if not isinstance(result, tuple) or len(result) != 1 + len(olds):
         came = f"{len(result)}" if isinstance(result, tuple) else "one array"
         raise TypeError(
             f"{type(rule).__name__}.formula must return the step and {', '.join(rule.keeps)}: "
-            f"{1 + len(kept)} arrays, not {came}"
+            f"{1 + len(olds)} arrays, not {came}"
         )
     step, *new = result
-    for i, (a, old) in enumerate(zip(new, kept, strict=True)):
+    for i, (a, old) in enumerate(zip(new, olds, strict=True)):
         # What it returns may be its own argument, a view or a scalar; what is kept must be none of these.
         if type(a) is not np.ndarray or a.base is not None or a is Δ or a is x or a.dtype is not old.dtype:
             new[i] = np.empty_like(old)
             np.copyto(new[i], a)
         elif a.shape != old.shape:
             raise ValueError(f"{type(rule).__name__}.formula returned {rule.keeps[i]} of shape {a.shape}")
-    return step, new
+    return step, dict(zip(rule.keeps, new, strict=True))
 
 
 def cast(Δ: Array, x: Array) -> Array:
@@ -201,7 +204,7 @@ def put(x: Array, step: Array, out: Array | None, call: Callable[..., Any]) -> N
 def in_blocks(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
     """Take a step block by block, writing into the parameter and the kept arrays on the way."""
     turns = [Turn(rule, p, x) for rule in rules]
-    kept_arrays = [a for turn in turns for a in turn.arrays]
+    kept_arrays = [a for turn in turns for a in turn.arrays.values()]
     moved = x if out is None else out
     if any(np.may_share_memory(Δ, a) for a in kept_arrays) or (
         np.may_share_memory(Δ, moved) and not same_place(Δ, moved)
@@ -209,14 +212,14 @@ def in_blocks(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | No
         Δ = Δ.copy()
     places, (flat_x, flat_Δ, flat_moved, *flat) = blocks_of(x, Δ, moved, *kept_arrays)
     arrays = iter(flat)
-    kept = [[next(arrays) for _ in turn.arrays] for turn in turns]
+    kept = [{name: next(arrays) for name in turn.arrays} for turn in turns]
     ready: list[Turn] = []
 
     def compute(i: Any) -> Array:
         """Compute what the rules that are ready make of a block of the gradient."""
         step = cast(flat_Δ[i], x)
         for turn, mine in zip(ready, kept, strict=False):
-            step = turn.compute(flat_x[i], step, [a[i] for a in mine])[0]
+            step = turn.compute(flat_x[i], step, {name: a[i] for name, a in mine.items()})[0]
         return step
 
     def norm() -> float:
@@ -227,7 +230,7 @@ def in_blocks(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | No
         for i in places:
             step, xi = cast(flat_Δ[i], x), flat_x[i]
             for turn, mine in zip(turns, kept, strict=True):
-                step = turn.replace(xi, step, [a[i] for a in mine])
+                step = turn.replace(xi, step, {name: a[i] for name, a in mine.items()})
             put(flat_moved[i], step, None if out is None else flat_moved[i], call)
         commit(p, [turn.taken for turn in turns])
 

@@ -219,7 +219,7 @@ def is_compiled(rules: Sequence[Any], x: Array) -> bool:
 def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> bool:
     """Take one step with compiled formulas. Where that cannot be, return False and change nothing."""
     dtype = x.dtype
-    kept = [a for turn in turns for a in turn.arrays]
+    kept = [a for turn in turns for a in turn.arrays.values()]
     flat = _flat([x, Δ, *kept] if out is None else [x, Δ, out, *kept])
     if flat is None or dtype is not Δ.dtype or dtype.char not in _SCALARS or not dtype.isnative:
         return False

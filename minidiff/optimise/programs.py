@@ -8,8 +8,7 @@ they change, and that writes a result over a temporary that nothing needs any mo
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Any
 
@@ -34,9 +33,6 @@ def quiet() -> Callable[..., Any]:
     return _QUIET.copy().run
 
 
-_NUMBERS = frozenset({float, int, bool})
-
-
 class Program:
     """A rule's formula for arrays of one dtype, of at least one dimension.
 
@@ -57,10 +53,10 @@ class Program:
 
     __slots__ = ("_constants", "compute", "latest", "replace")
 
-    # Both take x, Δ, what the rule keeps, and the constants. The one returns the step and new arrays to keep,
-    # the other the step, having written over the arrays that it got.
-    compute: Callable[[Array, Array, Sequence[Array], Sequence[Array]], tuple[Array, list[Array]]]
-    replace: Callable[[Array, Array, Sequence[Array], Sequence[Array]], Array]
+    # Both take x, Δ, the arrays that the rule keeps, by name, and the constants. The one returns the step and
+    # new arrays to keep, the other the step, having written over the arrays that it got.
+    compute: Callable[[Array, Array, Mapping[str, Array], Sequence[Array]], tuple[Array, dict[str, Array]]]
+    replace: Callable[[Array, Array, Mapping[str, Array], Sequence[Array]], Array]
     latest: tuple[tuple[Any, ...], tuple[Any, ...]]  # the numbers of the latest step, and the constants
 
     def __init__(self, rule: Any, dtype: np.dtype[Any], count: int) -> None:
@@ -72,15 +68,19 @@ class Program:
         ]
         numbers = [Symbol(notes, f"c{i}", "number") for i in range(count)]
         step, new = notes.run(rule, x, Δ, kept, numbers)
-        results = [symbol.name for symbol in (step, *new)]
+        results = [step.name, *[symbol.name for symbol in new]]
         constants, once = _constants(notes, numbers)
-        unpacked = [f"{_tuple([s.name for s in kept])} = kept", f"{_tuple(constants)} = constants"]
-        source = [once] + [
-            _function(name, ["x", "g", "kept", "constants"], unpacked + _lines(notes, constants, results, replacing))
-            for name, replacing in (("compute", False), ("replace", True))
-        ]
-        namespace: dict[str, Any] = {**vars(np), "dtypes": notes.dtypes}
-        exec("\n".join(source), namespace)
+        arguments = ["x", "g", "kept", "constants"]
+        unpacked = [f"s{i} = kept[{name!r}]" for i, name in enumerate(rule.keeps)]
+        unpacked.append(f"{_tuple(constants)} = constants")
+        lines, (s, *arrays) = _lines(notes, results, replacing=False)
+        computed = ", ".join(f"{name!r}: {a}" for name, a in zip(rule.keeps, arrays, strict=True))
+        source = once + _function("compute", arguments, [*unpacked, *lines, f"return {s}, {{{computed}}}"])
+        lines, (s, *_) = _lines(notes, results, replacing=True)
+        source += _function("replace", arguments, [*unpacked, *lines, f"return {s}"])
+        dtypes = {f"dtype_of_{kind}": dtype for kind, dtype in notes.dtypes.items()}
+        namespace: dict[str, Any] = {**vars(np), **dtypes, "checked": _check}
+        exec(source, namespace)
         self._constants: Callable[..., tuple[Array, ...]] = namespace["constants"]
         self.compute, self.replace = namespace["compute"], namespace["replace"]
         self.latest = (None,) * count, (None,) * len(constants)
@@ -90,9 +90,7 @@ class Program:
 
         Raises `TypeError` where they are not Python's numbers, as an array or a NumPy scalar is not.
         """
-        if not _NUMBERS.issuperset(map(type, numbers)):
-            raise TypeError("the numbers are not all Python's")
-        constants: tuple[Array, ...] = self._constants(*numbers, *itertools.chain(*self.latest))
+        constants: tuple[Array, ...] = self._constants(numbers, *self.latest)
         self.latest = numbers, constants
         return constants
 
@@ -101,7 +99,7 @@ _PROGRAMS: dict[tuple[Any, ...], Program | None] = {}
 
 
 def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | None, tuple[Array, ...]]:
-    """Return the program for a rule's formula and its constants, or None if the formula has to run as it is."""
+    """Return the program for a formula and its constants, or None if the formula has to run as it is."""
     key = rule.formula, x.dtype, len(numbers)
     if key not in _PROGRAMS:
         try:
@@ -118,6 +116,13 @@ def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | N
         return None, ()
 
 
+def _check(number: Any) -> float:
+    """Return a number of Python's as it is. One of NumPy's has a dtype, which NumPy would go by."""
+    if type(number) not in (float, int, bool):
+        raise TypeError(f"{number!r} is no number of Python's")
+    return number  # type: ignore[no-any-return]
+
+
 def _constants(notes: Notes, numbers: Sequence[Symbol]) -> tuple[list[str], str]:
     """Return the names of the constants, and the function that makes them of the step's numbers.
 
@@ -129,21 +134,30 @@ def _constants(notes: Notes, numbers: Sequence[Symbol]) -> tuple[list[str], str]
     for o in once:
         sources[o.name] = set().union(*(sources.get(name, ()) for name in o.operands))
         if o.function == "cast":
-            changed = " or ".join(f"{name} != was_{name}" for name in sorted(sources[o.name])) or f"{o.name} is None"
-            lines += [f"if {changed}:", f"    {o.name} = array({o.operands[0]}, dtypes[{o.kind!r}])"]
+            changes = [f"{name} != was_{name}" for name in sorted(sources[o.name])]
+            changed = " or ".join(changes) or f"{o.name} is None"
+            value = f"{o.operands[0]} if type({o.operands[0]}) is float else checked({o.operands[0]})"
+            lines += [f"if {changed}:", f"    {o.name} = array({value}, dtype_of_{o.kind})"]
         elif o.function in OPERATORS:
             lines.append(f"{o.name} = {OPERATORS[o.function].format(*o.operands)}")
         else:
             raise TypeError(f"it uses np.{o.function} of a number, which NumPy makes a float64")
     constants = [name for name in dict.fromkeys(name for o in each for name in o.operands) if name in sources]
     names = [symbol.name for symbol in numbers]
-    before = [f"was_{name}" for name in names] + [f"_{name}" if name in names else name for name in constants]
-    lines.append(f"return {_tuple(constants)}")
-    return constants, _function("constants", [*names, *before], lines)
+    unpacked = [
+        f"{_tuple(names)} = numbers",
+        f"{_tuple([f'was_{name}' for name in names])} = before",
+        f"{_tuple([f'_{name}' if name in names else name for name in constants])} = constants",
+    ]
+    arguments = ["numbers", "before", "constants"]
+    return constants, _function("constants", arguments, [*unpacked, *lines, f"return {_tuple(constants)}"])
 
 
-def _lines(notes: Notes, constants: Sequence[str], results: Sequence[str], replacing: bool) -> list[str]:
-    """Return the lines that compute the step and what is kept, in new arrays or in place of the old ones."""
+def _lines(notes: Notes, results: Sequence[str], *, replacing: bool) -> tuple[list[str], list[str]]:
+    """Return the lines that compute the results, the step and what is kept, and the results' names there.
+
+    When replacing, what is kept is written over what was kept before.
+    """
     each = notes.split()[1]
     uncast = {o.name: o.operands[0] for o in each if o.function == "cast"}  # NumPy does that by itself
     each = [
@@ -164,9 +178,9 @@ def _lines(notes: Notes, constants: Sequence[str], results: Sequence[str], repla
 
     def place(i: int, o: Operation) -> str:
         """Return which array the i-th operation may write its result over, if any."""
-        if o.name in replaced and last.get(replaced[o.name], -1) <= i:
-            return replaced[o.name]
         dying = [name for name in o.operands if kinds.get(name) == o.kind and last[name] == i]
+        if o.name in replaced and last.get(replaced[o.name], -1) <= i:
+            dying.insert(0, replaced[o.name])
         return next((name for name in dying if name not in views.values()), "")
 
     lines = []
@@ -190,10 +204,10 @@ def _lines(notes: Notes, constants: Sequence[str], results: Sequence[str], repla
             lines.append(f"r{len(returned)} = {name}.copy()")
             name = f"r{len(returned)}"
         returned.append(name)
-    if not replacing:
-        return [*lines, f"return {returned[0]}, [{', '.join(returned[1:])}]"]
-    copies = [pair for pair in zip(returned[1:], inputs[2:], strict=True) if pair not in in_place]
-    return [*lines, *[f"copyto({home}, {name})" for name, home in copies], f"return {returned[0]}"]
+    if replacing:
+        pairs = zip(inputs[2:], returned[1:], strict=True)
+        lines += [f"copyto({home}, {name})" for home, name in pairs if (name, home) not in in_place]
+    return lines, returned
 
 
 def _function(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:

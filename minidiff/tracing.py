@@ -21,7 +21,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, Token
 from functools import wraps
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heappushpop
 from itertools import count
 from typing import Any, NoReturn
 
@@ -499,6 +499,13 @@ def _any_box(x: Any) -> bool:
 
 def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Call one of autograd's primitives, and record the call if an argument is recorded."""
+    if not keywords and len(arguments) == 1:  # the commonest case, made short
+        x = arguments[0]
+        if type(x) is Traced and x.owner.open and type(x._value) in _PLAIN:
+            values = (x._value,)
+            result = _SHORTCUTS.get(primitive, primitive.fun)(*values)
+            if type(result) is np.float64 or (type(result) is np.ndarray and result.dtype.kind != "O"):
+                return Traced(result, primitive, values, NO_KEYWORDS, (0,), (x,), x.owner)
     trace, owner = -1, None
     for x in arguments:
         if type(x) is Traced:
@@ -637,8 +644,9 @@ def call_ufunc(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str,
 
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
-    if function in _DIRECT and (not kwargs or _all_plain(kwargs)):
-        return record(_DIRECT[function], args, kwargs)
+    primitive = _DIRECT.get(function)
+    if primitive is not None and (not kwargs or _all_plain(kwargs)):
+        return record(primitive, args, kwargs)
     args = lift(args)
     if kwargs:
         original, kwargs = kwargs, _lift_values(kwargs)
@@ -753,28 +761,32 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
     gradients: dict[Traced, Any] = {end: seed}
     packed: dict[Traced, Any] = {}  # those of tuples and lists, and sparse ones, in autograd's keeping
     private: set[Traced] = set()  # nodes whose entry in `gradients` is an array of this loop's own
-    waiting = [(end.order, end)] if end.function else []  # a heap of the nodes that have a gradient
-    while waiting:
-        node = heappop(waiting)[1]
+    waiting: list[tuple[int, Traced]] = []  # a heap of the nodes that have a gradient
+    node = end if end.function is not None else None
+    while node is not None:
         g = gradients.pop(node, None)
         if packed:
             g = _with_packed(g, packed.pop(node, None))
-        function, arguments = node.function, node.arguments
+        function, value, arguments, keywords = node.function, node._value, node.arguments, node.keywords
         rules: Any = _rules.get(function)
-        if function is _GETITEM and type(g) not in Box.types:
-            rules = _SCATTER
+        reached: Traced | None = None  # the latest parent that had no gradient before
         try:
-            if from_autograd := rules is None:
-                pulled = primitive_vjps[function](node.argnums, node._value, arguments, node.keywords)(g)
+            if function is _GETITEM and type(g) not in Box.types:
+                rules = (_SCATTER,)
+            from_autograd = rules is None
+            if from_autograd:
+                pulled = primitive_vjps[function](node.argnums, value, arguments, keywords)(g)
                 rules = {i: _constantly(_typed(h)) for i, h in zip(node.argnums, pulled, strict=True)}
             for i, parent in zip(node.argnums, node.parents):  # noqa: B905  (of one length by construction)
                 earlier: Any = gradients.get(parent)
                 if earlier is None and parent.function is not None and parent not in packed:
-                    heappush(waiting, (parent.order, parent))
-                if rules is _SCATTER and type(earlier) in Box.types:
-                    gradients[parent] = earlier + scatter(g, parent, arguments[1])
-                    continue
-                if rules is _SCATTER:
+                    if reached is not None:
+                        heappush(waiting, (reached.order, reached))
+                    reached = parent
+                if (rule := rules[i]) is _SCATTER:
+                    if type(earlier) in Box.types:
+                        gradients[parent] = earlier + scatter(g, parent, arguments[1])
+                        continue
                     # Only the elements that were read get a gradient: the time is theirs, not the array's.
                     if parent not in private:
                         earlier = _writeable(earlier, parent._value)
@@ -782,8 +794,8 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                     add_at(earlier, arguments[1], g)
                     gradients[parent] = earlier
                     continue
-                h = rules[i](g, node._value, *arguments, **node.keywords)
-                if type(h) is not np.ndarray and isinstance(h, _PACKED):
+                h = rule(g, value, *arguments, **keywords) if keywords else rule(g, value, *arguments)
+                if type(h) not in _PLAIN and isinstance(h, _PACKED):
                     packed[parent] = add_outgrads(packed.get(parent), h)
                     continue
                 dtype = getattr(parent._value, "dtype", None)  # None: a tuple, or autograd's sparse array
@@ -803,8 +815,12 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
         except (KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
             raise NotImplementedError(
                 f"{_name(function)} has no gradient for arguments {node.argnums} when called with "
-                f"{_described(arguments, node.keywords)}."
+                f"{_described(arguments, keywords)}."
             ) from error
+        if reached is not None:
+            node = heappushpop(waiting, (reached.order, reached))[1]
+        else:
+            node = heappop(waiting)[1] if waiting else None
     return [_with_packed(gradients.get(root), packed.get(root)) for root in roots]
 
 
@@ -821,7 +837,7 @@ def _constantly(h: Any) -> Callable[..., Any]:
     return lambda *args, **kwargs: h
 
 
-_SCATTER: dict[int, Any] = {}
+_SCATTER = scatter  # where there are many of them they are added up in place
 _GETITEM = ArrayBox.__getitem__
 _PACKED = (tuple, list, dict, SequenceBox, SparseObject, SparseBox)
 

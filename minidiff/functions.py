@@ -205,8 +205,8 @@ def softmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
 
 @derivative(lambda g, ans, x, axis: ans * (g - (g * ans).sum(axis=axis, keepdims=True)))
 def _softmax(x: Any, axis: int | tuple[int, ...]) -> Any:
-    e = np.exp(x - np.max(x, axis=axis, keepdims=True))
-    return e / np.sum(e, axis=axis, keepdims=True)
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
 
 
 def logsoftmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
@@ -234,5 +234,5 @@ def logsoftmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
 
 @derivative(lambda g, ans, x, axis: g - np.exp(ans) * g.sum(axis=axis, keepdims=True))
 def _logsoftmax(x: Any, axis: int | tuple[int, ...]) -> Any:
-    x = x - np.max(x, axis=axis, keepdims=True)
-    return x - np.log(np.sum(np.exp(x), axis=axis, keepdims=True))
+    x = x - x.max(axis=axis, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=axis, keepdims=True))

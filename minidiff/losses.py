@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.functions import floating, logsoftmax, softplus
+from minidiff.tracing import derivative
 
 __all__ = [
     "binarycrossentropy",
@@ -203,7 +204,16 @@ def logitcrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     np.float64(1000.3466)
     """
     ŷ, y = _classes(ŷ, y)
-    return agg(-np.sum(y * logsoftmax(ŷ), axis=-1))
+    return agg(_against(logsoftmax(ŷ), y))
+
+
+@derivative(
+    lambda g, ans, logp, y: -g[..., np.newaxis] * y,
+    lambda g, ans, logp, y: -g[..., np.newaxis] * logp,
+)
+def _against(logp: Any, y: Any) -> Any:
+    """−Σ y·log p over the last axis."""
+    return -np.vecdot(logp, y)
 
 
 def binarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | None = None) -> Any:

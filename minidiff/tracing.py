@@ -502,10 +502,9 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
     if not keywords and len(arguments) == 1:  # the commonest case, made short
         x = arguments[0]
         if type(x) is Traced and x.owner.open and type(x._value) in _PLAIN:
-            values = (x._value,)
-            result = _SHORTCUTS.get(primitive, primitive.fun)(*values)
+            result = _SHORTCUTS.get(primitive, primitive.fun)(x._value)
             if type(result) is np.float64 or (type(result) is np.ndarray and result.dtype.kind != "O"):
-                return Traced(result, primitive, values, NO_KEYWORDS, (0,), (x,), x.owner)
+                return Traced(result, primitive, (x._value,), NO_KEYWORDS, (0,), (x,), x.owner)
     trace, owner = -1, None
     for x in arguments:
         if type(x) is Traced:

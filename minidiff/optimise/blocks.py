@@ -73,7 +73,7 @@ class Turn:
         numbers = (
             rule.coefficients(*self.clock, norm()) if rule.needs_norm else rule.coefficients(*self.clock)
         )
-        self.numbers = numbers if x.dtype.char != "e" else _representable(numbers, x.dtype)
+        self.numbers = numbers if x.itemsize > 2 else _representable(numbers, x.dtype)
 
     def prepare(self, x: Array) -> None:
         """Find out how NumPy runs the formula with these numbers."""
@@ -122,7 +122,8 @@ def commit(p: Any, taken: Iterable[Taken]) -> None:
         kept.update(arrays)
         if first:
             rule.state[p] = kept
-        rule.stepped(*clock)
+        if rule.stepped is not None:
+            rule.stepped(*clock)
 
 
 def representable(number: float, dtype: np.dtype[Any]) -> float:
@@ -139,24 +140,27 @@ def _representable(numbers: Iterable[float], dtype: np.dtype[Any]) -> tuple[floa
 
 def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
     """Take a step on whole arrays."""
-    call = quiet()
+    call, dtype = quiet(), x.dtype
     taken: list[Taken] = []
-    if rules and Δ.dtype is not x.dtype:
-        Δ = call(Δ.astype, x.dtype)
+    if rules and Δ.dtype is not dtype:
+        Δ = call(Δ.astype, dtype)
     for rule in rules:
         before = rule.state.get(p)
         kept = rule.begin(x) if before is None else before
         clock = rule.tick(*kept["clock"])
         numbers = rule.coefficients(*clock, norm_of((Δ,))) if rule.needs_norm else rule.coefficients(*clock)
-        if x.dtype.char == "e":
-            numbers = _representable(numbers, x.dtype)
+        if dtype.itemsize == 2:  # half precision
+            numbers = _representable(numbers, dtype)
         program, constants = prepared(rule, x, numbers)
         if program is None:
             Δ, arrays = _results(rule, x, Δ, kept, numbers)
         else:
             Δ, arrays = call(program.compute, x, Δ, kept, constants)
         taken.append((rule, kept, before is None, clock, arrays))
-    put(x, Δ, out, call)
+    if out is None and Δ.dtype is dtype:  # as in `put`, without a further call
+        call(np.subtract, x, Δ, x)
+    else:
+        put(x, Δ, out, call)
     commit(p, taken)
 
 

@@ -98,8 +98,11 @@ def run(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: A
 
 def run_formulas(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
     """Do the same for optimisers that are all formulas, each coming once."""
-    if rules and _fuses(rules, x) and _fused().advance([Turn(rule, p, x) for rule in rules], p, x, Δ, out):
-        return
+    # As long as nothing has been compiled, a small array need not ask.
+    if (x.nbytes >= LARGE or _FUSED in sys.modules) and rules and _fuses(rules, x):
+        turns = [Turn(rule, p, x) for rule in rules]
+        if _fused().advance(turns, p, x, Δ, out):
+            return
     (whole if x.nbytes <= BLOCK or not rules else in_blocks)(rules, p, x, Δ, out)
 
 
@@ -107,10 +110,9 @@ def _fuses(rules: Sequence[Any], x: Array) -> bool:
     name = _ENGINE.get()
     if name != "auto":
         return name == "fused"
-    if x.nbytes >= LARGE and _fused().is_installed():
-        return True
-    loaded = sys.modules.get(_FUSED)
-    return loaded is not None and loaded.is_compiled(rules, x)
+    if x.nbytes >= LARGE:
+        return bool(_fused().is_installed())
+    return bool(_fused().is_compiled(rules, x))
 
 
 _FUSED = "minidiff.optimise.fused"

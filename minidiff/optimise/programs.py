@@ -51,13 +51,16 @@ class Program:
         If the formula has to run as it is.
     """
 
-    __slots__ = ("_constants", "compute", "latest", "replace")
+    __slots__ = ("compute", "constants", "latest", "replace")
 
     # Both take x, Δ, the arrays that the rule keeps, by name, and the constants. The one returns the step and
     # new arrays to keep, the other the step, having written over the arrays that it got.
     compute: Callable[[Array, Array, Mapping[str, Array], Sequence[Array]], tuple[Array, dict[str, Array]]]
     replace: Callable[[Array, Array, Mapping[str, Array], Sequence[Array]], Array]
-    latest: tuple[tuple[Any, ...], tuple[Any, ...]]  # the numbers of the latest step, and the constants
+    # It takes the step's numbers, and the latest numbers and constants. It raises `TypeError` where a number is
+    # not Python's but NumPy's, which has a dtype, or `ValueError` where it is an array.
+    constants: Callable[[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]], tuple[Array, ...]]
+    latest: tuple[tuple[Any, ...], tuple[Any, ...]]
 
     def __init__(self, rule: Any, dtype: np.dtype[Any], count: int) -> None:
         notes = Notes(dtype)
@@ -81,18 +84,9 @@ class Program:
         dtypes = {f"dtype_of_{kind}": dtype for kind, dtype in notes.dtypes.items()}
         namespace: dict[str, Any] = {**vars(np), **dtypes, "checked": _check}
         exec(source, namespace)
-        self._constants: Callable[..., tuple[Array, ...]] = namespace["constants"]
+        self.constants = namespace["constants"]
         self.compute, self.replace = namespace["compute"], namespace["replace"]
         self.latest = (None,) * count, (None,) * len(constants)
-
-    def renew(self, numbers: tuple[Any, ...]) -> tuple[Array, ...]:
-        """Return the constants for other numbers than the latest.
-
-        Raises `TypeError` where they are not Python's numbers, as an array or a NumPy scalar is not.
-        """
-        constants: tuple[Array, ...] = self._constants(numbers, *self.latest)
-        self.latest = numbers, constants
-        return constants
 
 
 _PROGRAMS: dict[tuple[Any, ...], Program | None] = {}
@@ -109,11 +103,14 @@ def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | N
     program = _PROGRAMS[key]
     if program is None or not x.ndim:
         return None, ()
+    latest, constants = program.latest
     try:
-        latest, constants = program.latest
-        return program, constants if latest == numbers else program.renew(numbers)
-    except (TypeError, ValueError):
+        if latest != numbers:
+            constants = program.constants(numbers, latest, constants)
+            program.latest = numbers, constants
+    except (TypeError, ValueError):  # not all of them are Python's numbers
         return None, ()
+    return program, constants
 
 
 def _check(number: Any) -> float:

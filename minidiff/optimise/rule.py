@@ -114,6 +114,8 @@ class Rule(AbstractOptimiser):
     needs_norm: ClassVar[bool] = False
     # What a parameter's clock shows before its first step; `tick` moves it on.
     clock: ClassVar[tuple[Any, ...]] = (0,)
+    # A method that takes note that a parameter has made the step its clock shows.
+    stepped: ClassVar[Callable[..., None] | None] = None
 
     state: IdDict[Any, dict[str, Any]]
     __signature__: ClassVar[inspect.Signature]  # for help(): `__new__` takes anything
@@ -165,9 +167,6 @@ class Rule(AbstractOptimiser):
             if start:
                 kept[name][...] = representable(start, dtype)
         return kept
-
-    def stepped(self, *clock: Any) -> None:
-        """Take note that a parameter has made the step its clock shows."""
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of `x` by the gradient Δ and return the step to subtract from it."""

@@ -96,7 +96,8 @@ class Trace:
         """Make the variables that stand for `leaves` while this trace runs."""
         outer = _roots.get()
         for leaf in leaves:
-            self._leaves[id(leaf)] = self.root(outer.get(id(leaf), leaf.value))
+            value = outer.get(id(leaf), leaf.value)
+            self._leaves[id(leaf)] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 
     def __enter__(self) -> Trace:

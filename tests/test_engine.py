@@ -1,6 +1,7 @@
 """How formulas run is no matter: whole or in blocks, with NumPy or compiled, the steps are the same."""
 
 import importlib.util
+import operator
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import minidiff.optimise as mo
@@ -28,6 +29,7 @@ from minidiff.optimise import (
     update,
 )
 from minidiff.optimise import blocks as blocks_module
+from minidiff.optimise.programs import Program
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
@@ -423,3 +425,165 @@ def test_half_precision_runs_on_either_engine(how):
     with engine(how):
         update(ADAM(0.1), x, np.ones(100))
     np.testing.assert_allclose(x, 0.9, rtol=1e-3)
+
+
+# --- Formulas rewritten ---------------------------------------------------------------------------------
+
+UNARY = [operator.neg, abs, np.sqrt, np.square, np.exp, np.tanh, np.sign, lambda a: a**2, lambda a: a**-1]
+BINARY = [
+    operator.add,
+    operator.sub,
+    operator.mul,
+    operator.truediv,
+    np.maximum,
+    np.minimum,
+    np.hypot,
+    lambda a, b: np.where(a > b, a, b * 2),
+    lambda a, b: np.where((a <= b) & ~np.isnan(a), 1.0, b),
+    lambda a, b: np.clip(a, -1, 2) + (b > 0.5) * a,
+]
+
+
+@st.composite
+def programs(draw):
+    """Draw a formula: what each operation does, and to which of the values before it."""
+    keeps = draw(st.integers(0, 3))
+    values = 2 + keeps + 2  # x, Δ, what is kept, two numbers
+    operations = []
+    for _ in range(draw(st.integers(1, 12))):
+        function = draw(st.sampled_from([*UNARY, *BINARY]))
+        count = 1 if function in UNARY else 2
+        operations.append(
+            (function, draw(st.lists(st.integers(0, values - 1), min_size=count, max_size=count)))
+        )
+        values += 1
+    results = draw(st.lists(st.integers(0, values - 1), min_size=1 + keeps, max_size=1 + keeps))
+    return keeps, operations, results
+
+
+def formula_of(keeps, operations, results):
+    """Make the rule whose formula that is; numbers among the results become arrays."""
+
+    def formula(x, Δ, *rest):
+        values = [x, Δ, *rest]
+        for function, operands in operations:
+            values.append(function(*(values[i] for i in operands)))
+        out = tuple(values[i] + 0 * Δ if isinstance(values[i], float) else values[i] for i in results)
+        return out if keeps else out[0]
+
+    return type(
+        "Drawn",
+        (Rule,),
+        {
+            "keeps": tuple("abc"[:keeps]),
+            "formula": staticmethod(formula),
+            "coefficients": lambda self, t: (0.5 / t, -1.25),
+        },
+    )
+
+
+@given(programs(), st.sampled_from(["f2", "f4", "f8"]), st.integers(0, 2**32 - 1))
+def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, seed):
+    rule = formula_of(*program)()
+    rng = np.random.default_rng(seed)
+    x, Δ, *kept = (rng.normal(size=(2 + program[0], 3, 4)) * 3).astype(dtype)
+    Δ[0, 0] = rng.choice([0.0, -0.0, np.inf, np.nan])
+    kept = dict(zip(rule.keeps, kept, strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minidiff.optimise.symbolic._impurity", lambda formula: "")  # it reads `operations`
+        try:
+            rewritten = Program(rule, x.dtype, 2)
+        except TypeError:
+            reject()  # it has to run as it is
+    for t in (1, 2, 2):
+        numbers = rule.coefficients(t)
+        before = {name: a.copy() for name, a in kept.items()}
+        with np.errstate(all="ignore"):
+            try:
+                expected = rule.formula(x, Δ, *kept.values(), *numbers)
+            except ZeroDivisionError:
+                reject()
+            step_, *new_ = map(np.copy, expected if kept else (expected,))
+            constants = rewritten.constants(numbers, *rewritten.latest)
+            step, new = rewritten.compute(x, Δ, kept, constants)
+            for name in kept:
+                np.testing.assert_array_equal(kept[name], before[name])
+            replaced = rewritten.replace(x, Δ, kept, constants)
+        np.testing.assert_array_equal(step, step_)
+        np.testing.assert_array_equal(replaced, step_)
+        for name, a in zip(kept, new_, strict=True):
+            np.testing.assert_array_equal(new[name], a)
+            np.testing.assert_array_equal(kept[name], a)
+            assert not any(np.shares_memory(new[name], b) for b in (x, Δ, *kept.values()))
+        rewritten.latest = numbers, constants
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize("name", RULES.split())
+def test_every_built_in_formula_is_rewritten(name, dtype):
+    rule = OPTIMISERS[name]()
+    numbers = rule.coefficients(*rule.tick(*rule.clock))
+    assert isinstance(Program(rule, np.dtype(dtype), len(numbers)), Program)
+
+
+def step_of(rule, x=1.0):
+    x = np.full(3, x)
+    return mo.apply(rule, x, np.ones(3))[0]
+
+
+def test_a_formula_that_depends_on_more_than_its_arguments_is_called_at_every_step(capsys):
+    scale = 2.0
+
+    class Outside(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return scale * Δ
+
+    class Random(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return np.random.rand() * Δ
+
+    class Shown(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            print(Δ)
+            return Δ
+
+    rule = Outside()
+    assert step_of(rule) == 2.0
+    scale = 3.0
+    assert step_of(rule) == 3.0
+    random = Random()
+    assert step_of(random) != step_of(random)
+    for _ in range(2):
+        step_of(Shown())
+        assert capsys.readouterr().out == "[1. 1. 1.]\n"
+
+
+def test_numbers_of_numpys_keep_their_meaning():
+    class PerElement(Rule):
+        def coefficients(self, t):
+            return (np.arange(3) * t,)
+
+        @staticmethod
+        def formula(x, Δ, η):
+            return η * Δ
+
+    rule, x = PerElement(), np.zeros(3)
+    for _ in range(2):
+        update(rule, x, np.ones(3))
+    np.testing.assert_array_equal(x, [0, -3, -6])
+
+
+def test_a_name_of_a_function_or_of_numpy_itself_does_not_keep_a_formula_from_being_rewritten():
+    def doubled(z):
+        return 2 * np.sqrt(z)
+
+    class Helped(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return doubled(abs(Δ))
+
+    assert isinstance(Program(Helped(), np.dtype(float), 0), Program)
+    assert step_of(Helped()) == 2.0

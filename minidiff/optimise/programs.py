@@ -57,8 +57,8 @@ class Program:
     # new arrays to keep, the other the step, having written over the arrays that it got.
     compute: Callable[[Array, Array, Mapping[str, Array], Sequence[Array]], tuple[Array, dict[str, Array]]]
     replace: Callable[[Array, Array, Mapping[str, Array], Sequence[Array]], Array]
-    # It takes the step's numbers, and the latest numbers and constants. It raises `TypeError` where a number is
-    # not Python's but NumPy's, which has a dtype, or `ValueError` where it is an array.
+    # It takes the step's numbers, and the latest numbers and constants. It raises `TypeError` where a number
+    # is one of NumPy's, which has a dtype that NumPy would go by, or `ValueError` where it is an array.
     constants: Callable[[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]], tuple[Array, ...]]
     latest: tuple[tuple[Any, ...], tuple[Any, ...]]
 
@@ -82,11 +82,13 @@ class Program:
         lines, (s, *_) = _lines(notes, results, replacing=True)
         source += _function("replace", arguments, [*unpacked, *lines, f"return {s}"])
         dtypes = {f"dtype_of_{kind}": dtype for kind, dtype in notes.dtypes.items()}
-        namespace: dict[str, Any] = {**vars(np), **dtypes, "checked": _check}
+        namespace: dict[str, Any] = {**vars(np), **dtypes, "abs": abs, "checked": _check}
         exec(source, namespace)
         self.constants = namespace["constants"]
         self.compute, self.replace = namespace["compute"], namespace["replace"]
         self.latest = (None,) * count, (None,) * len(constants)
+        if not count:  # there will never be other numbers
+            self.latest = (), self.constants((), *self.latest)
 
 
 _PROGRAMS: dict[tuple[Any, ...], Program | None] = {}

@@ -194,6 +194,8 @@ RULES[np.clip] = (_clip,)
 
 
 def _sum(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    if not args and not options:
+        return spread(g, x, axis, False)
     keepdims, where = _options(*args, **options)
     g = spread(g, x, axis, keepdims)
     return g if where is True else g * where

@@ -56,7 +56,9 @@ class Grads(Mapping[Param, Any]):
 
     def __init__(self, ps: Iterable[Param], arrays: list[Any]) -> None:
         self._params = ps if type(ps) is list else list(ps)
-        self._arrays = dict(zip(map(id, self._params), arrays, strict=True))
+        if len(arrays) != len(self._params):
+            raise ValueError(f"Grads: {len(arrays)} gradients for {len(self._params)} parameters.")
+        self._arrays = dict(zip(map(id, self._params), arrays))  # noqa: B905 - strict takes its time
 
     def __getitem__(self, p: Param) -> Any:
         try:
@@ -518,13 +520,15 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
     """Make each gradient an array of its own, in our convention for complex numbers."""
     given = set()
     for i, g in enumerate(gradients):
+        if g is None:
+            continue
         if type(g) is np.ndarray:
             if g.base is not None or id(g) in given:
                 gradients[i] = g = g.copy()
             given.add(id(g))
         elif isinstance(g, np.generic) and type(roots[i]._value) is np.ndarray:
             gradients[i] = g = np.array(g)
-        if g is not None and g.dtype.kind == "c":
+        if g.dtype.kind == "c":
             gradients[i] = np.conj(g)
     return gradients
 

@@ -191,7 +191,8 @@ def _lines(notes: Notes, results: Sequence[str], *, replacing: bool) -> tuple[li
         if o.name in views:
             lines.append(f"{o.name} = {operands}.{o.function}")
         elif o.function != "where" and (target := place(i, o)):
-            lines.append(f"{o.name} = {o.function}({operands}, out={target})")
+            by_name = "out=" if o.function in ("maximum", "minimum") else ""  # by position costs less
+            lines.append(f"{o.name} = {o.function}({operands}, {by_name}{target})")
             in_place.add((o.name, target))
         else:
             lines.append(f"{o.name} = {o.function}({operands})")

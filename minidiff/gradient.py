@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.params import Param, Params
+from minidiff.params import Param, Params, described
 from minidiff.tracing import Trace, Traced, backward, constant, is_recorded, map_container
 
 __all__ = ["Grads", "WithGradient", "dropgrad", "gradient", "hessian", "jacobian", "pullback", "withgradient"]
@@ -315,7 +315,9 @@ def pullback(f: Any, *args: Any) -> Any:
         return lambda body: pullback(body, f)
     value, pull = _record(f, args, "pullback")
     if not isinstance(constant(value), (np.ndarray, np.number, int, float, complex)):
-        raise TypeError(f"pullback(f, …): f must return a number or an array, got {_described(value)}.")
+        raise TypeError(
+            f"pullback(f, …): f must return a number or an array, got {described(constant(value))}."
+        )
     arrays = [x.value if isinstance(x, Param) else x for x in _leaves(args)]
     arrays = [x for x in arrays if isinstance(x, np.ndarray)]
     before = [x.copy() for x in arrays]
@@ -331,7 +333,7 @@ def pullback(f: Any, *args: Any) -> Any:
         if not is_recorded(seed):
             seed = np.asarray(seed)
             if seed.dtype.kind not in "fciub":
-                raise TypeError(f"back(seed): the seed must be numbers, got {_described(seed)}.")
+                raise TypeError(f"back(seed): the seed must be numbers, got {described(constant(seed))}.")
         if seed.shape not in ((), shape):
             raise ValueError(f"back(seed): the seed must have the value's shape {shape}, got {seed.shape}.")
         # autograd's convention for complex numbers is the conjugate of ours
@@ -376,7 +378,7 @@ def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
     value, pull = _record(f, args, "jacobian")
     plain = constant(value)
     if not isinstance(plain, (np.ndarray, np.number, int, float)) or np.iscomplexobj(plain):
-        raise TypeError(f"jacobian(f, …): f must return real numbers, got {_described(value)}.")
+        raise TypeError(f"jacobian(f, …): f must return real numbers, got {described(constant(value))}.")
     leaves = [_variable(arg) for arg in args]
     if any(leaf is None or np.iscomplexobj(constant(leaf)) for leaf in leaves):
         raise TypeError(
@@ -417,7 +419,7 @@ def hessian(f: Callable[[Any], Any], x: Any) -> Any:
     """
     if _variable(x) is None:
         raise TypeError(
-            f"hessian(f, x): x must be a real number or an array, got {_described(x)}: np.array(x)?"
+            f"hessian(f, x): x must be a real number or an array, got {described(constant(x))}: np.array(x)?"
         )
 
     def slope(x: Any) -> Any:
@@ -462,7 +464,7 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[An
     """Run `f` in a trace; give its value, and the function from a seed (None for 1) to gradients."""
     if not callable(f) or isinstance(f, Param):
         raise TypeError(
-            f"{name}(f, …): f must be a function, got {_described(f)}. "
+            f"{name}(f, …): f must be a function, got {described(f)}. "
             f"Write {name}(lambda: loss(x, y), θ), with the lambda."
         )
     if not args:
@@ -618,7 +620,9 @@ def _check_loss(value: Any) -> None:
     plain = constant(value)
     number = isinstance(plain, (int, float, np.number, np.ndarray)) and not isinstance(plain, bool)
     if not number or np.size(plain) != 1 or np.asarray(plain).dtype.kind not in "fiu":
-        raise TypeError(f"a loss must return one real number, got {_described(value)}. {_cure(plain)}")
+        raise TypeError(
+            f"a loss must return one real number, got {described(constant(value))}. {_cure(plain)}"
+        )
 
 
 def _warn_unreached() -> None:
@@ -644,10 +648,3 @@ def _cure(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return "Reduce it, with np.sum or np.mean, or use pullback or jacobian."
     return "Return the loss itself."
-
-
-def _described(x: Any) -> str:
-    plain = constant(x)
-    if isinstance(plain, np.ndarray):
-        return f"an array of shape {plain.shape} and dtype {plain.dtype}"
-    return f"{type(plain).__name__} {plain!r:.60}"

@@ -80,7 +80,7 @@ class Param(Leaf):
     def __init__(self, value: NDArray[Any]) -> None:
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":
             raise TypeError(
-                f"Param holds a float or complex ndarray, got {_described(value)}. Make one with param(x)."
+                f"Param holds a float or complex ndarray, got {described(value)}. Make one with param(x)."
             )
         super().__setattr__("value", value)
 
@@ -203,7 +203,7 @@ def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
     if value.dtype.kind in "biu":
         value = value.astype(np.float64)
     if value.dtype.kind not in "fc":
-        raise TypeError(f"param(x): x must be an array of numbers, got {_described(x)}.")
+        raise TypeError(f"param(x): x must be an array of numbers, got {described(x)}.")
     return Param(value)
 
 
@@ -241,7 +241,7 @@ class Params(MutableSet[Param]):
         self._entries: dict[int, Param] = {}
         if isinstance(iterable, (Param, np.ndarray)):
             raise TypeError(
-                f"Params takes a list of parameters, got {_described(iterable)}: write Params([W, b])."
+                f"Params takes a list of parameters, got {described(iterable)}: write Params([W, b])."
             )
         for p in iterable:
             self.add(p)
@@ -443,10 +443,11 @@ def _not_a_param(x: object) -> str:
     advice = "Make one with param(x)."
     if isinstance(x, (np.ndarray, list, float)):
         advice = "Wrap it: W = param(W). If it was one, step with W -= …: W = W - … makes a plain array."
-    return f"A parameter must be a Param, got {_described(x)}. {advice}"
+    return f"A parameter must be a Param, got {described(x)}. {advice}"
 
 
-def _described(x: object) -> str:
+def described(x: object) -> str:
+    """Say for an error message what something is."""
     if isinstance(x, np.ndarray):
         return f"an ndarray of shape {x.shape} and dtype {x.dtype}"
     if isinstance(x, Traced):

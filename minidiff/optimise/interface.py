@@ -9,7 +9,7 @@ import numpy as np
 
 from minidiff.iddict import IdDict
 from minidiff.optimise import engines
-from minidiff.params import Param
+from minidiff.params import Param, described
 from minidiff.typing import Array, ArrayLike
 
 __all__ = ["AbstractOptimiser", "apply", "reset", "update"]
@@ -178,15 +178,15 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
 def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
     """Check every parameter and gradient, then take the steps."""
     if isinstance(ps, Mapping) or not isinstance(ps, Iterable):
-        raise TypeError(f"expected a parameter or Params, got {_describe(ps)}: wrap it in param(...)")
+        raise TypeError(f"expected a parameter or Params, got {described(ps)}: wrap it in param(...)")
     ps = list(ps)
     for i, p in enumerate(ps):
         if not isinstance(p, (Param, np.ndarray)):
-            raise TypeError(f"parameter {i} is {_describe(p)}: wrap it in param(...)")
+            raise TypeError(f"parameter {i} is {described(p)}: wrap it in param(...)")
     if not isinstance(gs, Mapping):
         raise TypeError(
             f"for several parameters the gradients must be a mapping from parameter to gradient, "
-            f"as gradient(f, ps) gives it, not {_describe(gs)}"
+            f"as gradient(f, ps) gives it, not {described(gs)}"
         )
     if len({id(p) for p in ps}) < len(ps):
         raise ValueError("a parameter comes twice in ps: each may be updated once, params(...) sees to that")
@@ -290,7 +290,7 @@ def _array_of(p: Any, i: int | None = None, *, written: bool = True) -> Array:
             p.in_place("update(…)" if written else "apply(…)")
     if type(x) is not np.ndarray:
         if not isinstance(x, np.ndarray):
-            raise TypeError(f"{_which(i)} is {_describe(p)}: wrap it in param(...)")
+            raise TypeError(f"{_which(i)} is {described(p)}: wrap it in param(...)")
         x = x.view(np.ndarray)  # a subclass may give operators another meaning (np.matrix)
     if x.dtype.kind not in "fc":
         raise TypeError(
@@ -316,7 +316,7 @@ def _gradient(g: Any, x: Array, i: int | None = None) -> Array:
         )
     if Δ.dtype is not x.dtype:
         if Δ.dtype.kind not in "fciub":
-            raise TypeError(f"{_which_gradient(i)} is {_describe(g)}, which does not consist of numbers")
+            raise TypeError(f"{_which_gradient(i)} is {described(g)}, which does not consist of numbers")
         if Δ.dtype.kind == "c" and x.dtype.kind != "c":
             raise TypeError(
                 f"{_which_gradient(i)} is complex and its parameter real: take its .real if that is what is "
@@ -337,15 +337,9 @@ def _no_optimiser(opt: Any) -> TypeError:
     if isinstance(opt, type) and issubclass(opt, AbstractOptimiser):
         return TypeError(f"{opt.__name__} is a class of optimisers: make one, {opt.__name__}(...)")
     return TypeError(
-        f"expected an optimiser such as ADAM(), got {_describe(opt)}; "
+        f"expected an optimiser such as ADAM(), got {described(opt)}; "
         f"one of your own derives from AbstractOptimiser and has a method apply(self, x, Δ)"
     )
-
-
-def _describe(thing: Any) -> str:
-    if isinstance(thing, np.ndarray):
-        return f"an array of dtype {thing.dtype}"
-    return f"{thing!r:.60} (of type {type(thing).__name__})"
 
 
 def _note(error: BaseException, note: str) -> None:

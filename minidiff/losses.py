@@ -213,7 +213,7 @@ def logitcrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
 )
 def _against(logp: Any, y: Any) -> Any:
     """−Σ y·log p over the last axis."""
-    return -np.vecdot(logp, y)
+    return -np.vecdot(y, logp)  # which would conjugate the first of them
 
 
 def binarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | None = None) -> Any:

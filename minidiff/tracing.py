@@ -506,13 +506,13 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             result = _SHORTCUTS.get(primitive, primitive.fun)(x._value)
             if type(result) is np.float64 or (type(result) is np.ndarray and result.dtype.kind != "O"):
                 return Traced(result, primitive, (x._value,), NO_KEYWORDS, (0,), (x,), x.owner)
-    trace, owner = -1, None
+            return _node(result, primitive, (x._value,), NO_KEYWORDS, (0,), (x,))
+    trace = -1
     for x in arguments:
         if type(x) is Traced:
             if not x.owner.open:
                 return record(primitive, tuple(map(_living, arguments)), keywords)
-            if x._trace > trace:
-                trace, owner = x._trace, x.owner
+            trace = max(trace, x._trace)
         elif type(x) not in _PLAIN:
             arguments = lift(arguments)
             if isinstance(primitive.fun, np.ufunc):
@@ -520,9 +520,7 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
                 arguments = tuple(as_array(x) if isinstance(x, (list, tuple)) else x for x in arguments)
             if any(type(x) in Box.types and type(x) is not Traced for x in arguments):
                 return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
-            for x in arguments:
-                if type(x) is Traced and x._trace > trace:
-                    trace, owner = x._trace, x.owner
+            trace = max((x._trace for x in arguments if type(x) is Traced), default=-1)
             break
     if keywords and any(map(_any_box, keywords.values())):
         raise TypeError(f"{_name(primitive)}: pass arrays under differentiation by position, not by keyword.")
@@ -541,13 +539,25 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             if type(x) in Box.types:
                 function = primitive  # so that the outer trace sees the call too
     result = function(*values, **keywords)
+    parents = tuple([arguments[i] for i in argnums])
+    return _node(result, primitive, tuple(values), keywords, tuple(argnums), parents)
+
+
+def _node(
+    result: Any,
+    primitive: Any,
+    values: tuple[Any, ...],
+    keywords: dict[str, Any],
+    argnums: tuple[int, ...],
+    parents: tuple[Traced, ...],
+) -> Any:
+    """Record the result of a call, which may be of any type."""
     if type(result) is np.ndarray and result.dtype.kind == "O":
         _refuse(
             f"{_name(primitive)} of {_described(values, keywords)}", "Objects in arrays have no gradient."
         )
-    parents = tuple([arguments[i] for i in argnums])
-    node = Traced(_typed(result), primitive, tuple(values), keywords, tuple(argnums), parents, owner)
-    return node if type(result) in _PLAIN else _unpacked(result, trace, node)
+    node = Traced(_typed(result), primitive, values, keywords, argnums, parents)
+    return node if type(result) in _PLAIN else _unpacked(result, node._trace, node)
 
 
 def _overlooked(function: Any, keywords: dict[str, Any]) -> str:

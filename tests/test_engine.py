@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -482,6 +483,11 @@ def formula_of(keeps, operations, results):
     )
 
 
+def assert_same_bits(a, b):
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(np.signbit(a) & ~np.isnan(a), np.signbit(b) & ~np.isnan(b))
+
+
 @given(programs(), st.sampled_from(["f2", "f4", "f8"]), st.integers(0, 2**32 - 1))
 def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, seed):
     rule = formula_of(*program)()
@@ -490,7 +496,7 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
     Δ[0, 0] = rng.choice([0.0, -0.0, np.inf, np.nan])
     kept = dict(zip(rule.keeps, kept, strict=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minidiff.optimise.symbolic._impurity", lambda formula: "")  # it reads `operations`
+        patch.setattr("minidiff.optimise.symbolic._reads", lambda *_: [])  # it reads `operations`
         try:
             rewritten = Program(rule, x.dtype, 2)
         except TypeError:
@@ -509,11 +515,11 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
             for name in kept:
                 np.testing.assert_array_equal(kept[name], before[name])
             replaced = rewritten.replace(x, Δ, kept, constants)
-        np.testing.assert_array_equal(step, step_)
-        np.testing.assert_array_equal(replaced, step_)
+        assert_same_bits(step, step_)
+        assert_same_bits(replaced, step_)
         for name, a in zip(kept, new_, strict=True):
-            np.testing.assert_array_equal(new[name], a)
-            np.testing.assert_array_equal(kept[name], a)
+            assert_same_bits(new[name], a)
+            assert_same_bits(kept[name], a)
             assert not any(np.shares_memory(new[name], b) for b in (x, Δ, *kept.values()))
         rewritten.latest = numbers, constants
 
@@ -526,39 +532,214 @@ def test_every_built_in_formula_is_rewritten(name, dtype):
     assert isinstance(Program(rule, np.dtype(dtype), len(numbers)), Program)
 
 
-def step_of(rule, x=1.0):
-    x = np.full(3, x)
-    return mo.apply(rule, x, np.ones(3))[0]
+ODD = {
+    "a condition and a number": lambda x, Δ, t: np.where((Δ > 0) & (t > 1), Δ, 0.5 * Δ),
+    "a condition times a number": lambda x, Δ, t: (Δ > 0) * 0.1 * Δ,
+    "an imaginary part, unused": lambda x, Δ, t: (Δ.real, Δ.imag)[0] * t,
+    "a logical function of numbers": lambda x, Δ, t: np.logical_not(Δ) * 0.5 + Δ,
+    "signs as conditions": lambda x, Δ, t: np.where(~np.signbit(Δ * 2), Δ, 2 * Δ),
+    "a function of whole numbers": lambda x, Δ, t: np.ldexp(Δ, -1),
+    "a function in double precision": lambda x, Δ, t: np.float_power(Δ, 2),
+    "a power by a coefficient": lambda x, Δ, t: np.abs(Δ) ** (t / 2),
+    "powers": lambda x, Δ, t: Δ**3 + np.power(np.abs(Δ), 0.5) + Δ**-2 + 2**Δ,
+    "a remainder": lambda x, Δ, t: Δ % 0.7 + Δ // 0.3,
+    "a function of a coefficient": lambda x, Δ, t: np.sqrt(t) * Δ,
+    "a large whole number": lambda x, Δ, t: (1 - 1 / 2 ** int(1024 * t)) * Δ,
+    "two results": lambda x, Δ, t: np.modf(Δ)[0],
+    "no array": lambda x, Δ, t: t,
+}
 
 
-def test_a_formula_that_depends_on_more_than_its_arguments_is_called_at_every_step(capsys):
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("size", [20, 200])
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_formula_runs_as_it_is_written(name, size, dtype, small_blocks):
+    class Odd(Rule):
+        formula = staticmethod(ODD[name])
+
+        def coefficients(self, t):
+            return (t,)
+
+    rule, x, rng = Odd(), np.zeros(size, dtype), np.random.default_rng(0)
+    with engine("numpy"):
+        for t in (1, 2, 3):
+            Δ = rng.normal(size=size).astype(dtype)
+            expected = np.broadcast_to(ODD[name](x, Δ, t), x.shape).astype(dtype)
+            np.testing.assert_array_equal(mo.apply(rule, x, Δ), expected)
+
+
+def test_numpys_operations_that_are_not_elementwise_are_not_taken_for_such():
+    class Sum(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return Δ * (Δ @ Δ)
+
+    np.testing.assert_array_equal(mo.apply(Sum(), np.zeros(3), np.array([1.0, 2.0, 3.0])), [14, 28, 42])
+
+
+def step_of(rule):
+    return mo.apply(rule, np.full(3, 1.0), np.ones(3))[0]
+
+
+def rule_with(formula):
+    return type("Outside", (Rule,), {"formula": staticmethod(formula)})()
+
+
+SCALE = [2.0]
+
+
+def helper(z):
+    return 2.0 * z
+
+
+def other_helper(z):
+    return 3.0 * z
+
+
+def reads_a_global():
+    return rule_with(lambda x, Δ: SCALE[0] * Δ), lambda: SCALE.__setitem__(0, 3.0)
+
+
+def reads_a_closure():
     scale = 2.0
 
-    class Outside(Rule):
-        @staticmethod
-        def formula(x, Δ):
-            return scale * Δ
+    def change():
+        nonlocal scale
+        scale = 3.0
 
-    class Random(Rule):
-        @staticmethod
-        def formula(x, Δ):
-            return np.random.rand() * Δ
+    return rule_with(lambda x, Δ: scale * Δ), change
 
-    class Shown(Rule):
-        @staticmethod
-        def formula(x, Δ):
-            print(Δ)
-            return Δ
 
-    rule = Outside()
-    assert step_of(rule) == 2.0
-    scale = 3.0
-    assert step_of(rule) == 3.0
-    random = Random()
+def reads_a_default():
+    scale = [2.0]
+
+    def formula(x, Δ, scale=scale):
+        return scale[0] * Δ
+
+    return rule_with(formula), lambda: scale.__setitem__(0, 3.0)
+
+
+def reads_an_attribute_of_a_function():
+    def twice(z):
+        return z + z
+
+    twice.scale = 1.0
+    return rule_with(lambda x, Δ: twice.scale * twice(Δ)), lambda: setattr(twice, "scale", 1.5)
+
+
+def calls_a_function_that_is_defined_anew():
+    def times(z):
+        return 2.0 * z
+
+    def change():
+        nonlocal times
+        times = other_helper
+
+    return rule_with(lambda x, Δ: times(Δ)), change
+
+
+def calls_a_function_whose_code_is_replaced():
+    def times(z):
+        return helper(z)
+
+    rule = rule_with(lambda x, Δ: times(Δ))
+    return rule, lambda: setattr(times, "__code__", other_helper.__code__)
+
+
+def imports_what_it_reads():
+    def formula(x, Δ):
+        from math import tau
+
+        return tau * Δ
+
+    import math
+
+    return rule_with(formula), lambda: setattr(math, "tau", 1.5 * math.tau)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize(
+    "make",
+    [
+        reads_a_global,
+        reads_a_closure,
+        reads_a_default,
+        reads_an_attribute_of_a_function,
+        calls_a_function_that_is_defined_anew,
+        calls_a_function_whose_code_is_replaced,
+        imports_what_it_reads,
+    ],
+)
+def test_a_formula_that_reads_more_than_its_arguments_follows_what_it_reads(make, how, monkeypatch):
+    import math
+
+    monkeypatch.setattr(math, "tau", 2.0)
+    SCALE[0] = 2.0
+    rule, change = make()
+    with engine(how), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it runs with NumPy
+        assert step_of(rule) == step_of(rule) == 2.0
+        change()
+        assert step_of(rule) == step_of(rule) == 3.0
+
+
+def test_a_formula_may_draw_random_numbers_and_print(capsys):
+    random = rule_with(lambda x, Δ: np.random.rand() * Δ)
     assert step_of(random) != step_of(random)
+    shown = rule_with(lambda x, Δ: (print(Δ), Δ)[1])
     for _ in range(2):
-        step_of(Shown())
+        step_of(shown)
         assert capsys.readouterr().out == "[1. 1. 1.]\n"
+
+
+@pytest.mark.parametrize("how", ENGINES)
+def test_a_subclass_may_name_what_is_kept_otherwise(how):
+    class Renamed(Momentum):
+        keeps = ("velocity",)
+
+    with engine(how):
+        renamed, x = Renamed(0.1), np.zeros(2)
+        assert step_of(Momentum(0.1)) == step_of(renamed)
+        update(renamed, x, np.ones(2))
+        np.testing.assert_allclose(renamed.state[x]["velocity"], -0.1)
+
+
+@pytest.mark.parametrize("size", [3, 5000])
+def test_the_step_may_be_the_array_that_was_kept(size, small_blocks):
+    rule = type(
+        "Late", (Rule,), {"keeps": ("m",), "formula": staticmethod(lambda x, Δ, m: (m, SCALE[0] * Δ))}
+    )()
+    x = np.zeros(size)
+    SCALE[0] = 1.0
+    for _ in range(3):
+        update(rule, x, np.ones(size))
+    np.testing.assert_array_equal(x, -2.0)
+
+
+@pytest.mark.parametrize("spoil", [lambda v: v.astype(int), lambda v: v.setflags(write=False) or v])
+def test_a_large_step_that_cannot_be_taken_moves_nothing(spoil, small_blocks):
+    first, second = Momentum(0.1), Momentum(0.1)
+    opt, x, g = Optimiser(first, second), np.ones(500), np.ones(500)
+    update(opt, x, g)
+    second.state[x]["v"] = spoil(second.state[x]["v"])
+    before = x.copy(), first.state[x]["v"].copy(), first.state[x]["clock"]
+    with engine("numpy"), pytest.raises((TypeError, ValueError)):
+        update(opt, x, g)
+    np.testing.assert_array_equal(x, before[0])
+    np.testing.assert_array_equal(first.state[x]["v"], before[1])
+    assert first.state[x]["clock"] == before[2]
+
+
+def test_coefficients_may_come_in_any_sequence_even_the_same_again():
+    held = [1.0]
+    rule = type(
+        "Listed",
+        (Rule,),
+        {"coefficients": lambda self, t: held, "formula": staticmethod(lambda x, Δ, η: η * Δ)},
+    )()
+    assert step_of(rule) == 1.0
+    held[0] = 3.0
+    assert step_of(rule) == 3.0
 
 
 def test_numbers_of_numpys_keep_their_meaning():

@@ -70,10 +70,8 @@ class Turn:
         """
         rule = self.rule
         self.clock = rule.tick(*self.clock)
-        numbers = (
-            rule.coefficients(*self.clock, norm()) if rule.needs_norm else rule.coefficients(*self.clock)
-        )
-        self.numbers = numbers if x.itemsize > 2 else _representable(numbers, x.dtype)
+        given = (*self.clock, norm()) if rule.needs_norm else self.clock
+        self.numbers = _numbers(rule.coefficients(*given), x.dtype)
 
     def prepare(self, x: Array) -> None:
         """Find out how NumPy runs the formula with these numbers."""
@@ -98,6 +96,8 @@ class Turn:
         if self.program is not None:
             return quiet()(self.program.replace, x, Δ, kept, self.constants)  # type: ignore[no-any-return]
         step, new = _results(self.rule, x, Δ, kept, self.numbers)
+        if any(np.may_share_memory(step, a) for a in kept.values()):
+            step = step.copy()
         for name, a in new.items():
             kept[name][...] = a
         return step
@@ -122,7 +122,7 @@ def commit(p: Any, taken: Iterable[Taken]) -> None:
         kept.update(arrays)
         if first:
             rule.state[p] = kept
-        if rule.stepped is not None:
+        if rule.notes_steps:
             rule.stepped(*clock)
 
 
@@ -131,11 +131,16 @@ def representable(number: float, dtype: np.dtype[Any]) -> float:
 
     Half precision has nothing between 0 and 6e-8, and an ε of 1e-8 is there to keep divisors above zero.
     """
-    return float(np.finfo(dtype).smallest_subnormal) if number > 0 and not dtype.type(number) else number
+    with np.errstate(all="ignore"):
+        vanishes = number > 0 and not dtype.type(number)
+    return float(np.finfo(dtype).smallest_subnormal) if vanishes else number
 
 
-def _representable(numbers: Iterable[float], dtype: np.dtype[Any]) -> tuple[float, ...]:
-    return tuple([representable(number, dtype) for number in numbers])
+def _numbers(coefficients: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return what a rule gives for its formula, in a form that half precision can represent too."""
+    if dtype.itemsize > 2:
+        return tuple(coefficients)
+    return tuple([representable(number, dtype) for number in coefficients])
 
 
 def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
@@ -148,9 +153,8 @@ def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) 
         before = rule.state.get(p)
         kept = rule.begin(x) if before is None else before
         clock = rule.tick(*kept["clock"])
-        numbers = rule.coefficients(*clock, norm_of((Δ,))) if rule.needs_norm else rule.coefficients(*clock)
-        if dtype.itemsize == 2:  # half precision
-            numbers = _representable(numbers, dtype)
+        given = (*clock, norm_of((Δ,))) if rule.needs_norm else clock
+        numbers = _numbers(rule.coefficients(*given), dtype)
         program, constants = prepared(rule, x, numbers)
         if program is None:
             Δ, arrays = _results(rule, x, Δ, kept, numbers)
@@ -172,7 +176,7 @@ def _results(
     with np.errstate(all="ignore"):
         result = rule.formula(x, Δ, *olds, *numbers)
     if not olds:
-        return result, {}
+        return np.asarray(result), {}
     if not isinstance(result, tuple) or len(result) != 1 + len(olds):
         came = f"{len(result)}" if isinstance(result, tuple) else "one array"
         raise TypeError(
@@ -187,7 +191,7 @@ def _results(
             np.copyto(new[i], a)
         elif a.shape != old.shape:
             raise ValueError(f"{type(rule).__name__}.formula returned {rule.keeps[i]} of shape {a.shape}")
-    return step, dict(zip(rule.keeps, new, strict=True))
+    return np.asarray(step), dict(zip(rule.keeps, new, strict=True))
 
 
 def cast(Δ: Array, x: Array) -> Array:
@@ -242,9 +246,15 @@ def in_blocks(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | No
         turn.tick(x, norm)
         turn.prepare(x)
         ready.append(turn)
-    # A formula that cannot work says so here, before anything has moved.
+    # What cannot work says so here, before anything has moved: the first element makes its step in copies.
     first = (*places[0][:-1], slice(0, 1))
-    put(flat_x[first].copy(), compute(first), None, quiet())
+    step, x_first = cast(flat_Δ[first], x), flat_x[first].copy()
+    for turn, mine in zip(turns, kept, strict=True):
+        for name, a in mine.items():
+            if not a.flags.writeable:
+                raise ValueError(f"{type(turn.rule).__name__} keeps {name} in a read-only array")
+        step = turn.replace(x_first, step, {name: a[first].copy() for name, a in mine.items()})
+    put(x_first, step, None, quiet())
     whatever_comes(move)
 
 

@@ -15,7 +15,7 @@ import os
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.optimise.blocks import Turn, blocks_of, commit, norm_of, same_place, whatever_comes
-from minidiff.optimise.symbolic import OPERATORS, Notes, Operation, Symbol
+from minidiff.optimise.symbolic import OPERATORS, Notes, Operation, Read, Symbol, are_unchanged
 from minidiff.typing import Array
 
 __all__ = ["advance", "is_compiled", "is_installed"]
@@ -72,8 +72,12 @@ def _line(operation: Operation, notes: Notes) -> str:
     return f"{name} = {form.format(*operands)}"
 
 
-def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], mode: str) -> str:
-    """Return the source of a function that runs the rules' formulas, given how many numbers each takes.
+def _source(
+    rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], mode: str
+) -> tuple[str, list[Read]]:
+    """Return the source of a function that runs the rules' formulas, and what these have read.
+
+    The counts say how many numbers each formula takes.
 
     The mode says what becomes of the step: "take" subtracts it from the parameter, "give" puts it into
     `out`; "look" does that too, and leaves what the rules keep as it was.
@@ -82,6 +86,7 @@ def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], m
     x, step = Symbol(notes, "x_", notes.whole), Symbol(notes, "g_", notes.whole)
     loads = ["x_ = x[i]", "g_ = g[i]"]
     stores: list[str] = []
+    stored: list[str] = []
     kept_arrays: list[str] = []
     used = 0
     for rule, count in zip(rules, counts, strict=True):
@@ -91,6 +96,7 @@ def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], m
         loads += [f"{name}_ = {name}[i]" for name in names]
         numbers = [Symbol(notes, f"c{used + i}", "number") for i in range(count)]
         step, new = notes.run(rule, x, step, kept, numbers)
+        stored += [value.name for value in new]
         stores += [f"{name}[i] = {value.name}" for name, value in zip(names, new, strict=True)]
         kept_arrays += names
         used += count
@@ -103,7 +109,7 @@ def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], m
         *kept_arrays,
         *(f"c{i}" for i in range(used)),
     ]
-    once, each = notes.split()
+    once, each = notes.split([step.name, *stored])
     lines = [
         "import numpy as np",
         "",
@@ -114,7 +120,7 @@ def _source(rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], m
         *(f"        {_line(operation, notes)}" for operation in each),
         *(f"        {line}" for line in stores),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n", notes.reads
 
 
 # Source to machine code
@@ -168,8 +174,9 @@ class _CannotCompileError(Exception):
     """Formulas have to run with NumPy."""
 
 
-# By what they depend on: dtype, what becomes of the step, how many numbers each formula takes, the formulas.
-_KERNELS: dict[tuple[Any, ...], Kernel | None] = {}
+# By what they depend on: dtype, what becomes of the step, how many numbers each formula takes, the formulas;
+# with the functions that these called, which must be the same still.
+_KERNELS: dict[tuple[Any, ...], tuple[Kernel | None, list[Read]]] = {}
 # The dtypes and formulas for which there is one.
 _COMPILED: set[tuple[Any, ...]] = set()
 _WARNED: set[str] = set()
@@ -177,20 +184,24 @@ _WARNED: set[str] = set()
 
 def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], mode: str) -> Kernel:
     """Return the compiled formulas. Warn, but once, of those that cannot be compiled."""
-    key = (dtype.char, mode, *counts, *[turn.rule.formula for turn in turns])
-    if key not in _KERNELS:
-        rules = [turn.rule for turn in turns]
+    rules = [turn.rule for turn in turns]
+    key = (mode, *counts, *_formulas(rules, dtype))
+    if key not in _KERNELS or not are_unchanged(_KERNELS[key][1]):
         try:
-            source = _source(rules, counts, dtype, mode)
-            _KERNELS[key] = _compiled(source, rules, sum(counts), dtype, mode)
-            _COMPILED.add((dtype.char, *[turn.rule.formula for turn in turns]))
+            source, reads = _source(rules, counts, dtype, mode)
+            _KERNELS[key] = _compiled(source, rules, sum(counts), dtype, mode), reads
+            _COMPILED.add(_formulas(rules, dtype))
         except Exception as error:
-            _KERNELS[key] = None
+            _KERNELS[key] = None, []
             _warn(", ".join(type(rule).__name__ for rule in rules), error)
-    kernel = _KERNELS[key]
+    kernel = _KERNELS[key][0]
     if kernel is None:
         raise _CannotCompileError
     return kernel
+
+
+def _formulas(rules: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    return (dtype.char, *[(type(rule), rule.formula) for rule in rules])
 
 
 def _warn(names: str, error: Exception) -> None:
@@ -213,7 +224,7 @@ def is_installed() -> bool:
 
 def is_compiled(rules: Sequence[Any], x: Array) -> bool:
     """Tell whether what a step of these rules needs has been compiled in this process."""
-    return len(_COMPILED) > 0 and (x.dtype.char, *[rule.formula for rule in rules]) in _COMPILED
+    return len(_COMPILED) > 0 and _formulas(rules, x.dtype) in _COMPILED
 
 
 def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> bool:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from minidiff.optimise.symbolic import LOGIC, OPERATORS, Notes, Operation, Symbol
+from minidiff.optimise.symbolic import LOGIC, OPERATORS, Notes, Operation, Read, Symbol, are_unchanged
 from minidiff.typing import Array
 
 __all__ = ["Program", "prepared", "quiet"]
@@ -51,7 +52,7 @@ class Program:
         If the formula has to run as it is.
     """
 
-    __slots__ = ("compute", "constants", "latest", "replace")
+    __slots__ = ("compute", "constants", "latest", "reads", "replace")
 
     # Both take x, Δ, the arrays that the rule keeps, by name, and the constants. The one returns the step and
     # new arrays to keep, the other the step, having written over the arrays that it got.
@@ -61,6 +62,7 @@ class Program:
     # is one of NumPy's, which has a dtype that NumPy would go by, or `ValueError` where it is an array.
     constants: Callable[[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]], tuple[Array, ...]]
     latest: tuple[tuple[Any, ...], tuple[Any, ...]]
+    reads: list[Read]  # the functions that the formula called, which must be the same still
 
     def __init__(self, rule: Any, dtype: np.dtype[Any], count: int) -> None:
         notes = Notes(dtype)
@@ -72,18 +74,20 @@ class Program:
         numbers = [Symbol(notes, f"c{i}", "number") for i in range(count)]
         step, new = notes.run(rule, x, Δ, kept, numbers)
         results = [step.name, *[symbol.name for symbol in new]]
-        constants, once = _constants(notes, numbers)
+        operations = notes.split(results)
+        constants, once = _constants(*operations, numbers)
         arguments = ["x", "g", "kept", "constants"]
         unpacked = [f"s{i} = kept[{name!r}]" for i, name in enumerate(rule.keeps)]
         unpacked.append(f"{_tuple(constants)} = constants")
-        lines, (s, *arrays) = _lines(notes, results, replacing=False)
+        lines, (s, *arrays) = _lines(operations[1], results, replacing=False)
         computed = ", ".join(f"{name!r}: {a}" for name, a in zip(rule.keeps, arrays, strict=True))
         source = once + _function("compute", arguments, [*unpacked, *lines, f"return {s}, {{{computed}}}"])
-        lines, (s, *_) = _lines(notes, results, replacing=True)
+        lines, (s, *_) = _lines(operations[1], results, replacing=True)
         source += _function("replace", arguments, [*unpacked, *lines, f"return {s}"])
         dtypes = {f"dtype_of_{kind}": dtype for kind, dtype in notes.dtypes.items()}
         namespace: dict[str, Any] = {**vars(np), **dtypes, "abs": abs, "checked": _check}
         exec(source, namespace)
+        self.reads = notes.reads
         self.constants = namespace["constants"]
         self.compute, self.replace = namespace["compute"], namespace["replace"]
         self.latest = (None,) * count, (None,) * len(constants)
@@ -96,8 +100,10 @@ _PROGRAMS: dict[tuple[Any, ...], Program | None] = {}
 
 def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | None, tuple[Array, ...]]:
     """Return the program for a formula and its constants, or None if the formula has to run as it is."""
-    key = rule.formula, x.dtype, len(numbers)
-    if key not in _PROGRAMS:
+    key = type(rule), rule.formula, x.dtype, len(numbers)
+    if key not in _PROGRAMS or ((known := _PROGRAMS[key]) and known.reads and not are_unchanged(known.reads)):
+        if not isinstance(rule.formula, FunctionType):
+            return None, ()  # a method, which would keep its optimiser alive here
         try:
             _PROGRAMS[key] = Program(rule, x.dtype, len(numbers)) if x.dtype.isnative else None
         except Exception:  # whatever is wrong with the formula will show when it runs as it is
@@ -108,9 +114,9 @@ def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | N
     latest, constants = program.latest
     try:
         if latest != numbers:
-            constants = program.constants(numbers, latest, constants)
+            constants = quiet()(program.constants, numbers, latest, constants)
             program.latest = numbers, constants
-    except (TypeError, ValueError):  # not all of them are Python's numbers
+    except (TypeError, ValueError, ArithmeticError):  # numbers with which NumPy has to deal itself
         return None, ()
     return program, constants
 
@@ -122,12 +128,13 @@ def _check(number: Any) -> float:
     return number  # type: ignore[no-any-return]
 
 
-def _constants(notes: Notes, numbers: Sequence[Symbol]) -> tuple[list[str], str]:
+def _constants(
+    once: Sequence[Operation], each: Sequence[Operation], numbers: Sequence[Symbol]
+) -> tuple[list[str], str]:
     """Return the names of the constants, and the function that makes them of the step's numbers.
 
     It also takes the numbers and constants of the step before, and keeps what has not changed.
     """
-    once, each = notes.split()
     sources = {symbol.name: {symbol.name} for symbol in numbers}  # what each value is made of
     lines = []
     for o in once:
@@ -152,12 +159,13 @@ def _constants(notes: Notes, numbers: Sequence[Symbol]) -> tuple[list[str], str]
     return constants, _function("constants", arguments, [*unpacked, *lines, f"return {_tuple(constants)}"])
 
 
-def _lines(notes: Notes, results: Sequence[str], *, replacing: bool) -> tuple[list[str], list[str]]:
+def _lines(
+    each: Sequence[Operation], results: Sequence[str], *, replacing: bool
+) -> tuple[list[str], list[str]]:
     """Return the lines that compute the results, the step and what is kept, and the results' names there.
 
     When replacing, what is kept is written over what was kept before.
     """
-    each = notes.split()[1]
     uncast = {o.name: o.operands[0] for o in each if o.function == "cast"}  # NumPy does that by itself
     each = [
         o._replace(operands=tuple([uncast.get(name, name) for name in o.operands]))
@@ -188,6 +196,8 @@ def _lines(notes: Notes, results: Sequence[str], *, replacing: bool) -> tuple[li
         operands = ", ".join(o.operands)
         if o.function not in LOGIC and arrays.isdisjoint(o.operands[o.function == "where" :]):
             raise TypeError(f"it uses np.{o.function} of conditions, which NumPy makes a float64")
+        if o.function == "power":
+            raise TypeError("it uses a power for which NumPy may know something better")
         if o.name in views:
             lines.append(f"{o.name} = {operands}.{o.function}")
         elif o.function != "where" and (target := place(i, o)):
@@ -199,7 +209,7 @@ def _lines(notes: Notes, results: Sequence[str], *, replacing: bool) -> tuple[li
     returned: list[str] = []
     for name in results:
         if name not in arrays:
-            raise TypeError("it returns what is no array")
+            raise TypeError("it returns a number, a condition, or a real array for a complex one")
         if name in inputs or name in views or name in returned[1:]:
             lines.append(f"r{len(returned)} = {name}.copy()")
             name = f"r{len(returned)}"

@@ -116,8 +116,8 @@ class Rule(AbstractOptimiser):
     needs_norm: ClassVar[bool] = False
     # What a parameter's clock shows before its first step; `tick` moves it on.
     clock: ClassVar[tuple[Any, ...]] = (0,)
-    # A method that takes note that a parameter has made the step its clock shows.
-    stepped: ClassVar[Callable[..., None] | None] = None
+    # True where `stepped` does something.
+    notes_steps: ClassVar[bool] = False
 
     state: IdDict[Any, dict[str, Any]]
     __signature__: ClassVar[inspect.Signature]  # for help(): `__new__` takes anything
@@ -128,6 +128,7 @@ class Rule(AbstractOptimiser):
         cls.__init__ = _with_greek_names(cls.__init__)  # type: ignore[method-assign]
         cls.__signature__ = _without_self(inspect.signature(cls.__init__))
         cls.has_formula = cls.apply is Rule.apply
+        cls.notes_steps = cls.stepped is not Rule.stepped
 
     def __new__(cls, *_: Any, **__: Any) -> Rule:  # noqa: D102
         rule = super().__new__(cls)
@@ -140,11 +141,12 @@ class Rule(AbstractOptimiser):
             raise AttributeError(_no_setting(type(self), name))
         super().__setattr__(name, value if check is None else check(name, value))
 
-    def _count(self, t: int) -> tuple[Any, ...]:
+    def _one_more(self, t: int) -> tuple[Any, ...]:
         """Return what a parameter's clock shows after one more step: its count of steps."""
         return (t + 1,)
 
-    tick: ClassVar[Callable[..., tuple[Any, ...]]] = _count
+    # A rule's own may take more than one argument, which a method here would have to take as well.
+    tick: ClassVar[Callable[..., tuple[Any, ...]]] = _one_more
 
     def coefficients(self, *clock: Any, **_: Any) -> tuple[float, ...]:
         """Return the formula's numbers for the step that the clock shows."""
@@ -169,6 +171,9 @@ class Rule(AbstractOptimiser):
             if start:
                 kept[name][...] = representable(start, dtype)
         return kept
+
+    def stepped(self, *clock: Any) -> None:
+        """Take note that a parameter has made the step its clock shows."""
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of `x` by the gradient Δ and return the step to subtract from it."""

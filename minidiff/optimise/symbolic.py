@@ -2,11 +2,12 @@
 
 A formula is called once, with symbols in place of arrays and numbers. They write down each operation they go
 through, with NumPy's meaning. The engines make faster code of that than the formula is itself: what involves
-only the step's numbers is computed once in Python's floats, and rounded to the parameter's dtype where it
+only the step's numbers is computed once in Python's numbers, and rounded to the parameter's dtype where it
 meets an array.
 
 What a formula means must therefore depend on its arguments alone. One that reads anything else, that branches
-on a value, or that is not elementwise is refused with a `TypeError`, and runs as it is.
+on a value, or that is not elementwise is refused with a `TypeError`. It may call functions that keep to the
+same; the engines look whether they are still the same functions.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import builtins
 import dis
 import inspect
 import math
-from collections.abc import Sequence
-from types import FunctionType
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-__all__ = ["LOGIC", "OPERATORS", "Notes", "Operation", "Symbol"]
+__all__ = ["LOGIC", "OPERATORS", "Notes", "Operation", "Read", "Symbol", "are_unchanged"]
 
 # Python's operators, by the names of the ufuncs that they are for arrays.
 OPERATORS = {
@@ -41,10 +43,9 @@ OPERATORS = {
     "equal": "{} == {}",
     "not_equal": "{} != {}",
 }
-_CONDITIONS = {*list(OPERATORS)[-6:], "isnan", "isinf", "isfinite"}
 LOGIC = {"logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or", "invert"}
-# What NumPy makes of a power with such a Python number.
-_POWERS = {2: "square", 1: "positive", 0.5: "sqrt", -1: "reciprocal"}
+# What NumPy makes of an array to the power of such a Python number.
+_POWERS = {2: np.square, 1: np.positive, 0.5: np.sqrt, -1: np.reciprocal}
 
 
 class Operation(NamedTuple):
@@ -74,6 +75,7 @@ class Notes:
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.operations: list[Operation] = []
+        self.reads: list[Read] = []  # what the formulas read besides their arguments
         self.whole = "complex" if dtype.kind == "c" else "real"
         self.dtypes = {"number": np.dtype(float), "condition": np.dtype(bool), "real": dtype}
         if dtype.kind == "c":
@@ -83,8 +85,7 @@ class Notes:
         self, rule: Any, x: Symbol, Δ: Symbol, kept: Sequence[Symbol], numbers: Sequence[Symbol]
     ) -> tuple[Symbol, list[Symbol]]:
         """Write down a rule's formula; return the step, and what the rule keeps."""
-        if impurity := _impurity(rule.formula):
-            raise TypeError(f"it {impurity}")
+        self.reads += _reads(rule.formula, lambda: rule.formula)
         result = rule.formula(x, Δ, *kept, *numbers)
         step, *new = result if kept else (result,)
         if len(new) != len(kept):
@@ -92,16 +93,22 @@ class Notes:
         results = [self.cast(self.symbol(a), b.kind) for a, b in zip((step, *new), (Δ, *kept), strict=True)]
         return results[0], results[1:]
 
-    def split(self) -> tuple[list[Operation], list[Operation]]:
-        """Return the operations to do once, and those to do for each element."""
-        return [o for o in self.operations if o.once], [o for o in self.operations if not o.once]
+    def split(self, results: Iterable[str]) -> tuple[list[Operation], list[Operation]]:
+        """Return, of the operations that results depend on, those to do once and those for each element."""
+        needed = set(results)
+        operations: list[Operation] = []
+        for o in reversed(self.operations):
+            if o.name in needed:
+                needed.update(o.operands)
+                operations.insert(0, o)
+        return [o for o in operations if o.once], [o for o in operations if not o.once]
 
     def symbol(self, value: Any) -> Symbol:
         """Return a value that takes part in an operation as a symbol."""
         if isinstance(value, Symbol):
             return value
         if isinstance(value, (int, float)) and not isinstance(value, np.generic):
-            code = repr(float(value)) if math.isfinite(value) else f"float('{float(value)}')"
+            code = repr(value) if math.isfinite(value) else f"float('{value}')"
             return Symbol(self, f"({code})", "number")
         raise TypeError(f"it takes {value!r:.40} (of type {type(value).__name__}) into its arithmetic")
 
@@ -124,21 +131,22 @@ class Notes:
             raise TypeError("it makes a real array complex")
         return self.add(kind, "cast", symbol)
 
-    def operate(self, name: str, *values: Any) -> Symbol:
+    def operate(self, ufunc: np.ufunc, *values: Any) -> Symbol:
         """Write down an elementwise function of NumPy's."""
         symbols = [self.symbol(value) for value in values]
         kinds = {symbol.kind for symbol in symbols}
-        if name in LOGIC and kinds == {"condition"}:
-            return self.add("condition", name, *symbols)
-        widest = next(kind for kind in ("complex", "real", "number", "condition") if kind in kinds)
+        name = ufunc.__name__
         if kinds == {"number"}:
             return self.add("number", name, *symbols)
-        if widest != "complex":
-            widest = "real"
-        symbols = [self.cast(symbol, widest) for symbol in symbols]
-        if name in _CONDITIONS:
-            return self.add("condition", name, *symbols)
-        return self.add("real" if name == "absolute" else widest, name, *symbols)
+        if name not in LOGIC:
+            symbols = [self.cast(symbol, "complex" if "complex" in kinds else "real") for symbol in symbols]
+        elif kinds != {"condition"}:
+            raise TypeError(f"it uses np.{name} of what is no condition")
+        dtype = ufunc.resolve_dtypes((*[symbol.dtype for symbol in symbols], None))[-1]
+        for kind in ("condition", "real", "complex"):
+            if self.dtypes.get(kind) == dtype:
+                return self.add(kind, name, *symbols)
+        raise TypeError(f"it uses np.{name}, which gives {dtype}")
 
     def where(self, condition: Any, a: Any, b: Any) -> Symbol:
         """Write down a choice between two values."""
@@ -172,45 +180,84 @@ class Symbol(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *values: Any, **options: Any) -> Symbol:
         name = ufunc.__name__
-        if method != "__call__" or options or ufunc.nout != 1 or getattr(np, name, None) is not ufunc:
+        known = getattr(np, name, None) is ufunc and ufunc.nout == 1 and ufunc.signature is None
+        if method != "__call__" or options or not known:
             raise TypeError(f"it uses {name} in a way that only NumPy knows")
-        x, *others = values
-        if name == "power" and isinstance(x, Symbol) and x.kind != "number":
-            (y,) = others
-            if isinstance(y, (int, float)) and y in _POWERS:
-                return self.notes.operate(_POWERS[y], x)
-        return self.notes.operate(name, *values)
+        return self.notes.operate(ufunc, *values)
+
+    def __pow__(self, p: Any) -> Any:
+        exact = self.kind == "real" or (self.kind == "complex" and type(p) is int and p == 2)
+        if exact and isinstance(p, (int, float)) and p in _POWERS:
+            return self.notes.operate(_POWERS[p], self)
+        return super().__pow__(p)
 
     def __array_function__(self, function: Any, types: Any, values: Any, options: Any) -> Symbol:
         if function is np.where and len(values) == 3 and not options:
             return self.notes.where(*values)
         if function is np.clip and len(values) == 3 and not options:
             z, low, high = values
-            return self.notes.operate("minimum", self.notes.operate("maximum", z, low), high)
+            return self.notes.operate(np.minimum, self.notes.operate(np.maximum, z, low), high)
         raise TypeError(f"it uses np.{function.__name__}, which is not elementwise")
 
     def __bool__(self) -> bool:
         raise TypeError("it branches on a value: np.where does that elementwise")
 
 
-def _impurity(formula: Any, within: tuple[Any, ...] = ()) -> str:
-    """Say what a formula reads besides its arguments, if it does; constants of a module may change too."""
-    if not isinstance(formula, FunctionType) or any(map(inspect.iscode, formula.__code__.co_consts)):
-        return "is more than a plain function"
-    cells = zip(formula.__code__.co_freevars, formula.__closure__ or (), strict=True)
-    read = {name: cell.cell_contents for name, cell in cells}
-    for instruction in dis.get_instructions(formula):
-        if instruction.opname == "LOAD_GLOBAL":
-            read[instruction.argval] = formula.__globals__.get(instruction.argval, builtins)
-        elif instruction.argval == "random":
-            return "draws random numbers"
-    for name, value in read.items():
-        if value is np or (name == "abs" and value is builtins) or any(value is f for f in within):
+# What a formula reads
+# --------------------
+
+
+class Read(NamedTuple):
+    """A function that a formula calls by a name: ``get()`` gives what the name means now."""
+
+    get: Callable[[], Any]
+    function: Any
+    code: CodeType | None
+
+
+def are_unchanged(reads: Iterable[Read]) -> bool:
+    """Tell whether names still mean the functions that they meant, and these do what they did."""
+    return all(
+        read.get() is read.function and (read.code is None or read.function.__code__ is read.code)
+        for read in reads
+    )
+
+
+# The bytecode of what no formula does that depends on its arguments alone.
+_REFUSED = (
+    "IMPORT_", "LOAD_NAME", "STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "STORE_SUBSCR", "DELETE_",
+    "SETUP_", "BEFORE_", "LOAD_SPECIAL", "YIELD_", "GEN_", "RETURN_GENERATOR", "RAISE_",
+)  # fmt: skip
+
+
+def _reads(function: Any, get: Callable[[], Any], within: tuple[Any, ...] = ()) -> Iterator[Read]:
+    """Give what a formula reads besides its arguments, or refuse it."""
+    if not isinstance(function, FunctionType) or any(map(inspect.iscode, function.__code__.co_consts)):
+        raise TypeError("it is more than a plain function")
+    if function.__module__.startswith("minidiff."):
+        return
+    if function.__defaults__ or function.__kwdefaults__:
+        raise TypeError(f"{function.__name__} has default arguments")
+    yield Read(get, function, function.__code__)
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    names = {name: partial(getattr, cell, "cell_contents", None) for name, cell in cells}
+    before = ""
+    for instruction in dis.get_instructions(function):
+        operation, name = instruction.opname, instruction.argval
+        if operation.startswith(_REFUSED) or name == "random":
+            raise TypeError(f"{function.__name__} does more than arithmetic ({operation} {name})")
+        if operation == "LOAD_GLOBAL":
+            names[name] = partial(function.__globals__.get, name, getattr(builtins, name, None))
+        if operation.startswith(("LOAD_ATTR", "LOAD_METHOD")) and before and names[before]() is not np:
+            raise TypeError(f"{function.__name__} reads {before}.{name}, which is none of its arguments")
+        before = name if operation in ("LOAD_GLOBAL", "LOAD_DEREF") else ""
+    for name, meaning in names.items():
+        value = meaning()
+        if value is np or value is abs or any(value is f for f in within):
             continue
         if callable(value) and getattr(np, getattr(value, "__name__", ""), None) is value:
-            continue
-        if not isinstance(value, FunctionType):
-            return f"reads {name}, which is none of its arguments"
-        if impurity := _impurity(value, (*within, formula)):
-            return impurity
-    return ""
+            yield Read(meaning, value, None)
+        elif isinstance(value, FunctionType):
+            yield from _reads(value, meaning, (*within, function))
+        else:
+            raise TypeError(f"{function.__name__} reads {name}, which is none of its arguments")

@@ -37,7 +37,8 @@ def unbroadcast(g: Any, x: Any) -> Any:
         return g
     lead = len(g.shape) - len(shape)
     stretched = [lead + i for i, n in enumerate(shape) if n == 1 and g.shape[lead + i] != 1]
-    return g.sum(axis=(*range(lead), *stretched)).reshape(shape)
+    total = g.sum(axis=(*range(lead), *stretched))
+    return total.reshape(shape) if stretched else total
 
 
 def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
@@ -205,7 +206,7 @@ def _mean(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
     keepdims, where = _options(*args, **options)
     if where is True:
         # Not / n: a large n is infinite in half precision.
-        return spread(g, x, axis, keepdims) * (1 / max(x.size // max(ans.size, 1), 1))
+        return spread(g * (1 / max(x.size // max(ans.size, 1), 1)), x, axis, keepdims)
     n = np.broadcast_to(where, x.shape).sum(axis=axis, keepdims=keepdims)
     return spread(g / n, x, axis, keepdims) * where
 

@@ -200,7 +200,7 @@ def softmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     >>> softmax(np.array([[0.0, 0.0], [1000.0, -1000.0]]))
     array([[0.5, 0.5], [1. , 0. ]])
     """
-    return _softmax(floating(x), axis=axis)
+    return _softmax(floating(x), axis)
 
 
 @derivative(lambda g, ans, x, axis: ans * (g - (g * ans).sum(axis=axis, keepdims=True)))
@@ -229,7 +229,7 @@ def logsoftmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     >>> logsoftmax(np.array([1000.0, -1000.0]))
     array([    0., -2000.])
     """
-    return _logsoftmax(floating(x), axis=axis)
+    return _logsoftmax(floating(x), axis)
 
 
 @derivative(lambda g, ans, x, axis: g - np.exp(ans) * g.sum(axis=axis, keepdims=True))

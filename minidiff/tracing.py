@@ -500,13 +500,17 @@ def _any_box(x: Any) -> bool:
 
 def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Call one of autograd's primitives, and record the call if an argument is recorded."""
-    if not keywords and len(arguments) == 1:  # the commonest case, made short
-        x = arguments[0]
-        if type(x) is Traced and x.owner.open and type(x._value) in _PLAIN:
+    if not keywords:
+        x = arguments[0] if len(arguments) == 1 else None
+        if type(x) is Traced and x.owner.open and type(x._value) in _PLAIN:  # as below, without its loop
             result = _SHORTCUTS.get(primitive, primitive.fun)(x._value)
-            if type(result) is np.float64 or (type(result) is np.ndarray and result.dtype.kind != "O"):
-                return Traced(result, primitive, (x._value,), NO_KEYWORDS, (0,), (x,), x.owner)
-            return _node(result, primitive, (x._value,), NO_KEYWORDS, (0,), (x,))
+            if type(result) in (np.ndarray, np.float64) and result.dtype.kind != "O":
+                return Traced(result, primitive, (x._value,), NO_KEYWORDS, (0,), arguments, x.owner)
+            return _node(result, primitive, (x._value,), NO_KEYWORDS, (0,), arguments)
+        if (recorded := _of_one_trace(arguments)) is not None:
+            values, argnums, parents = recorded
+            result = _SHORTCUTS.get(primitive, primitive.fun)(*values)
+            return _node(result, primitive, values, NO_KEYWORDS, argnums, parents)
     trace = -1
     for x in arguments:
         if type(x) is Traced:
@@ -541,6 +545,34 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
     result = function(*values, **keywords)
     parents = tuple([arguments[i] for i in argnums])
     return _node(result, primitive, tuple(values), keywords, tuple(argnums), parents)
+
+
+def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
+    """Sort out the arguments of the commonest calls: plain values, and recorded ones of one open trace.
+
+    Returns
+    -------
+    tuple or None
+        The values, the positions of the recorded ones, and these. None for any other arguments.
+    """
+    values, argnums, parents = [], [], []
+    owner = None
+    for i, x in enumerate(arguments):
+        if type(x) not in _PLAIN:
+            if isinstance(x, Leaf):
+                x = x.lift()
+            if type(x) is Traced:
+                if owner is None:
+                    owner = x.owner
+                if x.owner is not owner or not owner.open or type(x._value) not in _PLAIN:
+                    return None
+                argnums.append(i)
+                parents.append(x)
+                x = x._value
+            elif type(x) is not np.ndarray:
+                return None
+        values.append(x)
+    return None if owner is None else (tuple(values), tuple(argnums), tuple(parents))
 
 
 def _node(

@@ -71,7 +71,7 @@ class Turn:
         rule = self.rule
         self.clock = rule.tick(*self.clock)
         given = (*self.clock, norm()) if rule.needs_norm else self.clock
-        self.numbers = _numbers(rule.coefficients(*given), x.dtype)
+        self.numbers = representable(rule.coefficients(*given), x.dtype)
 
     def prepare(self, x: Array) -> None:
         """Find out how NumPy runs the formula with these numbers."""
@@ -126,21 +126,16 @@ def commit(p: Any, taken: Iterable[Taken]) -> None:
             rule.stepped(*clock)
 
 
-def representable(number: float, dtype: np.dtype[Any]) -> float:
-    """Return the number, or the smallest above zero that the dtype has where it would round to zero.
+def representable(numbers: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return numbers, with the smallest above zero that half precision has in place of those it would lose.
 
-    Half precision has nothing between 0 and 6e-8, and an ε of 1e-8 is there to keep divisors above zero.
+    It has nothing between 0 and 6e-8, and an ε of 1e-8 is there to keep divisors above zero.
     """
-    with np.errstate(all="ignore"):
-        vanishes = number > 0 and not dtype.type(number)
-    return float(np.finfo(dtype).smallest_subnormal) if vanishes else number
-
-
-def _numbers(coefficients: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
-    """Return what a rule gives for its formula, in a form that half precision can represent too."""
     if dtype.itemsize > 2:
-        return tuple(coefficients)
-    return tuple([representable(number, dtype) for number in coefficients])
+        return tuple(numbers)
+    smallest = float(np.finfo(dtype).smallest_subnormal)
+    with np.errstate(all="ignore"):
+        return tuple([smallest if z > 0 and not dtype.type(z) else z for z in numbers])
 
 
 def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
@@ -154,7 +149,9 @@ def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) 
         kept = rule.begin(x) if before is None else before
         clock = rule.tick(*kept["clock"])
         given = (*clock, norm_of((Δ,))) if rule.needs_norm else clock
-        numbers = _numbers(rule.coefficients(*given), dtype)
+        numbers = tuple(rule.coefficients(*given))
+        if dtype.itemsize == 2:
+            numbers = representable(numbers, dtype)
         program, constants = prepared(rule, x, numbers)
         if program is None:
             Δ, arrays = _results(rule, x, Δ, kept, numbers)

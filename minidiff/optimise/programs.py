@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from types import FunctionType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -95,21 +95,23 @@ class Program:
             self.latest = (), self.constants((), *self.latest)
 
 
-_PROGRAMS: dict[tuple[Any, ...], Program | None] = {}
+# By what they depend on; False where the formula has to run as it is.
+_PROGRAMS: dict[tuple[Any, ...], Program | Literal[False]] = {}
 
 
 def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | None, tuple[Array, ...]]:
     """Return the program for a formula and its constants, or None if the formula has to run as it is."""
     key = type(rule), rule.formula, x.dtype, len(numbers)
-    if key not in _PROGRAMS or ((known := _PROGRAMS[key]) and known.reads and not are_unchanged(known.reads)):
+    program = _PROGRAMS.get(key)
+    if program is None or (program and program.reads and not are_unchanged(program.reads)):
         if not isinstance(rule.formula, FunctionType):
             return None, ()  # a method, which would keep its optimiser alive here
         try:
-            _PROGRAMS[key] = Program(rule, x.dtype, len(numbers)) if x.dtype.isnative else None
+            program = x.dtype.isnative and Program(rule, x.dtype, len(numbers))
         except Exception:  # whatever is wrong with the formula will show when it runs as it is
-            _PROGRAMS[key] = None
-    program = _PROGRAMS[key]
-    if program is None or not x.ndim:
+            program = False
+        _PROGRAMS[key] = program
+    if not program or not x.ndim:
         return None, ()
     latest, constants = program.latest
     try:

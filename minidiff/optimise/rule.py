@@ -169,7 +169,7 @@ class Rule(AbstractOptimiser):
             kept[name] = np.zeros_like(x, dtype=dtype)
             start = self.initial(name)
             if start:
-                kept[name][...] = representable(start, dtype)
+                (kept[name][...],) = representable((start,), dtype)
         return kept
 
     def stepped(self, *clock: Any) -> None:

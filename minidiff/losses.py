@@ -390,8 +390,8 @@ def _classes(ŷ: Any, y: Any) -> tuple[Any, Any]:
         classes = ŷ.shape[-1]
         if numbers.size and not 0 <= (low := numbers.min()) <= (high := numbers.max()) < classes:
             raise ValueError(f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}")
-        y = numbers[..., np.newaxis] == np.arange(classes)
-    elif not ŷ.shape or ŷ.shape != numbers.shape:
+        return ŷ, (numbers[..., np.newaxis] == np.arange(classes)).astype(ŷ.dtype)
+    if not ŷ.shape or ŷ.shape != numbers.shape:
         raise ValueError(
             "prediction and target must have the same shape (..., classes), or the target be class numbers "
             f"(integers) of shape (...): got {ŷ.shape}, and {numbers.shape} of {numbers.dtype}"

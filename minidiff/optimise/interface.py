@@ -9,7 +9,7 @@ import numpy as np
 
 from minidiff.iddict import IdDict
 from minidiff.optimise import engines
-from minidiff.params import Param, described
+from minidiff.params import Param, Params, described
 from minidiff.typing import Array, ArrayLike
 
 __all__ = ["AbstractOptimiser", "apply", "reset", "update"]
@@ -177,19 +177,12 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
 
 def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
     """Check every parameter and gradient, then take the steps."""
-    if isinstance(ps, Mapping) or not isinstance(ps, Iterable):
-        raise TypeError(f"expected a parameter or Params, got {described(ps)}: wrap it in param(...)")
-    ps = list(ps)
-    for i, p in enumerate(ps):
-        if not isinstance(p, (Param, np.ndarray)):
-            raise TypeError(f"parameter {i} is {described(p)}: wrap it in param(...)")
+    ps = list(ps) if isinstance(ps, Params) else _parameters(ps)
     if not isinstance(gs, Mapping):
         raise TypeError(
             f"for several parameters the gradients must be a mapping from parameter to gradient, "
             f"as gradient(f, ps) gives it, not {described(gs)}"
         )
-    if len({id(p) for p in ps}) < len(ps):
-        raise ValueError("a parameter comes twice in ps: each may be updated once, params(...) sees to that")
     steps = []
     for i, p in enumerate(ps):
         x = _array_of(p, i)
@@ -210,6 +203,19 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
             i = next(i for i, other in enumerate(ps) if other is p)
             _note(error, f"in update(opt, ps, gs), at parameter {i} of shape {x.shape}, which has not moved")
             raise
+
+
+def _parameters(ps: Any) -> list[Any]:
+    """Return parameters that come in something else than a `Params`, where each is one and comes once."""
+    if isinstance(ps, Mapping) or not isinstance(ps, Iterable):
+        raise TypeError(f"expected a parameter or Params, got {described(ps)}: wrap it in param(...)")
+    found = list(ps)
+    for i, p in enumerate(found):
+        if not isinstance(p, (Param, np.ndarray)):
+            raise TypeError(f"parameter {i} is {described(p)}: wrap it in param(...)")
+    if len({id(p) for p in found}) < len(found):
+        raise ValueError("a parameter comes twice in ps: each may be updated once, params(...) sees to that")
+    return found
 
 
 def apply(opt: AbstractOptimiser, x: Param | Array, Δ: ArrayLike | Param) -> Array:

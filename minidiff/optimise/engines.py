@@ -21,7 +21,7 @@ from minidiff.typing import Array
 if TYPE_CHECKING:
     from minidiff.optimise.interface import AbstractOptimiser
 
-__all__ = ["engine", "run", "run_formulas"]
+__all__ = ["engine", "run"]
 
 
 # Bytes of a parameter from which compiled formulas pay. Importing Numba and compiling take about a second,
@@ -76,7 +76,9 @@ class engine:  # noqa: N801 - it is called as a function is
         _ENGINE.reset(self._before)
 
 
-def run(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: Array | None = None) -> None:
+def run(
+    stages: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None = None, *, formulas: bool = False
+) -> None:
     """Send a gradient through optimisers one after another, and subtract what comes out from the parameter.
 
     Parameters
@@ -89,21 +91,22 @@ def run(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array, out: A
         Its values, and its gradient of the same shape.
     out : ndarray, optional
         Where to put the step, if it is not to be subtracted from `x`.
+    formulas : bool
+        Whether to go by the formula of a rule that has an `apply` of its own, too: that one asks for it.
     """
-    together = len(stages) < 2 or len(set(map(id, stages))) == len(stages)
-    for stage in stages:
-        together &= stage.has_formula
-    (run_formulas if together else _one_by_one)(stages, p, x, Δ, out)
-
-
-def run_formulas(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
-    """Do the same for optimisers that are all formulas, each coming once."""
+    for stage in () if formulas else stages:
+        if not stage.has_formula:
+            return _one_by_one(stages, p, x, Δ, out)
+    if len(stages) > 1 and len(set(map(id, stages))) < len(stages):
+        return _one_by_one(stages, p, x, Δ, out)
     # As long as nothing has been compiled, a small array need not ask.
-    if (x.nbytes >= LARGE or _FUSED in sys.modules) and rules and _fuses(rules, x):
-        turns = [Turn(rule, p, x) for rule in rules]
+    if (x.nbytes >= LARGE or _FUSED in sys.modules) and stages and _fuses(stages, x):
+        turns = [Turn(rule, p, x) for rule in stages]
         if _fused().advance(turns, p, x, Δ, out):
-            return
-    (whole if x.nbytes <= BLOCK or not rules else in_blocks)(rules, p, x, Δ, out)
+            return None
+    if x.nbytes <= BLOCK or not stages:
+        return whole(stages, p, x, Δ, out)
+    return in_blocks(stages, p, x, Δ, out)
 
 
 def _fuses(rules: Sequence[Any], x: Array) -> bool:

@@ -179,7 +179,7 @@ class Rule(AbstractOptimiser):
         """Advance the state of `x` by the gradient Δ and return the step to subtract from it."""
         array = x if isinstance(x, np.ndarray) else x.value
         step = np.empty_like(array)
-        engines.run_formulas([self], x, array, Δ, step)
+        engines.run([self], x, array, Δ, step, formulas=True)
         return step
 
     def arguments(self) -> dict[str, Any]:

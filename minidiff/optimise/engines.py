@@ -5,6 +5,7 @@ Both are silent: infinity and NaN take their way without warnings, as compiled c
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar, Token
@@ -27,6 +28,10 @@ __all__ = ["engine", "run"]
 # Bytes of a parameter from which compiled formulas pay. Importing Numba and compiling take about a second,
 # half of that from its cache; at this size a step of ADAM then takes a seventh of NumPy's time.
 LARGE = 2**17
+# Those from which they pay where they are compiled already. A step takes them about 6 µs at any such size;
+# NumPy's takes less for few operations (Descent up to 2**15 bytes and more), and longer for many (ADAM from
+# 2**11 on, compositions at any size).
+SMALL = 2**12
 
 _ENGINE: ContextVar[str] = ContextVar("engine", default="auto")
 
@@ -38,9 +43,9 @@ class engine:  # noqa: N801 - it is called as a function is
     ----------
     name : {"auto", "numpy", "fused"}
         "numpy" runs them with NumPy, always. "fused" compiles them with Numba, for arrays of any size.
-        "auto", the default, does so for large arrays if Numba is installed, and for small ones once what
-        they need has been compiled. Formulas that Numba cannot compile, half precision, and arrays that
-        are not contiguous run with NumPy in any case.
+        "auto", the default, does so for large arrays if Numba is installed, and for all but the smallest
+        once what they need has been compiled. Formulas that Numba cannot compile, half precision, and
+        arrays that are not contiguous run with NumPy in any case.
 
     Raises
     ------
@@ -99,8 +104,8 @@ def run(
             return _one_by_one(stages, p, x, Δ, out)
     if len(stages) > 1 and len(set(map(id, stages))) < len(stages):
         return _one_by_one(stages, p, x, Δ, out)
-    # As long as nothing has been compiled, a small array need not ask.
-    if (x.nbytes >= LARGE or _FUSED in sys.modules) and stages and _fuses(stages, x):
+    how = _ENGINE.get()
+    if (x.nbytes >= SMALL or how == "fused") and stages and how != "numpy" and _fuses(how, stages, x):
         turns = [Turn(rule, p, x) for rule in stages]
         if _fused().advance(turns, p, x, Δ, out):
             return None
@@ -109,18 +114,16 @@ def run(
     return in_blocks(stages, p, x, Δ, out)
 
 
-def _fuses(rules: Sequence[Any], x: Array) -> bool:
-    name = _ENGINE.get()
-    if name != "auto":
-        return name == "fused"
-    if x.nbytes >= LARGE:
+def _fuses(how: str, rules: Sequence[Any], x: Array) -> bool:
+    if how == "fused" or x.nbytes >= LARGE:
         return bool(_fused().is_installed())
-    return bool(_fused().is_compiled(rules, x))
+    return _FUSED in sys.modules and bool(_fused().is_compiled(rules, x))
 
 
 _FUSED = "minidiff.optimise.fused"
 
 
+@functools.cache
 def _fused() -> ModuleType:
     """Import what only compiled formulas need, when they are first asked for."""
     return import_module(_FUSED)

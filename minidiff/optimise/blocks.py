@@ -139,7 +139,7 @@ def representable(numbers: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ..
 
 
 def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
-    """Take a step on whole arrays."""
+    """Take a step on whole arrays: what turns do, in one piece, because small steps are many."""
     call, dtype = quiet(), x.dtype
     taken: list[Taken] = []
     if rules and Δ.dtype is not dtype:

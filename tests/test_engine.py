@@ -1,5 +1,7 @@
 """How formulas run is no matter: whole or in blocks, with NumPy or compiled, the steps are the same."""
 
+import functools
+import gc
 import importlib.util
 import operator
 import os
@@ -9,6 +11,7 @@ import sys
 import threading
 import tracemalloc
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -31,6 +34,7 @@ from minidiff.optimise import (
 )
 from minidiff.optimise import blocks as blocks_module
 from minidiff.optimise.programs import Program
+from minidiff.optimise.rule import abs2
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
@@ -586,6 +590,7 @@ def rule_with(formula):
 
 
 SCALE = [2.0]
+SMALL = 0.5
 
 
 def helper(z):
@@ -646,6 +651,51 @@ def calls_a_function_whose_code_is_replaced():
     return rule, lambda: setattr(times, "__code__", other_helper.__code__)
 
 
+def reads_a_number():
+    scale = 2.0
+
+    def change():
+        nonlocal scale
+        scale = 3.0
+
+    return rule_with(lambda x, Δ: scale * Δ), change
+
+
+def reads_a_number_by_default():
+    def formula(x, Δ, scale=2.0):
+        return scale * Δ
+
+    return rule_with(formula), lambda: setattr(formula, "__defaults__", (3.0,))
+
+
+def wraps_a_formula_of_minidiffs():
+    @functools.wraps(Descent.formula)
+    def formula(x, Δ):
+        return SCALE[0] * Descent.formula(x, Δ, 1.0)
+
+    return rule_with(formula), lambda: SCALE.__setitem__(0, 3.0)
+
+
+def calls_a_function_of_minidiffs_by_a_name_that_changes():
+    square = abs2
+
+    def change():
+        nonlocal square
+        square = other_helper
+
+    return rule_with(lambda x, Δ: square(Δ) + np.where(square(Δ) < 2, 1.0, 0.0) * Δ), change
+
+
+def catches_whatever_comes():
+    def formula(x, Δ):
+        try:
+            return SCALE[0] * Δ.astype("f8")
+        except:  # noqa: E722
+            return Δ
+
+    return rule_with(formula), lambda: SCALE.__setitem__(0, 3.0)
+
+
 def imports_what_it_reads():
     def formula(x, Δ):
         from math import tau
@@ -664,6 +714,11 @@ def imports_what_it_reads():
         reads_a_global,
         reads_a_closure,
         reads_a_default,
+        reads_a_number,
+        reads_a_number_by_default,
+        wraps_a_formula_of_minidiffs,
+        calls_a_function_of_minidiffs_by_a_name_that_changes,
+        catches_whatever_comes,
         reads_an_attribute_of_a_function,
         calls_a_function_that_is_defined_anew,
         calls_a_function_whose_code_is_replaced,
@@ -690,6 +745,29 @@ def test_a_formula_may_draw_random_numbers_and_print(capsys):
     for _ in range(2):
         step_of(shown)
         assert capsys.readouterr().out == "[1. 1. 1.]\n"
+
+
+@pytest.mark.parametrize("how", ENGINES)
+def test_an_optimiser_of_ones_own_is_freed_with_its_state(how):
+    scale = 2.0
+    rule = rule_with(lambda x, Δ: scale * Δ)
+    with engine(how):
+        update(rule, np.ones(3), np.ones(3))
+    gone = weakref.ref(rule)
+    del rule
+    gc.collect()
+    assert gone() is None
+
+
+@needs_numba
+def test_a_formula_with_a_constant_and_a_function_is_compiled_without_a_warning():
+    rule = rule_with(lambda x, Δ, scale=0.5: scale * SMALL * helper(Δ))
+    with engine("fused"):
+        assert step_of(rule) == 0.5
+
+
+def test_a_formula_that_makes_an_array_of_the_gradient_is_called_itself():
+    assert step_of(rule_with(lambda x, Δ: Δ / np.asarray(Δ).sum())) == 1 / 3
 
 
 @pytest.mark.parametrize("how", ENGINES)

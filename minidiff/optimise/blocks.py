@@ -135,7 +135,9 @@ def representable(numbers: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ..
         return tuple(numbers)
     smallest = float(np.finfo(dtype).smallest_subnormal)
     with np.errstate(all="ignore"):
-        return tuple([smallest if z > 0 and not dtype.type(z) else z for z in numbers])
+        return tuple(
+            [smallest if isinstance(z, (float, int)) and z > 0 and not dtype.type(z) else z for z in numbers]
+        )
 
 
 def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:

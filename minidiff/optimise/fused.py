@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -185,6 +186,8 @@ _WARNED: set[str] = set()
 def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], mode: str) -> Kernel:
     """Return the compiled formulas. Warn, but once, of those that cannot be compiled."""
     rules = [turn.rule for turn in turns]
+    if not all(isinstance(rule.formula, FunctionType) for rule in rules):
+        raise _CannotCompileError  # a method, which would keep its optimiser alive here
     key = (mode, *counts, *_formulas(rules, dtype))
     if key not in _KERNELS or not are_unchanged(_KERNELS[key][1]):
         try:
@@ -208,7 +211,7 @@ def _warn(names: str, error: Exception) -> None:
     if names not in _WARNED:
         _WARNED.add(names)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        message = f"{names}: runs with NumPy, for Numba cannot compile the formula: {reason}"
+        message = f"{names}: runs with NumPy, because its formula cannot be compiled: {reason}"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
@@ -251,6 +254,8 @@ def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | Non
     try:
         for turn in turns:
             turn.tick(x, norm)
+            if not all(isinstance(number, (float, int)) for number in turn.numbers):
+                return False
             numbers += turn.numbers
             counts.append(len(turn.numbers))
         kernel = _kernel(turns, counts, dtype, "take" if out is None else "give")

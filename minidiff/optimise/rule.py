@@ -71,8 +71,8 @@ class Rule(AbstractOptimiser):
 
     In return it runs on whole arrays when they are small and block by block when they are large, alone or
     fused with the other members of an `Optimiser`, compiled where Numba is installed, on every dtype. A
-    formula that depends on its arguments alone is only called once for each dtype: its operations are
-    written down and run without it. One that reads something else, or branches, is called at every step.
+    formula of arithmetic alone is only called once for each dtype: its operations are written down and run
+    without it. One that reads more than numbers, or branches, is called at every step, and is not compiled.
 
     Settings are plain attributes, which may be changed between any two steps. Those with the names that
     the built-in rules use (``eta``, ``beta``, ``rho``…) are checked in the same way.

@@ -5,9 +5,9 @@ through, with NumPy's meaning. The engines make faster code of that than the for
 only the step's numbers is computed once in Python's numbers, and rounded to the parameter's dtype where it
 meets an array.
 
-What a formula means must therefore depend on its arguments alone. One that reads anything else, that branches
-on a value, or that is not elementwise is refused with a `TypeError`. It may call functions that keep to the
-same; the engines look whether they are still the same functions.
+What a formula means must therefore depend on its arguments alone, but for numbers and functions that it finds
+by their names: the engines look at every step whether these are still the same. One that reads anything else,
+that branches on a value, or that is not elementwise is refused with a `TypeError`.
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ class Notes:
         self, rule: Any, x: Symbol, Δ: Symbol, kept: Sequence[Symbol], numbers: Sequence[Symbol]
     ) -> tuple[Symbol, list[Symbol]]:
         """Write down a rule's formula; return the step, and what the rule keeps."""
-        self.reads += _reads(rule.formula, lambda: rule.formula)
-        result = rule.formula(x, Δ, *kept, *numbers)
+        formula = rule.formula
+        self.reads += _reads(formula, lambda: formula)
+        result = formula(x, Δ, *kept, *numbers)
         step, *new = result if kept else (result,)
         if len(new) != len(kept):
             raise TypeError(f"it returns {len(new)} arrays to keep, not {len(kept)}")
@@ -199,6 +200,9 @@ class Symbol(NDArrayOperatorsMixin):
             return self.notes.operate(np.minimum, self.notes.operate(np.maximum, z, low), high)
         raise TypeError(f"it uses np.{function.__name__}, which is not elementwise")
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("it makes an array of a value")
+
     def __bool__(self) -> bool:
         raise TypeError("it branches on a value: np.where does that elementwise")
 
@@ -208,56 +212,60 @@ class Symbol(NDArrayOperatorsMixin):
 
 
 class Read(NamedTuple):
-    """A function that a formula calls by a name: ``get()`` gives what the name means now."""
+    """What a formula reads besides its arguments: ``get()`` gives what there is now.
+
+    Of a function, `code` is what it does.
+    """
 
     get: Callable[[], Any]
-    function: Any
+    value: Any
     code: CodeType | None
 
 
 def are_unchanged(reads: Iterable[Read]) -> bool:
-    """Tell whether names still mean the functions that they meant, and these do what they did."""
+    """Tell whether names still mean what they meant, and functions do what they did."""
     return all(
-        read.get() is read.function and (read.code is None or read.function.__code__ is read.code)
-        for read in reads
+        read.get() is read.value and (read.code is None or read.value.__code__ is read.code) for read in reads
     )
 
 
-# The bytecode of what no formula does that depends on its arguments alone.
+# The bytecode of what no formula does that depends on nothing else.
 _REFUSED = (
-    "IMPORT_", "LOAD_NAME", "STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "STORE_SUBSCR", "DELETE_",
-    "SETUP_", "BEFORE_", "LOAD_SPECIAL", "YIELD_", "GEN_", "RETURN_GENERATOR", "RAISE_",
+    "IMPORT_", "LOAD_NAME", "STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "STORE_SUBSCR", "DELETE_GLOBAL",
+    "DELETE_DEREF", "DELETE_ATTR", "DELETE_SUBSCR", "SETUP_", "BEFORE_", "LOAD_SPECIAL", "PUSH_EXC_INFO",
+    "YIELD_", "GEN_", "RETURN_GENERATOR", "RAISE_",
 )  # fmt: skip
 
 
 def _reads(function: Any, get: Callable[[], Any], within: tuple[Any, ...] = ()) -> Iterator[Read]:
-    """Give what a formula reads besides its arguments, or refuse it."""
-    if not isinstance(function, FunctionType) or any(map(inspect.iscode, function.__code__.co_consts)):
-        raise TypeError("it is more than a plain function")
-    if function.__module__.startswith("minidiff."):
+    """Give what a formula reads besides its arguments: numbers, and functions that do no more than it may."""
+    if not isinstance(function, FunctionType):
+        raise TypeError("it is no plain function")
+    name, code = function.__name__, function.__code__
+    is_ours = str(function.__globals__.get("__name__")).startswith("minidiff.")
+    if not (is_ours and not within):
+        yield Read(get, function, code)
+    if is_ours:
         return
-    if function.__defaults__ or function.__kwdefaults__:
-        raise TypeError(f"{function.__name__} has default arguments")
-    yield Read(get, function, function.__code__)
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    names = {name: partial(getattr, cell, "cell_contents", None) for name, cell in cells}
-    before = ""
+    if any(map(inspect.iscode, code.co_consts)) or function.__dict__ or function.__kwdefaults__:
+        raise TypeError(f"{name} is more than a plain function")
+    if not all(type(default) in (int, float, bool) for default in function.__defaults__ or ()):
+        raise TypeError(f"{name} has a default argument that is no number")
+    yield Read(partial(getattr, function, "__defaults__"), function.__defaults__, None)
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    names = {variable: partial(getattr, cell, "cell_contents", None) for variable, cell in cells}
     for instruction in dis.get_instructions(function):
-        operation, name = instruction.opname, instruction.argval
-        if operation.startswith(_REFUSED) or name == "random":
-            raise TypeError(f"{function.__name__} does more than arithmetic ({operation} {name})")
+        operation, variable = instruction.opname, instruction.argval
+        if operation.startswith(_REFUSED) or variable == "random":
+            raise TypeError(f"{name} does more than arithmetic ({operation} {variable})")
         if operation == "LOAD_GLOBAL":
-            names[name] = partial(function.__globals__.get, name, getattr(builtins, name, None))
-        if operation.startswith(("LOAD_ATTR", "LOAD_METHOD")) and before and names[before]() is not np:
-            raise TypeError(f"{function.__name__} reads {before}.{name}, which is none of its arguments")
-        before = name if operation in ("LOAD_GLOBAL", "LOAD_DEREF") else ""
-    for name, meaning in names.items():
+            names[variable] = partial(function.__globals__.get, variable, getattr(builtins, variable, None))
+    for variable, meaning in names.items():
         value = meaning()
-        if value is np or value is abs or any(value is f for f in within):
-            continue
-        if callable(value) and getattr(np, getattr(value, "__name__", ""), None) is value:
+        is_numpys = callable(value) and getattr(np, getattr(value, "__name__", ""), None) is value
+        if is_numpys or value is np or value is abs or type(value) in (int, float, bool):
             yield Read(meaning, value, None)
-        elif isinstance(value, FunctionType):
+        elif not isinstance(value, FunctionType):
+            raise TypeError(f"{name} reads {variable}, which is neither a number nor a function of NumPy's")
+        elif not any(value is caller for caller in (*within, function)):
             yield from _reads(value, meaning, (*within, function))
-        else:
-            raise TypeError(f"{function.__name__} reads {name}, which is none of its arguments")

@@ -591,6 +591,7 @@ def rule_with(formula):
 
 SCALE = [2.0]
 SMALL = 0.5
+NUMBER = 2.0
 
 
 def helper(z):
@@ -651,14 +652,8 @@ def calls_a_function_whose_code_is_replaced():
     return rule, lambda: setattr(times, "__code__", other_helper.__code__)
 
 
-def reads_a_number():
-    scale = 2.0
-
-    def change():
-        nonlocal scale
-        scale = 3.0
-
-    return rule_with(lambda x, Δ: scale * Δ), change
+def reads_a_global_number():
+    return rule_with(lambda x, Δ: NUMBER * Δ), lambda: globals().update(NUMBER=3.0)
 
 
 def reads_a_number_by_default():
@@ -714,7 +709,7 @@ def imports_what_it_reads():
         reads_a_global,
         reads_a_closure,
         reads_a_default,
-        reads_a_number,
+        reads_a_global_number,
         reads_a_number_by_default,
         wraps_a_formula_of_minidiffs,
         calls_a_function_of_minidiffs_by_a_name_that_changes,
@@ -729,6 +724,7 @@ def test_a_formula_that_reads_more_than_its_arguments_follows_what_it_reads(make
     import math
 
     monkeypatch.setattr(math, "tau", 2.0)
+    monkeypatch.setitem(globals(), "NUMBER", 2.0)
     SCALE[0] = 2.0
     rule, change = make()
     with engine(how), warnings.catch_warnings():

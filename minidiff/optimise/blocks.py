@@ -232,12 +232,17 @@ def in_blocks(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | No
     def norm() -> float:
         return norm_of(compute(i) for i in places)
 
+    def replace(i: Any, xi: Array, arrays: list[dict[str, Array]]) -> Array:
+        """Return the step of a block, with what the rules keep there written over the arrays given."""
+        step = cast(flat_Δ[i], x)
+        for turn, mine in zip(turns, arrays, strict=True):
+            step = turn.replace(xi, step, mine)
+        return step
+
     def move() -> None:
         call = quiet()
         for i in places:
-            step, xi = cast(flat_Δ[i], x), flat_x[i]
-            for turn, mine in zip(turns, kept, strict=True):
-                step = turn.replace(xi, step, {name: a[i] for name, a in mine.items()})
+            step = replace(i, flat_x[i], [{name: a[i] for name, a in mine.items()} for mine in kept])
             put(flat_moved[i], step, None if out is None else flat_moved[i], call)
         commit(p, [turn.taken for turn in turns])
 
@@ -246,14 +251,14 @@ def in_blocks(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | No
         turn.prepare(x)
         ready.append(turn)
     # What cannot work says so here, before anything has moved: the first element makes its step in copies.
-    first = (*places[0][:-1], slice(0, 1))
-    step, x_first = cast(flat_Δ[first], x), flat_x[first].copy()
-    for turn, mine in zip(turns, kept, strict=True):
-        for name, a in mine.items():
+    for turn in turns:
+        for name, a in turn.arrays.items():
             if not a.flags.writeable:
                 raise ValueError(f"{type(turn.rule).__name__} keeps {name} in a read-only array")
-        step = turn.replace(x_first, step, {name: a[first].copy() for name, a in mine.items()})
-    put(x_first, step, None, quiet())
+    first = (*places[0][:-1], slice(0, 1))
+    x_first = flat_x[first].copy()
+    copies = [{name: a[first].copy() for name, a in mine.items()} for mine in kept]
+    put(x_first, replace(first, x_first, copies), None, quiet())
     whatever_comes(move)
 
 

@@ -92,11 +92,9 @@ def _source(
     used = 0
     for rule, count in zip(rules, counts, strict=True):
         names = [f"s{len(kept_arrays) + i}" for i in range(len(rule.keeps))]
-        kinds = ["real" if name in rule.real else notes.whole for name in rule.keeps]
-        kept = [Symbol(notes, f"{name}_", kind) for name, kind in zip(names, kinds, strict=True)]
         loads += [f"{name}_ = {name}[i]" for name in names]
-        numbers = [Symbol(notes, f"c{used + i}", "number") for i in range(count)]
-        step, new = notes.run(rule, x, step, kept, numbers)
+        numbers = [f"c{used + i}" for i in range(count)]
+        step, new = notes.run(rule, x, step, [f"{name}_" for name in names], numbers)
         stored += [value.name for value in new]
         stores += [f"{name}[i] = {value.name}" for name, value in zip(names, new, strict=True)]
         kept_arrays += names

@@ -289,11 +289,7 @@ def reset(opt: AbstractOptimiser) -> None:
 
 def _array_of(p: Any, i: int | None = None, *, written: bool = True) -> Array:
     """Return the ndarray that the i-th parameter is, once it is sure that a step can be taken there."""
-    x = p
-    if isinstance(p, Param):
-        x = p.value
-        if p.lift() is not x:
-            p.in_place("update(…)" if written else "apply(…)")
+    x = p.in_place("update(…)" if written else "apply(…)") if isinstance(p, Param) else p
     if type(x) is not np.ndarray:
         if not isinstance(x, np.ndarray):
             raise TypeError(f"{_which(i)} is {described(p)}: wrap it in param(...)")

@@ -67,17 +67,13 @@ class Program:
     def __init__(self, rule: Any, dtype: np.dtype[Any], count: int) -> None:
         notes = Notes(dtype)
         x, Δ = Symbol(notes, "x", notes.whole), Symbol(notes, "g", notes.whole)
-        kept = [
-            Symbol(notes, f"s{i}", "real" if name in rule.real else notes.whole)
-            for i, name in enumerate(rule.keeps)
-        ]
-        numbers = [Symbol(notes, f"c{i}", "number") for i in range(count)]
+        kept, numbers = [f"s{i}" for i in range(len(rule.keeps))], [f"c{i}" for i in range(count)]
         step, new = notes.run(rule, x, Δ, kept, numbers)
         results = [step.name, *[symbol.name for symbol in new]]
         operations = notes.split(results)
         constants, once = _constants(*operations, numbers)
         arguments = ["x", "g", "kept", "constants"]
-        unpacked = [f"s{i} = kept[{name!r}]" for i, name in enumerate(rule.keeps)]
+        unpacked = [f"{s} = kept[{name!r}]" for s, name in zip(kept, rule.keeps, strict=True)]
         unpacked.append(f"{_tuple(constants)} = constants")
         lines, (s, *arrays) = _lines(operations[1], results, replacing=False)
         computed = ", ".join(f"{name!r}: {a}" for name, a in zip(rule.keeps, arrays, strict=True))
@@ -131,13 +127,13 @@ def _check(number: Any) -> float:
 
 
 def _constants(
-    once: Sequence[Operation], each: Sequence[Operation], numbers: Sequence[Symbol]
+    once: Sequence[Operation], each: Sequence[Operation], names: Sequence[str]
 ) -> tuple[list[str], str]:
     """Return the names of the constants, and the function that makes them of the step's numbers.
 
     It also takes the numbers and constants of the step before, and keeps what has not changed.
     """
-    sources = {symbol.name: {symbol.name} for symbol in numbers}  # what each value is made of
+    sources = {name: {name} for name in names}  # what each value is made of
     lines = []
     for o in once:
         sources[o.name] = set().union(*(sources.get(name, ()) for name in o.operands))
@@ -151,7 +147,6 @@ def _constants(
         else:
             raise TypeError(f"it uses np.{o.function} of a number, which NumPy makes a float64")
     constants = [name for name in dict.fromkeys(name for o in each for name in o.operands) if name in sources]
-    names = [symbol.name for symbol in numbers]
     unpacked = [
         f"{_tuple(names)} = numbers",
         f"{_tuple([f'was_{name}' for name in names])} = before",

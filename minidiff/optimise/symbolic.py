@@ -82,12 +82,17 @@ class Notes:
             self.dtypes |= {"real": np.zeros((), dtype).real.dtype, "complex": dtype}
 
     def run(
-        self, rule: Any, x: Symbol, Δ: Symbol, kept: Sequence[Symbol], numbers: Sequence[Symbol]
+        self, rule: Any, x: Symbol, Δ: Symbol, names: Sequence[str], numbers: Sequence[str]
     ) -> tuple[Symbol, list[Symbol]]:
-        """Write down a rule's formula; return the step, and what the rule keeps."""
+        """Write down a rule's formula; return the step, and what the rule keeps.
+
+        The names are those of the variables that stand for what it kept, and for the step's numbers.
+        """
+        kinds = ["real" if name in rule.real else self.whole for name in rule.keeps]
+        kept = [Symbol(self, name, kind) for name, kind in zip(names, kinds, strict=True)]
         formula = rule.formula
         self.reads += _reads(formula, lambda: formula)
-        result = formula(x, Δ, *kept, *numbers)
+        result = formula(x, Δ, *kept, *[Symbol(self, name, "number") for name in numbers])
         step, *new = result if kept else (result,)
         if len(new) != len(kept):
             raise TypeError(f"it returns {len(new)} arrays to keep, not {len(kept)}")

@@ -156,16 +156,6 @@ class Param(Leaf):
     def __reduce__(self) -> tuple[Any, ...]:
         return Param, (self.value,)
 
-    def in_place(self, operation: str) -> NDArray[Any]:
-        """Give the array to be changed by `operation`, or refuse while it is under differentiation."""
-        value = self.lift()
-        if value is not self.value and is_recorded(value):
-            raise TypeError(
-                f"{operation} on a parameter under differentiation cannot be recorded. Change parameters "
-                "after the gradient is taken; inside the loss, compute a new array (W_new = W + 1)."
-            )
-        return self.value
-
 
 def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
     """Make a parameter: a copy of `x` that gradients can reach and optimisers train.

@@ -425,6 +425,15 @@ class Leaf(_AsksUs):
         """Give the innermost root that stands for this leaf now, or the plain array."""
         return _roots.get().get(id(self), self.value)
 
+    def in_place(self, operation: str) -> np.ndarray[Any, Any]:
+        """Give the array to be changed by `operation`, or refuse while it is under differentiation."""
+        if id(self) in _roots.get():
+            raise TypeError(
+                f"{operation} on a parameter under differentiation cannot be recorded. Change parameters "
+                "after the gradient is taken; inside the loss, compute a new array (W_new = W + 1)."
+            )
+        return self.value
+
     _value = property(lambda self: getattr(self.lift(), "_value", self.value))
     _trace = property(lambda self: getattr(self.lift(), "_trace", -2))
     _node = property(lambda self: getattr(self.lift(), "_node", None))

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidiff.optimise.programs import prepared, quiet
+from minidiff.optimise.programs import prepared, quiet, representable
 from minidiff.typing import Array
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "in_blocks",
     "norm_of",
     "put",
-    "representable",
     "same_place",
     "whatever_comes",
     "whole",
@@ -71,7 +70,7 @@ class Turn:
         rule = self.rule
         self.clock = rule.tick(*self.clock)
         given = (*self.clock, norm()) if rule.needs_norm else self.clock
-        self.numbers = representable(rule.coefficients(*given), x.dtype)
+        self.numbers = tuple(rule.coefficients(*given))
 
     def prepare(self, x: Array) -> None:
         """Find out how NumPy runs the formula with these numbers."""
@@ -119,61 +118,48 @@ def commit(p: Any, taken: Iterable[Taken]) -> None:
     """
     for rule, kept, first, clock, arrays in taken:
         kept["clock"] = clock
-        kept.update(arrays)
+        if arrays:
+            kept.update(arrays)
         if first:
             rule.state[p] = kept
         if rule.notes_steps:
             rule.stepped(*clock)
 
 
-def representable(numbers: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
-    """Return numbers, with the smallest above zero that half precision has in place of those it would lose.
-
-    It has nothing between 0 and 6e-8, and an ε of 1e-8 is there to keep divisors above zero.
-    """
-    if dtype.itemsize > 2:
-        return tuple(numbers)
-    smallest = float(np.finfo(dtype).smallest_subnormal)
-    with np.errstate(all="ignore"):
-        return tuple(
-            [smallest if isinstance(z, (float, int)) and z > 0 and not dtype.type(z) else z for z in numbers]
-        )
-
-
 def whole(rules: Sequence[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
     """Take a step on whole arrays: what turns do, in one piece, because small steps are many."""
     call, dtype = quiet(), x.dtype
     taken: list[Taken] = []
-    if rules and Δ.dtype is not dtype:
-        Δ = call(Δ.astype, dtype)
+    step: Any = Δ if Δ.dtype is dtype else call(Δ.astype, dtype)
+    taker = rules[-1] if out is None else None  # whose program may take the step, too
     for rule in rules:
         before = rule.state.get(p)
         kept = rule.begin(x) if before is None else before
         clock = rule.tick(*kept["clock"])
-        given = (*clock, norm_of((Δ,))) if rule.needs_norm else clock
-        numbers = tuple(rule.coefficients(*given))
-        if dtype.itemsize == 2:
-            numbers = representable(numbers, dtype)
+        if rule.needs_norm:
+            numbers = tuple(rule.coefficients(*clock, norm_of((step,))))
+        else:
+            numbers = tuple(rule.coefficients(*clock))
         program, constants = prepared(rule, x, numbers)
         if program is None:
-            Δ, arrays = _results(rule, x, Δ, kept, numbers)
+            step, arrays = _results(rule, x, step, kept, numbers)
+        elif rule is taker:
+            step, arrays = None, call(program.take, x, step, kept, constants)
         else:
-            Δ, arrays = call(program.compute, x, Δ, kept, constants)
+            step, arrays = call(program.compute, x, step, kept, constants)
         taken.append((rule, kept, before is None, clock, arrays))
-    if out is None and Δ.dtype is dtype:  # as in `put`, without a further call
-        call(np.subtract, x, Δ, x)
-    else:
-        put(x, Δ, out, call)
+    if step is not None:
+        put(x, step, out, call)
     commit(p, taken)
 
 
 def _results(
-    rule: Any, x: Array, Δ: Array, kept: dict[str, Array], numbers: Any
+    rule: Any, x: Array, Δ: Array, kept: dict[str, Array], numbers: tuple[Any, ...]
 ) -> tuple[Array, dict[str, Array]]:
     """Call a rule's formula; return the step and, as arrays of their own, what it keeps."""
     olds = [kept[name] for name in rule.keeps]
     with np.errstate(all="ignore"):
-        result = rule.formula(x, Δ, *olds, *numbers)
+        result = rule.formula(x, Δ, *olds, *representable(numbers, x.dtype))
     if not olds:
         return np.asarray(result), {}
     if not isinstance(result, tuple) or len(result) != 1 + len(olds):

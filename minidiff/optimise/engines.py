@@ -99,17 +99,20 @@ def run(
     formulas : bool
         Whether to go by the formula of a rule that has an `apply` of its own, too: that one asks for it.
     """
-    for stage in () if formulas else stages:
-        if not stage.has_formula:
-            return _one_by_one(stages, p, x, Δ, out)
+    if not stages:
+        return put(x, Δ, out, quiet())
+    if not formulas:
+        for stage in stages:
+            if not stage.has_formula:
+                return _one_by_one(stages, p, x, Δ, out)
     if len(stages) > 1 and len(set(map(id, stages))) < len(stages):
         return _one_by_one(stages, p, x, Δ, out)
-    how = _ENGINE.get()
-    if (x.nbytes >= SMALL or how == "fused") and stages and how != "numpy" and _fuses(how, stages, x):
+    how, size = _ENGINE.get(), x.nbytes
+    if (size >= SMALL or how == "fused") and how != "numpy" and _fuses(how, stages, x):
         turns = [Turn(rule, p, x) for rule in stages]
         if _fused().advance(turns, p, x, Δ, out):
             return None
-    if x.nbytes <= BLOCK or not stages:
+    if size <= BLOCK:
         return whole(stages, p, x, Δ, out)
     return in_blocks(stages, p, x, Δ, out)
 

@@ -99,6 +99,7 @@ def _forget(value: Any) -> None:
 
 
 _MISSING: Final = object()
+_PARAMETERS: Final = (Param, np.ndarray)
 
 
 @overload
@@ -167,7 +168,7 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     opt, p, g = first, second, third
     if not isinstance(opt, AbstractOptimiser):
         raise _no_optimiser(opt)
-    if isinstance(p, (Param, np.ndarray)):
+    if isinstance(p, _PARAMETERS):
         x = _array_of(p)
         if g is not None:
             engines.run(opt.stages(), p, x, _gradient(g, x))
@@ -211,7 +212,7 @@ def _parameters(ps: Any) -> list[Any]:
         raise TypeError(f"expected a parameter or Params, got {described(ps)}: wrap it in param(...)")
     found = list(ps)
     for i, p in enumerate(found):
-        if not isinstance(p, (Param, np.ndarray)):
+        if not isinstance(p, _PARAMETERS):
             raise TypeError(f"parameter {i} is {described(p)}: wrap it in param(...)")
     if len({id(p) for p in found}) < len(found):
         raise ValueError("a parameter comes twice in ps: each may be updated once, params(...) sees to that")

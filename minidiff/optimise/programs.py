@@ -8,7 +8,7 @@ they change, and that writes a result over a temporary that nothing needs any mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from types import FunctionType
 from typing import Any, Literal
@@ -18,7 +18,7 @@ import numpy as np
 from minidiff.optimise.symbolic import LOGIC, OPERATORS, Notes, Operation, Read, Symbol, are_unchanged
 from minidiff.typing import Array
 
-__all__ = ["Program", "prepared", "quiet"]
+__all__ = ["Program", "prepared", "quiet", "representable"]
 
 # NumPy keeps what to do about infinities and NaN in a context variable, and to call a function in a context
 # where it is set costs less than `np.errstate`.
@@ -52,11 +52,13 @@ class Program:
         If the formula has to run as it is.
     """
 
-    __slots__ = ("compute", "constants", "latest", "reads", "replace")
+    __slots__ = ("compute", "constants", "latest", "reads", "replace", "take")
 
-    # Both take x, Δ, the arrays that the rule keeps, by name, and the constants. The one returns the step and
-    # new arrays to keep, the other the step, having written over the arrays that it got.
+    # These take x, Δ, the arrays that the rule keeps, by name, and the constants. The first returns the step
+    # and new arrays to keep; the second subtracts the step from x, at the very end, and returns the arrays;
+    # the third returns the step, having written over the arrays that it got.
     compute: Callable[[Array, Array, Mapping[str, Array], Sequence[Array]], tuple[Array, dict[str, Array]]]
+    take: Callable[[Array, Array, Mapping[str, Array], Sequence[Array]], dict[str, Array]]
     replace: Callable[[Array, Array, Mapping[str, Array], Sequence[Array]], Array]
     # It takes the step's numbers, and the latest numbers and constants. It raises `TypeError` where a number
     # is one of NumPy's, which has a dtype that NumPy would go by, or `ValueError` where it is an array.
@@ -78,6 +80,8 @@ class Program:
         lines, (s, *arrays) = _lines(operations[1], results, replacing=False)
         computed = ", ".join(f"{name!r}: {a}" for name, a in zip(rule.keeps, arrays, strict=True))
         source = once + _function("compute", arguments, [*unpacked, *lines, f"return {s}, {{{computed}}}"])
+        lines.append(f"subtract(x, {s}, x)")
+        source += _function("take", arguments, [*unpacked, *lines, f"return {{{computed}}}"])
         lines, (s, *_) = _lines(operations[1], results, replacing=True)
         source += _function("replace", arguments, [*unpacked, *lines, f"return {s}"])
         dtypes = {f"dtype_of_{kind}": dtype for kind, dtype in notes.dtypes.items()}
@@ -85,7 +89,8 @@ class Program:
         exec(source, namespace)
         self.reads = notes.reads
         self.constants = namespace["constants"]
-        self.compute, self.replace = namespace["compute"], namespace["replace"]
+        self.compute, self.take = namespace["compute"], namespace["take"]
+        self.replace = namespace["replace"]
         self.latest = (None,) * count, (None,) * len(constants)
         if not count:  # there will never be other numbers
             self.latest = (), self.constants((), *self.latest)
@@ -112,11 +117,25 @@ def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | N
     latest, constants = program.latest
     try:
         if latest != numbers:
-            constants = quiet()(program.constants, numbers, latest, constants)
+            constants = quiet()(program.constants, representable(numbers, x.dtype), latest, constants)
             program.latest = numbers, constants
     except (TypeError, ValueError, ArithmeticError):  # numbers with which NumPy has to deal itself
         return None, ()
     return program, constants
+
+
+def representable(numbers: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return numbers, with the smallest above zero that half precision has in place of those it would lose.
+
+    It has nothing between 0 and 6e-8, and an ε of 1e-8 is there to keep divisors above zero.
+    """
+    if dtype.itemsize > 2:
+        return tuple(numbers)
+    smallest = float(np.finfo(dtype).smallest_subnormal)
+    with np.errstate(all="ignore"):
+        return tuple(
+            [smallest if isinstance(z, (float, int)) and z > 0 and not dtype.type(z) else z for z in numbers]
+        )
 
 
 def _check(number: Any) -> float:
@@ -190,7 +209,8 @@ def _lines(
     lines = []
     in_place = set()
     for i, o in enumerate(each):
-        operands = ", ".join(o.operands)
+        swapped = o.function in ("add", "multiply") and o.operands[0] not in arrays  # the array first costs less
+        operands = ", ".join(reversed(o.operands) if swapped else o.operands)
         if o.function not in LOGIC and arrays.isdisjoint(o.operands[o.function == "where" :]):
             raise TypeError(f"it uses np.{o.function} of conditions, which NumPy makes a float64")
         if o.function == "power":

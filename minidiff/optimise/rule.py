@@ -14,8 +14,8 @@ import numpy as np
 
 from minidiff.iddict import IdDict
 from minidiff.optimise import engines
-from minidiff.optimise.blocks import representable
 from minidiff.optimise.interface import AbstractOptimiser
+from minidiff.optimise.programs import representable
 from minidiff.typing import Array
 
 if TYPE_CHECKING:

@@ -219,7 +219,9 @@ class _AsksUs:
         return call(function, args, kwargs)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        return call_ufunc(ufunc, method, args, kwargs)
+        if method == "__call__":
+            return call(ufunc, args, kwargs)
+        return call_ufunc_method(ufunc, method, args, kwargs)
 
 
 class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
@@ -676,10 +678,8 @@ def _no_gradient(function: Any) -> NoReturn:
 # ---------------------------------------------------------------------------------------------------
 
 
-def call_ufunc(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do what NumPy asks of a leaf or a recorded value that meets one of its ufuncs."""
-    if method == "__call__":
-        return call(ufunc, args, kwargs)
+def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what NumPy asks of a leaf or a recorded value that meets a method of its ufuncs, like `reduce`."""
     args, kwargs = lift(args), _lift_values(kwargs)
     if not _any_box(args):
         return _returning(kwargs, getattr(ufunc, method)(*args, **kwargs))

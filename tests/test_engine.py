@@ -514,15 +514,20 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
             except ZeroDivisionError:
                 reject()
             step_, *new_ = map(np.copy, expected if kept else (expected,))
+            after = x - step_
             constants = rewritten.constants(numbers, *rewritten.latest)
             step, new = rewritten.compute(x, Δ, kept, constants)
+            moved = x.copy()
+            taken = rewritten.take(moved, Δ, kept, constants)
             for name in kept:
                 np.testing.assert_array_equal(kept[name], before[name])
             replaced = rewritten.replace(x, Δ, kept, constants)
         assert_same_bits(step, step_)
         assert_same_bits(replaced, step_)
+        assert_same_bits(moved, after)
         for name, a in zip(kept, new_, strict=True):
             assert_same_bits(new[name], a)
+            assert_same_bits(taken[name], a)
             assert_same_bits(kept[name], a)
             assert not any(np.shares_memory(new[name], b) for b in (x, Δ, *kept.values()))
         rewritten.latest = numbers, constants

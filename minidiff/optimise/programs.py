@@ -209,8 +209,9 @@ def _lines(
     lines = []
     in_place = set()
     for i, o in enumerate(each):
-        swapped = o.function in ("add", "multiply") and o.operands[0] not in arrays  # the array first costs less
-        operands = ", ".join(reversed(o.operands) if swapped else o.operands)
+        operands = ", ".join(o.operands)
+        if o.function in ("add", "multiply") and o.operands[0] not in arrays:
+            operands = ", ".join(reversed(o.operands))  # NumPy is quicker with the array first
         if o.function not in LOGIC and arrays.isdisjoint(o.operands[o.function == "where" :]):
             raise TypeError(f"it uses np.{o.function} of conditions, which NumPy makes a float64")
         if o.function == "power":

@@ -7,12 +7,14 @@ are recorded one by one. `COMPOSITES` maps a NumPy function to its composite, wh
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defvjp, defvjp_argnums, primitive
+from numpy.lib.array_utils import normalize_axis_tuple
 
 __all__ = ["COMPOSITES", "UFUNC_METHODS", "as_array", "cast"]
 
@@ -63,7 +65,11 @@ def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, castin
     if axis is None:
         arrays, axis = [a.reshape(-1) for a in arrays], 0
     joined = _join(axis, *arrays)
-    return joined if dtype is None else joined.astype(dtype)
+    if dtype is None:
+        return joined
+    if not np.can_cast(joined.dtype, dtype, casting):
+        raise TypeError(f"np.concatenate: {joined.dtype} cannot be cast to {np.dtype(dtype)} ({casting=})")
+    return joined.astype(dtype)
 
 
 def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
@@ -71,10 +77,12 @@ def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: str = "sam
     shapes = {a.shape for a in arrays}
     if len(shapes) > 1:
         raise ValueError(f"np.stack: all arrays must have the same shape, got {sorted(shapes)}.")
-    return _concatenate([np.expand_dims(a, axis) for a in arrays], axis, dtype=dtype)
+    return _concatenate([np.expand_dims(a, axis) for a in arrays], axis, dtype=dtype, casting=casting)
 
 
 def _select(conditions: Any, choices: Any, default: Any = 0) -> Any:
+    if len(conditions) != len(choices):
+        raise ValueError(f"np.select: {len(conditions)} conditions, but {len(choices)} choices")
     chosen = default
     for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
         chosen = np.where(condition, choice, chosen)
@@ -108,8 +116,7 @@ def _broadcast_arrays(*arrays: Any) -> tuple[Any, ...]:
 
 
 def _flip(x: Any, axis: Any = None) -> Any:
-    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    flipped = {a % x.ndim for a in axes}
+    flipped = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
     return x[tuple(slice(None, None, -1) if i in flipped else slice(None) for i in range(x.ndim))]
 
 
@@ -147,15 +154,111 @@ def _dot(x: Any, y: Any) -> Any:
     return np.dot(as_array(x), as_array(y)) if lists else NotImplemented
 
 
+@primitive  # type: ignore[untyped-decorator]
+def _length(x: Any, axis: Any, keepdims: bool) -> Any:
+    return np.linalg.norm(x, None, axis, keepdims)
+
+
+def _length_vjp(ans: Any, x: Any, axis: Any, keepdims: bool) -> Callable[[Any], Any]:
+    axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
+    shape = [1 if i in axes else n for i, n in enumerate(x.shape)]
+    # The derivative at 0 is taken to be 0.
+    return lambda g: np.reshape(g / np.where(ans == 0, 1, ans), shape) * np.conj(x)
+
+
+defvjp(_length, _length_vjp)
+
+
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
+    is_vector = x.ndim == 1 if axis is None else np.ndim(axis) == 0
+    if ord is None or (ord == 2 and is_vector) or (ord == "fro" and not is_vector and x.ndim > 1):
+        return _length(x, axis, keepdims)
     # autograd's derivative knows neither keepdims nor the norms of the largest and the least.
     if keepdims:
         norm = np.linalg.norm(x, ord, axis)
-        axes = range(x.ndim) if axis is None else np.atleast_1d(axis) % x.ndim
+        axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
         return norm.reshape([1 if i in axes else n for i, n in enumerate(x.shape)])
     if ord in (np.inf, -np.inf) and (isinstance(axis, int) or (axis is None and x.ndim == 1)):
         return (np.max if ord > 0 else np.min)(np.abs(x), axis=axis)
     return NotImplemented
+
+
+def _vector_norm(x: Any, axis: int | None = None, ord: Any = 2, keepdims: bool = False) -> Any:  # noqa: A002
+    if axis is None:
+        norm = np.linalg.norm(np.ravel(x), ord)
+        return np.reshape(norm, (1,) * x.ndim) if keepdims else norm
+    return np.linalg.norm(x, ord, axis, keepdims) if np.ndim(axis) == 0 else NotImplemented
+
+
+def _matrix_power(x: Any, n: int) -> Any:
+    if n <= 0:
+        return (
+            np.linalg.matrix_power(np.linalg.inv(x), -n)
+            if n
+            else np.zeros(x.shape, x.dtype) + np.eye(x.shape[-1], dtype=x.dtype)
+        )
+    half = np.linalg.matrix_power(x, n // 2) if n > 1 else None
+    return x if half is None else half @ half @ x if n % 2 else half @ half
+
+
+def _average(
+    x: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = False
+) -> Any:
+    x = as_array(x)
+    if weights is None and not returned:
+        return np.mean(x, axis=axis, keepdims=keepdims)
+    weights = np.ones(x.shape, x.dtype) if weights is None else as_array(weights)
+    if weights.shape != x.shape:
+        if np.ndim(axis) or axis is None or weights.shape != (x.shape[axis],):
+            return NotImplemented
+        weights = np.moveaxis(np.broadcast_to(weights, np.moveaxis(x, axis, -1).shape), -1, axis)
+    total = np.sum(weights, axis=axis, keepdims=keepdims)
+    average = np.sum(x * weights, axis=axis, keepdims=keepdims) / total
+    return (average, np.broadcast_to(total, average.shape)) if returned else average
+
+
+def _cumprod(x: Any, axis: int | None = None, dtype: Any = None) -> Any:
+    if axis is None:
+        x, axis = np.ravel(x), 0
+    products = list(x.swapaxes(0, axis))
+    for i in range(1, len(products)):
+        products[i] = products[i - 1] * products[i]
+    product = np.stack(products).swapaxes(0, axis) if products else x
+    return product if dtype is None else product.astype(dtype)
+
+
+def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
+    y = np.moveaxis(as_array(y), axis, -1)
+    if x is not None:
+        x = as_array(x)
+        dx = np.diff(x if x.ndim == 1 else np.moveaxis(x, axis, -1))
+    return np.sum(dx * (y[..., 1:] + y[..., :-1]) / 2, axis=-1)
+
+
+def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
+    if axis is None:
+        return np.ravel(x)[indices]
+    axis %= x.ndim
+    shape = [1 if i == axis else n for i, n in enumerate(x.shape)]
+    places: list[Any] = [
+        np.arange(n).reshape([n if j == i else 1 for j in range(x.ndim)]) for i, n in enumerate(shape)
+    ]
+    places[axis] = indices
+    return x[tuple(places)]
+
+
+def _nanmean(x: Any, axis: Any = None, *, keepdims: Any = False) -> Any:
+    count = np.sum(~np.isnan(x), axis=axis, keepdims=keepdims)
+    return np.nansum(x, axis=axis, keepdims=keepdims) / count.astype(x.dtype)
+
+
+def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
+    if options.get("sparse"):
+        return NotImplemented
+    n = len(arrays)
+    apart = [np.reshape(a, [-1 if i == j else 1 for j in range(n)]) for i, a in enumerate(arrays)]
+    grids = _broadcast_arrays(*apart)
+    return tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
 
 
 def _rfft(x: Any, n: int | None = None, axis: int = -1, norm: Any = None) -> Any:
@@ -196,6 +299,7 @@ def _each(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 COMPOSITES: dict[Any, Callable[..., Any]] = {
+    np.average: _average,
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
     np.astype: lambda x, dtype, **options: x.astype(dtype),
     np.atleast_1d: _each(np.atleast_1d),
@@ -211,11 +315,19 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.hstack: lambda arrays, **options: _concatenate(
         [np.atleast_1d(as_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
     ),
+    np.cumprod: _cumprod,
     np.diag: _diag,
     np.diagonal: _diagonal,
     np.dot: _dot,
     np.fft.rfft: _rfft,
+    np.linalg.matrix_power: _matrix_power,
+    np.linalg.multi_dot: lambda arrays: functools.reduce(np.matmul, map(as_array, arrays)),
     np.linalg.norm: _norm,
+    np.linalg.trace: lambda x, offset=0: _diagonal(x, offset, -2, -1).sum(-1),
+    np.linalg.vector_norm: _vector_norm,
+    np.meshgrid: _meshgrid,
+    np.nanmean: _nanmean,
+    np.nansum: lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options),
     np.outer: _outer,
     np.pad: lambda x, pad_width, mode="constant", **options: anp.pad(x, pad_width, mode, **options),
     np.repeat: _repeat,
@@ -223,8 +335,14 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.sort: _sort,
     np.stack: _stack,
     np.take: _take,
+    np.take_along_axis: _take_along_axis,
     np.tile: _tile,
     np.trace: lambda x, offset=0, axis1=0, axis2=1: _diagonal(x, offset, axis1, axis2).sum(-1),
+    np.trapezoid: _trapezoid,
+    np.vdot: lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y)),
+    np.vecdot: lambda x, y, axis=-1: np.sum(
+        np.conj(np.moveaxis(x, axis, -1)) * np.moveaxis(y, axis, -1), axis=-1
+    ),
     np.vstack: lambda arrays, **options: _concatenate(
         [np.atleast_2d(as_array(a)) for a in arrays], **options
     ),

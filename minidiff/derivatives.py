@@ -44,7 +44,7 @@ def unbroadcast(g: Any, x: Any) -> Any:
 def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
     """Repeat `g`, what a reduction of `x` along `axis` gave, to the shape of `x` as a fresh array."""
     shape = x.shape
-    if axis is not None and not keepdims:
+    if axis is not None and not keepdims and shape:
         axes = {int(a) % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
         g = g.reshape([1 if i in axes else n for i, n in enumerate(shape)])
     if isinstance(g, (np.ndarray, np.generic)):
@@ -153,6 +153,19 @@ RULES[np.sqrt] = (lambda g, ans, x: g * (0.5 / ans),)
 RULES[np.sin] = (lambda g, ans, x: g * np.cos(x),)
 RULES[np.cos] = (lambda g, ans, x: -g * np.sin(x),)
 RULES[np.tanh] = (lambda g, ans, x: g * (1 - ans * ans),)
+RULES[np.cbrt] = (lambda g, ans, x: g / (3 * (ans * ans)),)
+
+
+def _sinc(g: Any, ans: Any, x: Any) -> Any:
+    # (cos πx - sinc x) / x loses its digits near 0, where the series of sin πx / πx has them.
+    a = np.pi * x
+    b = a * a
+    series = -np.pi * a / 3 * (1 - b / 10 * (1 - b / 28 * (1 - b / 54)))
+    is_small = abs(x) < 0.03
+    return g * anp.where(is_small, series, (np.cos(a) - ans) / anp.where(is_small, anp.ones_like(x), x))
+
+
+RULES[np.sinc] = (_sinc,)
 RULES[np.positive] = (lambda g, ans, x: g,)
 RULES[np.real] = (lambda g, ans, x: g,)
 RULES[np.imag] = (lambda g, ans, x: g * -1j,)
@@ -242,7 +255,7 @@ RULES[np.cumsum] = (_cumsum,)
 
 def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
     keepdims, _ = _options(*args, **options)
-    if axis == ():
+    if axis == () or not x.ndim:
         return g
     if np.all(x != 0):
         return spread(g * ans, x, axis, keepdims) / x

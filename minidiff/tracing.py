@@ -871,10 +871,12 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                 else:
                     gradients[parent] = total = earlier + h
                     (private.add if type(total) is np.ndarray else private.discard)(parent)
-        except (KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
+        except np.linalg.LinAlgError:
+            raise  # a singular matrix, which has no inverse
+        except (KeyError, IndexError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
             raise NotImplementedError(
-                f"{_name(function)} has no gradient for arguments {node.argnums} when called with "
-                f"{_described(arguments, keywords)}."
+                f"{_name(function)} has no gradient when called with {_described(arguments, keywords)}: "
+                f"{error or type(error).__name__}. Write it otherwise."
             ) from error
         if reached is not None:
             node = heappushpop(waiting, (reached.order, reached))[1]

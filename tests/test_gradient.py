@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import math
 import pickle
 import weakref
 from collections import namedtuple
@@ -742,6 +743,29 @@ OPTIONS = {
     "norm keepdims": lambda x: np.linalg.norm(x, axis=1, keepdims=True) / x,
     "norm of all keepdims": lambda x: np.linalg.norm(x, keepdims=True) * x,
     "largest": lambda x: np.linalg.norm(x, np.inf, axis=0),
+    "norm of columns": lambda x: np.linalg.norm(x, axis=0),
+    "norm of the matrix": lambda x: np.linalg.norm(x, "fro", axis=(0, 1)) * x,
+    "vector norm": lambda x: np.linalg.vector_norm(x) * np.linalg.vector_norm(x, axis=1, keepdims=True),
+    "vector norm of all": lambda x: np.linalg.vector_norm(x, ord=3, keepdims=True) * x,
+    "matrix power": lambda x: np.linalg.matrix_power(x[1:], 5) + np.linalg.matrix_power(x[:3], -2),
+    "matrix power zero": lambda x: np.linalg.matrix_power(x[1:], 0) * x[1:],
+    "chain of products": lambda x: np.linalg.multi_dot([x, np.ones((3, 2)), x[:2]]),
+    "trace": lambda x: np.linalg.trace(x[None, 1:] ** 2, offset=1),
+    "average": lambda x: np.average(x**2, axis=0, weights=[1.0, 2.0, 0.0, 3.0]),
+    "average by itself": lambda x: np.average(x, weights=x**2, keepdims=True),
+    "average and weights": lambda x: np.average(x, returned=True)[0] * np.average(x, 1),
+    "cumprod": lambda x: np.cumprod(x, axis=1) + np.cumprod(x).reshape(4, 3),
+    "trapezoid": lambda x: np.trapezoid(x**2, dx=0.5) * np.trapezoid(x[:3], np.cumsum(x[0]), axis=0)[0],
+    "along an axis": lambda x: np.take_along_axis(x, np.argsort(x, 0)[:2], 0) ** 2,
+    "along all": lambda x: np.take_along_axis(x, np.array([3, 3, 1]), None) ** 2,
+    "without NaN": lambda x: np.nansum(np.where(x > 2, x, np.nan) ** 2, axis=1),
+    "mean without NaN": lambda x: np.nanmean(np.where(x > 2, x, np.nan) ** 2, keepdims=True),
+    "vdot": lambda x: np.vdot(x, x**2),
+    "vecdot": lambda x: np.vecdot(x, np.sin(x)) * np.vecdot(x, x**2, axis=1),
+    "meshgrid": lambda x: np.stack(np.meshgrid(x[0], x[:, 1] ** 2)),
+    "meshgrid of rows": lambda x: np.meshgrid(x[0], x[1], x[2], indexing="ij")[2] ** 2,
+    "sinc": lambda x: np.sinc(x) + np.sinc(x - 1.9),
+    "cbrt": lambda x: np.cbrt(x),
     "rfft shorter": lambda x: np.real(np.fft.rfft(x, 2)),
     "rfft longer": lambda x: np.imag(np.fft.rfft(x, 6)),
     "diag": lambda x: np.diag(x, -1) ** 2,
@@ -804,3 +828,67 @@ def test_a_function_is_called_once_whatever_it_returns():
 
     assert gradient(twice, np.float32(3.0)) == (2.0,)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-12, 1e-3, 0.0299, 0.0301, 0.5])
+def test_the_derivatives_of_sinc_are_exact_near_zero(scale):
+    x = scale * np.array([1.0, -1.0])
+    a = np.pi * x
+    series = sum((-1) ** k * 2 * k * a ** (2 * k - 1) / math.factorial(2 * k + 1) for k in range(1, 12))
+    np.testing.assert_allclose(gradient(lambda x: np.sum(np.sinc(x)), x)[0], np.pi * series, rtol=1e-12)
+    bend = hessian(lambda x: np.sinc(x), scale)
+    curve = sum(
+        (-1) ** k * 2 * k * (2 * k - 1) * a[0] ** (2 * k - 2) / math.factorial(2 * k + 1)
+        for k in range(1, 12)
+    )
+    np.testing.assert_allclose(bend, np.pi**2 * curve, rtol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c16"])
+def test_a_norm_has_the_gradient_zero_at_zero(dtype):
+    x = np.array([[0, 0], [3, 4]], dtype)
+    (g,) = gradient(lambda x: np.sum(np.linalg.norm(x, axis=1)), x)
+    np.testing.assert_allclose(g, np.array([[0, 0], [0.6, 0.8]], dtype), rtol=1e-6)
+    assert g.dtype == dtype
+    assert not gradient(np.linalg.norm, 0 * x)[0].any()
+
+
+@pytest.mark.parametrize("f", [np.sum, np.max, np.prod, np.cumsum])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_a_number_may_be_reduced_along_an_axis(f, axis):
+    x = param(3.0)
+    g = gradient(lambda: np.sum(f(x**2, axis=axis)), params(x))[x]
+    assert g == 6
+
+
+@pytest.mark.parametrize(
+    ("f", "error"),
+    [
+        (lambda x: np.flip(x, 5), np.exceptions.AxisError),
+        (lambda x: np.concatenate([x, x], dtype=int), TypeError),
+        (lambda x: np.stack([x, x], dtype="f4", casting="no"), TypeError),
+        (lambda x: np.select([x > 0], [x, x]), ValueError),
+    ],
+)
+def test_what_numpy_refuses_is_refused_in_a_gradient(f, error):
+    for call in (f, lambda x: gradient(lambda x: np.sum(f(x)), x)):
+        with pytest.raises(error):
+            call(np.ones(3))
+
+
+def test_a_singular_matrix_is_named_as_the_reason():
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        gradient(np.linalg.det, np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("f", "words"),
+    [
+        (lambda x: np.sum(np.linalg.svd(x)[0]), "svd .* full_matrices"),
+        (lambda x: np.sum(np.einsum("ii", x)), "einsum .*ii"),
+        (lambda x: np.linalg.norm(x, 2), "norm .* ord=2"),
+    ],
+)
+def test_a_call_without_a_derivative_is_named_with_the_reason(f, words):
+    with pytest.raises(NotImplementedError, match=words):
+        gradient(f, np.eye(3)[:, :2] if "svd" in words else np.eye(3))

@@ -60,7 +60,7 @@ def as_array(x: Any) -> Any:
     return np.stack([as_array(item) for item in x]) if x else np.array(x)
 
 
-def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
     arrays = [as_array(a) for a in arrays]
     if axis is None:
         arrays, axis = [a.reshape(-1) for a in arrays], 0
@@ -72,7 +72,7 @@ def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, castin
     return joined.astype(dtype)
 
 
-def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
     arrays = [as_array(a) for a in arrays]
     shapes = {a.shape for a in arrays}
     if len(shapes) > 1:

@@ -28,7 +28,8 @@ class Grads(Mapping[Param, Any]):
 
     A parameter that the loss does not depend on has `None`, which counts as zero in what follows. As for any
     mapping, iterating and unpacking give the keys, that is the parameters; ``grads.values()`` the gradients.
-    Gradients of the same parameters add and subtract; they multiply and divide by numbers.
+    Gradients of the same parameters add and subtract; they multiply and divide by numbers. One may
+    be replaced: ``grads[W] *= 0.5``; with ``grads[W] = None`` an update leaves W as it is.
 
     Parameters
     ----------
@@ -73,6 +74,14 @@ class Grads(Mapping[Param, Any]):
                 f"this {what} is not among the {len(self)} parameters of these gradients. They are found by "
                 "the parameter, grads[W], if it was in the Params given to gradient(f, ps)."
             ) from None
+
+    def __setitem__(self, p: Param, g: Any) -> None:
+        self[p]  # which refuses what is not among the parameters
+        if g is not None and np.shape(g) != p.value.shape:
+            raise ValueError(
+                f"the gradient must have its parameter's shape {p.value.shape}, got {np.shape(g)}."
+            )
+        self._arrays[id(p)] = g if g is None or is_recorded(g) else np.asarray(g)
 
     def __contains__(self, p: object) -> bool:
         return id(p) in self._arrays
@@ -419,7 +428,7 @@ def hessian(f: Callable[[Any], Any], x: Any) -> Any:
     """
     if _variable(x) is None:
         raise TypeError(
-            f"hessian(f, x): x must be a real number or an array, got {described(constant(x))}: np.array(x)?"
+            f"hessian(f, x): x must be a real number, an array or a parameter, got {described(constant(x))}."
         )
 
     def slope(x: Any) -> Any:
@@ -460,8 +469,11 @@ def dropgrad(x: Any) -> Any:
 # --- One engine for them all ----------------------------------------------------------------------------
 
 
-def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[Any], Any]]:
-    """Run `f` in a trace; give its value, and the function from a seed (None for 1) to gradients."""
+def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[..., Any]]:
+    """Run `f` in a trace; give its value, and the function from a seed to gradients.
+
+    That function can be called again unless it is told that it is called but once.
+    """
     if not callable(f) or isinstance(f, Param):
         raise TypeError(
             f"{name}(f, …): f must be a function, got {described(f)}. "
@@ -500,8 +512,10 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[An
     if type(value) is np.ndarray and any(np.may_share_memory(value, root._value) for root in roots):
         value = value.copy()
 
-    def back(seed: Any) -> Any:
+    def back(seed: Any, *, once: bool = False) -> Any:
         gradients = [None] * len(roots) if node is None else _own(backward(node, seed, roots), roots)
+        if once and node is not None:
+            node.forget()
         if ps is None:
             remaining = iter(gradients)
             return tuple(_renest(arg, remaining) for arg in args)
@@ -515,7 +529,7 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[[An
 def _value_and_gradient(f: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
     value, back = _record(f, args, "gradient")
     _check_loss(value)
-    return value, back(_ones(value) if hasattr(value, "dtype") else None)
+    return value, back(_ones(value) if hasattr(value, "dtype") else None, once=True)
 
 
 def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
@@ -608,7 +622,7 @@ def _advice(
             f"{name}(f, …): f takes no arguments, but got plain arrays to differentiate by. Make them "
             f"parameters, W = param(W), and write {name}(f, params(W))."
         )
-    message = f"{name}(f, *args): f takes {signature}, but got {len(variables)} arguments."
+    message = f"{name}(f, *args): f takes {signature}, but args has {len(variables)} of them."
     if any(isinstance(leaf, Param) for leaf in _leaves(args)):
         message += f" For parameters that f reaches by itself, write {name}(f, params(W, b))."
     return message
@@ -640,10 +654,7 @@ def _warn_unreached() -> None:
 def _cure(value: Any) -> str:
     if value is None:
         return "Does it lack a return?"
-    if isinstance(value, (complex, np.complexfloating)) or getattr(value, "dtype", None) in (
-        complex,
-        np.complex64,
-    ):
+    if np.iscomplexobj(value):
         return "Take np.abs(z)**2 or np.real(z) of it."
     if isinstance(value, np.ndarray):
         return "Reduce it, with np.sum or np.mean, or use pullback or jacobian."

@@ -102,7 +102,7 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
     # Pickling and copying go through the keys themselves, so that the tie to a parameter survives
     # whenever parameter and IdDict travel together. `copy.copy` keeps the very same keys.
     def __reduce__(self) -> tuple[Any, ...]:
-        return IdDict, (), None, None, iter(list(self.items()))
+        return type(self), (), None, None, iter(list(self.items()))
 
 
 def _reference(key: Any, i: int, owner: IdDict[Any, Any]) -> Callable[[], Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableSet
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet
 from copy import deepcopy
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -12,7 +12,7 @@ from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from minidiff.tracing import Leaf, Traced, constant, is_recorded, lift
+from minidiff.tracing import Leaf, Traced, constant, is_recorded, lift, no_attribute
 from minidiff.typing import ArrayLike, DTypeLike, NDArray
 
 __all__ = ["Param", "Params", "param", "params"]
@@ -60,7 +60,8 @@ class Param(Leaf):
 
     Notes
     -----
-    A parameter is hashed, and found in `Params` and `Grads`, by identity; ``==`` is elementwise.
+    A parameter is hashed, and found in `Params` and `Grads`, by identity; ``==`` is elementwise. What
+    ``copy``, ``pickle`` and `param` make of one is another parameter, also inside a gradient.
 
     Examples
     --------
@@ -136,8 +137,11 @@ class Param(Leaf):
     # NumPy would take an array through any of the other special attributes without asking `__array__`.
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
-            raise AttributeError(f"'Param' object has no attribute {name!r}")
-        return getattr(self.lift(), name)
+            raise AttributeError(no_attribute("Param", name))
+        try:
+            return getattr(self.lift(), name)
+        except AttributeError:
+            raise AttributeError(no_attribute("Param", name)) from None
 
     def __setattr__(self, name: str, x: object) -> NoReturn:
         raise AttributeError(
@@ -148,13 +152,13 @@ class Param(Leaf):
         return sorted({*super().__dir__(), *(name for name in dir(self.value) if not name.startswith("__"))})
 
     def __copy__(self) -> Param:
-        return Param(self.value.copy())
+        return type(self)(self.value.copy())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Param:
-        return Param(deepcopy(self.value, memo))
+        return type(self)(deepcopy(self.value, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Param, (self.value,)
+        return type(self), (self.value,)
 
 
 def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
@@ -208,7 +212,7 @@ class Params(MutableSet[Param]):
     Raises
     ------
     TypeError
-        If something else than a `Param` is to be added.
+        If something else than a `Param` is to be added, or a mapping is given: ``θ -= grads`` takes no step.
 
     Examples
     --------
@@ -229,11 +233,7 @@ class Params(MutableSet[Param]):
 
     def __init__(self, iterable: Iterable[Param] = ()) -> None:
         self._entries: dict[int, Param] = {}
-        if isinstance(iterable, (Param, np.ndarray)):
-            raise TypeError(
-                f"Params takes a list of parameters, got {described(iterable)}: write Params([W, b])."
-            )
-        for p in iterable:
+        for p in _several(iterable):
             self.add(p)
 
     def __contains__(self, p: object) -> bool:
@@ -263,9 +263,18 @@ class Params(MutableSet[Param]):
         """Take a parameter out, if it is there."""
         self._entries.pop(id(value), None)
 
-    def __and__(self, other: Container[Any]) -> Params:
-        others = Params(p for p in other if isinstance(p, Param))  # type: ignore[attr-defined]
-        return Params(p for p in self if p in others)
+    def __and__(self, other: Iterable[Any]) -> Params:
+        others = {id(p) for p in _several(other)}
+        return Params(p for p in self if id(p) in others)
+
+    def __or__(self, other: Iterable[Any]) -> Params:  # type: ignore[override]
+        return Params([*self, *_several(other)])
+
+    def __ior__(self, other: Iterable[Any]) -> Params:  # type: ignore[misc]
+        return super().__ior__(Params(other))
+
+    def __isub__(self, other: Iterable[Any]) -> Params:
+        return super().__isub__(Params(other))
 
     def to_vector(self) -> Any:
         """Copy all elements into one 1-D array, parameter after parameter, each in C order.
@@ -278,7 +287,7 @@ class Params(MutableSet[Param]):
         return np.concatenate([p.ravel() for p in self]) if self else np.zeros(0)
 
     def from_vector(self, v: ArrayLike) -> None:
-        """Set all elements from a 1-D array as `to_vector` gives it.
+        """Set all elements from a 1-D array as `to_vector` gives it, or none of them.
 
         Parameters
         ----------
@@ -288,8 +297,10 @@ class Params(MutableSet[Param]):
         Raises
         ------
         ValueError
-            If `v` has another length, or an imaginary part where the parameter is real. No parameter
-            has changed then.
+            If `v` has another length, or an imaginary part where the parameter is real; or if a parameter
+            is read-only.
+        TypeError
+            If `v` does not consist of numbers; or inside a gradient of these parameters.
         """
         vector = np.asarray(v)
         size = sum(p.value.size for p in self)
@@ -297,10 +308,10 @@ class Params(MutableSet[Param]):
             raise ValueError(
                 f"from_vector(v): these parameters have {size} elements, got an array {vector.shape}."
             )
+        if vector.dtype.kind not in "fcbiu":
+            raise TypeError(f"from_vector(v): v must be an array of numbers, got dtype {vector.dtype}.")
         pieces = np.split(vector, np.cumsum([p.value.size for p in self])[:-1])
         for i, (p, piece) in enumerate(zip(self, pieces, strict=False)):
-            if piece.dtype.kind not in "fcbiu":
-                raise TypeError(f"from_vector(v): v must be an array of numbers, got dtype {vector.dtype}.")
             if p.value.dtype.kind == "f" and piece.dtype.kind == "c":
                 if piece.imag.any():
                     raise ValueError(f"from_vector(v): parameter {i} is real, but v is complex there.")
@@ -335,6 +346,20 @@ class Params(MutableSet[Param]):
         return Params, (list(self),)
 
 
+def _several(iterable: Iterable[Any]) -> Iterable[Any]:
+    """Return what a set of parameters may be made of or meet: not one parameter, and not gradients."""
+    if isinstance(iterable, (Param, np.ndarray)):
+        raise TypeError(
+            f"Params takes a list of parameters, got {described(iterable)}: write Params([W, b])."
+        )
+    if isinstance(iterable, Mapping):
+        raise TypeError(
+            f"Params are a set of parameters, and take no part in arithmetic with {described(iterable)}. "
+            "To take a step write update(Descent(0.1), θ, grads); to collect from a dict, params(model)."
+        )
+    return iterable
+
+
 def params(*things: Any) -> Params:
     """Collect the parameters of models.
 
@@ -353,7 +378,8 @@ def params(*things: Any) -> Params:
     Raises
     ------
     TypeError
-        If a plain array stands where a parameter is expected, or parameters in a `set`, which has no order.
+        If one of the `things` is a plain array, or parameters are in a `set`, which has no order. Plain
+        arrays within a model are not trained: they may be its constants.
     ValueError
         If there are things but no parameter in them.
 
@@ -442,4 +468,7 @@ def described(x: object) -> str:
         return f"an ndarray of shape {x.shape} and dtype {x.dtype}"
     if isinstance(x, Traced):
         return "a value under differentiation"
-    return f"{type(x).__name__} {x!r:.60}"
+    name, text = type(x).__name__, repr(x)
+    line = text.partition("\n")[0][:60]
+    line += " …" if line != text else ""
+    return line if x is None or line.startswith(name) else f"{name} {line}"

@@ -46,6 +46,7 @@ __all__ = [
     "is_recorded",
     "lift",
     "map_container",
+    "no_attribute",
 ]
 
 # ---------------------------------------------------------------------------------------------------
@@ -115,7 +116,8 @@ class Trace:
     def split(self, result: Any) -> tuple[Any, Traced | None]:
         """Give the value of what the call returned, and its node if this trace recorded it."""
         if isinstance(result, Leaf):
-            result = result.lift()
+            value = result.lift()
+            result = value if is_recorded(value) else value.copy()
         if type(result) is Traced and result.owner is self:
             return result._value, result
         return result, None
@@ -144,6 +146,22 @@ _SCALARS = (
 _PLAIN = frozenset(
     {np.ndarray, *_SCALARS, np.int8, np.int16, np.int32, np.int64, np.uint8, type(None), str, slice}
 )
+
+
+# What people look for who come from PyTorch.
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("backward", "grad", "zero_grad"),
+        "The gradients are what gradient(lambda: loss(x, y), params(W)) returns.",
+    ),
+    **dict.fromkeys(("detach", "numpy", "cpu"), "dropgrad(x) gives the plain value."),
+    **dict.fromkeys(("requires_grad", "requires_grad_"), "What is to be differentiated is made by param(x)."),
+}
+
+
+def no_attribute(what: str, name: str) -> str:
+    """Say that there is no such attribute, and what there is instead."""
+    return f"{what} has no attribute {name!r}. {_ELSEWHERE.get(name, '')}".rstrip()
 
 
 def _refuse(what: str, instead: str) -> NoReturn:
@@ -271,6 +289,13 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
 
     _node = property(lambda self: self)
 
+    def forget(self) -> None:
+        """Let go of what it was computed from: a loss that someone keeps need not keep the whole graph."""
+        self.arguments = self.parents = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(no_attribute("a value under differentiation", name))
+
     __add__, __radd__ = _binary(np.add, operator.add)
     __sub__, __rsub__ = _binary(np.subtract, operator.sub)
     __mul__, __rmul__ = _binary(np.multiply, operator.mul)
@@ -347,6 +372,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return call(np.clip, (self, min, max), options)
 
     conj = conjugate = _recorded(np.conj)
+    cumprod = _recorded(np.cumprod)
     cumsum = _recorded(np.cumsum)
     diagonal = _recorded(np.diagonal)
     dot = _recorded(np.dot)
@@ -481,7 +507,7 @@ def constant(x: Any) -> Any:
 
 
 def is_recorded(x: Any) -> bool:
-    """Tell whether `x` is a result of some running trace."""
+    """Tell whether `x` is a result of some trace, running or not."""
     return type(x) in Box.types and not isinstance(x, Leaf)
 
 
@@ -874,9 +900,10 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
         except np.linalg.LinAlgError:
             raise  # a singular matrix, which has no inverse
         except (KeyError, IndexError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+            reason = f": {error}" if str(error) and not isinstance(error, KeyError) else ""
             raise NotImplementedError(
-                f"{_name(function)} has no gradient when called with {_described(arguments, keywords)}: "
-                f"{error or type(error).__name__}. Write it otherwise."
+                f"{_name(function)} has no gradient when called with "
+                f"{_described(arguments, keywords)}{reason}. Write it otherwise."
             ) from error
         if reached is not None:
             node = heappushpop(waiting, (reached.order, reached))[1]

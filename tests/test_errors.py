@@ -121,7 +121,7 @@ UNRECORDED = {  # what would quietly drop the gradient, on a parameter and on a 
 
 NO_GRADIENT = {
     "np.median": np.median,
-    "np.cumprod": np.cumprod,
+    "np.quantile": lambda W: np.quantile(W, 0.5),
     "np.interp": lambda W: np.interp(W[0], [0, 1], [0, 1]),
     "np.unique": np.unique,
     "np.linalg.qr": np.linalg.qr,
@@ -149,7 +149,7 @@ MISTAKES = {
     "params of an empty list": (lambda m: params([]), ValueError, ("list", "param(")),
     "params of a set": (lambda m: params({m.W, m.b}), TypeError, ("set", "order", "list")),
     "param of a string": (lambda m: param("one"), TypeError, ("str", "numbers")),
-    "param of None": (lambda m: param(None), TypeError, ("NoneType", "numbers")),
+    "param of None": (lambda m: param(None), TypeError, ("None", "numbers")),
     "param of objects": (lambda m: param([object()]), TypeError, ("numbers",)),
     "param of a ragged list": (lambda m: param([[1.0], [2.0, 3.0]]), ValueError, ("inhomogeneous",)),
     "param of integer dtype": (lambda m: param([1], dtype=int), TypeError, ("dtype", "int64", "float")),
@@ -201,7 +201,7 @@ MISTAKES = {
     "an array": returning(lambda m: m.W @ m.x, "array of shape (2,)", "np.sum"),
     "a parameter": returning(lambda m: m.W, "(2, 2)", "np.sum"),
     "an empty array": returning(lambda m: m.W[:0], "(0, 2)"),
-    "nothing": returning(lambda m: None, "NoneType", "return"),
+    "nothing": returning(lambda m: None, "None", "return"),
     "a string": returning(lambda m: "1.0", "str '1.0'"),
     "a complex number": returning(lambda m: np.sum(m.W * 1j), "complex128", "np.abs"),
     "a plain complex number": returning(lambda m: 1j, "complex"),
@@ -237,9 +237,6 @@ MISTAKES = {
         for name, f in NO_GRADIENT.items()
         for kind, of in {"parameter": lambda m: m.W, "result": lambda m: m.W * 1}.items()
     },
-    "W.cumprod()": (
-        lambda m: gradient(lambda: np.sum(m.W.cumprod()), m.θ), NotImplementedError, ("np.cumprod",),
-    ),
     # Grads and pullbacks.
     "a key outside": (lambda m: m.grads[m.s], KeyError, ("parameter of shape ()", "2 parameters", "Params")),
     "a key that is no parameter": (lambda m: m.grads["W"], KeyError, ("str", "parameter")),
@@ -252,7 +249,25 @@ MISTAKES = {
     "Grads times Grads": (lambda m: m.grads * m.grads, TypeError, ("Grads",)),
     "Grads times a string": (lambda m: m.grads * "2", TypeError, ("Grads",)),
     "a number over Grads": (lambda m: 1 / m.grads, TypeError, ("Grads",)),
-    "assignment to Grads": (lambda m: operator.setitem(m.grads, m.W, 0), TypeError, ("Grads",)),
+    "a gradient of another shape": (
+        lambda m: operator.setitem(m.grads, m.W, 0), ValueError, ("(2, 2)", "()"),
+    ),
+    "a gradient of another parameter": (lambda m: operator.setitem(m.grads, m.s, 0), KeyError, ("Params",)),
+    # Sets of parameters are no vectors.
+    **{
+        f"{operation.__name__} {name}": (
+            lambda m, operation=operation, of=of: operation(m.θ, of(m)), TypeError, ("Params",)
+        )
+        for operation in (operator.sub, operator.isub, operator.or_, operator.ior, operator.and_)
+        for name, of in {"Grads": lambda m: m.grads, "a parameter": lambda m: m.W}.items()
+    },
+    # What there is in PyTorch.
+    "backward()": within(lambda m: np.sum(m.W).backward(), "gradient(lambda", error=AttributeError),
+    "detach()": within(lambda m: (m.W * 1).detach(), "dropgrad(x)", error=AttributeError),
+    "W.detach()": within(lambda m: m.W.detach(), "dropgrad(x)", error=AttributeError),
+    "W.grad": (lambda m: m.W.grad, AttributeError, ("Param", "gradient(lambda")),
+    "W.numpy()": (lambda m: m.W.numpy(), AttributeError, ("Param", "dropgrad(x)")),
+    "W.requires_grad": (lambda m: m.W.requires_grad, AttributeError, ("param(x)",)),
     "a seed of another shape": (
         lambda m: pullback(lambda: m.W @ m.x, m.θ)[1](np.ones(3)), ValueError, ("(2,)", "(3,)"),
     ),

@@ -30,6 +30,7 @@ from minidiff import (
     pullback,
     withgradient,
 )
+from minidiff.optimise import Descent, update
 from minidiff.tracing import derivative
 
 quick = settings(derandomize=True, max_examples=30, deadline=None)
@@ -357,6 +358,33 @@ def test_a_recorded_value_copies_and_a_parameter_copied_in_a_loss_is_another():
     for clone in (copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x)), param):
         close(slope(lambda: np.sum(clone(W) * W), W), W.value)
     close(slope(lambda: np.sum(W.copy() * np.copy(W)), W), 2 * W.value)
+
+
+def test_a_loss_that_keeps_its_values_keeps_no_graph():
+    W, values = param(np.ones(3)), []
+
+    def loss():
+        values.append(np.sum(np.tanh(W) ** 2))
+        return values[-1]
+
+    θ = params(W)
+    gradient(loss, θ)
+    assert values[0].parents == values[0].arguments == ()
+    assert float(values[0]) == values[0] == withgradient(loss, θ).val == values[1]
+    _, back = pullback(loss, θ)
+    close(back(1.0)[W], back(1.0)[W])
+
+
+def test_a_gradient_may_be_replaced():
+    W, b = param(np.ones((2, 3))), param(1.0)
+    grads = gradient(lambda: np.sum(W * 3) + b, params(W, b))
+    grads[W] *= 0.5
+    grads[b] = None
+    close(grads[W], np.full((2, 3), 1.5))
+    assert grads[b] is None
+    update(Descent(1.0), params(W, b), grads)
+    close(W.value, np.full((2, 3), -0.5))
+    assert b == 1
 
 
 def test_what_a_loss_leaks_is_a_constant_to_the_next():

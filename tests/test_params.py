@@ -641,3 +641,14 @@ def test_from_vector_changes_nothing_where_one_parameter_is_read_only():
     with pytest.raises(ValueError, match="parameter 1 is a read-only array"):
         params(a, b).from_vector([7, 8, 9])
     assert a.value.tolist() == [1, 1]
+
+
+class Weight(Param):
+    __slots__ = ()
+
+
+def test_copies_and_pickles_of_a_subclass_are_of_that_class():
+    W = Weight(np.ones(2))
+    for clone in (copy.copy(W), copy.deepcopy(W), pickle.loads(pickle.dumps(W))):
+        assert type(clone) is Weight
+        assert clone.value is not W.value

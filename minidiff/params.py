@@ -267,10 +267,10 @@ class Params(MutableSet[Param]):
         others = {id(p) for p in _several(other)}
         return Params(p for p in self if id(p) in others)
 
-    def __or__(self, other: Iterable[Any]) -> Params:  # type: ignore[override]
+    def __or__(self, other: Iterable[Any]) -> Params:
         return Params([*self, *_several(other)])
 
-    def __ior__(self, other: Iterable[Any]) -> Params:  # type: ignore[misc]
+    def __ior__(self, other: Iterable[Any]) -> Params:
         return super().__ior__(Params(other))
 
     def __isub__(self, other: Iterable[Any]) -> Params:

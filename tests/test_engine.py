@@ -247,27 +247,24 @@ def test_a_rule_may_set_what_the_rules_after_it_go_by(size, how, small_blocks):
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
-def test_an_interrupt_waits_for_the_end_of_a_large_step():
-    """The second stage raises the signal in the midst of the blocks."""
+def test_an_interrupt_waits_for_the_end_of_a_large_step(monkeypatch):
+    """The signal comes in the midst of the blocks."""
+    put, calls = blocks_module.put, []
 
-    class Interrupting(Rule):
-        calls = 0
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        put(*args)
 
-        @staticmethod
-        def formula(x, Δ):
-            Interrupting.calls += 1
-            if Interrupting.calls == 5:
-                signal.raise_signal(signal.SIGINT)
-            return Δ
-
-    opt = Optimiser(Momentum(1.0), Interrupting())
-    x = np.zeros(200_000)
+    monkeypatch.setattr(blocks_module, "put", interrupted)
+    opt, x = Momentum(1.0), np.zeros(200_000)
     before = signal.getsignal(signal.SIGINT)
     with engine("numpy"), pytest.raises(KeyboardInterrupt):
         update(opt, x, np.ones(200_000))
     assert signal.getsignal(signal.SIGINT) is before
     np.testing.assert_array_equal(x, -1.0)
-    assert opt[0].state[x]["clock"] == (1,)
+    assert opt.state[x]["clock"] == (1,)
 
 
 def test_an_interrupt_in_the_arithmetic_of_a_small_step_leaves_it_untaken():
@@ -296,6 +293,11 @@ def test_an_engine_is_chosen_for_a_while_or_from_here_on():
         engine("auto")
         assert _ENGINE.get() == "auto"
     assert _ENGINE.get() == "auto"
+    chosen = engine("numpy")
+    for _ in range(2):
+        with chosen:
+            assert _ENGINE.get() == "numpy"
+        assert _ENGINE.get() == "auto"
     with pytest.raises(ValueError, match="'torch'"):
         engine("torch")
 
@@ -404,6 +406,83 @@ def test_a_formula_that_cannot_be_compiled_runs_with_numpy_and_one_warning_says_
             update(cls(), x, g)
         update(cls(), np.ones(50_000), np.ones(50_000))  # no further warning, which would be an error here
     np.testing.assert_allclose(x, 1 - formula(None, g))
+
+
+class Normed(Rule):
+    """Not elementwise: it goes by all elements, and by the rows."""
+
+    keeps = ("n",)
+
+    @staticmethod
+    def formula(x, Δ, n):
+        Δ = Δ - Δ.mean(axis=0)
+        return Δ / np.sqrt(np.sum(Δ * Δ)), n + np.max(Δ)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("shape", [(4, 3), (300, 100), (1000, 300)])
+@pytest.mark.filterwarnings("ignore:Normed|Momentum:RuntimeWarning")
+def test_a_formula_that_is_not_elementwise_sees_whole_arrays(how, shape):
+    g = np.random.default_rng(0).normal(size=shape)
+    x, y = np.zeros(shape), np.zeros(shape)
+    rule, composed = Normed(), Optimiser(Momentum(2.0), Normed(), ClipNorm(0.5))
+    centred = g - g.mean(axis=0)
+    with engine(how):
+        update(rule, x, g)
+        update(composed, y, g)
+    np.testing.assert_allclose(x, -centred / np.linalg.norm(centred), rtol=1e-12)
+    np.testing.assert_allclose(y, 0.5 * x, rtol=1e-12)
+    np.testing.assert_allclose(rule.state[x]["n"], centred.max(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("size", [3, 5000, 50_000])
+@pytest.mark.filterwarnings("ignore:.*runs with NumPy:RuntimeWarning")
+def test_a_rule_is_asked_for_its_numbers_once_a_step(how, size):
+    asked = []
+
+    class Asked(Normed):
+        def coefficients(self, t):
+            asked.append(t)
+            return ()
+
+    opt, x = Optimiser(ClipNorm(1.0), Asked(), ClipNorm(1.0)), np.ones(size)
+    with engine(how):
+        for _ in range(3):
+            update(opt, x, np.arange(1.0, size + 1))
+    assert asked == [1, 2, 3]
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("size", [3, 50_000])
+def test_a_formula_goes_by_what_a_changing_number_is_now(how, size):
+    class Shifting(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return ratio * Δ
+
+    opt, x = Shifting(), np.zeros(size)
+    with engine(how):
+        for ratio in (1.0, 2.0, 2.0, 0.5):  # noqa: B007 - the formula reads it
+            update(opt, x, np.ones(size))
+    np.testing.assert_array_equal(x, -5.5)
+
+
+def test_a_number_that_changes_at_every_step_is_not_written_down_each_time(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "minidiff.optimise.programs.Program", lambda *args: made.append(args) or Program(*args)
+    )
+
+    class Shifting(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return ratio * Δ
+
+    opt, x = Shifting(), np.zeros(3)
+    for ratio in np.linspace(0, 1, 20).tolist():  # noqa: B007 - the formula reads it
+        update(opt, x, np.ones(3))
+    assert len(made) == 1
 
 
 @needs_numba

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidiff.optimise as mo
-from minidiff import IdDict, gradient, param, params
+from minidiff import IdDict, gradient, param, params, withgradient
 from minidiff.optimise import (
     ADAM,
     AbstractOptimiser,
@@ -31,6 +31,7 @@ from minidiff.optimise import (
     reset,
     update,
 )
+from minidiff.schedules import Constant, Scheduler
 
 
 class PageMomentum(AbstractOptimiser):
@@ -465,6 +466,71 @@ def test_the_same_rule_twice_in_a_composition_takes_two_turns(size):
     assert m.state[x]["clock"] == (6,)
 
 
+@pytest.mark.parametrize(
+    ("base", "arguments"), [(Optimiser, (Descent(1.0),)), (Scheduler, (Constant(1.0), Descent(1.0)))]
+)
+def test_an_overridden_apply_of_what_wraps_others_is_used(base, arguments):
+    class Twice(base):
+        def apply(self, x, Δ):
+            return 2 * super().apply(x, Δ)
+
+    x = np.zeros(2)
+    update(Optimiser(Twice(*arguments), Descent(0.5)), x, np.ones(2))
+    np.testing.assert_array_equal(x, -1)
+
+
+def test_an_optimiser_of_ones_own_is_as_silent_as_the_others():
+    class Plain(AbstractOptimiser):
+        def apply(self, x, Δ):
+            return Δ
+
+    x = np.zeros(1, np.float32)
+    update(Plain(), x, np.array([1e300]))
+    assert x == -np.inf
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"keeps": "m"}, 'keeps must be a tuple .*"m"'),
+        ({"keeps": (1,)}, "keeps must be a tuple"),
+        ({"real": "m"}, "real must be a tuple"),
+        ({"formula": lambda x, Δ: Δ}, "@staticmethod"),
+    ],
+)
+def test_a_rule_that_could_never_work_is_refused_where_it_is_written(attributes, words):
+    with pytest.raises(TypeError, match=words):
+        type("Odd", (Rule,), attributes)
+
+
+@pytest.mark.parametrize("size", [3, 50_000])
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"coefficients": lambda self, t: 0.1}, "coefficients must return a tuple .* not 0.1"),
+        ({"coefficients": lambda self, t: None}, "coefficients must return a tuple .* not None"),
+        ({"formula": staticmethod(lambda x, Δ: (Δ, Δ))}, "must return the step: 1 arrays, not 2"),
+        ({"keeps": ("m",), "formula": staticmethod(lambda x, Δ, m: Δ)}, "the step and m: 2 arrays, not one"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*runs with NumPy:RuntimeWarning")
+def test_a_formula_that_gives_something_else_is_told_what_is_missing(attributes, words, size):
+    opt, x = type("Odd", (Rule,), attributes)(), np.ones(size)
+    with pytest.raises(TypeError, match=words):
+        update(opt, x, x.copy())
+    assert x not in opt.state
+    assert np.all(x == 1)
+
+
+def test_a_setting_that_no_annotation_declares_is_told_where_to_write_it():
+    class Bare(Rule):
+        def __init__(self):
+            self.eta = 0.1
+
+    with pytest.raises(AttributeError, match="eta: float"):
+        Bare()
+
+
 @pytest.mark.parametrize("size", [3, 50_000])
 def test_an_overridden_apply_is_used_also_within_a_composition(size):
     class Halved(ADAM):
@@ -629,6 +695,13 @@ def test_every_rule_fits_a_linear_map(name):
         (lambda: setattr(ADAM(), "etta", 0.1), AttributeError, "no setting 'etta'"),
         (lambda: setattr(Optimiser(ClipNorm(1), ADAM()), "eta", 0.1), AttributeError, r"opt\[1\].eta = 0.1"),
         (lambda: update(params(param(1.0)), {}), TypeError, "lacks the optimiser"),
+        (lambda: update(ADAM(), params(param(1.0))), TypeError, "lacks the gradients"),
+        (lambda: update(ADAM(), {}), TypeError, "lacks the parameters"),
+        (lambda: update(ADAM(), {"W": param(1.0)}, {}), TypeError, "params\\("),
+        (lambda: update(ADAM(), [param(1.0)], ([0.0],)), TypeError, "zip"),
+        (lambda: update(ADAM(), [param(1.0)], withgradient(np.sum, 1.0)), TypeError, r"\.grad"),
+        (lambda: update(ADAM(), param(1.0), {}), TypeError, r"grads\[p\]"),
+        (lambda: Optimiser([ADAM()]), TypeError, r"Optimiser\(\*members\)"),
     ],
 )
 def test_a_setting_that_is_none_is_refused_and_not_kept_quietly(mistake, error, words):

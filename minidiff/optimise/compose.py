@@ -10,7 +10,7 @@ import numpy as np
 
 from minidiff.optimise import engines
 from minidiff.optimise.interface import AbstractOptimiser
-from minidiff.typing import NDArray
+from minidiff.typing import Array
 
 __all__ = ["Optimiser"]
 
@@ -66,14 +66,20 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
         super().__setattr__(name, value)
 
     def stages(self) -> list[AbstractOptimiser]:
-        """Return the optimisers that a gradient goes through, those of nested compositions in their place."""
+        """Return the optimisers that a gradient goes through, those of nested compositions in their place.
+
+        A subclass with an `apply` of its own is one.
+        """
+        return [self] if type(self).apply is not Optimiser.apply else self._members_stages()
+
+    def _members_stages(self) -> list[AbstractOptimiser]:
         return [stage for member in self.members for stage in member.stages()]
 
-    def apply(self, x: Any, Δ: NDArray[Any]) -> NDArray[Any]:
+    def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of all members by the gradient Δ and return the step to subtract from `x`."""
         array = x if isinstance(x, np.ndarray) else x.value
         step = np.empty_like(array)
-        engines.run(self.stages(), x, array, Δ, step)
+        engines.run(self._members_stages(), x, array, Δ, step)
         return step
 
     def insert(self, index: int, value: AbstractOptimiser) -> None:
@@ -115,6 +121,7 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
     def _member(self, member: Any) -> AbstractOptimiser:
         if not isinstance(member, AbstractOptimiser):
             hint = ": make one of it first" if isinstance(member, type) else ""
+            hint = ": write Optimiser(*members)" if isinstance(member, (list, tuple)) else hint
             raise TypeError(
                 f"a composition consists of optimisers such as ADAM(), not {member!r:.60} "
                 f"(of type {type(member).__name__}){hint}"

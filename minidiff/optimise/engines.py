@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from minidiff.optimise.blocks import BLOCK, Turn, commit, in_blocks, put, whole
+from minidiff.optimise.blocks import BLOCK, Turn, cast, commit, in_blocks, put, whole
 from minidiff.optimise.programs import quiet
 from minidiff.typing import Array
 
@@ -28,7 +28,7 @@ __all__ = ["engine", "run"]
 # Bytes of a parameter from which compiled formulas pay. Importing Numba and compiling take about a second,
 # half of that from its cache; at this size a step of ADAM then takes a seventh of NumPy's time.
 LARGE = 2**17
-# Those from which they pay where they are compiled already. A step takes them about 6 µs at any such size;
+# Bytes from which they pay where they are compiled already. A step takes them about 6 µs at any such size;
 # NumPy's takes less for few operations (Descent up to 2**15 bytes and more), and longer for many (ADAM from
 # 2**11 on, compositions at any size).
 SMALL = 2**12
@@ -72,13 +72,17 @@ class engine:  # noqa: N801 - it is called as a function is
             raise ValueError(f"engine must be 'auto', 'numpy' or 'fused', not {name!r}")
         if name == "fused" and not _fused().is_installed():
             raise ImportError("the fused engine needs Numba: pip install 'minidiff[fast]'")
-        self._before: Token[str] = _ENGINE.set(name)
+        self._name = name
+        self._before: Token[str] | None = _ENGINE.set(name)
 
     def __enter__(self) -> None:
-        pass
+        if self._before is None:
+            self._before = _ENGINE.set(self._name)
 
     def __exit__(self, *_: object) -> None:
-        _ENGINE.reset(self._before)
+        if self._before is not None:
+            _ENGINE.reset(self._before)
+            self._before = None
 
 
 def run(
@@ -97,7 +101,7 @@ def run(
     out : ndarray, optional
         Where to put the step, if it is not to be subtracted from `x`.
     formulas : bool
-        Whether to go by the formula of a rule that has an `apply` of its own, too: that one asks for it.
+        True where a rule's own `apply` calls `Rule.apply`: to run its formula although it has an `apply`.
     """
     if not stages:
         return put(x, Δ, out, quiet())
@@ -112,9 +116,11 @@ def run(
         turns = [Turn(rule, p, x) for rule in stages]
         if _fused().advance(turns, p, x, Δ, out):
             return None
+        if turns[0].numbers is not None:  # which rules are asked for but once a step
+            return in_blocks(turns, p, x, Δ, out)
     if size <= BLOCK:
         return whole(stages, p, x, Δ, out)
-    return in_blocks(stages, p, x, Δ, out)
+    return in_blocks([Turn(rule, p, x) for rule in stages], p, x, Δ, out)
 
 
 def _fuses(how: str, rules: Sequence[Any], x: Array) -> bool:
@@ -147,7 +153,7 @@ def _one_by_one(stages: Sequence[AbstractOptimiser], p: Any, x: Array, Δ: Array
 
 def _applied(stage: AbstractOptimiser, p: Any, x: Array, Δ: Array) -> Array:
     name = f"{type(stage).__name__}.apply"
-    returned = stage.apply(p, np.array(Δ, dtype=x.dtype))
+    returned = stage.apply(p, cast(Δ, x).copy())
     if returned is None:
         raise TypeError(f"{name} returned None: it must return the step")
     step = np.asarray(returned)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.optimise.blocks import Turn, blocks_of, commit, norm_of, same_place, whatever_comes
-from minidiff.optimise.symbolic import OPERATORS, Notes, Operation, Read, Symbol, are_unchanged
+from minidiff.optimise.symbolic import OPERATORS, Notes, Operation, Read, Symbol, are_unchanged, varies
 from minidiff.typing import Array
 
 __all__ = ["advance", "is_compiled", "is_installed"]
@@ -174,7 +174,7 @@ class _CannotCompileError(Exception):
 
 
 # By what they depend on: dtype, what becomes of the step, how many numbers each formula takes, the formulas;
-# with the functions that these called, which must be the same still.
+# with what these read, which must be the same still.
 _KERNELS: dict[tuple[Any, ...], tuple[Kernel | None, list[Read]]] = {}
 # The dtypes and formulas for which there is one.
 _COMPILED: set[tuple[Any, ...]] = set()
@@ -187,6 +187,8 @@ def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], 
     if not all(isinstance(rule.formula, FunctionType) for rule in rules):
         raise _CannotCompileError  # a method, which would keep its optimiser alive here
     key = (mode, *counts, *_formulas(rules, dtype))
+    if key in _KERNELS and varies(_KERNELS[key][1]):
+        _KERNELS[key] = None, []
     if key not in _KERNELS or not are_unchanged(_KERNELS[key][1]):
         try:
             source, reads = _source(rules, counts, dtype, mode)
@@ -251,7 +253,7 @@ def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | Non
 
     try:
         for turn in turns:
-            turn.tick(x, norm)
+            turn.tick(norm)
             if not all(isinstance(number, (float, int)) for number in turn.numbers):
                 return False
             numbers += turn.numbers

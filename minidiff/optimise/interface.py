@@ -159,6 +159,9 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     (array([[0.9, 1.9]]), array([2.5]))
     """
     if third is _MISSING:
+        if isinstance(first, AbstractOptimiser):
+            lacks = "parameters" if isinstance(second, Mapping) else "gradients"
+            raise TypeError(f"update lacks the {lacks}: write update(opt, ps, grads)")
         if isinstance(second, Mapping):
             raise TypeError("update(ps, grads) lacks the optimiser: write update(opt, ps, grads)")
         x = _array_of(first)
@@ -180,9 +183,11 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
     """Check every parameter and gradient, then take the steps."""
     ps = list(ps) if isinstance(ps, Params) else _parameters(ps)
     if not isinstance(gs, Mapping):
+        advice = ": for p, g in zip(ps, gs): update(opt, p, g)" if isinstance(gs, (tuple, list)) else ""
+        advice = ": take its .grad" if hasattr(gs, "grad") else advice
         raise TypeError(
             f"for several parameters the gradients must be a mapping from parameter to gradient, "
-            f"as gradient(f, ps) gives it, not {described(gs)}"
+            f"as gradient(f, ps) gives it, not {described(gs)}{advice}"
         )
     steps = []
     for i, p in enumerate(ps):
@@ -208,7 +213,9 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
 
 def _parameters(ps: Any) -> list[Any]:
     """Return parameters that come in something else than a `Params`, where each is one and comes once."""
-    if isinstance(ps, Mapping) or not isinstance(ps, Iterable):
+    if isinstance(ps, Mapping):
+        raise TypeError("expected a parameter or Params, got a mapping: params(…) collects those in it")
+    if not isinstance(ps, Iterable):
         raise TypeError(f"expected a parameter or Params, got {described(ps)}: wrap it in param(...)")
     found = list(ps)
     for i, p in enumerate(found):
@@ -309,6 +316,8 @@ def _gradient(g: Any, x: Array, i: int | None = None) -> Array:
     """Return the i-th gradient as an ndarray that fits `x` (its dtype may still be another)."""
     Δ: Any = g
     if type(g) is not np.ndarray:
+        if isinstance(g, Mapping):
+            raise TypeError(f"{_which_gradient(i)} is a mapping: take the parameter's own, grads[p]")
         try:
             Δ = np.asarray(g)
         except ValueError as error:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minidiff.optimise.symbolic import LOGIC, OPERATORS, Notes, Operation, Read, Symbol, are_unchanged
+from minidiff.optimise.symbolic import LOGIC, OPERATORS, Notes, Operation, Read, Symbol, are_unchanged, varies
 from minidiff.typing import Array
 
 __all__ = ["Program", "prepared", "quiet", "representable"]
@@ -64,7 +64,7 @@ class Program:
     # is one of NumPy's, which has a dtype that NumPy would go by, or `ValueError` where it is an array.
     constants: Callable[[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]], tuple[Array, ...]]
     latest: tuple[tuple[Any, ...], tuple[Any, ...]]
-    reads: list[Read]  # the functions that the formula called, which must be the same still
+    reads: list[Read]  # what the formula read, which must be the same still
 
     def __init__(self, rule: Any, dtype: np.dtype[Any], count: int) -> None:
         notes = Notes(dtype)
@@ -104,6 +104,8 @@ def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | N
     """Return the program for a formula and its constants, or None if the formula has to run as it is."""
     key = type(rule), rule.formula, x.dtype, len(numbers)
     program = _PROGRAMS.get(key)
+    if program and program.reads and varies(program.reads):
+        program = _PROGRAMS[key] = False
     if program is None or (program and program.reads and not are_unchanged(program.reads)):
         if not isinstance(rule.formula, FunctionType):
             return None, ()  # a method, which would keep its optimiser alive here

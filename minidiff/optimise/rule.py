@@ -8,6 +8,7 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -61,7 +62,7 @@ class Rule(AbstractOptimiser):
     the arguments that make one. To these it adds
 
     - ``formula``, a static method ``formula(x, Δ, *kept, *coefficients)`` of arithmetic and NumPy's
-      elementwise functions (no sums, means or norms: large arrays come in pieces), which returns
+      elementwise functions (sums, means and norms cost the advantages below), which returns
       ``(step, *kept)``: the step to subtract and the new values of the arrays it keeps (the step alone, if
       it keeps none). It must not write into what it is given.
     - ``coefficients(self, t)``, which gives the formula its numbers at step ``t`` = 1, 2, 3… of the
@@ -72,7 +73,8 @@ class Rule(AbstractOptimiser):
     In return it runs on whole arrays when they are small and block by block when they are large, alone or
     fused with the other members of an `Optimiser`, compiled where Numba is installed, on every dtype. A
     formula of arithmetic alone is only called once for each dtype: its operations are written down and run
-    without it. One that reads more than numbers, or branches, is called at every step, and is not compiled.
+    without it. One that branches, that is not elementwise, or that reads anything but numbers that stay the
+    same is called at every step, on whole arrays, and is not compiled.
 
     Settings are plain attributes, which may be changed between any two steps. Those with the names that
     the built-in rules use (``eta``, ``beta``, ``rho``…) are checked in the same way.
@@ -124,6 +126,7 @@ class Rule(AbstractOptimiser):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _check(cls)
         dataclasses.dataclass(eq=False, repr=False)(cls)
         cls.__init__ = _with_greek_names(cls.__init__)  # type: ignore[method-assign]
         cls.__signature__ = _without_self(inspect.signature(cls.__init__))
@@ -183,7 +186,7 @@ class Rule(AbstractOptimiser):
         return step
 
     def arguments(self) -> dict[str, Any]:
-        """Return the settings the repr shows: all, but ``epsilon`` and ``start`` where not their defaults."""
+        """Return the settings the repr shows: ``epsilon`` and ``start`` only if they are not the defaults."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -197,7 +200,19 @@ def _settings_of(rule: type[Any]) -> list[str]:
 
 def _no_setting(rule: type[Any], name: str) -> str:
     names = ", ".join(_settings_of(rule))
-    return f"{rule.__name__} has no setting {name!r}: " + (f"it has {names}" if names else "it has none")
+    none = f"it has none. In the class, one is written {name}: float = 0.1"
+    return f"{rule.__name__} has no setting {name!r}: " + (f"it has {names}" if names else none)
+
+
+def _check(rule: type[Any]) -> None:
+    """Refuse a class that could never take a step."""
+    for name in ("keeps", "real"):
+        names = getattr(rule, name)
+        if isinstance(names, str) or not all(isinstance(item, str) for item in names):
+            raise TypeError(f'{rule.__name__}.{name} must be a tuple of names, such as ("m",), not {names!r}')
+    formula = vars(rule).get("formula")
+    if isinstance(formula, FunctionType) and next(iter(inspect.signature(formula).parameters), "") != "self":
+        raise TypeError(f"{rule.__name__}.formula must be a static method: write @staticmethod above it")
 
 
 # The page's Greek names for keyword arguments, and the settings that they may mean.

@@ -689,7 +689,7 @@ class ADAMW(_BiasCorrected, Rule):
         λ: float,
     ) -> Any:
         m, v = _moments(Δ, m, v, β1, β2)
-        return η * ((m / b1) / (np.sqrt(v / b2) + ε) + λ * x), m, v
+        return (η / b1) * m / (np.sqrt(v / b2) + ε) + η * λ * x, m, v
 
 
 class OADAM(_BiasCorrected, Rule):

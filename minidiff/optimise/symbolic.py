@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-__all__ = ["LOGIC", "OPERATORS", "Notes", "Operation", "Read", "Symbol", "are_unchanged"]
+__all__ = ["LOGIC", "OPERATORS", "Notes", "Operation", "Read", "Symbol", "are_unchanged", "varies"]
 
 # Python's operators, by the names of the ufuncs that they are for arrays.
 OPERATORS = {
@@ -200,6 +200,8 @@ class Symbol(NDArrayOperatorsMixin):
     def __array_function__(self, function: Any, types: Any, values: Any, options: Any) -> Symbol:
         if function is np.where and len(values) == 3 and not options:
             return self.notes.where(*values)
+        if function in (np.real, np.imag) and not options:
+            return self.real if function is np.real else self.imag
         if function is np.clip and len(values) == 3 and not options:
             z, low, high = values
             return self.notes.operate(np.minimum, self.notes.operate(np.maximum, z, low), high)
@@ -216,6 +218,9 @@ class Symbol(NDArrayOperatorsMixin):
 # --------------------
 
 
+_NUMBERS = (int, float, bool)
+
+
 class Read(NamedTuple):
     """What a formula reads besides its arguments: ``get()`` gives what there is now.
 
@@ -226,12 +231,22 @@ class Read(NamedTuple):
     value: Any
     code: CodeType | None
 
+    def is_unchanged(self) -> bool:
+        """Tell whether its name still means what it meant, and it does what it did, if it is a function."""
+        now = self.get()
+        if type(now) in _NUMBERS:
+            return type(now) is type(self.value) and now == self.value
+        return now is self.value and (self.code is None or now.__code__ is self.code)
+
 
 def are_unchanged(reads: Iterable[Read]) -> bool:
-    """Tell whether names still mean what they meant, and functions do what they did."""
-    return all(
-        read.get() is read.value and (read.code is None or read.value.__code__ is read.code) for read in reads
-    )
+    """Tell whether a formula still reads what it read."""
+    return all(read.is_unchanged() for read in reads)
+
+
+def varies(reads: Iterable[Read]) -> bool:
+    """Tell whether a number has changed: it may do so at every step, and the formula has to run as it is."""
+    return any(type(read.value) in _NUMBERS and not read.is_unchanged() for read in reads)
 
 
 # The bytecode of what no formula does that depends on nothing else.
@@ -254,7 +269,7 @@ def _reads(function: Any, get: Callable[[], Any], within: tuple[Any, ...] = ()) 
         return
     if any(map(inspect.iscode, code.co_consts)) or function.__dict__ or function.__kwdefaults__:
         raise TypeError(f"{name} is more than a plain function")
-    if not all(type(default) in (int, float, bool) for default in function.__defaults__ or ()):
+    if not all(type(default) in _NUMBERS for default in function.__defaults__ or ()):
         raise TypeError(f"{name} has a default argument that is no number")
     yield Read(partial(getattr, function, "__defaults__"), function.__defaults__, None)
     cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
@@ -268,7 +283,7 @@ def _reads(function: Any, get: Callable[[], Any], within: tuple[Any, ...] = ()) 
     for variable, meaning in names.items():
         value = meaning()
         is_numpys = callable(value) and getattr(np, getattr(value, "__name__", ""), None) is value
-        if is_numpys or value is np or value is abs or type(value) in (int, float, bool):
+        if is_numpys or value is np or value is abs or type(value) in _NUMBERS:
             yield Read(meaning, value, None)
         elif not isinstance(value, FunctionType):
             raise TypeError(f"{name} reads {variable}, which is neither a number nor a function of NumPy's")

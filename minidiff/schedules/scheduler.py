@@ -122,11 +122,15 @@ class Scheduler(AbstractOptimiser):
 
     @property
     def eta(self) -> float:
-        """The wrapped optimiser's learning rate."""
+        """The wrapped optimiser's learning rate. It can be set only if the schedule sets something else."""
         return self.opt.eta  # type: ignore[attr-defined, no-any-return]
 
     @eta.setter
     def eta(self, value: float) -> None:
+        if self.update is None:
+            raise AttributeError(
+                f"{self.schedule!r} sets eta before every step: set another schedule, opt.schedule = …"
+            )
         self.opt.eta = value  # type: ignore[attr-defined]
 
     def _set(self, t: int) -> None:
@@ -138,7 +142,7 @@ class Scheduler(AbstractOptimiser):
             if self.update is not None:
                 self.update(self.opt, value)
             else:
-                self.eta = value
+                self.opt.eta = value  # type: ignore[attr-defined]
         except ValueError as refusal:
             raise ValueError(f"{self.schedule!r} at step {t}: {refusal}") from refusal
 
@@ -149,7 +153,8 @@ class Scheduler(AbstractOptimiser):
         run from `apply` here, which then puts ``eta`` back.
         """
         stages = [self.count, *self.opt.stages()]
-        return stages if all(stage.has_formula for stage in stages) else [self]
+        own = type(self).apply is not Scheduler.apply
+        return stages if not own and all(stage.has_formula for stage in stages) else [self]
 
     def apply(self, x: Any, Δ: Any) -> Any:
         """Set the value of this step of `x`, and return the wrapped optimiser's step."""
@@ -158,7 +163,7 @@ class Scheduler(AbstractOptimiser):
             return Optimiser(self.count, self.opt).apply(x, Δ)
         except BaseException:
             if before is not None:
-                self.eta = before
+                self.opt.eta = before  # type: ignore[attr-defined]
             raise
 
     def arguments(self) -> dict[str, Any]:

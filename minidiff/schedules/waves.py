@@ -300,7 +300,7 @@ class OneCycle(Schedule):
     :math:`n = \lceil percent\_start \cdot nsteps \rceil`,
 
     .. math:: s(t) = \begin{cases}
-              maxval + (startval - maxval) \cdot h\left(\frac{t-1}{n}\right) & t \le n \
+              maxval + (startval - maxval) \cdot h\left(\frac{t-1}{n}\right) & t \le n \\
               endval + (maxval - endval) \cdot h\left(\frac{t-1-n}{nsteps-n}\right) & n < t \le nsteps
               \end{cases}
 

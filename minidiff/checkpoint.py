@@ -79,7 +79,7 @@ def save(
     ...     sorted(file)
     ['checksum', 'manifest', 'parameters/0']
     """
-    file, ps = os.fsdecode(path), Params(ps)
+    file, ps = _file(path), Params(ps)
     _check_optimiser(opt)
     optimiser, more = Encoder("optimiser", ps), Encoder("extra")
     try:
@@ -143,7 +143,7 @@ def load(path: Path, ps: Params | Iterable[Param], opt: AbstractOptimiser | None
             epoch += 1
             save(path, ps, opt, epoch=epoch, loader=loader.state)
     """
-    file, ps = os.fsdecode(path), Params(ps)
+    file, ps = _file(path), Params(ps)
     _check_optimiser(opt)
     manifest, arrays = _read(file)
     values = _parameters(file, manifest["parameters"], arrays, ps)
@@ -154,13 +154,20 @@ def load(path: Path, ps: Params | Iterable[Param], opt: AbstractOptimiser | None
         decoder.restore(manifest["optimiser"], opt, "opt")
     extra = {name: decoder.data(node) for name, node in manifest["extra"].items()}
 
-    for i, p in enumerate(ps):
-        if not p.value.flags.writeable:
+    live = [p.in_place("load(…)") for p in ps]
+    for i, a in enumerate(live):
+        if not a.flags.writeable:
             raise ValueError(f"parameter {i} is a read-only array: {file} cannot be loaded into it")
-    for p, value in zip(ps, values, strict=True):
-        p.value[...] = value
+    for a, value in zip(live, values, strict=True):
+        a[...] = value
     decoder.commit()
     return extra
+
+
+def _file(path: Path) -> str:
+    if isinstance(path, (Params, Param)):
+        raise TypeError("the path comes first: save(path, ps, opt), load(path, ps, opt)")
+    return os.fsdecode(path)
 
 
 def _check_optimiser(opt: object) -> None:

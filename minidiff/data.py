@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from minidiff.checks import integer
 from minidiff.typing import NDArray
 
 __all__ = ["DataLoader"]
@@ -72,12 +73,10 @@ class DataLoader(Generic[Data]):
         partial: bool = True,
         rng: Seed = None,
     ) -> None:
-        if not isinstance(batchsize, int | np.integer):
-            raise TypeError(f"batchsize must be an integer, got {batchsize!r}")
-        if batchsize < 1:
-            raise ValueError(f"batchsize must be at least 1, got {batchsize}")
+        if isinstance(batchsize, np.ndarray) and batchsize.ndim:
+            raise TypeError("several arrays come as one tuple: DataLoader((x, y), batchsize=…)")
         self.data: Data = _arrays(data)
-        self.batchsize = int(batchsize)
+        self.batchsize = integer("batchsize", batchsize, 1)
         self.shuffle = shuffle
         self.partial = partial
         self.rng = np.random.default_rng(rng)
@@ -86,6 +85,12 @@ class DataLoader(Generic[Data]):
         self._begin: Mapping[str, Any] | None = None
         self._batches = 0
         self._resumed = False
+
+    def __repr__(self) -> str:
+        return (
+            f"DataLoader({self._n} samples, batchsize={self.batchsize}, shuffle={self.shuffle}, "
+            f"partial={self.partial})"
+        )
 
     def __len__(self) -> int:
         """Give the number of batches in an iteration."""
@@ -129,14 +134,22 @@ class DataLoader(Generic[Data]):
         >>> [batch.tolist() for batch in another] == [batch.tolist() for batch in batches]
         True
         """
-        return {"rng": self.rng.bit_generator.state, "begin": self._begin, "batches": self._batches}
+        return {
+            "samples": self._n,
+            "batchsize": self.batchsize,
+            "rng": self.rng.bit_generator.state,
+            "begin": self._begin,
+            "batches": self._batches,
+        }
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
         now, begin, batches = state["rng"], state["begin"], state["batches"]
-        if not 0 <= batches <= len(self):
+        size = state.get("samples", self._n), state.get("batchsize", self.batchsize)
+        if size != (self._n, self.batchsize) or not 0 <= batches <= len(self):
             raise ValueError(
-                f"state is of another loader: it gave {batches} batches, and this has {len(self)}"
+                f"state is of another loader: it gave {batches} batches of {size[1]} of {size[0]} samples, "
+                f"and this has {len(self)} of {self.batchsize} of {self._n}"
             )
         self.rng.bit_generator.state = now
         self._begin, self._batches, self._resumed = begin, batches, begin is not None
@@ -148,6 +161,11 @@ def _arrays(data: Any) -> Any:
         return tuple(np.asanyarray(part) for part in data)
     if isinstance(data, dict):
         return {name: np.asanyarray(part) for name, part in data.items()}
+    if isinstance(data, Iterator):
+        raise TypeError(
+            f"data must be arrays, got a {type(data).__name__}: put all samples into arrays first, for pairs "
+            "x, y = map(np.array, zip(*data))"
+        )
     if isinstance(data, list) or not hasattr(data, "__array__"):
         raise TypeError(
             f"data must be an array, a tuple of arrays or a dict of arrays, got a {type(data).__name__}: "

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.params import Param, Params, described
+from minidiff.checks import described
+from minidiff.params import Param, Params
 from minidiff.tracing import Trace, Traced, backward, constant, is_recorded, map_container
 
 __all__ = ["Grads", "WithGradient", "dropgrad", "gradient", "hessian", "jacobian", "pullback", "withgradient"]

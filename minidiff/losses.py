@@ -203,17 +203,20 @@ def logitcrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     >>> logitcrossentropy(np.array([[1000.0, -1000.0], [0.0, 0.0]]), [1, 0]).round(4)
     np.float64(1000.3466)
     """
-    ŷ, y = _classes(ŷ, y)
+    ŷ, y = _targets(ŷ, y)
     return agg(_against(logsoftmax(ŷ), y))
 
 
 @derivative(
-    lambda g, ans, logp, y: -g[..., np.newaxis] * y,
+    lambda g, ans, logp, y: -g[..., np.newaxis] * (_one_hot(y, logp) if y.ndim < logp.ndim else y),
     lambda g, ans, logp, y: -g[..., np.newaxis] * logp,
 )
 def _against(logp: Any, y: Any) -> Any:
-    """−Σ y·log p over the last axis."""
-    return -np.vecdot(y, logp)  # which would conjugate the first of them
+    """−Σ y·log p over the last axis, where 0·log 0 is 0; or −log p of the class numbers y."""
+    if y.ndim < logp.ndim:
+        rows = np.arange(0, logp.size, logp.shape[-1] or 1).reshape(y.shape)
+        return -logp.reshape(-1)[rows + y]
+    return -np.vecdot(y, np.where(y == 0, 0, logp))  # which would conjugate the first of them
 
 
 def binarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | None = None) -> Any:
@@ -384,19 +387,29 @@ def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
 
 def _classes(ŷ: Any, y: Any) -> tuple[Any, Any]:
     """Give predictions and, in the same shape, targets; class numbers become one-hot rows."""
+    ŷ, y = _targets(ŷ, y)
+    return ŷ, _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y
+
+
+def _targets(ŷ: Any, y: Any) -> tuple[Any, Any]:
+    """Give predictions and targets: in the same shape, or as class numbers."""
     ŷ = floating(ŷ)
     numbers = y if hasattr(y, "dtype") else np.asarray(y)
     if ŷ.shape and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]:
         classes = ŷ.shape[-1]
         if numbers.size and not 0 <= (low := numbers.min()) <= (high := numbers.max()) < classes:
             raise ValueError(f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}")
-        return ŷ, (numbers[..., np.newaxis] == np.arange(classes)).astype(ŷ.dtype)
+        return ŷ, numbers.astype(np.intp, copy=False)
     if not ŷ.shape or ŷ.shape != numbers.shape:
         raise ValueError(
             "prediction and target must have the same shape (..., classes), or the target be class numbers "
             f"(integers) of shape (...): got {ŷ.shape}, and {numbers.shape} of {numbers.dtype}"
         )
     return _numbers(ŷ, y)
+
+
+def _one_hot(numbers: Any, ŷ: Any) -> Any:
+    return (numbers[..., np.newaxis] == np.arange(ŷ.shape[-1])).astype(ŷ.dtype)
 
 
 def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:

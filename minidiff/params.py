@@ -12,7 +12,8 @@ from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from minidiff.tracing import Leaf, Traced, constant, is_recorded, lift, no_attribute
+from minidiff.checks import described
+from minidiff.tracing import Leaf, constant, is_recorded, lift, no_attribute
 from minidiff.typing import ArrayLike, DTypeLike, NDArray
 
 __all__ = ["Param", "Params", "param", "params"]
@@ -460,15 +461,3 @@ def _not_a_param(x: object) -> str:
     if isinstance(x, (np.ndarray, list, float)):
         advice = "Wrap it: W = param(W). If it was one, step with W -= …: W = W - … makes a plain array."
     return f"A parameter must be a Param, got {described(x)}. {advice}"
-
-
-def described(x: object) -> str:
-    """Say for an error message what something is."""
-    if isinstance(x, np.ndarray):
-        return f"an ndarray of shape {x.shape} and dtype {x.dtype}"
-    if isinstance(x, Traced):
-        return "a value under differentiation"
-    name, text = type(x).__name__, repr(x)
-    line = text.partition("\n")[0][:60]
-    line += " …" if line != text else ""
-    return line if x is None or line.startswith(name) else f"{name} {line}"

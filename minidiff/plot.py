@@ -11,11 +11,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidiff.checks import integer
 from minidiff.gradient import withgradient
 from minidiff.optimise import AbstractOptimiser, reset, update
 from minidiff.params import param, params
@@ -78,7 +78,7 @@ def plot_schedule(
     """
     schedule = as_schedule("schedule", schedule)
     end = last_step(schedule)
-    last = _steps(steps, 1) if end is None else min(_steps(steps, 1), end)
+    last = integer("steps", steps, 1) if end is None else min(integer("steps", steps, 1), end)
     values = [real(schedule(t), schedule, t) for t in range(1, last + 1)]
     curve = _curve("the schedule", values, log)
     return _draw([(label, curve)], _axes(ax), log=log, ylabel="value")
@@ -182,7 +182,7 @@ def trace_path(
     if not isinstance(opt, AbstractOptimiser):
         raise TypeError(f"opt must be an optimiser such as ADAM(), got {opt!r:.60}")
     x = param(_real_array("start", start))
-    path = np.empty((_steps(steps, 0) + 1, *x.value.shape))
+    path = np.empty((integer("steps", steps, 0) + 1, *x.value.shape))
     opt = copy.deepcopy(opt)
     reset(opt)
     path[0] = x.value
@@ -349,14 +349,6 @@ def _levels(values: Any) -> NDArray[np.float64]:
 
 
 # How arguments are checked -------------------------------------------------------------------------------
-
-
-def _steps(steps: Any, least: int) -> int:
-    if isinstance(steps, bool) or not isinstance(steps, Integral):
-        raise TypeError(f"steps must be a whole number of steps, got {steps!r:.60}")
-    if steps < least:
-        raise ValueError(f"steps must be at least {least}, got {steps}")
-    return int(steps)
 
 
 def _smoothing(smooth: Any) -> float:

@@ -331,3 +331,35 @@ def test_the_logistic_functions_fit_together(x):
 def test_the_slopes_below_zero_can_be_chosen():
     assert leakyrelu(-2.0, 0.1) == -0.2
     np.testing.assert_allclose(elu(-1000.0, 3.0), -3)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("y", [[1, 2], [[0, 1, 0], [0, 0, 1]], [[0, 0.25, 0.75], [0, 1, 0]]])
+def test_a_score_of_minus_infinity_takes_a_class_out(dtype, y):
+    scores = np.array([[-np.inf, 0, 1], [-np.inf, 2, -1]], dtype)
+    y = np.array(y)
+    loss = logitcrossentropy(scores, y)
+    np.testing.assert_allclose(loss, crossentropy(softmax(scores), y), rtol=1e-5)
+    without = y[:, 1:] if y.ndim == 2 else y - 1
+    np.testing.assert_allclose(loss, logitcrossentropy(scores[:, 1:], without), rtol=1e-6)
+    g, g_without = (
+        gradient(lambda z: logitcrossentropy(z, t), z)[0] for z, t in ((scores, y), (scores[:, 1:], without))
+    )
+    np.testing.assert_array_equal(g[:, 0], 0)
+    np.testing.assert_allclose(g[:, 1:], g_without, rtol=1e-6)
+    assert g.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u8", "i8"])
+@pytest.mark.parametrize("shape", [(), (0,), (4,), (2, 3)])
+def test_class_numbers_are_rows_of_one_hot_targets(dtype, shape):
+    scores = np.random.default_rng(0).normal(size=(*shape, 5))
+    numbers = np.random.default_rng(1).integers(0, 5, shape).astype(dtype)
+    keep = lambda losses: losses
+    for loss in (logitcrossentropy, lambda z, y, agg: crossentropy(softmax(z), y, agg=agg)):
+        one_hot = loss(scores, np.eye(5)[numbers], agg=keep)
+        np.testing.assert_allclose(loss(scores, numbers, agg=keep), one_hot, rtol=1e-14)
+        g, g_one_hot = (
+            gradient(lambda z: loss(z, y, agg=np.sum), scores)[0] for y in (numbers, np.eye(5)[numbers])
+        )
+        np.testing.assert_allclose(g, g_one_hot, rtol=1e-13, atol=1e-15)

@@ -261,7 +261,7 @@ def test_a_flat_function_and_one_defined_in_places_only_can_be_drawn():
 MISTAKES = [
     (lambda: plot_schedule("cos", 3), TypeError, "schedule must be"),
     (lambda: plot_schedule(Exp(1.0, 0.5), 0), ValueError, "steps must be at least 1"),
-    (lambda: plot_schedule(Exp(1.0, 0.5), 3.0), TypeError, "whole number of steps"),
+    (lambda: plot_schedule(Exp(1.0, 0.5), 3.0), TypeError, "steps must be an integer"),
     (lambda: plot_schedule(lambda t: "x", 3), TypeError, "one real number per step"),
     (lambda: plot_schedule(lambda t: math.inf if t == 2 else t, 3), ValueError, "inf at step 2"),
     (lambda: plot_schedule(lambda t: 1.5 - t, 3, log=True), ValueError, "-0.5 at step 2"),

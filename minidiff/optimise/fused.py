@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -173,11 +173,9 @@ class _CannotCompileError(Exception):
     """Formulas have to run with NumPy."""
 
 
-# By what they depend on: dtype, what becomes of the step, how many numbers each formula takes, the formulas;
-# with what these read, which must be the same still.
-_KERNELS: dict[tuple[Any, ...], tuple[Kernel | None, list[Read]]] = {}
-# The dtypes and formulas for which there is one.
-_COMPILED: set[tuple[Any, ...]] = set()
+# With what their formulas read, which must be the same still; None for what has to run with NumPy.
+Compiled: TypeAlias = tuple[Kernel | None, list[Read]]
+
 _WARNED: set[str] = set()
 
 
@@ -186,18 +184,19 @@ def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], 
     rules = [turn.rule for turn in turns]
     if not all(isinstance(rule.formula, FunctionType) for rule in rules):
         raise _CannotCompileError  # a method, which would keep its optimiser alive here
-    key = (mode, *counts, *_formulas(rules, dtype))
-    if key in _KERNELS and varies(_KERNELS[key][1]):
-        _KERNELS[key] = None, []
-    if key not in _KERNELS or not are_unchanged(_KERNELS[key][1]):
+    formulas = _formulas(rules, dtype)
+    key = (mode, *counts, *formulas)
+    made: dict[Any, Compiled] = rules[0].made
+    if key in made and varies(made[key][1]):
+        made[key] = None, []
+    if key not in made or not are_unchanged(made[key][1]):
         try:
             source, reads = _source(rules, counts, dtype, mode)
-            _KERNELS[key] = _compiled(source, rules, sum(counts), dtype, mode), reads
-            _COMPILED.add(_formulas(rules, dtype))
+            made[key] = made[formulas] = _compiled(source, rules, sum(counts), dtype, mode), reads
         except Exception as error:
-            _KERNELS[key] = None, []
+            made[key] = None, []
             _warn(", ".join(type(rule).__name__ for rule in rules), error)
-    kernel = _KERNELS[key][0]
+    kernel = made[key][0]
     if kernel is None:
         raise _CannotCompileError
     return kernel
@@ -227,7 +226,7 @@ def is_installed() -> bool:
 
 def is_compiled(rules: Sequence[Any], x: Array) -> bool:
     """Tell whether what a step of these rules needs has been compiled in this process."""
-    return len(_COMPILED) > 0 and _formulas(rules, x.dtype) in _COMPILED
+    return _formulas(rules, x.dtype) in rules[0].made
 
 
 def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> bool:

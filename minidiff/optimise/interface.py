@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Final, overload
 
 import numpy as np
 
+from minidiff.checks import described
 from minidiff.iddict import IdDict
 from minidiff.optimise import engines
-from minidiff.params import Param, Params, described
+from minidiff.params import Param, Params
 from minidiff.typing import Array, ArrayLike
 
 __all__ = ["AbstractOptimiser", "apply", "reset", "update"]

@@ -96,16 +96,12 @@ class Program:
             self.latest = (), self.constants((), *self.latest)
 
 
-# By what they depend on; False where the formula has to run as it is.
-_PROGRAMS: dict[tuple[Any, ...], Program | Literal[False]] = {}
-
-
 def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | None, tuple[Array, ...]]:
     """Return the program for a formula and its constants, or None if the formula has to run as it is."""
-    key = type(rule), rule.formula, x.dtype, len(numbers)
-    program = _PROGRAMS.get(key)
+    key = rule.formula, x.dtype, len(numbers)
+    program: Program | Literal[False] | None = rule.made.get(key)  # False if the formula has to run as it is
     if program and program.reads and varies(program.reads):
-        program = _PROGRAMS[key] = False
+        program = rule.made[key] = False
     if program is None or (program and program.reads and not are_unchanged(program.reads)):
         if not isinstance(rule.formula, FunctionType):
             return None, ()  # a method, which would keep its optimiser alive here
@@ -113,7 +109,7 @@ def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | N
             program = x.dtype.isnative and Program(rule, x.dtype, len(numbers))
         except Exception:  # whatever is wrong with the formula will show when it runs as it is
             program = False
-        _PROGRAMS[key] = program
+        rule.made[key] = program
     if not program or not x.ndim:
         return None, ()
     latest, constants = program.latest

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from minidiff.checks import integer
 from minidiff.iddict import IdDict
 from minidiff.optimise import engines
 from minidiff.optimise.interface import AbstractOptimiser
@@ -121,6 +122,9 @@ class Rule(AbstractOptimiser):
     # True where `stepped` does something.
     notes_steps: ClassVar[bool] = False
 
+    # What the engines have made of the class's formulas; freed with the class.
+    made: ClassVar[dict[Any, Any]] = {}
+
     state: IdDict[Any, dict[str, Any]]
     __signature__: ClassVar[inspect.Signature]  # for help(): `__new__` takes anything
 
@@ -132,6 +136,7 @@ class Rule(AbstractOptimiser):
         cls.__signature__ = _without_self(inspect.signature(cls.__init__))
         cls.has_formula = cls.apply is Rule.apply
         cls.notes_steps = cls.stepped is not Rule.stepped
+        cls.made = {}
 
     def __new__(cls, *_: Any, **__: Any) -> Rule:  # noqa: D102
         rule = super().__new__(cls)
@@ -280,17 +285,6 @@ def _fractions(name: str, value: Any) -> tuple[float, float]:
     return _fraction(f"{name}[0]", value[0]), _fraction(f"{name}[1]", value[1])
 
 
-def _count(least: int) -> Callable[[str, Any], int]:
-    def check(name: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{name} must be a whole number of steps, not {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value!r}")
-        return int(value)
-
-    return check
-
-
 # What each setting's name means, wherever it occurs: a function that returns the value to store, or raises.
 _SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "eta": _non_negative,
@@ -302,6 +296,6 @@ _SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "wd": _non_negative,
     "thresh": _non_negative,
     "clip": _non_negative,
-    "decay_step": _count(1),
-    "start": _count(0),
+    "decay_step": functools.partial(integer, least=1),
+    "start": functools.partial(integer, least=0),
 }

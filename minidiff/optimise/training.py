@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext, suppress
+from numbers import Real
 from types import FrameType
 from typing import Any, NoReturn
 
 import numpy as np
 
+from minidiff.checks import function, integer
 from minidiff.gradient import withgradient
 from minidiff.optimise.interface import AbstractOptimiser, update
 from minidiff.params import Param, Params
@@ -108,6 +111,13 @@ def train(
                     bar.set_postfix_str(f"loss {running:.4g}", refresh=False)
                 for callback in callbacks:
                     callback()
+            except TypeError as error:
+                if isinstance(d, list) and not _takes(loss, d):
+                    raise TypeError(
+                        "the loss got a batch that is a list as one argument: make it a tuple, (x, y), and "
+                        "the loss gets two"
+                    ) from error
+                raise
             except _Skip:
                 continue
             except _Stop:
@@ -194,6 +204,9 @@ def throttle(
     at 11
     at 30
     """
+    function("f", f)
+    if not isinstance(seconds, Real):
+        raise TypeError(f"seconds must be a number, got {seconds!r}: it is throttle(f, seconds)")
     if not seconds >= 0:
         raise ValueError(f"seconds must be a number from 0 on, got {seconds!r}")
     returned = -math.inf
@@ -230,7 +243,8 @@ def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
     >>> [trigger(loss) for loss in (0.5, 1.5, 0.5, 0.4, 0.3)]
     [False, False, False, True, True]
     """
-    wait = _whole(wait, "wait", 1)
+    function("predicate", predicate)
+    wait = integer("wait", wait, 1)
     count = 0
 
     def trigger(*args: Any, **kwargs: Any) -> bool:
@@ -286,6 +300,7 @@ def early_stopping(
 
     As a callback: ``cb=lambda: trigger() and stop()``.
     """
+    function("f", f)
     best = init_score
 
     def no_better(*args: Any, **kwargs: Any) -> bool:
@@ -334,6 +349,7 @@ def plateau(
     >>> [trigger() for _ in range(5)]
     [False, False, False, True, False]
     """
+    function("f", f)
     last = init_score
 
     def hardly_changed(*args: Any, **kwargs: Any) -> bool:
@@ -361,7 +377,22 @@ def _callbacks(cb: Callback | Iterable[Callback] | None) -> list[Callback]:
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"cb must be a function without arguments, or several of them, got {callback!r}")
+        if not _takes(callback):
+            raise TypeError(
+                f"cb is called without arguments, but {callback!r} takes {inspect.signature(callback)}"
+            )
     return callbacks  # type: ignore[no-any-return]
+
+
+def _takes(f: Callable[..., Any], *arguments: Any) -> bool:
+    """Tell whether `f` can be called with these arguments, as far as its signature is known."""
+    try:
+        inspect.signature(f).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # it has none
+        pass
+    return True
 
 
 def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
@@ -378,19 +409,11 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
             "data must be an iterable of batches, got a tuple of arrays: one batch alone is [(x, y)], "
             "minibatches come from DataLoader((x, y), batchsize=…)"
         )
-    if _whole(epochs, "epochs", 0) > 1 and isinstance(data, Iterator):
+    if integer("epochs", epochs, 0) > 1 and isinstance(data, Iterator):
         raise ValueError(
             f"data can be gone through only once, but epochs is {epochs}: give a list, a DataLoader, "
             "or another object that iterates afresh each time"
         )
-
-
-def _whole(n: Any, name: str, least: int) -> int:
-    if not isinstance(n, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {n!r}")
-    if n < least:
-        raise ValueError(f"{name} must be at least {least}, got {n}")
-    return int(n)
 
 
 def _elements(data: Iterable[Any], epochs: int) -> Iterator[Any]:

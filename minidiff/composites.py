@@ -8,6 +8,7 @@ are recorded one by one. `COMPOSITES` maps a NumPy function to its composite, wh
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -261,6 +262,52 @@ def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
     return tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
 
 
+def _full_like(x: Any, fill_value: Any, dtype: Any = None, *_: Any, shape: Any = None, **options: Any) -> Any:
+    filled = np.broadcast_to(as_array(fill_value), x.shape if shape is None else shape)
+    return filled.astype(x.dtype if dtype is None else dtype)
+
+
+def _sign(z: Any) -> Any:
+    return z / np.where(z == 0, 1, np.abs(z)) if z.dtype.kind == "c" else NotImplemented
+
+
+def _kron(x: Any, y: Any) -> Any:
+    x, y = as_array(x), as_array(y)
+    ndim = max(x.ndim, y.ndim)
+    x, y = (a.reshape((1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
+    products = x.reshape([n for size in x.shape for n in (size, 1)]) * y.reshape(
+        [n for size in y.shape for n in (1, size)]
+    )
+    return products.reshape([m * n for m, n in zip(x.shape, y.shape, strict=True)])
+
+
+def _real_only(function: Callable[..., Any]) -> Callable[..., Any]:
+    def composite(x: Any, *args: Any, **options: Any) -> Any:
+        if x.dtype.kind == "c":
+            raise NotImplementedError(
+                f"np.linalg.{function.__name__} has no gradient of complex matrices here"
+            )
+        return NotImplemented
+
+    return composite
+
+
+def _fourier(function: Callable[..., Any], otherwise: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    # autograd's derivative knows the default norm by the name None only, and not norm="forward".
+    def composite(*args: Any, **options: Any) -> Any:
+        given = inspect.signature(function).bind(*args, **options).arguments
+        if given.get("norm") == "backward":
+            del given["norm"]
+            return function(given.pop("a"), **given)
+        if given.get("norm") == "forward":
+            raise NotImplementedError(
+                f"np.fft.{function.__name__} has no gradient with norm='forward'. Divide the result instead."
+            )
+        return otherwise(*args, **options) if otherwise else NotImplemented
+
+    return composite
+
+
 def _rfft(x: Any, n: int | None = None, axis: int = -1, norm: Any = None) -> Any:
     # autograd's derivative is for as many points as there are.
     if n is not None and n < x.shape[axis]:
@@ -319,10 +366,19 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.diag: _diag,
     np.diagonal: _diagonal,
     np.dot: _dot,
-    np.fft.rfft: _rfft,
+    np.fft.irfft: _fourier(np.fft.irfft),
+    np.fft.irfft2: _fourier(np.fft.irfft2),
+    np.fft.irfftn: _fourier(np.fft.irfftn),
+    np.fft.rfft: _fourier(np.fft.rfft, _rfft),
+    np.fft.rfft2: _fourier(np.fft.rfft2),
+    np.fft.rfftn: _fourier(np.fft.rfftn),
+    np.full_like: _full_like,
+    np.kron: _kron,
+    np.linalg.cholesky: _real_only(np.linalg.cholesky),
     np.linalg.matrix_power: _matrix_power,
     np.linalg.multi_dot: lambda arrays: functools.reduce(np.matmul, map(as_array, arrays)),
     np.linalg.norm: _norm,
+    np.linalg.pinv: _real_only(np.linalg.pinv),
     np.linalg.trace: lambda x, offset=0: _diagonal(x, offset, -2, -1).sum(-1),
     np.linalg.vector_norm: _vector_norm,
     np.meshgrid: _meshgrid,
@@ -332,6 +388,7 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.pad: lambda x, pad_width, mode="constant", **options: anp.pad(x, pad_width, mode, **options),
     np.repeat: _repeat,
     np.select: _select,
+    np.sign: _sign,
     np.sort: _sort,
     np.stack: _stack,
     np.take: _take,

@@ -304,8 +304,4 @@ OVERLOOKED: dict[Any, dict[str, Callable[[Any], bool]]] = {
     np.std: {"where": _ever, "mean": _ever, "correction": _ever},
     np.ravel: {"order": _kept_order},
     np.reshape: {"order": _kept_order},
-    **{
-        function: {"norm": lambda norm: norm == "forward"}
-        for function in (np.fft.rfft, np.fft.rfft2, np.fft.rfftn, np.fft.irfft, np.fft.irfft2, np.fft.irfftn)
-    },
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 
 from minidiff.tracing import derivative
@@ -105,7 +106,7 @@ def elu(x: Any, alpha: float = 1.0) -> Any:
     """
     x = floating(x)
     positive = x > 0
-    return np.where(positive, x, alpha * np.expm1(np.where(positive, 0.0, x)))
+    return anp.where(positive, x, alpha * anp.expm1(anp.where(positive, 0.0, x)))
 
 
 def gelu(x: Any) -> Any:
@@ -134,7 +135,7 @@ def gelu(x: Any) -> Any:
     """
     x = floating(x)
     # At ±12, σ(2u) is 0 or 1 to within 1e-60; beyond, x³ might overflow a small dtype.
-    c = np.clip(x, -12.0, 12.0)
+    c = anp.clip(x, -12.0, 12.0)
     return x * sigmoid(2 * math.sqrt(2 / math.pi) * (c + 0.044715 * c * c * c))
 
 

@@ -331,8 +331,11 @@ def pullback(f: Any, *args: Any) -> Any:
     arrays = [x.value if isinstance(x, Param) else x for x in _leaves(args)]
     arrays = [x for x in arrays if isinstance(x, np.ndarray)]
     before = [x.copy() for x in arrays]
+    if isinstance(value, np.ndarray):
+        value = value.copy()  # the caller's own
 
     def back(seed: Any) -> Any:
+        seed = seed.lift() if isinstance(seed, Param) else seed
         for i, (x, copy) in enumerate(zip(arrays, before, strict=True)):
             if x.tobytes() != copy.tobytes():
                 raise RuntimeError(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minidiff.checks import described
 from minidiff.functions import floating, logsoftmax, softplus
 from minidiff.tracing import derivative
 
@@ -418,6 +419,8 @@ def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:
     if hasattr(y, "dtype"):
         return ŷ, y if y.dtype.kind in "fc" else y.astype(ŷ.dtype)
     y = np.asarray(y)
+    if y.dtype.kind not in "fciub":
+        raise TypeError(f"the target must be numbers, got {described(y if y.ndim else y[()])}")
     return ŷ, y if y.dtype.kind == "c" else y.astype(ŷ.dtype)
 
 

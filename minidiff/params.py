@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet, ValuesView
 from copy import deepcopy
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -437,7 +437,10 @@ def _parts(thing: Any) -> Iterable[Any]:
     if isinstance(thing, (type, ModuleType, FunctionType, MethodType)):
         return ()
     if callable(getattr(type(thing), "trainable", None)):
-        return (thing.trainable(),)
+        offered = thing.trainable()
+        return offered if isinstance(offered, (Iterator, ValuesView)) else (offered,)
+    if isinstance(thing, ValuesView):
+        return thing
     if isinstance(thing, Mapping):
         return thing.values()
     if isinstance(thing, partial):

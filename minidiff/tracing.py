@@ -735,13 +735,15 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             )
     elif not _any_box(args):
         return function(*args)
-    if function in _NO_GRADIENT:
+    composite = COMPOSITES.get(function)
+    if composite is None and function in _NO_GRADIENT:
         return function(*constant(args), **constant(kwargs))
     if kwargs and any(map(_any_box, kwargs.values())):
         args, kwargs = _by_position(function, args, kwargs)
-    composite = COMPOSITES.get(function)
     if composite is not None and (result := composite(*args, **kwargs)) is not NotImplemented:
         return result
+    if function in _NO_GRADIENT:
+        return function(*constant(args), **constant(kwargs))
     primitive = _primitive_of(function)
     if primitive is None:
         _no_gradient(function)
@@ -900,7 +902,8 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
         except np.linalg.LinAlgError:
             raise  # a singular matrix, which has no inverse
         except (KeyError, IndexError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
-            reason = f": {error}" if str(error) and not isinstance(error, KeyError) else ""
+            words = "" if isinstance(error, KeyError) else str(error).rstrip(".")
+            reason = f": {words}" if words else ""
             raise NotImplementedError(
                 f"{_name(function)} has no gradient when called with "
                 f"{_described(arguments, keywords)}{reason}. Write it otherwise."

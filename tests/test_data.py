@@ -172,3 +172,27 @@ def test_data_that_are_no_samples_are_refused(data, error, message):
 def test_a_batchsize_is_a_positive_integer(batchsize, error):
     with pytest.raises(error, match="batchsize"):
         DataLoader(np.zeros(3), batchsize=batchsize)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: DataLoader(np.ones(3), np.ones(3)), TypeError, r"DataLoader\(\(x, y\)"),
+        (lambda: DataLoader(zip([1], [2], strict=True)), TypeError, "zip"),
+        (lambda: DataLoader(np.ones(3), True), TypeError, "batchsize must be an integer"),
+    ],
+)
+def test_a_mistake_says_what_to_write(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+@pytest.mark.parametrize("other", [DataLoader(np.ones(12), 3), DataLoader(np.ones(10), 5)])
+def test_the_state_of_another_loader_is_refused(other):
+    loader = DataLoader(np.ones(12), 5)
+    next(iter(loader))
+    before = other.state
+    with pytest.raises(ValueError, match="another loader"):
+        other.state = loader.state
+    assert other.state == before
+    assert repr(loader) == "DataLoader(12 samples, batchsize=5, shuffle=False, partial=True)"

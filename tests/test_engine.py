@@ -1,5 +1,6 @@
 """How formulas run is no matter: whole or in blocks, with NumPy or compiled, the steps are the same."""
 
+import copy
 import functools
 import gc
 import importlib.util
@@ -22,13 +23,16 @@ import minidiff.optimise as mo
 from minidiff import param
 from minidiff.optimise import (
     ADAM,
+    ADAGrad,
     ClipNorm,
     ClipValue,
     Descent,
     Momentum,
     Optimiser,
+    RMSProp,
     Rule,
     WeightDecay,
+    apply,
     engine,
     update,
 )
@@ -483,6 +487,35 @@ def test_a_number_that_changes_at_every_step_is_not_written_down_each_time(monke
     for ratio in np.linspace(0, 1, 20).tolist():  # noqa: B007 - the formula reads it
         update(opt, x, np.ones(3))
     assert len(made) == 1
+
+
+@needs_numba
+@pytest.mark.parametrize("epsilon", [0.0, 1e-8])
+def test_a_complex_zero_over_zero_is_nan_on_either_engine(epsilon):
+    g = np.ones(100, complex)
+    g[50] = 0
+    for rule in (ADAM(epsilon=epsilon), RMSProp(epsilon=epsilon)):
+        steps = []
+        for how in ("numpy", "fused"):
+            with engine(how):
+                steps.append(apply(copy.deepcopy(rule), np.ones(100, complex), g))
+        np.testing.assert_allclose(*steps, rtol=1e-12)
+        assert np.isnan(steps[0][50]) == (epsilon == 0)
+
+
+@needs_numba
+def test_what_was_compiled_before_changes_no_bit():
+    class Bent(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return 0.1 * np.tanh(Δ)
+
+    rng = np.random.default_rng(0)
+    for rule, dtype in ((Bent(), float), (ADAGrad(), complex), (ADAM(), float), (ADAM(), np.float32)):
+        g = rng.normal(size=2000).astype(dtype)
+        before = apply(copy.deepcopy(rule), np.ones(2000, dtype), g)
+        update(copy.deepcopy(rule), np.ones(100_000, dtype), np.ones(100_000, dtype))
+        np.testing.assert_array_equal(apply(copy.deepcopy(rule), np.ones(2000, dtype), g), before)
 
 
 @needs_numba

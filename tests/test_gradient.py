@@ -794,6 +794,19 @@ OPTIONS = {
     "meshgrid of rows": lambda x: np.meshgrid(x[0], x[1], x[2], indexing="ij")[2] ** 2,
     "sinc": lambda x: np.sinc(x) + np.sinc(x - 1.9),
     "cbrt": lambda x: np.cbrt(x),
+    "kron": lambda x: np.kron(x[None, :2], x[:, None, :2]),
+    "kron of a list": lambda x: np.kron([1.0, 2.0], x) * np.kron(x[0], x[1])[1],
+    "full_like": lambda x: np.full_like(x, x[0] * x[1, 1], shape=(5, 3)) + np.full_like(x, 2.0)[0],
+    "sign": lambda x: np.real(np.sign(x + 1j * x**2)) * np.sign(x),
+    **{
+        f"{f.__name__} backward": lambda x, f=f: np.abs(f(x[:, :2], norm="backward"))
+        for f in (np.fft.rfft, np.fft.rfft2, np.fft.rfftn)
+    },
+    **{
+        f"{f.__name__} backward": lambda x, f=f: f(x + 0j, norm="backward")
+        for f in (np.fft.irfft, np.fft.irfft2, np.fft.irfftn)
+    },
+    "rfft by position": lambda x: np.abs(np.fft.rfft(x, None, 0, "backward")),
     "rfft shorter": lambda x: np.real(np.fft.rfft(x, 2)),
     "rfft longer": lambda x: np.imag(np.fft.rfft(x, 6)),
     "diag": lambda x: np.diag(x, -1) ** 2,
@@ -823,6 +836,7 @@ def test_options_have_the_numerical_derivative(f):
         lambda x: np.std(x, correction=1),
         lambda x: np.prod(x, initial=2.0),
         lambda x: np.sum(np.abs(np.fft.rfft(x, norm="forward"))),
+        lambda x: np.sum(np.abs(np.fft.rfft(x, None, -1, "forward"))),
         lambda x: np.sum(x.ravel(order="K")),
     ],
 )
@@ -920,3 +934,21 @@ def test_a_singular_matrix_is_named_as_the_reason():
 def test_a_call_without_a_derivative_is_named_with_the_reason(f, words):
     with pytest.raises(NotImplementedError, match=words):
         gradient(f, np.eye(3)[:, :2] if "svd" in words else np.eye(3))
+
+
+@pytest.mark.parametrize("f", [np.linalg.cholesky, np.linalg.pinv])
+def test_a_wrong_derivative_of_complex_matrices_is_refused(f):
+    with pytest.raises(NotImplementedError, match="complex"):
+        gradient(lambda x: np.sum(np.abs(f(x))), np.eye(2) + 0j)
+
+
+def test_what_pullback_returns_may_be_changed():
+    W = param([1.0, 2.0])
+    value, back = pullback(lambda: np.exp(W), params(W))
+    value[:] = 0
+    close(back(1.0)[W], np.exp([1.0, 2.0]))
+
+
+def test_a_parameter_may_be_the_seed_of_a_pullback():
+    b, x = param([0.5, 2.0]), np.array([0.1, 0.2])
+    close(slope(lambda: np.sum(pullback(np.sin, x)[1](b)[0]), b), np.cos(x))

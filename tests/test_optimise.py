@@ -752,3 +752,18 @@ def test_reset_reaches_state_in_containers():
     update(opt, x, [1.0])
     reset(opt)
     assert [len(opt.state["m"]), len(opt.state["more"][0]), len(opt.state["more"][1][0].state)] == [0, 0, 0]
+
+
+def test_a_composition_cannot_contain_itself_through_what_wraps_it():
+    opt = Optimiser(Descent())
+    with pytest.raises(ValueError, match="itself"):
+        opt.append(Scheduler(Constant(1.0), opt, update=lambda opt, value: None))
+
+
+def test_the_rate_that_a_schedule_sets_is_not_set_by_hand():
+    opt = Scheduler(Constant(1.0), Momentum())
+    with pytest.raises(AttributeError, match=r"opt\.schedule"):
+        opt.eta = 0.1
+    other = Scheduler(Constant(0.5), Momentum(), update=lambda opt, rho: setattr(opt, "rho", rho))
+    other.eta = 0.1
+    assert other.opt.eta == other.eta == 0.1

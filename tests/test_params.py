@@ -652,3 +652,23 @@ def test_copies_and_pickles_of_a_subclass_are_of_that_class():
     for clone in (copy.copy(W), copy.deepcopy(W), pickle.loads(pickle.dumps(W))):
         assert type(clone) is Weight
         assert clone.value is not W.value
+
+
+@pytest.mark.parametrize(
+    "offer", [dict.values, lambda d: (p for p in d.values()), lambda d: map(id_, d.values())]
+)
+def test_what_a_model_offers_may_be_any_iterable(offer):
+    class Model:
+        def __init__(self):
+            self.held = {"W": param([1.0]), "b": param(2.0)}
+
+        def trainable(self):
+            return offer(self.held)
+
+    model = Model()
+    assert list(params(model)) == list(model.held.values())
+    assert list(params(model.held.values())) == list(model.held.values())
+
+
+def id_(x):
+    return x

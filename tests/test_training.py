@@ -580,3 +580,61 @@ def test_a_tuple_of_arrays_is_not_taken_for_batches():
     x = np.ones(3)
     with pytest.raises(TypeError, match=r"one batch alone is \[\(x, y\)\]"):
         train(lambda x, y: np.sum(x * y), params(param(1.0)), (x, x), Descent())
+
+
+class Once:
+    """Gives one stored iterator each time."""
+
+    def __init__(self, items):
+        self.items = iter(items)
+
+    def __iter__(self):
+        return self.items
+
+
+class Indexed:
+    def __getitem__(self, i):
+        return [1.0, 2.0][i]
+
+
+def test_data_that_is_exhausted_after_an_epoch_is_no_silent_end():
+    a = param(0.0)
+    loss = lambda x: (a - x) ** 2
+    with pytest.raises(ValueError, match="gone through only once, but epochs is 3"):
+        train(loss, params(a), Once([1.0, 2.0]), Descent(0.1), epochs=3)
+    assert len(train(loss, params(a), [], Descent(0.1), epochs=1)) == 0
+
+
+def test_data_may_be_a_sequence_that_only_indexes():
+    a = param(0.0)
+    assert len(train(lambda x: (a - x) ** 2, params(a), Indexed(), Descent(0.1), epochs=2)) == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda a: train(lambda x, y: a * x, params(a), [[1.0, 2.0]], Descent()), TypeError, "tuple"),
+        (
+            lambda a: train(lambda x: a, params(a), [1], Descent(), cb=lambda loss: 0),
+            TypeError,
+            "without arg",
+        ),
+        (
+            lambda a: train(lambda x: a, params(a), [1], Descent(), epochs=True),
+            TypeError,
+            "epochs .* integer",
+        ),
+        (lambda a: early_stopping(1.0, 5), TypeError, "f must be a function"),
+        (lambda a: early_stopping(lambda: 1.0, 0), ValueError, "patience must be at least 1"),
+        (lambda a: plateau(lambda: 1.0, 0), ValueError, "width must be at least 1"),
+        (lambda a: plateau(None, 1), TypeError, "f must be a function"),
+        (lambda a: patience(None, 1), TypeError, "predicate must be a function"),
+        (lambda a: throttle(1, 2), TypeError, "f must be a function"),
+        (lambda a: throttle(print, "a"), TypeError, "seconds must be a number"),
+    ],
+)
+def test_a_mistake_names_the_argument(call, error, words):
+    a = param(1.0)
+    with pytest.raises(error, match=words):
+        call(a)
+    assert a == 1

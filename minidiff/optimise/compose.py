@@ -134,4 +134,5 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
 def _contains(outer: AbstractOptimiser, inner: AbstractOptimiser) -> bool:
     if outer is inner:
         return True
-    return isinstance(outer, Optimiser) and any(_contains(member, inner) for member in outer.members)
+    inside = outer.members if isinstance(outer, Optimiser) else getattr(outer, "__dict__", {}).values()
+    return any(_contains(member, inner) for member in inside if isinstance(member, AbstractOptimiser))

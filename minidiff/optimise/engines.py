@@ -44,8 +44,8 @@ class engine:  # noqa: N801 - it is called as a function is
     name : {"auto", "numpy", "fused"}
         "numpy" runs them with NumPy, always. "fused" compiles them with Numba, for arrays of any size.
         "auto", the default, does so for large arrays if Numba is installed, and for all but the smallest
-        once what they need has been compiled. Formulas that Numba cannot compile, half precision, and
-        arrays that are not contiguous run with NumPy in any case.
+        once what they need has been compiled, if it gives the same bits. Formulas that Numba cannot
+        compile, half precision, and arrays that are not contiguous run with NumPy in any case.
 
     Raises
     ------

@@ -20,12 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from minidiff.optimise.blocks import Turn, blocks_of, commit, norm_of, same_place, whatever_comes
-from minidiff.optimise.symbolic import OPERATORS, Notes, Operation, Read, Symbol, are_unchanged, varies
+from minidiff.optimise.symbolic import OPERATORS, Notes, Operation, Symbol, are_unchanged, varies
 from minidiff.typing import Array
 
 __all__ = ["advance", "is_compiled", "is_installed"]
@@ -54,6 +54,12 @@ _FORMS = OPERATORS | {
     "real": "{}.real",
     "imag": "{}.imag",
 }
+# What has one right result, which NumPy gives as well.
+_EXACT = {
+    "add", "subtract", "multiply", "divide", "square", "sqrt", "absolute", "negative", "positive",
+    "reciprocal", "maximum", "minimum", "where", "cast", "sign", "greater",
+    "greater_equal", "less", "less_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_not",
+}  # fmt: skip
 # The dtypes that are compiled for, by their character codes.
 _SCALARS = {"f": "np.float32", "d": "np.float64", "F": "np.complex64", "D": "np.complex128"}
 
@@ -66,6 +72,8 @@ def _line(operation: Operation, notes: Notes) -> str:
         form = f"{_SCALARS[notes.dtypes[kind].char]}({{}})"
     if function == "power" and kind != "number":
         form = "np.power({}, {})"
+    if kind == "complex" and function in ("divide", "reciprocal"):
+        return f"{name} = np.{function}({', '.join(operands)})"  # where / raises an error for a zero
     if kind == "complex" and function == "sign":
         form = "({0} / abs({0}) if abs({0}) > 0 else {0})"
     if kind != "complex" and function == "conjugate":
@@ -75,8 +83,8 @@ def _line(operation: Operation, notes: Notes) -> str:
 
 def _source(
     rules: Sequence[Any], counts: Sequence[int], dtype: np.dtype[Any], mode: str
-) -> tuple[str, list[Read]]:
-    """Return the source of a function that runs the rules' formulas, and what these have read.
+) -> tuple[str, Notes]:
+    """Return the source of a function that runs the rules' formulas, and what these have left behind.
 
     The counts say how many numbers each formula takes.
 
@@ -119,7 +127,7 @@ def _source(
         *(f"        {_line(operation, notes)}" for operation in each),
         *(f"        {line}" for line in stores),
     ]
-    return "\n".join(lines) + "\n", notes.reads
+    return "\n".join(lines) + "\n", notes
 
 
 # Source to machine code
@@ -173,30 +181,32 @@ class _CannotCompileError(Exception):
     """Formulas have to run with NumPy."""
 
 
-# With what their formulas read, which must be the same still; None for what has to run with NumPy.
-Compiled: TypeAlias = tuple[Kernel | None, list[Read]]
-
 _WARNED: set[str] = set()
 
 
 def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], mode: str) -> Kernel:
-    """Return the compiled formulas. Warn, but once, of those that cannot be compiled."""
+    """Return the compiled formulas. Warn, but once, of those that cannot be compiled.
+
+    The first rule's class holds them, or None for what has to run with NumPy, with what the formulas have
+    read, which must be the same still; and under the formulas alone whether NumPy gives the same bits.
+    """
     rules = [turn.rule for turn in turns]
     if not all(isinstance(rule.formula, FunctionType) for rule in rules):
         raise _CannotCompileError  # a method, which would keep its optimiser alive here
     formulas = _formulas(rules, dtype)
     key = (mode, *counts, *formulas)
-    made: dict[Any, Compiled] = rules[0].made
+    made: dict[Any, Any] = rules[0].made
     if key in made and varies(made[key][1]):
         made[key] = None, []
     if key not in made or not are_unchanged(made[key][1]):
         try:
-            source, reads = _source(rules, counts, dtype, mode)
-            made[key] = made[formulas] = _compiled(source, rules, sum(counts), dtype, mode), reads
+            source, notes = _source(rules, counts, dtype, mode)
+            made[key] = _compiled(source, rules, sum(counts), dtype, mode), notes.reads
+            made[formulas] = dtype.kind == "f" and _EXACT.issuperset(o.function for o in notes.operations)
         except Exception as error:
             made[key] = None, []
             _warn(", ".join(type(rule).__name__ for rule in rules), error)
-    kernel = made[key][0]
+    kernel: Kernel | None = made[key][0]
     if kernel is None:
         raise _CannotCompileError
     return kernel
@@ -225,8 +235,11 @@ def is_installed() -> bool:
 
 
 def is_compiled(rules: Sequence[Any], x: Array) -> bool:
-    """Tell whether what a step of these rules needs has been compiled in this process."""
-    return _formulas(rules, x.dtype) in rules[0].made
+    """Tell whether what a step of these rules needs has been compiled in this process, to the very same bits.
+
+    Others would depend on what was compiled before: a run that is resumed would not be the one that was not.
+    """
+    return rules[0].made.get(_formulas(rules, x.dtype)) is True
 
 
 def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> bool:

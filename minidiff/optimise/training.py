@@ -301,6 +301,7 @@ def early_stopping(
     As a callback: ``cb=lambda: trigger() and stop()``.
     """
     function("f", f)
+    integer("patience", patience, 1)
     best = init_score
 
     def no_better(*args: Any, **kwargs: Any) -> bool:
@@ -350,6 +351,7 @@ def plateau(
     [False, False, False, True, False]
     """
     function("f", f)
+    integer("width", width, 1)
     last = init_score
 
     def hardly_changed(*args: Any, **kwargs: Any) -> bool:
@@ -400,7 +402,7 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
         raise TypeError(f"loss must be a function, got {loss!r}: the order is train(loss, ps, data, opt)")
     if not isinstance(opt, AbstractOptimiser):
         raise TypeError(f"opt must be an optimiser, got {opt!r}: the order is train(loss, ps, data, opt)")
-    if not isinstance(data, Iterable) or isinstance(data, Mapping):
+    if not (isinstance(data, Iterable) or hasattr(data, "__getitem__")) or isinstance(data, Mapping):
         raise TypeError(
             f"data must be an iterable of batches, got {type(data).__name__}; one batch alone is [batch]"
         )
@@ -410,15 +412,24 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
             "minibatches come from DataLoader((x, y), batchsize=…)"
         )
     if integer("epochs", epochs, 0) > 1 and isinstance(data, Iterator):
-        raise ValueError(
-            f"data can be gone through only once, but epochs is {epochs}: give a list, a DataLoader, "
-            "or another object that iterates afresh each time"
-        )
+        raise ValueError(_GONE.format(epochs))
+
+
+_GONE = (
+    "data can be gone through only once, but epochs is {}: give a list, a DataLoader, or another object that "
+    "iterates afresh each time"
+)
 
 
 def _elements(data: Iterable[Any], epochs: int) -> Iterator[Any]:
+    gave = 0
     for _ in range(epochs):
-        yield from data
+        before = gave
+        for d in data:
+            gave += 1
+            yield d
+        if gave == before > 0:
+            raise ValueError(_GONE.format(epochs))
 
 
 def _bar(elements: Iterator[Any], data: Iterable[Any], epochs: int) -> Any:

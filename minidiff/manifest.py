@@ -19,6 +19,7 @@ import numpy as np
 
 from minidiff.iddict import IdDict
 from minidiff.optimise.interface import AbstractOptimiser
+from minidiff.optimise.rule import Rule
 from minidiff.params import Param, Params
 from minidiff.typing import Array
 
@@ -220,6 +221,11 @@ class Decoder:
         lacking = sorted(mine.keys() - attributes.keys())
         if lacking:
             raise ValueError(f"{self._file} does not fit: it has nothing for {where}.{lacking[0]}")
+        if isinstance(live, Rule):
+            tag, state = _tagged(attributes["state"])
+            for _, part in state if tag == "iddict" else ():
+                kept = sorted(self.data(part).keys() - {"clock"})
+                self._check(kept == sorted(live.keeps), f"a rule that keeps {kept}", live, where)
         # An optimiser may add plain values to itself in its first step: those need not be there yet.
         new = {
             name: self.restore(part, mine.get(name), f"{where}.{name}") for name, part in attributes.items()

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from minidiff import checkpoint, param, params
+from minidiff import checkpoint, gradient, param, params
 from minidiff.checkpoint import load, save
 from minidiff.data import DataLoader
 from minidiff.iddict import IdDict
@@ -44,6 +44,7 @@ from minidiff.optimise import (
     Nesterov,
     Optimiser,
     RMSProp,
+    Rule,
     WeightDecay,
     train,
     update,
@@ -894,3 +895,41 @@ def test_copies_of_model_and_optimiser_stay_tied(duplicate, name):
         step(ps, opt, seed)
         step(copied, other, seed)
     assert bits(copied) == bits(ps)
+
+
+class Kept(Rule):
+    keeps = ("m",)
+
+    @staticmethod
+    def formula(x, Δ, m):
+        return Δ, m + Δ
+
+
+def test_a_rule_that_keeps_something_else_is_not_loaded_into(tmp_path, monkeypatch):
+    W, path = param(np.ones(2)), tmp_path / "model.npz"
+    θ, opt = params(W), Kept()
+    update(opt, W, np.ones(2))
+    save(path, θ, opt)
+    other = Kept()
+    monkeypatch.setattr(Kept, "keeps", ("v",))
+    W[...] = 5
+    with pytest.raises(ValueError, match=r"keeps \['m'\]"):
+        load(path, θ, other)
+    assert len(other.state) == 0
+    assert np.all(W == 5)
+
+
+def test_nothing_is_loaded_into_a_parameter_under_differentiation(tmp_path):
+    W, b, path = param(np.ones(2)), param(2.0), tmp_path / "model.npz"
+    save(path, params(b, W))
+    b[...] = 3
+    with pytest.raises(TypeError, match="load"):
+        gradient(lambda: load(path, params(b, W)) or np.sum(W), params(W))
+    assert b == 3
+
+
+def test_the_path_comes_first(tmp_path):
+    θ = params(param(1.0))
+    for call in (lambda: save(θ, tmp_path / "x.npz"), lambda: load(θ, tmp_path / "x.npz")):
+        with pytest.raises(TypeError, match="path comes first"):
+            call()

@@ -1,5 +1,7 @@
 """Losses and activation functions: their equations, their derivatives, and what they do at the extremes."""
 
+import autograd
+import autograd.numpy as anp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -363,3 +365,10 @@ def test_class_numbers_are_rows_of_one_hot_targets(dtype, shape):
             gradient(lambda z: loss(z, y, agg=np.sum), scores)[0] for y in (numbers, np.eye(5)[numbers])
         )
         np.testing.assert_allclose(g, g_one_hot, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+def test_a_function_is_recorded_by_autograd_too(f):
+    x = np.array([[-1.5, 0.2, 3.0], [0.1, -0.4, 14.0]])
+    weigh = lambda z: anp.sum(f(z) * np.array([1.0, 2.0, 3.0]))
+    np.testing.assert_allclose(autograd.grad(weigh)(x), gradient(weigh, x)[0], rtol=1e-14, atol=1e-300)

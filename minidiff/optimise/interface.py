@@ -117,7 +117,8 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     | ``update(opt, ps, gs)`` does so for each parameter of ``ps``.
 
     Everything is checked before anything moves. Gradients are never modified; a gradient that is ``None``
-    leaves its parameter, and what the optimiser knows of it, as they were.
+    leaves its parameter, and what the optimiser knows of it, as they were. Within `train`, an interrupt
+    (Ctrl-C) waits until all parameters have made their step; elsewhere it may come between two of them.
 
     Parameters
     ----------

@@ -3,7 +3,18 @@
 NumPy takes twice as long for an operation with a Python number as with a 0-d array of the other operand's
 dtype, and a new array for every result costs as well. So the operations that a formula is made of
 (`minidiff.optimise.symbolic`) become a function that takes such arrays for its numbers, made anew only when
-they change, and that writes a result over a temporary that nothing needs any more.
+they change, and that writes a result over a temporary that nothing needs any more. `Momentum`, for one, whose
+formula is ``v = ρ * v - η * Δ; return -v, v``, takes its step by
+
+    def take(x, g, kept, constants):
+        s0 = kept['v']
+        (a0, a2) = constants             # ρ and η
+        a1 = multiply(s0, a0)
+        a3 = multiply(g, a2)
+        a4 = subtract(a1, a3, a1)
+        a5 = negative(a4)
+        subtract(x, a5, x)
+        return {'v': a4}
 """
 
 from __future__ import annotations

@@ -208,16 +208,23 @@ def logitcrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     return agg(_against(logsoftmax(ŷ), y))
 
 
-@derivative(
-    lambda g, ans, logp, y: -g[..., np.newaxis] * (_one_hot(y, logp) if y.ndim < logp.ndim else y),
-    lambda g, ans, logp, y: -g[..., np.newaxis] * logp,
-)
+def _back_to_scores(g: Any, ans: Any, logp: Any, y: Any) -> Any:
+    if y.ndim == logp.ndim:
+        return -g[..., np.newaxis] * y
+    if type(g) is not np.ndarray:  # a number, or recorded
+        return -g[..., np.newaxis] * _one_hot(y, logp)
+    out = np.zeros(logp.shape, g.dtype)
+    out.reshape(y.size, logp.shape[-1])[np.arange(y.size), y.reshape(-1)] = -g.reshape(-1)
+    return out
+
+
+@derivative(_back_to_scores, lambda g, ans, logp, y: -g[..., np.newaxis] * logp)
 def _against(logp: Any, y: Any) -> Any:
     """−Σ y·log p over the last axis, where 0·log 0 is 0; or −log p of the class numbers y."""
-    if y.ndim < logp.ndim:
-        rows = np.arange(0, logp.size, logp.shape[-1] or 1).reshape(y.shape)
-        return -logp.reshape(-1)[rows + y]
-    return -np.vecdot(y, np.where(y == 0, 0, logp))  # which would conjugate the first of them
+    if y.ndim == logp.ndim:
+        return -np.vecdot(y, np.where(y == 0, 0, logp))  # which would conjugate the first of them
+    rows = logp.reshape(y.size, logp.shape[-1])
+    return -rows[np.arange(y.size), y.reshape(-1)].reshape(y.shape)
 
 
 def binarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | None = None) -> Any:
@@ -397,10 +404,11 @@ def _targets(ŷ: Any, y: Any) -> tuple[Any, Any]:
     ŷ = floating(ŷ)
     numbers = y if hasattr(y, "dtype") else np.asarray(y)
     if ŷ.shape and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]:
-        classes = ŷ.shape[-1]
-        if numbers.size and not 0 <= (low := numbers.min()) <= (high := numbers.max()) < classes:
+        numbers, classes = numbers.astype(np.intp, copy=False), ŷ.shape[-1]
+        if numbers.size and numbers.view(np.uintp).max() >= classes:  # where negative numbers are large
+            low, high = numbers.min(), numbers.max()
             raise ValueError(f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}")
-        return ŷ, numbers.astype(np.intp, copy=False)
+        return ŷ, numbers
     if not ŷ.shape or ŷ.shape != numbers.shape:
         raise ValueError(
             "prediction and target must have the same shape (..., classes), or the target be class numbers "

@@ -293,9 +293,6 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         """Let go of what it was computed from: a loss that someone keeps need not keep the whole graph."""
         self.arguments = self.parents = ()
 
-    def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(no_attribute("a value under differentiation", name))
-
     __add__, __radd__ = _binary(np.add, operator.add)
     __sub__, __rsub__ = _binary(np.subtract, operator.sub)
     __mul__, __rmul__ = _binary(np.multiply, operator.mul)
@@ -430,6 +427,18 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     )
     view = getfield = _Refused("A view of other type on a value under differentiation", "Use astype.")
 
+
+def _elsewhere(name: str) -> Any:
+    """Make an attribute that says where else to look. With a `__getattr__` every attribute would be slow."""
+
+    def refuse(_: Traced) -> NoReturn:
+        raise AttributeError(no_attribute("a value under differentiation", name))
+
+    return property(refuse)
+
+
+for _attribute in _ELSEWHERE:
+    setattr(Traced, _attribute, _elsewhere(_attribute))
 
 _RESHAPE, _TRANSPOSE = (trace_primitives_map[f] for f in (np.reshape, np.transpose))
 

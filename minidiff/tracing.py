@@ -696,8 +696,10 @@ def _name(function: Any) -> str:
     function = getattr(function, "fun", function)
     if function is _GETITEM.fun:
         return "x[…]"
-    module = getattr(function, "__module__", None) or "numpy"
     name = getattr(function, "__name__", str(function))
+    if isinstance(function, np.ufunc) and getattr(np, name, None) is not function:
+        return name  # another library's
+    module = getattr(function, "__module__", None) or "numpy"
     return f"{module.replace('numpy._core', 'numpy').split('._')[0].replace('numpy', 'np', 1)}.{name}"
 
 
@@ -899,6 +901,8 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                     if parent.size:
                         raise ValueError(f"the derivative has shape {h.shape}")
                     h = np.zeros(parent.shape, dtype)  # an empty array has no other
+                if from_autograd and parent.function is None and type(h) is np.ndarray:
+                    h = h.copy()  # it may be an array that somebody keeps
                 if h.dtype is not dtype and dtype is not None:
                     h = cast(h, dtype)
                 if earlier is None:

@@ -13,6 +13,8 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 import pytest
+import scipy.special
+from autograd.extend import defvjp, primitive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -952,3 +954,20 @@ def test_what_pullback_returns_may_be_changed():
 def test_a_parameter_may_be_the_seed_of_a_pullback():
     b, x = param([0.5, 2.0]), np.array([0.1, 0.2])
     close(slope(lambda: np.sum(pullback(np.sin, x)[1](b)[0]), b), np.cos(x))
+
+
+def test_no_gradient_is_an_array_that_a_derivative_keeps():
+    kept = np.array([1.0, 2.0])
+    scaled = primitive(lambda x: np.sum(kept * x))
+    defvjp(scaled, lambda ans, x: lambda g: kept)
+    W = param(np.ones(2))
+    g = slope(lambda: scaled(W), W)
+    close(g, kept)
+    assert not np.shares_memory(g, kept)
+    b = param([1.0])
+    assert not np.shares_memory(withgradient(lambda x: b, 1.0).val, b.value)
+
+
+def test_another_librarys_function_has_no_name_of_numpys():
+    with pytest.raises(NotImplementedError, match=r"^erf has no gradient"):
+        slope(lambda: np.sum(scipy.special.erf(W)), W := param(np.ones(2)))

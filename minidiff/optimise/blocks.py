@@ -227,18 +227,10 @@ def in_blocks(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | N
             step = turn.compute(flat_x[i], step, {name: a[i] for name, a in mine.items()})[0]
         return step
 
-    def in_one_piece() -> tuple[Array, list[dict[str, Array]]]:
-        """Compute what the rules that are ready make of the whole gradient, and what they will keep."""
-        step, arrays = cast(Δ, x), []
-        for turn in ready:
-            step, new = turn.compute(x, step, turn.arrays)
-            arrays.append(new)
-        return step, arrays
-
     def norm() -> float:
         if all(turn.program for turn in ready):
             return norm_of(compute(i) for i in places)
-        return norm_of((in_one_piece()[0],))
+        return norm_of((_in_one_piece(ready, x, Δ)[0],))
 
     def replace(i: Any, xi: Array, arrays: list[dict[str, Array]]) -> Array:
         """Return the step of a block, with what the rules keep there written over the arrays given."""
@@ -246,12 +238,6 @@ def in_blocks(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | N
         for turn, mine in zip(turns, arrays, strict=True):
             step = turn.replace(xi, step, mine)
         return step
-
-    def finish(step: Array, new: list[dict[str, Array]]) -> None:
-        put(moved, step, None if out is None else out, quiet())
-        for turn, arrays in zip(turns, new, strict=True):
-            turn.arrays = arrays
-        commit(p, [turn.taken for turn in turns])
 
     def move() -> None:
         call = quiet()
@@ -265,8 +251,7 @@ def in_blocks(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | N
         turn.prepare(x)
         ready.append(turn)
     if not all(turn.program for turn in turns):
-        step, new = in_one_piece()
-        whatever_comes(lambda: finish(step, new))
+        whatever_comes(_finishing(turns, p, x, out, *_in_one_piece(turns, x, Δ)))
         return
     # What cannot work says so here, before anything has moved: the first element makes its step in copies.
     for turn in turns:
@@ -278,6 +263,29 @@ def in_blocks(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | N
     copies = [{name: a[first].copy() for name, a in mine.items()} for mine in kept]
     put(x_first, replace(first, x_first, copies), None, quiet())
     whatever_comes(move)
+
+
+def _in_one_piece(turns: Sequence[Turn], x: Array, Δ: Array) -> tuple[Array, list[dict[str, Array]]]:
+    """Return what rules make of the whole gradient, and the new arrays for each to keep."""
+    step, kept = cast(Δ, x), []
+    for turn in turns:
+        step, new = turn.compute(x, step, turn.arrays)
+        kept.append(new)
+    return step, kept
+
+
+def _finishing(
+    turns: Sequence[Turn], p: Any, x: Array, out: Array | None, step: Array, kept: list[dict[str, Array]]
+) -> Callable[[], None]:
+    """Return a function that takes the step that was computed in one piece."""
+
+    def finish() -> None:
+        put(x, step, out, quiet())
+        for turn, new in zip(turns, kept, strict=True):
+            turn.arrays = new
+        commit(p, [turn.taken for turn in turns])
+
+    return finish
 
 
 def norm_of(pieces: Iterable[Array]) -> float:
@@ -334,7 +342,8 @@ def whatever_comes(work: Callable[[], None]) -> None:
     """Do work that must not be left half done: an interrupt (Ctrl-C) waits until it is finished."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        return work()
+        work()
+        return
     came: list[tuple[int, FrameType | None]] = []
     signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
     try:
@@ -343,4 +352,3 @@ def whatever_comes(work: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, handler)
     if came:
         handler(*came[-1])
-    return None

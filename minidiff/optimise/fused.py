@@ -197,7 +197,7 @@ def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], 
     key = (mode, *counts, *formulas)
     made: dict[Any, Any] = rules[0].made
     if key in made and varies(made[key][1]):
-        made[key] = None, []
+        made[key], made[formulas] = (None, []), False
     if key not in made or not are_unchanged(made[key][1]):
         try:
             source, notes = _source(rules, counts, dtype, mode)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
 from autograd.extend import defvjp, defvjp_argnums, primitive
-from numpy.lib.array_utils import normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 __all__ = ["COMPOSITES", "UFUNC_METHODS", "as_array", "cast"]
 
@@ -164,24 +165,27 @@ def _length_vjp(ans: Any, x: Any, axis: Any, keepdims: bool) -> Callable[[Any], 
     axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
     shape = [1 if i in axes else n for i, n in enumerate(x.shape)]
     # The derivative at 0 is taken to be 0.
-    return lambda g: np.reshape(g / np.where(ans == 0, 1, ans), shape) * np.conj(x)
+    return lambda g: np.reshape(np.where(ans == 0, 0, g / np.where(ans == 0, 1, ans)), shape) * np.conj(x)
 
 
 defvjp(_length, _length_vjp)
 
 
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
+    axis = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
     is_vector = x.ndim == 1 if axis is None else np.ndim(axis) == 0
     if ord is None or (ord == 2 and is_vector) or (ord == "fro" and not is_vector and x.ndim > 1):
         return _length(x, axis, keepdims)
+    if ord == 1 and is_vector:
+        return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
     # autograd's derivative knows neither keepdims nor the norms of the largest and the least.
     if keepdims:
         norm = np.linalg.norm(x, ord, axis)
         axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
         return norm.reshape([1 if i in axes else n for i, n in enumerate(x.shape)])
-    if ord in (np.inf, -np.inf) and (isinstance(axis, int) or (axis is None and x.ndim == 1)):
+    if ord in (np.inf, -np.inf) and is_vector:
         return (np.max if ord > 0 else np.min)(np.abs(x), axis=axis)
-    return NotImplemented
+    return anp.linalg.norm(x, ord, axis)
 
 
 def _vector_norm(x: Any, axis: int | None = None, ord: Any = 2, keepdims: bool = False) -> Any:  # noqa: A002
@@ -192,6 +196,7 @@ def _vector_norm(x: Any, axis: int | None = None, ord: Any = 2, keepdims: bool =
 
 
 def _matrix_power(x: Any, n: int) -> Any:
+    n = operator.index(n)
     if n <= 0:
         return (
             np.linalg.matrix_power(np.linalg.inv(x), -n)
@@ -239,7 +244,9 @@ def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
 def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
     if axis is None:
         return np.ravel(x)[indices]
-    axis %= x.ndim
+    axis = normalize_axis_index(axis, x.ndim)
+    if indices.ndim != x.ndim:
+        raise ValueError(f"np.take_along_axis: {indices.ndim} dimensions of indices, but {x.ndim} of x")
     shape = [1 if i == axis else n for i, n in enumerate(x.shape)]
     places: list[Any] = [
         np.arange(n).reshape([n if j == i else 1 for j in range(x.ndim)]) for i, n in enumerate(shape)
@@ -254,7 +261,7 @@ def _nanmean(x: Any, axis: Any = None, *, keepdims: Any = False) -> Any:
 
 
 def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
-    if options.get("sparse"):
+    if options.get("sparse") or indexing not in ("xy", "ij"):
         return NotImplemented
     n = len(arrays)
     apart = [np.reshape(a, [-1 if i == j else 1 for j in range(n)]) for i, a in enumerate(arrays)]

@@ -78,11 +78,15 @@ class Grads(Mapping[Param, Any]):
 
     def __setitem__(self, p: Param, g: Any) -> None:
         self[p]  # which refuses what is not among the parameters
-        if g is not None and np.shape(g) != p.value.shape:
-            raise ValueError(
-                f"the gradient must have its parameter's shape {p.value.shape}, got {np.shape(g)}."
-            )
-        self._arrays[id(p)] = g if g is None or is_recorded(g) else np.asarray(g)
+        if g is not None:
+            g = g.lift() if isinstance(g, Param) else g
+            g = g if is_recorded(g) else np.array(g)
+            shape, dtype = p.value.shape, p.value.dtype
+            if g.shape != shape:
+                raise ValueError(f"the gradient must have its parameter's shape {shape}, got {g.shape}.")
+            if g.dtype.kind not in ("fciub" if dtype.kind == "c" else "fiub"):
+                raise TypeError(f"the gradient of a {dtype} parameter cannot be of dtype {g.dtype}.")
+        self._arrays[id(p)] = g
 
     def __contains__(self, p: object) -> bool:
         return id(p) in self._arrays

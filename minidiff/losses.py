@@ -404,11 +404,11 @@ def _targets(ŷ: Any, y: Any) -> tuple[Any, Any]:
     ŷ = floating(ŷ)
     numbers = y if hasattr(y, "dtype") else np.asarray(y)
     if ŷ.shape and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]:
-        numbers, classes = numbers.astype(np.intp, copy=False), ŷ.shape[-1]
-        if numbers.size and numbers.view(np.uintp).max() >= classes:  # where negative numbers are large
+        places, classes = numbers.astype(np.intp, copy=False), ŷ.shape[-1]
+        if places.size and places.view(np.uintp).max() >= classes:  # where negative numbers are large
             low, high = numbers.min(), numbers.max()
             raise ValueError(f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}")
-        return ŷ, numbers
+        return ŷ, places
     if not ŷ.shape or ŷ.shape != numbers.shape:
         raise ValueError(
             "prediction and target must have the same shape (..., classes), or the target be class numbers "

@@ -224,7 +224,7 @@ class Decoder:
         if isinstance(live, Rule):
             tag, state = _tagged(attributes["state"])
             for _, part in state if tag == "iddict" else ():
-                kept = sorted(self.data(part).keys() - {"clock"})
+                kept = sorted({self.data(key) for key, _ in _tagged(part)[1]} - {"clock"})
                 self._check(kept == sorted(live.keeps), f"a rule that keeps {kept}", live, where)
         # An optimiser may add plain values to itself in its first step: those need not be there yet.
         new = {

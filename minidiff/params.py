@@ -265,11 +265,13 @@ class Params(MutableSet[Param]):
         self._entries.pop(id(value), None)
 
     def __and__(self, other: Iterable[Any]) -> Params:
+        if not isinstance(other, Iterable):
+            return NotImplemented
         others = {id(p) for p in _several(other)}
         return Params(p for p in self if id(p) in others)
 
     def __or__(self, other: Iterable[Any]) -> Params:
-        return Params([*self, *_several(other)])
+        return Params([*self, *_several(other)]) if isinstance(other, Iterable) else NotImplemented
 
     def __ior__(self, other: Iterable[Any]) -> Params:
         return super().__ior__(Params(other))
@@ -355,8 +357,8 @@ def _several(iterable: Iterable[Any]) -> Iterable[Any]:
         )
     if isinstance(iterable, Mapping):
         raise TypeError(
-            f"Params are a set of parameters, and take no part in arithmetic with {described(iterable)}. "
-            "To take a step write update(Descent(0.1), θ, grads); to collect from a dict, params(model)."
+            f"Params are a set, which cannot be made of {described(iterable)}, nor calculate with it. To collect "
+            "from a dict write params(model); to take a step, update(Descent(0.1), θ, grads)."
         )
     return iterable
 

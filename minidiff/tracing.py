@@ -751,7 +751,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return function(*constant(args), **constant(kwargs))
     if kwargs and any(map(_any_box, kwargs.values())):
         args, kwargs = _by_position(function, args, kwargs)
-    if composite is not None and (result := composite(*args, **kwargs)) is not NotImplemented:
+    if composite is not None and (result := _composed(composite, args, kwargs)) is not NotImplemented:
         return result
     if function in _NO_GRADIENT:
         return function(*constant(args), **constant(kwargs))
@@ -759,6 +759,18 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if primitive is None:
         _no_gradient(function)
     return record(primitive, args, kwargs)
+
+
+def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a composite. What it does not take it has no way to do."""
+    try:
+        return composite(*args, **kwargs)
+    except TypeError:
+        try:
+            inspect.signature(composite).bind(*args, **kwargs)
+        except TypeError:
+            return NotImplemented
+        raise
 
 
 def _all_plain(kwargs: dict[str, Any]) -> bool:

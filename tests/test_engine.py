@@ -24,6 +24,7 @@ from minidiff import param
 from minidiff.optimise import (
     ADAM,
     ADAGrad,
+    AdaMax,
     ClipNorm,
     ClipValue,
     Descent,
@@ -511,11 +512,33 @@ def test_what_was_compiled_before_changes_no_bit():
             return 0.1 * np.tanh(Δ)
 
     rng = np.random.default_rng(0)
-    for rule, dtype in ((Bent(), float), (ADAGrad(), complex), (ADAM(), float), (ADAM(), np.float32)):
+
+    class Rooted(Rule):
+        def coefficients(self, t):
+            return (np.sqrt(1 - 0.9**t),)
+
+        @staticmethod
+        def formula(x, Δ, c):
+            return c * Δ
+
+    for rule, dtype in (
+        (Bent(), float),
+        (Rooted(), np.float32),
+        (AdaMax(), float),
+        (ClipValue(0.5), float),
+        (ADAGrad(), complex),
+        (ADAM(), float),
+        (ADAM(), np.float32),
+    ):
         g = rng.normal(size=2000).astype(dtype)
+        g[::7] = 0
         before = apply(copy.deepcopy(rule), np.ones(2000, dtype), g)
         update(copy.deepcopy(rule), np.ones(100_000, dtype), np.ones(100_000, dtype))
         np.testing.assert_array_equal(apply(copy.deepcopy(rule), np.ones(2000, dtype), g), before)
+    g = rng.normal(size=(40, 50)).astype(np.float32).T
+    before = apply(ClipNorm(1.0), np.ones_like(g), g)
+    update(ClipNorm(1.0), np.ones(100_000, np.float32), np.ones(100_000, np.float32))
+    np.testing.assert_array_equal(apply(ClipNorm(1.0), np.ones_like(g), g), before)
 
 
 @needs_numba

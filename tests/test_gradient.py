@@ -387,6 +387,19 @@ def test_a_gradient_may_be_replaced():
     update(Descent(1.0), params(W, b), grads)
     close(W.value, np.full((2, 3), -0.5))
     assert b == 1
+    grads[W] = W.value
+    grads[W] *= 2.0
+    close(W.value, np.full((2, 3), -0.5))
+    with pytest.raises(TypeError, match="complex128"):
+        grads[W] = 1j * W
+    nested = slope(lambda: np.sum(doubled(W)[W]), W)
+    close(nested, np.full((2, 3), 1.0))
+
+
+def doubled(W):
+    grads = gradient(lambda: np.sum(W**2), params(W))
+    grads[W] = W
+    return grads
 
 
 def test_what_a_loss_leaks_is_a_constant_to_the_next():
@@ -773,6 +786,9 @@ OPTIONS = {
     "norm keepdims": lambda x: np.linalg.norm(x, axis=1, keepdims=True) / x,
     "norm of all keepdims": lambda x: np.linalg.norm(x, keepdims=True) * x,
     "largest": lambda x: np.linalg.norm(x, np.inf, axis=0),
+    "norm of powers": lambda x: np.linalg.norm(x, 3, -1, False) * np.linalg.norm(x, 1, (1,)),
+    "largest by a NumPy number": lambda x: np.linalg.norm(x, np.inf, axis=np.int64(1)),
+    "vector norm of powers": lambda x: np.linalg.vector_norm(x, axis=-1, ord=3),
     "norm of columns": lambda x: np.linalg.norm(x, axis=0),
     "norm of the matrix": lambda x: np.linalg.norm(x, "fro", axis=(0, 1)) * x,
     "vector norm": lambda x: np.linalg.vector_norm(x) * np.linalg.vector_norm(x, axis=1, keepdims=True),
@@ -897,6 +913,13 @@ def test_a_norm_has_the_gradient_zero_at_zero(dtype):
     assert not gradient(np.linalg.norm, 0 * x)[0].any()
 
 
+def test_an_option_that_a_composite_does_not_know_is_refused_by_name():
+    for f in (lambda x: np.nanmean(x, where=x > 0), lambda x: np.vecdot(x, x, keepdims=True)):
+        with pytest.raises(NotImplementedError, match=r"np\.(nanmean|vecdot)"):
+            gradient(lambda x: np.sum(f(x)), np.ones(3))
+    assert gradient(lambda x: np.sum(x * np.sign(x, casting="same_kind")), np.ones(3))[0].all()
+
+
 @pytest.mark.parametrize("f", [np.sum, np.max, np.prod, np.cumsum])
 @pytest.mark.parametrize("axis", [0, -1])
 def test_a_number_may_be_reduced_along_an_axis(f, axis):
@@ -912,6 +935,9 @@ def test_a_number_may_be_reduced_along_an_axis(f, axis):
         (lambda x: np.concatenate([x, x], dtype=int), TypeError),
         (lambda x: np.stack([x, x], dtype="f4", casting="no"), TypeError),
         (lambda x: np.select([x > 0], [x, x]), ValueError),
+        (lambda x: np.take_along_axis(x, np.zeros(3, int), 3), np.exceptions.AxisError),
+        (lambda x: np.take_along_axis(x, np.zeros((3, 3), int), 0), ValueError),
+        (lambda x: np.linalg.matrix_power(x[:, None] * x, 2.0), TypeError),
     ],
 )
 def test_what_numpy_refuses_is_refused_in_a_gradient(f, error):

@@ -23,6 +23,7 @@ from minidiff.optimise import (
     ExpDecay,
     InvDecay,
     Momentum,
+    Nesterov,
     Optimiser,
     Rule,
     WeightDecay,
@@ -767,3 +768,30 @@ def test_the_rate_that_a_schedule_sets_is_not_set_by_hand():
     other = Scheduler(Constant(0.5), Momentum(), update=lambda opt, rho: setattr(opt, "rho", rho))
     other.eta = 0.1
     assert other.opt.eta == other.eta == 0.1
+
+
+def test_optimisers_that_refer_to_each_other_can_be_composed():
+    class Linked(AbstractOptimiser):
+        other = None
+
+        def apply(self, x, Δ):
+            return Δ
+
+    a, b = Linked(), Linked()
+    a.other, b.other = b, a
+    x = np.zeros(1)
+    update(Optimiser(a, b), x, [1.0])
+    assert x == -1
+
+
+def test_one_schedule_of_a_rate_is_enough():
+    with pytest.raises(TypeError, match="already"):
+        Scheduler(Constant(1.0), Scheduler(Constant(1.0), Descent()))
+
+
+def test_what_was_made_of_a_rule_is_not_pickled_with_its_class():
+    opt, x = Momentum(), np.ones(3)
+    update(opt, x, x.copy())
+    assert len(Momentum.made) > 0
+    assert pickle.loads(pickle.dumps(Momentum.made)) == {}
+    assert Nesterov.made is not Momentum.made

@@ -132,7 +132,15 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
 
 
 def _contains(outer: AbstractOptimiser, inner: AbstractOptimiser) -> bool:
-    if outer is inner:
-        return True
-    inside = outer.members if isinstance(outer, Optimiser) else getattr(outer, "__dict__", {}).values()
-    return any(_contains(member, inner) for member in inside if isinstance(member, AbstractOptimiser))
+    """Tell whether an optimiser is another, or holds it, or holds one that does."""
+    seen: dict[int, AbstractOptimiser] = {}
+    waiting = [outer]
+    while waiting:
+        opt = waiting.pop()
+        if opt is inner:
+            return True
+        if id(opt) not in seen:
+            seen[id(opt)] = opt
+            inside = opt.members if isinstance(opt, Optimiser) else getattr(opt, "__dict__", {}).values()
+            waiting += [member for member in inside if isinstance(member, AbstractOptimiser)]
+    return False

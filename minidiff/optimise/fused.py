@@ -54,10 +54,10 @@ _FORMS = OPERATORS | {
     "real": "{}.real",
     "imag": "{}.imag",
 }
-# What has one right result, which NumPy gives as well.
+# What has one right result, which NumPy gives as well, also of signed zeros.
 _EXACT = {
     "add", "subtract", "multiply", "divide", "square", "sqrt", "absolute", "negative", "positive",
-    "reciprocal", "maximum", "minimum", "where", "cast", "sign", "greater",
+    "reciprocal", "where", "cast", "greater",
     "greater_equal", "less", "less_equal", "equal", "not_equal", "logical_and", "logical_or", "logical_not",
 }  # fmt: skip
 # The dtypes that are compiled for, by their character codes.
@@ -202,7 +202,8 @@ def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], 
         try:
             source, notes = _source(rules, counts, dtype, mode)
             made[key] = _compiled(source, rules, sum(counts), dtype, mode), notes.reads
-            made[formulas] = dtype.kind == "f" and _EXACT.issuperset(o.function for o in notes.operations)
+            if mode != "look":
+                made[formulas] = dtype.kind == "f" and _EXACT.issuperset(o.function for o in notes.operations)
         except Exception as error:
             made[key] = None, []
             _warn(", ".join(type(rule).__name__ for rule in rules), error)
@@ -239,7 +240,9 @@ def is_compiled(rules: Sequence[Any], x: Array) -> bool:
 
     Others would depend on what was compiled before: a run that is resumed would not be the one that was not.
     """
-    return rules[0].made.get(_formulas(rules, x.dtype)) is True
+    if rules[0].made.get(_formulas(rules, x.dtype)) is not True:
+        return False
+    return x.flags.c_contiguous or not any(rule.needs_norm for rule in rules)  # a norm adds up in this order
 
 
 def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | None) -> bool:
@@ -266,8 +269,8 @@ def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | Non
     try:
         for turn in turns:
             turn.tick(norm)
-            if not all(isinstance(number, (float, int)) for number in turn.numbers):
-                return False
+            if not all(type(number) in (float, int, bool) for number in turn.numbers):
+                return False  # one of NumPy's has a dtype, which NumPy goes by
             numbers += turn.numbers
             counts.append(len(turn.numbers))
         kernel = _kernel(turns, counts, dtype, "take" if out is None else "give")

@@ -55,6 +55,13 @@ def abs2(z: Any) -> Any:
     return z * z
 
 
+class _Made(dict[Any, Any]):
+    """Stays behind where a class is pickled by value, as cloudpickle does with a notebook's."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Made, ()
+
+
 @dataclass_transform(eq_default=False)
 class Rule(AbstractOptimiser):
     """An optimiser that is a formula, elementwise: the base of all the built-in ones.
@@ -122,7 +129,7 @@ class Rule(AbstractOptimiser):
     # True where `stepped` does something.
     notes_steps: ClassVar[bool] = False
 
-    # What the engines have made of the class's formulas; freed with the class.
+    # What the engines have made of the class's formulas, and of compositions that begin with it.
     made: ClassVar[dict[Any, Any]] = {}
 
     state: IdDict[Any, dict[str, Any]]
@@ -136,7 +143,7 @@ class Rule(AbstractOptimiser):
         cls.__signature__ = _without_self(inspect.signature(cls.__init__))
         cls.has_formula = cls.apply is Rule.apply
         cls.notes_steps = cls.stepped is not Rule.stepped
-        cls.made = {}
+        cls.made = _Made()
 
     def __new__(cls, *_: Any, **__: Any) -> Rule:  # noqa: D102
         rule = super().__new__(cls)
@@ -213,7 +220,9 @@ def _check(rule: type[Any]) -> None:
     """Refuse a class that could never take a step."""
     for name in ("keeps", "real"):
         names = getattr(rule, name)
-        if isinstance(names, str) or not all(isinstance(item, str) for item in names):
+        if isinstance(names, str) or (
+            isinstance(names, (tuple, list)) and not all(isinstance(item, str) for item in names)
+        ):
             raise TypeError(f'{rule.__name__}.{name} must be a tuple of names, such as ("m",), not {names!r}')
     formula = vars(rule).get("formula")
     if isinstance(formula, FunctionType) and next(iter(inspect.signature(formula).parameters), "") != "self":

@@ -108,6 +108,8 @@ class Scheduler(AbstractOptimiser):
                 "it is Scheduler(schedule, opt), with an optimiser such as Momentum() in second place; "
                 f"got {schedule!r} and {opt!r}"
             )
+        if update is None and isinstance(opt, Scheduler) and opt.update is None:
+            raise TypeError(f"{opt!r} has a schedule for eta already: give the optimiser itself")
         if update is None and not hasattr(opt, "eta"):
             raise TypeError(
                 f"{opt!r} has no eta to schedule: give update=, a function of the optimiser and the value; "
@@ -117,7 +119,7 @@ class Scheduler(AbstractOptimiser):
             raise TypeError(f"update must be a function of the optimiser and the value, got {update!r}")
         self.schedule = as_schedule("schedule", schedule)
         self.opt = opt
-        self.update = update
+        self.update: Callable[[Any, float], object] | None = update
         self.count = Count(self._set)
 
     @property

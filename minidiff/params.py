@@ -357,7 +357,7 @@ def _several(iterable: Iterable[Any]) -> Iterable[Any]:
         )
     if isinstance(iterable, Mapping):
         raise TypeError(
-            f"Params are a set, which cannot be made of {described(iterable)}, nor calculate with it. To collect "
+            f"Params are a set, neither made of {described(iterable)} nor calculated with. To collect "
             "from a dict write params(model); to take a step, update(Descent(0.1), θ, grads)."
         )
     return iterable

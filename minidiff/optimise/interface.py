@@ -299,12 +299,13 @@ def reset(opt: AbstractOptimiser) -> None:
 
 def _array_of(p: Any, i: int | None = None, *, written: bool = True) -> Array:
     """Return the ndarray that the i-th parameter is, once it is sure that a step can be taken there."""
-    x = p.in_place("update(…)" if written else "apply(…)") if isinstance(p, Param) else p
+    is_param = isinstance(p, Param)
+    x = p.in_place("update(…)" if written else "apply(…)") if is_param else p
     if type(x) is not np.ndarray:
         if not isinstance(x, np.ndarray):
             raise TypeError(f"{_which(i)} is {described(p)}: wrap it in param(...)")
         x = x.view(np.ndarray)  # a subclass may give operators another meaning (np.matrix)
-    if x.dtype.kind not in "fc":
+    if not is_param and x.dtype.kind not in "fc":
         raise TypeError(
             f"{_which(i)} has dtype {x.dtype}, and steps are no such numbers: "
             f"it must be a float or complex array, which param(...) makes"

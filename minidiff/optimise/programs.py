@@ -126,7 +126,8 @@ def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | N
     latest, constants = program.latest
     try:
         if latest != numbers:
-            constants = quiet()(program.constants, representable(numbers, x.dtype), latest, constants)
+            given = numbers if x.dtype.itemsize > 2 else representable(numbers, x.dtype)
+            constants = quiet()(program.constants, given, latest, constants)
             program.latest = numbers, constants
     except (TypeError, ValueError, ArithmeticError):  # numbers with which NumPy has to deal itself
         return None, ()

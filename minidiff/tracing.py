@@ -909,12 +909,8 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
                     packed[parent] = add_outgrads(packed.get(parent), h)
                     continue
                 dtype = getattr(parent._value, "dtype", None)  # None: a tuple, or autograd's sparse array
-                if from_autograd and dtype is not None and h.shape != parent.shape:
-                    if parent.size:
-                        raise ValueError(f"the derivative has shape {h.shape}")
-                    h = np.zeros(parent.shape, dtype)  # an empty array has no other
-                if from_autograd and parent.function is None and type(h) is np.ndarray:
-                    h = h.copy()  # it may be an array that somebody keeps
+                if from_autograd and dtype is not None:
+                    h = _fitted(h, parent)
                 if h.dtype is not dtype and dtype is not None:
                     h = cast(h, dtype)
                 if earlier is None:
@@ -938,6 +934,15 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
         else:
             node = heappop(waiting)[1] if waiting else None
     return [_with_packed(gradients.get(root), packed.get(root)) for root in roots]
+
+
+def _fitted(h: Any, parent: Traced) -> Any:
+    """Give a derivative of autograd's in the shape of `parent`, and not an array that somebody keeps."""
+    if h.shape != parent.shape:
+        if parent.size:
+            raise ValueError(f"the derivative has shape {h.shape}")
+        return np.zeros(parent.shape, parent.dtype)  # an empty array has no other
+    return h.copy() if parent.function is None and type(h) is np.ndarray else h
 
 
 def _with_packed(g: Any, packed: Any) -> Any:

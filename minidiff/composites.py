@@ -288,6 +288,30 @@ def _kron(x: Any, y: Any) -> Any:
     return products.reshape([m * n for m, n in zip(x.shape, y.shape, strict=True)])
 
 
+@primitive  # type: ignore[untyped-decorator]
+def _phase_of_det(x: Any) -> Any:
+    return np.linalg.slogdet(x)[0]
+
+
+def _phase_vjp(phase: Any, x: Any) -> Callable[[Any], Any]:
+    # d phase = i phase dθ with dθ = Im tr(x⁻¹ dx)
+    inverse = np.swapaxes(np.linalg.inv(x), -1, -2)
+    return lambda g: np.real(1j * g * phase)[..., None, None] * (-1j * inverse)
+
+
+defvjp(_phase_of_det, _phase_vjp)
+
+
+def _slogdet(x: Any) -> Any:
+    # autograd takes the sign for constant, which it is of real matrices only.
+    if x.dtype.kind != "c":
+        return NotImplemented
+    return _SlogdetResult(_phase_of_det(x), anp.linalg.slogdet(x)[1])
+
+
+_SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
+
+
 def _real_only(function: Callable[..., Any]) -> Callable[..., Any]:
     def composite(x: Any, *args: Any, **options: Any) -> Any:
         if x.dtype.kind == "c":
@@ -386,6 +410,7 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.linalg.multi_dot: lambda arrays: functools.reduce(np.matmul, map(as_array, arrays)),
     np.linalg.norm: _norm,
     np.linalg.pinv: _real_only(np.linalg.pinv),
+    np.linalg.slogdet: _slogdet,
     np.linalg.trace: lambda x, offset=0: _diagonal(x, offset, -2, -1).sum(-1),
     np.linalg.vector_norm: _vector_norm,
     np.meshgrid: _meshgrid,

@@ -997,3 +997,16 @@ def test_no_gradient_is_an_array_that_a_derivative_keeps():
 def test_another_librarys_function_has_no_name_of_numpys():
     with pytest.raises(NotImplementedError, match=r"^erf has no gradient"):
         slope(lambda: np.sum(scipy.special.erf(W)), W := param(np.ones(2)))
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 2, 2)])
+def test_the_phase_of_a_complex_determinant_has_a_gradient(shape):
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=shape) + 1j * rng.normal(size=shape), rng.normal(size=shape[:-2]) + 2j
+    loss = lambda x: np.sum(np.real(np.linalg.slogdet(x).sign * w) * np.linalg.slogdet(x).logabsdet)
+    by_det = lambda x: np.sum(
+        np.real(np.linalg.det(x) / np.abs(np.linalg.det(x)) * w) * np.log(np.abs(np.linalg.det(x)))
+    )
+    close(gradient(loss, x)[0], gradient(by_det, x)[0])
+    second = lambda f: gradient(lambda x: np.sum(np.abs(gradient(f, x)[0]) ** 2), x)[0]
+    np.testing.assert_allclose(second(loss), second(by_det), rtol=1e-9)

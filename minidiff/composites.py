@@ -1,4 +1,4 @@
-"""NumPy functions for which autograd has no primitive, written with those for which it has one.
+"""NumPy functions written with others, where autograd has no derivative for them, or a wrong or narrow one.
 
 A composite is called with arrays of which some are under differentiation, and is made of NumPy calls that
 are recorded one by one. `COMPOSITES` maps a NumPy function to its composite, which may return
@@ -20,6 +20,8 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 __all__ = ["COMPOSITES", "UFUNC_METHODS", "as_array", "cast"]
 
+# --- Other dtypes ---------------------------------------------------------------------------------------
+
 
 # Not np.astype, which takes no scalars in NumPy 2.0.
 @primitive  # type: ignore[untyped-decorator]
@@ -37,6 +39,9 @@ def cast(x: Any, dtype: np.dtype[Any]) -> Any:
     if x.dtype.kind == "c" and dtype.kind != "c":
         x = anp.real(x)
     return _astype(x, dtype) if dtype.kind in "fc" else x
+
+
+# --- Joining --------------------------------------------------------------------------------------------
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -82,13 +87,9 @@ def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: Any = "sam
     return _concatenate([np.expand_dims(a, axis) for a in arrays], axis, dtype=dtype, casting=casting)
 
 
-def _select(conditions: Any, choices: Any, default: Any = 0) -> Any:
-    if len(conditions) != len(choices):
-        raise ValueError(f"np.select: {len(conditions)} conditions, but {len(choices)} choices")
-    chosen = default
-    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
-        chosen = np.where(condition, choice, chosen)
-    return chosen
+def _column(x: Any) -> Any:
+    x = as_array(x)
+    return x[:, None] if x.ndim == 1 else np.atleast_2d(x)
 
 
 def _block(arrays: Any) -> Any:
@@ -112,14 +113,59 @@ def _block(arrays: Any) -> Any:
     return join(arrays, levels)
 
 
+def _select(conditions: Any, choices: Any, default: Any = 0) -> Any:
+    if len(conditions) != len(choices):
+        raise ValueError(f"np.select: {len(conditions)} conditions, but {len(choices)} choices")
+    chosen = default
+    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
+        chosen = np.where(condition, choice, chosen)
+    return chosen
+
+
+# --- Shapes and places ----------------------------------------------------------------------------------
+
+
 def _broadcast_arrays(*arrays: Any) -> tuple[Any, ...]:
     shape = np.broadcast_shapes(*map(np.shape, arrays))
     return tuple(np.broadcast_to(a, shape) for a in arrays)
 
 
+def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
+    if options.get("sparse") or indexing not in ("xy", "ij"):
+        return NotImplemented
+    n = len(arrays)
+    apart = [np.reshape(a, [-1 if i == j else 1 for j in range(n)]) for i, a in enumerate(arrays)]
+    grids = _broadcast_arrays(*apart)
+    return tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
+
+
+def _full_like(x: Any, fill_value: Any, dtype: Any = None, *_: Any, shape: Any = None, **options: Any) -> Any:
+    filled = np.broadcast_to(as_array(fill_value), x.shape if shape is None else shape)
+    return filled.astype(x.dtype if dtype is None else dtype)
+
+
+def _each(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arrays: NotImplemented if len(arrays) == 1 else tuple(map(function, arrays))
+
+
 def _flip(x: Any, axis: Any = None) -> Any:
     flipped = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
     return x[tuple(slice(None, None, -1) if i in flipped else slice(None) for i in range(x.ndim))]
+
+
+def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
+    n = x.size if axis is None else x.shape[axis]
+    return _take(x, np.repeat(np.arange(n), repeats), axis)
+
+
+def _tile(x: Any, reps: Any) -> Any:
+    reps = (*reps,) if np.ndim(reps) else (int(reps),)
+    ndim = max(len(reps), x.ndim)
+    shape = (1,) * (ndim - x.ndim) + x.shape
+    reps = (1,) * (ndim - len(reps)) + reps
+    apart = x.reshape([n for size in shape for n in (1, size)])
+    repeated = np.broadcast_to(apart, tuple(n for pair in zip(reps, shape, strict=True) for n in pair))
+    return repeated.reshape([r * n for r, n in zip(reps, shape, strict=True)])
 
 
 def _take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
@@ -130,6 +176,20 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") ->
     indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": indices.clip(0, max(n - 1, 0))}[mode]
     index = (*(slice(None),) * (axis % x.ndim), indices)
     return x[index]
+
+
+def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
+    if axis is None:
+        return np.ravel(x)[indices]
+    axis = normalize_axis_index(axis, x.ndim)
+    if indices.ndim != x.ndim:
+        raise ValueError(f"np.take_along_axis: {indices.ndim} dimensions of indices, but {x.ndim} of x")
+    shape = [1 if i == axis else n for i, n in enumerate(x.shape)]
+    places: list[Any] = [
+        np.arange(n).reshape([n if j == i else 1 for j in range(x.ndim)]) for i, n in enumerate(shape)
+    ]
+    places[axis] = indices
+    return x[tuple(places)]
 
 
 def _sort(x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *, stable: Any = None) -> Any:
@@ -151,9 +211,84 @@ def _diag(x: Any, k: int = 0) -> Any:
     return _diagonal(x, k) if x.ndim == 2 else NotImplemented
 
 
+# --- Sums, products and signs ---------------------------------------------------------------------------
+
+
+def _average(
+    x: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = False
+) -> Any:
+    x = as_array(x)
+    if weights is None and not returned:
+        return np.mean(x, axis=axis, keepdims=keepdims)
+    weights = np.ones(x.shape, x.dtype) if weights is None else as_array(weights)
+    if weights.shape != x.shape:
+        if np.ndim(axis) or axis is None or weights.shape != (x.shape[axis],):
+            return NotImplemented
+        weights = np.moveaxis(np.broadcast_to(weights, np.moveaxis(x, axis, -1).shape), -1, axis)
+    total = np.sum(weights, axis=axis, keepdims=keepdims)
+    average = np.sum(x * weights, axis=axis, keepdims=keepdims) / total
+    return (average, np.broadcast_to(total, average.shape)) if returned else average
+
+
+def _nanmean(x: Any, axis: Any = None, *, keepdims: Any = False) -> Any:
+    count = np.sum(~np.isnan(x), axis=axis, keepdims=keepdims)
+    return np.nansum(x, axis=axis, keepdims=keepdims) / count.astype(x.dtype)
+
+
+def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
+    y = np.moveaxis(as_array(y), axis, -1)
+    if x is not None:
+        x = as_array(x)
+        dx = np.diff(x if x.ndim == 1 else np.moveaxis(x, axis, -1))
+    return np.sum(dx * (y[..., 1:] + y[..., :-1]) / 2, axis=-1)
+
+
+def _cumprod(x: Any, axis: int | None = None, dtype: Any = None) -> Any:
+    if axis is None:
+        x, axis = np.ravel(x), 0
+    products = list(x.swapaxes(0, axis))
+    for i in range(1, len(products)):
+        products[i] = products[i - 1] * products[i]
+    product = np.stack(products).swapaxes(0, axis) if products else x
+    return product if dtype is None else product.astype(dtype)
+
+
+def _sign(z: Any) -> Any:
+    return z / np.where(z == 0, 1, np.abs(z)) if z.dtype.kind == "c" else NotImplemented
+
+
+# --- Linear algebra -------------------------------------------------------------------------------------
+
+
 def _dot(x: Any, y: Any) -> Any:
     lists = isinstance(x, (list, tuple)) or isinstance(y, (list, tuple))
     return np.dot(as_array(x), as_array(y)) if lists else NotImplemented
+
+
+def _outer(x: Any, y: Any) -> Any:
+    return np.ravel(x)[:, None] * np.ravel(y)
+
+
+def _kron(x: Any, y: Any) -> Any:
+    x, y = as_array(x), as_array(y)
+    ndim = max(x.ndim, y.ndim)
+    x, y = (a.reshape((1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
+    products = x.reshape([n for size in x.shape for n in (size, 1)]) * y.reshape(
+        [n for size in y.shape for n in (1, size)]
+    )
+    return products.reshape([m * n for m, n in zip(x.shape, y.shape, strict=True)])
+
+
+def _matrix_power(x: Any, n: int) -> Any:
+    n = operator.index(n)
+    if n <= 0:
+        return (
+            np.linalg.matrix_power(np.linalg.inv(x), -n)
+            if n
+            else np.zeros(x.shape, x.dtype) + np.eye(x.shape[-1], dtype=x.dtype)
+        )
+    half = np.linalg.matrix_power(x, n // 2) if n > 1 else None
+    return x if half is None else half @ half @ x if n % 2 else half @ half
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -195,99 +330,6 @@ def _vector_norm(x: Any, axis: int | None = None, ord: Any = 2, keepdims: bool =
     return np.linalg.norm(x, ord, axis, keepdims) if np.ndim(axis) == 0 else NotImplemented
 
 
-def _matrix_power(x: Any, n: int) -> Any:
-    n = operator.index(n)
-    if n <= 0:
-        return (
-            np.linalg.matrix_power(np.linalg.inv(x), -n)
-            if n
-            else np.zeros(x.shape, x.dtype) + np.eye(x.shape[-1], dtype=x.dtype)
-        )
-    half = np.linalg.matrix_power(x, n // 2) if n > 1 else None
-    return x if half is None else half @ half @ x if n % 2 else half @ half
-
-
-def _average(
-    x: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = False
-) -> Any:
-    x = as_array(x)
-    if weights is None and not returned:
-        return np.mean(x, axis=axis, keepdims=keepdims)
-    weights = np.ones(x.shape, x.dtype) if weights is None else as_array(weights)
-    if weights.shape != x.shape:
-        if np.ndim(axis) or axis is None or weights.shape != (x.shape[axis],):
-            return NotImplemented
-        weights = np.moveaxis(np.broadcast_to(weights, np.moveaxis(x, axis, -1).shape), -1, axis)
-    total = np.sum(weights, axis=axis, keepdims=keepdims)
-    average = np.sum(x * weights, axis=axis, keepdims=keepdims) / total
-    return (average, np.broadcast_to(total, average.shape)) if returned else average
-
-
-def _cumprod(x: Any, axis: int | None = None, dtype: Any = None) -> Any:
-    if axis is None:
-        x, axis = np.ravel(x), 0
-    products = list(x.swapaxes(0, axis))
-    for i in range(1, len(products)):
-        products[i] = products[i - 1] * products[i]
-    product = np.stack(products).swapaxes(0, axis) if products else x
-    return product if dtype is None else product.astype(dtype)
-
-
-def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
-    y = np.moveaxis(as_array(y), axis, -1)
-    if x is not None:
-        x = as_array(x)
-        dx = np.diff(x if x.ndim == 1 else np.moveaxis(x, axis, -1))
-    return np.sum(dx * (y[..., 1:] + y[..., :-1]) / 2, axis=-1)
-
-
-def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
-    if axis is None:
-        return np.ravel(x)[indices]
-    axis = normalize_axis_index(axis, x.ndim)
-    if indices.ndim != x.ndim:
-        raise ValueError(f"np.take_along_axis: {indices.ndim} dimensions of indices, but {x.ndim} of x")
-    shape = [1 if i == axis else n for i, n in enumerate(x.shape)]
-    places: list[Any] = [
-        np.arange(n).reshape([n if j == i else 1 for j in range(x.ndim)]) for i, n in enumerate(shape)
-    ]
-    places[axis] = indices
-    return x[tuple(places)]
-
-
-def _nanmean(x: Any, axis: Any = None, *, keepdims: Any = False) -> Any:
-    count = np.sum(~np.isnan(x), axis=axis, keepdims=keepdims)
-    return np.nansum(x, axis=axis, keepdims=keepdims) / count.astype(x.dtype)
-
-
-def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
-    if options.get("sparse") or indexing not in ("xy", "ij"):
-        return NotImplemented
-    n = len(arrays)
-    apart = [np.reshape(a, [-1 if i == j else 1 for j in range(n)]) for i, a in enumerate(arrays)]
-    grids = _broadcast_arrays(*apart)
-    return tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
-
-
-def _full_like(x: Any, fill_value: Any, dtype: Any = None, *_: Any, shape: Any = None, **options: Any) -> Any:
-    filled = np.broadcast_to(as_array(fill_value), x.shape if shape is None else shape)
-    return filled.astype(x.dtype if dtype is None else dtype)
-
-
-def _sign(z: Any) -> Any:
-    return z / np.where(z == 0, 1, np.abs(z)) if z.dtype.kind == "c" else NotImplemented
-
-
-def _kron(x: Any, y: Any) -> Any:
-    x, y = as_array(x), as_array(y)
-    ndim = max(x.ndim, y.ndim)
-    x, y = (a.reshape((1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
-    products = x.reshape([n for size in x.shape for n in (size, 1)]) * y.reshape(
-        [n for size in y.shape for n in (1, size)]
-    )
-    return products.reshape([m * n for m, n in zip(x.shape, y.shape, strict=True)])
-
-
 @primitive  # type: ignore[untyped-decorator]
 def _phase_of_det(x: Any) -> Any:
     return np.linalg.slogdet(x)[0]
@@ -302,14 +344,14 @@ def _phase_vjp(phase: Any, x: Any) -> Callable[[Any], Any]:
 defvjp(_phase_of_det, _phase_vjp)
 
 
+_SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
+
+
 def _slogdet(x: Any) -> Any:
     # autograd takes the sign for constant, which it is of real matrices only.
     if x.dtype.kind != "c":
         return NotImplemented
     return _SlogdetResult(_phase_of_det(x), anp.linalg.slogdet(x)[1])
-
-
-_SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
 
 
 def _real_only(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -321,6 +363,9 @@ def _real_only(function: Callable[..., Any]) -> Callable[..., Any]:
         return NotImplemented
 
     return composite
+
+
+# --- Fourier transforms ---------------------------------------------------------------------------------
 
 
 def _fourier(function: Callable[..., Any], otherwise: Callable[..., Any] | None = None) -> Callable[..., Any]:
@@ -348,33 +393,7 @@ def _rfft(x: Any, n: int | None = None, axis: int = -1, norm: Any = None) -> Any
     return np.fft.rfft(x, axis=axis, norm=norm) if n is not None else NotImplemented
 
 
-def _outer(x: Any, y: Any) -> Any:
-    return np.ravel(x)[:, None] * np.ravel(y)
-
-
-def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
-    n = x.size if axis is None else x.shape[axis]
-    return _take(x, np.repeat(np.arange(n), repeats), axis)
-
-
-def _tile(x: Any, reps: Any) -> Any:
-    reps = (*reps,) if np.ndim(reps) else (int(reps),)
-    ndim = max(len(reps), x.ndim)
-    shape = (1,) * (ndim - x.ndim) + x.shape
-    reps = (1,) * (ndim - len(reps)) + reps
-    apart = x.reshape([n for size in shape for n in (1, size)])
-    repeated = np.broadcast_to(apart, tuple(n for pair in zip(reps, shape, strict=True) for n in pair))
-    return repeated.reshape([r * n for r, n in zip(reps, shape, strict=True)])
-
-
-def _column(x: Any) -> Any:
-    x = as_array(x)
-    return x[:, None] if x.ndim == 1 else np.atleast_2d(x)
-
-
-def _each(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *arrays: NotImplemented if len(arrays) == 1 else tuple(map(function, arrays))
-
+# --- What stands for what -------------------------------------------------------------------------------
 
 COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.average: _average,

@@ -184,10 +184,7 @@ def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
     axis = normalize_axis_index(axis, x.ndim)
     if indices.ndim != x.ndim:
         raise ValueError(f"np.take_along_axis: {indices.ndim} dimensions of indices, but {x.ndim} of x")
-    shape = [1 if i == axis else n for i, n in enumerate(x.shape)]
-    places: list[Any] = [
-        np.arange(n).reshape([n if j == i else 1 for j in range(x.ndim)]) for i, n in enumerate(shape)
-    ]
+    places = list(np.indices(x.shape, sparse=True))
     places[axis] = indices
     return x[tuple(places)]
 
@@ -195,9 +192,7 @@ def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
 def _sort(x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *, stable: Any = None) -> Any:
     if axis is None:
         x, axis = x.reshape(-1), 0
-    places = list(np.indices(x.shape, sparse=True))
-    places[axis] = np.argsort(x, axis, kind="stable")
-    return x[tuple(places)]
+    return _take_along_axis(x, np.argsort(x, axis, kind="stable"), axis)
 
 
 def _diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
@@ -253,8 +248,11 @@ def _cumprod(x: Any, axis: int | None = None, dtype: Any = None) -> Any:
     return product if dtype is None else product.astype(dtype)
 
 
-def _sign(z: Any) -> Any:
-    return z / np.where(z == 0, 1, np.abs(z)) if z.dtype.kind == "c" else NotImplemented
+def _sign(z: Any, *args: Any, **options: Any) -> Any:
+    z = as_array(z)
+    if z.dtype.kind != "c":
+        return anp.sign(z, *args, **options)
+    return NotImplemented if args or options else z / np.where(z == 0, 1, np.abs(z))
 
 
 # --- Linear algebra -------------------------------------------------------------------------------------
@@ -281,14 +279,20 @@ def _kron(x: Any, y: Any) -> Any:
 
 def _matrix_power(x: Any, n: int) -> Any:
     n = operator.index(n)
-    if n <= 0:
-        return (
-            np.linalg.matrix_power(np.linalg.inv(x), -n)
-            if n
-            else np.zeros(x.shape, x.dtype) + np.eye(x.shape[-1], dtype=x.dtype)
-        )
-    half = np.linalg.matrix_power(x, n // 2) if n > 1 else None
-    return x if half is None else half @ half @ x if n % 2 else half @ half
+    if n < 0:
+        return _matrix_power(np.linalg.inv(x), -n)
+    if n == 0:
+        return np.zeros(x.shape, x.dtype) + np.eye(x.shape[-1], dtype=x.dtype)
+    if n == 1:
+        return x
+    half = _matrix_power(x, n // 2)
+    return half @ half @ x if n % 2 else half @ half
+
+
+def _reduced(x: Any, axis: Any) -> list[int]:
+    """Give the shape of a reduction of `x` that keeps its dimensions."""
+    axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
+    return [1 if i in axes else n for i, n in enumerate(x.shape)]
 
 
 @primitive  # type: ignore[untyped-decorator]
@@ -297,8 +301,7 @@ def _length(x: Any, axis: Any, keepdims: bool) -> Any:
 
 
 def _length_vjp(ans: Any, x: Any, axis: Any, keepdims: bool) -> Callable[[Any], Any]:
-    axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
-    shape = [1 if i in axes else n for i, n in enumerate(x.shape)]
+    shape = _reduced(x, axis)
     # The derivative at 0 is taken to be 0.
     return lambda g: np.reshape(np.where(ans == 0, 0, g / np.where(ans == 0, 1, ans)), shape) * np.conj(x)
 
@@ -315,9 +318,7 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
         return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
     # autograd's derivative knows neither keepdims nor the norms of the largest and the least.
     if keepdims:
-        norm = np.linalg.norm(x, ord, axis)
-        axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
-        return norm.reshape([1 if i in axes else n for i, n in enumerate(x.shape)])
+        return np.linalg.norm(x, ord, axis).reshape(_reduced(x, axis))
     if ord in (np.inf, -np.inf) and is_vector:
         return (np.max if ord > 0 else np.min)(np.abs(x), axis=axis)
     return anp.linalg.norm(x, ord, axis)
@@ -326,7 +327,7 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
 def _vector_norm(x: Any, axis: int | None = None, ord: Any = 2, keepdims: bool = False) -> Any:  # noqa: A002
     if axis is None:
         norm = np.linalg.norm(np.ravel(x), ord)
-        return np.reshape(norm, (1,) * x.ndim) if keepdims else norm
+        return np.reshape(norm, _reduced(x, None)) if keepdims else norm
     return np.linalg.norm(x, ord, axis, keepdims) if np.ndim(axis) == 0 else NotImplemented
 
 
@@ -396,12 +397,12 @@ def _rfft(x: Any, n: int | None = None, axis: int = -1, norm: Any = None) -> Any
 # --- What stands for what -------------------------------------------------------------------------------
 
 COMPOSITES: dict[Any, Callable[..., Any]] = {
-    np.average: _average,
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
     np.astype: lambda x, dtype, **options: x.astype(dtype),
     np.atleast_1d: _each(np.atleast_1d),
     np.atleast_2d: _each(np.atleast_2d),
     np.atleast_3d: _each(np.atleast_3d),
+    np.average: _average,
     np.block: _block,
     np.broadcast_arrays: _broadcast_arrays,
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),

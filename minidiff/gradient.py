@@ -335,8 +335,6 @@ def pullback(f: Any, *args: Any) -> Any:
     arrays = [x.value if isinstance(x, Param) else x for x in _leaves(args)]
     arrays = [x for x in arrays if isinstance(x, np.ndarray)]
     before = [x.copy() for x in arrays]
-    if isinstance(value, np.ndarray):
-        value = value.copy()  # the caller's own
 
     def back(seed: Any) -> Any:
         seed = seed.lift() if isinstance(seed, Param) else seed
@@ -517,8 +515,8 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[...
             if advice is None:
                 raise
             raise TypeError(advice) from error
-    if type(value) is np.ndarray and any(np.may_share_memory(value, root._value) for root in roots):
-        value = value.copy()
+    if isinstance(value, np.ndarray):
+        value = value.copy()  # the caller's own: the graph may hold it, or a parameter
 
     def back(seed: Any, *, once: bool = False) -> Any:
         gradients = [None] * len(roots) if node is None else _own(backward(node, seed, roots), roots)

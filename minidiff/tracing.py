@@ -116,8 +116,7 @@ class Trace:
     def split(self, result: Any) -> tuple[Any, Traced | None]:
         """Give the value of what the call returned, and its node if this trace recorded it."""
         if isinstance(result, Leaf):
-            value = result.lift()
-            result = value if is_recorded(value) else value.copy()
+            result = result.lift()
         if type(result) is Traced and result.owner is self:
             return result._value, result
         return result, None
@@ -746,15 +745,13 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             )
     elif not _any_box(args):
         return function(*args)
-    composite = COMPOSITES.get(function)
-    if composite is None and function in _NO_GRADIENT:
+    if function in _NO_GRADIENT:
         return function(*constant(args), **constant(kwargs))
     if kwargs and any(map(_any_box, kwargs.values())):
         args, kwargs = _by_position(function, args, kwargs)
+    composite = COMPOSITES.get(function)
     if composite is not None and (result := _composed(composite, args, kwargs)) is not NotImplemented:
         return result
-    if function in _NO_GRADIENT:
-        return function(*constant(args), **constant(kwargs))
     primitive = _primitive_of(function)
     if primitive is None:
         _no_gradient(function)
@@ -839,11 +836,13 @@ _SHORTCUTS = {
 # Functions of which nothing differentiable comes out: they are called on plain values. autograd lists
 # most; the others tell of shapes, types and bits, or show an array.
 _plain_twins = notrace_primitives[VJPNode] | {anp.ndim, anp.shape, anp.iscomplexobj, anp.result_type}
-_NO_GRADIENT = {f for name, f in vars(np).items() if callable(f) and vars(anp).get(name) in _plain_twins} | {
+_NO_GRADIENT = {f for name, f in vars(np).items() if callable(f) and vars(anp).get(name) in _plain_twins}
+_NO_GRADIENT |= {
     np.array2string, np.array_repr, np.array_str, np.can_cast, np.common_type, np.digitize, np.isin,
     np.isrealobj, np.lexsort, np.linalg.matrix_rank, np.may_share_memory, np.min_scalar_type,
     np.shares_memory, np.signbit,
 }  # fmt: skip
+_NO_GRADIENT -= COMPOSITES.keys()
 
 # ---------------------------------------------------------------------------------------------------
 # The way back

@@ -56,7 +56,8 @@ class Turn:
         self.kept: dict[str, Any] = rule.begin(x) if kept is None else kept
         self.clock: tuple[Any, ...] = self.kept["clock"]
         self.arrays: dict[str, Array] = {name: self.kept[name] for name in rule.keeps}
-        self.numbers: Any = None  # a tuple, once it has them
+        self.numbers: Any = None  # a tuple, once `tick` has asked for them
+        self.program: Any = None
 
     @property
     def taken(self) -> Taken:
@@ -64,27 +65,24 @@ class Turn:
         return self.rule, self.kept, self.first, self.clock, self.arrays
 
     def tick(self, norm: Callable[[], float]) -> None:
-        """Move the clock on and get the numbers of this step, but once; `norm` gives the incoming gradient's.
+        """Move the clock on and get the numbers of this step; `norm` gives the incoming gradient's.
 
         To be called when all rules before have been asked for theirs: one of them may be a schedule, and
         set what this one goes by.
         """
-        if self.numbers is None:
-            rule = self.rule
-            clock = rule.tick(*self.clock)
-            given = (*clock, norm()) if rule.needs_norm else clock
-            self.numbers = _tuple_of(rule, rule.coefficients(*given))
-            self.clock = clock
+        rule = self.rule
+        clock = rule.tick(*self.clock)
+        given = (*clock, norm()) if rule.needs_norm else clock
+        self.numbers = _tuple_of(rule, rule.coefficients(*given))
+        self.clock = clock
 
     def prepare(self, x: Array) -> None:
         """Find out how NumPy runs the formula with these numbers."""
-        self.program: Any
         self.program, self.constants = prepared(self.rule, x, self.numbers)
 
     def whole(self, x: Array, Δ: Array) -> Array:
         """Return what the rule makes of the gradient on whole arrays; what it will keep stays in `arrays`."""
         Δ = cast(Δ, x)
-        self.numbers = None  # a rule that comes twice has two sets of them
         self.tick(functools.partial(norm_of, (Δ,)))
         self.prepare(x)
         step, self.arrays = self.compute(x, Δ, self.arrays)
@@ -171,17 +169,14 @@ def _results(
     olds = [kept[name] for name in rule.keeps]
     with np.errstate(all="ignore"):
         result = rule.formula(x, Δ, *olds, *representable(numbers, x.dtype))
-    if not olds and not isinstance(result, tuple):
-        return np.asarray(result), {}
-    if not isinstance(result, tuple) or len(result) != 1 + len(olds):
+    results = result if isinstance(result, tuple) else (result,)
+    if len(results) != 1 + len(olds):
         came = f"{len(result)}" if isinstance(result, tuple) else "one array"
         raise TypeError(
             f"{type(rule).__name__}.formula must return {' and '.join(('the step', *rule.keeps))}: "
             f"{1 + len(olds)} arrays, not {came}. What it keeps is named in keeps."
         )
-    if not olds:
-        return np.asarray(result[0]), {}
-    step, *new = result
+    step, *new = results
     for i, (a, old) in enumerate(zip(new, olds, strict=True)):
         # What it returns may be its own argument, a view or a scalar; what is kept must be none of these.
         if type(a) is not np.ndarray or a.base is not None or a is Δ or a is x or a.dtype is not old.dtype:
@@ -239,6 +234,12 @@ def in_blocks(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | N
             step = turn.replace(xi, step, mine)
         return step
 
+    def take_whole(step: Array, new: list[dict[str, Array]]) -> None:
+        put(x, step, out, quiet())
+        for turn, arrays in zip(turns, new, strict=True):
+            turn.arrays = arrays
+        commit(p, [turn.taken for turn in turns])
+
     def move() -> None:
         call = quiet()
         for i in places:
@@ -247,11 +248,13 @@ def in_blocks(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | N
         commit(p, [turn.taken for turn in turns])
 
     for turn in turns:
-        turn.tick(norm)
+        if turn.numbers is None:  # or the other engine has asked already
+            turn.tick(norm)
         turn.prepare(x)
         ready.append(turn)
     if not all(turn.program for turn in turns):
-        whatever_comes(_finishing(turns, p, x, out, *_in_one_piece(turns, x, Δ)))
+        step, new = _in_one_piece(turns, x, Δ)
+        whatever_comes(functools.partial(take_whole, step, new))
         return
     # What cannot work says so here, before anything has moved: the first element makes its step in copies.
     for turn in turns:
@@ -272,20 +275,6 @@ def _in_one_piece(turns: Sequence[Turn], x: Array, Δ: Array) -> tuple[Array, li
         step, new = turn.compute(x, step, turn.arrays)
         kept.append(new)
     return step, kept
-
-
-def _finishing(
-    turns: Sequence[Turn], p: Any, x: Array, out: Array | None, step: Array, kept: list[dict[str, Array]]
-) -> Callable[[], None]:
-    """Return a function that takes the step that was computed in one piece."""
-
-    def finish() -> None:
-        put(x, step, out, quiet())
-        for turn, new in zip(turns, kept, strict=True):
-            turn.arrays = new
-        commit(p, [turn.taken for turn in turns])
-
-    return finish
 
 
 def norm_of(pieces: Iterable[Array]) -> float:
@@ -342,8 +331,7 @@ def whatever_comes(work: Callable[[], None]) -> None:
     """Do work that must not be left half done: an interrupt (Ctrl-C) waits until it is finished."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        work()
-        return
+        return work()
     came: list[tuple[int, FrameType | None]] = []
     signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
     try:
@@ -352,3 +340,4 @@ def whatever_comes(work: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, handler)
     if came:
         handler(*came[-1])
+    return None

@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Iterable, MutableSequence
 from typing import Any, overload
 
-import numpy as np
-
 from minidiff.optimise import engines
 from minidiff.optimise.interface import AbstractOptimiser
 from minidiff.typing import Array
@@ -77,10 +75,7 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of all members by the gradient Δ and return the step to subtract from `x`."""
-        array = x if isinstance(x, np.ndarray) else x.value
-        step = np.empty_like(array)
-        engines.run(self._members_stages(), x, array, Δ, step)
-        return step
+        return engines.step_of(self._members_stages(), x, Δ)
 
     def insert(self, index: int, value: AbstractOptimiser) -> None:
         """Put an optimiser in before the member at `index`."""

@@ -22,7 +22,7 @@ from minidiff.typing import Array
 if TYPE_CHECKING:
     from minidiff.optimise.interface import AbstractOptimiser
 
-__all__ = ["engine", "run"]
+__all__ = ["engine", "run", "step_of"]
 
 
 # Bytes of a parameter from which compiled formulas pay. Importing Numba and compiling take about a second,
@@ -121,6 +121,14 @@ def run(
     if size <= BLOCK:
         return whole(stages, p, x, Δ, out)
     return in_blocks([Turn(rule, p, x) for rule in stages], p, x, Δ, out)
+
+
+def step_of(stages: Sequence[Any], p: Any, Δ: Array, *, formulas: bool = False) -> Array:
+    """Return what comes out, without subtracting it: what the `apply` of optimisers gives."""
+    x = p if isinstance(p, np.ndarray) else p.value
+    step = np.empty_like(x)
+    run(stages, p, x, Δ, step, formulas=formulas)
+    return step
 
 
 def _fuses(how: str, rules: Sequence[Any], x: Array) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.optimise.blocks import Turn, blocks_of, commit, norm_of, same_place, whatever_comes
-from minidiff.optimise.symbolic import OPERATORS, Notes, Operation, Symbol, are_unchanged, varies
+from minidiff.optimise.symbolic import NUMBERS, OPERATORS, Notes, Operation, Symbol, changes
 from minidiff.typing import Array
 
 __all__ = ["advance", "is_compiled", "is_installed"]
@@ -196,9 +196,10 @@ def _kernel(turns: Sequence[Turn], counts: Sequence[int], dtype: np.dtype[Any], 
     formulas = _formulas(rules, dtype)
     key = (mode, *counts, *formulas)
     made: dict[Any, Any] = rules[0].made
-    if key in made and varies(made[key][1]):
+    changed = changes(made[key][1]) if key in made else ""
+    if changed == "number":
         made[key], made[formulas] = (None, []), False
-    if key not in made or not are_unchanged(made[key][1]):
+    if changed == "function" or key not in made:
         try:
             source, notes = _source(rules, counts, dtype, mode)
             made[key] = _compiled(source, rules, sum(counts), dtype, mode), notes.reads
@@ -269,8 +270,8 @@ def advance(turns: Sequence[Turn], p: Any, x: Array, Δ: Array, out: Array | Non
     try:
         for turn in turns:
             turn.tick(norm)
-            if not all(type(number) in (float, int, bool) for number in turn.numbers):
-                return False  # one of NumPy's has a dtype, which NumPy goes by
+            if not all(type(number) in NUMBERS for number in turn.numbers):
+                return False
             numbers += turn.numbers
             counts.append(len(turn.numbers))
         kernel = _kernel(turns, counts, dtype, "take" if out is None else "give")

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minidiff.optimise.symbolic import LOGIC, OPERATORS, Notes, Operation, Read, Symbol, are_unchanged, varies
+from minidiff.optimise.symbolic import LOGIC, NUMBERS, OPERATORS, Notes, Operation, Read, Symbol, changes
 from minidiff.typing import Array
 
 __all__ = ["Program", "prepared", "quiet", "representable"]
@@ -111,9 +111,9 @@ def prepared(rule: Any, x: Array, numbers: tuple[Any, ...]) -> tuple[Program | N
     """Return the program for a formula and its constants, or None if the formula has to run as it is."""
     key = rule.formula, x.dtype, len(numbers)
     program: Program | Literal[False] | None = rule.made.get(key)  # False if the formula has to run as it is
-    if program and program.reads and varies(program.reads):
-        program = rule.made[key] = False
-    if program is None or (program and program.reads and not are_unchanged(program.reads)):
+    if program and program.reads and (changed := changes(program.reads)):
+        program = rule.made[key] = False if changed == "number" else None
+    if program is None:
         if not isinstance(rule.formula, FunctionType):
             return None, ()  # a method, which would keep its optimiser alive here
         try:
@@ -149,8 +149,8 @@ def representable(numbers: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ..
 
 
 def _check(number: Any) -> float:
-    """Return a number of Python's as it is. One of NumPy's has a dtype, which NumPy would go by."""
-    if type(number) not in (float, int, bool):
+    """Return a number of Python's as it is."""
+    if type(number) not in NUMBERS:
         raise TypeError(f"{number!r} is no number of Python's")
     return number  # type: ignore[no-any-return]
 

@@ -192,10 +192,7 @@ class Rule(AbstractOptimiser):
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of `x` by the gradient Δ and return the step to subtract from it."""
-        array = x if isinstance(x, np.ndarray) else x.value
-        step = np.empty_like(array)
-        engines.run([self], x, array, Δ, step, formulas=True)
-        return step
+        return engines.step_of([self], x, Δ, formulas=True)
 
     def arguments(self) -> dict[str, Any]:
         """Return the settings the repr shows: ``epsilon`` and ``start`` only if they are not the defaults."""

@@ -19,12 +19,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-__all__ = ["LOGIC", "OPERATORS", "Notes", "Operation", "Read", "Symbol", "are_unchanged", "varies"]
+__all__ = ["LOGIC", "NUMBERS", "OPERATORS", "Notes", "Operation", "Read", "Symbol", "changes"]
 
 # Python's operators, by the names of the ufuncs that they are for arrays.
 OPERATORS = {
@@ -46,6 +46,10 @@ OPERATORS = {
 LOGIC = {"logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or", "invert"}
 # What NumPy makes of an array to the power of such a Python number.
 _POWERS = {2: np.square, 1: np.positive, 0.5: np.sqrt, -1: np.reciprocal}
+
+
+# The types of Python's numbers. One of NumPy's has a dtype, which NumPy goes by.
+NUMBERS = (float, int, bool)
 
 
 class Operation(NamedTuple):
@@ -218,9 +222,6 @@ class Symbol(NDArrayOperatorsMixin):
 # --------------------
 
 
-_NUMBERS = (int, float, bool)
-
-
 class Read(NamedTuple):
     """What a formula reads besides its arguments: ``get()`` gives what there is now.
 
@@ -234,19 +235,21 @@ class Read(NamedTuple):
     def is_unchanged(self) -> bool:
         """Tell whether its name still means what it meant, and it does what it did, if it is a function."""
         now = self.get()
-        if type(now) in _NUMBERS:
+        if type(now) in NUMBERS:
             return type(now) is type(self.value) and now == self.value
         return now is self.value and (self.code is None or now.__code__ is self.code)
 
 
-def are_unchanged(reads: Iterable[Read]) -> bool:
-    """Tell whether a formula still reads what it read."""
-    return all(read.is_unchanged() for read in reads)
+def changes(reads: Iterable[Read]) -> Literal["", "function", "number"]:
+    """Tell what has changed of what a formula read.
 
-
-def varies(reads: Iterable[Read]) -> bool:
-    """Tell whether a number has changed: it may do so at every step, and the formula has to run as it is."""
-    return any(type(read.value) in _NUMBERS and not read.is_unchanged() for read in reads)
+    A number that has changed may do so at every step: the formula has to run as it is. For another function
+    it is to be written down anew.
+    """
+    changed = [read for read in reads if not read.is_unchanged()]
+    if any(type(read.value) in NUMBERS for read in changed):
+        return "number"
+    return "function" if changed else ""
 
 
 # The bytecode of what no formula does that depends on nothing else.
@@ -269,7 +272,7 @@ def _reads(function: Any, get: Callable[[], Any], within: tuple[Any, ...] = ()) 
         return
     if any(map(inspect.iscode, code.co_consts)) or function.__dict__ or function.__kwdefaults__:
         raise TypeError(f"{name} is more than a plain function")
-    if not all(type(default) in _NUMBERS for default in function.__defaults__ or ()):
+    if not all(type(default) in NUMBERS for default in function.__defaults__ or ()):
         raise TypeError(f"{name} has a default argument that is no number")
     yield Read(partial(getattr, function, "__defaults__"), function.__defaults__, None)
     cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
@@ -283,7 +286,7 @@ def _reads(function: Any, get: Callable[[], Any], within: tuple[Any, ...] = ()) 
     for variable, meaning in names.items():
         value = meaning()
         is_numpys = callable(value) and getattr(np, getattr(value, "__name__", ""), None) is value
-        if is_numpys or value is np or value is abs or type(value) in _NUMBERS:
+        if is_numpys or value is np or value is abs or type(value) in NUMBERS:
             yield Read(meaning, value, None)
         elif not isinstance(value, FunctionType):
             raise TypeError(f"{name} reads {variable}, which is neither a number nor a function of NumPy's")

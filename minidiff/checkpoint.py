@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from minidiff.manifest import Array, Decoder, Encoder, contiguous
-from minidiff.optimise.interface import AbstractOptimiser
+from minidiff.optimise.base import AbstractOptimiser
 from minidiff.params import Param, Params
 
 __all__ = ["load", "save"]

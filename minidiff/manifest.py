@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.iddict import IdDict
-from minidiff.optimise.interface import AbstractOptimiser
+from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.rule import Rule
 from minidiff.params import Param, Params
 from minidiff.typing import Array

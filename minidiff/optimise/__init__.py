@@ -1,11 +1,11 @@
 """Optimisers: rules, decays, clips and their compositions, and the loop that trains."""
 
 from minidiff.iddict import IdDict
+from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.clips import ClipNorm, ClipValue
 from minidiff.optimise.compose import Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
 from minidiff.optimise.engines import engine
-from minidiff.optimise.interface import AbstractOptimiser, apply, reset, update
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.optimise.rules import (
     ADAM,
@@ -31,6 +31,7 @@ from minidiff.optimise.rules import (
     RMSProp,
 )
 from minidiff.optimise.training import early_stopping, patience, plateau, skip, stop, throttle, train
+from minidiff.optimise.update import apply, reset, update
 
 __all__ = [
     "ADAM",

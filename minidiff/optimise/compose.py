@@ -7,7 +7,7 @@ from collections.abc import Iterable, MutableSequence
 from typing import Any, overload
 
 from minidiff.optimise import engines
-from minidiff.optimise.interface import AbstractOptimiser
+from minidiff.optimise.base import AbstractOptimiser
 from minidiff.typing import Array
 
 __all__ = ["Optimiser"]

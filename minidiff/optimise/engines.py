@@ -20,7 +20,7 @@ from minidiff.optimise.programs import quiet
 from minidiff.typing import Array
 
 if TYPE_CHECKING:
-    from minidiff.optimise.interface import AbstractOptimiser
+    from minidiff.optimise.base import AbstractOptimiser
 
 __all__ = ["engine", "run", "step_of"]
 

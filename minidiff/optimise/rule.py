@@ -16,7 +16,7 @@ import numpy as np
 from minidiff.checks import integer
 from minidiff.iddict import IdDict
 from minidiff.optimise import engines
-from minidiff.optimise.interface import AbstractOptimiser
+from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.programs import representable
 from minidiff.typing import Array
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from minidiff.checks import function, integer
 from minidiff.gradient import withgradient
-from minidiff.optimise.interface import AbstractOptimiser, update
+from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.update import update
 from minidiff.params import Param, Params
 from minidiff.typing import NDArray
 

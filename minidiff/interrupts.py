@@ -1,0 +1,95 @@
+"""An interrupt (Ctrl-C) waits until what must be whole is whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+__all__ = ["finish", "whole"]
+
+T = TypeVar("T")
+
+# Python's own wrappers turn numbers into enumerations, which takes ten times as long as the system call.
+_handler: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+
+
+def whole(work: Callable[..., T], *args: Any) -> T:
+    """Call ``work(*args)``. An interrupt that comes meanwhile takes effect at its end, also if it raises.
+
+    Parameters
+    ----------
+    work : callable
+        What must not be left half done.
+    *args
+        Its arguments.
+
+    Returns
+    -------
+    object
+        What `work` returns.
+
+    Notes
+    -----
+    Python runs signal handlers in the main thread only, so that elsewhere there is nothing to wait for.
+    A handler that `work` installs itself stays.
+
+    Examples
+    --------
+    >>> import signal
+    >>> def work():
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     print("whole")
+    >>> try:
+    ...     whole(work)
+    ... except KeyboardInterrupt:
+    ...     print("interrupted")
+    whole
+    interrupted
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work(*args)
+    came: list[tuple[Any, ...]] = []
+
+    def note(*signal_and_frame: Any) -> None:
+        came.append(signal_and_frame)
+
+    handler = _handler(signal.SIGINT)
+    if not callable(handler):  # interrupts are ignored, or end the process
+        return work(*args)
+    try:
+        _set_handler(signal.SIGINT, note)
+        return work(*args)
+    finally:
+        if _handler(signal.SIGINT) is note:
+            _set_handler(signal.SIGINT, handler)
+        if came:
+            handler(*came[-1])
+
+
+def finish(work: Callable[..., object], *args: Any) -> None:
+    """Call ``work(*args)``, which only assigns, and again if an interrupt cuts it short.
+
+    For what takes less time than the two system calls of `whole`.
+
+    Parameters
+    ----------
+    work : callable
+        Of which a second call does no more than the first.
+    *args
+        Its arguments.
+
+    Examples
+    --------
+    >>> done = {}
+    >>> finish(done.update, {"step": 1})
+    >>> done
+    {'step': 1}
+    """
+    try:
+        work(*args)
+    except BaseException:
+        work(*args)
+        raise

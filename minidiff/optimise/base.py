@@ -1,0 +1,93 @@
+"""The class that all optimisers derive from."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from minidiff.iddict import IdDict
+from minidiff.typing import Array
+
+__all__ = ["AbstractOptimiser"]
+
+
+class AbstractOptimiser:
+    """The base of every optimiser.
+
+    A subclass needs one method, ``apply(self, x, Δ)``: it takes a parameter and its gradient and returns
+    the step, which `update` then subtracts from the parameter. It gets a copy of the gradient of its own,
+    so it may write into Δ. What it has to remember from step to step it keeps in an `IdDict`, under the
+    parameter; `reset`, copies, pickles and checkpoints then know what to do with it.
+
+    Examples
+    --------
+    Momentum, written by hand:
+
+    >>> import numpy as np
+    >>> from minidiff.optimise import AbstractOptimiser, IdDict, update
+    >>> class Momentum(AbstractOptimiser):
+    ...     def __init__(self, eta, rho):
+    ...         self.eta, self.rho, self.velocity = eta, rho, IdDict()
+    ...
+    ...     def apply(self, x, Δ):
+    ...         v = self.velocity.setdefault(x, np.zeros_like(x))
+    ...         v[...] = self.rho * v - self.eta * Δ
+    ...         Δ[...] = -v
+    ...         return Δ
+    >>> opt, x = Momentum(eta=0.5, rho=0.5), np.array([1.0, 2.0])
+    >>> update(opt, x, np.array([1.0, 0.0]))
+    >>> update(opt, x, np.array([1.0, 0.0]))
+    >>> x
+    array([-0.25,  2.  ])
+
+    A rule that is a formula, elementwise, is shorter and faster as a `Rule`.
+    """
+
+    # True where the engine may call `formula` in place of `apply`: see `Rule`.
+    has_formula: ClassVar[bool] = False
+
+    def apply(self, x: Any, Δ: Array) -> Any:
+        """Advance the state of `x` and return the step to subtract from it.
+
+        Parameters
+        ----------
+        x : Param or ndarray
+            The parameter, the very object that was given to `update`.
+        Δ : ndarray
+            A copy of its gradient, of the parameter's shape and dtype.
+
+        Returns
+        -------
+        array_like
+            The step, of the parameter's shape. It may be Δ itself.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} needs a method apply(self, x, Δ) that returns the step"
+        )
+
+    def stages(self) -> list[AbstractOptimiser]:
+        """Return the optimisers that a gradient goes through, one after another: this one alone."""
+        return [self]
+
+    def reset(self) -> None:
+        """Forget all state: empty every `IdDict` among the attributes, and reset every member."""
+        _forget(list(getattr(self, "__dict__", {}).values()))
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the repr shows: the attributes that are settings and not state."""
+        shown = (bool, int, float, str, tuple, AbstractOptimiser)
+        return {k: v for k, v in getattr(self, "__dict__", {}).items() if isinstance(v, shown)}
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+def _forget(value: Any) -> None:
+    """Empty every `IdDict` in nested containers, and reset every optimiser there."""
+    if isinstance(value, IdDict):
+        value.clear()
+    elif isinstance(value, AbstractOptimiser):
+        value.reset()
+    elif isinstance(value, (list, tuple, dict)):
+        for item in list(value.values()) if isinstance(value, dict) else value:
+            _forget(item)

@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,9 +15,7 @@ import numpy as np
 
 from minidiff.checks import integer
 from minidiff.iddict import IdDict
-from minidiff.optimise import engines
 from minidiff.optimise.base import AbstractOptimiser
-from minidiff.optimise.programs import representable
 from minidiff.typing import Array
 
 if TYPE_CHECKING:
@@ -122,14 +120,12 @@ class Rule(AbstractOptimiser):
 
     keeps: ClassVar[tuple[str, ...]] = ()
     real: ClassVar[tuple[str, ...]] = ()
-    # True where `coefficients` takes one more argument, the norm of all of Δ.
-    needs_norm: ClassVar[bool] = False
     # What a parameter's clock shows before its first step; `tick` moves it on.
     clock: ClassVar[tuple[Any, ...]] = (0,)
     # True where `stepped` does something.
     notes_steps: ClassVar[bool] = False
 
-    # What the engines have made of the class's formulas, and of compositions that begin with it.
+    # What has been made of the class's formula, and of those of compositions that begin with it.
     made: ClassVar[dict[Any, Any]] = {}
 
     state: IdDict[Any, dict[str, Any]]
@@ -184,15 +180,41 @@ class Rule(AbstractOptimiser):
             kept[name] = np.zeros_like(x, dtype=dtype)
             start = self.initial(name)
             if start:
-                (kept[name][...],) = representable((start,), dtype)
+                (kept[name][...],) = _representable((start,), dtype)
         return kept
+
+    def evaluate(self, x: Array, Δ: Array, olds: list[Array], numbers: Any) -> tuple[Array, list[Array]]:
+        """Call the formula as it is; return the step, and new arrays to keep."""
+        with np.errstate(all="ignore"):
+            result = self.formula(x, Δ, *olds, *_representable(numbers, x.dtype))
+        step, *values = result if isinstance(result, tuple) else (result,)
+        if len(values) != len(olds):
+            came = f"{len(result)}" if isinstance(result, tuple) else "one array"
+            raise TypeError(
+                f"{type(self).__name__}.formula must return {' and '.join(('the step', *self.keeps))}: "
+                f"{1 + len(olds)} arrays, not {came}. What it keeps is named in keeps."
+            )
+        news = [np.empty_like(old) for old in olds]
+        for name, new, value in zip(self.keeps, news, values, strict=True):
+            if np.shape(value) != new.shape:
+                raise ValueError(f"{type(self).__name__}.formula returned {name} of shape {np.shape(value)}")
+            np.copyto(new, value)  # which may be an argument, a view or a scalar
+        return np.asarray(step).astype(x.dtype, casting="same_kind", copy=False), news
 
     def stepped(self, *clock: Any) -> None:
         """Take note that a parameter has made the step its clock shows."""
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of `x` by the gradient Δ and return the step to subtract from it."""
-        return engines.step_of([self], x, Δ, formulas=True)
+        value = x if isinstance(x, np.ndarray) else x.value
+        kept = self.state.get(x) or self.begin(value)
+        clock = self.tick(*kept["clock"])
+        olds = [kept[name] for name in self.keeps]
+        step, news = self.evaluate(value, Δ, olds, self.coefficients(*clock))
+        kept.update(zip(self.keeps, news, strict=True), clock=clock)
+        self.state[x] = kept
+        self.stepped(*clock)
+        return step
 
     def arguments(self) -> dict[str, Any]:
         """Return the settings the repr shows: ``epsilon`` and ``start`` only if they are not the defaults."""
@@ -305,3 +327,17 @@ _SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "decay_step": functools.partial(integer, least=1),
     "start": functools.partial(integer, least=0),
 }
+
+
+def _representable(numbers: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return numbers, with the smallest above zero that half precision has in place of those it would lose.
+
+    It has nothing between 0 and 6e-8, and an ε of 1e-8 is there to keep divisors above zero.
+    """
+    if dtype.itemsize > 2:
+        return tuple(numbers)
+    smallest = float(np.finfo(dtype).smallest_subnormal)
+    with np.errstate(all="ignore"):
+        return tuple(
+            [smallest if isinstance(z, (float, int)) and z > 0 and not dtype.type(z) else z for z in numbers]
+        )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections import deque, namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -881,7 +882,57 @@ def test_a_process_that_is_killed_many_times_arrives_where_one_that_is_not_does(
     assert int(kills) > 10
 
 
-# Copies -------------------------------------------------------------------------------------------
+# A file of the first version ------------------------------------------------------------------------
+
+
+def first_run():
+    """Return all that `golden/checkpoint_0_1.npz` holds, which minidiff 0.1 saved with this very function."""
+    rng = np.random.default_rng(5)
+    ps = params(
+        param(np.arange(6.0).reshape(2, 3)),
+        param(np.ones(2), np.float32),
+        param(0.5),
+        param(np.array([1 + 2j])),
+    )
+    rules = (ADAM, NADAM, OADAM, RADAM, AdaBelief, ADADelta, ADAGrad, AdaMax, AMSGrad, Momentum, Nesterov)
+    opt = Optimiser(
+        ClipNorm(1.0),
+        Optimiser(ClipValue(0.4), WeightDecay(0.1), ADAMW(0.1, (0.8, 0.9), 0.1)),
+        Scheduler(Exp(0.5, 0.8), RMSProp(0.1)),
+        *(rule() for rule in rules),
+        InvDecay(0.1),
+        Descent(1e6),
+        ExpDecay(0.9, 0.5, 2, 0.1),
+    )
+    loader = DataLoader(np.arange(10), batchsize=3, shuffle=True, rng=1)
+    for t, _ in zip(range(3), loader, strict=False):
+        update(opt, ps, {p: np.full(p.shape, 1.0 + t) for p in ps})
+    extra = {
+        "epoch": 2,
+        "losses": np.arange(3.0),
+        "rng": rng,
+        "loader": loader.state,
+        "best": ("W", [0.25, None]),
+    }
+    return ps, opt, extra
+
+
+def test_a_file_of_the_first_version_is_loaded():
+    ps, opt, extra = first_run()
+    others, other = params(*[param(np.zeros_like(p.value)) for p in ps]), copy.deepcopy(opt)
+    other.reset()
+    other[-1].decay_step = 7
+    loaded = load(Path(__file__).parent / "golden" / "checkpoint_0_1.npz", others, other)
+    assert same(loaded, extra)
+    assert [opt[-1].eta, other[-1].eta, other[-1].decay_step] == [0.45, 0.45, 2]
+    for seed in range(4):
+        for p, q in zip(ps, others, strict=True):
+            np.testing.assert_allclose(q.value, p.value, rtol=1e-6)
+        step(ps, opt, seed)
+        step(others, other, seed)
+
+
+# Copies ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])

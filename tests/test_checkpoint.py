@@ -984,3 +984,90 @@ def test_the_path_comes_first(tmp_path):
     for call in (lambda: save(θ, tmp_path / "x.npz"), lambda: load(θ, tmp_path / "x.npz")):
         with pytest.raises(TypeError, match="path comes first"):
             call()
+
+
+class Holding(AbstractOptimiser):
+    """Holds what it works with in containers of every kind, and modules."""
+
+    xp = None
+
+    def __init__(self):
+        self.xp, self.pair, self.latest = np, (Momentum(0.1), [0, (0.0, "none")]), None
+        self.named = {"fast": ADAM(0.1), 3: {"slow": (RMSProp(0.01), 0.5)}}
+        self.made = {}
+
+    def apply(self, x, Δ):
+        count, latest = self.pair[1]
+        self.pair[1][:] = count + 1, (float(self.xp.sum(Δ)), "seen")
+        self.made["last"] = self.pair[1][1]
+        self.latest = [Δ.copy(), {"is": latest}]
+        rule, weight = self.named[3]["slow"]
+        step = self.pair[0].apply(x, Δ) + self.named["fast"].apply(x, Δ) + weight * rule.apply(x, Δ)
+        return step * count
+
+
+def test_an_optimiser_that_holds_tuples_dicts_and_modules_comes_back_whole(path):
+    ps, opt = params(param(np.ones(3)), param(2.0)), Holding()
+    for seed in range(3):
+        step(ps, opt, seed)
+    opt.pair[0].eta, opt.named[3]["slow"][0].rho = 0.3, 0.75
+    save(path, ps, opt)
+    others, other = params(param(np.zeros(3)), param(0.0)), Holding()
+    # Containers must have the keys that were saved.
+    other.made, other.latest = {"last": None}, [None, {"is": None}]
+    first, parts = other.pair[0], other.named[3]["slow"]
+    load(path, others, other)
+    assert same(other.pair[1], opt.pair[1])
+    assert same(other.made, opt.made)
+    assert same(other.latest, opt.latest)
+    assert other.xp is np
+    assert other.pair[0] is first
+    assert other.named[3]["slow"][0] is parts[0]
+    assert (first.eta, parts[0].rho) == (0.3, 0.75)
+    for seed in range(4):
+        step(ps, opt, seed)
+        step(others, other, seed)
+    assert bits(others) == bits(ps)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda opt: setattr(opt, "pair", (Momentum(), [0, None], 1)), r"opt\.pair"),
+        (lambda opt: setattr(opt, "pair", [Momentum(), [0, None]]), r"opt\.pair"),
+        (lambda opt: setattr(opt, "pair", (ADAM(), [0, None])), r"opt\.pair\[0\]"),
+        (lambda opt: opt.named.pop("fast"), r"opt\.named"),
+        (lambda opt: opt.named.update(more=ADAM()), r"opt\.named"),
+        (lambda opt: opt.named.update(quick=opt.named.pop("fast")), r"opt\.named"),
+        (lambda opt: opt.named.update(fast=Momentum()), r"opt\.named\['fast'\]"),
+        (lambda opt: opt.named[3].update(slow=(RMSProp(),)), r"opt\.named\[3\]\['slow'\]"),
+        (lambda opt: setattr(opt, "xp", ADAM), r"opt\.xp"),
+    ],
+)
+def test_containers_of_an_optimiser_that_do_not_fit_are_told_where(path, change, message):
+    ps, opt = params(param(np.ones(3))), Holding()
+    save(path, ps, opt)
+    change(opt)
+    ps[0].value[...] = 5.0
+    with pytest.raises(ValueError, match=message):
+        load(path, ps, opt)
+    assert ps[0].value.tolist() == [5.0] * 3
+
+
+@pytest.mark.parametrize("readonly", [0, 1])
+def test_a_read_only_parameter_keeps_all_others_from_being_loaded(path, readonly):
+    save(path, [param([1.0]), param([2.0])], ADAM(0.5))
+    ps, opt = [param([3.0]), param([4.0])], ADAM(0.25)
+    ps[readonly].value.flags.writeable = False
+    with pytest.raises(ValueError, match=f"parameter {readonly} is a read-only array"):
+        load(path, ps, opt)
+    assert [p.value.tolist() for p in ps] == [[3.0], [4.0]]
+    assert opt.eta == 0.25
+
+
+@pytest.mark.parametrize("version", ["1", 1.5, None, [1]])
+def test_a_version_that_is_no_whole_number_is_of_no_checkpoint(path, version, monkeypatch):
+    monkeypatch.setattr(checkpoint, "VERSION", version)
+    save(path, model())
+    monkeypatch.undo()
+    unchanged(path, model(), None, "no checkpoint")

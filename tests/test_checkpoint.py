@@ -1071,3 +1071,19 @@ def test_a_version_that_is_no_whole_number_is_of_no_checkpoint(path, version, mo
     save(path, model())
     monkeypatch.undo()
     unchanged(path, model(), None, "no checkpoint")
+
+
+def nested(levels, innermost=0):
+    for _ in range(levels):
+        innermost = [innermost]
+    return innermost
+
+
+def test_containers_go_a_hundred_deep_and_any_number_beside_each_other(path):
+    beside = [nested(3) for _ in range(150)]
+    save(path, [], deep=[beside, nested(99)], beside=beside)
+    assert load(path, []) == {"deep": [beside, nested(99)], "beside": beside}
+    for too_deep in (nested(101), [beside, nested(100)]):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            save(path, [], deep=too_deep)
+    assert load(path, [])["beside"] == beside

@@ -57,14 +57,16 @@ CALLS = {
         call((M, M), 1),
         call([A, A], axis=-2),
         call([M, V], axis=None),
-        call([M, M], dtype="f8"),
+        call([M, M], dtype="c16"),
         call([M, [[1, 2, 3]]], casting="same_kind", dtype=float),
     ],
     np.copy: [call(M), call(M, order="F"), call(M, subok=True)],
-    np.cumprod: [call(M), call(M, 0), call(A, axis=-1), call(M, axis=1, dtype=float)],
+    np.cumprod: [call(M), call(M, 0), call(A, axis=-1), call(M, axis=1, dtype=complex)],
     np.diag: [call(V), call(S), call(M, 1), call(M, k=-2), call(V, -1), call(M, 7)],
     np.diagonal: [
         call(S),
+        call(A),
+        call(A, -1),
         call(M, 1),
         call(M, -2),
         call(M, offset=-1),
@@ -79,11 +81,11 @@ CALLS = {
     np.full_like: [
         call(M, 0.7),
         call(M, V),
-        call(M, U[:, None], dtype=float),
+        call(M, U[:, None], dtype=complex),
         call(M, V, order="F", subok=False),
         call(M, V, shape=(2, 3)),
     ],
-    np.hstack: [call([V, V]), call((M, M)), call([M, M], dtype=float, casting="same_kind")],
+    np.hstack: [call([V, V]), call((M, M)), call([M, M], dtype=complex, casting="same_kind")],
     np.kron: [call(M, V), call(V, M), call(M[:2], M), call(A[0], 2.0), call([1.0, 2.0], V)],
     np.linalg.matrix_power: [call(S, n) for n in (-3, -1, 0, 1, 2, 5)] + [call(np.stack([S, S.T]), n=3)],
     np.linalg.multi_dot: [call([M, S, S @ V]), call((M.T, M)), call([V, M.T, U])],
@@ -125,7 +127,7 @@ CALLS = {
         call(HOLED),
         call(HOLED, 0),
         call(HOLED, axis=(0, 1), keepdims=True),
-        call(HOLED, axis=1, dtype=float),
+        call(HOLED, axis=1, dtype=complex),
         call(HOLED, axis=1, where=np.array([True, False, True]), initial=2.0),
     ],
     np.outer: [call(V, U), call(M, V), call(V, 2.0), call([1.0, 2.0], V)],
@@ -162,7 +164,7 @@ CALLS = {
         call([M, M]),
         call((V, V), 1),
         call([A, A], axis=-2),
-        call([M, M], dtype=float, casting="same_kind"),
+        call([M, M], dtype=complex, casting="same_kind"),
         call([V, [1.0, 2.0, 3.0]]),
     ],
     np.take: [
@@ -190,6 +192,8 @@ CALLS = {
     ],
     np.trace: [
         call(S),
+        call(A),
+        call(A, 1),
         call(M, 1),
         call(M, offset=-2),
         call(A, 0, 1, 2),
@@ -198,6 +202,7 @@ CALLS = {
     ],
     np.trapezoid: [
         call(V),
+        call(A),
         call(M, dx=0.5),
         call(M, V),
         call(M, U, axis=0),
@@ -218,7 +223,7 @@ CALLS = {
         call(M, U[:, None], axis=0),
         call(A, np.sin(A), axis=1),
     ],
-    np.vstack: [call([V, V]), call((M, V)), call([A, A]), call([M, V], dtype=float, casting="same_kind")],
+    np.vstack: [call([V, V]), call((M, V)), call([A, A]), call([M, V], dtype=complex, casting="same_kind")],
     np.where: [call(M > 0, M, V), call(M > 0, M, 2.0), call(True, V, M)],
     np.fft.irfft: [
         call(Z),
@@ -254,7 +259,7 @@ CALLS = {
         ]
         for f in (np.fft.rfft2, np.fft.rfftn)
     },
-    np.add.accumulate: [call(M), call(M, 1), call(A, axis=-1, dtype=float)],
+    np.add.accumulate: [call(M), call(M, 1), call(A, axis=-1, dtype=complex)],
     np.add.reduce: [
         call(M),
         call(M, 1),
@@ -272,6 +277,8 @@ CALLS = {
 }
 if hasattr(np, "astype"):
     CALLS[np.astype] = [call(M, float), call(M, np.complex128, copy=False)]
+if inspect.signature(np.take_along_axis).parameters["axis"].default == -1:
+    CALLS[np.take_along_axis].append(call(A, np.argsort(A, -1)[..., :2]))
 # NumPy hands these over for some of their arguments only.
 DEAF = {np.full_like: 1, np.select: 1}
 

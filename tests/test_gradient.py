@@ -1121,3 +1121,40 @@ def test_grads_of_no_parameters_are_empty():
     assert none.norm() == 0
     assert (len(none), list(none.values())) == (0, [])
     assert len(none + none) == len(2 * none) == len(-none) == 0
+
+
+def test_augmented_assignment_of_grads_makes_new_ones():
+    g, h = some([1.0, 2.0], None), some([10.0, 20.0], [[5.0]])
+    total = g
+    total += h
+    total -= 2 * g
+    total *= 3
+    total /= 2
+    assert total is not g
+    assert [None if a is None else a.tolist() for a in total.values()] == [[13.5, 27.0], [[7.5]], None, None]
+    assert [a.tolist() for a in (g[p], h[p], h[q])] == [[1.0, 2.0], [10.0, 20.0], [[5.0]]]
+    assert g[q] is None
+
+
+def test_arithmetic_of_grads_within_a_loss_is_differentiated():
+    W = param([1.0, 2.0])
+    inner = lambda: gradient(lambda: np.sum(W**3), params(W))
+    for combine, factor in (
+        (lambda g: g + g, 2),
+        (lambda g: sum([g, g, g]), 3),
+        (lambda g: g - 3 * g, -2),
+        (lambda g: -g / 2, -0.5),
+        (lambda g: g * np.float64(4), 4),
+        (lambda g: g.map(lambda a: 5 * a), 5),
+    ):
+        loss = lambda combine=combine: np.sum(combine(inner())[W])
+        np.testing.assert_allclose(gradient(loss, params(W))[W], factor * 6 * W.value)
+    by_a_weight = lambda: np.sum((inner() * W[0])[W])
+    np.testing.assert_allclose(gradient(by_a_weight, params(W))[W], [15 + 6, 12])
+
+
+def test_complex_numbers_scale_grads():
+    g = some([1.0, 2.0], None, np.array([1 + 1j]))
+    assert [(1j * g)[k].tolist() for k in (p, z)] == [[1j, 2j], [-1 + 1j]]
+    assert (g / 1j)[z].tolist() == [1 - 1j]
+    assert g.norm() == pytest.approx(np.sqrt(7))

@@ -1087,3 +1087,18 @@ def test_containers_go_a_hundred_deep_and_any_number_beside_each_other(path):
         with pytest.raises(ValueError, match="nested too deeply"):
             save(path, [], deep=too_deep)
     assert load(path, [])["beside"] == beside
+
+
+@pytest.mark.parametrize(
+    "live", [None, np.random.Generator(np.random.MT19937(1)), np.random.Generator(np.random.PCG64(1))]
+)
+def test_a_generator_comes_back_where_another_or_none_stands(path, live):
+    ps, opt = params(param(np.ones(3))), Custom()
+    step(ps, opt, 1)
+    save(path, ps, opt)
+    expected = opt.rng.normal(size=4)
+    other = Custom()
+    other.rng = live
+    load(path, ps, other)
+    assert (other.rng is live) == (live is not None and type(live.bit_generator) is np.random.PCG64)
+    np.testing.assert_array_equal(other.rng.normal(size=4), expected)

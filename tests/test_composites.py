@@ -61,7 +61,7 @@ CALLS = {
         call([M, [[1, 2, 3]]], casting="same_kind", dtype=float),
     ],
     np.copy: [call(M), call(M, order="F"), call(M, subok=True)],
-    np.cumprod: [call(M), call(M, 0), call(A, axis=-1), call(M, axis=1, dtype=complex)],
+    np.cumprod: [call(M), call(M[:0], 0), call(M, 0), call(A, axis=-1), call(M, axis=1, dtype=complex)],
     np.diag: [call(V), call(S), call(M, 1), call(M, k=-2), call(V, -1), call(M, 7)],
     np.diagonal: [
         call(S),
@@ -122,7 +122,7 @@ CALLS = {
         call(V, U, V[:2], indexing="ij"),
         call(V, U, copy=False, sparse=False),
     ],
-    np.nanmean: [call(HOLED), call(HOLED, 1), call(HOLED, axis=(0, 1), keepdims=True), call(M, axis=-1)],
+    np.nanmean: [call(HOLED), call(HOLED, 1), call(HOLED, axis=1, keepdims=True), call(M, axis=-1)],
     np.nansum: [
         call(HOLED),
         call(HOLED, 0),
@@ -154,6 +154,7 @@ CALLS = {
     np.sign: [call(M), call(Z)],
     np.sort: [
         call(M),
+        call(A),
         call(M, 0),
         call(M, axis=None),
         call(A, axis=1, kind="stable"),
@@ -248,6 +249,8 @@ CALLS = {
         call(A, None, norm="backward"),
         call(A, 2),
         call(A, n=6, axis=1),
+        call(A, n=6, norm="ortho"),
+        call(A, n=4, axis=-1, norm="ortho"),
     ],
     **{
         f: [

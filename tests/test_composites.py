@@ -210,6 +210,7 @@ CALLS = {
         call(M, M**2, axis=0),
         call(M, np.cumsum(M**2, 1)),
         call(A, axis=1, dx=2.0),
+        call(A, np.cumsum(A**2, 0), axis=0),
         call(A, x=np.array([0.1, 0.5, 2.0]), axis=1),
         call([1.0, 4.0, 2.0], V),
     ],

@@ -982,3 +982,131 @@ def test_a_name_of_a_function_or_of_numpy_itself_does_not_keep_a_formula_from_be
 
     assert isinstance(Program(Helped(), np.dtype(float), 0), Program)
     assert step_of(Helped()) == 2.0
+
+
+class Real(Rule):
+    def coefficients(self, t):
+        return (0.5,)
+
+    @staticmethod
+    def formula(x, Δ, η):
+        z = Δ * η
+        r = z.real
+        w = z * z
+        return w + r
+
+
+class Imaginary(Real):
+    @staticmethod
+    def formula(x, Δ, η):
+        z = Δ * η
+        r = z.imag
+        w = z * z
+        return w + r
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("size", [5, 40_000])
+@pytest.mark.parametrize(("rule", "part"), [(Real, np.real), (Imaginary, np.imag)])
+def test_a_part_of_a_complex_value_is_read_before_the_value_is_overwritten(rule, part, size, how):
+    rng = np.random.default_rng(0)
+    x0, Δ = numbers(rng, size, "c16"), numbers(rng, size, "c16")
+    x = x0.copy()
+    with engine(how):
+        update(rule(), x, Δ)
+    np.testing.assert_allclose(x, x0 - ((0.5 * Δ) ** 2 + part(0.5 * Δ)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("shift", [1, -1, 70_000])
+@pytest.mark.parametrize("make", [lambda: Descent(0.1), lambda: ADAM(0.1)])
+def test_a_gradient_may_lie_across_its_parameter(make, shift, how):
+    a = np.cos(np.arange(200_001.0))
+    ahead, behind = a[abs(shift) :], a[: -abs(shift)]
+    x, Δ = (ahead, behind) if shift > 0 else (behind, ahead)
+    y, g, opt = x.copy(), Δ.copy(), make()
+    with engine(how):
+        update(opt, y, g)
+        update(opt, x, Δ)
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+def test_a_step_is_told_when_all_elements_have_made_it(how):
+    """Threads may share the elements; none may still be at work."""
+    behind = []
+
+    class Told(Descent):
+        def stepped(self, t):
+            behind.append(np.any(x[999::1000] != -t))
+
+    x, g, opt = np.zeros(1_000_000), np.ones(1_000_000), Told(1.0)
+    with engine(how):
+        for _ in range(20):
+            update(opt, x, g)
+    assert behind == [False] * 20
+
+
+@pytest.mark.parametrize("size", [100, 50_000])
+@pytest.mark.parametrize("opt", [None, "apply", "formula"])
+def test_a_step_in_double_precision_is_rounded_before_it_is_subtracted(opt, size):
+    class Wide(mo.AbstractOptimiser):
+        def apply(self, x, Δ):
+            return step
+
+    class WideRule(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return np.float64(0.1) * Δ.astype("f8")
+
+    rng = np.random.default_rng(0)
+    x0, step, Δ = rng.normal(size=size).astype("f4"), rng.normal(size=size), rng.normal(size=size)
+    x = x0.copy()
+    if opt is None:
+        update(x, step)
+    elif opt == "apply":
+        update(Wide(), x, Δ)
+    else:
+        step = np.float64(0.1) * Δ.astype("f4").astype("f8")
+        update(WideRule(), x, Δ)
+    assert np.any(x0 - step.astype("f4") != (x0 - step).astype("f4"))
+    np.testing.assert_array_equal(x, x0 - step.astype("f4"))
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("thresh", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (50_000,)])
+def test_a_gradient_of_zero_has_the_norm_zero(shape, dtype, thresh, how):
+    for opt in (ClipNorm(thresh), Optimiser(Descent(1.0), ClipNorm(thresh), Momentum(1.0))):
+        x = np.ones(shape, dtype)
+        with engine(how):
+            update(opt, x, np.zeros(shape, dtype))
+        np.testing.assert_array_equal(x, np.ones(shape))
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize("size", [2, 300, 200_000])
+def test_a_gradient_that_is_zero_in_long_stretches_is_clipped(size, dtype, how):
+    x, g = np.zeros(size, dtype), np.zeros(size, dtype)
+    g[-2:] = 3, 4
+    with engine(how):
+        update(ClipNorm(0.5), x, g)
+    np.testing.assert_allclose(x, -g / 10, rtol=1e-3)
+
+
+@needs_numba
+@pytest.mark.parametrize("given", ["XDG_CACHE_HOME", "HOME"])
+@pytest.mark.skipif(os.name != "posix", reason="it is about modes of folders")
+def test_kernels_are_kept_in_a_folder_of_ones_own_that_is_made_when_needed(given, tmp_path, monkeypatch):
+    class Kept(Rule):
+        formula = staticmethod((lambda x, Δ: Δ * 3.75) if given == "HOME" else (lambda x, Δ: Δ * 2.75))
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(given, str(tmp_path))
+    with engine("fused"):
+        update(Kept(), np.ones(3), np.ones(3))
+    folder = (tmp_path / ".cache" if given == "HOME" else tmp_path) / "minidiff"
+    assert oct(folder.stat().st_mode & 0o777) == "0o700"
+    assert list(folder.iterdir())

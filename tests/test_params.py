@@ -672,3 +672,14 @@ def test_what_a_model_offers_may_be_any_iterable(offer):
 
 def id_(x):
     return x
+
+
+@pytest.mark.parametrize(
+    "copied", [np.array, np.copy, lambda W: np.array(W, dtype=float), lambda W: W.copy()]
+)
+def test_a_copy_of_a_parameter_stays_when_the_parameter_changes(copied):
+    W = param([1.0, 2.0])
+    a = copied(W)
+    W -= 5
+    assert a.tolist() == [1, 2]
+    assert np.asarray(W) is W.value

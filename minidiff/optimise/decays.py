@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
+from minidiff.checks import integer
 from minidiff.optimise.rule import Rule
+from minidiff.settings import PositiveInt
 
 __all__ = ["ExpDecay", "InvDecay", "WeightDecay"]
 
@@ -70,9 +73,9 @@ class ExpDecay(Rule):
 
     eta: float = 0.001
     decay: float = 0.1
-    decay_step: int = 1000
+    decay_step: PositiveInt = 1000
     clip: float = 1e-4
-    start: int = 0
+    start: Annotated[int, partial(integer, least=0)] = 0
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ExpDecay:
         rule: ExpDecay = super().__new__(cls, *args, **kwargs)  # type: ignore[assignment]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from minidiff.checks import function
 from minidiff.optimise import AbstractOptimiser, Optimiser, Rule
 from minidiff.schedules.base import as_schedule, real
 
@@ -115,8 +116,8 @@ class Scheduler(AbstractOptimiser):
                 f"{opt!r} has no eta to schedule: give update=, a function of the optimiser and the value; "
                 "for a member of an Optimiser: lambda opt, value: setattr(opt[0], 'eta', value)"
             )
-        if update is not None and not callable(update):
-            raise TypeError(f"update must be a function of the optimiser and the value, got {update!r}")
+        if update is not None:
+            function("update", update, "a function of the optimiser and the value")
         self.schedule = as_schedule("schedule", schedule)
         self.opt = opt
         self.update: Callable[[Any, float], object] | None = update

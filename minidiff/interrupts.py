@@ -17,7 +17,7 @@ _set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", 
 
 
 def whole(work: Callable[..., T], *args: Any) -> T:
-    """Call ``work(*args)``. An interrupt that comes meanwhile takes effect at its end, also if it raises.
+    """Call ``work(*args)``. An interrupt that comes meanwhile takes effect at the end, also if it raises.
 
     Parameters
     ----------
@@ -51,20 +51,25 @@ def whole(work: Callable[..., T], *args: Any) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return work(*args)
-    came: list[tuple[Any, ...]] = []
-
-    def note(*signal_and_frame: Any) -> None:
-        came.append(signal_and_frame)
-
     handler = _handler(signal.SIGINT)
     if not callable(handler):  # interrupts are ignored, or end the process
         return work(*args)
+    came: list[tuple[Any, ...]] = []
+    over = False
+
+    def wait(*signal_and_frame: Any) -> None:
+        if over:  # a handler that `work` left behind passes on to this one
+            handler(*signal_and_frame)
+        else:
+            came.append(signal_and_frame)
+
     try:
-        _set_handler(signal.SIGINT, note)
+        _set_handler(signal.SIGINT, wait)
         return work(*args)
     finally:
-        if _handler(signal.SIGINT) is note:
+        if _handler(signal.SIGINT) is wait:
             _set_handler(signal.SIGINT, handler)
+        over = True
         if came:
             handler(*came[-1])
 

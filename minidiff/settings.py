@@ -4,8 +4,10 @@ The annotation says what a setting may be:
 
 ``float``, ``int``
     A finite number, an integer. A `Rule` asks for floats of at least 0.
-`Number`, `Fraction`, `PositiveInt`
-    Any finite number, a number in [0, 1), an integer of at least 1.
+`Number`, `Fraction`, `NonNegative`
+    Any finite number, a number in [0, 1), one of at least 0.
+`NonNegativeInt`, `PositiveInt`
+    An integer of at least 0, of at least 1.
 ``Annotated[T, check]``
     What ``check(name, value)`` returns, a function such as those of `minidiff.checks`.
 ``tuple[A, B]``, ``tuple[A, ...]``
@@ -16,11 +18,10 @@ Anything else
 
 from __future__ import annotations
 
-import builtins
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin
 from minidiff.checks import integer, number, several
 
 if TYPE_CHECKING:
-    from typing_extensions import dataclass_transform
+    from typing_extensions import dataclass_transform as dataclass_transform
 else:
 
     def dataclass_transform(**_: Any) -> Callable[[type], type]:
@@ -37,12 +38,14 @@ else:
         return lambda cls: cls
 
 
-__all__ = ["Fraction", "Number", "PositiveInt", "Settings", "as_call", "dataclass_transform", "no_setting"]
+__all__ = ["Fraction", "NonNegative", "NonNegativeInt", "Number", "PositiveInt", "Settings"]
 
 Check = Callable[[str, Any], Any]
 
 Number = Annotated[float, number]
 Fraction = Annotated[float, partial(number, within="[0, 1)")]
+NonNegative = Annotated[float, partial(number, within="[0, inf)")]
+NonNegativeInt = Annotated[int, partial(integer, least=0)]
 PositiveInt = Annotated[int, partial(integer, least=1)]
 
 
@@ -66,23 +69,27 @@ class Settings:
         dataclass(init=not cls._own_init, eq=False, repr=False)(cls)
         if "__init__" in vars(cls):
             cls.__init__ = _with_greek_names(cls)  # type: ignore[method-assign]
-        added = [(f.name, cls._check_of(f.type)) for f in fields(cls) if f.name in own]  # type: ignore[arg-type]
+        place: Any = sys._getframe(1)
+        while place.f_code.co_name in ("__init_subclass__", "__new__"):
+            place = place.f_back
+        names = {**place.f_globals, **place.f_locals}  # of the module, notebook or function of the class
+        checks = {f.name: cls._check_of(f.type, names) for f in fields(cls) if f.name in own}  # type: ignore
         inherited = [vars(base).get("_checks", {}).items() for base in reversed(cls.__mro__)]
-        cls._checks = dict(chain(*inherited, added))
+        cls._checks = dict(chain(*inherited, checks.items()))
 
     @classmethod
-    def _check_of(cls, annotation: Any) -> Check:
-        """Return the check that an annotation asks for."""
+    def _check_of(cls, annotation: Any, names: dict[str, Any]) -> Check:
+        """Return the check that an annotation asks for, which may be a string made of `names`."""
         if isinstance(annotation, str):
             try:
-                annotation = eval(annotation, dict(vars(sys.modules.get(cls.__module__, builtins))))
+                annotation = eval(annotation, names)
             except Exception:
-                return _unchecked  # a name that only type checkers see, or that is local to a function
+                return _unchecked  # it has names that only type checkers see
         kind, parts = get_origin(annotation), get_args(annotation)
         if kind is Annotated:
-            return next(filter(callable, parts[1:]), None) or cls._check_of(parts[0])
+            return next(filter(callable, parts[1:]), None) or cls._check_of(parts[0], names)
         if kind is tuple:
-            each = tuple(part if part is ... else cls._check_of(part) for part in parts)
+            each = tuple(part if part is ... else cls._check_of(part, names) for part in parts)
             return _unchecked if {*each} <= {_unchecked, ...} else partial(several, each=each)
         return cls._floats if annotation is float else integer if annotation is int else _unchecked
 
@@ -90,8 +97,8 @@ class Settings:
         super().__setattr__(name, self._checks.get(name, _unchecked)(name, value))
 
     def arguments(self) -> dict[str, Any]:
-        """Return what the repr shows: the arguments that make this object, by name."""
-        return {k: vars(self)[k] for k in inspect.signature(type(self)).parameters if k in vars(self)}
+        """Return what the repr shows: the settings, by name."""
+        return {name: vars(self)[name] for name in _names_of(type(self)) if name in vars(self)}
 
     def __repr__(self) -> str:
         return as_call(self)
@@ -127,9 +134,14 @@ def _with_greek_names(cls: type[Settings]) -> Callable[..., None]:
     return wrapped
 
 
-def no_setting(cls: type, name: str) -> str:
+def _names_of(cls: type[Settings]) -> Iterable[str]:
+    """Return the settings' names: the annotated ones, or else the arguments of an ``__init__`` of its own."""
+    return cls._checks or inspect.signature(cls).parameters
+
+
+def no_setting(cls: type[Settings], name: str) -> str:
     """Say that a class has no such setting, and which it has."""
-    names = ", ".join(inspect.signature(cls).parameters)
+    names = ", ".join(_names_of(cls))
     none = f"it has none. In the class, one is written {name}: float = 0.1"
     return f"{cls.__name__} has no setting {name!r}: " + (f"it has {names}" if names else none)
 

@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from minidiff.checks import integer
 from minidiff.optimise.rule import Rule
-from minidiff.settings import PositiveInt
+from minidiff.settings import NonNegativeInt, PositiveInt
 
 __all__ = ["ExpDecay", "InvDecay", "WeightDecay"]
 
@@ -75,7 +73,7 @@ class ExpDecay(Rule):
     decay: float = 0.1
     decay_step: PositiveInt = 1000
     clip: float = 1e-4
-    start: Annotated[int, partial(integer, least=0)] = 0
+    start: NonNegativeInt = 0
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ExpDecay:
         rule: ExpDecay = super().__new__(cls, *args, **kwargs)  # type: ignore[assignment]

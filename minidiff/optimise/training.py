@@ -98,9 +98,7 @@ def train(
                 value, grads = withgradient(lambda: loss(*arguments), ps)  # noqa: B023  (called at once)
                 value = np.asarray(value).item()
                 if not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"the loss is {value} at step {len(losses) + 1}, which has not been taken"
-                    )
+                    raise FloatingPointError(f"the loss is {value} at step {len(losses) + 1}, not taken")
                 whole(update, opt, ps, grads)
                 losses.append(value)
                 if progress:
@@ -137,9 +135,7 @@ def stop() -> NoReturn:
     >>> len(losses)
     11
     """
-    raise _Stop(
-        "stop() was called outside of train(...): only the loss and the callbacks of a training can end it"
-    )
+    raise _Stop("stop() was called outside of train(...): only the loss and the callbacks can end a training")
 
 
 def skip() -> NoReturn:
@@ -159,9 +155,7 @@ def skip() -> NoReturn:
     >>> train(loss, params(a), [3.0, np.nan, 3.0], Descent(0.5))
     array([4., 0.])
     """
-    raise _Skip(
-        "skip() was called outside of train(...): only the loss and the callbacks of a training can skip"
-    )
+    raise _Skip("skip() was called outside of train(...): only the loss and the callbacks can skip")
 
 
 class _Stop(Exception):  # noqa: N818  (no error)

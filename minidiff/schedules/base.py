@@ -130,15 +130,11 @@ class Schedule(Settings, ABC):
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_frozen" in vars(self):
-            raise AttributeError(
-                f"cannot set {name}: schedules are immutable, make a new {type(self).__name__}"
-            )
+            raise AttributeError(f"cannot set {name}: schedules are immutable, make another instead")
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(
-            f"cannot delete {name}: schedules are immutable, make a new {type(self).__name__}"
-        )
+        raise AttributeError(f"cannot delete {name}: schedules are immutable")
 
 
 class Constant(Schedule):

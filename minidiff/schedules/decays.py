@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from functools import partial
 from itertools import accumulate
 from typing import Annotated, Any
 
-from minidiff.checks import number
 from minidiff.schedules.base import Schedule, Steps, power, step_count
-from minidiff.settings import Number
+from minidiff.settings import NonNegative, Number
 
 __all__ = ["Exp", "Inv", "Poly", "Step"]
 
@@ -165,7 +163,7 @@ class Inv(Schedule):
     """
 
     start: Number
-    decay: Annotated[float, partial(number, within="[0, inf)")]
+    decay: NonNegative
     degree: Number
 
     def at(self, t: int) -> float:

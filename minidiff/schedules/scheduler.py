@@ -32,6 +32,10 @@ class Count(Rule):
         return Δ
 
 
+def _set_eta(opt: Any, value: float) -> None:
+    opt.eta = value
+
+
 class Scheduler(AbstractOptimiser):
     r"""An optimiser that sets its own learning rate before each step.
 
@@ -142,10 +146,7 @@ class Scheduler(AbstractOptimiser):
         if not math.isfinite(value):
             raise ValueError(f"{self.schedule!r} gave {value} at step {t}, which is no setting")
         try:
-            if self.update is not None:
-                self.update(self.opt, value)
-            else:
-                self.opt.eta = value  # type: ignore[attr-defined]
+            (self.update or _set_eta)(self.opt, value)
         except ValueError as refusal:
             raise ValueError(f"{self.schedule!r} at step {t}: {refusal}") from refusal
 

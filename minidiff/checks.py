@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from numbers import Integral, Real
 from typing import Any
@@ -58,9 +57,10 @@ def number(name: str, x: Any, within: str = "(-inf, inf)") -> float:
     if not is_number(x):
         raise TypeError(f"{name} must be a number, got {described(x)}")
     least, greatest = _ends(within)
-    value = math.nan  # stands for an integer that no float can hold
-    with suppress(OverflowError):
+    try:
         value = float(x)
+    except OverflowError:
+        value = math.nan  # an integer that no float can hold
     if not least <= value <= greatest:
         what = "finite" if within == "(-inf, inf)" else f"in {within}"
         raise ValueError(f"{name} must be {what}, got {described(x)}")

@@ -11,9 +11,10 @@ __all__ = ["finish", "whole"]
 
 T = TypeVar("T")
 
-# Python's own wrappers turn numbers into enumerations, which takes ten times as long as the system call.
-_handler: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+# The functions of the `signal` module turn numbers into enumerations, which takes longer than all the rest.
+_plain: Any = getattr(signal, "_signal", signal)
+_handler: Callable[[int], Any] = _plain.getsignal
+_set_handler: Callable[[int, Any], Any] = _plain.signal
 
 
 def whole(work: Callable[..., T], *args: Any) -> T:

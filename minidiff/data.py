@@ -33,8 +33,8 @@ class DataLoader(Generic[Data]):
     shuffle : bool
         Whether every iteration takes the samples in a new random order.
     partial : bool
-        Whether the last samples, too few for a whole batch, make a smaller one. Without it they are left
-        out; of fewer than `batchsize` samples there is then no batch at all.
+        Whether the last samples, too few to fill a batch, make a smaller one. If not, they are left out;
+        fewer than `batchsize` samples then make no batch at all.
     rng : int, numpy.random.Generator or None
         A seed, a generator to draw from, or None for a seed from the operating system. The orders depend on
         it and on n, and on nothing else.
@@ -47,7 +47,7 @@ class DataLoader(Generic[Data]):
     Raises
     ------
     TypeError
-        If `data` is a list (of samples? of arrays?) or anything else that is not as above.
+        If `data` is of another kind, for example a list.
     ValueError
         If the arrays differ in the length of their first axis, or `batchsize` is less than 1.
 
@@ -82,7 +82,7 @@ class DataLoader(Generic[Data]):
         self.partial = partial
         self.rng = np.random.default_rng(rng)
         self._n = _samples(self.data)
-        # Where the latest iteration stands: the generator's state before it, the batches it has given.
+        # The latest iteration: the generator's state before it, and how many batches it has given.
         self._begin: Mapping[str, Any] | None = None
         self._batches = 0
         self._resumed = False
@@ -94,7 +94,7 @@ class DataLoader(Generic[Data]):
         )
 
     def __len__(self) -> int:
-        """Give the number of batches in an iteration."""
+        """Return the number of batches in an iteration."""
         full, rest = divmod(self._n, self.batchsize)
         return full + (self.partial and rest > 0)
 

@@ -1,4 +1,4 @@
-"""An interrupt (Ctrl-C) waits until what must be whole is whole."""
+"""An interrupt (Ctrl-C) waits for the end of what must not be left half done."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def whole(work: Callable[..., T], *args: Any) -> T:
 
 
 def finish(work: Callable[..., object], *args: Any) -> None:
-    """Call ``work(*args)``, which only assigns, and again if an interrupt cuts it short.
+    """Call ``work(*args)``, which only assigns, and call it again if an interrupt cuts it short.
 
-    For what takes less time than the two system calls of `whole`.
+    `whole` waits for the end of any work, but costs a microsecond more.
 
     Parameters
     ----------
     work : callable
-        Of which a second call does no more than the first.
+        A function whose second call changes nothing more.
     *args
         Its arguments.
 

@@ -103,8 +103,8 @@ def early_stopping(
 ) -> Callable[..., bool]:
     """Make a trigger that is true once the best score is `patience` calls old.
 
-    A score is better where ``distance(best, score) > min_dist``, with the default: where it is lower by more
-    than `min_dist`. A NaN is never better.
+    A score is better if ``distance(best, score) > min_dist``. By default that is a score lower than the best
+    by more than `min_dist`. A NaN is never better.
 
     Parameters
     ----------

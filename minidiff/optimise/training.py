@@ -36,11 +36,12 @@ def train(
     """Take one step of the optimiser for each element of the data.
 
     For each `d` in the data this computes the loss and its gradient, updates the parameters and then runs the
-    callbacks. `stop` ends the training and `skip` goes on to the next element, at once: called from the
-    loss, without a step; from a callback, after the step and without the callbacks that follow.
+    callbacks. The loss and the callbacks may call `stop`, which ends the training at once, and `skip`, which
+    goes on to the next element. Called from the loss, they leave the step out; called from a callback, they
+    leave out the callbacks that follow.
 
-    Ctrl-C during the update of a step takes effect when the step is whole, so that the parameters and the
-    optimiser's state always belong together.
+    Ctrl-C during the update of the parameters takes effect when all of them are updated. The parameters and
+    the optimiser's state always belong together.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def train(
     Raises
     ------
     FloatingPointError
-        If the loss is infinite or NaN. The message says at which step, counted from 1; it is not taken.
+        If the loss is infinite or NaN. The message says at which step, counted from 1. Nothing has changed.
     ValueError
         If there are several epochs, and data that can be gone through only once.
     TypeError
@@ -121,7 +122,7 @@ def train(
 
 
 def stop() -> NoReturn:
-    """End the training: called from the loss or a callback, makes `train` return at once.
+    """End the training: the loss or a callback calls it, and `train` returns at once.
 
     Examples
     --------
@@ -139,9 +140,9 @@ def stop() -> NoReturn:
 
 
 def skip() -> NoReturn:
-    """Go on to the next element of the data: called from the loss, no step is taken for this one.
+    """Go on to the next element of the data. Called from the loss, this one has no step.
 
-    Called from a callback, the callbacks that follow are left out.
+    Called from a callback, it leaves out the callbacks that follow.
 
     Examples
     --------

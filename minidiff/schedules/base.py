@@ -76,7 +76,7 @@ class Schedule(Settings, ABC):
         Parameters
         ----------
         t : int or array of int, any shape
-            Steps, counted from 1. A float is no step, whole or not.
+            Steps, counted from 1. A float is no step, not even 2.0.
 
         Raises
         ------
@@ -163,9 +163,9 @@ class Constant(Schedule):
 
 
 def as_schedule(name: str, x: Any, nsteps: int = 0) -> Callable[[int], float]:
-    """Give argument x as a function of the step that goes on for `nsteps` at least.
+    """Check that an argument is a schedule of at least `nsteps` steps.
 
-    Any function of t can stand where a schedule can; a plain number is a constant.
+    Any function of the step is one. A number becomes a constant schedule.
     """
     schedule = Constant(x) if is_number(x) else x
     function(name, schedule, "a schedule, a function of the step or a number")
@@ -176,12 +176,12 @@ def as_schedule(name: str, x: Any, nsteps: int = 0) -> Callable[[int], float]:
 
 
 def last_step(schedule: Callable[[int], float]) -> int | None:
-    """Give the number of steps of a finite schedule, None for any other function of the step."""
+    """Return the number of steps of a finite schedule, None for any other function of the step."""
     return schedule.nsteps if isinstance(schedule, Schedule) else None
 
 
 def real(value: Any, schedule: object, t: int) -> float:
-    """Give what a schedule gave at step t as a float, if it is a number."""
+    """Check that what a schedule gave at step t is a number, and return it as a float."""
     if not is_number(value):
         raise TypeError(
             f"a schedule gives one real number per step, but at step {t} {schedule!r} gave {value!r}"
@@ -190,7 +190,7 @@ def real(value: Any, schedule: object, t: int) -> float:
 
 
 def power(base: float, exponent: float) -> float:
-    """Give base ** exponent, infinite where a float cannot hold it."""
+    """Return base ** exponent, infinite where a float cannot hold it."""
     try:
         return float(base**exponent)
     except OverflowError:

@@ -31,9 +31,9 @@ __all__ = [
 
 
 def phase(u: int, period: int) -> float:
-    """Give πu/period, less whole turns beyond the first 512, so that it stays exact for any u.
+    """Return πu/period, minus full turns where u is more than 512 of them: it stays exact for any u.
 
-    Within those turns it is the definition, rounding and all.
+    Within the first 512 turns it is the definition, with the same rounding.
     """
     return math.pi * (u % (1024 * period)) / period
 

@@ -253,6 +253,28 @@ def test_a_schedule_without_settings_is_immutable_too():
         Zero().other = 1
 
 
+def test_an_init_that_extends_another_may_still_assign_after_it():
+    class Short(Line):
+        def __init__(self, slope):
+            super().__init__(slope)
+            self.nsteps = 2
+
+    assert list(Short(1.0)) == [1.0, 2.0]
+    with pytest.raises(AttributeError, match="immutable"):
+        Short(1.0).nsteps = 3
+
+
+def test_a_greek_letter_that_is_a_setting_means_itself():
+    class Both(Schedule):
+        γ: float
+        decay: float
+
+        def at(self, t):
+            return self.γ
+
+    assert repr(Both(γ=1, decay=2)) == "Both(γ=1.0, decay=2.0)"
+
+
 # Checks -------------------------------------------------------------------------------------------
 
 
@@ -262,7 +284,7 @@ def test_a_schedule_without_settings_is_immutable_too():
         ("(-inf, inf)", [-1e308, 0, 1e308], [-math.inf, math.inf, math.nan]),
         ("[0, inf)", [0, 5e-324, 1e308], [-5e-324, math.inf, math.nan]),
         ("(0, inf)", [5e-324], [0, -1, math.nan]),
-        ("[0, inf]", [0, math.inf], [-1, math.nan]),
+        ("[0, inf]", [0, math.inf], [-1, math.nan, -(10**400)]),
         ("[0, 1)", [0, np.nextafter(1, 0)], [1, -5e-324]),
         ("[0, 1]", [0, 1], [np.nextafter(1, 2)]),
     ],

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from minidiff.checks import described
 from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.rule import Rule
@@ -282,7 +283,7 @@ class Decoder:
     def _check(self, fits: bool, stored: str, live: Any, where: str) -> None:
         if not fits:
             raise ValueError(
-                f"{self._file} does not fit: {where} was {stored} when saved, but is {_described(live)}"
+                f"{self._file} does not fit: {where} was {stored} when saved, but is {described(live)}"
             )
 
     def data(self, node: Node) -> Any:
@@ -321,12 +322,6 @@ def _tagged(node: Node) -> tuple[str, Any]:
 def _is_data(node: Node) -> bool:
     tag, content = _tagged(node)
     return tag not in PROGRAM and (not isinstance(content, list) or all(map(_is_data, content)))
-
-
-def _described(live: Any) -> str:
-    if isinstance(live, CONTAINERS):
-        return f"{_type_name(live)} of {len(live)}"
-    return repr(live) if live is None or isinstance(live, (bool, int, float, str)) else _type_name(live)
 
 
 def _new_generator(state: dict[str, Any]) -> np.random.Generator:

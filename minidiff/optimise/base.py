@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidiff.iddict import IdDict
+from minidiff.settings import as_call
 from minidiff.typing import Array
 
 __all__ = ["AbstractOptimiser", "applied"]
@@ -80,8 +81,7 @@ class AbstractOptimiser:
         return {k: v for k, v in getattr(self, "__dict__", {}).items() if isinstance(v, shown)}
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
-        return f"{type(self).__name__}({arguments})"
+        return as_call(self)
 
 
 def _forget(value: Any) -> None:

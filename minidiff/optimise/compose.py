@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, MutableSequence
 from typing import Any, overload
 
+from minidiff.checks import described
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.step import step_of
 from minidiff.typing import Array
@@ -118,8 +119,7 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
             hint = ": make one of it first" if isinstance(member, type) else ""
             hint = ": write Optimiser(*members)" if isinstance(member, (list, tuple)) else hint
             raise TypeError(
-                f"a composition consists of optimisers such as ADAM(), not {member!r:.60} "
-                f"(of type {type(member).__name__}){hint}"
+                f"a composition consists of optimisers such as ADAM(), not {described(member)}{hint}"
             )
         if _contains(member, self):
             raise ValueError("a composition cannot contain itself")

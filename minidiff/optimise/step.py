@@ -214,7 +214,7 @@ def _results(
         What becomes of the parameter, or the step; then all that the rules will keep.
     """
     turns: list[_Turn] = []
-    arrays: list[Array] = [x, Δ if Δ.dtype is x.dtype else _cast(Δ, x)]
+    arrays: list[Array] = [x, Δ if Δ.dtype is x.dtype or target is not None else _cast(Δ, x)]
     numbers: tuple[Any, ...] = ()
     for rule in rules:
         kept = new[id(rule)][1] if new and id(rule) in new else rule.state.get(p)
@@ -376,7 +376,9 @@ def _vectors(arrays: list[Array]) -> list[Array] | None:
     together = 0x100 | 0x3  # aligned, and contiguous as in C, as in Fortran
     for a in arrays:
         together &= a.flags.num
-    if together & 0x100 and together & 0x3 and arrays[0].dtype is arrays[1].dtype:
+    x, Δ, *rest = arrays
+    apart = Δ is x or not any(np.may_share_memory(Δ, a) for a in (x, *rest))
+    if apart and together & 0x100 and together & 0x3 and x.dtype is Δ.dtype:
         return [a.reshape(-1) if together & 0x1 else a.T.reshape(-1) for a in arrays]
     return None
 
@@ -397,7 +399,7 @@ def _formulas(turns: list[_Turn], dtype: np.dtype[Any]) -> _Formulas:
 
 def _as_written(turns: list[_Turn], arrays: list[Array], taking: bool) -> list[Array]:
     """Call the formulas themselves, on whole arrays."""
-    x, step, *kept = arrays
+    x, step, *kept = arrays[0], _cast(arrays[1], arrays[0]), *arrays[2:]
     new: list[Array] = []
     for rule, _, _, _, numbers in turns:
         step, more = rule.evaluate(x, step, [kept.pop(0) for _ in rule.keeps], numbers)

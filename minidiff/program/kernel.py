@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 import os
 import stat
 import tempfile
@@ -28,6 +29,8 @@ __all__ = ["compiled", "is_exact"]
 # smaller shares, handing over costs more than the second thread gains.
 SHARE = 2**20
 
+# What Numba does not know by NumPy's name.
+_FORMS: dict[Any, str] = {operator.pow: "pow({})", np.clip: "(lambda z, a, b: min(max(z, a), b))({})"}
 # What has one right result, which NumPy gives as well, also of signed zeros.
 _EXACT = {
     np.add, np.subtract, np.multiply, np.divide, np.square, np.sqrt, np.absolute, np.negative, np.positive,
@@ -73,8 +76,8 @@ def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array
     arrays = list(dict.fromkeys([*program.arrays, *program.homes]))
     lines = [f"{element(name)} = {name}[i]" for name in program.arrays]
     for o in program.operations:
-        operands = ", ".join(map(element, program.operands(o)))
-        lines.append(f"{o.result.name} = np.{o.function.__name__}({operands})")
+        form = _FORMS.get(o.function, f"np.{o.function.__name__}({{}})")
+        lines.append(f"{o.result.name} = {form.format(', '.join(map(element, program.operands(o))))}")
     lines += [
         f"{home}[i] = {element(name)}" for home, name in zip(program.homes, program.results, strict=True)
     ]

@@ -62,13 +62,13 @@ def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Reading]:
     found = inspect.getclosurevars(function)
     for attribute in found.unbound - _ATTRIBUTES:
         if not _is_pure(getattr(np, attribute, None)):
-            raise RefusedError(f"{name} uses {attribute}, which may be more than arithmetic")
+            raise RefusedError(f"{name} uses {attribute}, which may be more than elementwise arithmetic")
     names = {**found.builtins, **found.globals}
     for variable, x in {**names, **found.nonlocals}.items():
         if isinstance(x, FunctionType) and x not in _FUNCTIONS:
             yield from readings(x, (*within, function)) if x not in (*within, function) else ()
         elif x is not np and not _is_pure(x):
-            raise RefusedError(f"{name} reads {variable}, which is neither a number nor a plain function")
+            raise RefusedError(f"{name} uses {variable}, which may be more than elementwise arithmetic")
     yield Reading(function, list(names))
 
 

@@ -10,13 +10,14 @@ value, but by the dtype of a number of its own.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-__all__ = ["NUMBERS", "Operation", "Recorded", "RefusedError", "Tape", "is_number", "text"]
+__all__ = ["NUMBERS", "Operation", "Recorded", "RefusedError", "Tape", "example", "is_number", "text"]
 
 NUMBERS: Final = (float, int, bool)
 
@@ -27,8 +28,6 @@ _FORMS: dict[Any, str] = {
     np.greater: "{} > {}", np.greater_equal: "{} >= {}", np.less: "{} < {}", np.less_equal: "{} <= {}",
     np.equal: "{} == {}", np.not_equal: "{} != {}",
 }  # fmt: skip
-# What NumPy makes of an array to the power of such a Python number.
-_POWERS = {2: np.square, 1: np.positive, 0.5: np.sqrt, -1: np.reciprocal}
 
 
 class RefusedError(TypeError):
@@ -72,7 +71,7 @@ class Tape:
         """
         key = (function, *map(_key, operands), *[(name, _key(x)) for name, x in sorted(options.items())])
         if key not in self._known:
-            value = function(*map(_example, operands), **{name: _example(x) for name, x in options.items()})
+            value = function(*map(example, operands), **{name: example(x) for name, x in options.items()})
             if all(map(is_number, operands)):
                 return Recorded(self, f"({_FORMS[function].format(*map(text, operands))})", value.item())
             result = self._known[key] = Recorded(self, f"a{len(self.operations)}", value)
@@ -112,9 +111,8 @@ class Recorded(NDArrayOperatorsMixin):
         return self.tape.call(function, operands, options)
 
     def __pow__(self, p: Any) -> Any:
-        kind = "" if is_number(self) else self.dtype.kind
-        if type(p) in (int, float) and p in _POWERS and (kind == "f" or (kind == "c" and p == 2)):
-            return self.tape.call(_POWERS[p], (self,), {})
+        if type(p) in NUMBERS and not is_number(self):  # for which NumPy may know something better than power
+            return self.tape.call(operator.pow, (self, p), {})
         return super().__pow__(p)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
@@ -131,7 +129,7 @@ class Recorded(NDArrayOperatorsMixin):
 
 def is_number(x: Any) -> bool:
     """Tell whether `x` is a Python number or stands for one."""
-    return type(_example(x)) in NUMBERS
+    return type(example(x)) in NUMBERS
 
 
 def text(x: Any) -> str:
@@ -141,7 +139,8 @@ def text(x: Any) -> str:
     return f"({x!r})" if np.isfinite(x) else f"float('{x}')"
 
 
-def _example(x: Any) -> Any:
+def example(x: Any) -> Any:
+    """Return the value that a stand-in has in the recording; anything else as it is."""
     return x.value if isinstance(x, Recorded) else x
 
 

@@ -21,6 +21,7 @@ with ``o0`` and ``o1`` the arrays to write the new x and v over, or None for new
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
@@ -28,7 +29,16 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.program.recorder import NUMBERS, Operation, Recorded, RefusedError, Tape, is_number, text
+from minidiff.program.recorder import (
+    NUMBERS,
+    Operation,
+    Recorded,
+    RefusedError,
+    Tape,
+    example,
+    is_number,
+    text,
+)
 from minidiff.typing import Array
 
 __all__ = ["Program", "quiet"]
@@ -58,7 +68,7 @@ class Program:
         Examples of its arrays, by the names to give them.
     homes : list of str
         For each result the name of an array of its dtype. If it is one of the function's, the result may be
-        written over it, once it is not needed any more; if not, an array is to be provided.
+        written over it, once it is not needed any more; if not, an array like the first one is to be given.
     count : int
         How many Python numbers follow the arrays.
 
@@ -93,18 +103,20 @@ class Program:
             results = function(*[Recorded(tape, name, a) for name, a in arrays.items()], *given)
         if tape.refusal:
             raise tape.refusal
-        if not all(isinstance(x, Recorded) and not is_number(x) for x in results):
-            raise RefusedError("it returns what is not computed from arrays")
+        for result, home in zip(results, homes, strict=True):
+            dtype = arrays[home if home in arrays else next(iter(arrays))].dtype
+            if not isinstance(result, Recorded) or is_number(result) or result.dtype != dtype:
+                raise RefusedError(f"it returns what is no array of {dtype}")
         self.arrays, self.homes, self.results = list(arrays), homes, [x.name for x in results]
         self.operations = tape.needed(self.results)
         self.names: dict[tuple[str, np.dtype[Any]], str] = {}
         for o in self.operations:
             _check_elementwise(o)
-            for x in filter(is_number, o.operands):
+            for x in filter(is_number, o.operands if o.function is not operator.pow else ()):
                 self.names.setdefault((text(x), _dtype_beside(x, o)), f"k{len(self.names)}")
         dtypes = [dtype for _, dtype in self.names]
-        namespace: dict[str, Any] = {**vars(np), "array": _array, "put": _put, "dtypes": dtypes}
-        namespace["latest"] = [((None,) * count, (None,) * len(self.names))]
+        namespace = {**vars(np), "array": _array, "put": _put, "pow": pow, "dtypes": dtypes}
+        namespace["latest"] = [([None] * count, (None,) * len(self.names))]
         exec(self._source(count), namespace)
         self.run, self.constants = namespace["run"], namespace["constants"]
         with np.errstate(all="ignore"):
@@ -115,6 +127,8 @@ class Program:
 
     def operands(self, o: Operation) -> list[str]:
         """Return the names of what an operation takes: for numbers, those of the constants made of them."""
+        if o.function is operator.pow:
+            return [o.operands[0].name, repr(o.operands[1])]
         return [self.names[text(x), _dtype_beside(x, o)] if is_number(x) else x.name for x in o.operands]
 
     def _source(self, count: int) -> str:
@@ -159,9 +173,11 @@ class Program:
 
 def _check_elementwise(o: Operation) -> None:
     f, name = o.function, o.function.__name__
+    if f is operator.pow:
+        return
     is_ufunc = isinstance(f, np.ufunc) and f.signature is None and f.nout == 1 and f is not np.power
     is_known = getattr(np, name, None) is f and (is_ufunc or f in (np.where, np.real, np.imag, np.clip))
-    if o.options or not is_known:  # of a power NumPy may know something better
+    if o.options or not is_known:
         raise RefusedError(f"it uses np.{name}, which is not elementwise, or in a way that only NumPy knows")
     for x in o.operands:
         if not isinstance(x, Recorded) and not is_number(x):
@@ -174,9 +190,7 @@ def _dtype_beside(x: Any, o: Operation) -> np.dtype[Any]:
         return np.dtype(bool)
     dtypes = [a.dtype for a in _arrays(o) if not (o.function is np.where and a is o.operands[0])]
     dtype = np.result_type(*dtypes) if dtypes else np.dtype(bool)
-    if dtype.kind not in "fc":
-        raise RefusedError(f"it uses np.{o.function.__name__} of conditions and numbers: a float64")
-    return dtype
+    return dtype if dtype.kind in "fc" else np.result_type(dtype, type(example(x)))
 
 
 def _arrays(o: Operation) -> list[Recorded]:

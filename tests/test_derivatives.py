@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minidiff import gradient, param, params, pullback
-from minidiff.derivatives import RULES
+from minidiff.tracing.derivatives import RULES
 
 REAL = ["float16", "float32", "float64"]
 ALL = [*REAL, "complex64", "complex128"]

@@ -1,30 +1,25 @@
 """The way back: from a result to the roots of its trace, latest call first.
 
-A call's derivative is looked up on the way: ours, in `minidiff.tracing.derivatives`, where there is one, else
-that of autograd's table. Every rule is made of operations that an outer trace records in turn. That is all
-there is to second derivatives.
+Every derivative is made of operations that an outer trace records in turn. That is all there is to second
+derivatives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from heapq import heappop, heappush, heappushpop
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from autograd.builtins import SequenceBox
-from autograd.core import SparseBox, SparseObject, add_outgrads, primitive_vjps
-from autograd.tracer import Box
+from autograd.core import add_outgrads
 
-from minidiff.tracing.composites import cast
-from minidiff.tracing.derivatives import add_at, scatter
-from minidiff.tracing.record import GETITEM, PLAIN, RULES_OF, Traced, described, name_of, typed
+from minidiff.tracing.derivatives import Part, add_at, cast, rules_of, scatter, typed
+from minidiff.tracing.record import PLAIN, Traced, described, name_of
 
-__all__ = ["backward"]
+__all__ = ["backward", "history"]
 
 
-def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
-    """Pull `seed`, the gradient of `end`, back to the roots of its trace.
+def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | None = None) -> list[Any]:
+    """Pull `seed`, the gradient of `end`, back to the roots of its trace, by the chain rule.
 
     Parameters
     ----------
@@ -34,6 +29,8 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
         A gradient of the shape and dtype of the result.
     roots : list of Traced
         The variables asked for.
+    calls : list of Traced, optional
+        What ``history(end)`` gives, where it is known.
 
     Returns
     -------
@@ -41,95 +38,101 @@ def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
         For each root its gradient, of its shape and dtype, or None where `end` does not depend on it.
         It may share memory with the seed or with another gradient.
     """
-    gradients: dict[Traced, Any] = {end: seed}
-    packed: dict[Traced, Any] = {}  # those of tuples and lists, and sparse ones, in autograd's keeping
-    private: set[Traced] = set()  # nodes whose entry in `gradients` is an array of this loop's own
-    waiting: list[tuple[int, Traced]] = []  # a heap of the nodes that have a gradient
-    node = end if end.function is not None else None
-    while node is not None:
-        g = gradients.pop(node, None)
-        if packed:
-            g = _with_packed(g, packed.pop(node, None))
-        function, value, arguments, keywords = node.function, node._value, node.arguments, node.keywords
-        rules: Any = RULES_OF.get(function)
-        reached: Traced | None = None  # the latest parent that had no gradient before
+    gradients = {end: seed}  # of what has been reached so far, each the sum of those that came
+    own: set[Traced] = set()  # where that sum is an array that nobody else holds: it is added to in place
+    for call in history(end) if calls is None else calls:
+        g = gradients.pop(call)
+        if type(g) is _Pieces:
+            g = g.put_together(call._value)
+        value, arguments, keywords = call._value, call.arguments, call.keywords
         try:
-            if function is GETITEM and type(g) not in Box.types:
-                rules = (_SCATTER,)
-            from_autograd = rules is None
-            if from_autograd:
-                pulled = primitive_vjps[function](node.argnums, value, arguments, keywords)(g)
-                rules = {i: _constantly(typed(h)) for i, h in zip(node.argnums, pulled, strict=True)}
-            for i, parent in zip(node.argnums, node.parents):  # noqa: B905  (of one length by construction)
-                earlier: Any = gradients.get(parent)
-                if earlier is None and parent.function is not None and parent not in packed:
-                    if reached is not None:
-                        heappush(waiting, (reached.order, reached))
-                    reached = parent
-                if (rule := rules[i]) is _SCATTER:
-                    if type(earlier) in Box.types:
-                        gradients[parent] = earlier + scatter(g, parent, arguments[1])
-                        continue
-                    # Only the elements that were read get a gradient: the time is theirs, not the array's.
-                    if parent not in private:
-                        earlier = _writeable(earlier, parent._value)
-                        private.add(parent)
-                    add_at(earlier, arguments[1], g)
-                    gradients[parent] = earlier
-                    continue
-                h = rule(g, value, *arguments, **keywords) if keywords else rule(g, value, *arguments)
-                if type(h) not in PLAIN and isinstance(h, _PACKED):
-                    packed[parent] = add_outgrads(packed.get(parent), h)
-                    continue
-                dtype = getattr(parent._value, "dtype", None)  # None: a tuple, or autograd's sparse array
-                if from_autograd and dtype is not None:
-                    h = _fitted(h, parent)
-                if h.dtype is not dtype and dtype is not None:
-                    h = cast(h, dtype)
-                if earlier is None:
+            rules = rules_of(call, g)
+            for i, parent in zip(call.argnums, call.parents):  # noqa: B905  (of one length by construction)
+                h = rules[i](g, value, *arguments, **keywords) if keywords else rules[i](g, value, *arguments)
+                dtype = getattr(parent._value, "dtype", None)  # None: a tuple of several results
+                if type(h) in _ARRAYS and h.dtype is dtype and parent not in gradients:
                     gradients[parent] = h
-                elif parent in private and type(h) is np.ndarray:
-                    gradients[parent] += h
                 else:
-                    gradients[parent] = total = earlier + h
-                    (private.add if type(total) is np.ndarray else private.discard)(parent)
+                    _add(h, parent, gradients, own)
         except np.linalg.LinAlgError:
             raise  # a singular matrix, which has no inverse
-        except (KeyError, IndexError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
-            words = "" if isinstance(error, KeyError) else str(error).rstrip(".")
-            reason = f": {words}" if words else ""
-            raise NotImplementedError(
-                f"{name_of(function)} has no gradient when called with "
-                f"{described(arguments, keywords)}{reason}. Write it otherwise."
-            ) from error
-        if reached is not None:
-            node = heappushpop(waiting, (reached.order, reached))[1]
-        else:
-            node = heappop(waiting)[1] if waiting else None
-    return [_with_packed(gradients.get(root), packed.get(root)) for root in roots]
+        except (LookupError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+            raise _without_gradient(call, error) from error
+    found = [gradients.get(root) for root in roots]
+    return [g.put_together(x._value) if type(g) is _Pieces else g for g, x in zip(found, roots, strict=True)]
 
 
-def _fitted(h: Any, parent: Traced) -> Any:
-    """Give a derivative of autograd's in the shape of `parent`, and not an array that somebody keeps."""
-    if h.shape != parent.shape:
-        if parent.size:
-            raise ValueError(f"the derivative has shape {h.shape}")
-        return np.zeros(parent.shape, parent.dtype)  # an empty array has no other
-    return h.copy() if parent.function is None and type(h) is np.ndarray else h
+def history(end: Traced) -> list[Traced]:
+    """List the calls that `end` came from, itself included, latest first."""
+    calls = [end] if end.function is not None else []
+    found = set(calls)
+    for call in calls:  # which grows meanwhile
+        for parent in call.parents:
+            if parent.function is not None and parent not in found:
+                found.add(parent)
+                calls.append(parent)
+    calls.sort(key=_order)
+    return calls
 
 
-def _with_packed(g: Any, packed: Any) -> Any:
-    return g if packed is None else packed[0] if g is None else g + packed[0]
+_order = attrgetter("order")
 
 
-def _writeable(g: Any, x: Any) -> Any:
-    """Give the gradient of `x` so far as an array that may be written into."""
-    return np.zeros(x.shape, x.dtype) if g is None else np.array(g)
+_ARRAYS = frozenset({np.ndarray, np.float64, np.float32})
 
 
-def _constantly(h: Any) -> Callable[..., Any]:
-    return lambda *args, **kwargs: h
+def _add(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Traced]) -> None:
+    """Add `h` to the gradient of `value`."""
+    x: Any = value._value
+    earlier: Any = gradients.get(value)
+    h = typed(h)
+    if type(h) is Part and type(h.g) in PLAIN and type(x) in PLAIN and type(earlier) in PLAIN:
+        # Only the elements that were read get a gradient: the time is theirs, not the array's.
+        if value not in own:
+            gradients[value] = earlier = np.zeros(x.shape, x.dtype) if earlier is None else np.array(earlier)
+            own.add(value)
+        add_at(earlier, h.index, h.g)
+        return
+    if not hasattr(h, "dtype") or not hasattr(x, "dtype") or type(earlier) is _Pieces:
+        if type(earlier) is not _Pieces:
+            gradients[value] = earlier = _Pieces([] if earlier is None else [earlier])
+        earlier.append(h)
+        return
+    if h.dtype is not x.dtype:
+        h = cast(h, x.dtype)
+    if earlier is None:
+        gradients[value] = h
+    elif value in own and type(h) is np.ndarray:
+        earlier += h
+    else:
+        gradients[value] = total = earlier + h
+        (own.add if type(total) is np.ndarray else own.discard)(value)
 
 
-_SCATTER = scatter  # where there are many of them they are added up in place
-_PACKED = (tuple, list, dict, SequenceBox, SparseObject, SparseBox)
+class _Pieces(list[Any]):
+    """What adds up to a gradient: arrays and parts of them; one of several results, or all of them."""
+
+    def put_together(self, x: Any) -> Any:
+        """Add them up to the gradient of `x`, an array or several results."""
+        g = None
+        parts = [h for h in self if type(h) is Part]
+        if parts and hasattr(x, "dtype"):
+            g = scatter(x.shape, [h.index for h in parts], *[h.g for h in parts])
+        elif parts:
+            items: list[Any] = [None] * len(x)
+            for h, i in parts:
+                items[i] = h if items[i] is None else items[i] + h
+            g = tuple(np.zeros(y.shape, y.dtype) if h is None else h for y, h in zip(x, items, strict=True))
+        for h in self:
+            if type(h) is not Part:
+                g = h + g if hasattr(h, "dtype") and g is not None else add_outgrads(g and (g, False), h)[0]
+        return cast(g, x.dtype) if hasattr(x, "dtype") else g
+
+
+def _without_gradient(call: Traced, error: Exception) -> NotImplementedError:
+    words = "" if isinstance(error, LookupError) else str(error).rstrip(".")
+    reason = f": {words}" if words else ""
+    return NotImplementedError(
+        f"{name_of(call.function)} has no gradient when called with "
+        f"{described(call.arguments, call.keywords)}{reason}. Write it otherwise."
+    )

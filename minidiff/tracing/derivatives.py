@@ -1,33 +1,157 @@
-"""Derivatives of the commonest NumPy operations, one entry each.
+"""What the derivative of a recorded call is: ours where there is one, else that of autograd's table.
 
-autograd knows some two hundred derivatives, and all of them serve. Those here are called instead of
-autograd's because they cost less on small arrays, or because autograd's covers less of the function
-(`clip` by keyword, `sort` along an axis, `sum` with ``where=``). `RULES` maps a NumPy function to one rule
-per positional argument; a rule is called as
+Every derivative is written in one form, a user's own too: one rule for each positional argument, called as
 
     rule(g, ans, *arguments, **keywords) -> the gradient with respect to that argument
 
 with ``g`` the gradient of the result ``ans``: the same shape, complex numbers conjugated as autograd does.
-Three things keep the rules short:
+`RULES` has them for the commonest NumPy functions, because autograd's cost more on small arrays, or cover
+less of the function (`clip` by keyword, `prod` of zeros, `sum` with ``where=``). Four things keep them short:
 
-* The tracing module casts what a rule returns to the argument's dtype, so none needs to care.
+* What a rule returns is cast to the argument's dtype, so none needs to care.
 * `g`, `ans` and the arguments may be recorded by an outer trace, so a rule is made of operators, ufuncs,
   array methods and `autograd.numpy` functions (never plain ``np.where``), and writes into nothing.
 * A rule may return ``g`` itself or a view of it, but never an argument.
+* Where the argument was only read in part, the rule may return that `Part` of its gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from string import ascii_letters
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import autograd.numpy as anp
 import numpy as np
+from autograd.core import VJPNode, defvjp_argnums, primitive_vjps
+from autograd.core import primitive as autograd_primitive
+from autograd.numpy.numpy_boxes import ArrayBox
+from autograd.tracer import notrace_primitives, trace_primitives_map
 
-__all__ = ["OVERLOOKED", "RULES", "add_at", "scatter", "unbroadcast"]
+__all__ = [
+    "COMPOSITES",
+    "CONSTANT",
+    "RULES",
+    "Part",
+    "add_at",
+    "cast",
+    "define",
+    "overlooked",
+    "primitive_of",
+    "rules_of",
+    "scatter",
+    "typed",
+    "unbroadcast",
+]
 
 Rule: TypeAlias = Callable[..., Any]
 RULES: dict[Any, tuple[Rule, ...]] = {}
+
+# NumPy functions, and pairs of a ufunc and the name of its method, that are written with others. It is filled
+# where they are written. What returns `NotImplemented` leaves the call to the derivative of the function.
+COMPOSITES: dict[Any, Callable[..., Any]] = {}
+
+# --- What is asked of this module -----------------------------------------------------------------------
+
+# By autograd's primitive: a rule for each argument, or one function for any number of them, called as
+# rule(argnums, g, ans, *arguments, **keywords) -> the gradients with respect to the arguments at `argnums`.
+_ours: dict[Any, tuple[Rule | None, ...] | Rule] = {}
+
+
+def rules_of(call: Any, g: Any) -> Any:
+    """Give the derivative of a recorded call: ours, or that of autograd's table.
+
+    Parameters
+    ----------
+    call : Traced
+        The call.
+    g : array, or tuple of arrays where the call gave several
+        The gradient of its result, with which the rules will be called.
+
+    Returns
+    -------
+    tuple or dict
+        By the position of a recorded argument the rule for it.
+    """
+    rules: Any = _ours.get(call.function)
+    if type(rules) is tuple:
+        return rules
+    if rules is None:
+        gradients = _autograds(call, g)
+    else:
+        gradients = rules(call.argnums, g, call._value, *call.arguments, **call.keywords)
+    return {i: _constantly(h) for i, h in zip(call.argnums, gradients, strict=True)}
+
+
+def _constantly(h: Any) -> Rule:
+    return lambda *args, **kwargs: h
+
+
+def _autograds(call: Any, g: Any) -> list[Any]:
+    """List the gradients of the recorded arguments by autograd's table.
+
+    What the table prepares without knowing `g` stays with the call, for the next `g`.
+    """
+    vjp = getattr(call, "vjp", None)
+    if vjp is None:
+        vjp = primitive_vjps[call.function](call.argnums, call._value, call.arguments, call.keywords)
+        call.vjp = vjp
+    return [_fitted(typed(h), parent) for h, parent in zip(vjp(g), call.parents, strict=True)]
+
+
+def _fitted(h: Any, parent: Any) -> Any:
+    """Give a derivative of autograd's in the shape of `parent`, and not an array that somebody keeps."""
+    shape = getattr(parent._value, "shape", None)
+    if shape is None or not hasattr(h, "dtype"):
+        return h  # of several results
+    if h.shape != shape:
+        if 0 not in shape:
+            raise ValueError(f"the derivative has shape {h.shape}")
+        return np.zeros(shape, parent.dtype)  # an empty array has no other
+    return h.copy() if parent.function is None and type(h) is np.ndarray else h
+
+
+def primitive_of(function: Any) -> Any:
+    """Give autograd's primitive for a NumPy function, or None where there is no derivative of it."""
+    primitive = trace_primitives_map.get(function)
+    return primitive if primitive in _ours or primitive in primitive_vjps else None
+
+
+def define(function: Callable[..., Any], rules: tuple[Rule | None, ...] | Rule) -> Any:
+    """Make a primitive of autograd's of a function that has rules, for our traces and autograd's own."""
+    primitive = autograd_primitive(function)
+    if isinstance(rules, tuple):
+        rules = tuple(rule or _no_rule for rule in rules)
+    _ours[primitive] = rules
+
+    def vjp(argnums: Any, ans: Any, arguments: Any, keywords: Any) -> Callable[[Any], Any]:
+        if callable(rules):
+            return lambda g: rules(argnums, g, ans, *arguments, **keywords)
+        return lambda g: [rules[i](g, ans, *arguments, **keywords) for i in argnums]
+
+    defvjp_argnums(primitive, vjp)
+    return primitive
+
+
+def _no_rule(*args: Any, **kwargs: Any) -> NoReturn:
+    raise NotImplementedError("there is no rule for one of the arguments under differentiation")
+
+
+def typed(x: Any) -> Any:
+    """Give a Python number, which some functions return, as NumPy's, which has a shape and a dtype."""
+    return np.asarray(x)[()] if type(x) in (float, complex, int) else x
+
+
+# --- What rules are made of -----------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """The gradient of what ``x[index]`` reads; that of the rest of x is zero."""
+
+    g: Any
+    index: Any
 
 
 def unbroadcast(g: Any, x: Any) -> Any:
@@ -54,11 +178,17 @@ def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
     return g + np.zeros(shape, g.dtype)
 
 
-def scatter(g: Any, x: Any, index: Any) -> Any:
-    """Zeros in the shape of `x`, with `g` added where `index` reads: the adjoint of ``x[index]``."""
-    out = np.zeros(x.shape, g.dtype)
-    add_at(out, index, g)
+def _scatter(shape: tuple[int, ...], indices: Sequence[Any], *gradients: Any) -> Any:
+    out = np.zeros(shape, np.result_type(*[g.dtype for g in gradients]))
+    for index, g in zip(indices, gradients, strict=True):
+        add_at(out, index, g)
     return out
+
+
+# scatter(shape, indices, *gradients): zeros of that shape, with each gradient added where its index reads.
+scatter = define(
+    _scatter, lambda argnums, h, ans, shape, indices, *gradients: [h[indices[i - 2]] for i in argnums]
+)
 
 
 def add_at(out: np.ndarray[Any, Any], index: Any, g: Any) -> None:
@@ -79,6 +209,19 @@ def _is_basic(index: Any) -> bool:
         or (isinstance(part, np.ndarray) and part.dtype == bool and len(parts) == 1)
         for part in parts
     )
+
+
+# Not np.astype, which takes no scalars in NumPy 2.0.
+_astype = define(lambda x, dtype: x.astype(dtype), (lambda g, ans, x, dtype: cast(g, x.dtype),))
+
+
+def cast(x: Any, dtype: np.dtype[Any]) -> Any:
+    """Give `x` in another dtype: of complex numbers the real part, where that is real."""
+    if x.dtype.kind == "O":
+        raise TypeError("arrays of dtype object have no gradient")
+    if x.dtype.kind == "c" and dtype.kind != "c":
+        x = anp.real(x)
+    return _astype(x, dtype) if dtype.kind in "fc" else x
 
 
 # --- Arithmetic -----------------------------------------------------------------------------------------
@@ -142,6 +285,123 @@ def _matmul_right(g: Any, ans: Any, A: Any, B: Any) -> Any:
 
 
 RULES[np.matmul] = (_matmul_left, _matmul_right)
+
+
+def _dot_left(g: Any, ans: Any, x: Any, y: Any) -> Any:
+    if not (np.ndim(x) and np.ndim(y)):
+        return unbroadcast(g * y, x)
+    if x.ndim < 3 and y.ndim < 3:
+        return _matmul_left(g, ans, x, y)
+    return _tensordot_left(g, ans, x, y, ((-1,), (-2 if y.ndim > 1 else -1,)))
+
+
+def _dot_right(g: Any, ans: Any, x: Any, y: Any) -> Any:
+    if not (np.ndim(x) and np.ndim(y)):
+        return unbroadcast(g * x, y)
+    if x.ndim < 3 and y.ndim < 3:
+        return _matmul_right(g, ans, x, y)
+    return _tensordot_right(g, ans, x, y, ((-1,), (-2 if y.ndim > 1 else -1,)))
+
+
+RULES[np.dot] = (_dot_left, _dot_right)
+
+
+def _pairs(x: Any, y: Any, axes: Any) -> tuple[list[int], list[int]]:
+    """List the axes of x and y that a tensordot sums over together."""
+    if np.ndim(axes) == 0:
+        return list(range(x.ndim - axes, x.ndim)), list(range(axes))
+    a, b = (np.atleast_1d(np.asarray(given, int)) for given in axes)
+    return (a % x.ndim).tolist(), (b % y.ndim).tolist()
+
+
+def _rest(x: Any, axes: list[int]) -> list[int]:
+    return [i for i in range(x.ndim) if i not in axes]
+
+
+def _contract(x: Any, y: Any, a: list[int], b: list[int], order: list[int]) -> Any:
+    """Sum over axes `a` of x with `b` of y; the axes that are left come to the places in `order`."""
+    rows, columns = _rest(x, a), _rest(y, b)
+    n = math.prod([x.shape[i] for i in a])
+    left = x.transpose([*rows, *a]).reshape((math.prod([x.shape[i] for i in rows]), n))
+    right = y.transpose([*b, *columns]).reshape((n, math.prod([y.shape[i] for i in columns])))
+    product = (left @ right).reshape([*(x.shape[i] for i in rows), *(y.shape[i] for i in columns)])
+    return product if order == sorted(order) else product.transpose([int(i) for i in np.argsort(order)])
+
+
+def _tensordot_left(g: Any, ans: Any, x: Any, y: Any, axes: Any = 2) -> Any:
+    if not (np.ndim(x) and np.ndim(y)):
+        return unbroadcast(g * y, x)
+    a, b = _pairs(x, y, axes)
+    rows, columns = _rest(x, a), _rest(y, b)
+    summed = list(range(len(rows), g.ndim))
+    return _contract(g, y, summed, columns, rows + [a[b.index(i)] for i in sorted(b)])
+
+
+def _tensordot_right(g: Any, ans: Any, x: Any, y: Any, axes: Any = 2) -> Any:
+    if not (np.ndim(x) and np.ndim(y)):
+        return unbroadcast(g * x, y)
+    a, b = _pairs(x, y, axes)
+    rows, columns = _rest(x, a), _rest(y, b)
+    summed = list(range(len(rows)))
+    return _contract(x, g, rows, summed, [b[a.index(i)] for i in sorted(a)] + columns)
+
+
+RULES[np.tensordot] = (_tensordot_left, _tensordot_right)
+
+
+def _flat(x: Any) -> Any:
+    return x.reshape((-1,)) if hasattr(x, "reshape") else np.ravel(x)
+
+
+RULES[np.outer] = (
+    lambda g, ans, x, y: (g @ _flat(y)).reshape(x.shape),
+    lambda g, ans, x, y: (_flat(x) @ g).reshape(y.shape),
+)
+
+
+@lru_cache(1024)
+def _letters(subscripts: str, ndims: tuple[int, ...]) -> tuple[list[str], str]:
+    """Write the subscripts of an einsum out: a letter for each axis of each operand, and of the result."""
+    inputs, arrow, output = subscripts.replace(" ", "").partition("->")
+    spare = [c for c in ascii_letters if c not in subscripts]
+    terms, dots = [], ""
+    for term, ndim in zip(inputs.split(","), ndims, strict=True):
+        n = ndim - len(term.replace("...", ""))
+        if "..." in term:  # these axes broadcast: the last of them are the same in all operands
+            named = "".join(reversed(spare[:n]))
+            dots, term = max(dots, named, key=len), term.replace("...", named)
+        terms.append(term)
+    if not arrow:
+        every = "".join(terms)
+        output = "..." + "".join(sorted(c for c in set(every) if every.count(c) == 1 and c not in dots))
+    return terms, output.replace("...", dots)
+
+
+def _einsum(argnums: Any, g: Any, ans: Any, subscripts: str, *operands: Any, **options: Any) -> list[Any]:
+    """Give an einsum of the gradient and the other operands, for each operand asked for."""
+    terms, output = _letters(subscripts, tuple(map(np.ndim, operands)))
+    gradients = []
+    for i in argnums:
+        x, term = operands[i - 1], terms[i - 1]
+        others = [output, *terms[: i - 1], *terms[i:]]
+        axes = "".join(dict.fromkeys(term))  # each once, where x is read along a diagonal
+        shape = [x.shape[term.index(c)] for c in axes]
+        known = "".join(c for c in axes if any(c in other for other in others))
+        h = anp.einsum(f"{','.join(others)}->{known}", g, *operands[: i - 1], *operands[i:], **options)
+        if known != axes:
+            sizes = dict(zip(known, h.shape, strict=True))
+            h = h.reshape([sizes.get(c, 1) for c in axes])
+        if list(h.shape) != shape:  # broadcast one way or the other
+            zeros = np.zeros(shape, h.dtype)
+            h = unbroadcast(h + zeros, zeros)
+        if axes != term:
+            places = np.ix_(*map(np.arange, shape))
+            h = scatter(x.shape, [tuple(places[axes.index(c)] for c in term)], h)
+        gradients.append(h)
+    return gradients
+
+
+_ours[trace_primitives_map[np.einsum]] = _einsum
 
 # --- Elementwise functions ------------------------------------------------------------------------------
 
@@ -293,15 +553,37 @@ RULES[np.transpose] = (_transpose,)
 RULES[np.swapaxes] = (lambda g, ans, x, axis1, axis2: g.swapaxes(axis1, axis2),)
 RULES[np.broadcast_to] = (lambda g, ans, x, shape, **kwargs: unbroadcast(g, x),)
 
-# --- Options without a derivative -----------------------------------------------------------------------
+# What was read of x is a part of its gradient.
+_ours[ArrayBox.__getitem__] = (lambda g, ans, x, index: Part(g, index),)
+_ours |= {trace_primitives_map[function]: rules for function, rules in RULES.items()}
+
+# --- Options without a derivative, and functions that need none -----------------------------------------
 
 # Neither these rules nor autograd's know of them, and would give another function's derivative.
 _ever: Callable[[Any], bool] = lambda option: True  # noqa: E731
 _kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: E731
-OVERLOOKED: dict[Any, dict[str, Callable[[Any], bool]]] = {
+_overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
     np.prod: {"where": _ever, "initial": _ever},
     np.var: {"where": _ever, "mean": _ever, "correction": _ever},
     np.std: {"where": _ever, "mean": _ever, "correction": _ever},
     np.ravel: {"order": _kept_order},
     np.reshape: {"order": _kept_order},
 }
+
+
+def overlooked(function: Any, keywords: dict[str, Any]) -> str:
+    """Name the options given that the derivative of `function` does not know of."""
+    known = _overlooked.get(function, {})
+    given = {key: x for key, x in keywords.items() if key in known and known[key](x)}
+    return ", ".join(f"{key}={x!r:.40}" for key, x in given.items())
+
+
+# Functions of which nothing differentiable comes out: they are called on plain values. autograd lists
+# most; the others tell of shapes, types and bits, or show an array.
+_twins = notrace_primitives[VJPNode] | {anp.ndim, anp.shape, anp.iscomplexobj, anp.result_type}
+CONSTANT = {f for name, f in vars(np).items() if callable(f) and vars(anp).get(name) in _twins}
+CONSTANT |= {
+    np.array2string, np.array_repr, np.array_str, np.can_cast, np.common_type, np.digitize, np.isin,
+    np.isrealobj, np.lexsort, np.linalg.matrix_rank, np.may_share_memory, np.min_scalar_type,
+    np.shares_memory, np.signbit,
+}  # fmt: skip

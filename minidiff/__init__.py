@@ -19,7 +19,8 @@ The rest is in `minidiff.optimise` (rules, decays, clips, composition, training)
 
 from minidiff.checkpoint import load, save
 from minidiff.data import DataLoader
-from minidiff.gradient import Grads, dropgrad, gradient, hessian, jacobian, pullback, withgradient
+from minidiff.gradient import dropgrad, gradient, hessian, jacobian, pullback, withgradient
+from minidiff.grads import Grads
 from minidiff.iddict import IdDict
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.params import Param, Params, param, params

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minidiff import gradient, param, params, pullback
-from minidiff.derivatives import RULES
+from minidiff.tracing.derivatives import RULES
 
 REAL = ["float16", "float32", "float64"]
 ALL = [*REAL, "complex64", "complex128"]
@@ -56,6 +56,36 @@ def matmul(draw):
     )
     dtype = draw(st.sampled_from(ALL))
     return tuple(numbers(draw, shape, dtype) for shape in result.input_shapes), {}
+
+
+def dot(draw):
+    """Of arrays of one dimension or more: of scalars autograd's rule is wrong."""
+    n, dtype = draw(st.integers(1, 3)), draw(st.sampled_from(ALL))
+    a = (*draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3)), n)
+    b = draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3))
+    b = (*b[:-1], n, *b[-1:])
+    return (numbers(draw, a, dtype), numbers(draw, b, dtype)), {}
+
+
+def outer(draw):
+    dtype = draw(st.sampled_from(ALL))
+    a, b = (draw(hnp.array_shapes(min_dims=1, max_dims=1, min_side=0, max_side=3)) for _ in range(2))
+    return (numbers(draw, a, dtype), numbers(draw, b, dtype)), {}
+
+
+def tensordot(draw):
+    dtype, k = draw(st.sampled_from(ALL)), draw(st.integers(0, 2))
+    n = draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3))
+    shared = draw(hnp.array_shapes(min_dims=k, max_dims=k, max_side=3)) if k else ()
+    m = draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3))
+    x, y = numbers(draw, (*n, *shared), dtype), numbers(draw, (*shared, *m), dtype)
+    if not (n and m) or draw(st.booleans()):
+        return (np.asarray(x), np.asarray(y), k), {}
+    # The same sum, with the axes of both in any order.
+    ours, theirs = (draw(st.permutations(range(a.ndim))) for a in (x, y))
+    pairs = draw(st.permutations(range(k)))
+    axes = ([ours.index(len(n) + i) for i in pairs], [theirs.index(i) - y.ndim for i in pairs])
+    return (x.transpose(ours), y.transpose(theirs), axes), {}
 
 
 def where(draw):
@@ -120,6 +150,9 @@ CASES = {
     **dict.fromkeys((np.cbrt, np.sinc), one(REAL, low=1)),
     **dict.fromkeys((np.reciprocal, np.log, np.log1p, np.sqrt), one(low=1)),
     np.matmul: matmul,
+    np.dot: dot,
+    np.outer: outer,
+    np.tensordot: tensordot,
     np.where: where,
     np.clip: clip,
     np.sum: reduction(),

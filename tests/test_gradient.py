@@ -971,7 +971,7 @@ def test_a_singular_matrix_is_named_as_the_reason():
     ("f", "words"),
     [
         (lambda x: np.sum(np.linalg.svd(x)[0]), "svd .* full_matrices"),
-        (lambda x: np.sum(np.einsum("ii", x)), "einsum .*ii"),
+        (lambda x: np.sum(np.rollaxis(x, -1)), "rollaxis .* axis < 0"),
         (lambda x: np.linalg.norm(x, 2), "norm .* ord=2"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import operator
 import warnings
+from functools import partial
 
 import autograd
 import autograd.numpy as anp
@@ -658,6 +659,24 @@ COMPLEX_TOO = {
     "index", "where", "reshape", "transpose", "concatenate", "stack", "einsum", "fft", "inv", "det", "solve",
     "outer", "trace", "prod", "expm1", "norm",
 }  # fmt: skip
+DOTS = [((), (2, 3)), ((2,), ()), ((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((2, 3), (3, 2)),
+    ((2, 2, 3), (3,)), ((3,), (2, 3, 2)), ((2, 3), (2, 3, 2)), ((2, 2, 3), (2, 3, 1)),
+    ((0, 3), (3, 2))]  # fmt: skip
+TENSORDOTS = [((2, 3), (3, 2), 1), ((2, 3), (2, 2), 0), ((2, 3, 2), (3, 2), 2), ((2, 3), (2, 3), 2),
+    ((2, 3), (3, 2), (1, 0)), ((2, 3, 2), (2, 2, 3), ([0, 1], [1, 2])), ((2, 3), (2, 2), ((-2,), (-1,))),
+    ((2, 3, 4), (4, 3), ((2, 1), (0, 1))), ((), (2,), 0), ((0, 3), (3, 2), 1)]  # fmt: skip
+# Sums, diagonals, broadcasting, axes without a name, the order of the result left to NumPy.
+EINSUMS = {"ij,jk->ki": "23 32", "ij,jk": "23 32", "ba": "23", "ij->": "23", "ij->j": "23", "ii": "33",
+    "ii->i": "33", "iji->j": "232", "iij,jk->ik": "223 32", "ij,ij->i": "21 23", "ij,ij->ij": "13 23",
+    "i,j,k->kij": "2 3 2", ",i->i": "- 3", "...ij,...jk->...ik": "223 32", "...ij,...jk": "123 232",
+    "i...,...->...": "23 23", "...i->...": "223", "...ii->...i": "233", "i...j,j": "223 3",
+    "i...j,...": "232 23", " i j , j -> i ": "23 3", "ij,jk->ik": "03 32"}  # fmt: skip
+
+
+def shape_of(digits):
+    return tuple(map(int, digits.strip("-")))
+
+
 COMMON = {
     **{f.__name__: elementwise(f) for f in (np.exp, np.expm1, np.sin, np.cos, np.tan, np.tanh, np.sinh,
         np.cosh, np.arctan, np.arcsinh, np.square, np.negative, np.absolute, np.exp2, np.sinc, np.real,
@@ -697,6 +716,14 @@ COMMON = {
     "outer": sampled(np.outer, (2,), (3,)), "inner": sampled(np.inner, (2, 3), (4, 3)),
     "einsum": sampled(lambda a, b: np.einsum("ij,jkl->lik", a, b), (2, 3), (3, 2, 2)),
     "tensordot": sampled(lambda a, b: np.tensordot(a, b, 2), (2, 3, 2), (3, 2)),
+    **{f"dot {a} {b}": sampled(np.dot, a, b) for a, b in DOTS},
+    **{f"tensordot {a} {b} {axes}": sampled(partial(np.tensordot, axes=axes), a, b)
+        for a, b, axes in TENSORDOTS},
+    **{f"einsum {text}": sampled(partial(np.einsum, text), *map(shape_of, shapes.split()))
+        for text, shapes in EINSUMS.items()},
+    "outer of any shapes": sampled(np.outer, (2, 2), ()),
+    "einsum of axis numbers": sampled(lambda a, b: np.einsum(a, [2, 0], b, [0, 1]), (2, 3), (3, 2)),
+    "einsum of axis numbers and ...": sampled(lambda a: np.einsum(a, [0, ..., 1], [..., 0]), (2, 2, 3)),
     "kron": sampled(np.kron, (2, 2), (2, 3)), "trace": sampled(np.trace, (3, 3)),
     "diagonal": sampled(np.diagonal, (2, 3)),
     "diag": sampled(np.diag, (3,)), "tril": sampled(np.tril, (3, 3)), "concatenate": joining(np.concatenate),
@@ -713,6 +740,7 @@ COMMON = {
     "split": sampled(lambda a: np.split(a, 2)[1] * np.split(a, 2)[0], (4, 2)),
     "iteration": sampled(lambda a: sum(r * r for r in a), (3, 2)),
 }  # fmt: skip
+COMPLEX_TOO |= {name for name in COMMON if name.split()[0] in ("dot", "einsum", "outer", "tensordot")}
 
 
 def inner_product(a, b):

@@ -1,8 +1,8 @@
 """NumPy functions written with others, where autograd has no derivative for them, or a wrong or narrow one.
 
 A composite is called with arrays of which some are under differentiation, and is made of NumPy calls that
-are recorded one by one. `COMPOSITES` maps a NumPy function to its composite, which may return
-`NotImplemented` to leave the call to autograd's primitive of the same name after all.
+are recorded one by one. It may return `NotImplemented` to leave the call to the function's derivative after
+all. At the end of the file they are entered in the table by the functions that they stand for.
 """
 
 from __future__ import annotations
@@ -10,72 +10,59 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import string
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
-from autograd.extend import defvjp, defvjp_argnums, primitive
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-__all__ = ["COMPOSITES", "UFUNC_METHODS", "as_array", "cast"]
+from minidiff.tracing.derivatives import COMPOSITES
+from minidiff.tracing.record import as_array, derivative
 
-# --- Other dtypes ---------------------------------------------------------------------------------------
-
-
-# Not np.astype, which takes no scalars in NumPy 2.0.
-@primitive  # type: ignore[untyped-decorator]
-def _astype(x: Any, dtype: np.dtype[Any]) -> Any:
-    return x.astype(dtype)
-
-
-defvjp(_astype, lambda ans, x, dtype: lambda g: cast(g, x.dtype))
-
-
-def cast(x: Any, dtype: np.dtype[Any]) -> Any:
-    """Give `x` in another dtype: of complex numbers the real part, where that is real."""
-    if x.dtype.kind == "O":
-        raise TypeError("arrays of dtype object have no gradient")
-    if x.dtype.kind == "c" and dtype.kind != "c":
-        x = anp.real(x)
-    return _astype(x, dtype) if dtype.kind in "fc" else x
-
+__all__: list[str] = []
 
 # --- Joining --------------------------------------------------------------------------------------------
 
 
-@primitive  # type: ignore[untyped-decorator]
+def _along(x: Any, axis: int, place: Any) -> tuple[Any, ...]:
+    """Index `x` at a place along an axis."""
+    return (*(slice(None),) * (axis % x.ndim), place)
+
+
+def _unjoin(argnums: Any, g: Any, ans: Any, axis: int, *arrays: Any) -> list[Any]:
+    ends = [0, *accumulate(array.shape[axis] for array in arrays)]
+    return [g[_along(ans, axis, slice(ends[i - 1], ends[i]))] for i in argnums]
+
+
+@derivative(jointly=_unjoin)
 def _join(axis: int, *arrays: Any) -> Any:
     return np.concatenate(arrays, axis)
 
 
-def _unjoin(argnums: Any, joined: Any, arguments: Any, keywords: Any) -> Callable[[Any], Any]:
-    axis, *arrays = arguments
-    ends = np.cumsum([0, *(array.shape[axis] for array in arrays)]).tolist()
-    before = (slice(None),) * (axis % joined.ndim)
-    parts = [(*before, slice(ends[i - 1], ends[i])) for i in argnums]
-    return lambda g: [g[part] for part in parts]
+def _unpile(argnums: Any, g: Any, ans: Any, axis: int, *arrays: Any) -> list[Any]:
+    return [g[_along(ans, axis, i - 1)] for i in argnums]
 
 
-defvjp_argnums(_join, _unjoin)
-
-
-def as_array(x: Any) -> Any:
-    """Make an array of a list of numbers, recorded or not; what is an array or a number stays."""
-    if not isinstance(x, (list, tuple)):
-        return x if hasattr(x, "dtype") else np.array(x)
-    return np.stack([as_array(item) for item in x]) if x else np.array(x)
+@derivative(jointly=_unpile)
+def _pile(axis: int, *arrays: Any) -> Any:
+    return np.stack(arrays, axis)
 
 
 def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
     arrays = [as_array(a) for a in arrays]
     if axis is None:
         arrays, axis = [a.reshape(-1) for a in arrays], 0
-    joined = _join(axis, *arrays)
+    return _with_dtype(_join(axis, *arrays), dtype, casting)
+
+
+def _with_dtype(joined: Any, dtype: Any, casting: Any) -> Any:
     if dtype is None:
         return joined
     if not np.can_cast(joined.dtype, dtype, casting):
-        raise TypeError(f"np.concatenate: {joined.dtype} cannot be cast to {np.dtype(dtype)} ({casting=})")
+        raise TypeError(f"{joined.dtype} cannot be cast to {np.dtype(dtype)} ({casting=})")
     return joined.astype(dtype)
 
 
@@ -84,7 +71,7 @@ def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: Any = "sam
     shapes = {a.shape for a in arrays}
     if len(shapes) > 1:
         raise ValueError(f"np.stack: all arrays must have the same shape, got {sorted(shapes)}.")
-    return _concatenate([np.expand_dims(a, axis) for a in arrays], axis, dtype=dtype, casting=casting)
+    return _with_dtype(_pile(axis, *arrays), dtype, casting)
 
 
 def _column(x: Any) -> Any:
@@ -174,8 +161,7 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") ->
     n = x.shape[axis]
     indices = np.asarray(indices).astype(np.intp)
     indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": indices.clip(0, max(n - 1, 0))}[mode]
-    index = (*(slice(None),) * (axis % x.ndim), indices)
-    return x[index]
+    return x[_along(x, axis, indices)]
 
 
 def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
@@ -258,13 +244,21 @@ def _sign(z: Any, *args: Any, **options: Any) -> Any:
 # --- Linear algebra -------------------------------------------------------------------------------------
 
 
-def _dot(x: Any, y: Any) -> Any:
-    lists = isinstance(x, (list, tuple)) or isinstance(y, (list, tuple))
-    return np.dot(as_array(x), as_array(y)) if lists else NotImplemented
+def _einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
+    if not isinstance(subscripts, str):
+        # Operands and lists of axis numbers, in turn, and perhaps the list for the result.
+        given = (subscripts, *operands)
+        n = len(given) // 2 * 2
+        result = f"->{_subscripts(given[n])}" if n < len(given) else ""
+        return np.einsum(",".join(map(_subscripts, given[1:n:2])) + result, *given[:n:2], **options)
+    if any(isinstance(x, (list, tuple)) for x in operands):
+        return np.einsum(subscripts, *map(as_array, operands), **options)
+    return NotImplemented
 
 
-def _outer(x: Any, y: Any) -> Any:
-    return np.ravel(x)[:, None] * np.ravel(y)
+def _subscripts(axes: Any) -> str:
+    letters = string.ascii_uppercase + string.ascii_lowercase
+    return "".join("..." if i is Ellipsis else letters[i] for i in axes)
 
 
 def _kron(x: Any, y: Any) -> Any:
@@ -295,18 +289,15 @@ def _reduced(x: Any, axis: Any) -> list[int]:
     return [1 if i in axes else n for i, n in enumerate(x.shape)]
 
 
-@primitive  # type: ignore[untyped-decorator]
+def _from_length(g: Any, ans: Any, x: Any, axis: Any, keepdims: bool) -> Any:
+    # The derivative at 0 is taken to be 0.
+    per_length = anp.where(ans == 0, 0, g / anp.where(ans == 0, 1, ans))
+    return anp.reshape(per_length, _reduced(x, axis)) * anp.conj(x)
+
+
+@derivative(_from_length)
 def _length(x: Any, axis: Any, keepdims: bool) -> Any:
     return np.linalg.norm(x, None, axis, keepdims)
-
-
-def _length_vjp(ans: Any, x: Any, axis: Any, keepdims: bool) -> Callable[[Any], Any]:
-    shape = _reduced(x, axis)
-    # The derivative at 0 is taken to be 0.
-    return lambda g: np.reshape(np.where(ans == 0, 0, g / np.where(ans == 0, 1, ans)), shape) * np.conj(x)
-
-
-defvjp(_length, _length_vjp)
 
 
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
@@ -331,18 +322,15 @@ def _vector_norm(x: Any, axis: int | None = None, ord: Any = 2, keepdims: bool =
     return np.linalg.norm(x, ord, axis, keepdims) if np.ndim(axis) == 0 else NotImplemented
 
 
-@primitive  # type: ignore[untyped-decorator]
+def _from_phase(g: Any, phase: Any, x: Any) -> Any:
+    # d phase = i phase dθ with dθ = Im tr(x⁻¹ dx)
+    inverse = anp.swapaxes(anp.linalg.inv(x), -1, -2)
+    return anp.real(1j * g * phase)[..., None, None] * (-1j * inverse)
+
+
+@derivative(_from_phase)
 def _phase_of_det(x: Any) -> Any:
     return np.linalg.slogdet(x)[0]
-
-
-def _phase_vjp(phase: Any, x: Any) -> Callable[[Any], Any]:
-    # d phase = i phase dθ with dθ = Im tr(x⁻¹ dx)
-    inverse = np.swapaxes(np.linalg.inv(x), -1, -2)
-    return lambda g: np.real(1j * g * phase)[..., None, None] * (-1j * inverse)
-
-
-defvjp(_phase_of_det, _phase_vjp)
 
 
 _SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
@@ -396,7 +384,7 @@ def _rfft(x: Any, n: int | None = None, axis: int = -1, norm: Any = None) -> Any
 
 # --- What stands for what -------------------------------------------------------------------------------
 
-COMPOSITES: dict[Any, Callable[..., Any]] = {
+COMPOSITES |= {
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
     np.astype: lambda x, dtype, **options: x.astype(dtype),
     np.atleast_1d: _each(np.atleast_1d),
@@ -416,7 +404,7 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.cumprod: _cumprod,
     np.diag: _diag,
     np.diagonal: _diagonal,
-    np.dot: _dot,
+    np.einsum: _einsum,
     np.fft.irfft: _fourier(np.fft.irfft),
     np.fft.irfft2: _fourier(np.fft.irfft2),
     np.fft.irfftn: _fourier(np.fft.irfftn),
@@ -436,7 +424,6 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
     np.meshgrid: _meshgrid,
     np.nanmean: _nanmean,
     np.nansum: lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options),
-    np.outer: _outer,
     np.pad: lambda x, pad_width, mode="constant", **options: anp.pad(x, pad_width, mode, **options),
     np.repeat: _repeat,
     np.select: _select,
@@ -456,10 +443,6 @@ COMPOSITES: dict[Any, Callable[..., Any]] = {
         [np.atleast_2d(as_array(a)) for a in arrays], **options
     ),
     np.where: lambda condition, *choices: NotImplemented if choices else np.nonzero(condition),
-}
-
-# The methods of ufuncs, likewise.
-UFUNC_METHODS: dict[tuple[Any, str], Callable[..., Any]] = {
     (np.add, "accumulate"): lambda x, axis=0, dtype=None: np.cumsum(x, axis, dtype),
     (np.add, "reduce"): lambda x, axis=0, **options: np.sum(x, axis, **options),
     (np.multiply, "reduce"): lambda x, axis=0, **options: np.prod(x, axis, **options),

@@ -1,17 +1,14 @@
-"""All that knows autograd's inside: how NumPy calls are recorded, and how a gradient comes back.
+"""How NumPy calls are recorded.
 
 autograd keeps a table of derivatives, one entry for each NumPy function. This module leads plain
-``np.*`` calls to that table. Three ideas carry it:
+``np.*`` calls to that table. Two ideas carry it:
 
 * A `Traced` is the result of a recorded call *and* its own node in the graph: it knows the function,
   the arguments and the parents it came from. To autograd it is a box like any other.
 * A `Leaf` (the base of `Param`) looks itself up among the roots of the running traces. Where it has a
   root it acts as that root; elsewhere it is the plain array it holds.
-* `backward` walks from a result to its roots, latest node first. A node's derivative is looked up on the
-  way: the direct rules of `minidiff.derivatives` first, autograd's own table for all the rest.
 
-Traces nest: the value inside a `Traced` may be a box of an outer trace, and every rule is made of
-operations that an outer trace records in turn. That is all there is to second derivatives.
+Traces nest: the value inside a `Traced` may be a box of an outer trace.
 """
 
 from __future__ import annotations
@@ -21,31 +18,39 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, Token
 from functools import wraps
-from heapq import heappop, heappush, heappushpop
 from itertools import count
 from typing import Any, NoReturn
 
-import autograd.numpy as anp
 import numpy as np
 from autograd.builtins import SequenceBox
-from autograd.core import SparseBox, SparseObject, VJPNode, add_outgrads, defvjp_argnums, primitive_vjps
-from autograd.core import primitive as autograd_primitive
+from autograd.core import VJPNode
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
-from minidiff.composites import COMPOSITES, UFUNC_METHODS, as_array, cast
-from minidiff.derivatives import OVERLOOKED, RULES, add_at, scatter
+from minidiff.tracing.derivatives import (
+    COMPOSITES,
+    CONSTANT,
+    RULES,
+    Part,
+    cast,
+    define,
+    overlooked,
+    primitive_of,
+    typed,
+)
 
 __all__ = [
     "Leaf",
     "Trace",
     "Traced",
-    "backward",
+    "as_array",
     "constant",
     "derivative",
+    "described",
     "is_recorded",
     "lift",
     "map_container",
+    "name_of",
     "no_attribute",
 ]
 
@@ -142,7 +147,7 @@ _SCALARS = (
     np.complex128,
 )
 # What an argument may be without a look inside: it holds no recorded value.
-_PLAIN = frozenset(
+PLAIN = frozenset(
     {np.ndarray, *_SCALARS, np.int8, np.int16, np.int32, np.int64, np.uint8, type(None), str, slice}
 )
 
@@ -178,7 +183,7 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         x, owner = self._value, self.owner
         if not owner.open:
             return operate(x, other)
-        if type(other) in _PLAIN:
+        if type(other) in PLAIN:
             return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), owner)
         if isinstance(other, Leaf):
             return forward(self, other.lift())
@@ -193,7 +198,7 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         y, owner = self._value, self.owner
         if not owner.open:
             return operate(other, y)
-        if type(other) in _PLAIN:
+        if type(other) in PLAIN:
             return Traced(operate(other, y), primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)
         return record(primitive, (other, self), NO_KEYWORDS)
 
@@ -263,7 +268,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         The trace; that of the parents unless given.
     """
 
-    __slots__ = ("argnums", "arguments", "function", "keywords", "order", "owner", "parents")
+    __slots__ = ("argnums", "arguments", "function", "keywords", "order", "owner", "parents", "vjp")
 
     # The signature up to `parents` is the one by which autograd makes its nodes.
     def __init__(
@@ -292,6 +297,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     def forget(self) -> None:
         """Let go of what it was computed from: a loss that someone keeps need not keep the whole graph."""
         self.arguments = self.parents = ()
+        self.vjp = None
 
     __add__, __radd__ = _binary(np.add, operator.add)
     __sub__, __rsub__ = _binary(np.subtract, operator.sub)
@@ -479,7 +485,7 @@ class Leaf(_AsksUs):
 # Results of autograd's own wrapper come here: a node of ours is its own box, all else stays autograd's.
 def _box(value: Any, trace: int, node: Any) -> Any:
     if type(node) is Traced:
-        node._value = _typed(value)
+        node._value = typed(value)
         return node
     return ArrayBox(value, trace, node)
 
@@ -492,7 +498,7 @@ notrace_primitives[Traced] = notrace_primitives[VJPNode]
 
 def lift(x: Any) -> Any:
     """Put in the place of every leaf what stands for it now, also inside lists, tuples and dicts."""
-    if type(x) in _PLAIN:
+    if type(x) in PLAIN:
         return x
     if isinstance(x, Leaf):
         return x.lift()
@@ -508,7 +514,7 @@ def _living(x: Any) -> Any:
 
 def constant(x: Any) -> Any:
     """Give the plain value of anything recorded, also inside lists, tuples and dicts."""
-    if type(x) in _PLAIN:
+    if type(x) in PLAIN:
         return x
     if type(x) in Box.types:
         return getval(x)
@@ -532,7 +538,7 @@ def map_container(f: Callable[[Any], Any], x: Any) -> Any:
 
 def _any_box(x: Any) -> bool:
     """Tell whether a lifted argument is or holds a box."""
-    if type(x) in _PLAIN:
+    if type(x) in PLAIN:
         return False
     if type(x) in (tuple, list):
         return any(map(_any_box, x))
@@ -546,51 +552,39 @@ def _any_box(x: Any) -> bool:
 
 def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Call one of autograd's primitives, and record the call if an argument is recorded."""
+    function = _SHORTCUTS.get(primitive, primitive.fun)
     if not keywords:
         x = arguments[0] if len(arguments) == 1 else None
-        if type(x) is Traced and x.owner.open and type(x._value) in _PLAIN:  # as below, without its loop
-            result = _SHORTCUTS.get(primitive, primitive.fun)(x._value)
-            if type(result) in (np.ndarray, np.float64) and result.dtype.kind != "O":
-                return Traced(result, primitive, (x._value,), NO_KEYWORDS, (0,), arguments, x.owner)
-            return _node(result, primitive, (x._value,), NO_KEYWORDS, (0,), arguments)
+        if type(x) is Traced and x.owner.open and type(x._value) in PLAIN:  # as below, without its loop
+            return _node(function(x._value), primitive, (x._value,), NO_KEYWORDS, (0,), arguments)
         if (recorded := _of_one_trace(arguments)) is not None:
             values, argnums, parents = recorded
-            result = _SHORTCUTS.get(primitive, primitive.fun)(*values)
-            return _node(result, primitive, values, NO_KEYWORDS, argnums, parents)
-    trace = -1
-    for x in arguments:
-        if type(x) is Traced:
-            if not x.owner.open:
-                return record(primitive, tuple(map(_living, arguments)), keywords)
-            trace = max(trace, x._trace)
-        elif type(x) not in _PLAIN:
-            arguments = lift(arguments)
-            if isinstance(primitive.fun, np.ufunc):
-                # no options, but operands
-                arguments = tuple(as_array(x) if isinstance(x, (list, tuple)) else x for x in arguments)
-            if any(type(x) in Box.types and type(x) is not Traced for x in arguments):
-                return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
-            trace = max((x._trace for x in arguments if type(x) is Traced), default=-1)
-            break
+            return _node(function(*values), primitive, values, NO_KEYWORDS, argnums, parents)
+    arguments = tuple(map(lift, arguments))
+    if any(type(x) in (list, tuple) for x in arguments):
+        # Of a ufunc all arguments are arrays, of another function those that have a rule.
+        n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
+        arguments = (*map(as_array, arguments[:n]), *arguments[n:])
     if keywords and any(map(_any_box, keywords.values())):
-        raise TypeError(f"{_name(primitive)}: pass arrays under differentiation by position, not by keyword.")
-    function = _SHORTCUTS.get(primitive, primitive.fun)
-    if trace < 0:
+        raise TypeError(
+            f"{name_of(primitive)}: pass arrays under differentiation by position, not by keyword."
+        )
+    boxes = [x for x in arguments if type(x) in Box.types]
+    if not boxes:
         return function(*arguments, **keywords)
-    if keywords and (options := _overlooked(primitive.fun, keywords)):
-        raise NotImplementedError(f"{_name(primitive)} has no gradient with {options}. Write it otherwise.")
-    values = list(arguments)
-    argnums = []
-    for i, x in enumerate(arguments):
-        if type(x) is Traced:
-            if x._trace == trace:
-                argnums.append(i)
-                values[i] = x = x._value
-            if type(x) in Box.types:
-                function = primitive  # so that the outer trace sees the call too
-    result = function(*values, **keywords)
+    if any(type(x) is not Traced for x in boxes):
+        return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
+    if keywords and (options := overlooked(primitive.fun, keywords)):
+        raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
+    trace = max(x._trace for x in boxes)
+    argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
     parents = tuple([arguments[i] for i in argnums])
-    return _node(result, primitive, tuple(values), keywords, tuple(argnums), parents)
+    values = tuple([x._value if i in argnums else x for i, x in enumerate(arguments)])
+    if any(type(x) in Box.types for x in values):
+        result = record(primitive, values, keywords)  # so that the outer trace sees the call too
+    else:
+        result = function(*values, **keywords)
+    return _node(result, primitive, values, keywords, argnums, parents)
 
 
 def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
@@ -604,13 +598,13 @@ def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
     values, argnums, parents = [], [], []
     owner = None
     for i, x in enumerate(arguments):
-        if type(x) not in _PLAIN:
+        if type(x) not in PLAIN:
             if isinstance(x, Leaf):
                 x = x.lift()
             if type(x) is Traced:
                 if owner is None:
                     owner = x.owner
-                if x.owner is not owner or not owner.open or type(x._value) not in _PLAIN:
+                if x.owner is not owner or not owner.open or type(x._value) not in PLAIN:
                     return None
                 argnums.append(i)
                 parents.append(x)
@@ -630,71 +624,80 @@ def _node(
     parents: tuple[Traced, ...],
 ) -> Any:
     """Record the result of a call, which may be of any type."""
-    if type(result) is np.ndarray and result.dtype.kind == "O":
+    kind = type(result)
+    if kind is np.float64 or (kind is np.ndarray and result.dtype.kind != "O"):
+        return Traced(result, primitive, values, keywords, argnums, parents)
+    if kind is np.ndarray:
         _refuse(
-            f"{_name(primitive)} of {_described(values, keywords)}", "Objects in arrays have no gradient."
+            f"{name_of(primitive)} of {described(values, keywords)}", "Objects in arrays have no gradient."
         )
-    node = Traced(_typed(result), primitive, values, keywords, argnums, parents)
-    return node if type(result) in _PLAIN else _unpacked(result, node._trace, node)
+    node = Traced(typed(result), primitive, values, keywords, argnums, parents)
+    if isinstance(result, (tuple, list, SequenceBox)):  # several results, as of np.linalg.eigh or np.split
+        places = count()
+        return map_container(lambda _: record(_ITEM, (node, next(places)), NO_KEYWORDS), getval(result))
+    if kind in PLAIN:
+        return node
+    if kind not in Box.type_mappings:
+        raise TypeError(
+            f"{name_of(primitive)} gave a {kind.__name__}, which cannot be differentiated. "
+            "Give it plain arrays or numbers."
+        )
+    return Box.type_mappings[kind](result, node._trace, node)
 
 
-def _overlooked(function: Any, keywords: dict[str, Any]) -> str:
-    """Name the options given that the derivative of `function` does not know of."""
-    known = OVERLOOKED.get(function, {})
-    given = {key: x for key, x in keywords.items() if key in known and known[key](x)}
-    return ", ".join(f"{key}={x!r:.40}" for key, x in given.items())
+# What one result among several gets is a part of the gradient of them all.
+_ITEM = define(lambda results, i: results[i], (lambda g, ans, results, i: Part(g, i),))
 
 
-def _typed(x: Any) -> Any:
-    """Give a Python number, which some functions return, as NumPy's, which has a shape and a dtype."""
-    return np.asarray(x)[()] if type(x) in (float, complex, int) else x
+def as_array(x: Any) -> Any:
+    """Make an array of a list of numbers, recorded or not; what is an array or a number stays."""
+    if not isinstance(x, (list, tuple)):
+        return x if hasattr(x, "dtype") else np.array(x)
+    return np.stack([as_array(item) for item in x]) if x else np.array(x)
 
 
-def derivative(*rules: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function that is recorded as one call, whatever it calls itself.
+def derivative(
+    *rules: Callable[..., Any] | None, jointly: Callable[..., Any] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a function a derivative: it is recorded as one call, whatever it calls itself.
 
     Parameters
     ----------
-    *rules : callable
-        One for each positional argument, of the form described in `minidiff.derivatives`.
+    *rules : callable or None
+        One for each positional argument, ``rule(g, ans, *arguments, **keywords)``: the gradient with respect
+        to that argument, for a gradient ``g`` of the result ``ans``. None where there is none. Made of
+        operators and functions that have gradients themselves, it has a derivative too.
+    jointly : callable, optional
+        In place of rules, for a function of any number of arguments: ``jointly(argnums, g, ans, *arguments,
+        **keywords)`` lists the gradients with respect to the arguments at the positions `argnums`.
 
     Returns
     -------
     callable
         A decorator.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import gradient, hessian
+    >>> @derivative(lambda g, ans, x: g / (1 + np.abs(x)) ** 2)
+    ... def softsign(x):
+    ...     return x / (1 + np.abs(x))
+    >>> gradient(softsign, 1.0), hessian(softsign, 1.0)
+    ((np.float64(0.25),), array(-0.25))
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        primitive = autograd_primitive(function)
-        _rules[primitive] = rules
-        # for boxes of autograd's own traces
-        defvjp_argnums(
-            primitive,
-            lambda argnums, ans, args, kwargs: lambda g: [rules[i](g, ans, *args, **kwargs) for i in argnums],
-        )
+        primitive = define(function, jointly or rules)
         return wraps(function)(lambda *args, **kwargs: record(primitive, args, kwargs))
 
     return decorate
 
 
-def _unpacked(result: Any, trace: int, node: Traced) -> Any:
-    """Give several results (of `np.linalg.eigh`, `np.split`) as the tuple or list that NumPy gives."""
-    if type(result) not in Box.type_mappings:
-        raise TypeError(
-            f"{_name(node.function)} gave a {type(result).__name__}, which cannot be differentiated. "
-            "Give it plain arrays or numbers."
-        )
-    box = Box.type_mappings[type(result)](result, trace, node)
-    if not isinstance(box, SequenceBox):
-        return box
-    kind = type(getval(result))
-    items = [box[i] for i in range(len(result))]
-    return kind(*items) if hasattr(kind, "_fields") else kind(items)
-
-
-def _name(function: Any) -> str:
+def name_of(function: Any) -> str:
+    """Name a function for an error message."""
     function = getattr(function, "fun", function)
-    if function is _GETITEM.fun:
+    if function is ArrayBox.__getitem__.fun:
         return "x[…]"
     name = getattr(function, "__name__", str(function))
     if isinstance(function, np.ufunc) and getattr(np, name, None) is not function:
@@ -705,8 +708,8 @@ def _name(function: Any) -> str:
 
 def _no_gradient(function: Any) -> NoReturn:
     raise NotImplementedError(
-        f"{_name(function)} has no gradient here. Write it with functions that have one, give it one "
-        "(autograd.extend.primitive and defvjp), or take dropgrad(x) of its arguments if a constant is meant."
+        f"{name_of(function)} has no gradient here. Write it with functions that have one, give it one "
+        "(minidiff.tracing.derivative), or take dropgrad(x) of its arguments if a constant is meant."
     )
 
 
@@ -725,14 +728,18 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
     if method == "outer":
         x, y = args
         return ufunc(np.reshape(x, np.shape(x) + (1,) * np.ndim(y)), y, **kwargs)
-    if (function := UFUNC_METHODS.get((ufunc, method))) is None:
+    if (function := COMPOSITES.get((ufunc, method))) is None:
         raise NotImplementedError(f"np.{ufunc.__name__}.{method} has no gradient here. Write it otherwise.")
     return function(*args, **kwargs)
 
 
+# Functions met before that lead to one primitive however they are called.
+_direct: dict[Any, Any] = {}
+
+
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
-    primitive = _DIRECT.get(function)
+    primitive = _direct.get(function)
     if primitive is not None and (not kwargs or _all_plain(kwargs)):
         return record(primitive, args, kwargs)
     args = lift(args)
@@ -742,20 +749,23 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return _returning(original, function(*args, **kwargs))
         if kwargs.get("out") is not None:
             _refuse(
-                f"{_name(function)} with out= (as in b += …)", "Leave it away, b = b + …: the result is new."
+                f"{name_of(function)} with out= (as in b += …)",
+                "Leave it away, b = b + …: the result is new.",
             )
     elif not _any_box(args):
         return function(*args)
-    if function in _NO_GRADIENT:
+    composite = COMPOSITES.get(function)
+    if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
     if kwargs and any(map(_any_box, kwargs.values())):
         args, kwargs = _by_position(function, args, kwargs)
-    composite = COMPOSITES.get(function)
     if composite is not None and (result := _composed(composite, args, kwargs)) is not NotImplemented:
         return result
-    primitive = _primitive_of(function)
+    primitive = primitive_of(function)
     if primitive is None:
         _no_gradient(function)
+    if composite is None:
+        _direct[function] = primitive
     return record(primitive, args, kwargs)
 
 
@@ -772,13 +782,7 @@ def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _all_plain(kwargs: dict[str, Any]) -> bool:
-    return "out" not in kwargs and all(type(x) in _PLAIN for x in kwargs.values())
-
-
-def _primitive_of(function: Any) -> Any:
-    """Give autograd's primitive for a NumPy function, or None where no gradient is known."""
-    primitive = trace_primitives_map.get(function)
-    return primitive if primitive in _rules or primitive in primitive_vjps else None
+    return "out" not in kwargs and all(type(x) in PLAIN for x in kwargs.values())
 
 
 def _lift_values(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -810,16 +814,6 @@ def _by_position(
     )
 
 
-_rules = {trace_primitives_map[function]: rules for function, rules in RULES.items()}
-
-# The functions that lead to one primitive however they are called.
-_DIRECT = {
-    function: primitive
-    for function, primitive in trace_primitives_map.items()
-    if function not in COMPOSITES and (primitive in _rules or primitive in primitive_vjps)
-}
-
-
 def _mean(x: Any, *args: Any, **options: Any) -> Any:
     if type(x) is np.ndarray and x.dtype.char in "fd" and x.size and not args and not options:
         return np.add.reduce(x, None) / x.size
@@ -834,135 +828,8 @@ _SHORTCUTS = {
     trace_primitives_map[np.mean]: _mean,
 }
 
-# Functions of which nothing differentiable comes out: they are called on plain values. autograd lists
-# most; the others tell of shapes, types and bits, or show an array.
-_plain_twins = notrace_primitives[VJPNode] | {anp.ndim, anp.shape, anp.iscomplexobj, anp.result_type}
-_NO_GRADIENT = {f for name, f in vars(np).items() if callable(f) and vars(anp).get(name) in _plain_twins}
-_NO_GRADIENT |= {
-    np.array2string, np.array_repr, np.array_str, np.can_cast, np.common_type, np.digitize, np.isin,
-    np.isrealobj, np.lexsort, np.linalg.matrix_rank, np.may_share_memory, np.min_scalar_type,
-    np.shares_memory, np.signbit,
-}  # fmt: skip
-_NO_GRADIENT -= COMPOSITES.keys()
 
-# ---------------------------------------------------------------------------------------------------
-# The way back
-# ---------------------------------------------------------------------------------------------------
-
-
-def backward(end: Traced, seed: Any, roots: list[Traced]) -> list[Any]:
-    """Pull `seed`, the gradient of `end`, back to the roots of its trace.
-
-    Parameters
-    ----------
-    end : Traced
-        The result.
-    seed : array
-        A gradient of the shape and dtype of the result.
-    roots : list of Traced
-        The variables asked for.
-
-    Returns
-    -------
-    list
-        For each root its gradient, of its shape and dtype, or None where `end` does not depend on it.
-        It may share memory with the seed or with another gradient.
-    """
-    gradients: dict[Traced, Any] = {end: seed}
-    packed: dict[Traced, Any] = {}  # those of tuples and lists, and sparse ones, in autograd's keeping
-    private: set[Traced] = set()  # nodes whose entry in `gradients` is an array of this loop's own
-    waiting: list[tuple[int, Traced]] = []  # a heap of the nodes that have a gradient
-    node = end if end.function is not None else None
-    while node is not None:
-        g = gradients.pop(node, None)
-        if packed:
-            g = _with_packed(g, packed.pop(node, None))
-        function, value, arguments, keywords = node.function, node._value, node.arguments, node.keywords
-        rules: Any = _rules.get(function)
-        reached: Traced | None = None  # the latest parent that had no gradient before
-        try:
-            if function is _GETITEM and type(g) not in Box.types:
-                rules = (_SCATTER,)
-            from_autograd = rules is None
-            if from_autograd:
-                pulled = primitive_vjps[function](node.argnums, value, arguments, keywords)(g)
-                rules = {i: _constantly(_typed(h)) for i, h in zip(node.argnums, pulled, strict=True)}
-            for i, parent in zip(node.argnums, node.parents):  # noqa: B905  (of one length by construction)
-                earlier: Any = gradients.get(parent)
-                if earlier is None and parent.function is not None and parent not in packed:
-                    if reached is not None:
-                        heappush(waiting, (reached.order, reached))
-                    reached = parent
-                if (rule := rules[i]) is _SCATTER:
-                    if type(earlier) in Box.types:
-                        gradients[parent] = earlier + scatter(g, parent, arguments[1])
-                        continue
-                    # Only the elements that were read get a gradient: the time is theirs, not the array's.
-                    if parent not in private:
-                        earlier = _writeable(earlier, parent._value)
-                        private.add(parent)
-                    add_at(earlier, arguments[1], g)
-                    gradients[parent] = earlier
-                    continue
-                h = rule(g, value, *arguments, **keywords) if keywords else rule(g, value, *arguments)
-                if type(h) not in _PLAIN and isinstance(h, _PACKED):
-                    packed[parent] = add_outgrads(packed.get(parent), h)
-                    continue
-                dtype = getattr(parent._value, "dtype", None)  # None: a tuple, or autograd's sparse array
-                if from_autograd and dtype is not None:
-                    h = _fitted(h, parent)
-                if h.dtype is not dtype and dtype is not None:
-                    h = cast(h, dtype)
-                if earlier is None:
-                    gradients[parent] = h
-                elif parent in private and type(h) is np.ndarray:
-                    gradients[parent] += h
-                else:
-                    gradients[parent] = total = earlier + h
-                    (private.add if type(total) is np.ndarray else private.discard)(parent)
-        except np.linalg.LinAlgError:
-            raise  # a singular matrix, which has no inverse
-        except (KeyError, IndexError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
-            words = "" if isinstance(error, KeyError) else str(error).rstrip(".")
-            reason = f": {words}" if words else ""
-            raise NotImplementedError(
-                f"{_name(function)} has no gradient when called with "
-                f"{_described(arguments, keywords)}{reason}. Write it otherwise."
-            ) from error
-        if reached is not None:
-            node = heappushpop(waiting, (reached.order, reached))[1]
-        else:
-            node = heappop(waiting)[1] if waiting else None
-    return [_with_packed(gradients.get(root), packed.get(root)) for root in roots]
-
-
-def _fitted(h: Any, parent: Traced) -> Any:
-    """Give a derivative of autograd's in the shape of `parent`, and not an array that somebody keeps."""
-    if h.shape != parent.shape:
-        if parent.size:
-            raise ValueError(f"the derivative has shape {h.shape}")
-        return np.zeros(parent.shape, parent.dtype)  # an empty array has no other
-    return h.copy() if parent.function is None and type(h) is np.ndarray else h
-
-
-def _with_packed(g: Any, packed: Any) -> Any:
-    return g if packed is None else packed[0] if g is None else g + packed[0]
-
-
-def _writeable(g: Any, x: Any) -> Any:
-    """Give the gradient of `x` so far as an array that may be written into."""
-    return np.zeros(x.shape, x.dtype) if g is None else np.array(g)
-
-
-def _constantly(h: Any) -> Callable[..., Any]:
-    return lambda *args, **kwargs: h
-
-
-_SCATTER = scatter  # where there are many of them they are added up in place
-_GETITEM = ArrayBox.__getitem__
-_PACKED = (tuple, list, dict, SequenceBox, SparseObject, SparseBox)
-
-
-def _described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:
+def described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:
+    """Show for an error message what a function was called with."""
     shown = [f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}" for x in arguments]
     return ", ".join(shown + [f"{key}={x!r:.40}" for key, x in keywords.items()])

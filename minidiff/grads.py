@@ -1,0 +1,179 @@
+"""What `gradient` returns for a set of parameters: `Grads`, a mapping from parameter to gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+
+from minidiff.params import Param
+from minidiff.tracing import constant, is_recorded
+
+__all__ = ["Grads"]
+
+
+class Grads(Mapping[Param, Any]):
+    """The gradients of a loss, one for each parameter: a mapping keyed by the parameters themselves.
+
+    A parameter that the loss does not depend on has `None`, which counts as zero in what follows. As for any
+    mapping, iterating and unpacking give the keys, that is the parameters; ``grads.values()`` the gradients.
+    Gradients of the same parameters add and subtract; they multiply and divide by numbers. One may
+    be replaced: ``grads[W] *= 0.5``; with ``grads[W] = None`` an update leaves W as it is.
+
+    Parameters
+    ----------
+    ps : Params
+        The parameters.
+    arrays : list of (ndarray or None)
+        Their gradients, in the same order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import gradient, param, params
+    >>> W, b = param([3.0, 4.0]), param(0.0)
+    >>> grads = gradient(lambda: np.sum(W**2) / 2, params(W, b))
+    >>> grads[W], grads[b]
+    (array([3., 4.]), None)
+    >>> grads.norm()
+    5.0
+    >>> (grads / grads.norm())[W]
+    array([0.6, 0.8])
+    """
+
+    __slots__ = ("_arrays", "_params")
+    __array_ufunc__ = None  # so that a NumPy number times this asks __rmul__
+
+    def __init__(self, ps: Iterable[Param], arrays: list[Any]) -> None:
+        self._params = ps if type(ps) is list else list(ps)
+        if len(arrays) != len(self._params):
+            raise ValueError(f"Grads: {len(arrays)} gradients for {len(self._params)} parameters.")
+        self._arrays = dict(zip(map(id, self._params), arrays))  # noqa: B905 - strict takes its time
+
+    def __getitem__(self, p: Param) -> Any:
+        try:
+            return self._arrays[id(p)]
+        except KeyError:
+            what = (
+                f"parameter of shape {p.value.shape}"
+                if isinstance(p, Param)
+                else f"{type(p).__name__} {p!r:.40}"
+            )
+            raise KeyError(
+                f"this {what} is not among the {len(self)} parameters of these gradients. They are found by "
+                "the parameter, grads[W], if it was in the Params given to gradient(f, ps)."
+            ) from None
+
+    def __setitem__(self, p: Param, g: Any) -> None:
+        self[p]  # which refuses what is not among the parameters
+        if g is not None:
+            g = g.lift() if isinstance(g, Param) else g
+            g = g if is_recorded(g) else np.array(g)
+            shape, dtype = p.value.shape, p.value.dtype
+            if g.shape != shape:
+                raise ValueError(f"the gradient must have its parameter's shape {shape}, got {g.shape}.")
+            if g.dtype.kind not in ("fciub" if dtype.kind == "c" else "fiub"):
+                raise TypeError(f"the gradient of a {dtype} parameter cannot be of dtype {g.dtype}.")
+        self._arrays[id(p)] = g
+
+    def __contains__(self, p: object) -> bool:
+        return id(p) in self._arrays
+
+    def __iter__(self) -> Iterator[Param]:
+        return iter(self._params)
+
+    def __len__(self) -> int:
+        return len(self._params)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def map(self, f: Callable[[Any], Any]) -> Grads:
+        """Apply `f` to every gradient that is not `None`.
+
+        Parameters
+        ----------
+        f : callable
+            Takes an ndarray, returns its replacement.
+
+        Returns
+        -------
+        Grads
+            New gradients of the same parameters.
+        """
+        return Grads(self._params, [None if g is None else f(g) for g in self.values()])
+
+    def norm(self) -> Any:
+        """Give the Euclidean norm of all gradients together.
+
+        Returns
+        -------
+        float
+            √Σ|g|² over every element of every gradient, summed in double precision.
+        """
+        total = np.float64(0)
+        for g in self.values():
+            if g is not None:
+                magnitude = abs(g).astype(np.float64)
+                total = total + (magnitude * magnitude).sum()
+        norm = np.sqrt(total)
+        return norm if is_recorded(norm) else float(norm)
+
+    def to_vector(self) -> Any:
+        """Copy all gradients into one 1-D array, ordered as `Params.to_vector`; zeros for `None`.
+
+        Returns
+        -------
+        ndarray
+            As many elements as all the parameters have.
+        """
+        pieces = [np.zeros_like(p.value) if g is None else g for p, g in self.items()]
+        return anp.concatenate([anp.ravel(g) for g in pieces]) if pieces else np.zeros(0)
+
+    def __add__(self, other: Grads) -> Grads:
+        if not isinstance(other, Grads):
+            return NotImplemented
+        if self._arrays.keys() != other._arrays.keys():
+            raise ValueError("these Grads are of different parameters and cannot be added.")
+        return Grads(self._params, [_sum(g, other[p]) for p, g in self.items()])
+
+    def __radd__(self, other: Any) -> Grads:
+        return self if _is_number(other) and other == 0 else NotImplemented  # so that sum() adds them
+
+    def __sub__(self, other: Grads) -> Grads:
+        return self + -other if isinstance(other, Grads) else NotImplemented
+
+    def __neg__(self) -> Grads:
+        return self.map(lambda g: -g)
+
+    def __mul__(self, number: complex) -> Grads:
+        return self.map(lambda g: g * number) if _is_number(number) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, number: complex) -> Grads:
+        return self.map(lambda g: g / number) if _is_number(number) else NotImplemented
+
+    def __repr__(self) -> str:
+        rows = [
+            f"  {i}  {p.value.shape}  "
+            + ("None" if g is None else np.array2string(constant(g), threshold=6, prefix="  "))
+            for i, (p, g) in enumerate(self.items())
+        ]
+        return "\n".join([f"Grads of {len(self)} parameters", *rows])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Grads, (self._params, list(self._arrays.values()))
+
+
+def _sum(a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        g = b if a is None else a
+        return g if g is None else +g  # a copy
+    return a + b
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float, complex, np.number)) or (getattr(x, "shape", None) == ())

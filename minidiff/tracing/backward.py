@@ -1,0 +1,138 @@
+"""The way back: from a result to the roots of its trace, latest call first.
+
+Every derivative is made of operations that an outer trace records in turn. That is all there is to second
+derivatives.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from autograd.core import add_outgrads
+
+from minidiff.tracing.derivatives import Part, add_at, cast, rules_of, scatter, typed
+from minidiff.tracing.record import PLAIN, Traced, described, name_of
+
+__all__ = ["backward", "history"]
+
+
+def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | None = None) -> list[Any]:
+    """Pull `seed`, the gradient of `end`, back to the roots of its trace, by the chain rule.
+
+    Parameters
+    ----------
+    end : Traced
+        The result.
+    seed : array
+        A gradient of the shape and dtype of the result.
+    roots : list of Traced
+        The variables asked for.
+    calls : list of Traced, optional
+        What ``history(end)`` gives, where it is known.
+
+    Returns
+    -------
+    list
+        For each root its gradient, of its shape and dtype, or None where `end` does not depend on it.
+        It may share memory with the seed or with another gradient.
+    """
+    gradients = {end: seed}  # of what has been reached so far, each the sum of those that came
+    own: set[Traced] = set()  # where that sum is an array that nobody else holds: it is added to in place
+    for call in history(end) if calls is None else calls:
+        g = gradients.pop(call)
+        if type(g) is _Pieces:
+            g = g.put_together(call._value)
+        value, arguments, keywords = call._value, call.arguments, call.keywords
+        try:
+            rules = rules_of(call, g)
+            for i, parent in zip(call.argnums, call.parents):  # noqa: B905  (of one length by construction)
+                h = rules[i](g, value, *arguments, **keywords) if keywords else rules[i](g, value, *arguments)
+                dtype = getattr(parent._value, "dtype", None)  # None: a tuple of several results
+                if type(h) in _ARRAYS and h.dtype is dtype and parent not in gradients:
+                    gradients[parent] = h
+                else:
+                    _add(h, parent, gradients, own)
+        except np.linalg.LinAlgError:
+            raise  # a singular matrix, which has no inverse
+        except (LookupError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+            raise _without_gradient(call, error) from error
+    found = [gradients.get(root) for root in roots]
+    return [g.put_together(x._value) if type(g) is _Pieces else g for g, x in zip(found, roots, strict=True)]
+
+
+def history(end: Traced) -> list[Traced]:
+    """List the calls that `end` came from, itself included, latest first."""
+    calls = [end] if end.function is not None else []
+    found = set(calls)
+    for call in calls:  # which grows meanwhile
+        for parent in call.parents:
+            if parent.function is not None and parent not in found:
+                found.add(parent)
+                calls.append(parent)
+    calls.sort(key=_order)
+    return calls
+
+
+_order = attrgetter("order")
+
+
+_ARRAYS = frozenset({np.ndarray, np.float64, np.float32})
+
+
+def _add(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Traced]) -> None:
+    """Add `h` to the gradient of `value`."""
+    x: Any = value._value
+    earlier: Any = gradients.get(value)
+    h = typed(h)
+    if type(h) is Part and type(h.g) in PLAIN and type(x) in PLAIN and type(earlier) in PLAIN:
+        # Only the elements that were read get a gradient: the time is theirs, not the array's.
+        if value not in own:
+            gradients[value] = earlier = np.zeros(x.shape, x.dtype) if earlier is None else np.array(earlier)
+            own.add(value)
+        add_at(earlier, h.index, h.g)
+        return
+    if not hasattr(h, "dtype") or not hasattr(x, "dtype") or type(earlier) is _Pieces:
+        if type(earlier) is not _Pieces:
+            gradients[value] = earlier = _Pieces([] if earlier is None else [earlier])
+        earlier.append(h)
+        return
+    if h.dtype is not x.dtype:
+        h = cast(h, x.dtype)
+    if earlier is None:
+        gradients[value] = h
+    elif value in own and type(h) is np.ndarray:
+        earlier += h
+    else:
+        gradients[value] = total = earlier + h
+        (own.add if type(total) is np.ndarray else own.discard)(value)
+
+
+class _Pieces(list[Any]):
+    """What adds up to a gradient: arrays and parts of them; one of several results, or all of them."""
+
+    def put_together(self, x: Any) -> Any:
+        """Add them up to the gradient of `x`, an array or several results."""
+        g = None
+        parts = [h for h in self if type(h) is Part]
+        if parts and hasattr(x, "dtype"):
+            g = scatter(x.shape, [h.index for h in parts], *[h.g for h in parts])
+        elif parts:
+            items: list[Any] = [None] * len(x)
+            for h, i in parts:
+                items[i] = h if items[i] is None else items[i] + h
+            g = tuple(np.zeros(y.shape, y.dtype) if h is None else h for y, h in zip(x, items, strict=True))
+        for h in self:
+            if type(h) is not Part:
+                g = h + g if hasattr(h, "dtype") and g is not None else add_outgrads(g and (g, False), h)[0]
+        return cast(g, x.dtype) if hasattr(x, "dtype") else g
+
+
+def _without_gradient(call: Traced, error: Exception) -> NotImplementedError:
+    words = "" if isinstance(error, LookupError) else str(error).rstrip(".")
+    reason = f": {words}" if words else ""
+    return NotImplementedError(
+        f"{name_of(call.function)} has no gradient when called with "
+        f"{described(call.arguments, call.keywords)}{reason}. Write it otherwise."
+    )

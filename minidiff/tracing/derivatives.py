@@ -1,0 +1,589 @@
+"""What the derivative of a recorded call is: ours where there is one, else that of autograd's table.
+
+Every derivative is written in one form, a user's own too: one rule for each positional argument, called as
+
+    rule(g, ans, *arguments, **keywords) -> the gradient with respect to that argument
+
+with ``g`` the gradient of the result ``ans``: the same shape, complex numbers conjugated as autograd does.
+`RULES` has them for the commonest NumPy functions, because autograd's cost more on small arrays, or cover
+less of the function (`clip` by keyword, `prod` of zeros, `sum` with ``where=``). Four things keep them short:
+
+* What a rule returns is cast to the argument's dtype, so none needs to care.
+* `g`, `ans` and the arguments may be recorded by an outer trace, so a rule is made of operators, ufuncs,
+  array methods and `autograd.numpy` functions (never plain ``np.where``), and writes into nothing.
+* A rule may return ``g`` itself or a view of it, but never an argument.
+* Where the argument was only read in part, the rule may return that `Part` of its gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from string import ascii_letters
+from typing import Any, NamedTuple, NoReturn, TypeAlias
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.core import VJPNode, defvjp_argnums, primitive_vjps
+from autograd.core import primitive as autograd_primitive
+from autograd.numpy.numpy_boxes import ArrayBox
+from autograd.tracer import notrace_primitives, trace_primitives_map
+
+__all__ = [
+    "COMPOSITES",
+    "CONSTANT",
+    "RULES",
+    "Part",
+    "add_at",
+    "cast",
+    "define",
+    "overlooked",
+    "primitive_of",
+    "rules_of",
+    "scatter",
+    "typed",
+    "unbroadcast",
+]
+
+Rule: TypeAlias = Callable[..., Any]
+RULES: dict[Any, tuple[Rule, ...]] = {}
+
+# NumPy functions, and pairs of a ufunc and the name of its method, that are written with others. It is filled
+# where they are written. What returns `NotImplemented` leaves the call to the derivative of the function.
+COMPOSITES: dict[Any, Callable[..., Any]] = {}
+
+# --- What is asked of this module -----------------------------------------------------------------------
+
+# By autograd's primitive: a rule for each argument, or one function for any number of them, called as
+# rule(argnums, g, ans, *arguments, **keywords) -> the gradients with respect to the arguments at `argnums`.
+_ours: dict[Any, tuple[Rule | None, ...] | Rule] = {}
+
+
+def rules_of(call: Any, g: Any) -> Any:
+    """Give the derivative of a recorded call: ours, or that of autograd's table.
+
+    Parameters
+    ----------
+    call : Traced
+        The call.
+    g : array, or tuple of arrays where the call gave several
+        The gradient of its result, with which the rules will be called.
+
+    Returns
+    -------
+    tuple or dict
+        By the position of a recorded argument the rule for it.
+    """
+    rules: Any = _ours.get(call.function)
+    if type(rules) is tuple:
+        return rules
+    if rules is None:
+        gradients = _autograds(call, g)
+    else:
+        gradients = rules(call.argnums, g, call._value, *call.arguments, **call.keywords)
+    return {i: _constantly(h) for i, h in zip(call.argnums, gradients, strict=True)}
+
+
+def _constantly(h: Any) -> Rule:
+    return lambda *args, **kwargs: h
+
+
+def _autograds(call: Any, g: Any) -> list[Any]:
+    """List the gradients of the recorded arguments by autograd's table.
+
+    What the table prepares without knowing `g` stays with the call, for the next `g`.
+    """
+    vjp = getattr(call, "vjp", None)
+    if vjp is None:
+        vjp = primitive_vjps[call.function](call.argnums, call._value, call.arguments, call.keywords)
+        call.vjp = vjp
+    return [_fitted(typed(h), parent) for h, parent in zip(vjp(g), call.parents, strict=True)]
+
+
+def _fitted(h: Any, parent: Any) -> Any:
+    """Give a derivative of autograd's in the shape of `parent`, and not an array that somebody keeps."""
+    shape = getattr(parent._value, "shape", None)
+    if shape is None or not hasattr(h, "dtype"):
+        return h  # of several results
+    if h.shape != shape:
+        if 0 not in shape:
+            raise ValueError(f"the derivative has shape {h.shape}")
+        return np.zeros(shape, parent.dtype)  # an empty array has no other
+    return h.copy() if parent.function is None and type(h) is np.ndarray else h
+
+
+def primitive_of(function: Any) -> Any:
+    """Give autograd's primitive for a NumPy function, or None where there is no derivative of it."""
+    primitive = trace_primitives_map.get(function)
+    return primitive if primitive in _ours or primitive in primitive_vjps else None
+
+
+def define(function: Callable[..., Any], rules: tuple[Rule | None, ...] | Rule) -> Any:
+    """Make a primitive of autograd's of a function that has rules, for our traces and autograd's own."""
+    primitive = autograd_primitive(function)
+    if isinstance(rules, tuple):
+        rules = tuple(rule or _no_rule for rule in rules)
+    _ours[primitive] = rules
+
+    def vjp(argnums: Any, ans: Any, arguments: Any, keywords: Any) -> Callable[[Any], Any]:
+        if callable(rules):
+            return lambda g: rules(argnums, g, ans, *arguments, **keywords)
+        return lambda g: [rules[i](g, ans, *arguments, **keywords) for i in argnums]
+
+    defvjp_argnums(primitive, vjp)
+    return primitive
+
+
+def _no_rule(*args: Any, **kwargs: Any) -> NoReturn:
+    raise NotImplementedError("there is no rule for one of the arguments under differentiation")
+
+
+def typed(x: Any) -> Any:
+    """Give a Python number, which some functions return, as NumPy's, which has a shape and a dtype."""
+    return np.asarray(x)[()] if type(x) in (float, complex, int) else x
+
+
+# --- What rules are made of -----------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """The gradient of what ``x[index]`` reads; that of the rest of x is zero."""
+
+    g: Any
+    index: Any
+
+
+def unbroadcast(g: Any, x: Any) -> Any:
+    """Sum `g` over the axes along which `x` was broadcast to get it."""
+    shape = x.shape
+    if g.shape == shape:
+        return g
+    lead = len(g.shape) - len(shape)
+    stretched = [lead + i for i, n in enumerate(shape) if n == 1 and g.shape[lead + i] != 1]
+    total = g.sum(axis=(*range(lead), *stretched))
+    return total.reshape(shape) if stretched else total
+
+
+def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
+    """Repeat `g`, what a reduction of `x` along `axis` gave, to the shape of `x` as a fresh array."""
+    shape = x.shape
+    if axis is not None and not keepdims and shape:
+        axes = {int(a) % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
+        g = g.reshape([1 if i in axes else n for i, n in enumerate(shape)])
+    if isinstance(g, (np.ndarray, np.generic)):
+        out = np.empty(shape, g.dtype)
+        out[...] = g
+        return out
+    return g + np.zeros(shape, g.dtype)
+
+
+def _scatter(shape: tuple[int, ...], indices: Sequence[Any], *gradients: Any) -> Any:
+    out = np.zeros(shape, np.result_type(*[g.dtype for g in gradients]))
+    for index, g in zip(indices, gradients, strict=True):
+        add_at(out, index, g)
+    return out
+
+
+# scatter(shape, indices, *gradients): zeros of that shape, with each gradient added where its index reads.
+scatter = define(
+    _scatter, lambda argnums, h, ans, shape, indices, *gradients: [h[indices[i - 2]] for i in argnums]
+)
+
+
+def add_at(out: np.ndarray[Any, Any], index: Any, g: Any) -> None:
+    """Add `g` to ``out[index]`` in place, as many times as `index` names an element."""
+    if _is_basic(index):
+        out[index] += g
+    else:
+        np.add.at(out, index, g)
+
+
+def _is_basic(index: Any) -> bool:
+    """Tell whether `index` reads no element twice: integers, slices, newaxis, ellipsis or a mask."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(
+        part is None
+        or part is Ellipsis
+        or isinstance(part, (slice, int, np.integer))
+        or (isinstance(part, np.ndarray) and part.dtype == bool and len(parts) == 1)
+        for part in parts
+    )
+
+
+# Not np.astype, which takes no scalars in NumPy 2.0.
+_astype = define(lambda x, dtype: x.astype(dtype), (lambda g, ans, x, dtype: cast(g, x.dtype),))
+
+
+def cast(x: Any, dtype: np.dtype[Any]) -> Any:
+    """Give `x` in another dtype: of complex numbers the real part, where that is real."""
+    if x.dtype.kind == "O":
+        raise TypeError("arrays of dtype object have no gradient")
+    if x.dtype.kind == "c" and dtype.kind != "c":
+        x = anp.real(x)
+    return _astype(x, dtype) if dtype.kind in "fc" else x
+
+
+# --- Arithmetic -----------------------------------------------------------------------------------------
+
+RULES[np.add] = (
+    lambda g, ans, x, y: unbroadcast(g, x),
+    lambda g, ans, x, y: unbroadcast(g, y),
+)
+RULES[np.subtract] = (
+    lambda g, ans, x, y: unbroadcast(g, x),
+    lambda g, ans, x, y: unbroadcast(-g, y),
+)
+RULES[np.multiply] = (
+    lambda g, ans, x, y: unbroadcast(g * y, x),
+    lambda g, ans, x, y: unbroadcast(g * x, y),
+)
+RULES[np.divide] = (
+    lambda g, ans, x, y: unbroadcast(g / y, x),
+    lambda g, ans, x, y: unbroadcast(-g * ans / y, y),
+)
+
+
+def _power_base(g: Any, ans: Any, x: Any, y: Any) -> Any:
+    if type(y) in (int, float):
+        # x + x is 2x without a Python number, which costs NumPy more than the sum.
+        return unbroadcast(g * (x + x if y == 2 else y * x ** (y - 1 if y else 1)), x)
+    return unbroadcast(g * (y * x ** anp.where(y, y - 1, anp.ones_like(y))), x)
+
+
+def _power_exponent(g: Any, ans: Any, x: Any, y: Any) -> Any:
+    # d xʸ/dy = xʸ·log x, whose limit as x → 0 is 0.
+    return unbroadcast(g * (ans * np.log(anp.where(x, x, anp.ones_like(x)))), y)
+
+
+RULES[np.power] = (_power_base, _power_exponent)
+RULES[np.negative] = (lambda g, ans, x: -g,)
+RULES[np.square] = (lambda g, ans, x: g * (x + x),)
+RULES[np.reciprocal] = (lambda g, ans, x: -g * (ans * ans),)
+
+# --- Products of arrays ---------------------------------------------------------------------------------
+
+
+def _matmul_left(g: Any, ans: Any, A: Any, B: Any) -> Any:
+    if B.ndim == 1:
+        return unbroadcast(g[..., None] * B, A) if A.ndim > 1 else g * B
+    if A.ndim == 1:
+        if B.ndim == 2:
+            return B @ g
+        return unbroadcast((B @ g[..., None])[..., 0], A)
+    return unbroadcast(g @ B.swapaxes(-1, -2), A)
+
+
+def _matmul_right(g: Any, ans: Any, A: Any, B: Any) -> Any:
+    if A.ndim == 1:
+        return unbroadcast(A[:, None] * g[..., None, :], B) if B.ndim > 1 else g * A
+    if B.ndim == 1:
+        if A.ndim == 2:
+            return g @ A
+        return unbroadcast((g[..., None, :] @ A)[..., 0, :], B)
+    return unbroadcast(A.swapaxes(-1, -2) @ g, B)
+
+
+RULES[np.matmul] = (_matmul_left, _matmul_right)
+
+
+def _dot_left(g: Any, ans: Any, x: Any, y: Any) -> Any:
+    if not (np.ndim(x) and np.ndim(y)):
+        return unbroadcast(g * y, x)
+    if x.ndim < 3 and y.ndim < 3:
+        return _matmul_left(g, ans, x, y)
+    return _tensordot_left(g, ans, x, y, ((-1,), (-2 if y.ndim > 1 else -1,)))
+
+
+def _dot_right(g: Any, ans: Any, x: Any, y: Any) -> Any:
+    if not (np.ndim(x) and np.ndim(y)):
+        return unbroadcast(g * x, y)
+    if x.ndim < 3 and y.ndim < 3:
+        return _matmul_right(g, ans, x, y)
+    return _tensordot_right(g, ans, x, y, ((-1,), (-2 if y.ndim > 1 else -1,)))
+
+
+RULES[np.dot] = (_dot_left, _dot_right)
+
+
+def _pairs(x: Any, y: Any, axes: Any) -> tuple[list[int], list[int]]:
+    """List the axes of x and y that a tensordot sums over together."""
+    if np.ndim(axes) == 0:
+        return list(range(x.ndim - axes, x.ndim)), list(range(axes))
+    a, b = (np.atleast_1d(np.asarray(given, int)) for given in axes)
+    return (a % x.ndim).tolist(), (b % y.ndim).tolist()
+
+
+def _rest(x: Any, axes: list[int]) -> list[int]:
+    return [i for i in range(x.ndim) if i not in axes]
+
+
+def _contract(x: Any, y: Any, a: list[int], b: list[int], order: list[int]) -> Any:
+    """Sum over axes `a` of x with `b` of y; the axes that are left come to the places in `order`."""
+    rows, columns = _rest(x, a), _rest(y, b)
+    n = math.prod([x.shape[i] for i in a])
+    left = x.transpose([*rows, *a]).reshape((math.prod([x.shape[i] for i in rows]), n))
+    right = y.transpose([*b, *columns]).reshape((n, math.prod([y.shape[i] for i in columns])))
+    product = (left @ right).reshape([*(x.shape[i] for i in rows), *(y.shape[i] for i in columns)])
+    return product if order == sorted(order) else product.transpose([int(i) for i in np.argsort(order)])
+
+
+def _tensordot_left(g: Any, ans: Any, x: Any, y: Any, axes: Any = 2) -> Any:
+    if not (np.ndim(x) and np.ndim(y)):
+        return unbroadcast(g * y, x)
+    a, b = _pairs(x, y, axes)
+    rows, columns = _rest(x, a), _rest(y, b)
+    summed = list(range(len(rows), g.ndim))
+    return _contract(g, y, summed, columns, rows + [a[b.index(i)] for i in sorted(b)])
+
+
+def _tensordot_right(g: Any, ans: Any, x: Any, y: Any, axes: Any = 2) -> Any:
+    if not (np.ndim(x) and np.ndim(y)):
+        return unbroadcast(g * x, y)
+    a, b = _pairs(x, y, axes)
+    rows, columns = _rest(x, a), _rest(y, b)
+    summed = list(range(len(rows)))
+    return _contract(x, g, rows, summed, [b[a.index(i)] for i in sorted(a)] + columns)
+
+
+RULES[np.tensordot] = (_tensordot_left, _tensordot_right)
+
+
+def _flat(x: Any) -> Any:
+    return x.reshape((-1,)) if hasattr(x, "reshape") else np.ravel(x)
+
+
+RULES[np.outer] = (
+    lambda g, ans, x, y: (g @ _flat(y)).reshape(x.shape),
+    lambda g, ans, x, y: (_flat(x) @ g).reshape(y.shape),
+)
+
+
+@lru_cache(1024)
+def _letters(subscripts: str, ndims: tuple[int, ...]) -> tuple[list[str], str]:
+    """Write the subscripts of an einsum out: a letter for each axis of each operand, and of the result."""
+    inputs, arrow, output = subscripts.replace(" ", "").partition("->")
+    spare = [c for c in ascii_letters if c not in subscripts]
+    terms, dots = [], ""
+    for term, ndim in zip(inputs.split(","), ndims, strict=True):
+        n = ndim - len(term.replace("...", ""))
+        if "..." in term:  # these axes broadcast: the last of them are the same in all operands
+            named = "".join(reversed(spare[:n]))
+            dots, term = max(dots, named, key=len), term.replace("...", named)
+        terms.append(term)
+    if not arrow:
+        every = "".join(terms)
+        output = "..." + "".join(sorted(c for c in set(every) if every.count(c) == 1 and c not in dots))
+    return terms, output.replace("...", dots)
+
+
+def _einsum(argnums: Any, g: Any, ans: Any, subscripts: str, *operands: Any, **options: Any) -> list[Any]:
+    """Give an einsum of the gradient and the other operands, for each operand asked for."""
+    terms, output = _letters(subscripts, tuple(map(np.ndim, operands)))
+    gradients = []
+    for i in argnums:
+        x, term = operands[i - 1], terms[i - 1]
+        others = [output, *terms[: i - 1], *terms[i:]]
+        axes = "".join(dict.fromkeys(term))  # each once, where x is read along a diagonal
+        shape = [x.shape[term.index(c)] for c in axes]
+        known = "".join(c for c in axes if any(c in other for other in others))
+        h = anp.einsum(f"{','.join(others)}->{known}", g, *operands[: i - 1], *operands[i:], **options)
+        if known != axes:
+            sizes = dict(zip(known, h.shape, strict=True))
+            h = h.reshape([sizes.get(c, 1) for c in axes])
+        if list(h.shape) != shape:  # broadcast one way or the other
+            zeros = np.zeros(shape, h.dtype)
+            h = unbroadcast(h + zeros, zeros)
+        if axes != term:
+            places = np.ix_(*map(np.arange, shape))
+            h = scatter(x.shape, [tuple(places[axes.index(c)] for c in term)], h)
+        gradients.append(h)
+    return gradients
+
+
+_ours[trace_primitives_map[np.einsum]] = _einsum
+
+# --- Elementwise functions ------------------------------------------------------------------------------
+
+RULES[np.exp] = (lambda g, ans, x: g * ans,)
+RULES[np.expm1] = (lambda g, ans, x: g * (ans + 1),)
+RULES[np.log] = (lambda g, ans, x: g / x,)
+RULES[np.log1p] = (lambda g, ans, x: g / (x + 1),)
+RULES[np.sqrt] = (lambda g, ans, x: g * (0.5 / ans),)
+RULES[np.sin] = (lambda g, ans, x: g * np.cos(x),)
+RULES[np.cos] = (lambda g, ans, x: -g * np.sin(x),)
+RULES[np.tanh] = (lambda g, ans, x: g * (1 - ans * ans),)
+RULES[np.cbrt] = (lambda g, ans, x: g / (3 * (ans * ans)),)
+
+
+def _sinc(g: Any, ans: Any, x: Any) -> Any:
+    # (cos πx - sinc x) / x loses its digits near 0, where the series of sin πx / πx has them.
+    a = np.pi * x
+    b = a * a
+    series = -np.pi * a / 3 * (1 - b / 10 * (1 - b / 28 * (1 - b / 54)))
+    is_small = abs(x) < 0.03
+    return g * anp.where(is_small, series, (np.cos(a) - ans) / anp.where(is_small, anp.ones_like(x), x))
+
+
+RULES[np.sinc] = (_sinc,)
+RULES[np.positive] = (lambda g, ans, x: g,)
+RULES[np.real] = (lambda g, ans, x: g,)
+RULES[np.imag] = (lambda g, ans, x: g * -1j,)
+RULES[np.conj] = (lambda g, ans, x: np.conj(g),)
+
+
+def _share(x: Any, ans: Any, y: Any) -> Any:
+    """1 where `x` is the chosen one, ½ where both are, else 0."""
+    return (x == ans) / (1.0 + (x == y))
+
+
+RULES[np.maximum] = RULES[np.minimum] = (
+    lambda g, ans, x, y: unbroadcast(g * _share(x, ans, y).astype(g.dtype), x),
+    lambda g, ans, x, y: unbroadcast(g * _share(y, ans, x).astype(g.dtype), y),
+)
+RULES[np.logaddexp] = (
+    lambda g, ans, x, y: unbroadcast(g * np.exp(x - ans), x),
+    lambda g, ans, x, y: unbroadcast(g * np.exp(y - ans), y),
+)
+RULES[np.where] = (
+    lambda g, ans, c, x, y: np.zeros(c.shape, c.dtype),
+    lambda g, ans, c, x, y: unbroadcast(anp.where(c, g, np.zeros((), g.dtype)), x),
+    lambda g, ans, c, x, y: unbroadcast(anp.where(c, np.zeros((), g.dtype), g), y),
+)
+
+
+def _clip(g: Any, ans: Any, x: Any, low: Any = None, high: Any = None, **bounds: Any) -> Any:
+    low, high = bounds.get("a_min", bounds.get("min", low)), bounds.get("a_max", bounds.get("max", high))
+    inside = np.ones(x.shape, bool)
+    if low is not None:
+        inside = inside & (ans != low)
+    if high is not None:
+        inside = inside & (ans != high)
+    return unbroadcast(g * inside, x)
+
+
+RULES[np.clip] = (_clip,)
+
+# --- Reductions -----------------------------------------------------------------------------------------
+
+
+def _sum(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    if not args and not options:
+        return spread(g, x, axis, False)
+    keepdims, where = _options(*args, **options)
+    g = spread(g, x, axis, keepdims)
+    return g if where is True else g * where
+
+
+def _mean(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    keepdims, where = _options(*args, **options)
+    if where is True:
+        # Not / n: a large n is infinite in half precision.
+        return spread(g * (1 / max(x.size // max(ans.size, 1), 1)), x, axis, keepdims)
+    n = np.broadcast_to(where, x.shape).sum(axis=axis, keepdims=keepdims)
+    return spread(g / n, x, axis, keepdims) * where
+
+
+def _options(
+    dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = 0, where: Any = True
+) -> tuple[Any, Any]:
+    """Give, of what may follow `axis` in a reduction, what its derivative depends on."""
+    return keepdims, where
+
+
+def _extremum(g: Any, ans: Any, x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
+    # Equal extremes share the gradient.
+    chosen = x == spread(ans, x, axis, keepdims)
+    shares = chosen / chosen.sum(axis=axis, keepdims=True)
+    return spread(g, x, axis, keepdims) * shares.astype(g.dtype)
+
+
+RULES[np.sum] = (_sum,)
+RULES[np.mean] = (_mean,)
+RULES[np.max] = RULES[np.min] = RULES[np.amax] = RULES[np.amin] = (_extremum,)
+
+
+def _cumsum(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> Any:
+    if axis is None or x.ndim == 0:
+        return g.reshape(-1)[::-1].cumsum()[::-1].reshape(x.shape)
+    backwards = (slice(None),) * (axis % x.ndim) + (slice(None, None, -1),)
+    return g[backwards].cumsum(axis)[backwards]
+
+
+RULES[np.cumsum] = (_cumsum,)
+
+
+def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    keepdims, _ = _options(*args, **options)
+    if axis == () or not x.ndim:
+        return g
+    if np.all(x != 0):
+        return spread(g * ans, x, axis, keepdims) / x
+    # The product of all the others without a division: those before times those after.
+    axes = sorted(a % x.ndim for a in (range(x.ndim) if axis is None else np.atleast_1d(axis).tolist()))
+    order = [i for i in range(x.ndim) if i not in axes] + axes
+    rows = x.transpose(order).reshape((*(x.shape[i] for i in order[: -len(axes)]), -1))
+    before = [np.ones(rows.shape[:-1], x.dtype)]
+    after = [before[0]]
+    for i in range(rows.shape[-1] - 1):
+        before.append(before[-1] * rows[..., i])
+        after.append(after[-1] * rows[..., -1 - i])
+    others = anp.stack([b * a for b, a in zip(before, reversed(after), strict=True)], axis=-1)
+    others = others.reshape([x.shape[i] for i in order]).transpose(np.argsort(order).tolist())
+    return spread(g, x, axis, keepdims) * others
+
+
+RULES[np.prod] = (_prod,)
+
+# --- Shapes ---------------------------------------------------------------------------------------------
+
+
+def _like(g: Any, ans: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """For what only regroups the elements in C order."""
+    return g.reshape(x.shape)
+
+
+def _transpose(g: Any, ans: Any, x: Any, axes: Any = None) -> Any:
+    return g.transpose() if axes is None else g.transpose([int(i) for i in np.argsort(np.mod(axes, x.ndim))])
+
+
+RULES[np.expand_dims] = RULES[np.squeeze] = (_like,)
+RULES[np.atleast_1d] = RULES[np.atleast_2d] = RULES[np.atleast_3d] = (_like,)
+RULES[np.transpose] = (_transpose,)
+RULES[np.swapaxes] = (lambda g, ans, x, axis1, axis2: g.swapaxes(axis1, axis2),)
+RULES[np.broadcast_to] = (lambda g, ans, x, shape, **kwargs: unbroadcast(g, x),)
+
+# What was read of x is a part of its gradient.
+_ours[ArrayBox.__getitem__] = (lambda g, ans, x, index: Part(g, index),)
+_ours |= {trace_primitives_map[function]: rules for function, rules in RULES.items()}
+
+# --- Options without a derivative, and functions that need none -----------------------------------------
+
+# Neither these rules nor autograd's know of them, and would give another function's derivative.
+_ever: Callable[[Any], bool] = lambda option: True  # noqa: E731
+_kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: E731
+_overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
+    np.prod: {"where": _ever, "initial": _ever},
+    np.var: {"where": _ever, "mean": _ever, "correction": _ever},
+    np.std: {"where": _ever, "mean": _ever, "correction": _ever},
+    np.ravel: {"order": _kept_order},
+    np.reshape: {"order": _kept_order},
+}
+
+
+def overlooked(function: Any, keywords: dict[str, Any]) -> str:
+    """Name the options given that the derivative of `function` does not know of."""
+    known = _overlooked.get(function, {})
+    given = {key: x for key, x in keywords.items() if key in known and known[key](x)}
+    return ", ".join(f"{key}={x!r:.40}" for key, x in given.items())
+
+
+# Functions of which nothing differentiable comes out: they are called on plain values. autograd lists
+# most; the others tell of shapes, types and bits, or show an array.
+_twins = notrace_primitives[VJPNode] | {anp.ndim, anp.shape, anp.iscomplexobj, anp.result_type}
+CONSTANT = {f for name, f in vars(np).items() if callable(f) and vars(anp).get(name) in _twins}
+CONSTANT |= {
+    np.array2string, np.array_repr, np.array_str, np.can_cast, np.common_type, np.digitize, np.isin,
+    np.isrealobj, np.lexsort, np.linalg.matrix_rank, np.may_share_memory, np.min_scalar_type,
+    np.shares_memory, np.signbit,
+}  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from minidiff.checks import described
 from minidiff.grads import Grads
 from minidiff.params import Param, Params
-from minidiff.tracing import Trace, Traced, backward, constant, is_recorded, map_container
+from minidiff.tracing import Trace, Traced, backward, constant, history, is_recorded, map_container
 
 __all__ = ["WithGradient", "dropgrad", "gradient", "hessian", "jacobian", "pullback", "withgradient"]
 
@@ -163,7 +163,7 @@ def pullback(f: Any, *args: Any) -> Any:
     """
     if not args and isinstance(f, Params):
         return lambda body: pullback(body, f)
-    value, pull = _record(f, args, "pullback")
+    value, node, roots, regrouped = _record(f, args, "pullback")
     if not isinstance(constant(value), (np.ndarray, np.number, int, float, complex)):
         raise TypeError(
             f"pullback(f, …): f must return a number or an array, got {described(constant(value))}."
@@ -188,7 +188,8 @@ def pullback(f: Any, *args: Any) -> Any:
         if seed.shape not in ((), shape):
             raise ValueError(f"back(seed): the seed must have the value's shape {shape}, got {seed.shape}.")
         # autograd's convention for complex numbers is the conjugate of ours
-        return pull(np.conj(seed) + np.zeros(shape, np.asarray(constant(value)).dtype))
+        seed = np.conj(seed) + np.zeros(shape, np.asarray(constant(value)).dtype)
+        return regrouped(_pull(node, seed, roots))
 
     return value, back
 
@@ -226,7 +227,7 @@ def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
         raise TypeError(
             "jacobian(f, *args) takes the arguments of f, not a Params; for parameters use pullback."
         )
-    value, pull = _record(f, args, "jacobian")
+    value, node, roots, _ = _record(f, args, "jacobian")
     plain = constant(value)
     if not isinstance(plain, (np.ndarray, np.number, int, float)) or np.iscomplexobj(plain):
         raise TypeError(f"jacobian(f, …): f must return real numbers, got {described(constant(value))}.")
@@ -235,12 +236,15 @@ def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
         raise TypeError(
             f"jacobian(f, …): the arguments must be real numbers or arrays, got {[*map(type, args)]}."
         )
-    shape, size = np.shape(plain), np.size(plain)
-    rows = [pull(row.reshape(shape)) for row in np.eye(size, dtype=getattr(plain, "dtype", float))]
+    shape, dtype = np.shape(plain), getattr(plain, "dtype", float)
+    seeds = [row.reshape(shape) for row in np.eye(np.size(plain), dtype=dtype)]
+    calls = None if node is None else history(node)
+    rows = [[None] * len(roots) if node is None else backward(node, seed, roots, calls) for seed in seeds]
     jacobians = []
     for i, leaf in enumerate(leaves):
         blocks = [np.zeros(leaf.shape, leaf.dtype) if row[i] is None else row[i] for row in rows]
-        stacked = anp.stack(blocks) if blocks else np.zeros((0, *leaf.shape), leaf.dtype)
+        stack = anp.stack if any(map(is_recorded, blocks)) else np.array
+        stacked = stack(blocks) if blocks else np.zeros(0, leaf.dtype)
         jacobians.append(stacked.reshape((*shape, *leaf.shape)))
     return tuple(jacobians)
 
@@ -311,10 +315,16 @@ def dropgrad(x: Any) -> Any:
 # --- One engine for them all ----------------------------------------------------------------------------
 
 
-def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[..., Any]]:
-    """Run `f` in a trace; give its value, and the function from a seed to gradients.
+def _record(
+    f: Any, args: tuple[Any, ...], name: str
+) -> tuple[Any, Traced | None, list[Traced], Callable[[list[Any]], Any]]:
+    """Run `f` in a trace.
 
-    That function can be called again unless it is told that it is called but once.
+    Returns
+    -------
+    tuple
+        The value; its node, if it depends on the variables; these; and a function that brings gradients by
+        them into the form that the caller asked for.
     """
     if not callable(f) or isinstance(f, Param):
         raise TypeError(
@@ -354,10 +364,7 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[...
     if isinstance(value, np.ndarray):
         value = value.copy()  # the caller's own: the graph may hold it, or a parameter
 
-    def back(seed: Any, *, once: bool = False) -> Any:
-        gradients = [None] * len(roots) if node is None else _own(backward(node, seed, roots), roots)
-        if once and node is not None:
-            node.forget()
+    def regrouped(gradients: list[Any]) -> Any:
         if ps is None:
             remaining = iter(gradients)
             return tuple(_renest(arg, remaining) for arg in args)
@@ -365,13 +372,20 @@ def _record(f: Any, args: tuple[Any, ...], name: str) -> tuple[Any, Callable[...
             _warn_unreached()
         return Grads(ps, gradients)
 
-    return value, back
+    return value, node, roots, regrouped
 
 
 def _value_and_gradient(f: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
-    value, back = _record(f, args, "gradient")
+    value, node, roots, regrouped = _record(f, args, "gradient")
     _check_loss(value)
-    return value, back(_ones(value) if hasattr(value, "dtype") else None, once=True)
+    gradients = _pull(node, _ones(value) if node is not None else None, roots)
+    if node is not None:
+        node.forget()
+    return value, regrouped(gradients)
+
+
+def _pull(node: Traced | None, seed: Any, roots: list[Traced]) -> list[Any]:
+    return [None] * len(roots) if node is None else _own(backward(node, seed, roots), roots)
 
 
 def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:

@@ -1,6 +1,7 @@
 """All that knows autograd's inside: how NumPy calls are recorded, and how a gradient comes back."""
 
-from minidiff.tracing.backward import backward
+from minidiff.tracing import composites as composites
+from minidiff.tracing.backward import backward, history
 from minidiff.tracing.record import (
     Leaf,
     Trace,
@@ -13,15 +14,5 @@ from minidiff.tracing.record import (
     no_attribute,
 )
 
-__all__ = [
-    "Leaf",
-    "Trace",
-    "Traced",
-    "backward",
-    "constant",
-    "derivative",
-    "is_recorded",
-    "lift",
-    "map_container",
-    "no_attribute",
-]
+__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "history", "is_recorded", "lift",
+    "map_container", "no_attribute"]  # fmt: skip

@@ -15,8 +15,6 @@ from autograd.core import add_outgrads
 from minidiff.tracing.derivatives import Part, add_at, cast, rules_of, scatter, typed
 from minidiff.tracing.record import PLAIN, Traced, described, name_of
 
-__all__ = ["backward", "history"]
-
 
 def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | None = None) -> list[Any]:
     """Pull `seed`, the gradient of `end`, back to the roots of its trace, by the chain rule.
@@ -59,7 +57,11 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
         except (LookupError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
             raise _without_gradient(call, error) from error
     found = [gradients.get(root) for root in roots]
-    return [g.put_together(x._value) if type(g) is _Pieces else g for g, x in zip(found, roots, strict=True)]
+    if _Pieces in map(type, found):
+        found = [
+            g.put_together(x._value) if type(g) is _Pieces else g for g, x in zip(found, roots, strict=True)
+        ]
+    return found
 
 
 def history(end: Traced) -> list[Traced]:
@@ -83,23 +85,13 @@ _ARRAYS = frozenset({np.ndarray, np.float64, np.float32})
 
 def _add(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Traced]) -> None:
     """Add `h` to the gradient of `value`."""
-    x: Any = value._value
     earlier: Any = gradients.get(value)
-    h = typed(h)
-    if type(h) is Part and type(h.g) in PLAIN and type(x) in PLAIN and type(earlier) in PLAIN:
-        # Only the elements that were read get a gradient: the time is theirs, not the array's.
-        if value not in own:
-            gradients[value] = earlier = np.zeros(x.shape, x.dtype) if earlier is None else np.array(earlier)
-            own.add(value)
-        add_at(earlier, h.index, h.g)
+    dtype = getattr(value._value, "dtype", None)
+    if dtype is None or not hasattr(h, "dtype") or type(earlier) is _Pieces:
+        _add_piece(typed(h), value, gradients, own)
         return
-    if not hasattr(h, "dtype") or not hasattr(x, "dtype") or type(earlier) is _Pieces:
-        if type(earlier) is not _Pieces:
-            gradients[value] = earlier = _Pieces([] if earlier is None else [earlier])
-        earlier.append(h)
-        return
-    if h.dtype is not x.dtype:
-        h = cast(h, x.dtype)
+    if h.dtype is not dtype:
+        h = cast(h, dtype)
     if earlier is None:
         gradients[value] = h
     elif value in own and type(h) is np.ndarray:
@@ -107,6 +99,22 @@ def _add(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Traced]) 
     else:
         gradients[value] = total = earlier + h
         (own.add if type(total) is np.ndarray else own.discard)(value)
+
+
+def _add_piece(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Traced]) -> None:
+    """Add a part of a gradient, or what is kept until the gradient is asked for."""
+    x: Any = value._value
+    earlier: Any = gradients.get(value)
+    if type(h) is Part and type(h[0]) in PLAIN and type(x) in PLAIN and type(earlier) in PLAIN:
+        # Only the elements that were read get a gradient: the time is theirs, not the array's.
+        if value not in own:
+            gradients[value] = earlier = np.zeros(x.shape, x.dtype) if earlier is None else np.array(earlier)
+            own.add(value)
+        add_at(earlier, h[1], h[0])
+        return
+    if type(earlier) is not _Pieces:
+        gradients[value] = earlier = _Pieces([] if earlier is None else [earlier])
+    earlier.append(h)
 
 
 class _Pieces(list[Any]):
@@ -117,7 +125,7 @@ class _Pieces(list[Any]):
         g = None
         parts = [h for h in self if type(h) is Part]
         if parts and hasattr(x, "dtype"):
-            g = scatter(x.shape, [h.index for h in parts], *[h.g for h in parts])
+            g = scatter(x.shape, [index for _, index in parts], *[h for h, _ in parts])
         elif parts:
             items: list[Any] = [None] * len(x)
             for h, i in parts:
@@ -125,7 +133,7 @@ class _Pieces(list[Any]):
             g = tuple(np.zeros(y.shape, y.dtype) if h is None else h for y, h in zip(x, items, strict=True))
         for h in self:
             if type(h) is not Part:
-                g = h + g if hasattr(h, "dtype") and g is not None else add_outgrads(g and (g, False), h)[0]
+                g = add_outgrads(None if g is None else (g, False), h)[0]
         return cast(g, x.dtype) if hasattr(x, "dtype") else g
 
 

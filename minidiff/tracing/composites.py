@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -21,8 +20,6 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES
 from minidiff.tracing.record import as_array, derivative
-
-__all__: list[str] = []
 
 # --- Joining --------------------------------------------------------------------------------------------
 
@@ -83,12 +80,8 @@ def _block(arrays: Any) -> Any:
     def depth(x: Any) -> int:
         return 1 + max(map(depth, x)) if isinstance(x, list) else 0
 
-    def leaves(x: Any) -> Iterator[Any]:
-        if isinstance(x, list):
-            for item in x:
-                yield from leaves(item)
-        else:
-            yield x
+    def rank(x: Any) -> int:
+        return max(map(rank, x)) if isinstance(x, list) else np.ndim(x)
 
     def join(x: Any, level: int) -> Any:
         if level:
@@ -96,7 +89,7 @@ def _block(arrays: Any) -> Any:
         return np.reshape(x, (1,) * (ndim - np.ndim(x)) + np.shape(x))
 
     levels = depth(arrays)
-    ndim = max(levels, *map(np.ndim, leaves(arrays)))
+    ndim = max(levels, rank(arrays))
     return join(arrays, levels)
 
 
@@ -245,20 +238,12 @@ def _sign(z: Any, *args: Any, **options: Any) -> Any:
 
 
 def _einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
-    if not isinstance(subscripts, str):
-        # Operands and lists of axis numbers, in turn, and perhaps the list for the result.
-        given = (subscripts, *operands)
-        n = len(given) // 2 * 2
-        result = f"->{_subscripts(given[n])}" if n < len(given) else ""
-        return np.einsum(",".join(map(_subscripts, given[1:n:2])) + result, *given[:n:2], **options)
-    if any(isinstance(x, (list, tuple)) for x in operands):
-        return np.einsum(subscripts, *map(as_array, operands), **options)
-    return NotImplemented
-
-
-def _subscripts(axes: Any) -> str:
-    letters = string.ascii_uppercase + string.ascii_lowercase
-    return "".join("..." if i is Ellipsis else letters[i] for i in axes)
+    if not isinstance(subscripts, str):  # operands and lists of axis numbers, in turn
+        inputs, output, _ = anp.parse_einsum_input(subscripts, *operands)
+        subscripts, operands = f"{inputs}->{output}", (subscripts, *operands[1::2])[: inputs.count(",") + 1]
+    elif not any(isinstance(x, (list, tuple)) for x in operands):
+        return NotImplemented
+    return np.einsum(subscripts, *map(as_array, operands), **options)
 
 
 def _kron(x: Any, y: Any) -> Any:

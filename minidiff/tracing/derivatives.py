@@ -20,8 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from string import ascii_letters
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import autograd.numpy as anp
 import numpy as np
@@ -29,22 +28,6 @@ from autograd.core import VJPNode, defvjp_argnums, primitive_vjps
 from autograd.core import primitive as autograd_primitive
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import notrace_primitives, trace_primitives_map
-
-__all__ = [
-    "COMPOSITES",
-    "CONSTANT",
-    "RULES",
-    "Part",
-    "add_at",
-    "cast",
-    "define",
-    "overlooked",
-    "primitive_of",
-    "rules_of",
-    "scatter",
-    "typed",
-    "unbroadcast",
-]
 
 Rule: TypeAlias = Callable[..., Any]
 RULES: dict[Any, tuple[Rule, ...]] = {}
@@ -147,11 +130,10 @@ def typed(x: Any) -> Any:
 # --- What rules are made of -----------------------------------------------------------------------------
 
 
-class Part(NamedTuple):
-    """The gradient of what ``x[index]`` reads; that of the rest of x is zero."""
+class Part(tuple[Any, Any]):
+    """A pair (g, index): the gradient of what ``x[index]`` reads; that of the rest of x is zero."""
 
-    g: Any
-    index: Any
+    __slots__ = ()
 
 
 def unbroadcast(g: Any, x: Any) -> Any:
@@ -193,7 +175,7 @@ scatter = define(
 
 def add_at(out: np.ndarray[Any, Any], index: Any, g: Any) -> None:
     """Add `g` to ``out[index]`` in place, as many times as `index` names an element."""
-    if _is_basic(index):
+    if type(index) in (int, slice) or _is_basic(index):
         out[index] += g
     else:
         np.add.at(out, index, g)
@@ -287,66 +269,50 @@ def _matmul_right(g: Any, ans: Any, A: Any, B: Any) -> Any:
 RULES[np.matmul] = (_matmul_left, _matmul_right)
 
 
-def _dot_left(g: Any, ans: Any, x: Any, y: Any) -> Any:
-    if not (np.ndim(x) and np.ndim(y)):
-        return unbroadcast(g * y, x)
-    if x.ndim < 3 and y.ndim < 3:
-        return _matmul_left(g, ans, x, y)
-    return _tensordot_left(g, ans, x, y, ((-1,), (-2 if y.ndim > 1 else -1,)))
+def _axes(x: Any, y: Any, axes: Any) -> tuple[list[int], ...]:
+    """List the axes of x and of y that a tensordot sums over, in pairs, and the others."""
+    given = (range(x.ndim - axes, x.ndim), range(axes)) if np.ndim(axes) == 0 else axes
+    a, b = ([int(i) % z.ndim for i in np.atleast_1d(list_)] for z, list_ in zip((x, y), given, strict=True))
+    return a, b, [i for i in range(x.ndim) if i not in a], [i for i in range(y.ndim) if i not in b]
 
 
-def _dot_right(g: Any, ans: Any, x: Any, y: Any) -> Any:
-    if not (np.ndim(x) and np.ndim(y)):
-        return unbroadcast(g * x, y)
-    if x.ndim < 3 and y.ndim < 3:
-        return _matmul_right(g, ans, x, y)
-    return _tensordot_right(g, ans, x, y, ((-1,), (-2 if y.ndim > 1 else -1,)))
+def _folded(x: Any, rows: Sequence[int], columns: Sequence[int] | None = None) -> Any:
+    """Make a matrix of an array: some of its axes, in this order, become its rows, the others its columns."""
+    columns = [i for i in range(x.ndim) if i not in rows] if columns is None else columns
+    shape = [math.prod([x.shape[i] for i in axes]) for axes in (rows, columns)]
+    return x.transpose([*rows, *columns]).reshape(shape)
 
 
-RULES[np.dot] = (_dot_left, _dot_right)
-
-
-def _pairs(x: Any, y: Any, axes: Any) -> tuple[list[int], list[int]]:
-    """List the axes of x and y that a tensordot sums over together."""
-    if np.ndim(axes) == 0:
-        return list(range(x.ndim - axes, x.ndim)), list(range(axes))
-    a, b = (np.atleast_1d(np.asarray(given, int)) for given in axes)
-    return (a % x.ndim).tolist(), (b % y.ndim).tolist()
-
-
-def _rest(x: Any, axes: list[int]) -> list[int]:
-    return [i for i in range(x.ndim) if i not in axes]
-
-
-def _contract(x: Any, y: Any, a: list[int], b: list[int], order: list[int]) -> Any:
-    """Sum over axes `a` of x with `b` of y; the axes that are left come to the places in `order`."""
-    rows, columns = _rest(x, a), _rest(y, b)
-    n = math.prod([x.shape[i] for i in a])
-    left = x.transpose([*rows, *a]).reshape((math.prod([x.shape[i] for i in rows]), n))
-    right = y.transpose([*b, *columns]).reshape((n, math.prod([y.shape[i] for i in columns])))
-    product = (left @ right).reshape([*(x.shape[i] for i in rows), *(y.shape[i] for i in columns)])
-    return product if order == sorted(order) else product.transpose([int(i) for i in np.argsort(order)])
+def _unfolded(matrix: Any, x: Any, order: list[int]) -> Any:
+    """Do the reverse, to an array of the shape of x."""
+    return matrix.reshape([x.shape[i] for i in order]).transpose([int(i) for i in np.argsort(order)])
 
 
 def _tensordot_left(g: Any, ans: Any, x: Any, y: Any, axes: Any = 2) -> Any:
     if not (np.ndim(x) and np.ndim(y)):
         return unbroadcast(g * y, x)
-    a, b = _pairs(x, y, axes)
-    rows, columns = _rest(x, a), _rest(y, b)
-    summed = list(range(len(rows), g.ndim))
-    return _contract(g, y, summed, columns, rows + [a[b.index(i)] for i in sorted(b)])
+    a, b, free_x, free_y = _axes(x, y, axes)
+    return _unfolded(_folded(g, range(len(free_x))) @ _folded(y, free_y, b), x, free_x + a)
 
 
 def _tensordot_right(g: Any, ans: Any, x: Any, y: Any, axes: Any = 2) -> Any:
     if not (np.ndim(x) and np.ndim(y)):
         return unbroadcast(g * x, y)
-    a, b = _pairs(x, y, axes)
-    rows, columns = _rest(x, a), _rest(y, b)
-    summed = list(range(len(rows)))
-    return _contract(x, g, rows, summed, [b[a.index(i)] for i in sorted(a)] + columns)
+    a, b, free_x, free_y = _axes(x, y, axes)
+    return _unfolded(_folded(x, a, free_x) @ _folded(g, range(len(free_x))), y, b + free_y)
+
+
+def _dot(matrices: Rule, tensors: Rule) -> Rule:
+    def rule(g: Any, ans: Any, x: Any, y: Any) -> Any:
+        if 0 < np.ndim(x) < 3 and 0 < np.ndim(y) < 3:
+            return matrices(g, ans, x, y)
+        return tensors(g, ans, x, y, ((-1,), (-2 if np.ndim(y) > 1 else -1,)))
+
+    return rule
 
 
 RULES[np.tensordot] = (_tensordot_left, _tensordot_right)
+RULES[np.dot] = (_dot(_matmul_left, _tensordot_left), _dot(_matmul_right, _tensordot_right))
 
 
 def _flat(x: Any) -> Any:
@@ -360,26 +326,16 @@ RULES[np.outer] = (
 
 
 @lru_cache(1024)
-def _letters(subscripts: str, ndims: tuple[int, ...]) -> tuple[list[str], str]:
+def _letters(subscripts: str, *ndims: int) -> tuple[list[str], str]:
     """Write the subscripts of an einsum out: a letter for each axis of each operand, and of the result."""
-    inputs, arrow, output = subscripts.replace(" ", "").partition("->")
-    spare = [c for c in ascii_letters if c not in subscripts]
-    terms, dots = [], ""
-    for term, ndim in zip(inputs.split(","), ndims, strict=True):
-        n = ndim - len(term.replace("...", ""))
-        if "..." in term:  # these axes broadcast: the last of them are the same in all operands
-            named = "".join(reversed(spare[:n]))
-            dots, term = max(dots, named, key=len), term.replace("...", named)
-        terms.append(term)
-    if not arrow:
-        every = "".join(terms)
-        output = "..." + "".join(sorted(c for c in set(every) if every.count(c) == 1 and c not in dots))
-    return terms, output.replace("...", dots)
+    operands = [np.empty((1,) * ndim) for ndim in ndims]
+    inputs, output, _ = anp.parse_einsum_input(subscripts, *operands)
+    return inputs.split(","), output
 
 
 def _einsum(argnums: Any, g: Any, ans: Any, subscripts: str, *operands: Any, **options: Any) -> list[Any]:
     """Give an einsum of the gradient and the other operands, for each operand asked for."""
-    terms, output = _letters(subscripts, tuple(map(np.ndim, operands)))
+    terms, output = _letters(subscripts, *map(np.ndim, operands))
     gradients = []
     for i in argnums:
         x, term = operands[i - 1], terms[i - 1]
@@ -554,7 +510,7 @@ RULES[np.swapaxes] = (lambda g, ans, x, axis1, axis2: g.swapaxes(axis1, axis2),)
 RULES[np.broadcast_to] = (lambda g, ans, x, shape, **kwargs: unbroadcast(g, x),)
 
 # What was read of x is a part of its gradient.
-_ours[ArrayBox.__getitem__] = (lambda g, ans, x, index: Part(g, index),)
+_ours[ArrayBox.__getitem__] = (lambda g, ans, x, index: Part((g, index)),)
 _ours |= {trace_primitives_map[function]: rules for function, rules in RULES.items()}
 
 # --- Options without a derivative, and functions that need none -----------------------------------------

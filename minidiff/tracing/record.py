@@ -31,28 +31,12 @@ from minidiff.tracing.derivatives import (
     COMPOSITES,
     CONSTANT,
     RULES,
-    Part,
     cast,
     define,
     overlooked,
     primitive_of,
     typed,
 )
-
-__all__ = [
-    "Leaf",
-    "Trace",
-    "Traced",
-    "as_array",
-    "constant",
-    "derivative",
-    "described",
-    "is_recorded",
-    "lift",
-    "map_container",
-    "name_of",
-    "no_attribute",
-]
 
 # ---------------------------------------------------------------------------------------------------
 # The running traces
@@ -134,23 +118,11 @@ class Trace:
 NO_KEYWORDS: dict[str, Any] = {}
 _latest_first = count(0, -1)
 
-_SCALARS = (
-    bool,
-    int,
-    float,
-    complex,
-    np.bool_,
-    np.float16,
-    np.float32,
-    np.float64,
-    np.complex64,
-    np.complex128,
-)
 # What an argument may be without a look inside: it holds no recorded value.
-PLAIN = frozenset(
-    {np.ndarray, *_SCALARS, np.int8, np.int16, np.int32, np.int64, np.uint8, type(None), str, slice}
-)
-
+PLAIN = frozenset({
+    np.ndarray, bool, int, float, complex, type(None), str, slice, np.bool_, np.int8, np.int16, np.int32,
+    np.int64, np.uint8, np.float16, np.float32, np.float64, np.complex64, np.complex128,
+})  # fmt: skip
 
 # What people look for who come from PyTorch.
 _ELSEWHERE = {
@@ -213,23 +185,6 @@ def _recorded(function: Any) -> Any:
 def _plain(function: Callable[..., Any]) -> Any:
     """Make the method that has no gradient to record and works on plain values: a comparison, `argmax`."""
     return lambda self, *args, **kwargs: function(getval(self), *map(constant, args), **kwargs)
-
-
-class _Refused:
-    """A method that would lose the gradient. Once the trace has ended it does what the plain value does."""
-
-    def __init__(self, what: str, instead: str) -> None:
-        self.what, self.instead = what, instead
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        what, instead = self.what, self.instead
-
-        def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
-            if self.owner.open:
-                _refuse(what, instead)
-            return getattr(getval(self), name)(*args, **kwargs)
-
-        setattr(owner, name, method)
 
 
 class _AsksUs:
@@ -313,14 +268,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return self
 
     __divmod__, __rdivmod__ = (lambda x, y: (x // y, x % y)), (lambda x, y: (y // x, y % x))
-    __floordiv__ = _plain(operator.floordiv)
     __rfloordiv__ = _plain(lambda x, y: y // x)
-    __eq__ = _plain(operator.eq)
-    __ne__ = _plain(operator.ne)
-    __lt__ = _plain(operator.lt)
-    __le__ = _plain(operator.le)
-    __gt__ = _plain(operator.gt)
-    __ge__ = _plain(operator.ge)
     __hash__ = object.__hash__
 
     def __getitem__(self, index: Any) -> Any:
@@ -374,64 +322,60 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     def clip(self, min: Any = None, max: Any = None, **options: Any) -> Any:
         return call(np.clip, (self, min, max), options)
 
-    conj = conjugate = _recorded(np.conj)
-    cumprod = _recorded(np.cumprod)
-    cumsum = _recorded(np.cumsum)
-    diagonal = _recorded(np.diagonal)
-    dot = _recorded(np.dot)
-    flatten = ravel = _recorded(np.ravel)
-    max = _recorded(np.max)
-    mean = _recorded(np.mean)
-    min = _recorded(np.min)
-    prod = _recorded(np.prod)
-    repeat = _recorded(np.repeat)
-    squeeze = _recorded(np.squeeze)
-    std = _recorded(np.std)
-    sum = _recorded(np.sum)
-    swapaxes = _recorded(np.swapaxes)
-    trace = _recorded(np.trace)
-    var = _recorded(np.var)
 
-    take = _recorded(np.take)
+# Methods that do what NumPy's function of the same name does: recorded, or with plain values where there is
+# no gradient to record.
+for _name in (
+    "conj", "conjugate", "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod", "ravel",
+    "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
+):  # fmt: skip
+    setattr(Traced, _name, _recorded(getattr(np, _name)))
+for _name in (
+    "all", "any", "argmax", "argmin", "argpartition", "argsort", "nonzero", "round", "searchsorted",
+):  # fmt: skip
+    setattr(Traced, _name, _plain(getattr(np, _name)))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge", "floordiv"):
+    setattr(Traced, f"__{_name}__", _plain(getattr(operator, _name)))
+Traced.flatten = Traced.ravel
 
-    all = _plain(np.all)
-    any = _plain(np.any)
-    argmax = _plain(np.argmax)
-    argmin = _plain(np.argmin)
-    argpartition = _plain(np.argpartition)
-    argsort = _plain(np.argsort)
-    nonzero = _plain(np.nonzero)
-    round = _plain(np.round)
-    searchsorted = _plain(np.searchsorted)
+# What would lose the gradient, and what to do instead.
+_REFUSED = {
+    "__float__": ("float() of a value under differentiation (a `math` function or x[i] = … may call it)",
+        "Use np.* functions; np.stack makes an array of numbers."),
+    "__int__": ("int() of a value under differentiation", "Use np.* functions."),
+    "__index__": ("A value under differentiation as an index", "An index has no gradient."),
+    "__complex__": ("complex() of a value under differentiation", "Use np.* functions."),
+    "__array__": ("np.asarray() (or a function that calls it) on a value under differentiation",
+        "NumPy functions take it as it is; np.stack and np.concatenate join several."),
+    "__reduce_ex__": ("Pickling of a value under differentiation", "It belongs to the running loss."),
+    "item": (".item() of a value under differentiation", "Index with x[i] instead."),
+    "__round__": ("round() of a value under differentiation", "Use np.round(x)."),
+    "tolist": (".tolist() of a value under differentiation", "Iterate over it instead."),
+    "tobytes": (".tobytes() of a value under differentiation", "Work with the array itself."),
+    "__setitem__": ("Assignment into an array under differentiation",
+        "Build the new array with np.where, np.concatenate or np.stack."),
+    "sort": (".sort() in place of a value under differentiation", "Use np.sort(x)."),
+    "partition": (".partition() in place of a value under differentiation", "Use np.partition(x, k)."),
+    **dict.fromkeys(("fill", "put", "resize", "itemset", "setfield", "byteswap"),
+        ("Changing an array under differentiation in place", "Build a new array instead.")),
+    **dict.fromkeys(("view", "getfield"),
+        ("A view of other type on a value under differentiation", "Use astype.")),
+}  # fmt: skip
 
-    __float__ = _Refused(
-        "float() of a value under differentiation (a `math` function or x[i] = … may call it)",
-        "Use np.* functions; np.stack makes an array of numbers.",
-    )
-    __int__ = _Refused("int() of a value under differentiation", "Use np.* functions.")
-    __index__ = _Refused("A value under differentiation as an index", "An index has no gradient.")
-    __complex__ = _Refused("complex() of a value under differentiation", "Use np.* functions.")
-    __array__ = _Refused(
-        "np.asarray() (or a function that calls it) on a value under differentiation",
-        "NumPy functions take it as it is; np.stack and np.concatenate join several.",
-    )
-    __reduce_ex__: Any = _Refused(
-        "Pickling of a value under differentiation", "It belongs to the running loss."
-    )
-    item = _Refused(".item() of a value under differentiation", "Index with x[i] instead.")
-    __round__ = _Refused("round() of a value under differentiation", "Use np.round(x).")
-    tolist = _Refused(".tolist() of a value under differentiation", "Iterate over it instead.")
-    tobytes = _Refused(".tobytes() of a value under differentiation", "Work with the array itself.")
-    __setitem__ = _Refused(
-        "Assignment into an array under differentiation",
-        "Build the new array with np.where, np.concatenate or np.stack.",
-    )
-    sort = _Refused(".sort() in place of a value under differentiation", "Use np.sort(x).")
-    partition = _Refused(".partition() in place of a value under differentiation", "Use np.partition(x, k).")
-    fill = put = resize = itemset = setfield = byteswap = _Refused(
-        "Changing an array under differentiation in place", "Build a new array instead."
-    )
-    view = getfield = _Refused("A view of other type on a value under differentiation", "Use astype.")
+
+def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
+    """Make the method that is refused. Once the trace has ended it does what the plain value does."""
+
+    def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
+        if self.owner.open:
+            _refuse(what, instead)
+        return getattr(getval(self), name)(*args, **kwargs)
+
+    return method
+
+
+for _name, _words in _REFUSED.items():
+    setattr(Traced, _name, _refused(_name, *_words))
 
 
 def _elsewhere(name: str) -> Any:
@@ -443,8 +387,8 @@ def _elsewhere(name: str) -> Any:
     return property(refuse)
 
 
-for _attribute in _ELSEWHERE:
-    setattr(Traced, _attribute, _elsewhere(_attribute))
+for _name in _ELSEWHERE:
+    setattr(Traced, _name, _elsewhere(_name))
 
 _RESHAPE, _TRANSPOSE = (trace_primitives_map[f] for f in (np.reshape, np.transpose))
 
@@ -540,8 +484,8 @@ def _any_box(x: Any) -> bool:
     """Tell whether a lifted argument is or holds a box."""
     if type(x) in PLAIN:
         return False
-    if type(x) in (tuple, list):
-        return any(map(_any_box, x))
+    if type(x) in (tuple, list, dict):
+        return any(map(_any_box, x.values() if type(x) is dict else x))
     return type(x) in Box.types
 
 
@@ -553,38 +497,36 @@ def _any_box(x: Any) -> bool:
 def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Call one of autograd's primitives, and record the call if an argument is recorded."""
     function = _SHORTCUTS.get(primitive, primitive.fun)
-    if not keywords:
-        x = arguments[0] if len(arguments) == 1 else None
+    if len(arguments) == 1 and not keywords:
+        (x,) = arguments
         if type(x) is Traced and x.owner.open and type(x._value) in PLAIN:  # as below, without its loop
             return _node(function(x._value), primitive, (x._value,), NO_KEYWORDS, (0,), arguments)
-        if (recorded := _of_one_trace(arguments)) is not None:
-            values, argnums, parents = recorded
-            return _node(function(*values), primitive, values, NO_KEYWORDS, argnums, parents)
-    arguments = tuple(map(lift, arguments))
-    if any(type(x) in (list, tuple) for x in arguments):
-        # Of a ufunc all arguments are arrays, of another function those that have a rule.
-        n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
-        arguments = (*map(as_array, arguments[:n]), *arguments[n:])
-    if keywords and any(map(_any_box, keywords.values())):
+    if keywords and _any_box(keywords):
         raise TypeError(
             f"{name_of(primitive)}: pass arrays under differentiation by position, not by keyword."
         )
-    boxes = [x for x in arguments if type(x) in Box.types]
-    if not boxes:
-        return function(*arguments, **keywords)
-    if any(type(x) is not Traced for x in boxes):
-        return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
+    recorded = _of_one_trace(arguments)
+    if recorded is None:
+        arguments = tuple(map(lift, arguments))
+        if any(type(x) in (list, tuple) for x in arguments):
+            # Of a ufunc all arguments are arrays, of another function those that have a rule.
+            n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
+            arguments = (*map(as_array, arguments[:n]), *arguments[n:])
+        boxes = [x for x in arguments if type(x) in Box.types]
+        if not boxes:
+            return function(*arguments, **keywords)
+        if any(type(x) is not Traced for x in boxes):
+            return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
+        trace = max(x._trace for x in boxes)
+        argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
+        values = tuple([x._value if i in argnums else x for i, x in enumerate(arguments)])
+        recorded = values, argnums, tuple([arguments[i] for i in argnums])
+        if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
+            function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
     if keywords and (options := overlooked(primitive.fun, keywords)):
         raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
-    trace = max(x._trace for x in boxes)
-    argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
-    parents = tuple([arguments[i] for i in argnums])
-    values = tuple([x._value if i in argnums else x for i, x in enumerate(arguments)])
-    if any(type(x) in Box.types for x in values):
-        result = record(primitive, values, keywords)  # so that the outer trace sees the call too
-    else:
-        result = function(*values, **keywords)
-    return _node(result, primitive, values, keywords, argnums, parents)
+    values, argnums, parents = recorded
+    return _node(function(*values, **keywords), primitive, values, keywords, argnums, parents)
 
 
 def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
@@ -634,7 +576,9 @@ def _node(
     node = Traced(typed(result), primitive, values, keywords, argnums, parents)
     if isinstance(result, (tuple, list, SequenceBox)):  # several results, as of np.linalg.eigh or np.split
         places = count()
-        return map_container(lambda _: record(_ITEM, (node, next(places)), NO_KEYWORDS), getval(result))
+        return map_container(
+            lambda _: record(ArrayBox.__getitem__, (node, next(places)), NO_KEYWORDS), getval(result)
+        )
     if kind in PLAIN:
         return node
     if kind not in Box.type_mappings:
@@ -643,10 +587,6 @@ def _node(
             "Give it plain arrays or numbers."
         )
     return Box.type_mappings[kind](result, node._trace, node)
-
-
-# What one result among several gets is a part of the gradient of them all.
-_ITEM = define(lambda results, i: results[i], (lambda g, ans, results, i: Part(g, i),))
 
 
 def as_array(x: Any) -> Any:
@@ -720,9 +660,9 @@ def _no_gradient(function: Any) -> NoReturn:
 
 def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets a method of its ufuncs, like `reduce`."""
-    args, kwargs = lift(args), _lift_values(kwargs)
-    if not _any_box(args):
-        return _returning(kwargs, getattr(ufunc, method)(*args, **kwargs))
+    given, args, kwargs = kwargs, lift(args), lift(kwargs)
+    if not _any_box(args) and not _any_box(kwargs):
+        return _returning(given, getattr(ufunc, method)(*args, **kwargs))
     if kwargs.get("out") is not None:
         _refuse(f"np.{ufunc.__name__}.{method} with out=", "Leave out= away: the result is a new array.")
     if method == "outer":
@@ -742,22 +682,17 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     primitive = _direct.get(function)
     if primitive is not None and (not kwargs or _all_plain(kwargs)):
         return record(primitive, args, kwargs)
-    args = lift(args)
-    if kwargs:
-        original, kwargs = kwargs, _lift_values(kwargs)
-        if not _any_box(args) and not any(map(_any_box, kwargs.values())):
-            return _returning(original, function(*args, **kwargs))
-        if kwargs.get("out") is not None:
-            _refuse(
-                f"{name_of(function)} with out= (as in b += …)",
-                "Leave it away, b = b + …: the result is new.",
-            )
-    elif not _any_box(args):
-        return function(*args)
+    given, args, kwargs = kwargs, lift(args), lift(kwargs)
+    if not _any_box(args) and not _any_box(kwargs):
+        return _returning(given, function(*args, **kwargs))
+    if kwargs.get("out") is not None:
+        _refuse(
+            f"{name_of(function)} with out= (as in b += …)", "Leave it away, b = b + …: the result is new."
+        )
     composite = COMPOSITES.get(function)
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
-    if kwargs and any(map(_any_box, kwargs.values())):
+    if _any_box(kwargs):
         args, kwargs = _by_position(function, args, kwargs)
     if composite is not None and (result := _composed(composite, args, kwargs)) is not NotImplemented:
         return result
@@ -783,10 +718,6 @@ def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 def _all_plain(kwargs: dict[str, Any]) -> bool:
     return "out" not in kwargs and all(type(x) in PLAIN for x in kwargs.values())
-
-
-def _lift_values(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {key: lift(x) for key, x in kwargs.items()}
 
 
 def _returning(kwargs: dict[str, Any], result: Any) -> Any:

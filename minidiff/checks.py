@@ -10,7 +10,7 @@ import numpy as np
 
 from minidiff.tracing import Traced
 
-__all__ = ["described", "function", "integer"]
+__all__ = ["bit_generator", "described", "function", "generator", "integer"]
 
 
 def described(x: object) -> str:
@@ -39,3 +39,34 @@ def integer(name: str, n: Any, least: int) -> int:
     if int(n) < least:
         raise ValueError(f"{name} must be at least {least}, got {n!r}")
     return int(n)
+
+
+def generator(name: str, rng: Any) -> np.random.Generator:
+    """Give argument `rng` as a generator: itself, or one made from a seed."""
+    # NumPy goes into whatever has a length, and ends the process at a list that holds itself.
+    several = rng.ravel().tolist() if isinstance(rng, np.ndarray) else rng if hasattr(rng, "__len__") else ()
+    if not all(isinstance(n, Integral) for n in several):
+        raise TypeError(f"{name} must be a seed (an integer or several) or a generator, got {described(rng)}")
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be a seed or a generator, got {described(rng)}: {error}") from None
+
+
+def bit_generator(name: str, state: Any) -> np.random.BitGenerator:
+    """Give a new bit generator in the state `state`, if it is one."""
+    try:
+        kind = getattr(np.random, state["bit_generator"])
+        bits: np.random.BitGenerator = kind(0)
+        bits.state = state
+        # The place among the words drawn ahead; NumPy would read on behind them.
+        place, drawn = 0, 0
+        if isinstance(bits, np.random.MT19937):
+            place, drawn = state["state"]["pos"], 624
+        elif isinstance(bits, np.random.Philox):
+            place, drawn = state["buffer_pos"], 4
+        if not isinstance(bits, np.random.BitGenerator) or not 0 <= place <= drawn:
+            raise ValueError(f"{kind.__name__} at place {place}")
+    except Exception as error:
+        raise ValueError(f"{name} is no state of a generator of NumPy's: {error!r}") from error
+    return bits

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minidiff.checks import function, integer
-from minidiff.gradient import withgradient
+from minidiff.data import Taken
+from minidiff.gradient import Grads, withgradient
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
@@ -95,8 +96,14 @@ def train(
     elements: Any = _elements(data, epochs)
     losses: list[float] = []
     running = math.nan
-    with _bar(elements, data, epochs) if progress else nullcontext(elements) as bar, _WholeSteps() as whole:
-        for d in bar:
+    bar = _bar(elements, data, epochs) if progress else nullcontext(elements)
+    with bar as batches, Taken(data) as taken, _WholeSteps() as whole:
+
+        def take_step(grads: Grads) -> None:
+            update(opt, ps, grads)
+            taken.note()
+
+        for d in batches:
             arguments = d if isinstance(d, tuple) else (d,)
             try:
                 value, grads = withgradient(lambda: loss(*arguments), ps)  # noqa: B023  (called at once)
@@ -105,11 +112,11 @@ def train(
                     raise FloatingPointError(
                         f"the loss is {value} at step {len(losses) + 1}, which has not been taken"
                     )
-                whole.take(update, opt, ps, grads)
+                whole.take(take_step, grads)
                 losses.append(value)
                 if progress:
                     running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
-                    bar.set_postfix_str(f"loss {running:.4g}", refresh=False)
+                    batches.set_postfix_str(f"loss {running:.4g}", refresh=False)
                 for callback in callbacks:
                     callback()
             except TypeError as error:
@@ -120,7 +127,7 @@ def train(
                     ) from error
                 raise
             except _Skip:
-                continue
+                taken.note()
             except _Stop:
                 break
     return np.array(losses, dtype=np.float64)

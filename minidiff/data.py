@@ -12,7 +12,7 @@ from minidiff.checks import bit_generator, described, generator, integer
 from minidiff.interrupts import whole
 from minidiff.typing import NDArray
 
-__all__ = ["DataLoader", "Taken"]
+__all__ = ["DataLoader"]
 
 Data = TypeVar("Data", NDArray[Any], tuple[NDArray[Any], ...], dict[Any, NDArray[Any]])
 Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None

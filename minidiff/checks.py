@@ -1,44 +1,115 @@
-"""How arguments are checked, and how error messages name what came."""
+"""How arguments are checked, and how error messages describe what came.
+
+A check takes an argument's name and its value. It returns the value to use, or raises an error that says
+what the argument must be and what it is.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from numbers import Integral
+from functools import cache
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
-from minidiff.tracing import Traced
-
-__all__ = ["bit_generator", "described", "function", "generator", "integer"]
+__all__ = [
+    "bit_generator",
+    "described",
+    "function",
+    "generator",
+    "instance",
+    "integer",
+    "is_number",
+    "number",
+    "several",
+]
 
 
 def described(x: object) -> str:
-    """Say for an error message what something is."""
+    """Describe a value for an error message.
+
+    An attribute ``__description__`` of its class, if there is one, takes the place of the repr.
+    """
     if isinstance(x, np.ndarray):
         return f"an ndarray of shape {x.shape} and dtype {x.dtype}"
-    if isinstance(x, Traced):
-        return "a value under differentiation"
+    description = getattr(type(x), "__description__", None)
+    if isinstance(description, str):
+        return description
     name, text = type(x).__name__, repr(x)
     line = text.partition("\n")[0][:60]
     line += " …" if line != text else ""
-    return line if x is None or line.startswith(name) else f"{name} {line}"
+    if x is None or line.startswith(name):
+        return line
+    return f"{name} of {len(x)}: {line}" if isinstance(x, (list, tuple, dict)) else f"{name} {line}"
 
 
-def function(name: str, f: Any) -> Callable[..., Any]:
-    """Give argument `f` back, if it can be called."""
-    if not callable(f):
-        raise TypeError(f"{name} must be a function, got {described(f)}")
-    return f  # type: ignore[no-any-return]
+def instance(name: str, x: Any, kind: Any, what: str, advice: str = "") -> Any:
+    """Check that an argument is an instance of `kind`, which the message calls `what`."""
+    if not isinstance(x, kind):
+        raise TypeError(f"{name} must be {what}, got {described(x)}{advice}")
+    return x
 
 
-def integer(name: str, n: Any, least: int) -> int:
-    """Give argument `n` as an int, if it is an integer and no less than `least`."""
-    if isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral):
+def function(name: str, f: Any, what: str = "a function", advice: str = "") -> Callable[..., Any]:
+    """Check that an argument can be called."""
+    return instance(name, f, Callable, what, advice)  # type: ignore[no-any-return]
+
+
+def is_number(x: object) -> bool:
+    """Tell whether something is one real number. True and False are none."""
+    return isinstance(x, Real) and not isinstance(x, bool)
+
+
+def number(name: str, x: Any, within: str = "(-inf, inf)") -> float:
+    """Check that an argument is a number in an interval such as "[0, 1)", and return it as a float."""
+    if not is_number(x):
+        raise TypeError(f"{name} must be a number, got {described(x)}")
+    least, greatest = _ends(within)
+    try:
+        value = float(x)
+    except OverflowError:
+        value = math.nan  # an integer that no float can hold
+    if not least <= value <= greatest:
+        what = "finite" if within == "(-inf, inf)" else f"in {within}"
+        raise ValueError(f"{name} must be {what}, got {described(x)}")
+    return value
+
+
+@cache
+def _ends(within: str) -> tuple[float, float]:
+    """Return the least and the greatest float in an interval."""
+    low, high = map(float, within[1:-1].split(","))
+    least = low if within[0] == "[" else math.nextafter(low, math.inf)
+    return least, high if within[-1] == "]" else math.nextafter(high, -math.inf)
+
+
+def integer(name: str, n: Any, least: float = -math.inf, *, of_any_type: bool = False) -> int:
+    """Check that an argument is an integer of at least `least`.
+
+    With `of_any_type` a float such as 10.0 is one too.
+    """
+    if not is_number(n) or not (of_any_type or isinstance(n, Integral)):
         raise TypeError(f"{name} must be an integer, got {described(n)}")
-    if int(n) < least:
+    if not isinstance(n, Integral) and not number(name, n).is_integer():
+        raise ValueError(f"{name} must be a whole number, got {n!r}")
+    if n < least:
         raise ValueError(f"{name} must be at least {least}, got {n!r}")
     return int(n)
+
+
+def several(name: str, x: Any, each: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Check that an argument is a tuple, list or array, and each of its items with a check of its own.
+
+    With ``...`` for the second check the first is for all items, however many there are.
+    """
+    items = x.tolist() if isinstance(x, np.ndarray) else x
+    instance(name, items, (tuple, list), "a tuple" if ... in each else f"a tuple of {len(each)}")
+    checks = each[:1] * len(items) if ... in each else each
+    if len(items) != len(checks):
+        raise ValueError(f"{name} must be a tuple of {len(checks)}, got {described(x)}")
+    return tuple(check(f"{name}[{i}]", items[i]) for i, check in enumerate(checks))
 
 
 def generator(name: str, rng: Any) -> np.random.Generator:

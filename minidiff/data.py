@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -33,8 +34,8 @@ class DataLoader(Generic[Data]):
     shuffle : bool
         Whether every iteration takes the samples in a new random order.
     partial : bool
-        Whether the last samples, too few for a whole batch, make a smaller one. Without it they are left
-        out; of fewer than `batchsize` samples there is then no batch at all.
+        Whether the last samples, too few to fill a batch, make a smaller one. If not, they are left out;
+        fewer than `batchsize` samples then make no batch at all.
     rng : int, sequence of int, numpy.random.Generator or None
         A seed, a generator to draw from, or None for a seed from the operating system. The orders depend on
         it and on n, and on nothing else.
@@ -47,7 +48,7 @@ class DataLoader(Generic[Data]):
     Raises
     ------
     TypeError
-        If `data` is a list (of samples? of arrays?) or anything else that is not as above.
+        If `data` is of another kind, for example a list.
     ValueError
         If the arrays differ in the length of their first axis, or `batchsize` is less than 1.
 
@@ -105,16 +106,17 @@ class DataLoader(Generic[Data]):
         )
 
     def __len__(self) -> int:
-        """Give the number of batches in an iteration."""
-        whole, rest = divmod(self._n, self.batchsize)
-        return whole + (self.partial and rest > 0)
+        """Return the number of batches in an iteration."""
+        full, rest = divmod(self._n, self.batchsize)
+        return full + (self.partial and rest > 0)
 
     def __iter__(self) -> Iterator[Data]:
         order = whole(self._start)
         begin, given = self._place
         for i in range(given, len(self)):
-            rows = slice(i * self.batchsize, (i + 1) * self.batchsize)
-            batch = _take(self.data, rows if order is None else order[rows])
+            places = slice(i * self.batchsize, (i + 1) * self.batchsize)
+            rows = places if order is None else order[places]
+            batch = _of_each(itemgetter(rows), self.data)
             self._place = begin, i + 1
             yield batch
         self._place = None, 0
@@ -163,9 +165,10 @@ class DataLoader(Generic[Data]):
         if not isinstance(state, Mapping):
             raise TypeError(f"state must be the state of a loader, a dict, got {described(state)}")
         rng, begin = state["rng"], state["begin"]
-        batches = integer("state['batches']", state["batches"], 0)
+        batches = integer("state['batches']", state["batches"])
         size = state.get("samples", self._n), state.get("batchsize", self.batchsize)
-        if size != (self._n, self.batchsize) or batches > (len(self) if begin is not None else 0):
+        most = 0 if begin is None else len(self)
+        if size != (self._n, self.batchsize) or not 0 <= batches <= most:
             raise ValueError(
                 f"state is of another loader: it gave {batches} batches of {size[1]} of {size[0]} samples, "
                 f"and this has {len(self)} of {self.batchsize} of {self._n}"
@@ -226,32 +229,32 @@ class Taken:
 
 
 def _arrays(data: Any) -> Any:
-    """Give the data with arrays for their parts."""
-    if isinstance(data, tuple):
-        return tuple(np.asanyarray(part) for part in data)
-    if isinstance(data, dict):
-        return {name: np.asanyarray(part) for name, part in data.items()}
+    """Return the data with arrays for their parts, if they are of a kind that has samples."""
     if isinstance(data, Iterator):
         raise TypeError(
             f"data must be arrays, got a {type(data).__name__}: put all samples into arrays first, for pairs "
             "x, y = map(np.array, zip(*data))"
         )
-    if isinstance(data, list) or not hasattr(data, "__array__"):
+    if not isinstance(data, (tuple, dict)) and (isinstance(data, list) or not hasattr(data, "__array__")):
         raise TypeError(
             f"data must be an array, a tuple of arrays or a dict of arrays, got a {type(data).__name__}: "
             "of samples, make it an array (np.array(data)), of arrays, a tuple (tuple(data))"
         )
-    return np.asanyarray(data)
+    return _of_each(np.asanyarray, data)
 
 
-def _parts(data: Any) -> dict[Any, Any]:
+def _of_each(f: Callable[[Any], Any], data: Any) -> Any:
+    """Return what `f` gives for each of the arrays, in the structure of the data."""
+    if isinstance(data, tuple):
+        return tuple(map(f, data))
     if isinstance(data, dict):
-        return data
-    return dict(enumerate(data)) if isinstance(data, tuple) else {0: data}
+        return {name: f(part) for name, part in data.items()}
+    return f(data)
 
 
 def _samples(data: Any) -> int:
-    parts = _parts(data)
+    """Return the number of samples, which is that of every array."""
+    parts = data if isinstance(data, dict) else dict(enumerate(data if isinstance(data, tuple) else [data]))
     if not parts:
         raise ValueError(f"data must hold at least one array, got {data!r}")
     for name, part in parts.items():
@@ -263,11 +266,3 @@ def _samples(data: Any) -> int:
     if len(set(lengths.values())) > 1:
         raise ValueError(f"all arrays must have the same number of samples, got {lengths}")
     return next(iter(lengths.values()))
-
-
-def _take(data: Any, rows: Any) -> Any:
-    if isinstance(data, tuple):
-        return tuple(part[rows] for part in data)
-    if isinstance(data, dict):
-        return {name: part[rows] for name, part in data.items()}
-    return data[rows]

@@ -117,6 +117,7 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
     def clear(self) -> None:
         """Remove every entry."""
         self._entries.clear()
+        self._copied = 0
 
     __eq__ = object.__eq__
     __hash__ = None  # type: ignore[assignment]

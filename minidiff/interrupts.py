@@ -1,4 +1,4 @@
-"""An interrupt (Ctrl-C) waits until what must be whole is whole."""
+"""An interrupt (Ctrl-C) waits for the end of what must not be left half done."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ __all__ = ["finish", "whole"]
 
 T = TypeVar("T")
 
-# Python's own wrappers turn numbers into enumerations, which takes ten times as long as the system call.
-_handler: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_set_handler: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+# The functions of the `signal` module turn numbers into enumerations, which takes longer than all the rest.
+_plain: Any = getattr(signal, "_signal", signal)
+_handler: Callable[[int], Any] = _plain.getsignal
+_set_handler: Callable[[int, Any], Any] = _plain.signal
 
 
 def whole(work: Callable[..., T], *args: Any) -> T:
-    """Call ``work(*args)``. An interrupt that comes meanwhile takes effect at its end, also if it raises.
+    """Call ``work(*args)``. An interrupt that comes meanwhile takes effect at the end, also if it raises.
 
     Parameters
     ----------
@@ -51,33 +52,38 @@ def whole(work: Callable[..., T], *args: Any) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return work(*args)
-    came: list[tuple[Any, ...]] = []
-
-    def note(*signal_and_frame: Any) -> None:
-        came.append(signal_and_frame)
-
     handler = _handler(signal.SIGINT)
     if not callable(handler):  # interrupts are ignored, or end the process
         return work(*args)
+    came: list[tuple[Any, ...]] = []
+    over = False
+
+    def wait(*signal_and_frame: Any) -> None:
+        if over:  # a handler that `work` left behind passes on to this one
+            handler(*signal_and_frame)
+        else:
+            came.append(signal_and_frame)
+
     try:
-        _set_handler(signal.SIGINT, note)
+        _set_handler(signal.SIGINT, wait)
         return work(*args)
     finally:
-        if _handler(signal.SIGINT) is note:
+        if _handler(signal.SIGINT) is wait:
             _set_handler(signal.SIGINT, handler)
+        over = True
         if came:
             handler(*came[-1])
 
 
 def finish(work: Callable[..., object], *args: Any) -> None:
-    """Call ``work(*args)``, which only assigns, and again if an interrupt cuts it short.
+    """Call ``work(*args)``, which only assigns, and call it again if an interrupt cuts it short.
 
-    For what takes less time than the two system calls of `whole`.
+    `whole` waits for the end of any work, but costs a microsecond more.
 
     Parameters
     ----------
     work : callable
-        Of which a second call does no more than the first.
+        A function whose second call changes nothing more.
     *args
         Its arguments.
 

@@ -3,9 +3,9 @@
 Every loss takes the prediction ŷ, then the target y, and hands its values to `agg`: ``np.mean`` (the
 default), ``np.sum``, or any function of an array; ``agg=lambda losses: losses`` keeps them all.
 
-ŷ and y must have the same shape, or one of them be a scalar: NumPy would broadcast (n, 1) against (n,)
-to (n, n) and the loss would quietly be another. Targets of integers or booleans are taken in the dtype of
-the prediction, so that a float32 model stays in float32.
+ŷ and y must have the same shape, or one of them is a scalar: NumPy would broadcast (n, 1) against (n,)
+to (n, n), which is another loss. Targets of integers or booleans get the dtype of the prediction, so that a
+float32 model stays in float32.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
 
 
 def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
-    """Mean absolute error, ``agg(|ŷ − y|)``. Its derivative at ŷ = y is taken to be 0.
+    """Mean absolute error, ``agg(|ŷ − y|)``. Its derivative at ŷ = y is 0.
 
     Parameters
     ----------
@@ -326,7 +326,7 @@ def kldivergence(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | Non
 
 
 def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
-    """Negative log-likelihood of Poisson counts, agg(ŷ − y·log ŷ), without the term log y! that ŷ is not in.
+    """Negative log-likelihood of Poisson counts, agg(ŷ − y·log ŷ), without the term log y!, a constant.
 
     Parameters
     ----------
@@ -384,7 +384,7 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
 
 
 def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
-    """Give both as floating point arrays of one shape (or a scalar and an array)."""
+    """Return both as floating point arrays of one shape (or a scalar and an array)."""
     ŷ, y = _numbers(ŷ, y)
     if ŷ.shape != y.shape and ŷ.shape and y.shape:
         raise ValueError(
@@ -394,13 +394,13 @@ def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _classes(ŷ: Any, y: Any) -> tuple[Any, Any]:
-    """Give predictions and, in the same shape, targets; class numbers become one-hot rows."""
+    """Return predictions, and targets of the same shape. Class numbers become one-hot rows."""
     ŷ, y = _targets(ŷ, y)
     return ŷ, _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y
 
 
 def _targets(ŷ: Any, y: Any) -> tuple[Any, Any]:
-    """Give predictions and targets: in the same shape, or as class numbers."""
+    """Return predictions, and targets that are of the same shape or class numbers."""
     ŷ = floating(ŷ)
     numbers = y if hasattr(y, "dtype") else np.asarray(y)
     if ŷ.shape and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]:
@@ -422,7 +422,7 @@ def _one_hot(numbers: Any, ŷ: Any) -> Any:
 
 
 def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:
-    """Give both as floating point arrays. Integers, and Python's own numbers, take the dtype of ŷ."""
+    """Return both as floating point arrays. Integers and Python's own numbers get the dtype of ŷ."""
     ŷ = floating(ŷ)
     if hasattr(y, "dtype"):
         return ŷ, y if y.dtype.kind in "fc" else y.astype(ŷ.dtype)

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import bit_generator
+from minidiff.checks import bit_generator, described
 from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.rule import Rule
@@ -387,6 +387,7 @@ class Decoder:
         if self._is_programs(tag, content, live):  # whatever is stored
             self._seen += [None] * _objects_in(node)
             return live
+        self._check(tag not in ("code", "method"), f"{content if tag == 'code' else tag}", live, where)
         if tag == "object":
             return self._object(content, live, where)
         if tag == "iddict":
@@ -403,13 +404,15 @@ class Decoder:
             return self._container(tag, content, live, where)
         value = self.data(node)
         alike = value is None or _sort(value) is _sort(live)
-        self._check(live is None or (_is_plain(live) and alike), _described(value), live, where)
+        self._check(live is None or (_is_plain(live) and alike), _brief(value), live, where)
         return self._in_place(value, live)
 
     def _is_programs(self, tag: str, content: Node, live: Any) -> bool:
         """Tell whether a place holds code, or held it: that is the program's, whatever was there."""
+        if tag == "code" and (isinstance(live, (type, ModuleType)) or content == "module"):
+            return bool(_type_name(live) == content)  # one of these does not stand for another
         if tag in ("code", "method"):
-            return live is None or callable(live) or isinstance(live, ModuleType)
+            return live is None or callable(live)
         if tag == "object" and callable(live):
             return _is_code(live) or _type_name(live) != content[0]
         if tag == "seen" and callable(live):
@@ -443,7 +446,7 @@ class Decoder:
         others = {name: x for name, x in new.items() if name not in names}
         for name, x in others.items():
             was = vars(rule).get(name)
-            self._check(not _is_finite(was) or _is_finite(x), _described(x), was, f"{where}.{name}")
+            self._check(not _is_finite(was) or _is_finite(x), _brief(x), was, f"{where}.{name}")
         from_file = self._settings == "file"
         trial = object.__new__(type(rule))
         vars(trial).update(vars(rule) | others)
@@ -472,8 +475,8 @@ class Decoder:
                 new.append((p, value))
 
         def change() -> None:
-            for p in self._ps:
-                live.pop(p, None)
+            for p in filter(live.__contains__, self._ps):
+                del live[p]
             for p, value in new:
                 live[p] = value
 
@@ -498,7 +501,7 @@ class Decoder:
                 self._kept[id(kept)] = kept
             else:
                 fits = type(kept) is type(x)
-            self._check(fits, _described(kept), x, f"{where}[{name!r}]")
+            self._check(fits, _brief(kept), x, f"{where}[{name!r}]")
 
     def _container(self, tag: str, content: Node, live: Any, where: str) -> Any:
         """Restore the objects in a list, tuple or dict in place; there must be as many as there were."""
@@ -535,7 +538,7 @@ class Decoder:
 
     def _check(self, fits: bool, stored: str, live: Any, where: str) -> None:
         if not fits:
-            raise RefusedError(f"does not fit: {where} was {stored} when saved, but is {_described(live)}")
+            raise RefusedError(f"does not fit: {where} was {stored} when saved, but is {described(live)}")
 
     def _at(self, several: Sequence[Any], i: Any) -> Any:
         if type(i) is not int or not 0 <= i < len(several):
@@ -618,9 +621,7 @@ def _is_finite(x: Any) -> bool:
     return isinstance(x, Real) and math.isfinite(x)
 
 
-def _described(live: Any) -> str:
-    if isinstance(live, np.ndarray):
-        return f"an array of shape {live.shape} and dtype {live.dtype}"
-    if isinstance(live, CONTAINERS):
-        return f"{_type_name(live)} of {len(live)}"
-    return f"{live!r:.60}" if isinstance(live, (type(None), Number, str)) else _type_name(live)
+def _brief(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return _type_name(value)

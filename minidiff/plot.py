@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidiff.checks import integer
+from minidiff.checks import function, instance, integer, number
 from minidiff.gradient import withgradient
 from minidiff.optimise import AbstractOptimiser, reset, update
 from minidiff.params import param, params
@@ -135,7 +135,7 @@ def plot_losses(
     >>> [line.get_label() for line in ax.lines], ax.get_yscale()
     (['slow', 'fast'], 'log')
     """
-    β = _smoothing(smooth)
+    β = number("smooth", smooth, within="[0, 1)")
     curves = [(label, _curve(name, run, log)) for label, name, run in _runs(losses, labels)]
     return _draw(curves, _axes(ax), log=log, ylabel="loss", β=β)
 
@@ -177,10 +177,8 @@ def trace_path(
            [0.75  , 0.5   ],
            [0.5625, 0.25  ]])
     """
-    if not callable(f):
-        raise TypeError(f"f must be a function of one array, got {f!r:.60}")
-    if not isinstance(opt, AbstractOptimiser):
-        raise TypeError(f"opt must be an optimiser such as ADAM(), got {opt!r:.60}")
+    function("f", f, "a function of one array")
+    instance("opt", opt, AbstractOptimiser, "an optimiser such as ADAM()")
     x = param(_real_array("start", start))
     path = np.empty((integer("steps", steps, 0) + 1, *x.value.shape))
     opt = copy.deepcopy(opt)
@@ -242,8 +240,7 @@ def plot_paths(
     >>> ax.get_xlim(), ax.get_ylim()
     ((np.float64(-3.0), np.float64(3.0)), (np.float64(-2.0), np.float64(2.0)))
     """
-    if not callable(f):
-        raise TypeError(f"f must be a function of one array of two numbers, got {f!r:.60}")
+    function("f", f, "a function of one array of two numbers")
     (left, right), (bottom, top) = _bounds(bounds)
     ways = (
         {label: _path(f"paths[{label!r}]", path) for label, path in paths.items()}
@@ -274,12 +271,8 @@ def _axes(ax: Any) -> Axes:
         raise ImportError("minidiff.plot draws with matplotlib: pip install 'minidiff[plot]'") from None
     if ax is None:
         return pyplot.subplots(layout="constrained")[1]
-    if not isinstance(ax, axes.Axes):
-        raise TypeError(
-            f"ax must be a matplotlib Axes, got {type(ax).__name__}; "
-            "where plt.subplots gives an array of Axes, take one of them"
-        )
-    return ax
+    advice = ": where plt.subplots gives an array of Axes, take one of them"
+    return instance("ax", ax, axes.Axes, "a matplotlib Axes", advice)  # type: ignore[no-any-return]
 
 
 def _styles(markers: tuple[str, ...]) -> Any:
@@ -349,14 +342,6 @@ def _levels(values: Any) -> NDArray[np.float64]:
 
 
 # How arguments are checked -------------------------------------------------------------------------------
-
-
-def _smoothing(smooth: Any) -> float:
-    if isinstance(smooth, bool) or not isinstance(smooth, (int, float, np.number)):
-        raise TypeError(f"smooth must be a number in [0, 1), got {smooth!r:.60}")
-    if not 0 <= smooth < 1:
-        raise ValueError(f"smooth must be in [0, 1), 0 for the losses as they are, got {smooth!r}")
-    return float(smooth)
 
 
 def _real_array(name: str, x: Any) -> NDArray[np.float64]:

@@ -286,6 +286,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         self.parents = parents
         self.order = next(_latest_first)
 
+    __description__ = "a value under differentiation"  # in error messages
     _node = property(lambda self: self)
 
     def forget(self) -> None:

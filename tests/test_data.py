@@ -204,6 +204,18 @@ def test_the_state_of_another_loader_is_refused(other):
     assert repr(loader) == "DataLoader(12 samples, batchsize=5, shuffle=False, partial=True)"
 
 
+@pytest.mark.parametrize("batches", [-1, 4, 100])
+def test_a_place_outside_of_the_epoch_is_refused(batches):
+    loader = DataLoader(np.arange(12), 5)
+    next(iter(loader))
+    before = loader.state
+    with pytest.raises(ValueError, match=f"{batches} batches"):
+        loader.state = before | {"batches": batches}
+    assert loader.state == before
+    for place in (0, 3):
+        loader.state = before | {"batches": place}
+
+
 @pytest.mark.parametrize(
     "change",
     [

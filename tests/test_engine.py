@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 import warnings
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,8 +39,7 @@ from minidiff.optimise import (
     engine,
     update,
 )
-from minidiff.optimise import blocks as blocks_module
-from minidiff.optimise.programs import Program
+from minidiff.optimise import step as step_module
 from minidiff.optimise.rule import abs2
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
@@ -59,10 +60,8 @@ OPTIMISERS = {name: getattr(mo, name) for name in RULES.split()} | {
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Make blocks of a few elements, and share out small arrays too, so that small tests show large ones."""
-    monkeypatch.setattr(blocks_module, "BLOCK", 256)
-    monkeypatch.setattr("minidiff.optimise.engines.BLOCK", 256)
-    monkeypatch.setattr("minidiff.optimise.fused.SHARE", 512)
-    monkeypatch.setattr("minidiff.optimise.fused._processors", lambda: 3)
+    monkeypatch.setattr(step_module, "BLOCK", 256)
+    monkeypatch.setattr("minidiff.program.kernel.SHARE", 512)
 
 
 def trajectory(make, x0, gs, how):
@@ -76,7 +75,7 @@ def trajectory(make, x0, gs, how):
 def by_the_definition(make, x0, gs, monkeypatch):
     """Compute whole, as a small array is."""
     with monkeypatch.context() as patch:
-        patch.setattr("minidiff.optimise.engines.BLOCK", 2**60)
+        patch.setattr(step_module, "BLOCK", 2**60)
         return trajectory(make, x0, gs, "numpy")
 
 
@@ -142,8 +141,7 @@ def test_engines_agree_for_every_shape_and_layout(how, data):
     make = OPTIMISERS["composed"]
     with pytest.MonkeyPatch.context() as patch:
         expected = by_the_definition(make, np.array(x), [np.array(g)] * 3, patch)
-        patch.setattr(blocks_module, "BLOCK", data.draw(st.sampled_from([8, 64, 256])))
-        patch.setattr("minidiff.optimise.engines.BLOCK", 0)
+        patch.setattr(step_module, "BLOCK", data.draw(st.sampled_from([8, 64, 256])))
         opt = make()
         with engine(how):
             for _ in range(3):
@@ -185,7 +183,7 @@ def test_a_gradient_that_is_the_rules_own_memory_is_read_before_it_is_written(ho
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_no_temporary_is_as_large_as_a_large_parameter(how, dtype):
     x, g = np.ones(2_000_000, dtype), np.full(2_000_000, 0.1, dtype)
-    opt = Optimiser(ClipValue(1.0), WeightDecay(0.1), ClipNorm(1.0), ADAM(), ClipNorm(1.0))
+    opt = Optimiser(ClipValue(1.0), WeightDecay(0.1), ADAM(), WeightDecay(0.1), Descent())
     wider = g.astype("f8")  # to be cast
     with engine(how):
         update(opt, x, g)
@@ -251,22 +249,21 @@ def test_a_rule_may_set_what_the_rules_after_it_go_by(size, how, small_blocks):
     assert adam.state[x]["clock"][1:] == pytest.approx((0.5**3 * 0.8**2, 0.9**3 * 0.99**2))
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
-def test_an_interrupt_waits_for_the_end_of_a_large_step(monkeypatch):
-    """The signal comes in the midst of the blocks."""
-    put, calls = blocks_module.put, []
+@pytest.mark.parametrize("how", ENGINES)
+def test_an_interrupt_waits_for_the_end_of_a_large_step(how, monkeypatch):
+    """The signal comes between two blocks, or as the compiled loop begins."""
+    clock, calls = time.perf_counter, []
 
-    def interrupted(*args):
-        calls.append(args)
-        if len(calls) == 5:
-            signal.raise_signal(signal.SIGINT)
-        put(*args)
+    def interrupted():
+        calls.append(signal.raise_signal(signal.SIGINT))
+        return clock()
 
-    monkeypatch.setattr(blocks_module, "put", interrupted)
     opt, x = Momentum(1.0), np.zeros(200_000)
     before = signal.getsignal(signal.SIGINT)
-    with engine("numpy"), pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(step_module, "time", SimpleNamespace(perf_counter=interrupted))
+    with engine(how), pytest.raises(KeyboardInterrupt):
         update(opt, x, np.ones(200_000))
+    assert calls
     assert signal.getsignal(signal.SIGINT) is before
     np.testing.assert_array_equal(x, -1.0)
     assert opt.state[x]["clock"] == (1,)
@@ -290,7 +287,7 @@ def test_an_interrupt_in_the_arithmetic_of_a_small_step_leaves_it_untaken():
 
 
 def test_an_engine_is_chosen_for_a_while_or_from_here_on():
-    from minidiff.optimise.engines import _ENGINE
+    _ENGINE = step_module._ENGINE
 
     assert _ENGINE.get() == "auto"
     with engine("numpy"):
@@ -308,7 +305,7 @@ def test_an_engine_is_chosen_for_a_while_or_from_here_on():
 
 
 def test_without_numba_the_fused_engine_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("minidiff.optimise.fused.is_installed", lambda: False)
+    monkeypatch.setattr(step_module, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"minidiff\[fast\]"):
         engine("fused")
 
@@ -316,7 +313,8 @@ def test_without_numba_the_fused_engine_says_what_to_install(monkeypatch):
 SCRIPT = """
 import sys
 import numpy as np
-from minidiff.optimise import ADAM, engine, update
+from minidiff.optimise import ADAM, engine, step, update
+step.PATIENCE = {patience}
 x, opt = np.ones({size}), ADAM()
 for _ in range(3):
     update(opt, x, np.ones({size}))
@@ -325,9 +323,13 @@ assert ("numba" in sys.modules) is {imported}
 
 
 @needs_numba
-@pytest.mark.parametrize(("size", "imported"), [(1000, False), (200_000, True)])
-def test_numba_is_imported_for_large_arrays_only(size, imported, tmp_path):
-    script = SCRIPT.format(size=size, imported=imported)
+@pytest.mark.parametrize(
+    ("size", "patience", "imported"), [(1000, 0, False), (200_000, 60, False), (200_000, 0, True)]
+)
+def test_numba_is_imported_once_large_steps_have_taken_as_long_as_that_takes(
+    size, patience, imported, tmp_path
+):
+    script = SCRIPT.format(size=size, patience=patience, imported=imported)
     subprocess.run(
         [sys.executable, "-c", script], check=True, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     )
@@ -336,9 +338,20 @@ def test_numba_is_imported_for_large_arrays_only(size, imported, tmp_path):
 
 
 @needs_numba
+@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_run_that_is_compiled_on_the_way_has_the_same_bits(name, dtype, small_blocks, monkeypatch):
+    rng, make = np.random.default_rng(0), OPTIMISERS[name]
+    x0, gs = numbers(rng, (17, 9), dtype), numbers(rng, (7, 17, 9), dtype)
+    expected = trajectory(make, x0, gs, "numpy")
+    monkeypatch.setattr(step_module, "PATIENCE", 0.0)
+    np.testing.assert_array_equal(trajectory(make, x0, gs, "auto"), expected)
+
+
+@needs_numba
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
     (tmp_path / "minidiff").write_text("a file, where the folder should be")
-    script = SCRIPT.format(size=200_000, imported=True)
+    script = SCRIPT.format(size=200_000, patience=0, imported=True)
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True,
                    env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)})  # fmt: skip
 
@@ -347,7 +360,9 @@ def test_large_arrays_train_without_numba_too():
     hidden = "import sys; sys.modules['numba'] = None; import importlib.util as u; find = u.find_spec\n"
     hidden += "u.find_spec = lambda name, *a: None if name == 'numba' else find(name, *a)"
     lines = "\n".join(
-        line for line in SCRIPT.format(size=200_000, imported=None).splitlines() if "assert" not in line
+        line
+        for line in SCRIPT.format(size=200_000, patience=0, imported=None).splitlines()
+        if "assert" not in line
     )
     subprocess.run([sys.executable, "-W", "error", "-c", f"{hidden}\n{lines}"], check=True)
 
@@ -371,7 +386,7 @@ class Assorted(Rule):
     @staticmethod
     def formula(x, Δ):
         a = np.where((Δ > 0) & (x <= 2) | ~(Δ < 1), np.exp(-np.abs(x)), Δ**2 - Δ**3 + Δ**0.5)
-        b = np.clip(Δ, -1, 1) + (Δ > 0.5) * 2 + np.minimum(x, 1) + np.maximum(-np.inf, +Δ)
+        b = np.clip(Δ, -1, 1) + np.where(Δ > 0.5, 2, 0 * Δ) + np.minimum(x, 1) + np.maximum(-np.inf, +Δ)
         return (
             np.where(np.isfinite(a), a, 0.0)
             + b.real
@@ -473,11 +488,10 @@ def test_a_formula_goes_by_what_a_changing_number_is_now(how, size):
     np.testing.assert_array_equal(x, -5.5)
 
 
-def test_a_number_that_changes_at_every_step_is_not_written_down_each_time(monkeypatch):
+def test_a_formula_that_reads_a_changing_number_is_written_down_but_once(monkeypatch):
     made = []
-    monkeypatch.setattr(
-        "minidiff.optimise.programs.Program", lambda *args: made.append(args) or Program(*args)
-    )
+    program = step_module.Program
+    monkeypatch.setattr(step_module, "Program", lambda *args: made.append(args) or program(*args))
 
     class Shifting(Rule):
         @staticmethod
@@ -487,7 +501,7 @@ def test_a_number_that_changes_at_every_step_is_not_written_down_each_time(monke
     opt, x = Shifting(), np.zeros(3)
     for ratio in np.linspace(0, 1, 20).tolist():  # noqa: B007 - the formula reads it
         update(opt, x, np.ones(3))
-    assert len(made) == 1
+    assert len(made) <= 2  # one that takes the step, one that gives it
 
 
 @needs_numba
@@ -627,53 +641,54 @@ def assert_same_bits(a, b):
     np.testing.assert_array_equal(np.signbit(a) & ~np.isnan(a), np.signbit(b) & ~np.isnan(b))
 
 
-@given(programs(), st.sampled_from(["f2", "f4", "f8"]), st.integers(0, 2**32 - 1))
+def formulas_of(rule, dtype, numbers):
+    """Write a rule's formula down for parameters of a dtype."""
+    kept = rule.begin(np.zeros(3, dtype))
+    return step_module._Formulas([(rule, kept, True, (1,), numbers)], np.dtype(dtype))
+
+
+@given(programs(), st.sampled_from(["f4", "f8"]), st.integers(0, 2**32 - 1))
 def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, seed):
     rule = formula_of(*program)()
     rng = np.random.default_rng(seed)
     x, Δ, *kept = (rng.normal(size=(2 + program[0], 3, 4)) * 3).astype(dtype)
     Δ[0, 0] = rng.choice([0.0, -0.0, np.inf, np.nan])
-    kept = dict(zip(rule.keeps, kept, strict=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minidiff.optimise.symbolic._reads", lambda *_: [])  # it reads `operations`
-        try:
-            rewritten = Program(rule, x.dtype, 2)
-        except TypeError:
-            reject()  # it has to run as it is
+        patch.setattr(step_module, "readings", lambda *_: [])  # it reads `operations`
+        rewritten = formulas_of(rule, dtype, (0.5, -1.25)).programs
+    if not rewritten:
+        reject()  # it has to run as it is
     for t in (1, 2, 2):
         numbers = rule.coefficients(t)
-        before = {name: a.copy() for name, a in kept.items()}
+        arrays = [x, Δ, *kept]
+        before = [a.copy() for a in arrays]
         with np.errstate(all="ignore"):
             try:
-                expected = rule.formula(x, Δ, *kept.values(), *numbers)
+                expected = rule.formula(x, Δ, *kept, *numbers)
             except ZeroDivisionError:
                 reject()
-            step_, *new_ = map(np.copy, expected if kept else (expected,))
-            after = x - step_
-            constants = rewritten.constants(numbers, *rewritten.latest)
-            step, new = rewritten.compute(x, Δ, kept, constants)
-            moved = x.copy()
-            taken = rewritten.take(moved, Δ, kept, constants)
-            for name in kept:
-                np.testing.assert_array_equal(kept[name], before[name])
-            replaced = rewritten.replace(x, Δ, kept, constants)
-        assert_same_bits(step, step_)
-        assert_same_bits(replaced, step_)
-        assert_same_bits(moved, after)
-        for name, a in zip(kept, new_, strict=True):
-            assert_same_bits(new[name], a)
-            assert_same_bits(taken[name], a)
-            assert_same_bits(kept[name], a)
-            assert not any(np.shares_memory(new[name], b) for b in (x, Δ, *kept.values()))
-        rewritten.latest = numbers, constants
+            step, *new = map(np.copy, expected if kept else (expected,))
+            for taking, first in ((True, x - step), (False, step)):
+                results = rewritten[taking].run(arrays, [None] * (1 + len(kept)), numbers)
+                for result, value in zip(results, [first, *new], strict=True):
+                    assert_same_bits(result, value)
+                    assert not any(np.shares_memory(result, a) for a in arrays)
+                for a, b in zip(arrays, before, strict=True):
+                    np.testing.assert_array_equal(a, b)
+                over = [a.copy() for a in arrays]
+                targets = [over[0] if taking else np.empty_like(x), *over[2:]]
+                rewritten[taking].run(over, targets, numbers)
+                for target, value in zip(targets, [first, *new], strict=True):
+                    assert_same_bits(target, value)
+        for a, value in zip(kept, new, strict=True):
+            a[...] = value
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "c16"])
 @pytest.mark.parametrize("name", RULES.split())
 def test_every_built_in_formula_is_rewritten(name, dtype):
     rule = OPTIMISERS[name]()
-    numbers = rule.coefficients(*rule.tick(*rule.clock))
-    assert isinstance(Program(rule, np.dtype(dtype), len(numbers)), Program)
+    assert formulas_of(rule, dtype, rule.coefficients(*rule.tick(*rule.clock))).programs
 
 
 ODD = {
@@ -980,5 +995,133 @@ def test_a_name_of_a_function_or_of_numpy_itself_does_not_keep_a_formula_from_be
         def formula(x, Δ):
             return doubled(abs(Δ))
 
-    assert isinstance(Program(Helped(), np.dtype(float), 0), Program)
+    assert formulas_of(Helped(), float, ()).programs
     assert step_of(Helped()) == 2.0
+
+
+class Real(Rule):
+    def coefficients(self, t):
+        return (0.5,)
+
+    @staticmethod
+    def formula(x, Δ, η):
+        z = Δ * η
+        r = z.real
+        w = z * z
+        return w + r
+
+
+class Imaginary(Real):
+    @staticmethod
+    def formula(x, Δ, η):
+        z = Δ * η
+        r = z.imag
+        w = z * z
+        return w + r
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("size", [5, 40_000])
+@pytest.mark.parametrize(("rule", "part"), [(Real, np.real), (Imaginary, np.imag)])
+def test_a_part_of_a_complex_value_is_read_before_the_value_is_overwritten(rule, part, size, how):
+    rng = np.random.default_rng(0)
+    x0, Δ = numbers(rng, size, "c16"), numbers(rng, size, "c16")
+    x = x0.copy()
+    with engine(how):
+        update(rule(), x, Δ)
+    np.testing.assert_allclose(x, x0 - ((0.5 * Δ) ** 2 + part(0.5 * Δ)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("shift", [1, -1, 70_000])
+@pytest.mark.parametrize("make", [lambda: Descent(0.1), lambda: ADAM(0.1)])
+def test_a_gradient_may_lie_across_its_parameter(make, shift, how):
+    a = np.cos(np.arange(200_001.0))
+    ahead, behind = a[abs(shift) :], a[: -abs(shift)]
+    x, Δ = (ahead, behind) if shift > 0 else (behind, ahead)
+    y, g, opt = x.copy(), Δ.copy(), make()
+    with engine(how):
+        update(opt, y, g)
+        update(opt, x, Δ)
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("how", ENGINES)
+def test_a_step_is_told_when_all_elements_have_made_it(how):
+    """Threads may share the elements; none may still be at work."""
+    behind = []
+
+    class Told(Descent):
+        def stepped(self, t):
+            behind.append(np.any(x[999::1000] != -t))
+
+    x, g, opt = np.zeros(1_000_000), np.ones(1_000_000), Told(1.0)
+    with engine(how):
+        for _ in range(20):
+            update(opt, x, g)
+    assert behind == [False] * 20
+
+
+@pytest.mark.parametrize("size", [100, 50_000])
+@pytest.mark.parametrize("opt", [None, "apply", "formula"])
+def test_a_step_in_double_precision_is_rounded_before_it_is_subtracted(opt, size):
+    class Wide(mo.AbstractOptimiser):
+        def apply(self, x, Δ):
+            return step
+
+    class WideRule(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return np.float64(0.1) * Δ.astype("f8")
+
+    rng = np.random.default_rng(0)
+    x0, step, Δ = rng.normal(size=size).astype("f4"), rng.normal(size=size), rng.normal(size=size)
+    x = x0.copy()
+    if opt is None:
+        update(x, step)
+    elif opt == "apply":
+        update(Wide(), x, Δ)
+    else:
+        step = np.float64(0.1) * Δ.astype("f4").astype("f8")
+        update(WideRule(), x, Δ)
+    assert np.any(x0 - step.astype("f4") != (x0 - step).astype("f4"))
+    np.testing.assert_array_equal(x, x0 - step.astype("f4"))
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("thresh", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (50_000,)])
+def test_a_gradient_of_zero_has_the_norm_zero(shape, dtype, thresh, how):
+    for opt in (ClipNorm(thresh), Optimiser(Descent(1.0), ClipNorm(thresh), Momentum(1.0))):
+        x = np.ones(shape, dtype)
+        with engine(how):
+            update(opt, x, np.zeros(shape, dtype))
+        np.testing.assert_array_equal(x, np.ones(shape))
+
+
+@pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize("size", [2, 300, 200_000])
+def test_a_gradient_that_is_zero_in_long_stretches_is_clipped(size, dtype, how):
+    x, g = np.zeros(size, dtype), np.zeros(size, dtype)
+    g[-2:] = 3, 4
+    with engine(how):
+        update(ClipNorm(0.5), x, g)
+    np.testing.assert_allclose(x, -g / 10, rtol=1e-3)
+
+
+@needs_numba
+@pytest.mark.parametrize("given", ["XDG_CACHE_HOME", "HOME"])
+@pytest.mark.skipif(os.name != "posix", reason="it is about modes of folders")
+def test_kernels_are_kept_in_a_folder_of_ones_own_that_is_made_when_needed(given, tmp_path, monkeypatch):
+    class Kept(Rule):
+        formula = staticmethod((lambda x, Δ: Δ * 3.75) if given == "HOME" else (lambda x, Δ: Δ * 2.75))
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(given, str(tmp_path))
+    with engine("fused"):
+        update(Kept(), np.ones(3), np.ones(3))
+    folder = (tmp_path / ".cache" if given == "HOME" else tmp_path) / "minidiff"
+    assert oct(folder.stat().st_mode & 0o777) == "0o700"
+    assert list(folder.iterdir())

@@ -3,6 +3,7 @@
 import copy
 import gc
 import math
+import operator
 import pickle
 import weakref
 from collections import namedtuple
@@ -800,16 +801,31 @@ OPTIONS = {
     "average": lambda x: np.average(x**2, axis=0, weights=[1.0, 2.0, 0.0, 3.0]),
     "average by itself": lambda x: np.average(x, weights=x**2, keepdims=True),
     "average and weights": lambda x: np.average(x, returned=True)[0] * np.average(x, 1),
+    "average, with weights, kept": lambda x: np.average(x, axis=1, weights=x**2 + 1, keepdims=True),
     "cumprod": lambda x: np.cumprod(x, axis=1) + np.cumprod(x).reshape(4, 3),
     "trapezoid": lambda x: np.trapezoid(x**2, dx=0.5) * np.trapezoid(x[:3], np.cumsum(x[0]), axis=0)[0],
+    "trapezoid of columns": lambda x: np.trapezoid(x**2, np.sin(x) * 3, axis=0),
     "along an axis": lambda x: np.take_along_axis(x, np.argsort(x, 0)[:2], 0) ** 2,
     "along all": lambda x: np.take_along_axis(x, np.array([3, 3, 1]), None) ** 2,
     "without NaN": lambda x: np.nansum(np.where(x > 2, x, np.nan) ** 2, axis=1),
     "mean without NaN": lambda x: np.nanmean(np.where(x > 2, x, np.nan) ** 2, keepdims=True),
     "vdot": lambda x: np.vdot(x, x**2),
     "vecdot": lambda x: np.vecdot(x, np.sin(x)) * np.vecdot(x, x**2, axis=1),
+    "vecdot of a vector and a stack": lambda x: (
+        np.vecdot(x[0], x.reshape(2, 2, 3)) * np.vecdot(x.reshape(2, 2, 3), np.sin(x[1]))
+    ),
+    "outer of ufuncs": lambda x: np.multiply.outer(x[0], x[:2]) * np.subtract.outer(x[1], x[2:]) ** 2,
+    "divmod": lambda x: divmod(x**2, 1.3)[0] * x + divmod(7.0, x)[1] * x,
     "meshgrid": lambda x: np.stack(np.meshgrid(x[0], x[:, 1] ** 2)),
     "meshgrid of rows": lambda x: np.meshgrid(x[0], x[1], x[2], indexing="ij")[2] ** 2,
+    **{
+        f"meshgrid, {indexing}, output {i}": lambda x, i=i, indexing=indexing: (
+            np.meshgrid(x[0], x[:, 1] ** 2, indexing=indexing)[i] ** 2
+        )
+        for indexing in ("ij", "xy")
+        for i in (0, 1)
+    },
+    "meshgrid of one": lambda x: np.meshgrid(x[0], indexing="ij")[0] ** 2 * np.meshgrid(x[1])[0],
     "sinc": lambda x: np.sinc(x) + np.sinc(x - 1.9),
     "cbrt": lambda x: np.cbrt(x),
     "kron": lambda x: np.kron(x[None, :2], x[:, None, :2]),
@@ -1010,3 +1026,135 @@ def test_the_phase_of_a_complex_determinant_has_a_gradient(shape):
     close(gradient(loss, x)[0], gradient(by_det, x)[0])
     second = lambda f: gradient(lambda x: np.sum(np.abs(gradient(f, x)[0]) ** 2), x)[0]
     np.testing.assert_allclose(second(loss), second(by_det), rtol=1e-9)
+
+
+ONES = {
+    "the parameter itself": (lambda W: W, 1.0),
+    "an element": (lambda W: W[..., 0], 1.0),
+    "a power": (lambda W: W**3, 12.0),
+    "a product": (lambda W: W @ np.ones((1,) * max(W.ndim, 1)) if W.ndim else W * 1.0, 1.0),
+    "a sum that keeps its dimensions": (lambda W: np.sum(W * W, keepdims=True), 4.0),
+    "joined": (lambda W: np.concatenate([W * W, W]).reshape(-1)[:1], 4.0),
+    "stacked": (lambda W: np.stack([W * W])[0], 4.0),
+    "reshaped": (lambda W: np.reshape(W * 3, (1, 1, 1)), 3.0),
+    "a mean": (lambda W: np.mean(W * W, axis=0), 4.0),
+}
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+@pytest.mark.parametrize("name", ONES)
+def test_a_loss_of_one_element_has_a_gradient_of_the_parameters_shape(name, shape, dtype):
+    loss, slope = ONES[name]
+    W = param(np.full(shape, 2.0), dtype)
+    (value, grads) = withgradient(lambda: loss(W), params(W))
+    for g in (grads[W], gradient(loss, W)[0], gradient(loss, W.value)[0]):
+        assert type(g) is np.ndarray
+        assert (g.shape, g.dtype, g.ravel().tolist()) == (shape, W.dtype, [slope])
+    np.testing.assert_array_equal(value, loss(W.value))
+    np.testing.assert_array_equal(
+        pullback(lambda: loss(W), params(W))[1](np.full_like(value, 2))[W], 2 * slope
+    )
+
+
+def test_a_loss_of_one_element_by_matrix_product():
+    W, x = param(np.ones((1, 3))), np.array([1.0, 2.0, 3.0])
+    for loss in (lambda: W @ x, lambda: W @ x[:, None], lambda: x @ W.T, lambda: np.concatenate([W @ x])):
+        assert gradient(loss, params(W))[W].tolist() == [[1.0, 2.0, 3.0]]
+
+
+@pytest.mark.parametrize("derivative_of", [jacobian, hessian])
+@pytest.mark.parametrize("argument", [1 + 2j, np.array([1 + 2j]), param([1j])])
+def test_jacobians_of_complex_arguments_are_refused(derivative_of, argument):
+    with pytest.raises(TypeError, match=r"complex|real numbers or arrays"):
+        derivative_of(lambda z: np.real(z * z).sum(), argument)
+
+
+def test_a_jacobian_of_complex_results_is_refused():
+    with pytest.raises(TypeError, match="f must return real numbers"):
+        jacobian(lambda x: x * 1j, np.ones(2))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda g: 5 + g,
+        lambda g: g + 5,
+        lambda g: g + 0,
+        lambda g: g - 0,
+        lambda g: 0 - g,
+        lambda g: operator.add(g, [1.0]),
+        lambda g: np.ones(2) + g,
+        lambda g: None + g,
+        lambda g: g * g,
+        lambda g: 2 / g,
+        lambda g: g / g,
+        lambda g: g**2,
+        lambda g: g * [1.0, 2.0],
+        lambda g: g * "2",
+        lambda g: g * np.ones(2),
+    ],
+)
+def test_what_makes_no_sense_with_grads_is_a_type_error(wrong):
+    with pytest.raises(TypeError):
+        wrong(some([1.0, 2.0], None))
+
+
+def test_the_sum_of_a_list_of_grads_is_their_sum():
+    g, h = some([1.0, 2.0], None), some([10.0, 20.0], [[5.0]])
+    for zero in (0, 0.0, np.float64(0), np.int64(0)):
+        assert (zero + g)[p].tolist() == [1.0, 2.0]
+    total = sum([g, h])
+    assert [None if a is None else a.tolist() for a in total.values()] == [[11.0, 22.0], [[5.0]], None, None]
+    assert [a.tolist() for a in (g[p], h[p], h[q])] == [[1.0, 2.0], [10.0, 20.0], [[5.0]]]
+
+
+def test_grads_of_different_parameters_do_not_add():
+    for combine in (lambda g, h: g + h, lambda g, h: g - h, lambda g, h: sum([g, h])):
+        with pytest.raises(ValueError, match="different parameters"):
+            combine(some([1.0, 2.0], None), Grads(params(p), [np.ones(2)]))
+
+
+def test_grads_of_no_parameters_are_empty():
+    none = Grads(Params(), [])
+    assert none.to_vector().shape == (0,)
+    assert none.norm() == 0
+    assert (len(none), list(none.values())) == (0, [])
+    assert len(none + none) == len(2 * none) == len(-none) == 0
+
+
+def test_augmented_assignment_of_grads_makes_new_ones():
+    g, h = some([1.0, 2.0], None), some([10.0, 20.0], [[5.0]])
+    total = g
+    total += h
+    total -= 2 * g
+    total *= 3
+    total /= 2
+    assert total is not g
+    assert [None if a is None else a.tolist() for a in total.values()] == [[13.5, 27.0], [[7.5]], None, None]
+    assert [a.tolist() for a in (g[p], h[p], h[q])] == [[1.0, 2.0], [10.0, 20.0], [[5.0]]]
+    assert g[q] is None
+
+
+def test_arithmetic_of_grads_within_a_loss_is_differentiated():
+    W = param([1.0, 2.0])
+    inner = lambda: gradient(lambda: np.sum(W**3), params(W))
+    for combine, factor in (
+        (lambda g: g + g, 2),
+        (lambda g: sum([g, g, g]), 3),
+        (lambda g: g - 3 * g, -2),
+        (lambda g: -g / 2, -0.5),
+        (lambda g: g * np.float64(4), 4),
+        (lambda g: g.map(lambda a: 5 * a), 5),
+    ):
+        loss = lambda combine=combine: np.sum(combine(inner())[W])
+        np.testing.assert_allclose(gradient(loss, params(W))[W], factor * 6 * W.value)
+    by_a_weight = lambda: np.sum((inner() * W[0])[W])
+    np.testing.assert_allclose(gradient(by_a_weight, params(W))[W], [15 + 6, 12])
+
+
+def test_complex_numbers_scale_grads():
+    g = some([1.0, 2.0], None, np.array([1 + 1j]))
+    assert [(1j * g)[k].tolist() for k in (p, z)] == [[1j, 2j], [-1 + 1j]]
+    assert (g / 1j)[z].tolist() == [1 - 1j]
+    assert g.norm() == pytest.approx(np.sqrt(7))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidiff import IdDict, param
-from minidiff.optimise import Momentum, update
+from minidiff.optimise import Momentum, reset, update
 
 KEYS = [np.zeros(2), np.zeros(2), param(0.0), param(0.0), param([0.0]), [0], [0], "s", 10**30, None]
 calls = st.tuples(
@@ -199,3 +199,6 @@ def test_a_copy_that_has_lost_its_state_says_so_once_where_it_is_used(clone):
     update(copy.copy(opt), W, np.ones(2))
     with pytest.warns(UserWarning, match="are lost"), pytest.raises(KeyError):
         clone(opt).state[W]
+    emptied = clone(opt)
+    reset(emptied)
+    update(emptied, W, np.ones(2))

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import inspect
 import pickle
 import re
 import traceback
@@ -327,6 +328,10 @@ def test_a_formula_that_does_not_work_moves_nothing(formula, size):
         (lambda: Momentum(0.1, -0.1), ValueError, "rho"),
         (lambda: ADAM(0.1, 0.9), TypeError, "beta"),
         (lambda: ADAM(0.1, "ab"), TypeError, "beta"),
+        (lambda: ADAM(0.1, range(2)), TypeError, "beta"),
+        (lambda: ADAM(0.1, iter((0.5, 0.5))), TypeError, "beta"),
+        (lambda: ADAM(0.1, {0.5, 0.25}), TypeError, "beta"),
+        (lambda: ADAM(0.1, np.full((2, 2), 0.5)), TypeError, "beta"),
         (lambda: ADAM(0.1, (0.9,)), ValueError, "beta"),
         (lambda: ADAM(0.1, (0.9, 1.0)), ValueError, r"beta\[1\]"),
         (lambda: ADAM(0.1, (0.9, "x")), TypeError, r"beta\[1\]"),
@@ -653,7 +658,7 @@ def test_every_state_consists_of_what_a_checkpoint_can_hold():
             update(opt, x, g)
             for value in vars(opt).values():
                 assert isinstance(value, (int, float, tuple, IdDict))
-            for value in opt.state[x].values():
+            for value in opt.state.get(x, {}).values():  # ClipNorm keeps nothing
                 assert type(value) in (tuple, np.ndarray)
 
 
@@ -795,3 +800,59 @@ def test_what_was_made_of_a_rule_is_not_pickled_with_its_class():
     assert len(Momentum.made) > 0
     assert pickle.loads(pickle.dumps(Momentum.made)) == {}
     assert Nesterov.made is not Momentum.made
+
+
+@pytest.mark.parametrize("size", [3, 50_000])
+def test_a_composition_of_a_rule_with_itself_alone_takes_two_turns(size):
+    m, x, y, g = Momentum(0.5, 0.5), np.ones(size), np.ones(size), np.linspace(-1, 1, size)
+    by_hand = Momentum(0.5, 0.5)
+    for _ in range(3):
+        update(Optimiser(m, m), x, g)
+        update(y, apply(by_hand, y, apply(by_hand, y, g)))
+    np.testing.assert_allclose(x, y, rtol=1e-14)
+    assert m.state[x]["clock"] == (6,)
+
+
+@pytest.mark.parametrize("size", [3, 50_000])
+@pytest.mark.parametrize(
+    "make", [Momentum, lambda: Optimiser(ClipNorm(1.0), ADAM()), lambda: PageMomentum(1, 0)]
+)
+def test_apply_takes_a_read_only_parameter_which_update_does_not(make, size):
+    x, g = np.ones(size), np.linspace(-1, 1, size)
+    expected = apply(make(), x, g)
+    x.flags.writeable = g.flags.writeable = False
+    np.testing.assert_array_equal(apply(make(), x, g), expected)
+    with pytest.raises(ValueError, match="read-only"):
+        update(make(), x, g)
+    np.testing.assert_array_equal(x, 1)
+
+
+def test_the_signature_of_a_rule_shows_its_settings_only():
+    class Own(Rule):
+        rate: float = 0.5
+        power: int = 2
+
+    assert str(inspect.signature(Own)).startswith("(rate")
+    assert list(inspect.signature(Own).parameters) == ["rate", "power"]
+    assert list(inspect.signature(ADAM).parameters) == ["eta", "beta", "epsilon"]
+    assert not inspect.signature(type("Bare", (Rule,), {})).parameters
+
+
+def test_what_a_rule_keeps_may_be_told_by_a_property():
+    class Orders(Rule):
+        order: int = 1
+
+        @property
+        def keeps(self):
+            return ("a", "b")[: self.order]
+
+        @staticmethod
+        def formula(x, Δ, *kept):
+            return (Δ + sum(kept), *[Δ + a for a in kept])
+
+    for order in (1, 2):
+        opt, x = Orders(order), np.zeros(3)
+        for _ in range(3):
+            update(opt, x, np.ones(3))
+        np.testing.assert_array_equal(x, -3 - 3 * order)
+        assert set(opt.state[x]) == {"clock", *"ab"[:order]}

@@ -674,6 +674,17 @@ def id_(x):
     return x
 
 
+@pytest.mark.parametrize(
+    "copied", [np.array, np.copy, lambda W: np.array(W, dtype=float), lambda W: W.copy()]
+)
+def test_a_copy_of_a_parameter_stays_when_the_parameter_changes(copied):
+    W = param([1.0, 2.0])
+    a = copied(W)
+    W -= 5
+    assert a.tolist() == [1, 2]
+    assert np.asarray(W) is W.value
+
+
 def test_names_are_the_paths_by_which_parameters_are_found():
     layer = lambda: SimpleNamespace(W=param([1.0]), b=param(0.0))
     model = SimpleNamespace(layers=[layer(), layer()], heads={"a": param(1.0), ("b", 2): (param(2.0),)})

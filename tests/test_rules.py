@@ -1,5 +1,6 @@
 """Every rule is its equation."""
 
+import inspect
 import json
 import math
 from itertools import pairwise
@@ -502,3 +503,52 @@ def test_invdecay_gives_the_rate_of_the_definition():
     steps = [float(apply(opt, x, [1.0])[0]) for _ in range(4)]
     np.testing.assert_allclose(steps, [0.1 / (1 + 0.5 * n) for n in range(1, 5)])
     assert all(a > b for a, b in pairwise(steps))
+
+
+DEFAULTS = {
+    "Descent": {"eta": 0.1},
+    "Momentum": {"eta": 0.01, "rho": 0.9},
+    "Nesterov": {"eta": 0.001, "rho": 0.9},
+    "RMSProp": {"eta": 0.001, "rho": 0.9, "epsilon": 1e-8},
+    "ADAM": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
+    "RADAM": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
+    "AdaMax": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
+    "ADAGrad": {"eta": 0.1, "epsilon": 1e-8},
+    "ADADelta": {"rho": 0.9, "epsilon": 1e-8},
+    "AMSGrad": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
+    "NADAM": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
+    "ADAMW": {"eta": 0.001, "beta": (0.9, 0.999), "decay": 0.0, "epsilon": 1e-8},
+    "OADAM": {"eta": 0.0001, "beta": (0.5, 0.9), "epsilon": 1e-8},
+    "AdaBelief": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-16},
+    "ExpDecay": {"eta": 0.001, "decay": 0.1, "decay_step": 1000, "clip": 1e-4, "start": 0},
+    "InvDecay": {"gamma": 0.001},
+    "WeightDecay": {"wd": 0.0},
+    "ClipValue": {"thresh": inspect.Parameter.empty},
+    "ClipNorm": {"thresh": inspect.Parameter.empty},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_settings_and_their_defaults_in_the_order_of_the_signature(name):
+    cls, defaults = getattr(mo, name), DEFAULTS[name]
+    shown = inspect.signature(cls).parameters
+    assert {setting: p.default for setting, p in shown.items()} == defaults
+    if inspect.Parameter.empty not in defaults.values():
+        assert {setting: getattr(cls(), setting) for setting in shown} == defaults
+    given = [(0.25, 0.5) if setting == "beta" else i + 7 for i, setting in enumerate(shown)]
+    given = [0.5 if setting == "rho" else value for setting, value in zip(shown, given, strict=True)]
+    opt = cls(*given)
+    assert [getattr(opt, setting) for setting in shown] == given
+
+
+def test_no_rule_is_missing_from_the_table_of_defaults():
+    rules = {cls.__name__ for cls in vars(mo).values() if isinstance(cls, type) and issubclass(cls, mo.Rule)}
+    assert rules - {"Rule"} == set(DEFAULTS)
+
+
+@pytest.mark.parametrize("decay_step", [1, 2])
+def test_expdecay_drops_at_the_same_steps_again_after_a_reset(decay_step):
+    opt, a = mo.ExpDecay(1.0, 0.5, decay_step, 0.0), np.zeros(1)
+    for _ in range(3):
+        assert rates_of(opt, [a] * 4) == [0.5 ** (t // decay_step) for t in range(1, 5)]
+        mo.reset(opt)

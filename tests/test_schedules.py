@@ -592,6 +592,7 @@ def test_the_example_trains_all_four_ways():
         (lambda: Cos(0.0, 1.0, 3, restart=1), TypeError, "restart"),
         (lambda: OneCycle(0, 1.0), ValueError, "nsteps"),
         (lambda: OneCycle(5, 1.0, percent_start=1.5), ValueError, "percent_start"),
+        (lambda: OneCycle(5, 1.0, percent_start=-0.5), ValueError, "percent_start"),
         (lambda: Constant([1.0]), TypeError, "value"),
         (Sequence, ValueError, "at least one"),
         (lambda: Sequence(Exp(1.0, 0.5), 5), TypeError, "tuples"),
@@ -635,3 +636,36 @@ def test_the_example_trains_all_four_ways():
 def test_bad_input_is_named(make, error, named):
     with pytest.raises(error, match=named):
         make()
+
+
+def short(n):
+    return Shortened(float, n)
+
+
+@pytest.mark.parametrize(
+    ("make", "values"),
+    [
+        (lambda: Sequence((short(3), 2)), [1, 2, 3]),
+        (lambda: Sequence((short(3), 3)), [1, 2, 3]),
+        (lambda: Sequence((float, 2), (short(7), 7), (short(4), 3)), [1, 2, 1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4]),
+        (lambda: Sequence([float, short(2)], (n for n in (3, 1))), [1, 2, 3, 1, 2]),
+        (lambda: Sequence([float, short(2)], np.array([1, 1])), [1, 1, 2]),
+        # 17 / (17 / 7) is a little above 7.
+        (lambda: Interpolator(short(7), 17 / 7), [1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5, 5, 6, 6, 7, 7]),
+        (lambda: Interpolator(short(3), 2), [1, 1, 2, 2, 3, 3]),
+        (lambda: Interpolator(short(3), 0.5), [2]),
+        (lambda: Shifted(short(4), 3), [3, 4]),
+        (lambda: Loop(short(3), 3), None),
+        (lambda: ComposedSchedule(lambda a: lambda t: a * t, (short(1),)), [1]),
+        (lambda: ComposedSchedule(lambda a, b: lambda t: a + b, (short(3), 10.0)), [11, 12, 13]),
+        (lambda: ComposedSchedule(lambda a: short(2), (short(5),)), [1, 2]),
+    ],
+)
+def test_a_schedule_of_schedules_ends_where_its_parts_do(make, values):
+    schedule = make()
+    if values is None:
+        assert schedule.nsteps is None
+        return
+    assert schedule.nsteps == len(schedule) == len(values)
+    assert list(schedule) == list(Stateful(schedule)) == [schedule(t) for t in range(1, len(values) + 1)]
+    assert list(schedule) == values

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from minidiff import Params, gradient, hessian, param, params, pullback, tracing
+from minidiff.optimise import ADAM, engine, update
 
 W, b, s = param(np.cos(np.arange(12.0)).reshape(3, 4)), param([0.1, -0.2, 0.3]), param(0.7)
 θ = params(W, b, s)
@@ -217,3 +218,19 @@ def test_a_pullback_outlives_its_context_and_goes_back_in_any_thread():
     with ThreadPoolExecutor(8) as pool:
         for g in pool.map(lambda i: gradient(lambda: sum(p * i for p in ps), ps).to_vector(), range(1, 9)):
             assert len(set(g)) == 1
+
+
+def test_steps_in_threads_are_the_steps_of_one(hurried):
+    gs = np.random.default_rng(0).normal(size=(100, 20_000))
+
+    def work(_):
+        x, opt = np.ones(20_000), ADAM(0.1)
+        with engine("numpy"):
+            for g in gs:
+                update(opt, x, g)
+        return x
+
+    alone = work(0)
+    with ThreadPoolExecutor(4) as pool:
+        for x in pool.map(work, range(4)):
+            np.testing.assert_array_equal(x, alone)

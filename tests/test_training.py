@@ -3,6 +3,7 @@
 import _thread
 import builtins
 import math
+import re
 import runpy
 import signal
 import threading
@@ -384,6 +385,33 @@ def test_progress_shows_a_bar_with_the_running_loss(a, capsys):
     assert len(losses) == 10
 
 
+def test_the_figure_beside_the_bar_is_a_running_mean_of_the_losses(a, capsys):
+    losses = iter([8.0, 4.0, 0.0])
+    train(lambda _: a * 0 + next(losses), params(a), range(3), Descent(), progress=True)
+    assert re.findall(r"loss ([\d.]+)", capsys.readouterr().err)[-1] == "7.41"
+
+
+@pytest.mark.parametrize(
+    "own", [lambda x: None + 1, lambda x: np.sum(a_missing_argument()), lambda x: "a" + 1]
+)
+def test_a_type_error_of_the_loss_itself_on_a_list_comes_as_it_is(a, own):
+    with pytest.raises(TypeError) as caught:
+        train(own, params(a), [[1.0, 2.0]], Descent())
+    assert "list" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.traceback[-1].name in ("<lambda>", "a_missing_argument")
+
+
+def a_missing_argument():
+    raise TypeError("missing")
+
+
+def test_a_batch_that_is_a_list_is_explained_where_the_loss_takes_two(a):
+    with pytest.raises(TypeError, match="make it a tuple") as caught:
+        train(lambda x, y: a * x * y, params(a), [[1.0, 2.0]], Descent())
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
 def test_progress_counts_what_is_skipped_and_does_without_a_length(a, capsys):
     train(lambda x: skip(), params(a), (x for x in range(7)), Descent(), progress=True)
     assert "7step" in capsys.readouterr().err
@@ -426,6 +454,20 @@ def test_throttle_calls_at_once_and_then_at_most_once_per_interval():
         results.append(throttled(clock.now, key=-clock.now))
     assert calls == [5, 15, 40]
     assert results == [-5, -5, -5, -15, -15, -15, -40]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "calls"), [(0, [0, 0, 1, 1.5]), (0.5, [0, 1, 1.5]), (np.float32(0.5), [0, 1, 1.5])]
+)
+def test_throttle_takes_any_number_of_seconds_from_none_on(seconds, calls):
+    clock, called = Clock(), []
+    throttled = throttle(lambda: called.append(clock.now) or len(called), seconds, clock=clock)
+    returned = []
+    for clock.now in (0, 0, 1, 1.5):
+        returned.append(throttled())
+    assert called == calls
+    assert returned[-1] == len(calls)
+    assert throttle(lambda: 7, seconds)() == 7
 
 
 def test_the_interval_of_throttle_begins_when_the_call_has_returned():

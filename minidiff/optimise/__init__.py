@@ -2,10 +2,10 @@
 
 from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.callbacks import early_stopping, patience, plateau, throttle
 from minidiff.optimise.clips import ClipNorm, ClipValue
 from minidiff.optimise.compose import Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
-from minidiff.optimise.engines import engine
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.optimise.rules import (
     ADAM,
@@ -30,7 +30,8 @@ from minidiff.optimise.rules import (
     RAdam,
     RMSProp,
 )
-from minidiff.optimise.training import early_stopping, patience, plateau, skip, stop, throttle, train
+from minidiff.optimise.step import engine
+from minidiff.optimise.training import skip, stop, train
 from minidiff.optimise.update import apply, reset, update
 
 __all__ = [

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
+
 from minidiff.iddict import IdDict
+from minidiff.settings import as_call
 from minidiff.typing import Array
 
-__all__ = ["AbstractOptimiser"]
+__all__ = ["AbstractOptimiser", "applied"]
 
 
 class AbstractOptimiser:
@@ -78,8 +81,7 @@ class AbstractOptimiser:
         return {k: v for k, v in getattr(self, "__dict__", {}).items() if isinstance(v, shown)}
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
-        return f"{type(self).__name__}({arguments})"
+        return as_call(self)
 
 
 def _forget(value: Any) -> None:
@@ -91,3 +93,37 @@ def _forget(value: Any) -> None:
     elif isinstance(value, (list, tuple, dict)):
         for item in list(value.values()) if isinstance(value, dict) else value:
             _forget(item)
+
+
+def applied(stage: AbstractOptimiser, p: Any, Δ: Array) -> Array:
+    """Ask a stage for its step, and return it if it is one.
+
+    Parameters
+    ----------
+    stage : AbstractOptimiser
+        The stage.
+    p : Param or ndarray
+        The parameter.
+    Δ : ndarray
+        Its gradient, of the parameter's dtype. The stage gets a copy.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of Δ, and of a dtype that can be subtracted from the parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If what the stage returns is no step for this parameter.
+    """
+    name = f"{type(stage).__name__}.apply"
+    returned = stage.apply(p, Δ.copy())
+    if returned is None:
+        raise TypeError(f"{name} returned None: it must return the step")
+    step = np.asarray(returned)
+    if step.shape != Δ.shape:
+        raise ValueError(f"{name} returned a step of shape {step.shape} for a parameter of shape {Δ.shape}")
+    if step.dtype.kind not in "fciub" or (step.dtype.kind == "c" and Δ.dtype.kind != "c"):
+        raise TypeError(f"{name} returned a step of dtype {step.dtype} for a parameter of dtype {Δ.dtype}")
+    return step

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import numpy as np
 
 from minidiff.optimise.rule import Rule
+from minidiff.program.source import quiet
+from minidiff.typing import Array
 
 __all__ = ["ClipNorm", "ClipValue"]
 
@@ -77,11 +81,50 @@ class ClipNorm(Rule):
     """
 
     thresh: float
-    needs_norm = True
 
-    def coefficients(self, t: int, norm: float) -> tuple[float, ...]:
-        return (self.thresh / norm if norm > self.thresh else 1.0,)
+    def apply(self, x: Any, Δ: Array) -> Array:
+        norm = norm_of(Δ)
+        return quiet()(np.multiply, Δ, self.thresh / norm) if norm > self.thresh else Δ
 
-    @staticmethod
-    def formula(x: Any, Δ: Any, scale: float) -> Any:
-        return Δ * scale
+
+def norm_of(z: Array) -> float:
+    """Return the Euclidean norm of all elements, also where their squares leave the range of the dtype.
+
+    Parameters
+    ----------
+    z : ndarray
+        Any shape, real or complex.
+
+    Returns
+    -------
+    float
+        √Σ|z|², 0 of an empty array.
+
+    Examples
+    --------
+    >>> round(norm_of(np.array([3.0, 4.0])), 6)
+    5.0
+    """
+    flat = z.reshape(-1)
+    size = 96 * 1024 // z.itemsize  # so that what is read twice is in the cache the second time
+    norms = [quiet()(_norm, flat[i : i + size]) for i in range(0, max(flat.size, 1), size)]
+    return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
+
+
+def _norm(z: Array) -> float:
+    if z.dtype.char == "e":
+        z = z.astype(np.float32)
+    square = float(np.vdot(z, z).real)
+    least, most = _safe_squares(z.dtype)
+    if least < square < most or not z.size:
+        return math.sqrt(square)
+    largest = float(np.abs(z).max())
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * math.sqrt(float(np.vdot(z / largest, z / largest).real))
+
+
+@functools.cache
+def _safe_squares(dtype: np.dtype[Any]) -> tuple[float, float]:
+    info = np.finfo(dtype)
+    return float(info.tiny / info.eps), float(info.max)

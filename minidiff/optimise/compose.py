@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Iterable, MutableSequence
 from typing import Any, overload
 
-from minidiff.optimise import engines
+from minidiff.checks import described
 from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.step import step_of
 from minidiff.typing import Array
 
 __all__ = ["Optimiser"]
@@ -75,7 +76,7 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of all members by the gradient Δ and return the step to subtract from `x`."""
-        return engines.step_of(self._members_stages(), x, Δ)
+        return step_of(self._members_stages(), x, Δ)
 
     def insert(self, index: int, value: AbstractOptimiser) -> None:
         """Put an optimiser in before the member at `index`."""
@@ -118,8 +119,7 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
             hint = ": make one of it first" if isinstance(member, type) else ""
             hint = ": write Optimiser(*members)" if isinstance(member, (list, tuple)) else hint
             raise TypeError(
-                f"a composition consists of optimisers such as ADAM(), not {member!r:.60} "
-                f"(of type {type(member).__name__}){hint}"
+                f"a composition consists of optimisers such as ADAM(), not {described(member)}{hint}"
             )
         if _contains(member, self):
             raise ValueError("a composition cannot contain itself")

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from minidiff.optimise.rule import Rule
+from minidiff.settings import NonNegativeInt, PositiveInt
 
 __all__ = ["ExpDecay", "InvDecay", "WeightDecay"]
 
@@ -70,9 +71,9 @@ class ExpDecay(Rule):
 
     eta: float = 0.001
     decay: float = 0.1
-    decay_step: int = 1000
+    decay_step: PositiveInt = 1000
     clip: float = 1e-4
-    start: int = 0
+    start: NonNegativeInt = 0
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ExpDecay:
         rule: ExpDecay = super().__new__(cls, *args, **kwargs)  # type: ignore[assignment]

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import inspect
-import math
-import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from minidiff.checks import integer
+from minidiff.checks import number
 from minidiff.iddict import IdDict
-from minidiff.optimise import engines
 from minidiff.optimise.base import AbstractOptimiser
-from minidiff.optimise.programs import representable
+from minidiff.settings import Settings, dataclass_transform, no_setting
 from minidiff.typing import Array
-
-if TYPE_CHECKING:
-    from typing_extensions import dataclass_transform
-else:
-
-    def dataclass_transform(**_: Any) -> Callable[[type], type]:
-        """Stand in for what only type checkers need."""
-        return lambda cls: cls
-
 
 __all__ = ["Rule", "abs2"]
 
@@ -63,7 +50,7 @@ class _Made(dict[Any, Any]):
 
 
 @dataclass_transform(eq_default=False)
-class Rule(AbstractOptimiser):
+class Rule(Settings, AbstractOptimiser):
     """An optimiser that is a formula, elementwise: the base of all the built-in ones.
 
     A rule is written as a dataclass is: annotated names with defaults are its settings and, in that order,
@@ -84,8 +71,9 @@ class Rule(AbstractOptimiser):
     without it. One that branches, that is not elementwise, or that reads anything but numbers that stay the
     same is called at every step, on whole arrays, and is not compiled.
 
-    Settings are plain attributes, which may be changed between any two steps. Those with the names that
-    the built-in rules use (``eta``, ``beta``, ``rho``…) are checked in the same way.
+    Settings are plain attributes, which may be changed between any two steps. Their annotations say how they
+    are checked: ``float`` is a finite number of at least 0, ``tuple[float, float]`` are two of them.
+    `minidiff.settings` has names for others, such as `Fraction`, a number in [0, 1).
 
     Attributes
     ----------
@@ -122,15 +110,16 @@ class Rule(AbstractOptimiser):
 
     keeps: ClassVar[tuple[str, ...]] = ()
     real: ClassVar[tuple[str, ...]] = ()
-    # True where `coefficients` takes one more argument, the norm of all of Δ.
-    needs_norm: ClassVar[bool] = False
     # What a parameter's clock shows before its first step; `tick` moves it on.
     clock: ClassVar[tuple[Any, ...]] = (0,)
     # True where `stepped` does something.
     notes_steps: ClassVar[bool] = False
 
-    # What the engines have made of the class's formulas, and of compositions that begin with it.
+    # What has been made of the class's formula, and of those of compositions that begin with it.
     made: ClassVar[dict[Any, Any]] = {}
+
+    _greek = ("η eta", "ρ rho", "β beta", "ε epsilon", "λ wd", "λ decay", "γ gamma")
+    _floats = partial(number, within="[0, inf)")
 
     state: IdDict[Any, dict[str, Any]]
     __signature__: ClassVar[inspect.Signature]  # for help(): `__new__` takes anything
@@ -138,9 +127,7 @@ class Rule(AbstractOptimiser):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _check(cls)
-        dataclasses.dataclass(eq=False, repr=False)(cls)
-        cls.__init__ = _with_greek_names(cls.__init__)  # type: ignore[method-assign]
-        cls.__signature__ = _without_self(inspect.signature(cls.__init__))
+        cls.__signature__ = inspect.Signature([*inspect.signature(cls.__init__).parameters.values()][1:])
         cls.has_formula = cls.apply is Rule.apply
         cls.notes_steps = cls.stepped is not Rule.stepped
         cls.made = _Made()
@@ -151,10 +138,9 @@ class Rule(AbstractOptimiser):
         return rule
 
     def __setattr__(self, name: str, value: Any) -> None:
-        check = _SETTINGS.get(name)
-        if not (hasattr(type(self), name) or name in _settings_of(type(self)) or name.startswith("_")):
-            raise AttributeError(_no_setting(type(self), name))
-        super().__setattr__(name, value if check is None else check(name, value))
+        if not (name in self._checks or hasattr(type(self), name) or name.startswith("_")):
+            raise AttributeError(no_setting(type(self), name))
+        super().__setattr__(name, value)
 
     def _one_more(self, t: int) -> tuple[Any, ...]:
         """Return what a parameter's clock shows after one more step: its count of steps."""
@@ -188,33 +174,49 @@ class Rule(AbstractOptimiser):
             kept[name] = np.zeros_like(x, dtype=dtype)
             start = self.initial(name)
             if start:
-                (kept[name][...],) = representable((start,), dtype)
+                (kept[name][...],) = _representable((start,), dtype)
         return kept
+
+    def evaluate(self, x: Array, Δ: Array, olds: list[Array], numbers: Any) -> tuple[Array, list[Array]]:
+        """Call the formula as it is; return the step, and new arrays to keep."""
+        with np.errstate(all="ignore"):
+            result = self.formula(x, Δ, *olds, *_representable(numbers, x.dtype))
+        step, *values = result if isinstance(result, tuple) else (result,)
+        if len(values) != len(olds):
+            came = f"{len(result)}" if isinstance(result, tuple) else "one array"
+            raise TypeError(
+                f"{type(self).__name__}.formula must return {' and '.join(('the step', *self.keeps))}: "
+                f"{1 + len(olds)} arrays, not {came}. What it keeps is named in keeps."
+            )
+        news = [np.empty_like(old) for old in olds]
+        for name, new, value in zip(self.keeps, news, values, strict=True):
+            if np.shape(value) != new.shape:
+                raise ValueError(f"{type(self).__name__}.formula returned {name} of shape {np.shape(value)}")
+            np.copyto(new, value)  # which may be an argument, a view or a scalar
+        return np.asarray(step).astype(x.dtype, casting="same_kind", copy=False), news
 
     def stepped(self, *clock: Any) -> None:
         """Take note that a parameter has made the step its clock shows."""
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of `x` by the gradient Δ and return the step to subtract from it."""
-        return engines.step_of([self], x, Δ, formulas=True)
+        value = x if isinstance(x, np.ndarray) else x.value
+        kept = self.state.get(x) or self.begin(value)
+        clock = self.tick(*kept["clock"])
+        olds = [kept[name] for name in self.keeps]
+        step, news = self.evaluate(value, Δ, olds, self.coefficients(*clock))
+        kept.update(zip(self.keeps, news, strict=True), clock=clock)
+        self.state[x] = kept
+        self.stepped(*clock)
+        return step
 
     def arguments(self) -> dict[str, Any]:
         """Return the settings the repr shows: ``epsilon`` and ``start`` only if they are not the defaults."""
         return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
-            if field.name not in ("epsilon", "start") or getattr(self, field.name) != field.default
+            name: value
+            for name, value in super().arguments().items()
+            if name not in ("epsilon", "start") or value != getattr(type(self), name, None)
         }
-
-
-def _settings_of(rule: type[Any]) -> list[str]:
-    return [field.name for field in dataclasses.fields(rule)]
-
-
-def _no_setting(rule: type[Any], name: str) -> str:
-    names = ", ".join(_settings_of(rule))
-    none = f"it has none. In the class, one is written {name}: float = 0.1"
-    return f"{rule.__name__} has no setting {name!r}: " + (f"it has {names}" if names else none)
 
 
 def _check(rule: type[Any]) -> None:
@@ -230,82 +232,15 @@ def _check(rule: type[Any]) -> None:
         raise TypeError(f"{rule.__name__}.formula must be a static method: write @staticmethod above it")
 
 
-# The page's Greek names for keyword arguments, and the settings that they may mean.
-_GREEK = {
-    "η": ("eta",),
-    "ρ": ("rho",),
-    "β": ("beta",),
-    "ε": ("epsilon",),
-    "λ": ("wd", "decay"),
-    "γ": ("gamma",),
-}
+def _representable(numbers: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return numbers, with the smallest above zero that half precision has in place of those it would lose.
 
-
-def _without_self(signature: inspect.Signature) -> inspect.Signature:
-    return signature.replace(parameters=list(signature.parameters.values())[1:])
-
-
-def _with_greek_names(init: Callable[..., None]) -> Callable[..., None]:
-    known = inspect.signature(init).parameters
-    plain = {
-        greek: name
-        for greek, names in _GREEK.items()
-        for name in names
-        if name in known and greek not in known
-    }
-
-    @functools.wraps(init)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
-        for name in kwargs.keys() - known.keys() - plain.keys():
-            raise TypeError(_no_setting(type(self), name))
-        for greek in plain.keys() & kwargs.keys():
-            if plain[greek] in kwargs:
-                raise TypeError(f"{plain[greek]} is given twice, also as {greek}")
-            kwargs[plain[greek]] = kwargs.pop(greek)
-        init(self, *args, **kwargs)
-
-    return wrapped
-
-
-def _number(name: str, value: Any, meaning: str) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be {meaning}, not {value!r} (of type {type(value).__name__})")
-    return float(value)
-
-
-def _non_negative(name: str, value: Any) -> float:
-    number = _number(name, value, "a number of at least 0")
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
-    return number
-
-
-def _fraction(name: str, value: Any) -> float:
-    number = _number(name, value, "a number in [0, 1)")
-    if not 0 <= number < 1:
-        raise ValueError(f"{name} must lie in [0, 1), not be {value!r}")
-    return number
-
-
-def _fractions(name: str, value: Any) -> tuple[float, float]:
-    if not isinstance(value, (tuple, list, np.ndarray)) or np.ndim(value) != 1:
-        raise TypeError(f"{name} must be a pair of numbers in [0, 1), not {value!r}")
-    if len(value) != 2:
-        raise ValueError(f"{name} must be a pair of numbers in [0, 1), not {len(value)} of them: {value!r}")
-    return _fraction(f"{name}[0]", value[0]), _fraction(f"{name}[1]", value[1])
-
-
-# What each setting's name means, wherever it occurs: a function that returns the value to store, or raises.
-_SETTINGS: dict[str, Callable[[str, Any], Any]] = {
-    "eta": _non_negative,
-    "rho": _fraction,
-    "beta": _fractions,
-    "epsilon": _non_negative,
-    "decay": _non_negative,
-    "gamma": _non_negative,
-    "wd": _non_negative,
-    "thresh": _non_negative,
-    "clip": _non_negative,
-    "decay_step": functools.partial(integer, least=1),
-    "start": functools.partial(integer, least=0),
-}
+    It has nothing between 0 and 6e-8, and an ε of 1e-8 is there to keep divisors above zero.
+    """
+    if dtype.itemsize > 2:
+        return tuple(numbers)
+    smallest = float(np.finfo(dtype).smallest_subnormal)
+    with np.errstate(all="ignore"):
+        return tuple(
+            [smallest if isinstance(z, (float, int)) and z > 0 and not dtype.type(z) else z for z in numbers]
+        )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.optimise.rule import Rule, abs2
+from minidiff.settings import Fraction
 
 __all__ = [
     "ADAM",
@@ -109,7 +110,7 @@ class Momentum(Rule):
     """
 
     eta: float = 0.01
-    rho: float = 0.9
+    rho: Fraction = 0.9
     keeps = ("v",)
 
     def coefficients(self, t: int) -> tuple[float, ...]:
@@ -158,7 +159,7 @@ class Nesterov(Rule):
     """
 
     eta: float = 0.001
-    rho: float = 0.9
+    rho: Fraction = 0.9
     keeps = ("v",)
 
     def coefficients(self, t: int) -> tuple[float, ...]:
@@ -202,7 +203,7 @@ class RMSProp(Rule):
     """
 
     eta: float = 0.001
-    rho: float = 0.9
+    rho: Fraction = 0.9
     epsilon: float = 1e-8
     keeps = ("a",)
     real = ("a",)
@@ -298,7 +299,7 @@ class ADADelta(Rule):
     M. D. Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, arXiv:1212.5701.
     """
 
-    rho: float = 0.9
+    rho: Fraction = 0.9
     epsilon: float = 1e-8
     keeps = ("a", "d")
     real = ("a", "d")
@@ -378,7 +379,7 @@ class ADAM(_BiasCorrected, Rule):
     """
 
     eta: float = 0.001
-    beta: tuple[float, float] = (0.9, 0.999)
+    beta: tuple[Fraction, Fraction] = (0.9, 0.999)
     epsilon: float = 1e-8
     keeps = ("m", "v")
     real = ("v",)
@@ -432,7 +433,7 @@ class RADAM(_BiasCorrected, Rule):
     """
 
     eta: float = 0.001
-    beta: tuple[float, float] = (0.9, 0.999)
+    beta: tuple[Fraction, Fraction] = (0.9, 0.999)
     epsilon: float = 1e-8
     keeps = ("m", "v")
     real = ("v",)
@@ -499,7 +500,7 @@ class AdaMax(_BiasCorrected, Rule):
     """
 
     eta: float = 0.001
-    beta: tuple[float, float] = (0.9, 0.999)
+    beta: tuple[Fraction, Fraction] = (0.9, 0.999)
     epsilon: float = 1e-8
     keeps = ("m", "u")
     real = ("u",)
@@ -549,7 +550,7 @@ class AMSGrad(_BiasCorrected, Rule):
     """
 
     eta: float = 0.001
-    beta: tuple[float, float] = (0.9, 0.999)
+    beta: tuple[Fraction, Fraction] = (0.9, 0.999)
     epsilon: float = 1e-8
     keeps = ("m", "v", "w")
     real = ("v", "w")
@@ -604,7 +605,7 @@ class NADAM(_BiasCorrected, Rule):
     """
 
     eta: float = 0.001
-    beta: tuple[float, float] = (0.9, 0.999)
+    beta: tuple[Fraction, Fraction] = (0.9, 0.999)
     epsilon: float = 1e-8
     keeps = ("m", "v")
     real = ("v",)
@@ -669,7 +670,7 @@ class ADAMW(_BiasCorrected, Rule):
     """
 
     eta: float = 0.001
-    beta: tuple[float, float] = (0.9, 0.999)
+    beta: tuple[Fraction, Fraction] = (0.9, 0.999)
     decay: float = 0.0
     epsilon: float = 1e-8
     keeps = ("m", "v")
@@ -732,7 +733,7 @@ class OADAM(_BiasCorrected, Rule):
     """
 
     eta: float = 0.0001
-    beta: tuple[float, float] = (0.5, 0.9)
+    beta: tuple[Fraction, Fraction] = (0.5, 0.9)
     epsilon: float = 1e-8
     keeps = ("m", "v", "s")
     real = ("v",)
@@ -793,7 +794,7 @@ class AdaBelief(_BiasCorrected, Rule):
     """
 
     eta: float = 0.001
-    beta: tuple[float, float] = (0.9, 0.999)
+    beta: tuple[Fraction, Fraction] = (0.9, 0.999)
     epsilon: float = 1e-16
     keeps = ("m", "s")
     real = ("s",)

@@ -8,8 +8,8 @@ from typing import Any, Final, overload
 import numpy as np
 
 from minidiff.checks import described
-from minidiff.optimise import engines
 from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.step import take
 from minidiff.params import Param, Params
 from minidiff.typing import Array, ArrayLike
 
@@ -85,7 +85,7 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
             raise TypeError("update(ps, grads) lacks the optimiser: write update(opt, ps, grads)")
         x = _array_of(first)
         if second is not None:
-            engines.run([], first, x, _gradient(second, x))
+            take([], first, x, _gradient(second, x))
         return
     opt, p, g = first, second, third
     if not isinstance(opt, AbstractOptimiser):
@@ -93,7 +93,7 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     if isinstance(p, _PARAMETERS):
         x = _array_of(p)
         if g is not None:
-            engines.run(opt.stages(), p, x, _gradient(g, x))
+            take(opt.stages(), p, x, _gradient(g, x))
         return
     _update_all(opt, p, g)
 
@@ -123,7 +123,7 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
     stages = opt.stages()
     for p, x, Δ in steps:
         try:
-            engines.run(stages, p, x, Δ)
+            take(stages, p, x, Δ)
         except Exception as error:  # noqa: PERF203 - the note is about this very parameter
             i = next(i for i, other in enumerate(ps) if other is p)
             _note(error, f"in update(opt, ps, gs), at parameter {i} of shape {x.shape}, which has not moved")
@@ -181,7 +181,7 @@ def apply(opt: AbstractOptimiser, x: Param | Array, Δ: ArrayLike | Param) -> Ar
         raise _no_optimiser(opt)
     array = _array_of(x, written=False)
     step = np.empty_like(array)
-    engines.run(opt.stages(), x, array, _gradient(Δ, array), step)
+    take(opt.stages(), x, array, _gradient(Δ, array), step)
     return step
 
 

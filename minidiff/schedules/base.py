@@ -2,62 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from abc import ABCMeta, abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import field
+from functools import partial
 from itertools import count
-from numbers import Real
 from operator import index
-from typing import Any, SupportsIndex, TypeVar, overload
+from typing import Annotated, Any, SupportsIndex, overload
 
 import numpy as np
 
+from minidiff.checks import function, integer, is_number
+from minidiff.settings import Number, Settings, dataclass_transform
 from minidiff.typing import ArrayLike, NDArray
 
 __all__ = ["Constant", "Schedule"]
 
-S = TypeVar("S")
-
-# The Greek keywords of the page, and the plain ones they stand for.
-GREEK = {"λ": "start", "λ0": "l0", "λ1": "l1", "γ": "decay", "p": "degree"}
-
-
-class ScheduleType(ABCMeta):
-    """Greek keywords on the way into a schedule's ``__init__``; an immutable schedule on the way out."""
-
-    def __call__(cls: type[S], *args: Any, **kwargs: Any) -> S:
-        """Make a schedule."""
-        if GREEK.keys() & kwargs:
-            kwargs = _plain(cls, kwargs)
-        schedule: S = type.__call__(cls, *args, **kwargs)
-        vars(schedule)["_frozen"] = True
-        return schedule
-
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        made_with = list(inspect.signature(cls.__init__).parameters.values())  # type: ignore[misc]
-        return inspect.Signature(made_with[1:])
+# A schedule of periods gives numbers of steps as floats.
+step_count = partial(integer, least=1, of_any_type=True)
+Steps = Annotated[int, step_count]
 
 
-def _plain(cls: type, kwargs: dict[str, Any]) -> dict[str, Any]:
-    own = inspect.signature(cls).parameters
-    plain: dict[str, Any] = {}
-    for given, value in kwargs.items():
-        greek = given not in own and GREEK.get(given) in own
-        name = GREEK[given] if greek else given
-        if name in plain:
-            raise TypeError(f"{cls.__name__} got {name} twice, once under its Greek name")
-        plain[name] = value
-    return plain
-
-
-class Schedule(metaclass=ScheduleType):
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+class Schedule(Settings, ABC):
     """The value of a hyperparameter at every step t = 1, 2, 3 and so on.
 
     A schedule of your own is a subclass with a method ``at(t)``. It is then called, iterated, compared,
-    hashed, printed and pickled like the others, and like them cannot be changed once made. If it ends,
-    its ``__init__`` sets `nsteps`.
+    hashed, printed and pickled like the others, and like them cannot be changed once made. Its settings are
+    written as those of a dataclass, or it has an ``__init__``. If it ends, its ``__init__`` or
+    ``__post_init__`` sets `nsteps`.
 
     Attributes
     ----------
@@ -67,8 +41,7 @@ class Schedule(metaclass=ScheduleType):
     Examples
     --------
     >>> class Harmonic(Schedule):
-    ...     def __init__(self, start):
-    ...         self.start = start
+    ...     start: float
     ...
     ...     def at(self, t):
     ...         return self.start / t
@@ -87,6 +60,8 @@ class Schedule(metaclass=ScheduleType):
 
     nsteps: int | None = None
 
+    _greek = ("λ start", "λ0 l0", "λ1 l1", "γ decay", "p degree")
+
     @abstractmethod
     def at(self, t: int) -> float:
         """Give the value at step t, an int from 1 on, and no further than `nsteps`."""
@@ -101,7 +76,7 @@ class Schedule(metaclass=ScheduleType):
         Parameters
         ----------
         t : int or array of int, any shape
-            Steps, counted from 1. A float is no step, whole or not.
+            Steps, counted from 1. A float is no step, not even 2.0.
 
         Raises
         ------
@@ -150,21 +125,16 @@ class Schedule(metaclass=ScheduleType):
     def __hash__(self) -> int:
         return hash((type(self), *vars(self).values()))
 
-    def __repr__(self) -> str:
-        made_with = (name for name in inspect.signature(type(self)).parameters if name in vars(self))
-        return f"{type(self).__name__}({', '.join(f'{name}={vars(self)[name]!r}' for name in made_with)})"
+    def _finish(self) -> None:
+        vars(self)["_frozen"] = True
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_frozen" in vars(self):
-            raise AttributeError(
-                f"cannot set {name}: schedules are immutable, make a new {type(self).__name__}"
-            )
+            raise AttributeError(f"cannot set {name}: schedules are immutable, make another instead")
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(
-            f"cannot delete {name}: schedules are immutable, make a new {type(self).__name__}"
-        )
+        raise AttributeError(f"cannot delete {name}: schedules are immutable")
 
 
 class Constant(Schedule):
@@ -185,54 +155,20 @@ class Constant(Schedule):
     ParameterSchedulers.jl: ``Constant``.
     """
 
-    def __init__(self, value: float) -> None:
-        self.value = number("value", value)
+    value: Number
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
         return self.value
 
 
-# How arguments are checked ------------------------------------------------------------------------
-
-
-def is_number(x: object) -> bool:
-    """Whether x is one real number (a bool is not)."""
-    return isinstance(x, Real) and not isinstance(x, bool)
-
-
-def number(name: str, x: Any, least: float = -math.inf) -> float:
-    """Give argument x as a float, if it is a finite number and no less than `least`."""
-    if not is_number(x):
-        raise TypeError(f"{name} must be a number, got {x!r}")
-    if not math.isfinite(x):
-        raise ValueError(f"{name} must be finite, got {x!r}")
-    if x < least:
-        raise ValueError(f"{name} must be at least {least}, got {x!r}")
-    return float(x)
-
-
-def whole(name: str, x: Any, least: int | None = 1) -> int:
-    """Give argument x as an int, if it is a whole number of steps and no less than `least`.
-
-    A float such as 10.0 is one: that is how a schedule of periods gives them.
-    """
-    n = number(name, x)
-    if not n.is_integer():
-        raise ValueError(f"{name} must be a whole number of steps, got {x!r}")
-    if least is not None and x < least:
-        raise ValueError(f"{name} must be at least {least}, got {x!r}")
-    return int(x)
-
-
 def as_schedule(name: str, x: Any, nsteps: int = 0) -> Callable[[int], float]:
-    """Give argument x as a function of the step that goes on for `nsteps` at least.
+    """Check that an argument is a schedule of at least `nsteps` steps.
 
-    Any function of t can stand where a schedule can; a plain number is a constant.
+    Any function of the step is one. A number becomes a constant schedule.
     """
     schedule = Constant(x) if is_number(x) else x
-    if not callable(schedule):
-        raise TypeError(f"{name} must be a schedule, a function of the step or a number, got {x!r}")
+    function(name, schedule, "a schedule, a function of the step or a number")
     end = last_step(schedule)
     if end is not None and end < nsteps:
         raise ValueError(f"{name} ends after {end} steps, but {nsteps} are asked of it: {schedule!r}")
@@ -240,12 +176,12 @@ def as_schedule(name: str, x: Any, nsteps: int = 0) -> Callable[[int], float]:
 
 
 def last_step(schedule: Callable[[int], float]) -> int | None:
-    """Give the number of steps of a finite schedule, None for any other function of the step."""
+    """Return the number of steps of a finite schedule, None for any other function of the step."""
     return schedule.nsteps if isinstance(schedule, Schedule) else None
 
 
 def real(value: Any, schedule: object, t: int) -> float:
-    """Give what a schedule gave at step t as a float, if it is a number."""
+    """Check that what a schedule gave at step t is a number, and return it as a float."""
     if not is_number(value):
         raise TypeError(
             f"a schedule gives one real number per step, but at step {t} {schedule!r} gave {value!r}"
@@ -254,7 +190,7 @@ def real(value: Any, schedule: object, t: int) -> float:
 
 
 def power(base: float, exponent: float) -> float:
-    """Give base ** exponent, infinite where a float cannot hold it."""
+    """Return base ** exponent, infinite where a float cannot hold it."""
     try:
         return float(base**exponent)
     except OverflowError:

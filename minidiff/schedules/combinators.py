@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any
 
-from minidiff.schedules.base import Schedule, as_schedule, last_step, number, whole
+from minidiff.checks import function, instance, number
+from minidiff.schedules.base import Schedule, as_schedule, last_step, step_count
 
 __all__ = [
     "ComposedSchedule",
@@ -59,7 +60,7 @@ class Sequence(Schedule):
 
     def __init__(self, *stages: Any) -> None:
         schedules, sizes = zip(*_pairs(stages), strict=True)
-        sizes = tuple(whole(f"the number of steps of stage {i}", n) for i, n in enumerate(sizes, 1))
+        sizes = tuple(step_count(f"the number of steps of stage {i}", n) for i, n in enumerate(sizes, 1))
         named = (f"the schedule of stage {i}" for i in range(1, len(sizes) + 1))
         self.schedules = tuple(map(as_schedule, named, schedules, sizes))
         self.step_sizes = sizes
@@ -117,7 +118,7 @@ class Loop(Schedule):
     """
 
     def __init__(self, f: Callable[[int], float], period: int) -> None:
-        self.period = whole("period", period)
+        self.period = step_count("period", period)
         self.f = as_schedule("f", f, self.period)
 
     def at(self, t: int) -> float:
@@ -150,9 +151,7 @@ class Interpolator(Schedule):
 
     def __init__(self, schedule: Callable[[int], float], rate: float) -> None:
         self.schedule = as_schedule("schedule", schedule)
-        self.rate = number("rate", rate)
-        if self.rate <= 0:
-            raise ValueError(f"rate must be above 0, got {rate!r}")
+        self.rate = number("rate", rate, within="(0, inf)")
         end = last_step(self.schedule)
         if end is not None:
             self.nsteps = self._last(end)
@@ -196,7 +195,7 @@ class Shifted(Schedule):
     """
 
     def __init__(self, schedule: Callable[[int], float], offset: int) -> None:
-        self.offset = whole("offset", offset, least=1 if isinstance(schedule, Schedule) else None)
+        self.offset = step_count("offset", offset, least=1 if isinstance(schedule, Schedule) else -math.inf)
         self.schedule = as_schedule("schedule", schedule, self.offset)
         end = last_step(self.schedule)
         self.nsteps = None if end is None else end - self.offset + 1
@@ -230,7 +229,7 @@ class Shortened(Schedule):
     """
 
     def __init__(self, schedule: Callable[[int], float], nsteps: int) -> None:
-        self.nsteps: int = whole("nsteps", nsteps)
+        self.nsteps: int = step_count("nsteps", nsteps)
         self.schedule = as_schedule("schedule", schedule, self.nsteps)
 
     def at(self, t: int) -> float:
@@ -264,11 +263,8 @@ class ComposedSchedule(Schedule):
     """
 
     def __init__(self, make: Callable[..., Callable[[int], float]], parameters: Iterable[Any]) -> None:
-        if not callable(make):
-            raise TypeError(f"make must be a function that makes a schedule, got {make!r}")
-        if not isinstance(parameters, tuple | list):
-            raise TypeError(f"parameters must be a tuple of schedules and numbers, got {parameters!r}")
-        self.make = make
+        self.make = function("make", make, "a function that makes a schedule")
+        instance("parameters", parameters, (tuple, list), "a tuple of schedules and numbers")
         self.parameters = tuple(as_schedule(f"parameters[{i}]", p) for i, p in enumerate(parameters))
         ends = map(last_step, (*self.parameters, self._made(1)))
         self.nsteps = min((end for end in ends if end is not None), default=None)
@@ -310,7 +306,7 @@ class reverse(Schedule):  # noqa: N801 - called like the function it stands for
     """
 
     def __init__(self, f: Callable[[int], float], period: int) -> None:
-        self.period = whole("period", period)
+        self.period = step_count("period", period)
         self.f = as_schedule("f", f, self.period - 1)
         self.nsteps = self.period - 1 if isinstance(self.f, Schedule) else None
 
@@ -345,7 +341,7 @@ class symmetric(Schedule):  # noqa: N801 - called like the function it stands fo
     """
 
     def __init__(self, f: Callable[[int], float], period: int) -> None:
-        self.period = whole("period", period)
+        self.period = step_count("period", period)
         self.f = as_schedule("f", f, self.period // 2)
         self.nsteps = self.period - 1 if isinstance(self.f, Schedule) else None
 

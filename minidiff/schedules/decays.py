@@ -5,10 +5,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import accumulate
+from typing import Annotated, Any
 
-from minidiff.schedules.base import Schedule, number, power, whole
+from minidiff.schedules.base import Schedule, Steps, power, step_count
+from minidiff.settings import NonNegative, Number
 
 __all__ = ["Exp", "Inv", "Poly", "Step"]
+
+
+def _step_sizes(name: str, sizes: Any) -> int | tuple[int, ...]:
+    """Check that these are numbers of steps, or one."""
+    if isinstance(sizes, Iterable):
+        return tuple(step_count(f"{name}[{i}]", n) for i, n in enumerate(sizes))
+    return step_count(name, sizes)
 
 
 class Step(Schedule):
@@ -38,15 +47,13 @@ class Step(Schedule):
     ParameterSchedulers.jl: ``Step``.
     """
 
-    def __init__(self, start: float, decay: float, step_sizes: int | Iterable[int]) -> None:
-        self.start = number("start", start)
-        self.decay = number("decay", decay)
-        self.step_sizes: int | tuple[int, ...]
-        if isinstance(step_sizes, Iterable):
-            self.step_sizes = tuple(whole(f"step_sizes[{i}]", n) for i, n in enumerate(step_sizes))
+    start: Number
+    decay: Number
+    step_sizes: Annotated[int | Iterable[int], _step_sizes]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.step_sizes, Iterable):
             self.ends = tuple(accumulate(self.step_sizes))
-        else:
-            self.step_sizes = whole("step_sizes", step_sizes)
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
@@ -79,9 +86,8 @@ class Exp(Schedule):
     ParameterSchedulers.jl: ``Exp``.
     """
 
-    def __init__(self, start: float, decay: float) -> None:
-        self.start = number("start", start)
-        self.decay = number("decay", decay)
+    start: Number
+    decay: Number
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
@@ -120,10 +126,12 @@ class Poly(Schedule):
     ParameterSchedulers.jl: ``Poly``.
     """
 
-    def __init__(self, start: float, degree: float, max_iter: int) -> None:
-        self.start = number("start", start)
-        self.degree = number("degree", degree)
-        self.max_iter = self.nsteps = whole("max_iter", max_iter)
+    start: Number
+    degree: Number
+    max_iter: Steps
+
+    def __post_init__(self) -> None:
+        self.nsteps = self.max_iter
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
@@ -154,10 +162,9 @@ class Inv(Schedule):
     ParameterSchedulers.jl: ``Inv``.
     """
 
-    def __init__(self, start: float, decay: float, degree: float) -> None:
-        self.start = number("start", start)
-        self.decay = number("decay", decay, least=0)
-        self.degree = number("degree", degree)
+    start: Number
+    decay: NonNegative
+    degree: Number
 
     def at(self, t: int) -> float:
         """Give the value at step t."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from minidiff.checks import function
 from minidiff.optimise import AbstractOptimiser, Optimiser, Rule
 from minidiff.schedules.base import as_schedule, real
 
@@ -29,6 +30,10 @@ class Count(Rule):
     def formula(x: Any, Δ: Any) -> Any:
         """Return the gradient as it came."""
         return Δ
+
+
+def _set_eta(opt: Any, value: float) -> None:
+    opt.eta = value
 
 
 class Scheduler(AbstractOptimiser):
@@ -115,8 +120,8 @@ class Scheduler(AbstractOptimiser):
                 f"{opt!r} has no eta to schedule: give update=, a function of the optimiser and the value; "
                 "for a member of an Optimiser: lambda opt, value: setattr(opt[0], 'eta', value)"
             )
-        if update is not None and not callable(update):
-            raise TypeError(f"update must be a function of the optimiser and the value, got {update!r}")
+        if update is not None:
+            function("update", update, "a function of the optimiser and the value")
         self.schedule = as_schedule("schedule", schedule)
         self.opt = opt
         self.update: Callable[[Any, float], object] | None = update
@@ -141,10 +146,7 @@ class Scheduler(AbstractOptimiser):
         if not math.isfinite(value):
             raise ValueError(f"{self.schedule!r} gave {value} at step {t}, which is no setting")
         try:
-            if self.update is not None:
-                self.update(self.opt, value)
-            else:
-                self.opt.eta = value  # type: ignore[attr-defined]
+            (self.update or _set_eta)(self.opt, value)
         except ValueError as refusal:
             raise ValueError(f"{self.schedule!r} at step {t}: {refusal}") from refusal
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from minidiff.checks import function
 from minidiff.schedules.base import as_schedule, last_step, real
 
 __all__ = ["Stateful"]
@@ -57,10 +58,8 @@ class Stateful:
     def __init__(
         self, schedule: Callable[[int], float], advance: Callable[[int], bool] | None = None
     ) -> None:
-        if advance is not None and not callable(advance):
-            raise TypeError(f"advance must be a function of the step, got {advance!r}")
         self.schedule = as_schedule("schedule", schedule)
-        self.advance = advance
+        self.advance = None if advance is None else function("advance", advance, "a function of the step")
         self.step = 1
 
     def __iter__(self) -> Stateful:

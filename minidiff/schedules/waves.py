@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import field
+from functools import partial
+from typing import Annotated, cast
 
-from minidiff.schedules.base import Schedule, number, power, whole
+from minidiff.checks import instance, number
+from minidiff.schedules.base import Schedule, Steps, power
+from minidiff.settings import Number
 
 __all__ = [
     "Cos",
@@ -26,9 +31,9 @@ __all__ = [
 
 
 def phase(u: int, period: int) -> float:
-    """Give πu/period, less whole turns beyond the first 512, so that it stays exact for any u.
+    """Return πu/period, minus full turns where u is more than 512 of them: it stays exact for any u.
 
-    Within those turns it is the definition, rounding and all.
+    Within the first 512 turns it is the definition, with the same rounding.
     """
     return math.pi * (u % (1024 * period)) / period
 
@@ -41,10 +46,9 @@ def half_cosine(u: int, period: int) -> float:
 class Wave(Schedule):
     """r·g(t) + o with a periodic g, from 0 up to 1 and down again, times its height at t."""
 
-    def __init__(self, l0: float, l1: float, period: int) -> None:
-        self.l0 = number("l0", l0)
-        self.l1 = number("l1", l1)
-        self.period = whole("period", period)
+    l0: Number
+    l1: Number
+    period: Steps
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
@@ -71,9 +75,7 @@ class Halving(Wave):
 class Decaying(Wave):
     """A wave whose height decays exponentially."""
 
-    def __init__(self, l0: float, l1: float, period: int, decay: float) -> None:
-        super().__init__(l0, l1, period)
-        self.decay = number("decay", decay)
+    decay: Number
 
     def height(self, t: int) -> float:
         """Give the wave's height at step t."""
@@ -275,13 +277,10 @@ class CosAnneal(Schedule):
     Restarts, I. Loshchilov and F. Hutter, 2017, arXiv:1608.03983.
     """
 
-    def __init__(self, l0: float, l1: float, period: int, restart: bool = True) -> None:
-        self.l0 = number("l0", l0)
-        self.l1 = number("l1", l1)
-        self.period = whole("period", period)
-        if not isinstance(restart, bool):
-            raise TypeError(f"restart must be True or False, got {restart!r}")
-        self.restart = restart
+    l0: Number
+    l1: Number
+    period: Steps
+    restart: Annotated[bool, partial(instance, kind=bool, what="True or False")] = True
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
@@ -331,25 +330,20 @@ class OneCycle(Schedule):
     Large Learning Rates, L. N. Smith and N. Topin, 2018, arXiv:1708.07120.
     """
 
-    def __init__(
-        self,
-        nsteps: int,
-        maxval: float,
-        startval: float | None = None,
-        endval: float | None = None,
-        percent_start: float = 0.25,
-    ) -> None:
-        self.nsteps: int = whole("nsteps", nsteps)
-        self.maxval = number("maxval", maxval)
-        self.startval = self.maxval / 25 if startval is None else number("startval", startval)
-        self.endval = self.maxval / 1e5 if endval is None else number("endval", endval)
-        self.percent_start = number("percent_start", percent_start, least=0)
-        if self.percent_start > 1:
-            raise ValueError(f"percent_start must be at most 1, got {percent_start!r}")
+    nsteps: Steps = field()  # without the default of all schedules, None
+    maxval: Number
+    startval: float | None = None
+    endval: float | None = None
+    percent_start: Annotated[float, partial(number, within="[0, 1]")] = 0.25
+
+    def __post_init__(self) -> None:
+        self.startval = self.maxval / 25 if self.startval is None else number("startval", self.startval)
+        self.endval = self.maxval / 1e5 if self.endval is None else number("endval", self.endval)
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
+        start, end = cast("tuple[float, float]", (self.startval, self.endval))
         u, warmup = t - 1, math.ceil(self.percent_start * self.nsteps)
         if u < warmup:
-            return self.maxval + (self.startval - self.maxval) * half_cosine(u, warmup)
-        return self.endval + (self.maxval - self.endval) * half_cosine(u - warmup, self.nsteps - warmup)
+            return self.maxval + (start - self.maxval) * half_cosine(u, warmup)
+        return end + (self.maxval - end) * half_cosine(u - warmup, self.nsteps - warmup)

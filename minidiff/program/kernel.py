@@ -1,0 +1,143 @@
+"""A program as one loop over the elements, compiled with Numba.
+
+Compiled loops are cached for later processes: in ``minidiff`` under ``$XDG_CACHE_HOME``, else under
+``~/.cache``, if nobody else can write there. ``NUMBA_CACHE_DIR`` and Numba's other settings work as ever.
+Large arrays are shared out among threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import operator
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from minidiff.program.recorder import RefusedError
+from minidiff.program.source import Program
+from minidiff.typing import Array
+
+__all__ = ["compiled", "is_exact"]
+
+# Bytes of an array that a thread takes at a time; below four of these, one thread does it all. With
+# smaller shares, handing over costs more than the second thread gains.
+SHARE = 2**20
+
+# What Numba does not know by NumPy's name.
+_FORMS: dict[Any, str] = {operator.pow: "pow({})", np.clip: "(lambda z, a, b: min(max(z, a), b))({})"}
+# What has one right result, which NumPy gives as well, also of signed zeros.
+_EXACT = {
+    np.add, np.subtract, np.multiply, np.divide, np.square, np.sqrt, np.absolute, np.negative, np.positive,
+    np.reciprocal, np.where, np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal,
+    np.logical_and, np.logical_or, np.logical_not,
+}  # fmt: skip
+
+
+def is_exact(program: Program) -> bool:
+    """Tell whether the compiled loop gives the same bits as NumPy does."""
+    return all(o.function in _EXACT for o in program.operations)
+
+
+def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array], Sequence[Array]], None]:
+    """Compile a program for contiguous vectors.
+
+    Parameters
+    ----------
+    program : Program
+        The program.
+    dtype : dtype
+        That of all its arrays, float32 or float64.
+
+    Returns
+    -------
+    callable
+        Of the vectors, then those that are homes of results alone, and of the constants. The results are
+        written into their homes.
+
+    Raises
+    ------
+    Exception
+        Of Numba's, for what it cannot compile.
+    """
+    import numba
+
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        raise RefusedError("Numba is switched off")
+
+    def element(name: str) -> str:
+        return f"{name}_" if name in program.arrays else name
+
+    arrays = list(dict.fromkeys([*program.arrays, *program.homes]))
+    lines = [f"{element(name)} = {name}[i]" for name in program.arrays]
+    for o in program.operations:
+        form = _FORMS.get(o.function, f"np.{o.function.__name__}({{}})")
+        lines.append(f"{o.result.name} = {form.format(', '.join(map(element, program.operands(o))))}")
+    lines += [
+        f"{home}[i] = {element(name)}" for home, name in zip(program.homes, program.results, strict=True)
+    ]
+    head = f"def loop({', '.join([*arrays, *program.names.values()])}):\n    for i in range(x.shape[0]):"
+    source = "\n".join(["import numpy as np", head, *(f"        {line}" for line in lines), ""])
+    vector = functools.partial(numba.types.Array, numba.from_dtype(dtype), 1, "C")
+    signature = [vector(readonly=name not in program.homes) for name in arrays]
+    signature += [numba.from_dtype(dtype) for _, dtype in program.names]
+    path = _cached(source)
+    namespace: dict[str, Any] = {"__name__": __name__}
+    exec(compile(source, path or "<minidiff formula>", "exec"), namespace)
+    compiler = numba.njit([numba.void(*signature)], nogil=True, error_model="numpy", cache=path is not None)
+    return functools.partial(_shared_out, compiler(namespace["loop"]))
+
+
+def _shared_out(loop: Callable[..., None], arrays: Sequence[Array], constants: Sequence[Array]) -> None:
+    """Run a loop in this thread or, if the arrays are large, in as many as there are processors."""
+    numbers = [constant[()] for constant in constants]
+    size = SHARE // arrays[0].itemsize
+    if arrays[0].size < 4 * size:
+        loop(*arrays, *numbers)
+    else:
+        shares = [[a[low : low + size] for a in arrays] for low in range(0, arrays[0].size, size)]
+        list(_pool().map(lambda share: loop(*share, *numbers), shares))
+
+
+def _cached(source: str) -> str | None:
+    """Put the source into a file of its own, which Numba's cache goes by, and return its path.
+
+    Whoever can write there could have any code run here. So the folder must be ours alone, and no link; if it
+    is not, nothing is cached.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(os.path.abspath(base), "minidiff")
+    path = os.path.join(folder, f"formula_{hashlib.sha256(source.encode()).hexdigest()[:24]}.py")
+    try:
+        for place in (folder, os.path.join(folder, "__pycache__")):  # which is Numba's
+            os.makedirs(place, mode=0o700, exist_ok=True)
+            if not _is_ours_alone(place):
+                return None
+        if not os.path.exists(path):
+            with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+                file.write(source)
+            os.replace(file.name, path)
+    except OSError:
+        return None
+    return path
+
+
+def _is_ours_alone(folder: str) -> bool:
+    found = os.lstat(folder)
+    is_ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return is_ours and stat.S_ISDIR(found.st_mode) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(processors, thread_name_prefix="minidiff")
+
+
+if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,0 +1,76 @@
+"""Whether what a function returns follows from its arguments alone, told by the names that it uses."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from minidiff.program.recorder import NUMBERS, RefusedError
+
+__all__ = ["Reading", "readings"]
+
+# What a formula may ask of an array. Its shape is another matter: a block has its own.
+_ATTRIBUTES = {"real", "imag", "conj", "conjugate", "dtype", "kind"}
+_FUNCTIONS: set[Any] = {np.where, np.real, np.imag, np.clip, abs}
+
+
+class Reading:
+    """What a function has found by the names that it uses: code, defaults, variables."""
+
+    def __init__(self, function: FunctionType, names: list[str]) -> None:
+        self._function, self._names = function, names
+        self._found = self._look()
+
+    def has_changed(self) -> bool:
+        """Tell whether a name means something else now."""
+        return self._look() != self._found
+
+    def _look(self) -> tuple[Any, ...]:
+        f = self._function
+        outer = [cell.cell_contents for cell in f.__closure__ or ()]
+        return f.__code__, f.__defaults__, *outer, *[f.__globals__.get(name) for name in self._names]
+
+
+def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Reading]:
+    """Give what a function reads besides its arguments, if that is numbers, NumPy, and functions like itself.
+
+    Parameters
+    ----------
+    function : callable
+        The function. One of minidiff's own is taken for pure.
+    within : tuple of callable
+        The functions that call it.
+
+    Raises
+    ------
+    RefusedError
+        If it uses another name: it might read what changes, or change what others read.
+    """
+    if not isinstance(function, FunctionType):
+        raise RefusedError("it is no plain function")
+    if str(function.__globals__.get("__name__")).startswith("minidiff."):
+        return
+    name, inside = function.__name__, any(map(inspect.iscode, function.__code__.co_consts))
+    if inside or function.__dict__ or function.__kwdefaults__:
+        raise RefusedError(f"{name} is more than a plain function")
+    if not all(type(default) in NUMBERS for default in function.__defaults__ or ()):
+        raise RefusedError(f"{name} has a default argument that is no number")
+    found = inspect.getclosurevars(function)
+    for attribute in found.unbound - _ATTRIBUTES:
+        if not _is_pure(getattr(np, attribute, None)):
+            raise RefusedError(f"{name} uses {attribute}, which may be more than elementwise arithmetic")
+    names = {**found.builtins, **found.globals}
+    for variable, x in {**names, **found.nonlocals}.items():
+        if isinstance(x, FunctionType) and x not in _FUNCTIONS:
+            yield from readings(x, (*within, function)) if x not in (*within, function) else ()
+        elif x is not np and not _is_pure(x):
+            raise RefusedError(f"{name} uses {variable}, which may be more than elementwise arithmetic")
+    yield Reading(function, list(names))
+
+
+def _is_pure(x: Any) -> bool:
+    return isinstance(x, np.ufunc) or type(x) in NUMBERS or (callable(x) and x in _FUNCTIONS)

@@ -1,0 +1,229 @@
+"""Operations as NumPy source: what is not needed left out, results written over temporaries that die.
+
+NumPy takes twice as long for an operation with a Python number as with a 0-d array of the other operand's
+dtype, and a new array for every result costs as well. So a recorded formula becomes a function that takes
+such arrays for its numbers, made anew only when they change, and that reuses its temporaries. `Momentum`,
+for one, whose formula is ``v = ρ * v - η * Δ; return -v, v``, becomes
+
+    def run(arrays, targets, numbers):
+        x, g, s0 = arrays
+        o0, o1 = targets
+        k0, k1 = …                       # ρ and η
+        a0 = multiply(s0, k0)
+        a1 = multiply(g, k1)
+        a2 = subtract(a0, a1, a0 if o1 is None else o1)
+        a3 = negative(a2)
+        a4 = subtract(x, a3, a3 if o0 is None else o0)
+        return a4, a2
+
+with ``o0`` and ``o1`` the arrays to write the new x and v over, or None for new ones.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from typing import Any
+
+import numpy as np
+
+from minidiff.program.recorder import (
+    NUMBERS,
+    Operation,
+    Recorded,
+    RefusedError,
+    Tape,
+    example,
+    is_number,
+    text,
+)
+from minidiff.typing import Array
+
+__all__ = ["Program", "quiet"]
+
+# NumPy keeps what to do about infinities and NaN in a context variable, and to call a function in a context
+# where it is set costs less than `np.errstate`.
+_QUIET = Context()
+_QUIET.run(np.seterr, all="ignore")
+
+
+def quiet() -> Callable[..., Any]:
+    """Return a function ``call(f, *args)`` with which functions of NumPy's give no warnings.
+
+    It is for one thread. What it calls sees no other context variables than NumPy's.
+    """
+    return _QUIET.copy().run
+
+
+class Program:
+    """An elementwise function, rewritten. Its results have the same bits as those of the function itself.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(*arrays, *numbers)`` returns a tuple of arrays.
+    arrays : mapping of str to ndarray
+        Examples of its arrays, by the names to give them.
+    homes : list of str
+        For each result the name of an array of its dtype. If it is one of the function's, the result may be
+        written over it, once it is not needed any more; if not, an array like the first one is to be given.
+    count : int
+        How many Python numbers follow the arrays.
+
+    Attributes
+    ----------
+    run : callable
+        ``run(arrays, targets, numbers)`` computes the results: each in its target, or in a new array where
+        that is None. It raises `TypeError` for a number that is not Python's: NumPy goes by its dtype.
+    constants : callable
+        ``constants(numbers)`` gives the arrays that stand for the numbers.
+    arrays, homes : list of str
+        As given.
+    results : list of str
+        The names of the results.
+    operations : list of Operation
+        What is done with arrays, in order.
+    names : dict
+        For each number that meets an array, as its text and the dtype it takes on there, the constant's name.
+
+    Raises
+    ------
+    RefusedError
+        If the function does what cannot be written down, or what is not elementwise.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], arrays: Mapping[str, Array], homes: list[str], count: int
+    ) -> None:
+        tape, numbers = Tape(), tuple([0.37 + 0.11 * i for i in range(count)])
+        given = [Recorded(tape, f"c{i}", number) for i, number in enumerate(numbers)]
+        with np.errstate(all="ignore"):
+            results = function(*[Recorded(tape, name, a) for name, a in arrays.items()], *given)
+        if tape.refusal:
+            raise tape.refusal
+        for result, home in zip(results, homes, strict=True):
+            dtype = arrays[home if home in arrays else next(iter(arrays))].dtype
+            if not isinstance(result, Recorded) or is_number(result) or result.dtype != dtype:
+                raise RefusedError(f"it returns what is no array of {dtype}")
+        self.arrays, self.homes, self.results = list(arrays), homes, [x.name for x in results]
+        self.operations = tape.needed(self.results)
+        self.names: dict[tuple[str, np.dtype[Any]], str] = {}
+        for o in self.operations:
+            _check_elementwise(o)
+            for x in filter(is_number, o.operands if o.function is not operator.pow else ()):
+                self.names.setdefault((text(x), _dtype_beside(x, o)), f"k{len(self.names)}")
+        dtypes = [dtype for _, dtype in self.names]
+        namespace = {**vars(np), "array": _array, "put": _put, "pow": pow, "dtypes": dtypes}
+        namespace["latest"] = [([None] * count, (None,) * len(self.names))]
+        exec(self._source(count), namespace)
+        self.run, self.constants = namespace["run"], namespace["constants"]
+        with np.errstate(all="ignore"):
+            values = self.run(arrays.values(), [None] * len(results), numbers)
+        for value, result in zip(values, results, strict=True):
+            if value.dtype != result.dtype or not np.array_equal(value, result.value, equal_nan=True):
+                raise RefusedError("NumPy computes it in a way of its own")
+
+    def operands(self, o: Operation) -> list[str]:
+        """Return the names of what an operation takes: for numbers, those of the constants made of them."""
+        if o.function is operator.pow:
+            return [o.operands[0].name, repr(o.operands[1])]
+        return [self.names[text(x), _dtype_beside(x, o)] if is_number(x) else x.name for x in o.operands]
+
+    def _source(self, count: int) -> str:
+        """Write the functions that make the constants, and that compute the results."""
+        operations, results = self.operations, self.results
+        views = {o.result.name: o.operands[0].name for o in operations if o.function in (np.real, np.imag)}
+        fixed = {*self.arrays, *views, *views.values()}
+        uses = [(x.name, i) for i, o in enumerate(operations) for x in _arrays(o)]
+        uses += [(name, len(operations)) for name in results]
+        last = {views.get(name, name): i for name, i in uses}  # where an array's memory is used last
+        homes = {
+            name: (home, f"o{i}") for i, (name, home) in enumerate(zip(results, self.homes, strict=True))
+        }
+        lines, written = [], set()
+        for i, o in enumerate(operations):
+            name, operands = o.result.name, self.operands(o)
+            if o.function in (np.add, np.multiply) and is_number(o.operands[0]):
+                operands.reverse()  # NumPy is quicker with the array first
+            if isinstance(o.function, np.ufunc):
+                alike = [x.name for x in _arrays(o) if x.dtype == o.result.dtype and x.name not in fixed]
+                targets = [x for x in alike if last[x] == i][:1]
+                if results.count(name) == 1 and last.get(homes[name][0], -1) <= i:
+                    written.add(name)
+                    home = homes[name][1]
+                    targets = [f"{target} if {home} is None else {home}" for target in targets] or [home]
+                # by position costs less, but is deprecated for these two
+                by_name = "out=" if o.function in (np.maximum, np.minimum) else ""
+                operands += [by_name + target for target in targets]
+            lines.append(f"{name} = {o.function.__name__}({', '.join(operands)})")
+        rest = [(i, name) for i, name in enumerate(results) if name not in written]
+        # Copies first: one may be of an array that is to be written over.
+        lines += [f"r{i} = {name}.copy()" for i, name in rest if name in fixed or results.count(name) > 1]
+        lines += [f"r{i} = {name}" for i, name in rest if name not in fixed and results.count(name) == 1]
+        lines += [f"r{i} = put(r{i}, o{i})" for i, _ in rest]
+        returned = [name if name in written else f"r{i}" for i, name in enumerate(results)]
+        constants = _constants(count, self.names)
+        outs = _tuple([f"o{i}" for i in range(len(results))])
+        lines = [f"{_tuple(self.arrays)} = arrays", f"{outs} = targets", *constants, *lines]
+        run = _function("run", ["arrays", "targets", "numbers"], [*lines, f"return {_tuple(returned)}"])
+        return run + _function("constants", ["numbers"], [*constants, "return latest[0][1]"])
+
+
+def _check_elementwise(o: Operation) -> None:
+    f, name = o.function, o.function.__name__
+    if f is operator.pow:
+        return
+    is_ufunc = isinstance(f, np.ufunc) and f.signature is None and f.nout == 1 and f is not np.power
+    is_known = getattr(np, name, None) is f and (is_ufunc or f in (np.where, np.real, np.imag, np.clip))
+    if o.options or not is_known:
+        raise RefusedError(f"it uses np.{name}, which is not elementwise, or in a way that only NumPy knows")
+    for x in o.operands:
+        if not isinstance(x, Recorded) and not is_number(x):
+            raise RefusedError(f"it takes {x!r:.40} (of type {type(x).__name__}) into its arithmetic")
+
+
+def _dtype_beside(x: Any, o: Operation) -> np.dtype[Any]:
+    """Return the dtype that a number takes on beside the arrays of an operation."""
+    if o.function is np.where and x is o.operands[0]:
+        return np.dtype(bool)
+    dtypes = [a.dtype for a in _arrays(o) if not (o.function is np.where and a is o.operands[0])]
+    dtype = np.result_type(*dtypes) if dtypes else np.dtype(bool)
+    return dtype if dtype.kind in "fc" else np.result_type(dtype, type(example(x)))
+
+
+def _arrays(o: Operation) -> list[Recorded]:
+    return [x for x in o.operands if not is_number(x)]
+
+
+def _array(number: Any, dtype: np.dtype[Any]) -> Array:
+    if type(number) not in NUMBERS:
+        raise TypeError(f"{number!r} is no number of Python's")
+    return np.array(number, dtype)
+
+
+def _put(result: Array, target: Array | None) -> Array:
+    if target is None:
+        return result
+    np.copyto(target, result)
+    return target
+
+
+def _constants(count: int, names: Mapping[tuple[str, Any], str]) -> list[str]:
+    """Write how constants come from numbers: made anew only where a number is not the same object."""
+    numbers, constants = [f"c{i}" for i in range(count)], _tuple(names.values())
+    lines = [f"{_tuple(numbers)} = numbers", f"{_tuple([f'was_{c}' for c in numbers])} = was"]
+    for i, ((number, _), name) in enumerate(names.items()):
+        changed = [f"{c} is not was_{c}" for c in sorted(set(re.findall(r"c\d+", number)))]
+        lines.append(f"if {' or '.join(changed) or f'{name} is None'}: {name} = array({number}, dtypes[{i}])")
+    lines.append(f"latest[0] = numbers, {constants}")
+    return [f"was, {constants} = latest[0]", "if was is not numbers:", *[f"    {line}" for line in lines]]
+
+
+def _function(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:
+    return "\n".join([f"def {name}({', '.join(arguments)}):", *(f"    {line}" for line in lines), ""])
+
+
+def _tuple(names: Any) -> str:
+    return f"({''.join(f'{name}, ' for name in names)})"

@@ -1,0 +1,471 @@
+"""Functions written with others: every option has NumPy's value and the numerical derivatives."""
+
+import inspect
+from types import FunctionType
+
+import numpy as np
+import pytest
+
+from minidiff import gradient, param, withgradient
+
+M = np.array([[0.3, 1.2, -0.7], [0.9, -0.4, 0.5], [1.1, 0.2, -1.3], [-0.6, 0.8, 0.1]])  # no ties, no zeros
+A = np.cos(np.arange(24.0)).reshape(2, 3, 4) * 2
+V, U = M[0], M[:, 1]
+S = M[:3] + 3 * np.eye(3)  # invertible
+Z = M + 1j * M[::-1] / 2
+HOLED = np.where(M > 1, np.nan, M)
+ROWS = [[0, 1, 1], [2, 0, 3]]
+
+
+def call(*args, **options):
+    return args, options
+
+
+# Function: calls. Every array of floats in them is differentiated by, alone and together.
+CALLS = {
+    np.append: [
+        call(M, V),
+        call(M, V[None], 0),
+        call(A, A[:, :1], axis=1),
+        call(M, 2.0),
+        call([1.0, 2.0], V),
+    ],
+    np.atleast_1d: [call(V), call(np.array(0.7)), call(M)],
+    np.atleast_2d: [call(V), call(np.array(0.7)), call(A)],
+    np.atleast_3d: [call(V), call(np.array(0.7)), call(M)],
+    np.average: [
+        call(M),
+        call(M, 1),
+        call(M, axis=(0, 1)),
+        call(A, axis=(0, 2), keepdims=True),
+        call(M, weights=M**2 + 1),
+        call(M, axis=0, weights=U**2 + 1),
+        call(M, axis=-1, weights=V**2 + 1, keepdims=True),
+        call(M, axis=1, weights=M**2 + 1, keepdims=True),
+        call(A, axis=1, weights=np.array([0.2, 1.0, 3.0])),
+        call(A, axis=(0, 2), weights=A**2 + 1),
+        call(M, axis=1, weights=[1.0, 2.0, 3.0]),
+        call(M, axis=0, weights=[1.0, 2.0, 3.0, 4.0], returned=True),
+        call(M, returned=True),
+        call(M, axis=1, weights=M**2 + 1, returned=True, keepdims=True),
+    ],
+    np.block: [call([[M, M**2], [V, V]]), call([V, 3.0]), call([[A], [A]]), call(M), call([[1.0, V[:2]]])],
+    np.broadcast_arrays: [call(V, U[:, None]), call(M, 2.0), call(A, A[0], A[0, 0])],
+    np.column_stack: [call([U, M]), call((U, U)), call([M, U, M])],
+    np.concatenate: [
+        call([M, M]),
+        call((M, M), 1),
+        call([A, A], axis=-2),
+        call([M, V], axis=None),
+        call([M, M], dtype="c16"),
+        call([M, [[1, 2, 3]]], casting="same_kind", dtype=float),
+    ],
+    np.copy: [call(M), call(M, order="F"), call(M, subok=True)],
+    np.cumprod: [call(M), call(M[:0], 0), call(M, 0), call(A, axis=-1), call(M, axis=1, dtype=complex)],
+    np.diag: [call(V), call(S), call(M, 1), call(M, k=-2), call(V, -1), call(M, 7)],
+    np.diagonal: [
+        call(S),
+        call(A),
+        call(A, -1),
+        call(M, 1),
+        call(M, -2),
+        call(M, offset=-1),
+        call(A, 0, 1, 2),
+        call(A, 1, axis1=2, axis2=0),
+        call(A, axis1=-1, axis2=-2),
+        call(M, 9),
+    ],
+    np.dot: [call(M, V), call([1.0, 2.0, 3.0, 4.0], M), call(M, [[1.0], [2.0], [3.0]]), call(A, U)],
+    np.dstack: [call([V, V]), call((M, M)), call([A, A])],
+    np.flip: [call(M), call(M, 0), call(A, axis=(0, -1)), call(A, axis=-2), call(M, ())],
+    np.full_like: [
+        call(M, 0.7),
+        call(M, V),
+        call(M, U[:, None], dtype=complex),
+        call(M, V, order="F", subok=False),
+        call(M, V, shape=(2, 3)),
+    ],
+    np.hstack: [call([V, V]), call((M, M)), call([M, M], dtype=complex, casting="same_kind")],
+    np.kron: [call(M, V), call(V, M), call(M[:2], M), call(A[0], 2.0), call([1.0, 2.0], V)],
+    np.linalg.matrix_power: [call(S, n) for n in (-3, -1, 0, 1, 2, 5)] + [call(np.stack([S, S.T]), n=3)],
+    np.linalg.multi_dot: [call([M, S, S @ V]), call((M.T, M)), call([V, M.T, U])],
+    np.linalg.norm: [
+        call(M),
+        call(V),
+        call(A),
+        call(M, None, 1),
+        call(M, axis=(0, 1)),
+        call(A, axis=(0,), keepdims=True),
+        call(M, "fro"),
+        call(A, "fro", axis=(1, 2), keepdims=True),
+        call(M, "nuc"),
+        *[call(V, p) for p in (1, 2, 3, np.inf, -np.inf)],
+        *[call(M, p, 1) for p in (1, 2, 3, np.inf, -np.inf)],
+        *[call(A, p, axis=0, keepdims=True) for p in (1, 2, 3, np.inf, -np.inf)],
+    ],
+    np.linalg.slogdet: [call(S), call(np.stack([S, S.T]))],
+    np.linalg.trace: [call(S), call(A, offset=1), call(A, offset=-1)],
+    np.linalg.vector_norm: [
+        call(M),
+        call(M, keepdims=True),
+        call(M, axis=1),
+        call(M, axis=0, ord=3, keepdims=True),
+        call(M, ord=1),
+        call(M, ord=np.inf, axis=1),
+    ],
+    np.meshgrid: [
+        call(V),
+        call(V, indexing="ij"),
+        call(V, U),
+        call(V, U, indexing="ij"),
+        call(V, U, V),
+        call(V, U, V[:2], indexing="ij"),
+        call(V, U, copy=False, sparse=False),
+    ],
+    np.nanmean: [call(HOLED), call(HOLED, 1), call(HOLED, axis=1, keepdims=True), call(M, axis=-1)],
+    np.nansum: [
+        call(HOLED),
+        call(HOLED, 0),
+        call(HOLED, axis=(0, 1), keepdims=True),
+        call(HOLED, axis=1, dtype=complex),
+        call(HOLED, axis=1, where=np.array([True, False, True]), initial=2.0),
+    ],
+    np.outer: [call(V, U), call(M, V), call(V, 2.0), call([1.0, 2.0], V)],
+    np.pad: [
+        call(M, 1),
+        call(M, ((1, 0), (0, 2))),
+        call(V, (2, 1), mode="constant"),
+        call(M, [(1, 2), (0, 0)], "constant"),
+        call(M, 1, constant_values=2.5),
+    ],
+    np.repeat: [
+        call(M, 2),
+        call(M, 2, 0),
+        call(M, [0, 1, 2, 3], axis=0),
+        call(A, np.array([1, 0, 2]), axis=-2),
+        call(V, repeats=[2, 0, 1]),
+    ],
+    np.select: [
+        call([M > 1, M > 0], [M, M**2]),
+        call([M > 1, M > 0], [M, 2.0], V),
+        call([M > 1], [V], default=M),
+        call([M > 9], [M]),
+    ],
+    np.sign: [call(M), call(Z)],
+    np.sort: [
+        call(M),
+        call(A),
+        call(M, 0),
+        call(M, axis=None),
+        call(A, axis=1, kind="stable"),
+        call(M, kind="quicksort", order=None),
+        call(M, stable=True),
+    ],
+    np.stack: [
+        call([M, M]),
+        call((V, V), 1),
+        call([A, A], axis=-2),
+        call([M, M], dtype=complex, casting="same_kind"),
+        call([V, [1.0, 2.0, 3.0]]),
+    ],
+    np.take: [
+        call(M, [0, 5, -1]),
+        call(M, 2),
+        call(M, ROWS, 0),
+        call(A, indices=[1, 1], axis=-1),
+        call(M, [4, -5, 0], axis=0, mode="wrap"),
+        call(M, [9, -3, 1], axis=0, mode="clip"),
+        call(M, [1], axis=1, mode="raise"),
+    ],
+    np.take_along_axis: [
+        call(M, np.array(ROWS), 0),
+        call(M, np.array([[0], [2], [1], [1]]), axis=1),
+        call(M, np.array([3, 3, 0]), axis=None),
+        call(A, np.argsort(A, -1)[..., :2], axis=-1),
+    ],
+    np.tile: [
+        call(V, 2),
+        call(M, (2, 1)),
+        call(V, [2, 3]),
+        call(A, 2),
+        call(A, reps=(2, 1, 1, 2)),
+        call(M, ()),
+    ],
+    np.trace: [
+        call(S),
+        call(A),
+        call(A, 1),
+        call(M, 1),
+        call(M, offset=-2),
+        call(A, 0, 1, 2),
+        call(A, offset=1, axis1=-1, axis2=0),
+        call(M, 9),
+    ],
+    np.trapezoid: [
+        call(V),
+        call(A),
+        call(M, dx=0.5),
+        call(M, V),
+        call(M, U, axis=0),
+        call(M, M**2, axis=0),
+        call(M, np.cumsum(M**2, 1)),
+        call(A, axis=1, dx=2.0),
+        call(A, np.cumsum(A**2, 0), axis=0),
+        call(A, x=np.array([0.1, 0.5, 2.0]), axis=1),
+        call([1.0, 4.0, 2.0], V),
+    ],
+    np.vdot: [call(M, M**2), call(Z, Z**2), call(V, Z[0])],
+    np.vecdot: [
+        call(M, M**2),
+        call(M, V),
+        call(V, M),
+        call(A, A[0]),
+        call(U, A),
+        call(Z, Z**2),
+        call(M, U[:, None], axis=0),
+        call(A, np.sin(A), axis=1),
+    ],
+    np.vstack: [call([V, V]), call((M, V)), call([A, A]), call([M, V], dtype=complex, casting="same_kind")],
+    np.where: [call(M > 0, M, V), call(M > 0, M, 2.0), call(True, V, M)],
+    np.fft.irfft: [
+        call(Z),
+        call(Z, norm="ortho"),
+        call(Z, norm="backward"),
+        call(Z, 4),
+        call(Z, n=6, axis=0),
+    ],
+    **{
+        f: [
+            call(Z),
+            call(Z, norm="ortho"),
+            call(Z, norm="backward"),
+            call(Z, axes=(0, 1), norm="ortho"),
+            call(Z, s=(2, 4), axes=(1, 0)),
+        ]
+        for f in (np.fft.irfft2, np.fft.irfftn)
+    },
+    np.fft.rfft: [
+        call(A),
+        call(A, norm="ortho"),
+        call(A, None, norm="backward"),
+        call(A, 2),
+        call(A, n=6, axis=1),
+        call(A, n=6, norm="ortho"),
+        call(A, n=4, axis=-1, norm="ortho"),
+    ],
+    **{
+        f: [
+            call(A),
+            call(A, norm="ortho"),
+            call(A, None, norm="backward"),
+            call(A, (2, 4), axes=(0, 1)),
+            call(A, s=(2, 2), axes=(1, 2)),
+        ]
+        for f in (np.fft.rfft2, np.fft.rfftn)
+    },
+    np.add.accumulate: [call(M), call(M, 1), call(A, axis=-1, dtype=complex)],
+    np.add.reduce: [
+        call(M),
+        call(M, 1),
+        call(A, axis=(0, 2), keepdims=True),
+        call(M, axis=None),
+        call(M, initial=2.0),
+        call(M, where=M > 0),
+    ],
+    np.multiply.reduce: [call(M), call(M, 1), call(A, axis=-1, keepdims=True), call(M, axis=None)],
+    np.maximum.reduce: [call(M), call(M, 1), call(A, axis=-1, keepdims=True), call(M, axis=None)],
+    np.minimum.reduce: [call(M), call(M, 1), call(A, axis=-1, keepdims=True), call(M, axis=None)],
+    np.add.outer: [call(V, U), call(M, V), call(V, 2.0)],
+    np.multiply.outer: [call(V, M), call(A[0], V), call(np.array(0.7), V)],
+    np.power.outer: [call(V**2 + 1, U)],
+}
+if hasattr(np, "astype"):
+    CALLS[np.astype] = [call(M, float), call(M, np.complex128, copy=False)]
+if inspect.signature(np.take_along_axis).parameters["axis"].default == -1:
+    CALLS[np.take_along_axis].append(call(A, np.argsort(A, -1)[..., :2]))
+# NumPy hands these over for some of their arguments only.
+DEAF = {np.full_like: 1, np.select: 1}
+
+# What has no derivative here, by the words that say so.
+REFUSED = {
+    np.average: [call(A, axis=(0, 1), weights=np.ones((2, 3))), call(M, axis=(1,), weights=V)],
+    np.linalg.norm: [
+        *[call(V, p) for p in (0, 0.5)],
+        *[call(M, p) for p in (1, 2, -1, -2, np.inf, -np.inf)],
+        call(A, 2, axis=(0, 1), keepdims=True),
+    ],
+    np.linalg.vector_norm: [call(A, axis=(0, 1))],
+    np.linalg.trace: [call(S, dtype=float)],
+    np.linalg.pinv: [call(Z), call(M, rcond=1e-3)],
+    np.linalg.cholesky: [call(Z[:3] @ Z[:3].conj().T + 9 * np.eye(3))],
+    np.meshgrid: [call(V, U, sparse=True)],
+    np.nanmean: [call(HOLED, where=M > 0), call(HOLED, dtype=float)],
+    np.pad: [call(M, 1, mode) for mode in ("edge", "reflect", "wrap")],
+    np.trace: [call(S, dtype=float)],
+    np.fft.irfft: [call(Z, n=5), call(Z, norm="forward")],
+    np.fft.rfft: [call(A, n=5), call(A, norm="forward")],
+    **{
+        f: [call(Z.real if "irfft" not in f.__name__ else Z, norm="forward")]
+        for f in (np.fft.rfft2, np.fft.rfftn, np.fft.irfft2, np.fft.irfftn)
+    },
+    np.multiply.accumulate: [call(M)],
+    np.add.reduceat: [call(M, [0, 1])],
+    np.multiply.reduce: [call(M, initial=2.0)],
+    np.maximum.reduce: [call(M, initial=2.0)],
+}
+# Mistakes, which NumPy refuses as well.
+MISTAKES = {
+    np.append: [call(M, V, 0)],
+    np.average: [call(M, weights=V), call(M, axis=0, weights=V)],
+    np.block: [call([[M, V]])],
+    np.broadcast_arrays: [call(V, U)],
+    np.column_stack: [call([V, U])],
+    np.concatenate: [call([M, M], dtype=int), call([M, V]), call([M, M], axis=2)],
+    np.diag: [call(A)],
+    np.flip: [call(M, 3), call(M, (0, 0))],
+    np.hstack: [call([M, V])],
+    np.linalg.matrix_power: [call(M, 2), call(S, 1.5)],
+    np.meshgrid: [call(V, U, indexing="yx")],
+    np.repeat: [call(M, [1, 2]), call(M, -1)],
+    np.select: [call([M > 0], [M, M])],
+    np.sort: [call(M, 2)],
+    np.stack: [call([V, U]), call([M, M], dtype=int)],
+    np.take: [call(M, [9], 0), call(M, [0], 2)],
+    np.take_along_axis: [call(M, np.array([0]), 0)],
+    np.tile: [call(V, -1)],
+    np.trapezoid: [call(M, U)],
+    np.vdot: [call(V, U)],
+    np.vecdot: [call(V, U)],
+}
+# Options that no call above has: `out`, which is refused everywhere, and what only makes the array.
+NOT_TRIED = {"out", "like", "device", "subok"}
+
+
+def differentiable(value):
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fc"
+
+
+def taken_apart(value, arrays):
+    """Return a function that puts a call's arguments together again from their arrays of floats."""
+    if differentiable(value):
+        arrays.append(value)
+        i = len(arrays) - 1
+        return lambda new: new[i]
+    if isinstance(value, (list, tuple)):
+        parts = [taken_apart(part, arrays) for part in value]
+        return lambda new: type(value)([part(new) for part in parts])
+    if isinstance(value, dict):
+        parts = {name: taken_apart(part, arrays) for name, part in value.items()}
+        return lambda new: {name: part(new) for name, part in parts.items()}
+    return lambda new: value
+
+
+def listed(result):
+    return list(result) if isinstance(result, (list, tuple)) else [result]
+
+
+def weighed(result):
+    """Return a number that depends on every element of the results in its own way."""
+    total = 0.0
+    for i, a in enumerate(listed(result)):
+        n = np.arange(1.0, np.size(a) + 1).reshape(np.shape(a))
+        total = total + np.sum(np.real(a) * np.cos(n + i)) + np.sum(np.imag(a) * np.sin(2 * n + i))
+        total = total + np.sum(np.real(a) ** 2 * np.sin(n)) / 7
+    return total
+
+
+def inner(gs, vs):
+    return sum(np.sum(np.real(np.conj(v) * g)) for g, v in zip(gs, vs, strict=True) if g is not None)
+
+
+def slope(f, arrays, directions, h=1e-4):
+    moved = lambda t: f(*[a + t * v for a, v in zip(arrays, directions, strict=True)])
+    return (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+
+
+def samples(table):
+    return [
+        pytest.param(f, *sample, id=f"{getattr(f, '__qualname__', f)} {i}")
+        for f, calls in table.items()
+        for i, sample in enumerate(calls)
+    ]
+
+
+@pytest.mark.parametrize(("f", "args", "options"), samples(CALLS))
+def test_an_option_has_numpys_value_and_the_numerical_derivatives(f, args, options):
+    arrays = []
+    together = taken_apart((args, options), arrays)
+
+    def result(*new):
+        new_args, new_options = together(new)
+        return f(*new_args, **new_options)
+
+    seen = []
+    loss = lambda *new: weighed(seen.append(result(*new)) or seen[-1])
+    expected = result(*arrays)
+    value, gs = withgradient(loss, *arrays)
+    for a, b in zip(listed(seen[0]), listed(expected), strict=True):
+        assert np.shape(a) == np.shape(b)
+        assert a.dtype == np.asarray(b).dtype
+    np.testing.assert_allclose(value, weighed(expected), rtol=1e-12)
+
+    rng = np.random.default_rng(0)
+    u, v = ([rng.normal(size=a.shape) * (1 + 1j if a.dtype.kind == "c" else 1) for a in arrays] for _ in "uv")
+    np.testing.assert_allclose(inner(gs, u), slope(loss, arrays, u), rtol=1e-7, atol=1e-8)
+
+    for i, g in enumerate(gs[: DEAF.get(f)]):
+        for x in (arrays[i], param(arrays[i])):
+            (alone,) = gradient(lambda a, i=i: loss(*arrays[:i], a, *arrays[i + 1 :]), x)
+            np.testing.assert_allclose(0 if alone is None else alone, 0 if g is None else g, rtol=1e-12)
+
+    along_u = lambda *new: inner(gradient(loss, *new), u)
+    second = gradient(along_u, *arrays)
+    np.testing.assert_allclose(inner(second, v), slope(along_u, arrays, v), rtol=1e-6, atol=1e-7)
+
+
+def refusal(f, args, options):
+    arrays = []
+    together = taken_apart((args, options), arrays)
+
+    def loss(*new):
+        new_args, new_options = together(new)
+        return weighed(f(*new_args, **new_options))
+
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - its kind is the caller's to see
+        gradient(loss, *arrays)
+    return caught.value
+
+
+@pytest.mark.parametrize(("f", "args", "options"), samples(REFUSED))
+def test_an_option_without_a_derivative_is_refused_by_the_functions_name(f, args, options):
+    f(*args, **options)
+    error = refusal(f, args, options)
+    assert isinstance(error, NotImplementedError)
+    assert isinstance(getattr(f, "__self__", None), np.ufunc) or f.__name__ in str(error)
+
+
+@pytest.mark.parametrize(("f", "args", "options"), samples(MISTAKES))
+def test_what_numpy_refuses_is_refused(f, args, options):
+    with pytest.raises((ValueError, TypeError, IndexError)):
+        f(*args, **options)
+    assert isinstance(refusal(f, args, options), (ValueError, TypeError, IndexError, NotImplementedError))
+
+
+# Of ufuncs and of what NumPy has in C, not every version tells the options.
+@pytest.mark.parametrize("f", [f for f in CALLS if isinstance(getattr(f, "__wrapped__", f), FunctionType)])
+def test_no_option_is_left_out(f):
+    signature = inspect.signature(f)
+    tried = set()
+    for args, options in [*CALLS[f], *REFUSED.get(f, []), *MISTAKES.get(f, [])]:
+        tried |= signature.bind(*args, **options).arguments.keys()
+    assert set(signature.parameters) <= tried | NOT_TRIED
+
+
+@pytest.mark.xfail(
+    reason="the sum of whole numbers as weights comes in their dtype, not in NumPy's", strict=True
+)
+def test_the_sum_of_whole_weights_has_numpys_dtype():
+    weights = {"weights": [1, 2, 3, 4], "axis": 0, "returned": True}
+    seen = []
+    gradient(lambda x: np.sum(seen.append(np.average(x, **weights)) or seen[0][0]), M)
+    assert seen[0][1].dtype == np.average(M, **weights)[1].dtype

@@ -1,0 +1,254 @@
+"""Ctrl-C at every instruction: nothing is left half done, none is lost, and the handler is as before."""
+
+import signal
+import sys
+import threading
+from contextvars import copy_context
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidiff import interrupts, param, params, train
+from minidiff.interrupts import finish, whole
+from minidiff.optimise import ADAM, ExpDecay, Momentum, Optimiser, engine
+
+PACKAGE = str(Path(interrupts.__file__).parent)
+
+
+@pytest.fixture(autouse=True)
+def default_handler():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    press_at((), lambda: None)  # Python 3.12 traces instructions only after they have been asked for once
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def press():
+    signal.raise_signal(signal.SIGINT)
+
+
+def press_at(moments, run, *, event="opcode", files=(interrupts.__file__, __file__)):
+    """Call `run`; press Ctrl-C at the moments given: instructions or lines of these files, counted from 1.
+
+    Return how often it was pressed, and the exception that came of it.
+    """
+    now = pressed = 0
+
+    def trace(frame, what, _):
+        nonlocal now, pressed
+        if not frame.f_code.co_filename.startswith(files) or frame.f_code is press_at.__code__:
+            return None
+        frame.f_trace_opcodes = event == "opcode"
+        if what == event:
+            now += 1
+            if now in moments:
+                pressed += 1
+                press()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run()
+    except BaseException as exception:
+        return pressed, exception
+    finally:
+        sys.settrace(before)
+    return pressed, None
+
+
+class FailedError(Exception):
+    pass
+
+
+def both(log, *, fail=False):
+    log.append(1)
+    log.append(2)
+    if fail:
+        raise FailedError
+
+
+def fails(log):
+    both(log, fail=True)
+
+
+def nested(log):
+    whole(both, log)
+
+
+def another(*_):
+    raise KeyboardInterrupt("another")
+
+
+@pytest.mark.parametrize("work", [both, fails, nested])
+def test_an_interrupt_at_any_instruction_comes_through_and_cuts_nothing(work):
+    for moment in count(1):
+        log = []
+        pressed, exception = press_at({moment}, lambda log=log: whole(work, log))
+        if not pressed:
+            break
+        assert type(exception) is KeyboardInterrupt
+        assert log in ([], [1, 2])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert moment > 50
+
+
+@pytest.mark.parametrize("work", [both, nested])
+def test_of_two_interrupts_at_least_one_comes_through(work):
+    for first in range(1, 60, 3):
+        for second in range(first + 1, 90, 5):
+            log = []
+            pressed, exception = press_at({first, second}, lambda log=log: whole(work, log))
+            assert type(exception) is KeyboardInterrupt or not pressed
+            assert log in ([], [1, 2])
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_that_goes_on_hears_every_interrupt_once_and_the_result_comes():
+    heard = []
+
+    def hear(number, frame):
+        heard.append(number)
+
+    signal.signal(signal.SIGINT, hear)
+    for moment in count(1):
+        heard.clear()
+        log = []
+        pressed, exception = press_at({moment}, lambda log=log: whole(both, log))
+        assert exception is None
+        assert log == [1, 2]
+        assert heard == [signal.SIGINT] * pressed
+        assert signal.getsignal(signal.SIGINT) is hear
+        if not pressed:
+            break
+    assert whole(len, "abc") == 3
+
+
+def test_an_error_of_the_work_is_the_context_of_the_interrupt():
+    def work():
+        press()
+        raise FailedError
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        whole(work)
+    assert type(caught.value.__context__) is FailedError
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_where_python_does_not_hear_interrupts_nothing_changes(handler):
+    signal.signal(signal.SIGINT, handler)
+    assert whole(signal.getsignal, signal.SIGINT) == handler
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch):
+    monkeypatch.setattr(interrupts, "_handler", lambda _: None)  # what getsignal says of one
+    monkeypatch.setattr(interrupts, "_set_handler", None)
+    assert whole(len, "abc") == 3
+
+
+def test_a_thread_works_without_handlers():
+    result = []
+    thread = threading.Thread(target=lambda: result.append(whole(signal.getsignal, signal.SIGINT)))
+    thread.start()
+    thread.join()
+    assert result == [signal.default_int_handler]
+
+
+def test_a_handler_that_the_work_installs_stays_and_what_came_before_it_takes_effect():
+    def work(log):
+        press()
+        signal.signal(signal.SIGINT, another)
+        both(log)
+
+    log = []
+    with pytest.raises(KeyboardInterrupt) as caught:
+        whole(work, log)
+    assert str(caught.value) == ""
+    assert log == [1, 2]
+    assert signal.getsignal(signal.SIGINT) is another
+
+
+def test_a_handler_that_passes_on_to_the_one_it_found_does_so_also_afterwards():
+    def work():
+        found = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, lambda *args: found(*args))
+        press()
+
+    with pytest.raises(KeyboardInterrupt):
+        whole(work)
+    with pytest.raises(KeyboardInterrupt):
+        press()
+
+
+# finish -------------------------------------------------------------------------------------------
+
+
+def test_what_an_interrupt_cuts_is_finished_or_not_begun():
+    def assign(log):
+        log["a"] = 1
+        log["b"] = 2
+
+    for moment in count(1):
+        log = {}
+        pressed, exception = press_at({moment}, lambda log=log: finish(assign, log))
+        if not pressed:
+            break
+        assert type(exception) is KeyboardInterrupt
+        assert log in ({}, {"a": 1, "b": 2})
+    assert moment > 10
+
+
+def test_an_error_of_what_is_finished_comes_through():
+    log = []
+    with pytest.raises(FailedError):
+        finish(fails, log)
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+def state_of(ps, opt):
+    """Return the parameters and all that the optimiser's stages know, as something to compare."""
+    known = [
+        [(k, np.copy(v).tolist()) for p in ps if p in stage.state for k, v in sorted(stage.state[p].items())]
+        for stage in opt.stages()
+    ]
+    return [p.value.tolist() for p in ps], known, repr(opt)
+
+
+def training(make):
+    a, b = param([1.0, 2.0]), param(3.0)
+    ps, opt = params(a, b), make()
+    return ps, opt, lambda steps: train(lambda x: np.sum(a**2) * b + x, ps, [1.0] * steps, opt)
+
+
+@pytest.mark.parametrize(
+    ("make", "event", "files"),
+    [
+        (lambda: Momentum(0.1), "opcode", f"{PACKAGE}/optimise"),
+        (lambda: Optimiser(ADAM(0.1), ExpDecay(1.0, 0.5, 1)), "line", PACKAGE),
+    ],
+    ids=["instruction", "line"],
+)
+def test_an_interrupt_at_any_moment_of_a_training_leaves_whole_steps(make, event, files):
+    allowed = []
+    for steps in (1, 2):
+        ps, opt, run = training(make)
+        run(steps)
+        allowed.append(state_of(ps, opt))
+    with engine("numpy"):
+        for moment in count(1):
+            ps, opt, run = training(make)
+            run(1)
+            step = partial(copy_context().run, run, 1)  # a gradient that is cut short ends with its context
+            pressed, exception = press_at({moment}, step, event=event, files=(files,))
+            if not pressed:
+                break
+            assert type(exception) is KeyboardInterrupt
+            assert state_of(ps, opt) in allowed
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert moment > 500

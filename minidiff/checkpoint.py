@@ -444,7 +444,14 @@ def _members(file: BinaryIO) -> tuple[dict[str, tuple[int, int, int]], bool]:
         begin = at + len(header)
         # A manifest that comes first names all that follow, and is longer than they are many.
         too_many = len(members) > (members["manifest"][1] if "manifest" in members else MANY)
-        if start + rest != header or begin + size > end or name in members or too_many:
+        as_before = (
+            b""  # zipfile of Python 3.10, which wrote the first version, gives sizes in 32 bits as well
+        )
+        if size < FULL:
+            sizes = struct.pack("<2I", size, size)
+            as_before = header[:4] + b"\x14\0" + header[6:18] + sizes + header[26:]
+        fits = start + rest in (header, as_before) and begin + size <= end
+        if not fits or name in members or too_many:
             raise RefusedError("is damaged or no checkpoint: it is not laid out as save does it")
         members[name] = begin, size, crc
         entries.append(entry)

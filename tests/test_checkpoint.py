@@ -11,6 +11,7 @@ import math
 import os
 import pickle
 import random
+import re
 import signal
 import stat
 import subprocess
@@ -1150,11 +1151,16 @@ def old_format(path, ps, opt, extra):
         np.savez(file, **arrays, manifest=text, checksum=np.zeros(32, np.uint8))
 
 
-def test_a_file_of_the_first_format_is_read_by_the_places_of_its_parameters(path):
+@pytest.mark.parametrize("python", ["3.10", "3.11"])
+def test_a_file_of_the_first_format_is_read_by_the_places_of_its_parameters(path, python):
     model, other = keyed(a=1.0, b=2.0), keyed(c=0.0, d=0.0)
     opt, another = Optimiser(ADAM(), Custom()), Optimiser(ADAM(), Custom())
     step(params(model), opt, 1)
     old_format(path, params(model), opt, {"a": np.arange(3)})
+    if python == "3.10":  # its zipfile gives the sizes twice
+        header = rb"PK\3\4-\0(.{12})\xff{8}(.{4}[^\0]+\x01\0\x10\0)(.{4})"
+        before = lambda m: b"PK\3\4\x14\0" + m[1] + m[3] + m[3] + m[2] + m[3]
+        path.write_bytes(re.sub(header, before, path.read_bytes(), flags=re.DOTALL))
     assert same(load(path, params(other), another), {"x": {"a": np.arange(3)}})
     assert bits(params(other)) == bits(params(model))
     assert same(another[0].state[other.d], opt[0].state[model.b])
@@ -1499,7 +1505,7 @@ def moments(work, step=1):
     with pressed_at(10**9, *FILES) as count:
         work()
     every = 10**9 - count.left
-    assert every > 1500
+    assert every > 500
     return [*range(1, every - 400, step), *range(every - 400, every + 1)]
 
 

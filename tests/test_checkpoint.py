@@ -1158,7 +1158,7 @@ def test_a_file_of_the_first_format_is_read_by_the_places_of_its_parameters(path
     step(params(model), opt, 1)
     old_format(path, params(model), opt, {"a": np.arange(3)})
     if python == "3.10":  # its zipfile gives the sizes twice
-        header = rb"PK\3\4-\0(.{12})\xff{8}(.{4}[^\0]+\x01\0\x10\0)(.{4})"
+        header = b"PK\3\4-\0(.{12})\xff{8}(.{4}[^\0]+\x01\0\x10\0)(.{4})"
         before = lambda m: b"PK\3\4\x14\0" + m[1] + m[3] + m[3] + m[2] + m[3]
         path.write_bytes(re.sub(header, before, path.read_bytes(), flags=re.DOTALL))
     assert same(load(path, params(other), another), {"x": {"a": np.arange(3)}})

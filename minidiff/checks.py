@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["described", "function", "instance", "integer", "is_number", "number", "several"]
+__all__ = [
+    "bit_generator",
+    "described",
+    "function",
+    "generator",
+    "instance",
+    "integer",
+    "is_number",
+    "number",
+    "several",
+]
 
 
 def described(x: object) -> str:
@@ -100,3 +110,34 @@ def several(name: str, x: Any, each: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(items) != len(checks):
         raise ValueError(f"{name} must be a tuple of {len(checks)}, got {described(x)}")
     return tuple(check(f"{name}[{i}]", items[i]) for i, check in enumerate(checks))
+
+
+def generator(name: str, rng: Any) -> np.random.Generator:
+    """Give argument `rng` as a generator: itself, or one made from a seed."""
+    # NumPy goes into whatever has a length, and ends the process at a list that holds itself.
+    several = rng.ravel().tolist() if isinstance(rng, np.ndarray) else rng if hasattr(rng, "__len__") else ()
+    if not all(isinstance(n, Integral) for n in several):
+        raise TypeError(f"{name} must be a seed (an integer or several) or a generator, got {described(rng)}")
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be a seed or a generator, got {described(rng)}: {error}") from None
+
+
+def bit_generator(name: str, state: Any) -> np.random.BitGenerator:
+    """Give a new bit generator in the state `state`, if it is one."""
+    try:
+        kind = getattr(np.random, state["bit_generator"])
+        bits: np.random.BitGenerator = kind(0)
+        bits.state = state
+        # The place among the words drawn ahead; NumPy would read on behind them.
+        place, drawn = 0, 0
+        if isinstance(bits, np.random.MT19937):
+            place, drawn = state["state"]["pos"], 624
+        elif isinstance(bits, np.random.Philox):
+            place, drawn = state["buffer_pos"], 4
+        if not isinstance(bits, np.random.BitGenerator) or not 0 <= place <= drawn:
+            raise ValueError(f"{kind.__name__} at place {place}")
+    except Exception as error:
+        raise ValueError(f"{name} is no state of a generator of NumPy's: {error!r}") from error
+    return bits

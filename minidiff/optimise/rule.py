@@ -149,6 +149,10 @@ class Rule(Settings, AbstractOptimiser):
     # A rule's own may take more than one argument, which a method here would have to take as well.
     tick: ClassVar[Callable[..., tuple[Any, ...]]] = _one_more
 
+    def can_show(self, *clock: Any) -> bool:
+        """Tell whether a clock with these parts is possible, which is asked of one from a file."""
+        return True
+
     def coefficients(self, *clock: Any, **_: Any) -> tuple[float, ...]:
         """Return the formula's numbers for the step that the clock shows."""
         return ()

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minidiff.checks import described, function, instance, integer
-from minidiff.gradient import withgradient
+from minidiff.data import Taken
+from minidiff.gradient import Grads, withgradient
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.update import update
@@ -92,19 +93,25 @@ def train(
     batches: Any = _batches(data, epochs)
     losses: list[float] = []
     running = math.nan
-    with _bar(batches, data, epochs) if progress else nullcontext(batches) as bar:
-        for d in bar:
+    bar = _bar(batches, data, epochs) if progress else nullcontext(batches)
+    with bar as shown, Taken(data) as taken:
+
+        def take_step(grads: Grads) -> None:
+            update(opt, ps, grads)
+            taken.note()
+
+        for d in shown:
             arguments = d if isinstance(d, tuple) else (d,)
             try:
                 value, grads = withgradient(lambda: loss(*arguments), ps)  # noqa: B023  (called at once)
                 value = np.asarray(value).item()
                 if not math.isfinite(value):
                     raise FloatingPointError(f"the loss is {value} at step {len(losses) + 1}, not taken")
-                whole(update, opt, ps, grads)
+                whole(take_step, grads)
                 losses.append(value)
                 if progress:
                     running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
-                    bar.set_postfix_str(f"loss {running:.4g}", refresh=False)
+                    shown.set_postfix_str(f"loss {running:.4g}", refresh=False)
                 for callback in callbacks:
                     callback()
             except TypeError as error:
@@ -115,7 +122,7 @@ def train(
                     ) from error
                 raise
             except _Skip:
-                continue
+                taken.note()
             except _Stop:
                 break
     return np.array(losses, dtype=np.float64)

@@ -12,7 +12,8 @@ import numpy as np
 
 from minidiff.checks import described, function, instance, integer
 from minidiff.data import Taken
-from minidiff.gradient import Grads, withgradient
+from minidiff.gradient import withgradient
+from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.update import update

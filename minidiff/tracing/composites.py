@@ -119,7 +119,15 @@ def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
     return tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
 
 
-def _full_like(x: Any, fill_value: Any, dtype: Any = None, *_: Any, shape: Any = None, **options: Any) -> Any:
+def _full_like(
+    x: Any,
+    fill_value: Any,
+    dtype: Any = None,
+    order: Any = "K",
+    subok: Any = True,
+    shape: Any = None,
+    **_: Any,
+) -> Any:
     filled = np.broadcast_to(as_array(fill_value), x.shape if shape is None else shape)
     return filled.astype(x.dtype if dtype is None else dtype)
 
@@ -380,6 +388,7 @@ COMPOSITES |= {
     np.broadcast_arrays: _broadcast_arrays,
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),
     np.concatenate: _concatenate,
+    np.compress: lambda condition, x, axis=None: np.take(x, np.flatnonzero(condition), axis),
     np.copy: lambda x, order="K", subok=False: x,
     np.dstack: lambda arrays: _concatenate([np.atleast_3d(as_array(a)) for a in arrays], 2),
     np.flip: _flip,
@@ -410,6 +419,9 @@ COMPOSITES |= {
     np.nanmean: _nanmean,
     np.nansum: lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options),
     np.pad: lambda x, pad_width, mode="constant", **options: anp.pad(x, pad_width, mode, **options),
+    np.ptp: lambda x, axis=None, *, keepdims=False: (
+        np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
+    ),
     np.repeat: _repeat,
     np.select: _select,
     np.sign: _sign,

@@ -17,6 +17,7 @@ less of the function (`clip` by keyword, `prod` of zeros, `sum` with ``where=``)
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -516,22 +517,31 @@ _ours |= {trace_primitives_map[function]: rules for function, rules in RULES.ite
 # --- Options without a derivative, and functions that need none -----------------------------------------
 
 # Neither these rules nor autograd's know of them, and would give another function's derivative.
-_ever: Callable[[Any], bool] = lambda option: True  # noqa: E731
+_ever: Callable[[Any], bool] = lambda option: option is not np._NoValue  # noqa: E731
+_some: Callable[[Any], bool] = lambda where: where is not True and _ever(where)  # noqa: E731
 _kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: E731
 _overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
-    np.prod: {"where": _ever, "initial": _ever},
-    np.var: {"where": _ever, "mean": _ever, "correction": _ever},
-    np.std: {"where": _ever, "mean": _ever, "correction": _ever},
+    np.prod: {"where": _some, "initial": _ever},
+    np.var: {"where": _some, "mean": _ever, "correction": _ever},
+    np.std: {"where": _some, "mean": _ever, "correction": _ever},
     np.ravel: {"order": _kept_order},
     np.reshape: {"order": _kept_order},
 }
 
 
-def overlooked(function: Any, keywords: dict[str, Any]) -> str:
-    """Name the options given that the derivative of `function` does not know of."""
-    known = _overlooked.get(function, {})
-    given = {key: x for key, x in keywords.items() if key in known and known[key](x)}
+def overlooked(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
+    """Name the options given, by keyword or by position, that the derivative of `function` does not know."""
+    known = _overlooked.get(function)
+    if known is None:
+        return ""
+    options = {**dict(zip(_parameters(function), arguments, strict=False)), **keywords}
+    given = {key: x for key, x in options.items() if key in known and known[key](x)}
     return ", ".join(f"{key}={x!r:.40}" for key, x in given.items())
+
+
+@lru_cache
+def _parameters(function: Any) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 # Functions of which nothing differentiable comes out: they are called on plain values. autograd lists

@@ -1,0 +1,230 @@
+"""What would give a wrong number without a word is right, or refused with what to write."""
+
+import contextvars
+import inspect
+import operator
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from minidiff import Grads, gradient, hessian, param, params, pullback
+from minidiff.optimise import Descent, update
+from minidiff.tracing import record
+from minidiff.tracing.record import Traced
+
+AUGMENTED = [
+    operator.iadd,
+    operator.isub,
+    operator.imul,
+    operator.itruediv,
+    operator.ifloordiv,
+    operator.imod,
+]
+AUGMENTED += [operator.ipow, operator.imatmul]
+OTHERS = {"a number": 2.0, "an array": np.eye(2) + 1}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("operate", AUGMENTED, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("take", [lambda W: W * 1, lambda W: (W * 1)[:1], lambda W: (W + 1).T, np.exp])
+def test_an_array_under_differentiation_is_not_changed_under_another_name(take, operate, other):
+    W = param([[1.0, 2.0], [3.0, 4.0]])
+    with pytest.raises(TypeError, match="b = b"):
+        gradient(lambda: np.sum(operate(take(W), OTHERS[other])), params(W))
+
+
+@pytest.mark.parametrize("operate", AUGMENTED[:4], ids=lambda f: f.__name__)
+def test_an_argument_of_an_explicit_gradient_is_not_changed(operate):
+    with pytest.raises(TypeError, match="b = b"):
+        gradient(lambda x: np.sum(operate(x, 2.0)), np.ones(3))
+
+
+def test_numbers_add_up_as_outside():
+    def total(x):
+        s = 0.0
+        for a in x:
+            s += a * a
+            s -= 1
+            s *= 2.0
+        return s
+
+    x = np.array([1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(gradient(total, x)[0], [16.0, 16.0, 12.0])
+
+
+def test_second_derivatives_of_eigenvalues_still_come_from_autograd():
+    A = np.array([[2.0, 0.5], [0.5, 1.0]])
+    f = lambda A: np.linalg.eigh((A + A.T) / 2)[0][0]
+    assert hessian(f, A).shape == (2, 2, 2, 2)
+
+
+def test_a_value_is_read_only_inside_and_as_before_outside():
+    W = param([1.0, 2.0])
+    frozen = param([1.0])
+    frozen.value.flags.writeable = False
+    array = W.value
+
+    def loss():
+        with pytest.raises(ValueError, match="read-only"):
+            W.value[0] = 5.0
+        inner = gradient(lambda: np.sum(W**2), params(W))
+        with pytest.raises(ValueError, match="read-only"):
+            W.value[...] = inner[W]
+        return np.sum(W**2) + np.sum(frozen)
+
+    np.testing.assert_array_equal(gradient(loss, params(W, frozen))[W], [2.0, 4.0])
+    assert W.value is array
+    assert not frozen.value.flags.writeable
+    W.value[0] = 5.0
+    assert W[0] == 5.0
+
+
+def test_bare_iteration_over_gradients_warns_and_asking_does_not():
+    W, b = param([1.0]), param([2.0])
+    grads = gradient(lambda: np.sum(W * b), params(W, b))
+    for use in (list, lambda g: [*zip([W, b], g, strict=True)], lambda g: {*g}):
+        with pytest.warns(UserWarning, match=r"grads\.values\(\)"):
+            use(grads)
+    with pytest.warns(UserWarning, match=r"grads\.items\(\)"):
+        _dW, _db = grads
+    assert [p is q for p, q in zip(grads.keys(), (W, b), strict=True)] == [True, True]
+    assert [g.tolist() for g in grads.values()] == [[2.0], [1.0]]
+    assert [p is q for (p, _), q in zip(grads.items(), (W, b), strict=True)] == [True, True]
+    assert len(dict(grads)) == len({**grads}) == 2
+    assert W in grads
+    assert isinstance(grads + grads, Grads)
+
+
+CALLS = {
+    "ravel": (np.ravel, ("A",)),
+    "flatten": (lambda M, *a: M.flatten(*a), ("A",)),
+    "reshape": (np.reshape, (-1, "A")),
+    "prod": (np.prod, (None, None, None, False, 2.0)),
+    "prod where": (np.prod, (None, None, None, False, 1.0, np.array([True, False]))),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_option_given_by_position_is_an_option_given(name):
+    function, options = CALLS[name]
+    with pytest.raises(NotImplementedError, match=r"order|initial|where"):
+        gradient(lambda M: np.sum(function(M, *options)), np.arange(1.0, 5.0).reshape(2, 2))
+
+
+def test_every_parameter_of_a_function_with_overlooked_options_is_told_by_its_place():
+    from minidiff.tracing import derivatives
+
+    for function, options in derivatives._overlooked.items():
+        places = [
+            name
+            for name, p in inspect.signature(function).parameters.items()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+        for i, name in enumerate(places):
+            given = [np._NoValue] * i + ["A"]
+            said = derivatives.overlooked(function, tuple(given), {})
+            assert bool(said) == (name in options), (function, name)
+
+
+def test_full_like_by_position():
+    (g,) = gradient(lambda x: np.sum(np.full_like(x, 2.0, None, "K", True, (4,)) * x[0]), np.ones(3))
+    np.testing.assert_array_equal(g, [8.0, 0.0, 0.0])
+
+
+def test_objects_have_no_gradient():
+    with pytest.raises(TypeError, match="object"):
+        gradient(lambda x: np.sum(x.astype(object)), np.ones(3))
+
+
+def test_compress_and_ptp_are_those_of_numpy():
+    x = np.array([3.0, 1.0, 5.0])
+    np.testing.assert_array_equal(
+        gradient(lambda x: np.sum(x.compress([True, False, True]) ** 2), x)[0], [6, 0, 10]
+    )
+    np.testing.assert_array_equal(gradient(lambda x: x.ptp() ** 2, x)[0], [0.0, -8.0, 8.0])
+
+
+def test_no_method_of_an_array_is_inherited_unlooked_at():
+    """autograd's box has methods that mean something else."""
+    ours = {name for kind in Traced.__mro__ if kind.__module__.startswith("minidiff") for name in vars(kind)}
+    inherited = {name for name in dir(np.ndarray) if hasattr(Traced, name)} - ours - set(dir(object))
+    assert inherited <= {"__array_namespace__", "__array_priority__", "__bool__", "__len__"}
+
+
+def test_a_value_of_another_threads_gradient_is_refused():
+    W, V = param([1.0, 2.0]), param([3.0, 4.0])
+    met, done, errors = threading.Event(), threading.Event(), []
+    shared = []
+
+    def other():
+        def loss():
+            shared.append(W * 2)
+            met.set()
+            done.wait(10)
+            return np.sum(shared[0])
+
+        gradient(loss, params(W))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    met.wait(10)
+    try:
+        gradient(lambda: np.sum(V * shared[0]), params(V))
+    except TypeError as error:
+        errors.append(str(error))
+    done.set()
+    thread.join()
+    assert "two threads" in errors[0]
+
+
+def test_whatever_ends_a_loss_leaves_nothing_open():
+    W = param([1.0, 2.0])
+    ps = params(W)
+    places = []
+
+    def interrupt(frame, event, _):
+        frame.f_trace_opcodes = True
+        if "minidiff" in frame.f_code.co_filename and event == "opcode":
+            places.append(1)
+            if len(places) == at:
+                raise KeyboardInterrupt
+        return interrupt
+
+    at = -1
+    before = contextvars.copy_context().run(lambda: (record._top.get(), dict(record._roots.get())))
+    sys.settrace(interrupt)
+    gradient(lambda: np.sum(W**2), ps)
+    sys.settrace(None)
+    for at in range(1, len(places), 7):  # noqa: B007 - `interrupt` reads it
+        places.clear()
+        sys.settrace(interrupt)
+        try:
+            gradient(lambda: np.sum(W**2), ps)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert (record._top.get(), dict(record._roots.get())) == before
+        update(Descent(0.0), ps, {W: np.zeros(2)})
+
+
+def test_a_parameter_is_no_gradient():
+    W = param([1.0, 2.0])
+    with pytest.raises(TypeError, match="parameter"):
+        update(Descent(0.1), W, W)
+
+
+def test_the_line_of_the_loss_is_named():
+    W = param([1.0, 2.0])
+    with pytest.raises(TypeError, match=r"in line \d+, `gradient\(lambda: np.sum\(np.array") as caught:
+        gradient(lambda: np.sum(np.array([W[0] * 2, W[1]])), params(W))
+    assert "np.block" in str(caught.value)
+    with pytest.raises(TypeError, match=r"calls numpy\.full"):
+        gradient(lambda: np.sum(np.full(3, np.sum(W))), params(W))
+
+
+def test_a_pullbacks_seed_takes_the_values_dtype():
+    x = np.ones(3, np.float32)
+    assert pullback(lambda x: x.copy(), x)[1](np.ones(3))[0].dtype == np.float32

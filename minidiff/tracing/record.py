@@ -772,7 +772,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a composite. What it does not take it has no way to do."""
+    """Call a composite, or give `NotImplemented` where it has no such parameters."""
     try:
         return composite(*args, **kwargs)
     except TypeError:
@@ -818,13 +818,12 @@ def _mean(x: Any, *args: Any, **options: Any) -> Any:
     return np.mean(x, *args, **options)
 
 
-# What they end in: on small arrays NumPy's own wrappers take longer than the addition.
-_SHORTCUTS = {
-    trace_primitives_map[np.sum]: lambda x, axis=None, *args, **options: np.add.reduce(
-        x, axis, *args, **options
-    ),
-    trace_primitives_map[np.mean]: _mean,
-}
+def _sum(x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    return np.add.reduce(x, axis, *args, **options)
+
+
+# Called in place of NumPy's functions, whose own lines of Python cost more on small arrays than the addition.
+_SHORTCUTS = {trace_primitives_map[np.sum]: _sum, trace_primitives_map[np.mean]: _mean}
 
 
 def described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:

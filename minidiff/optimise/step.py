@@ -30,6 +30,7 @@ import numpy as np
 
 from minidiff.interrupts import whole
 from minidiff.optimise.base import applied
+from minidiff.optimise.rule import widened
 from minidiff.program.purity import Reading, readings
 from minidiff.program.source import Program, quiet
 from minidiff.typing import Array
@@ -55,8 +56,8 @@ class engine:  # noqa: N801 - it is called as a function is
         "numpy" runs them with NumPy, always. "fused" compiles them with Numba, for arrays of any size.
         "auto", the default, runs them with NumPy too, until large arrays have taken as long as it takes to
         import Numba and to compile; from then on compiled, if Numba is installed and gives the same bits.
-        Formulas that Numba cannot compile, half precision, and arrays that are not contiguous run with NumPy
-        in any case.
+        Formulas that Numba cannot compile, and parameters that are complex or not contiguous, run with
+        NumPy in any case.
 
     Raises
     ------
@@ -110,9 +111,9 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     out : ndarray, optional
         Where to put the step, if it is not to be subtracted from `x`.
     """
-    if len(stages) != 1 or not stages[0].has_formula:
+    if len(stages) != 1 or not stages[0].has_formula or x.dtype.char == "e":
         parts = _parts(stages)
-        if len(parts) != 1 or type(parts[0]) is not list:
+        if len(parts) != 1 or type(parts[0]) is not list or x.dtype.char == "e":
             return whole(_take_apart, parts, p, x, Δ, out)
     if x.nbytes > BLOCK or _ENGINE.get() == "fused":
         return whole(_take_over, stages, p, x, Δ, out)
@@ -135,10 +136,10 @@ def step_of(stages: list[Any], p: Any, Δ: Array) -> Array:
     Returns
     -------
     ndarray
-        The step, a new array.
+        The step, a new array; of a float16 parameter in single precision.
     """
     x = p if isinstance(p, np.ndarray) else p.value
-    step = np.empty_like(x)
+    step = np.empty_like(widened(x))
     take(stages, p, x, Δ, step)
     return step
 
@@ -165,6 +166,7 @@ def _take_over(rules: list[Any], p: Any, x: Array, Δ: Array, out: Array | None)
 
 def _take_apart(parts: list[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
     """Take a step part after part in new arrays, and make all changes at the end."""
+    target, x = x if out is None else out, widened(x)
     new: dict[int, _Turn] = {}  # of each rule, with what it will keep
     for part in parts:
         if type(part) is not list:
@@ -176,7 +178,7 @@ def _take_apart(parts: list[Any], p: Any, x: Array, Δ: Array, out: Array | None
             new[id(rule)] = rule, {**kept, **mine, "clock": clock}, True, clock, ()
     result = quiet()(np.subtract, x, _cast(Δ, x)) if out is None else Δ
     arrays = [kept[name] for rule, kept, *_ in new.values() for name in rule.keeps]
-    _change(list(new.values()), p, [result, *arrays], x if out is None else out)
+    _change(list(new.values()), p, [_cast(result, target), *arrays], target)
 
 
 # A rule's part in a step: the rule, what it has kept for the parameter, whether this is its first step, where
@@ -229,6 +231,8 @@ def _results(
         for name in rule.keeps:
             arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
         turns.append((rule, kept, begins, clock, mine))
+    if new is not None:
+        arrays = [widened(a) for a in arrays]  # an older version kept half precision
     formulas = _formulas(turns, x.dtype)
     program = formulas.programs[taking] if formulas.are_pure else formulas.program(taking)
     if program and x.ndim:
@@ -307,7 +311,7 @@ class _Formulas:
         try:
             for rule in rules:
                 self._readings += readings(rule.formula)
-            if dtype.char != "e" and dtype.isnative:
+            if dtype.isnative:
                 names = [f"s{i}" for i in range(len(kept))]
                 arrays = dict(zip(["x", "g", *names], [example, example[::-1].copy(), *kept], strict=True))
                 for taking, home in ((True, "x"), (False, "out")):

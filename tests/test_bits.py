@@ -4,8 +4,8 @@ That holds on every machine. A step in half precision is the formulas' in single
 
 The formulas are held to `golden/bits.json`: the parameters after these steps, as minidiff 0.1 gave them (but
 for half precision, where it rounded at every operation). Sums, products, quotients, roots and maxima of
-floats have the same bits everywhere. Complex products and the sum of an array have not: what needs them is not
-in that file.
+floats have the same bits everywhere. Complex products and the sum of an array have not: what needs them is
+not in that file.
 To record the file anew: ``python tests/test_bits.py --record``.
 """
 

@@ -83,7 +83,7 @@ class ClipNorm(Rule):
     thresh: float
 
     def apply(self, x: Any, Δ: Array) -> Array:
-        call, Δ = quiet(), widened(Δ)
+        call, Δ = quiet().run, widened(Δ)
         norm = norm_of(Δ)
         if norm <= self.thresh:
             return Δ
@@ -114,7 +114,7 @@ def norm_of(z: Array) -> float:
     """
     flat = z.reshape(-1)
     size = 96 * 1024 // z.itemsize  # so that what is read twice is in the cache the second time
-    norms = [quiet()(_norm, flat[i : i + size]) for i in range(0, max(flat.size, 1), size)]
+    norms = [quiet().run(_norm, flat[i : i + size]) for i in range(0, max(flat.size, 1), size)]
     return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
 
 

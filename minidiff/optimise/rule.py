@@ -16,7 +16,7 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.settings import Settings, dataclass_transform, no_setting
 from minidiff.typing import Array
 
-__all__ = ["Rule", "abs2", "widened"]
+__all__ = ["Rule", "abs2", "tuple_of", "widened"]
 
 
 def abs2(z: Any) -> Any:
@@ -224,7 +224,7 @@ class Rule(Settings, AbstractOptimiser):
         kept = self.state.get(x) or self.begin(value)
         clock = self.tick(*kept["clock"])
         olds = [widened(kept[name]) for name in self.keeps]
-        step, news = self.evaluate(value, Δ, olds, self.coefficients(*clock))
+        step, news = self.evaluate(value, Δ, olds, tuple_of(self, self.coefficients(*clock)))
         kept.update(zip(self.keeps, news, strict=True), clock=clock)
         self.state[x] = kept
         self.stepped(*clock)
@@ -237,6 +237,35 @@ class Rule(Settings, AbstractOptimiser):
             for name, value in super().arguments().items()
             if name not in ("epsilon", "start") or value != getattr(type(self), name, None)
         }
+
+
+def tuple_of(rule: Rule, numbers: Any) -> tuple[Any, ...]:
+    """Return what a rule's `coefficients` gave as a tuple.
+
+    Parameters
+    ----------
+    rule : Rule
+        The rule.
+    numbers : iterable
+        What it gave.
+
+    Returns
+    -------
+    tuple
+        The numbers.
+
+    Raises
+    ------
+    TypeError
+        For what is not several numbers.
+    """
+    try:
+        return tuple(numbers)
+    except TypeError:
+        raise TypeError(
+            f"{type(rule).__name__}.coefficients must return a tuple of numbers, such as (self.eta,), "
+            f"not {numbers!r:.60}"
+        ) from None
 
 
 def _check(rule: type[Any]) -> None:

@@ -428,6 +428,23 @@ def test_a_formula_that_cannot_be_compiled_runs_with_numpy_and_one_warning_says_
     np.testing.assert_allclose(x, 1 - formula(None, g))
 
 
+@needs_numba
+def test_what_numba_cannot_compile_runs_with_numpy_and_one_warning_says_why(monkeypatch):
+    def compiled(*_):
+        raise RuntimeError("no such loop\nand a long story")
+
+    class Unknown(Rule):
+        formula = staticmethod(lambda x, Δ: Δ + Δ)
+
+    monkeypatch.setattr("minidiff.program.kernel.compiled", compiled)
+    x = np.ones(50_000)
+    with engine("fused"):
+        with pytest.warns(RuntimeWarning, match="Unknown: runs with NumPy.*no such loop$"):
+            update(Unknown(), x, np.ones(50_000))
+        update(Unknown(), x, np.ones(50_000))
+    np.testing.assert_array_equal(x, -3.0)
+
+
 class Normed(Rule):
     """Not elementwise: it goes by all elements, and by the rows."""
 
@@ -641,10 +658,10 @@ def assert_same_bits(a, b):
     np.testing.assert_array_equal(np.signbit(a) & ~np.isnan(a), np.signbit(b) & ~np.isnan(b))
 
 
-def formulas_of(rule, dtype, numbers):
+def program_of(rule, dtype, numbers, *, taking):
     """Write a rule's formula down for parameters of a dtype."""
     kept = rule.begin(np.zeros(3, dtype))
-    return step_module._Formulas([(rule, kept, True, (1,), numbers)], np.dtype(dtype))
+    return step_module._Formulas([(rule, kept, True, (1,), numbers)], np.dtype(dtype), taking).program
 
 
 @given(programs(), st.sampled_from(["f4", "f8"]), st.integers(0, 2**32 - 1))
@@ -655,8 +672,8 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
     Δ[0, 0] = rng.choice([0.0, -0.0, np.inf, np.nan])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step_module, "readings", lambda *_: [])  # it reads `operations`
-        rewritten = formulas_of(rule, dtype, (0.5, -1.25)).programs
-    if not rewritten:
+        rewritten = [program_of(rule, dtype, (0.5, -1.25), taking=taking) for taking in (False, True)]
+    if not all(rewritten):
         reject()  # it has to run as it is
     for t in (1, 2, 2):
         numbers = rule.coefficients(t)
@@ -669,7 +686,7 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
                 reject()
             step, *new = map(np.copy, expected if kept else (expected,))
             for taking, first in ((True, x - step), (False, step)):
-                results = rewritten[taking].run(arrays, [None] * (1 + len(kept)), numbers)
+                results = rewritten[taking].run(arrays, numbers)
                 for result, value in zip(results, [first, *new], strict=True):
                     assert_same_bits(result, value)
                     assert not any(np.shares_memory(result, a) for a in arrays)
@@ -677,7 +694,7 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
                     np.testing.assert_array_equal(a, b)
                 over = [a.copy() for a in arrays]
                 targets = [over[0] if taking else np.empty_like(x), *over[2:]]
-                rewritten[taking].run(over, targets, numbers)
+                rewritten[taking].run(over, numbers, targets)
                 for target, value in zip(targets, [first, *new], strict=True):
                     assert_same_bits(target, value)
         for a, value in zip(kept, new, strict=True):
@@ -688,7 +705,9 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
 @pytest.mark.parametrize("name", RULES.split())
 def test_every_built_in_formula_is_rewritten(name, dtype):
     rule = OPTIMISERS[name]()
-    assert formulas_of(rule, dtype, rule.coefficients(*rule.tick(*rule.clock))).programs
+    numbers = rule.coefficients(*rule.tick(*rule.clock))
+    assert program_of(rule, dtype, numbers, taking=True)
+    assert program_of(rule, dtype, numbers, taking=False)
 
 
 ODD = {
@@ -995,7 +1014,7 @@ def test_a_name_of_a_function_or_of_numpy_itself_does_not_keep_a_formula_from_be
         def formula(x, Δ):
             return doubled(abs(Δ))
 
-    assert formulas_of(Helped(), float, ()).programs
+    assert program_of(Helped(), float, (), taking=True)
     assert step_of(Helped()) == 2.0
 
 

@@ -5,7 +5,7 @@ dtype, and a new array for every result costs as well. So a recorded formula bec
 such arrays for its numbers, made anew only when they change, and that reuses its temporaries. `Momentum`,
 for one, whose formula is ``v = ρ * v - η * Δ; return -v, v``, becomes
 
-    def run(arrays, targets, numbers):
+    def run(arrays, numbers, targets=new):
         x, g, s0 = arrays
         o0, o1 = targets
         k0, k1 = …                       # ρ and η
@@ -44,17 +44,11 @@ from minidiff.typing import Array
 __all__ = ["Program", "quiet"]
 
 # NumPy keeps what to do about infinities and NaN in a context variable, and to call a function in a context
-# where it is set costs less than `np.errstate`.
+# where it is set costs less than `np.errstate`. ``quiet().run(f, *args)`` calls a function of NumPy's without
+# warnings: it sees no other context variables, and a context is for one thread.
 _QUIET = Context()
 _QUIET.run(np.seterr, all="ignore")
-
-
-def quiet() -> Callable[..., Any]:
-    """Return a function ``call(f, *args)`` with which functions of NumPy's give no warnings.
-
-    It is for one thread. What it calls sees no other context variables than NumPy's.
-    """
-    return _QUIET.copy().run
+quiet = _QUIET.copy
 
 
 class Program:
@@ -75,8 +69,9 @@ class Program:
     Attributes
     ----------
     run : callable
-        ``run(arrays, targets, numbers)`` computes the results: each in its target, or in a new array where
-        that is None. It raises `TypeError` for a number that is not Python's: NumPy goes by its dtype.
+        ``run(arrays, numbers, targets)`` computes the results: each in its target, or in a new array where
+        that is None, as without `targets`. It raises `TypeError` for a number that is not Python's: NumPy
+        goes by its dtype.
     constants : callable
         ``constants(numbers)`` gives the arrays that stand for the numbers.
     arrays, homes : list of str
@@ -116,11 +111,12 @@ class Program:
                 self.names.setdefault((text(x), _dtype_beside(x, o)), f"k{len(self.names)}")
         dtypes = [dtype for _, dtype in self.names]
         namespace = {**vars(np), "array": _array, "put": _put, "pow": pow, "dtypes": dtypes}
+        namespace["new"] = [None] * len(results)
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
         exec(self._source(count), namespace)
         self.run, self.constants = namespace["run"], namespace["constants"]
         with np.errstate(all="ignore"):
-            values = self.run(arrays.values(), [None] * len(results), numbers)
+            values = self.run(arrays.values(), numbers)
         for value, result in zip(values, results, strict=True):
             if value.dtype != result.dtype or not np.array_equal(value, result.value, equal_nan=True):
                 raise RefusedError("NumPy computes it in a way of its own")
@@ -167,7 +163,7 @@ class Program:
         constants = _constants(count, self.names)
         outs = _tuple([f"o{i}" for i in range(len(results))])
         lines = [f"{_tuple(self.arrays)} = arrays", f"{outs} = targets", *constants, *lines]
-        run = _function("run", ["arrays", "targets", "numbers"], [*lines, f"return {_tuple(returned)}"])
+        run = _function("run", ["arrays", "numbers", "targets=new"], [*lines, f"return {_tuple(returned)}"])
         return run + _function("constants", ["numbers"], [*constants, "return latest[0][1]"])
 
 

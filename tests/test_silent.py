@@ -228,3 +228,105 @@ def test_the_line_of_the_loss_is_named():
 def test_a_pullbacks_seed_takes_the_values_dtype():
     x = np.ones(3, np.float32)
     assert pullback(lambda x: x.copy(), x)[1](np.ones(3))[0].dtype == np.float32
+
+
+REDUCTIONS = [np.sum, np.prod, np.mean, np.var, np.std, np.cumsum, np.cumprod, np.nansum]
+
+
+@pytest.mark.parametrize("by_place", [False, True])
+@pytest.mark.parametrize("dtype", [int, bool, np.int8, float, np.float32, "f8", complex])
+@pytest.mark.parametrize("function", REDUCTIONS, ids=lambda f: f.__name__)
+def test_a_dtype_of_a_reduction_has_numpys_value_and_gradient(function, dtype, by_place):
+    x = np.array([1.25, 2.5, 3.75])
+    call = lambda x: function(x, 0, dtype) if by_place else function(x, axis=0, dtype=dtype)
+    if function in (np.var, np.std) and dtype is complex:
+        with pytest.raises(NotImplementedError, match="complex"):
+            pullback(call, x)
+        return
+    with np.errstate(all="ignore"):
+        expected = call(x)
+    seen = []
+    pull = pullback(lambda x: seen.append(call(x)) or seen[-1] * 1.0, x)[1]
+    assert np.asarray(getattr(seen[0], "_value", seen[0])).dtype == expected.dtype
+    np.testing.assert_allclose(np.asarray(getattr(seen[0], "_value", seen[0])), expected, rtol=1e-6)
+    if np.dtype(dtype).kind in "fc":
+        (g,) = pull(np.ones_like(expected))
+        (right,) = pullback(lambda x: function(x, axis=0), x)[1](np.ones_like(function(x, axis=0)))
+        np.testing.assert_allclose(g, right, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int64, bool])
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, k: np.arctan2(k, x),
+        lambda x, k: np.arctan2(x, k),
+        lambda x, k: np.power(k, x),
+        lambda x, k: np.power(x, k),
+        lambda x, k: np.hypot(x, k),
+        lambda x, k: x / k,
+        lambda x, k: k / x,
+        lambda x, k: np.logaddexp(x, k),
+        lambda x, k: np.maximum(x, k),
+        lambda x, k: np.mod(x, k),
+    ],
+)
+def test_small_whole_numbers_beside_a_recorded_one_do_not_overflow(f, dtype):
+    x, k = 1.5, np.array(True if dtype is bool else 100, dtype)
+    h = 1e-6
+    slope = (f(x + h, k) - f(x - h, k)) / (2 * h)
+    np.testing.assert_allclose(gradient(lambda x: f(x, k) * 1.0, x)[0], slope, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda z: np.real(1j * np.sum(z) * np.array([1.0, 1j])).sum(),
+        lambda z: np.abs((1 + 2j) * np.mean(z)) ** 2,
+        lambda z: np.imag(1j - np.sum(z)) + np.real(2j * z[0] * 3j),
+    ],
+)
+def test_a_python_complex_number_may_be_met(f):
+    x, h = np.array([0.5, 1.5]), 1e-6
+    slopes = [(f(x + h * e) - f(x - h * e)) / (2 * h) for e in np.eye(2)]
+    np.testing.assert_allclose(gradient(f, x)[0], slopes, atol=1e-6)
+
+
+def test_kinks_have_the_gradient_zero_and_infinite_logarithms_their_limits():
+    np.testing.assert_array_equal(gradient(lambda x: np.hypot(x, 0.0), 0.0), [0.0])
+    inf = np.inf
+    for x, y, dx in [(-inf, 1.0, 0.0), (inf, 1.0, 1.0), (1.0, -inf, 1.0), (1.0, inf, 0.0), (-inf, -inf, 0.5)]:
+        assert gradient(lambda x: np.logaddexp(x, y), x) == (dx,)
+
+
+def test_solve_of_a_stack_and_a_vector():
+    A = np.array([[[2.0, 1.0], [0.0, 3.0]], [[1.0, 0.5], [0.25, 2.0]]])
+    b, h = np.array([1.0, 2.0]), 1e-6
+    f = lambda A: np.sum(np.linalg.solve(A, b) ** 2)
+    (g,) = gradient(f, A)
+    for place in np.ndindex(A.shape):
+        E = np.zeros_like(A)
+        E[place] = h
+        np.testing.assert_allclose(g[place], (f(A + E) - f(A - E)) / (2 * h), rtol=1e-5)
+
+
+def test_zero_dimensions_may_be_taken_from_and_repeated():
+    assert gradient(lambda x: np.sum(np.repeat(x, 3, axis=0) * np.arange(3.0)), 2.0) == (3.0,)
+    assert gradient(lambda x: np.take(x, 0, axis=0) * 2, 2.0) == (2.0,)
+
+
+def test_cholesky_reads_the_lower_triangle_alone():
+    A = np.array([[4.0, 7.0], [1.0, 3.0]])
+    h = 1e-6
+    f = lambda A: np.sum(np.linalg.cholesky(A) * [[1.0, 0.0], [2.0, 3.0]])
+    (g,) = gradient(f, A)
+    for place in np.ndindex(A.shape):
+        E = np.zeros_like(A)
+        E[place] = h
+        np.testing.assert_allclose(g[place], (f(A + E) - f(A - E)) / (2 * h), atol=1e-8)
+
+
+@pytest.mark.parametrize("part", ["real", "imag"])
+def test_a_part_is_not_assigned_to(part):
+    with pytest.raises(TypeError, match="Assignment"):
+        gradient(lambda z: setattr(z * 1, part, 3.0), np.ones(3))

@@ -193,7 +193,9 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         if not owner.open:
             return operate(other, y)
         if type(other) in PLAIN:
-            return Traced(operate(other, y), primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)
+            # A Python complex number makes one of a NumPy number.
+            result = typed(operate(other, y))
+            return Traced(result, primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)
         return record(primitive, (other, self), NO_KEYWORDS)
 
     return forward, reflected
@@ -341,8 +343,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     nbytes = property(lambda self: self.size * self.dtype.itemsize)
     T = property(_recorded(np.transpose))
     mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
-    real = property(_recorded(np.real))
-    imag = property(_recorded(np.imag))
+    real = property(_recorded(np.real), lambda self, x: self.__setitem__(..., x))
+    imag = property(_recorded(np.imag), lambda self, x: self.__setitem__(..., x))
 
     flat = property(lambda self: self.ravel())
 
@@ -747,7 +749,8 @@ _direct: dict[Any, Any] = {}
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
     primitive = _direct.get(function)
-    if primitive is not None and (not kwargs or _all_plain(kwargs)):
+    may_cast = "dtype" in kwargs or (len(args) > 2 and function in CASTING)
+    if primitive is not None and not may_cast and (not kwargs or _all_plain(kwargs)):
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, lift(args), lift(kwargs)
     if not _any_box(args) and not _any_box(kwargs):
@@ -756,6 +759,10 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _refuse(
             f"{name_of(function)} with out= (as in b += …)", "Leave it away, b = b + …: the result is new."
         )
+    if function in CASTING and (kwargs or len(args) > 2):
+        cast_first = _with_dtype(function, args, kwargs)
+        if cast_first is not None:
+            return cast_first
     composite = COMPOSITES.get(function)
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
@@ -769,6 +776,25 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if composite is None:
         _direct[function] = primitive
     return record(primitive, args, kwargs)
+
+
+# Functions whose dtype= says what their first argument is taken for.
+CASTING = {np.sum, np.prod, np.mean, np.var, np.std, np.cumsum, np.cumprod, np.nansum}
+
+
+def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what a ``dtype=`` asks for: the first argument is taken for that, whole numbers for constants."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    dtype = bound.arguments.pop("dtype", None)
+    if dtype is None:
+        return None
+    dtype, x = np.dtype(dtype), as_array(next(iter(bound.arguments.values())))
+    if dtype.kind not in "fc":
+        return function(*constant(args), **constant(kwargs))
+    if dtype.kind != x.dtype.kind and function in (np.var, np.std):
+        raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
+    _, *options = bound.arguments.items()
+    return function(cast(x, dtype), **dict(options))
 
 
 def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -77,7 +77,7 @@ def gradient(f: Any, *args: Any) -> Any:
     that is not taken but infinite makes its gradient NaN, as in other systems; an inner ``np.where`` that
     keeps the argument in the branch's domain cures that. Gradients nest: a `gradient` within a loss is itself
     differentiated. Threads may take gradients at the same time, over the same parameters. An array that the
-    loss has used is not copied, so it must not be changed in place while the loss runs.
+    loss has used is not copied, so it must not be changed in place while the loss runs: `guard` sees to that.
 
     Examples
     --------
@@ -385,6 +385,8 @@ def _value_and_gradient(f: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
     gradients = _pull(node, _ones(value) if node is not None else None, roots)
     if node is not None:
         node.forget()
+        if node.owner.held:
+            node.owner.release()
     return value, regrouped(gradients)
 
 

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from minidiff import Grads, gradient, hessian, param, params, pullback
+from minidiff import Grads, gradient, guard, hessian, param, params, pullback
 from minidiff.optimise import Descent, update
 from minidiff.tracing import record
 from minidiff.tracing.record import Traced
@@ -330,3 +330,34 @@ def test_cholesky_reads_the_lower_triangle_alone():
 def test_a_part_is_not_assigned_to(part):
     with pytest.raises(TypeError, match="Assignment"):
         gradient(lambda z: setattr(z * 1, part, 3.0), np.ones(3))
+
+
+def test_under_the_guard_no_array_is_refilled_that_a_loss_has_used():
+    W, buffer, frozen = param([1.0, 2.0]), np.ones((2, 2)), np.ones(2)
+    frozen.flags.writeable = False
+
+    def refill(part):
+        def loss():
+            y = np.sum(W * part)
+            buffer[0, 0] += 1
+            return y
+
+        return loss
+
+    for part in (buffer, buffer[:1], buffer[0], buffer.T):
+        with guard():
+            with pytest.raises(ValueError, match="read-only"):
+                gradient(refill(part), params(W))
+            assert buffer.flags.writeable
+            grads = gradient(lambda: np.sum(W * buffer * frozen), params(W))
+            buffer[...] = 1.0
+            W[...] = 1.0
+        np.testing.assert_array_equal(grads[W], [2.0, 2.0])
+    with guard():
+        _, back = pullback(lambda: W * buffer, params(W))
+        with pytest.raises(ValueError, match="read-only"):
+            buffer[...] = 0.0
+        np.testing.assert_array_equal(back(1.0)[W], [2.0, 2.0])
+    assert buffer.flags.writeable
+    assert not frozen.flags.writeable
+    assert gradient(refill(buffer[0]), params(W))[W].tolist() == [2.0, 1.0]  # without: the refilled one

@@ -50,6 +50,49 @@ _top: ContextVar[int] = ContextVar("top", default=-1)
 _roots: ContextVar[dict[int, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
 
 
+# The traces under the guard that is on.
+_guards: ContextVar[list[Trace] | None] = ContextVar("guards", default=None)
+
+
+class guard:  # noqa: N801 - it is called as a function is
+    """Make the arrays that a loss has used read-only until its gradient is taken.
+
+    An array that is refilled in place after the loss has used it gives another gradient, without a word.
+    Under the guard to refill it is an error. Parameters are held as well.
+
+    Notes
+    -----
+    It costs some time for each array, so it is off unless asked for. What a `pullback` uses is held until the
+    ``with`` block ends.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import gradient, guard
+    >>> buffer = np.ones(2)
+    >>> def loss(x):
+    ...     y = np.sum(x * buffer)
+    ...     buffer[...] = 2
+    ...     return y + np.sum(x * buffer)
+    >>> with guard():
+    ...     gradient(loss, np.ones(2))
+    Traceback (most recent call last):
+        ...
+    ValueError: assignment destination is read-only
+    >>> buffer.flags.writeable
+    True
+    """
+
+    def __enter__(self) -> None:
+        self._traces: list[Trace] = []
+        self._token = _guards.set(self._traces)
+
+    def __exit__(self, *_: object) -> None:
+        _guards.reset(self._token)
+        for trace in list(self._traces):
+            trace.release()
+
+
 class _TraceStack(type(trace_stack)):  # type: ignore[misc]
     """autograd's counter of open traces, kept per thread.
 
@@ -72,9 +115,14 @@ trace_stack.__class__ = _TraceStack
 class Trace:
     """One call under differentiation: `run` records what is done to its roots."""
 
-    __slots__ = ("_leaves", "number", "open")
+    __slots__ = ("_leaves", "held", "number", "open")
 
     def __init__(self) -> None:
+        # Arrays made read-only until the way back is done, if there is a guard.
+        self.held: list[np.ndarray[Any, Any]] | None = None
+        if (traces := _guards.get()) is not None:
+            self.held = []
+            traces.append(self)
         self.number = _top.get() + 1
         self.open = True  # what outlives its trace is a plain value again
         self._leaves: dict[int, Traced] = {}
@@ -91,6 +139,22 @@ class Trace:
             self._leaves[id(leaf)] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 
+    def hold(self, arguments: tuple[Any, ...]) -> None:
+        """Make the arrays among arguments read-only, and those whose memory they show."""
+        for a in arguments:
+            while isinstance(a, np.ndarray):
+                if a.flags.writeable:
+                    a.flags.writeable = False
+                    self.held.append(a)  # type: ignore[union-attr]
+                a = a.base
+
+    def release(self) -> None:
+        """Let the arrays be written to again."""
+        while self.held:
+            self.held.pop().flags.writeable = True
+        if (traces := _guards.get()) is not None and self in traces:
+            traces.remove(self)
+
     def run(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Traced | None]:
         """Call ``f(*arguments)``; give its value, and the node that recorded it if there is one.
 
@@ -99,6 +163,9 @@ class Trace:
         """
         try:
             return copy_context().run(self._run, f, arguments)
+        except BaseException:
+            self.release()
+            raise
         finally:
             self.open = False
             self._leaves = {}  # the roots know their trace: no cycle is left for the garbage collector
@@ -289,6 +356,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         self.argnums = argnums
         self.parents = parents
         self.order = next(_latest_first)
+        if self.owner.held is not None:
+            self.owner.hold(arguments)
 
     __description__ = "a value under differentiation"  # in error messages
     _node = property(lambda self: self)

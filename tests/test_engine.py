@@ -693,10 +693,12 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
                 for a, b in zip(arrays, before, strict=True):
                     np.testing.assert_array_equal(a, b)
                 over = [a.copy() for a in arrays]
-                targets = [over[0] if taking else np.empty_like(x), *over[2:]]
-                rewritten[taking].run(over, numbers, targets)
-                for target, value in zip(targets, [first, *new], strict=True):
-                    assert_same_bits(target, value)
+                places = [over[0] if taking else np.empty_like(x), *over[2:]]
+                for result, value in zip(
+                    rewritten[taking].run(over, numbers, places), [first, *new], strict=True
+                ):
+                    assert_same_bits(result, value)
+                np.testing.assert_array_equal(over[1], Δ)
         for a, value in zip(kept, new, strict=True):
             a[...] = value
 

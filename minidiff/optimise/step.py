@@ -355,7 +355,10 @@ class _Formulas:
         ) as blocks:
             call = quiet().run
             for *block, home_ in blocks:
-                call(program.run, block, numbers, [home_, *block[2:]])
+                places = [home_, *block[2:]]
+                for place, result in zip(places, call(program.run, block, numbers, places), strict=True):
+                    if result is not place:
+                        place[...] = result
         self._spent += time.perf_counter() - started
         return None
 

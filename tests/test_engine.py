@@ -661,7 +661,7 @@ def assert_same_bits(a, b):
 def program_of(rule, dtype, numbers, *, taking):
     """Write a rule's formula down for parameters of a dtype."""
     kept = rule.begin(np.zeros(3, dtype))
-    return step_module._Formulas([(rule, kept, True, (1,), numbers)], np.dtype(dtype), taking).program
+    return step_module._Formulas([(rule, kept, True, (1,), numbers)], (np.dtype(dtype), taking)).program
 
 
 @given(programs(), st.sampled_from(["f4", "f8"]), st.integers(0, 2**32 - 1))

@@ -661,7 +661,7 @@ def assert_same_bits(a, b):
 def program_of(rule, dtype, numbers, *, taking):
     """Write a rule's formula down for parameters of a dtype."""
     kept = rule.begin(np.zeros(3, dtype))
-    return step_module._Formulas([(rule, kept, True, (1,), numbers)], np.dtype(dtype), taking).program
+    return step_module._Formulas([(rule, kept, True, (1,), numbers)], (np.dtype(dtype), taking)).program
 
 
 @given(programs(), st.sampled_from(["f4", "f8"]), st.integers(0, 2**32 - 1))
@@ -693,10 +693,12 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
                 for a, b in zip(arrays, before, strict=True):
                     np.testing.assert_array_equal(a, b)
                 over = [a.copy() for a in arrays]
-                targets = [over[0] if taking else np.empty_like(x), *over[2:]]
-                rewritten[taking].run(over, numbers, targets)
-                for target, value in zip(targets, [first, *new], strict=True):
-                    assert_same_bits(target, value)
+                places = [over[0] if taking else np.empty_like(x), *over[2:]]
+                for result, value in zip(
+                    rewritten[taking].run(over, numbers, places), [first, *new], strict=True
+                ):
+                    assert_same_bits(result, value)
+                np.testing.assert_array_equal(over[1], Δ)
         for a, value in zip(kept, new, strict=True):
             a[...] = value
 

@@ -21,7 +21,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
-from functools import cached_property
 from importlib.util import find_spec
 from itertools import islice
 from types import FunctionType
@@ -116,7 +115,7 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     is_large = x.nbytes > BLOCK or _ENGINE.get() == "fused"
     if is_large or len(parts) != 1 or not stages[0].has_formula or x.dtype.char == "e":
         return whole(_take_parts, parts, p, x, Δ, out, is_large)
-    turns, values = _results(stages, p, x, Δ if Δ.dtype is x.dtype else _cast(Δ, x), out is None)
+    turns, values = _results(stages, p, x, Δ, out is None)
     try:
         return _change(turns, p, values, x if out is None else out)
     except BaseException:  # an interrupt: to make the changes again is to finish them
@@ -165,10 +164,8 @@ def _take_parts(
     after: dict[int, dict[str, Any]] = {}  # by the rule's id, what it will have kept
     is_taken = False
     for part in parts:
-        if not is_large or not part[0].has_formula:
-            Δ = _cast(Δ, x)
         if not part[0].has_formula:
-            Δ = applied(part[0], p, Δ)
+            Δ = applied(part[0], p, _cast(Δ, x))
             continue
         is_taken = out is None and part is parts[-1]
         mine, (Δ, *new) = _results(part, p, x, Δ, is_taken, is_large, home, after)
@@ -216,7 +213,7 @@ def _results(
         What becomes of the parameter, or the step; then all that the rules will keep.
     """
     turns: list[_Turn] = []
-    arrays = [x, Δ]
+    arrays = [x, Δ if Δ.dtype is x.dtype or is_large else _cast(Δ, x)]
     numbers: tuple[Any, ...] = ()
     key: tuple[Any, ...] = (x.dtype, taking)
     for rule in rules:
@@ -235,7 +232,7 @@ def _results(
         key += (type(rule), rule.formula, len(mine))
     if after is not None:
         arrays[2:] = map(widened, arrays[2:])  # half precision is what an older version kept
-    formulas = rules[0].made.get(key) or _formulas(turns, key)
+    formulas = rules[0].made.get(key) or _Formulas(turns, key)
     program = formulas.program if not formulas.readings else formulas.program_if_unchanged()
     if program and x.ndim:
         try:
@@ -283,16 +280,11 @@ def _cast(Δ: Array, x: Array) -> Array:
     return Δ if Δ.dtype is x.dtype else quiet().run(Δ.astype, x.dtype)
 
 
-def _formulas(turns: list[_Turn], key: tuple[Any, ...]) -> _Formulas:
-    """Write down the formulas of these rules. The first one's class keeps them: they are freed with it."""
-    formulas = _Formulas(turns, *key[:2])
-    if all(isinstance(turn[0].formula, FunctionType) for turn in turns):
-        turns[0][0].made[key] = formulas  # a method would keep its optimiser alive here
-    return formulas
-
-
 class _Formulas:
     """The formulas of rules that run as one: as a program, and as a compiled loop.
+
+    The first rule's class keeps them under their key (dtype, whether the step is taken, what tells the rules
+    apart), so that they are freed with it.
 
     Attributes
     ----------
@@ -302,11 +294,13 @@ class _Formulas:
         What they read besides their arguments.
     """
 
-    def __init__(self, turns: list[_Turn], dtype: np.dtype[Any], taking: bool) -> None:
+    def __init__(self, turns: list[_Turn], key: tuple[Any, ...]) -> None:
+        dtype, taking, *_ = key
         rules, counts = [turn[0] for turn in turns], [len(turn[4]) for turn in turns]
         self.program: Program | None = None
         self.readings: list[Reading] = []
         self._names, self._reason = ", ".join(type(rule).__name__ for rule in rules), ""
+        self._compiled: Any = None  # False if it cannot be
         self._spent = 0.0  # seconds
         example = np.array([0.3, -1.7, 2.9]).astype(dtype)
         kept = [abs(example) if name in rule.real else 1 * example for rule in rules for name in rule.keeps]
@@ -331,6 +325,8 @@ class _Formulas:
                 self.program = Program(composed, arrays, ["x" if taking else "out", *names], sum(counts))
         except Exception as error:  # whatever is wrong with a formula will show when it runs as it is
             self._reason, self.readings = str(error) or type(error).__name__, []
+        if all(isinstance(rule.formula, FunctionType) for rule in rules):
+            rules[0].made[key] = self  # a method would keep its optimiser alive here
 
     def program_if_unchanged(self) -> Program | None:
         """Return the program, or None for ever once what the formulas read has changed."""
@@ -342,7 +338,7 @@ class _Formulas:
         """Run the program over large arrays: its first result goes to `home`, the rest over what was kept."""
         started, program, kept = time.perf_counter(), cast("Program", self.program), arrays[2:]
         all_arrays = arrays if home is arrays[0] else [*arrays, home]
-        if (loop := self._wanted_loop(home.dtype)) and (vectors := _vectors(all_arrays)):
+        if (loop := self._loop(home.dtype)) and (vectors := _vectors(all_arrays)):
             return loop(vectors, program.constants(numbers))  # type: ignore[no-any-return]
         access = ["readonly", "readonly", *["readwrite"] * (len(kept) + 1)]
         with cast("Any", np.nditer)(
@@ -355,29 +351,30 @@ class _Formulas:
         ) as blocks:
             call = quiet().run
             for *block, home_ in blocks:
-                call(program.run, block, numbers, [home_, *block[2:]])
+                places = [home_, *block[2:]]
+                for place, result in zip(places, call(program.run, block, numbers, places), strict=True):
+                    if result is not place:
+                        place[...] = result
         self._spent += time.perf_counter() - started
         return None
 
-    def _wanted_loop(self, dtype: np.dtype[Any]) -> Any:
+    def _loop(self, dtype: np.dtype[Any]) -> Any:
         """Return the compiled loop if there is to be one. Without being asked for, it must be exact."""
         how = _ENGINE.get()
         if how == "numpy" or (how == "auto" and self._spent < PATIENCE) or dtype.char not in "fd":
             return None
         from minidiff.program import kernel
 
-        return self._loop if how == "fused" or kernel.is_exact(cast("Program", self.program)) else None
-
-    @cached_property
-    def _loop(self) -> Any:
-        from minidiff.program import kernel
-
-        try:
-            return kernel.compiled(cast("Program", self.program), self._dtypes[0])
-        except Exception as error:
-            self._reason = str(error) or type(error).__name__
-            self.explain()
+        program: Any = self.program
+        if how == "auto" and not kernel.is_exact(program):
             return None
+        if self._compiled is None:
+            try:
+                self._compiled = kernel.compiled(program, dtype)
+            except Exception as error:
+                self._compiled, self._reason = False, str(error) or type(error).__name__
+                self.explain()
+        return self._compiled
 
     def explain(self) -> None:
         """Say, once, why these formulas are not compiled, to those who asked for it."""
@@ -390,9 +387,8 @@ class _Formulas:
 def _vectors(arrays: list[Array]) -> list[Array] | None:
     """Return arrays of one shape as contiguous vectors, or None where a compiled loop cannot take them."""
     x, Δ, *rest = arrays
-    apart = Δ is x or not any(np.may_share_memory(Δ, a) for a in (x, *rest))
-    if apart and Δ.dtype is x.dtype and all(a.flags.aligned for a in arrays):
+    if Δ.dtype is x.dtype and (Δ is x or not any(np.may_share_memory(Δ, a) for a in (x, *rest))):
         for order in ("C", "F"):
-            if all(a.flags[order] for a in arrays):
+            if all(a.flags[order] and a.flags.aligned for a in arrays):
                 return [a.ravel(order) for a in arrays]
     return None

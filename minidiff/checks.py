@@ -58,8 +58,8 @@ def function(name: str, f: Any, what: str = "a function", advice: str = "") -> C
 
 
 def is_number(x: object) -> bool:
-    """Tell whether something is one real number. True and False are none."""
-    return isinstance(x, Real) and not isinstance(x, bool)
+    """Tell whether something is one real number. True and False are none, nor is a recorded value."""
+    return isinstance(x, Real) and not isinstance(x, bool) and not hasattr(type(x), "__description__")
 
 
 def number(name: str, x: Any, within: str = "(-inf, inf)") -> float:

@@ -404,7 +404,7 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
             if g.base is not None or id(g) in given:
                 gradients[i] = g = g.copy()
             given.add(id(g))
-        elif isinstance(g, np.generic) and type(roots[i]._value) is np.ndarray:
+        elif not is_recorded(g) and type(roots[i]._value) is np.ndarray:
             gradients[i] = g = np.array(g)
         if g.dtype.kind == "c":
             gradients[i] = np.conj(g)

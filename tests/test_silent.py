@@ -2,14 +2,16 @@
 
 import contextvars
 import inspect
+import numbers
 import operator
+import os
 import sys
 import threading
 
 import numpy as np
 import pytest
 
-from minidiff import Grads, gradient, guard, hessian, param, params, pullback
+from minidiff import Grads, dropgrad, gradient, guard, hessian, param, params, pullback
 from minidiff.optimise import Descent, update
 from minidiff.tracing import record
 from minidiff.tracing.record import Traced
@@ -138,6 +140,34 @@ def test_objects_have_no_gradient():
         gradient(lambda x: np.sum(x.astype(object)), np.ones(3))
 
 
+@pytest.mark.parametrize("dtype", [object, [("a", float)], "V8"])
+def test_neither_objects_nor_records_have_a_gradient(dtype):
+    for use in (lambda x: x.astype(dtype), lambda x: np.astype(x, dtype)):
+        with pytest.raises(TypeError, match=r"astype\("):
+            gradient(lambda x: np.sum(use(x)), np.ones(3))
+
+
+NUMBERS = [float, complex, numbers.Number, numbers.Real, np.generic, np.floating, np.float64, np.float32]
+
+
+@pytest.mark.parametrize("kind", [*NUMBERS, int, str, list, np.integer])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_what_is_a_number_outside_is_one_inside(kind, dtype):
+    x = np.array([1.5, 2.5], dtype)
+    W, seen = param(x), []
+
+    def loss():
+        some = (W[0], np.sum(W), W[1] * 2, gradient(lambda: np.abs(W[0] * W[1]), params(W))[W][0])
+        seen.extend((isinstance(a, kind), np.isscalar(a)) for a in some)
+        assert not np.isscalar(W * 1)
+        assert not isinstance(W * 1, numbers.Number)
+        return np.abs(np.sum(W))
+
+    gradient(loss, params(W))
+    assert seen == [(isinstance(x[0], kind), True)] * 4
+    np.testing.assert_array_equal(gradient(lambda x: np.abs(x[0]) * np.isscalar(x[0]), x.real)[0], [1.0, 0.0])
+
+
 def test_compress_and_ptp_are_those_of_numpy():
     x = np.array([3.0, 1.0, 5.0])
     np.testing.assert_array_equal(
@@ -151,6 +181,40 @@ def test_no_method_of_an_array_is_inherited_unlooked_at():
     ours = {name for kind in Traced.__mro__ if kind.__module__.startswith("minidiff") for name in vars(kind)}
     inherited = {name for name in dir(np.ndarray) if hasattr(Traced, name)} - ours - set(dir(object))
     assert inherited <= {"__array_namespace__", "__array_priority__", "__bool__", "__len__"}
+
+
+ARGUMENTS = {
+    "argpartition": (1,), "astype": ("f4",), "choose": ([1.0, 2.0],), "compress": ([True, False], 0),
+    "dot": (np.ones(2),), "dump": (os.devnull,), "fill": (1,), "getfield": (float,), "partition": (1,),
+    "put": (0, 1), "repeat": (2,), "reshape": (4,), "resize": (4,), "setfield": (1, float),
+    "swapaxes": (0, 1), "take": ([0],), "to_device": ("cpu",), "tofile": (os.devnull,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("take", [lambda W: W, lambda W: W * 1], ids=["parameter", "result"])
+@pytest.mark.parametrize("name", [name for name in dir(np.ndarray) if not name.startswith("__")])
+def test_every_attribute_of_an_array_is_as_outside_or_refused_in_words(name, take):
+    W, got = param([[1.0, 2.0], [3.0, 4.0]]), []
+
+    def use(x):
+        x = getattr(x, name)
+        return x(*ARGUMENTS.get(name, ())) if callable(x) else x
+
+    def loss():
+        got.append(use(take(W)))
+        return np.sum(W)
+
+    error = None
+    try:
+        gradient(loss, params(W))
+    except (TypeError, AttributeError, ValueError) as caught:
+        error = str(caught)
+    if error is None:
+        assert str(dropgrad(got[0])) == str(W.value.ravel() if name == "flat" else use(W.value))
+    else:
+        assert "Traced" not in error
+        assert "box" not in error.lower()
+    assert np.array_equal(W.value, [[1.0, 2.0], [3.0, 4.0]])
 
 
 def test_a_value_of_another_threads_gradient_is_refused():
@@ -177,6 +241,84 @@ def test_a_value_of_another_threads_gradient_is_refused():
     done.set()
     thread.join()
     assert "two threads" in errors[0]
+
+
+@pytest.mark.parametrize(("deep", "shallow"), [(1, 0), (2, 0), (2, 1)])
+def test_a_value_of_another_threads_gradient_of_another_depth_is_refused(deep, shallow):
+    """The deeper trace takes the other's variable for a constant around it."""
+    W, V, shared = param([1.0, 2.0]), param([3.0, 4.0]), []
+    met, done = threading.Event(), threading.Event()
+
+    def within(depth, loss, p):
+        if depth == 0:
+            return gradient(loss, params(p))[p]
+        return gradient(lambda: np.sum(within(depth - 1, loss, p)) + np.sum(p), params(p))[p]
+
+    def other():
+        shared.append(W * 2)
+        met.set()
+        done.wait(10)
+        return np.sum(W)
+
+    thread = threading.Thread(target=within, args=(deep, other, W))
+    thread.start()
+    met.wait(10)
+    try:
+        with pytest.raises(TypeError, match="two threads"):
+            within(shallow, lambda: np.sum(V * shared[0]), V)
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_parameter_at_the_address_of_a_dead_one_is_its_own():
+    kept = []
+    for i in range(20):
+        W = param([float(i)])
+        gradient(lambda W=W: (kept.append(contextvars.copy_context()), np.sum(W**2))[1], params(W))
+        del W
+        V = param([100.0 + i])
+        for context in kept:
+            assert context.run(lambda V=V: V[0] * 1) == 100.0 + i
+            assert context.run(lambda V=V: gradient(lambda: np.sum(V**2), params(V))[V][0]) == 200.0 + 2 * i
+        del V
+
+
+def test_what_a_loss_gives_away_is_plain_once_it_has_ended_however_it_ended():
+    W, kept = param([1.0, 2.0]), []
+
+    def loss():
+        kept.append(W * 2)
+        return np.sum(kept[-1])
+
+    def pressed(moment):
+        now = 0
+
+        def trace(frame, what, _):
+            nonlocal now
+            frame.f_trace_opcodes = frame.f_code.co_filename == record.__file__
+            if what == "opcode" and frame.f_trace_opcodes:
+                now += 1
+                if now == moment:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            gradient(loss, params(W))
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    moment = 1
+    while pressed(moment):
+        assert all(np.asarray(x).tolist() == [2.0, 4.0] for x in kept), moment
+        assert type(W.lift()) is np.ndarray
+        moment += 1
+    assert moment > 100
 
 
 def test_whatever_ends_a_loss_leaves_nothing_open():

@@ -161,11 +161,11 @@ def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
     if axis is not None and not keepdims and shape:
         axes = {int(a) % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
         g = g.reshape([1 if i in axes else n for i, n in enumerate(shape)])
-    if isinstance(g, (np.ndarray, np.generic)):
-        out = np.empty(shape, g.dtype)
-        out[...] = g
-        return out
-    return g + np.zeros(shape, g.dtype)
+    if isinstance(g, ArrayBox):
+        return g + np.zeros(shape, g.dtype)
+    out = np.empty(shape, g.dtype)
+    out[...] = g
+    return out
 
 
 def _scatter(shape: tuple[int, ...], indices: Sequence[Any], *gradients: Any) -> Any:

@@ -45,9 +45,10 @@ from minidiff.tracing.derivatives import (
 # ---------------------------------------------------------------------------------------------------
 
 # Both belong to the current thread (or asyncio task): the number of the innermost trace, counted as
-# autograd does, and by a leaf's id the root that stands for it in the innermost trace that has one.
+# autograd does, and for a leaf the root that stands for it in the innermost trace that has one. The leaf
+# itself is the key: in a copied context its root may stay for long, and an address would be given anew.
 _top: ContextVar[int] = ContextVar("top", default=-1)
-_roots: ContextVar[dict[int, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
+_roots: ContextVar[dict[Leaf, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
 
 
 # The traces under the guard that is on.
@@ -125,7 +126,7 @@ class Trace:
             traces.append(self)
         self.number = _top.get() + 1
         self.open = True  # what outlives its trace is a plain value again
-        self._leaves: dict[int, Traced] = {}
+        self._leaves: dict[Leaf, Traced] = {}
 
     def root(self, value: Any) -> Traced:
         """Make a variable of this trace with the given value."""
@@ -135,8 +136,8 @@ class Trace:
         """Make the variables that stand for `leaves` while this trace runs."""
         outer = _roots.get()
         for leaf in leaves:
-            value = outer.get(id(leaf), leaf._array)
-            self._leaves[id(leaf)] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
+            value = outer.get(leaf, leaf._array)
+            self._leaves[leaf] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 
     def hold(self, arguments: tuple[Any, ...]) -> None:
@@ -174,14 +175,28 @@ class Trace:
         outer = _roots.get()
         _top.set(self.number)
         _roots.set({**outer, **self._leaves} if outer else self._leaves)
-        return self._split(f(*arguments))
+        try:
+            return self._split(f(*arguments))
+        finally:
+            self.open = False  # here as well as in `run`: an interrupt can keep one of them from it
 
     def _split(self, result: Any) -> tuple[Any, Traced | None]:
-        if isinstance(result, Leaf):
+        if type(result) is not Traced and isinstance(result, Leaf):
             result = result.lift()
         if type(result) is Traced and result.owner is self:
             return result._value, result
+        x = _living(result)
+        while type(x) is Traced:
+            if x.owner is self:  # within a trace that is none of those around this one
+                raise TypeError(_OF_ANOTHER_THREAD.format("The result"))
+            x = _living(x._value)
         return result, None
+
+
+_OF_ANOTHER_THREAD = (
+    "{} meets values of two gradients that run at the same time, in two threads. Each thread takes its own: "
+    "dropgrad(x) gives the plain value of the other's."
+)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -246,11 +261,12 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
             return operate(x, other)
         if type(other) in PLAIN:
             return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), owner)
-        if isinstance(other, Leaf):
+        if type(other) is Traced:
+            if other.owner is owner:
+                y = other._value
+                return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), owner)
+        elif isinstance(other, Leaf):
             return forward(self, other.lift())
-        if type(other) is Traced and other.owner is owner:
-            y = other._value
-            return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), owner)
         if getattr(type(other), "__array_ufunc__", True) is None:
             return NotImplemented  # a Grads, which knows what to do
         return record(primitive, (self, other), NO_KEYWORDS)
@@ -386,6 +402,12 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     __divmod__, __rdivmod__ = (lambda x, y: (x // y, x % y)), (lambda x, y: (y // x, y % x))
     __hash__ = object.__hash__
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """For `isinstance` and `np.isscalar` a number under differentiation is a number, as outside."""
+        kind = type(getval(self))
+        return kind if issubclass(kind, np.generic) else Traced
+
     def __getitem__(self, index: Any) -> Any:
         return record(ArrayBox.__getitem__, (self, constant(index)), NO_KEYWORDS)
 
@@ -410,6 +432,9 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     dtype = property(lambda self: self._value.dtype)
     itemsize = property(lambda self: self.dtype.itemsize)
     nbytes = property(lambda self: self.size * self.dtype.itemsize)
+    strides = property(lambda self: getval(self).strides)
+    flags = property(lambda self: getval(self).flags)
+    device = "cpu"
     T = property(_recorded(np.transpose))
     mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
     real = property(_recorded(np.real), lambda self, x: self.__setitem__(..., x))
@@ -424,8 +449,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return record(_TRANSPOSE, (self, axes[0] if len(axes) == 1 else axes or None), NO_KEYWORDS)
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        if np.dtype(dtype).kind == "O" and self.owner.open:
-            _refuse("astype(object)", "Objects in arrays have no gradient.")
+        if np.dtype(dtype).kind in "OV" and self.owner.open:
+            _refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
         if np.dtype(dtype).kind not in "fc":
             return getval(self).astype(dtype, *args, **kwargs)
         return cast(self, np.dtype(dtype))
@@ -510,8 +535,9 @@ def _elsewhere(name: str) -> Any:
     return property(refuse)
 
 
-for _name in _ELSEWHERE:
-    setattr(Traced, _name, _elsewhere(_name))
+for _name in (*_ELSEWHERE, *dir(np.ndarray)):
+    if not hasattr(Traced, _name) and not _name.startswith("__"):
+        setattr(Traced, _name, _elsewhere(_name))
 
 _RESHAPE, _TRANSPOSE = (trace_primitives_map[f] for f in (np.reshape, np.transpose))
 
@@ -533,13 +559,13 @@ class Leaf(_AsksUs):
 
     def lift(self) -> Any:
         """Give the innermost root that stands for this leaf now, or the plain array."""
-        return _roots.get().get(id(self), self._array)
+        return _roots.get().get(self, self._array)
 
     @property
     def value(self) -> np.ndarray[Any, Any]:
         """The array itself; while it is under differentiation, a view of it that is read-only."""
         view: np.ndarray[Any, Any] = self._array
-        if id(self) not in _roots.get():
+        if self not in _roots.get():
             return view
         view = view.view()
         view.flags.writeable = False
@@ -547,7 +573,7 @@ class Leaf(_AsksUs):
 
     def in_place(self, operation: str) -> np.ndarray[Any, Any]:
         """Give the array to be changed by `operation`, or refuse while it is under differentiation."""
-        if id(self) in _roots.get():
+        if self in _roots.get():
             raise TypeError(
                 f"{operation} on a parameter under differentiation cannot be recorded. Change parameters "
                 "after the gradient is taken; inside the loss, compute a new array (W_new = W + 1)."
@@ -577,9 +603,9 @@ def lift(x: Any) -> Any:
     """Put in the place of every leaf what stands for it now, also inside lists, tuples and dicts."""
     if type(x) in PLAIN:
         return x
-    if isinstance(x, Leaf):
-        return x.lift()
-    return _living(x) if type(x) is Traced else map_container(lift, x)
+    if type(x) is Traced:
+        return _living(x)
+    return x.lift() if isinstance(x, Leaf) else map_container(lift, x)
 
 
 def _living(x: Any) -> Any:
@@ -605,11 +631,14 @@ def is_recorded(x: Any) -> bool:
 
 def map_container(f: Callable[[Any], Any], x: Any) -> Any:
     """Apply `f` to what a list, tuple or dict holds; anything else comes back as it is."""
-    if isinstance(x, (list, tuple)):
-        items = [f(item) for item in x]
-        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-    if isinstance(x, dict):
-        return {key: f(item) for key, item in x.items()}
+    try:
+        if isinstance(x, (list, tuple)):
+            items = [f(item) for item in x]
+            return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+        if isinstance(x, dict):
+            return {key: f(item) for key, item in x.items()}
+    except RecursionError:
+        raise ValueError(f"a {type(x).__name__} holds itself, or others to a depth without end.") from None
     return x
 
 
@@ -652,10 +681,7 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
         trace = max(x._trace for x in boxes)
         if len({x.owner for x in boxes if x._trace == trace}) > 1:
-            raise TypeError(
-                f"{name_of(primitive)} meets values of two gradients that run at the same time, in two "
-                "threads. Each thread takes its own: dropgrad(x) gives the plain value of the other's."
-            )
+            raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
         argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
         values = tuple([x._value if i in argnums else x for i, x in enumerate(arguments)])
         recorded = values, argnums, tuple([arguments[i] for i in argnums])
@@ -679,7 +705,7 @@ def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
     owner = None
     for i, x in enumerate(arguments):
         if type(x) not in PLAIN:
-            if isinstance(x, Leaf):
+            if type(x) is not Traced and isinstance(x, Leaf):
                 x = x.lift()
             if type(x) is Traced:
                 if owner is None:

@@ -2,6 +2,7 @@
 
 import contextvars
 import inspect
+import itertools
 import numbers
 import operator
 import os
@@ -10,10 +11,11 @@ import threading
 
 import numpy as np
 import pytest
+from autograd.tracer import trace_primitives_map
 
 from minidiff import Grads, dropgrad, gradient, guard, hessian, param, params, pullback
 from minidiff.optimise import Descent, update
-from minidiff.tracing import record
+from minidiff.tracing import derivatives, record
 from minidiff.tracing.record import Traced
 
 AUGMENTED = [
@@ -116,8 +118,6 @@ def test_an_option_given_by_position_is_an_option_given(name):
 
 
 def test_every_parameter_of_a_function_with_overlooked_options_is_told_by_its_place():
-    from minidiff.tracing import derivatives
-
     for function, options in derivatives._overlooked.items():
         places = [
             name
@@ -128,6 +128,82 @@ def test_every_parameter_of_a_function_with_overlooked_options_is_told_by_its_pl
             given = [np._NoValue] * i + ["A"]
             said = derivatives.overlooked(function, tuple(given), {})
             assert bool(said) == (name in options), (function, name)
+
+
+EXAMPLES = {
+    "matrix": np.array([[1.5, -0.5, 2.5], [0.75, 3.25, -1.25]]),
+    "square": np.array([[2.5, 0.5], [0.25, 1.5]]),
+    "vector": np.array([1.5, -0.5, 2.5, 0.75]),
+}
+FIRST = {  # arguments without a default, where one array is not enough
+    1: [()],
+    2: [(0,), (1,), (np.array([1.5, 0.5]),), ((3, 2),), ([0, 1],)],
+    3: [(0, 1), (-1.0, 2.0)],
+}
+VALUES = [
+    None, 0, 1, -1, 2, (0,), (4,), True, False, 0.5, "A", "F", "clip", "full", "ortho", "forward", "L", "U",
+    float, int, np.float32, [True, False], np.array([[True, False, True], [False, True, True]]),
+]  # fmt: skip
+
+
+def options_of_all_functions():
+    """List every option that may be given by position, of every function that has a derivative."""
+    functions = {*derivatives.COMPOSITES, *derivatives.RULES, *trace_primitives_map}
+    for f in sorted((f for f in functions if callable(f)), key=str):
+        if isinstance(f, np.ufunc) or not (f in derivatives.COMPOSITES or derivatives.primitive_of(f)):
+            continue
+        ps = list(inspect.signature(f).parameters.values())
+        needed = [p for p in ps if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+        for i, p in enumerate(ps[len(needed) :], len(needed)):
+            if p.kind is p.POSITIONAL_OR_KEYWORD and len(needed) in FIRST:
+                yield f, [q.default for q in ps[len(needed) : i]], p, len(needed)
+
+
+def outcome(f, x):
+    """Give value, dtype and gradient of a call under differentiation, or that it was refused."""
+    seen = []
+
+    def loss(x):
+        out = f(x)
+        seen.append(out if isinstance(out, (tuple, list)) else [out])
+        return sum(np.sum(np.real(a) * np.cos(np.arange(np.size(a))).reshape(np.shape(a))) for a in seen[-1])
+
+    try:
+        (g,) = gradient(loss, x)
+    except (TypeError, ValueError, NotImplementedError, IndexError):
+        return None
+    return [np.asarray(dropgrad(a)) for a in seen[-1]], np.zeros(x.shape) if g is None else g, loss
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("f", "before", "option", "needed"),
+    [pytest.param(*case, id=f"{case[0].__name__} {case[2].name}") for case in options_of_all_functions()],
+)
+def test_an_option_is_heeded_or_refused_by_keyword_and_by_position(f, before, option, needed):
+    for x, rest, value in itertools.product(EXAMPLES.values(), FIRST[needed], VALUES):
+        try:
+            given = np.empty_like(f(x, *rest)) if option.name == "out" else value
+            by_position = lambda x: f(x, *rest, *before, given)
+            by_keyword = lambda x: f(x, *rest, **{option.name: given})
+            expected = by_keyword(x)
+            by_position(x)
+        except Exception:  # not a call that NumPy takes
+            continue
+        expected = expected if isinstance(expected, (tuple, list)) else [expected]
+        for call in (by_position, by_keyword):
+            result = outcome(call, x)
+            assert option.name != "out" or given is None or result is None
+            if result is None:  # refused
+                continue
+            values, g, loss = result
+            for a, b in zip(values, expected, strict=True):
+                assert (a.dtype, a.shape) == (np.asarray(b).dtype, np.shape(b))
+                np.testing.assert_allclose(a, b)
+            if np.result_type(*values).char not in "efF":  # too coarse for differences
+                h = 1e-6 * np.cos(np.arange(x.size)).reshape(x.shape)
+                slope = (loss(x + h) - loss(x - h)) / 2
+                np.testing.assert_allclose(np.sum(g * h), slope, rtol=1e-4, atol=1e-10)
 
 
 def test_full_like_by_position():

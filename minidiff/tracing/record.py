@@ -19,7 +19,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, copy_context
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from itertools import count
 from typing import Any, NoReturn
 
@@ -36,6 +36,7 @@ from minidiff.tracing.derivatives import (
     cast,
     define,
     overlooked,
+    parameters_of,
     primitive_of,
     typed,
 )
@@ -837,24 +838,26 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
     return function(*args, **kwargs)
 
 
-# Functions met before that lead to one primitive however they are called.
-_direct: dict[Any, Any] = {}
+# Functions met before that lead to one primitive however they are called, with the number of `_places`.
+_direct: dict[Any, tuple[Any, int]] = {}
 
 
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
-    primitive = _direct.get(function)
-    may_cast = "dtype" in kwargs or (len(args) > 2 and function in CASTING)
-    if primitive is not None and not may_cast and (not kwargs or _all_plain(kwargs)):
+    primitive, places = _direct.get(function, (None, 0))
+    if primitive is not None and len(args) <= places and (not kwargs or _all_plain(kwargs)):
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, lift(args), lift(kwargs)
     if not _any_box(args) and not _any_box(kwargs):
         return _returning(given, function(*args, **kwargs))
+    places = _places(function)
+    if kwargs or len(args) > places:
+        args, kwargs = _by_name(function, args, kwargs, places)
     if kwargs.get("out") is not None:
         _refuse(
             f"{name_of(function)} with out= (as in b += …)", "Leave it away, b = b + …: the result is new."
         )
-    if function in CASTING and (kwargs or len(args) > 2):
+    if function in CASTING and "dtype" in kwargs:
         cast_first = _with_dtype(function, args, kwargs)
         if cast_first is not None:
             return cast_first
@@ -869,7 +872,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if primitive is None:
         _no_gradient(function)
     if composite is None:
-        _direct[function] = primitive
+        _direct[function] = primitive, places
     return record(primitive, args, kwargs)
 
 
@@ -905,7 +908,7 @@ def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _all_plain(kwargs: dict[str, Any]) -> bool:
-    return "out" not in kwargs and all(type(x) in PLAIN for x in kwargs.values())
+    return "out" not in kwargs and "dtype" not in kwargs and all(type(x) in PLAIN for x in kwargs.values())
 
 
 def _returning(kwargs: dict[str, Any], result: Any) -> Any:
@@ -913,6 +916,28 @@ def _returning(kwargs: dict[str, Any], result: Any) -> Any:
     out = kwargs.get("out")
     out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
     return out if isinstance(out, Leaf) else result
+
+
+@cache
+def _places(function: Any) -> int:
+    """Count the places before `out` and `dtype`, which need a look."""
+    names = list(parameters_of(function))
+    return min([i for i, name in enumerate(names) if name in ("out", "dtype")], default=sys.maxsize)
+
+
+def _by_name(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], places: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Make keywords of the options behind the first `places` arguments; leave out what is the default."""
+    defaults = parameters_of(function)
+    names = list(defaults)[places : len(args)]
+    if len(args) > places + len(names) or any(name in kwargs for name in names):
+        return args, kwargs  # too many, as NumPy will say
+    given = {**dict(zip(names, args[places:], strict=True)), **kwargs}
+    return args[:places], {name: x for name, x in given.items() if x is not defaults.get(name, _NO_DEFAULT)}
+
+
+_NO_DEFAULT = object()
 
 
 def _by_position(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "add_note",
     "bit_generator",
     "described",
     "function",
@@ -43,6 +44,15 @@ def described(x: object) -> str:
     if x is None or line.startswith(name):
         return line
     return f"{name} of {len(x)}: {line}" if isinstance(x, (list, tuple, dict)) else f"{name} {line}"
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a line to what an error says, also before Python 3.11."""
+    add: Callable[[str], None] | None = getattr(error, "add_note", None)
+    if add is not None:
+        add(note)
+    else:  # later tools read the same attribute
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
 
 
 def instance(name: str, x: Any, kind: Any, what: str, advice: str = "") -> Any:

@@ -420,6 +420,7 @@ def _ones(value: Any) -> Any:
 # Arguments, and their gradients, come as lists, tuples and dicts nested in each other.
 
 
+_LARGEST = int(np.finfo(float).max)
 _DATA = (np.ndarray, np.generic, int, str, bytes, type(None))
 
 
@@ -432,6 +433,8 @@ def _variable(x: Any) -> Any:
     if isinstance(x, (bool, np.bool_, str, bytes)) or x is None:
         return None
     if isinstance(x, (int, float, complex, np.number, np.ndarray)):
+        if isinstance(x, int) and abs(x) > _LARGEST:
+            raise ValueError(f"an argument is an integer of {x.bit_length()} bits, which no float can hold.")
         x = np.asarray(x)[()]
         if x.dtype.kind in "iu":
             x = x.astype(np.float64)

@@ -138,7 +138,11 @@ class _Pieces(list[Any]):
 
 
 def _without_gradient(call: Traced, error: Exception) -> NotImplementedError:
-    words = "" if isinstance(error, LookupError) else str(error).rstrip(".")
+    words = str(error).rstrip(".")
+    if isinstance(error, LookupError) or (
+        isinstance(error, TypeError) and ("argument" in words or "operand" in words)
+    ):
+        words = ""  # about the inside of the rule, which does not know an option
     reason = f": {words}" if words else ""
     return NotImplementedError(
         f"{name_of(call.function)} has no gradient when called with "

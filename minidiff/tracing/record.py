@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, copy_context
 from functools import cache, partial, wraps
 from itertools import count
+from numbers import Rational
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,6 +30,7 @@ from autograd.core import VJPNode
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
+from minidiff.checks import add_note
 from minidiff.tracing.derivatives import (
     COMPOSITES,
     CONSTANT,
@@ -285,6 +287,21 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
     return forward, reflected
 
 
+def _tell_shapes(error: ValueError, operands: Iterable[Any]) -> None:
+    # NumPy speaks of core dimensions and signatures.
+    if "core dimension" in str(error) and not hasattr(error, "__notes__"):
+        shapes = " and ".join(str(x.shape) for x in operands if hasattr(x, "shape"))
+        add_note(error, f"The operands have the shapes {shapes}.")
+
+
+def _matmul(x: Any, y: Any) -> Any:
+    try:
+        return x @ y
+    except ValueError as error:
+        _tell_shapes(error, (x, y))
+        raise
+
+
 def _augmented(symbol: str) -> Any:
     """Make the method of an augmented assignment: numbers go on with ``x = x + y``, arrays would change."""
 
@@ -389,7 +406,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     __mul__, __rmul__ = _binary(np.multiply, operator.mul)
     __truediv__, __rtruediv__ = _binary(np.divide, operator.truediv)
     __pow__, __rpow__ = _binary(np.power, operator.pow)
-    __matmul__, __rmatmul__ = _binary(np.matmul, operator.matmul)
+    __matmul__, __rmatmul__ = _binary(np.matmul, _matmul)
     __mod__, __rmod__ = _binary(np.mod, operator.mod)
     __iadd__, __isub__, __imul__, __itruediv__ = map(_augmented, "+-*/")
     __ifloordiv__, __imod__, __ipow__, __imatmul__ = map(_augmented, ("//", "%", "**", "@"))
@@ -691,7 +708,12 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
     if options := overlooked(primitive.fun, arguments, keywords):
         raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
     values, argnums, parents = recorded
-    return _node(function(*values, **keywords), primitive, values, keywords, argnums, parents)
+    try:
+        result = function(*values, **keywords)
+    except ValueError as error:
+        _tell_shapes(error, values)
+        raise
+    return _node(result, primitive, values, keywords, argnums, parents)
 
 
 def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
@@ -738,6 +760,8 @@ def _node(
         _refuse(
             f"{name_of(primitive)} of {described(values, keywords)}", "Objects in arrays have no gradient."
         )
+    if kind is float:  # so Python has it of a NumPy number and a Fraction
+        values = tuple([float(x) if isinstance(x, Rational) else x for x in values])
     node = Traced(typed(result), primitive, values, keywords, argnums, parents)
     if isinstance(result, (tuple, list, SequenceBox)):  # several results, as of np.linalg.eigh or np.split
         places = count()
@@ -974,5 +998,8 @@ _SHORTCUTS = {trace_primitives_map[np.sum]: _sum, trace_primitives_map[np.mean]:
 
 def described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:
     """Show for an error message what a function was called with."""
-    shown = [f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}" for x in arguments]
-    return ", ".join(shown + [f"{key}={x!r:.40}" for key, x in keywords.items()])
+
+    def show(x: Any) -> str:
+        return f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}"
+
+    return ", ".join([*map(show, arguments), *(f"{key}={show(x)}" for key, x in keywords.items())])

@@ -343,6 +343,7 @@ def _record(
             f"{name}(f, …) takes either one Params or the arguments of f, got {len(args)} things, with a "
             f"Params among them. Write {name}(lambda: f(x, y), ps); join several Params with ps | qs."
         )
+    args = tuple(map(_opened, args))
     trace = Trace()
     ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
     roots: list[Traced] = [] if ps is None else trace.roots_of(ps)
@@ -440,6 +441,16 @@ def _variable(x: Any) -> Any:
             x = x.astype(np.float64)
         return x if x.dtype.kind in "fc" else None
     return None
+
+
+def _opened(x: Any) -> Any:
+    """Give a list, tuple or dict that autograd has recorded as one of recorded items."""
+    held = constant(x) if is_recorded(x) else None
+    if isinstance(held, dict):
+        return {key: _opened(x[key]) for key in held}
+    if isinstance(held, (list, tuple)):
+        return type(held)([_opened(x[i]) for i in range(len(held))])
+    return x if held is not None else map_container(_opened, x)
 
 
 def _nested(x: Any, trace: Trace, roots: list[Any]) -> Any:

@@ -11,6 +11,7 @@ import threading
 
 import numpy as np
 import pytest
+from autograd.misc.flatten import flatten
 from autograd.tracer import trace_primitives_map
 
 from minidiff import Grads, dropgrad, gradient, guard, hessian, param, params, pullback
@@ -83,6 +84,64 @@ def test_a_value_is_read_only_inside_and_as_before_outside():
     assert not frozen.value.flags.writeable
     W.value[0] = 5.0
     assert W[0] == 5.0
+
+
+def test_a_value_is_as_before_after_an_exception_and_in_other_threads():
+    W, frozen = param([1.0, 2.0]), param([1.0])
+    frozen.value.flags.writeable = False
+    arrays = W.value, frozen.value
+
+    def other():
+        W.value[0] = 3.0  # of no gradient in this thread
+
+    def loss():
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert not W.value.flags.writeable
+        assert not frozen.value.flags.writeable
+        assert np.shares_memory(W.value, arrays[0])
+        raise KeyError
+
+    for take in (gradient, pullback):
+        with pytest.raises(KeyError):
+            take(loss, params(W, frozen))
+        assert W.value is arrays[0]
+        assert frozen.value is arrays[1]
+        assert W.value.flags.writeable
+        assert not frozen.value.flags.writeable
+    assert W.value[0] == 3.0
+
+
+def cubes(d):
+    return np.sum(d["a"] ** 3) * d["b"][0]
+
+
+def flat_gradient(d):
+    g = gradient(cubes, d)[0]
+    return np.concatenate([g["a"], np.stack(g["b"])])
+
+
+DICTS = {
+    "a gradient's square": lambda v: np.sum(flat_gradient({"a": v[:2], "b": [v[2]]}) ** 2),
+    "by autograd's flatten": lambda v: np.sum(
+        flatten(gradient(cubes, flatten({"a": np.ones(2), "b": [1.0]})[1](v))[0])[0] ** 2
+    ),
+    "a Gauss-Newton product": lambda v: np.sum(
+        pullback(lambda d: d["a"] ** 2 * d["b"][0], {"a": v[:2], "b": [v[2]]})[1](v[:2])[0]["a"] ** 2
+    ),
+}
+
+
+@pytest.mark.parametrize("f", DICTS.values(), ids=DICTS)
+def test_second_order_goes_through_dicts(f):
+    v, h = np.array([0.5, 1.5, 2.0]), 1e-6
+    slopes = [(f(v + h * e) - f(v - h * e)) / (2 * h) for e in np.eye(3)]
+    np.testing.assert_allclose(gradient(f, v)[0], slopes, rtol=1e-6)
+    slopes = [(gradient(f, v + h * e)[0] - gradient(f, v - h * e)[0]) / (2 * h) for e in np.eye(3)]
+    np.testing.assert_allclose(hessian(f, v), slopes, rtol=1e-5, atol=1e-6)
+    (g,) = gradient(lambda d: np.sum(flat_gradient(d) ** 2), {"a": v[:2], "b": [v[2]]})
+    np.testing.assert_allclose([*g["a"], *g["b"]], gradient(DICTS["a gradient's square"], v)[0])
 
 
 def test_bare_iteration_over_gradients_warns_and_asking_does_not():
@@ -437,11 +496,49 @@ def test_a_parameter_is_no_gradient():
 
 def test_the_line_of_the_loss_is_named():
     W = param([1.0, 2.0])
-    with pytest.raises(TypeError, match=r"in line \d+, `gradient\(lambda: np.sum\(np.array") as caught:
+    with pytest.raises(TypeError, match=r"in line \d+, `.*np\.array\(\[W") as caught:
         gradient(lambda: np.sum(np.array([W[0] * 2, W[1]])), params(W))
     assert "np.block" in str(caught.value)
     with pytest.raises(TypeError, match=r"calls numpy\.full"):
         gradient(lambda: np.sum(np.full(3, np.sum(W))), params(W))
+
+
+INPUTS = np.ones((2, 3))
+
+
+def assigned(x, index):
+    out = np.zeros(3)
+    out[index] = x
+    return out
+
+
+INSTEAD = {
+    "np.array of numbers": (lambda x: np.array([x[0], x[1]]), "np.array([x[0], x[1]])", "np.stack"),
+    "nested lists": (lambda x: np.stack([[x[0]], [x[1]]]), "np.stack([[x[0]], [x[1]]])", "np.block"),
+    "a method of a plain array": (lambda x: INPUTS.dot(x), "INPUTS.dot(x)", "X @ W"),
+    "np.full": (lambda x: np.full(3, x[0]), "np.full(3, x[0])", "np.ones"),
+    "np.r_": (lambda x: np.r_[x[0], 1.0], "np.r_[x[0], 1.0]", "np.concatenate"),
+    "np.random": (lambda x: np.random.normal(x, 1.0), "np.random.normal(x, 1.0)", "m + s *"),
+    "a part of a plain array": (lambda x: assigned(x, slice(None)), "out[index] = …", "np.where"),
+    "an element of a plain array": (lambda x: assigned(x[0], 0), "out[index] = …", "np.where"),
+}
+
+
+@pytest.mark.parametrize(("use", "source", "instead"), INSTEAD.values(), ids=INSTEAD)
+def test_what_cannot_be_recorded_is_shown_with_what_can(use, source, instead):
+    with pytest.raises(TypeError, match="under differentiation") as caught:
+        gradient(lambda x: np.sum(use(x)), np.ones(3))
+    message = str(caught.value)
+    assert instead in message
+    if sys.version_info >= (3, 11):
+        assert source in message
+        others = {other for *_, other in INSTEAD.values()} - {
+            instead,
+            "np.stack",
+            "np.block",
+            "np.concatenate",
+        }
+        assert [other for other in others if other in message] == []
 
 
 def test_a_pullbacks_seed_takes_the_values_dtype():

@@ -232,26 +232,59 @@ def no_attribute(what: str, name: str) -> str:
 
 
 def _refuse(what: str, instead: str) -> NoReturn:
+    where, source = _where()
+    cures = " ".join(cure for words, cure in _CURES if any(word in source for word in words))
     raise TypeError(
-        f"{what} cannot be recorded, and its gradient would be lost{_where()}. {instead} "
+        f"{what} cannot be recorded, and its gradient would be lost{where}. {cures or instead} "
         "If a constant is meant, dropgrad(x) gives the plain value."
     )
 
 
-def _where() -> str:
-    """Name the line of the loss that is running, and the function that it calls there, if that is known."""
+# By what the refused line calls: what can be recorded in its place.
+_CURES = [
+    (("scipy",), "Take the function of that name in autograd.scipy, if it has one."),
+    ((".dot(",), "Write X @ W."),
+    (("full(",), "Write a * np.ones(shape)."),
+    (("np.array(", "array([", "stack(", "concatenate("),
+        "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
+    (("r_[", "c_["), "np.concatenate joins arrays, np.stack numbers."),
+    ((".normal(", ".uniform("), "Write m + s * rng.normal(size=n): the random numbers are constants."),
+    (("] =",), "Build the new array with np.where, np.concatenate or np.stack."),
+]  # fmt: skip
+
+
+def _where() -> tuple[str, str]:
+    """Name the line of the loss that is running, and the function that it calls there, if that is known.
+
+    Returns
+    -------
+    tuple of str
+        The words for a message, and the source of what the line does there.
+    """
     frame: Any = sys._getframe(2)
     called = ""
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
         if module.partition(".")[0] not in ("minidiff", "autograd", "numpy", "scipy"):
-            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-            shown = f", `{line:.80}`" if line else ""
-            return f", in line {frame.f_lineno}{shown}" + (f", which calls {called}" if called else "")
+            source = _source(frame)
+            words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
+            return words + (f", which calls {called}" if called else ""), f"{source} {called}"
         if module.startswith(("numpy", "scipy")):
             called = f"{module.split('._')[0]}.{frame.f_code.co_name}"
         frame = frame.f_back
-    return ""
+    return "", ""
+
+
+def _source(frame: Any) -> str:
+    """Give the source of what a frame is doing: the expression, known since Python 3.11, or the line."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip("\n")
+    if hasattr(frame.f_code, "co_positions"):
+        first, last, start, stop = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+        if first == frame.f_lineno and stop is not None:
+            text = line.encode()[start : stop if last == first else None].decode()
+            rest = line.encode()[stop:].lstrip()
+            return text + " = …" if rest[:1] == b"=" != rest[1:2] else text
+    return line.strip()
 
 
 def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], Any]) -> Any:
@@ -510,9 +543,7 @@ _REFUSED = {
     "__index__": ("A value under differentiation as an index", "An index has no gradient."),
     "__complex__": ("complex() of a value under differentiation", "Use np.* functions."),
     "__array__": ("np.asarray() (or a function that calls it) on a value under differentiation",
-        "NumPy functions take it as it is; np.stack and np.concatenate join several, np.block nested lists. "
-        "Write X @ W for X.dot(W), a * np.ones(3) for np.full(3, a), m + s * np.random.normal(size=n) for "
-        "np.random.normal(m, s); of SciPy's functions take those in autograd.scipy."),
+        "NumPy functions take it as it is; np.stack and np.concatenate join several, np.block nested lists."),
     "__reduce_ex__": ("Pickling of a value under differentiation", "It belongs to the running loss."),
     "item": (".item() of a value under differentiation", "A number is used as it is; x[i] picks one."),
     "__round__": ("round() of a value under differentiation", "Use np.round(x)."),

@@ -10,7 +10,8 @@ arithmetic, and an interrupt (Ctrl-C) waits until all are made. Where Numba is i
 pays, a compiled loop does the same.
 
 A stage with an `apply` of its own stands between two programs. A formula that cannot be written down,
-because it branches or is not elementwise, is called as it is, on whole arrays.
+because it branches or is not elementwise, is called as it is, on whole arrays. A parameter in half
+precision makes its step in single precision, and is rounded once.
 
 Infinity and NaN take their way without warnings.
 """

@@ -103,7 +103,7 @@ class Program:
             for x in filter(is_number, o.operands if o.function is not operator.pow else ()):
                 self.names.setdefault((text(x), _dtype_beside(x, o)), f"k{len(self.names)}")
         dtypes = [dtype for _, dtype in self.names]
-        namespace = {**vars(np), "array": _array, "pow": pow, "dtypes": dtypes}
+        namespace = {**vars(np), "array": _array, "abs": abs, "pow": pow, "dtypes": dtypes}
         namespace["new"] = [None] * len(results)
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
         exec(self._source(count), namespace)

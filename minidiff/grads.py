@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, ValuesView
 from typing import Any
 
 import autograd.numpy as anp
@@ -86,6 +86,10 @@ class Grads(Mapping[Param, Any]):
 
     def __len__(self) -> int:
         return len(self._params)
+
+    def values(self) -> ValuesView[Any]:
+        """Give the gradients, in the order of their parameters."""
+        return self._arrays.values()
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__

@@ -1180,6 +1180,7 @@ NUMBERS_ALONE = {
     "signs": lambda x, Δ, a, b: (-a) * Δ + (+b) * x + abs(-b) * x,
     "comparisons": lambda x, Δ, a, b: (a > b) * Δ + (a < b) * x + (a == b) * x,
     "other comparisons": lambda x, Δ, a, b: (a >= b) * Δ + (a <= b) * x + (a != b) * x,
+    "a number as it is": lambda x, Δ, a, b: np.where(Δ > 0, a, b * Δ),
     "infinity and minus zero": lambda x, Δ, a, b: (
         np.where(np.isfinite(Δ), Δ * -0.0, -np.inf) + np.where(Δ > 9, np.inf, x) + a * 0.0
     ),
@@ -1195,7 +1196,7 @@ def test_arithmetic_of_numbers_alone_is_pythons_and_done_when_they_change(name, 
     rng = np.random.default_rng(0)
     x, Δ = rng.normal(size=(2, 5)).astype(dtype)
     program = program_of(Numbers(), dtype, (0.5, 0.25), taking=False)
-    for a, b in [(0.3, 0.7), (0.3, 0.6), (0.6, 0.3), (0.5, 0.5), (2, 3), (0.3, 0.7)]:
+    for a, b in [(0.3, 0.7), (0.3, 0.6), (0.6, 0.3), (0.5, 0.5), (2, 3), (2.0, 3.0), (-0.0, 1.0), (0.0, 1.0)]:
         (step,) = program.run([x, Δ], (a, b))
         expected = NUMBERS_ALONE[name](x, Δ, a, b)
         assert step.dtype == dtype

@@ -29,7 +29,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 
 from minidiff.interrupts import whole
-from minidiff.optimise.base import applied
+from minidiff.optimise.base import SETTINGS, applied
 from minidiff.program.purity import Reading, readings
 from minidiff.program.source import Program, quiet
 from minidiff.typing import Array
@@ -216,19 +216,20 @@ def _results(
     turns: list[_Turn] = []
     arrays: list[Array] = [x, Δ if Δ.dtype is x.dtype or target is not None else _cast(Δ, x)]
     numbers: tuple[Any, ...] = ()
-    for rule in rules:
-        kept = new[id(rule)][1] if new and id(rule) in new else rule.state.get(p)
-        begins = kept is None
-        if begins:
-            kept = rule.begin(x)
-        clock = rule.tick(*kept["clock"])  # in order: a rule may set what those after it go by
-        mine = rule.coefficients(*clock)
-        if type(mine) is not tuple:
-            mine = _tuple_of(rule, mine)
-        numbers = numbers + mine if numbers else mine
-        for name in rule.keeps:
-            arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
-        turns.append((rule, kept, begins, clock, mine))
+    with SETTINGS:  # in order: a rule may set what those after it go by
+        for rule in rules:
+            kept = new[id(rule)][1] if new and id(rule) in new else rule.state.get(p)
+            begins = kept is None
+            if begins:
+                kept = rule.begin(x)
+            clock = rule.tick(*kept["clock"])
+            mine = rule.coefficients(*clock)
+            if type(mine) is not tuple:
+                mine = _tuple_of(rule, mine)
+            numbers = numbers + mine if numbers else mine
+            for name in rule.keeps:
+                arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
+            turns.append((rule, kept, begins, clock, mine))
     formulas = _formulas(turns, x.dtype)
     program = formulas.programs[taking] if formulas.are_pure else formulas.program(taking)
     if program and x.ndim:

@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,46 +19,23 @@ def sgd():
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
 
 
-def rates(make, n=40):
+def rates(call, n=45):
+    """Give the rates of a scheduler that is written as in the cheat sheet."""
     opt, out = sgd(), []
-    scheduler = make(opt)
+    scheduler = eval(call, vars(lr) | {"opt": opt, "f": lambda epoch: 0.95**epoch})
     for _ in range(n):
         out.append(opt.param_groups[0]["lr"])
         opt.step()
-        scheduler.step()
+        with suppress(ValueError):  # one cycle is over
+            scheduler.step()
     return out
 
 
-def chained(opt):
-    return [lr.ConstantLR(opt, factor=0.1, total_iters=5), lr.ExponentialLR(opt, gamma=0.9)]
-
-
-def cyclic(**options):
-    return lambda opt: lr.CyclicLR(
-        opt, base_lr=0.1, max_lr=1.0, step_size_up=5, cycle_momentum=False, **options
-    )
-
-
-SCHEDULES = {
-    "LambdaLR": lambda opt: lr.LambdaLR(opt, lambda epoch: 0.95**epoch),
-    "MultiplicativeLR": lambda opt: lr.MultiplicativeLR(opt, lambda epoch: 0.95),
-    "StepLR": lambda opt: lr.StepLR(opt, step_size=10, gamma=0.1),
-    "MultiStepLR": lambda opt: lr.MultiStepLR(opt, milestones=[5, 20], gamma=0.1),
-    "ConstantLR": lambda opt: lr.ConstantLR(opt, factor=0.25, total_iters=5),
-    "LinearLR": lambda opt: lr.LinearLR(opt, start_factor=0.25, total_iters=8),
-    "ExponentialLR": lambda opt: lr.ExponentialLR(opt, gamma=0.9),
-    "PolynomialLR": lambda opt: lr.PolynomialLR(opt, total_iters=20, power=2.0),
-    "CosineAnnealingLR": lambda opt: lr.CosineAnnealingLR(opt, T_max=10, eta_min=0.1),
-    "CosineAnnealingWarmRestarts": lambda opt: lr.CosineAnnealingWarmRestarts(
-        opt, T_0=4, T_mult=2, eta_min=0.1
-    ),
-    "ChainedScheduler": lambda opt: lr.ChainedScheduler(chained(opt)),
-    "SequentialLR": lambda opt: lr.SequentialLR(opt, chained(opt), milestones=[5]),
-    "CyclicLR": cyclic(),
-    "CyclicLR triangular2": cyclic(mode="triangular2"),
-    "CyclicLR exp_range": cyclic(mode="exp_range", gamma=0.95),
-    "OneCycleLR": lambda opt: lr.OneCycleLR(opt, max_lr=1.0, total_steps=40, cycle_momentum=False),
-}
+def schedules():
+    sheet = (Path(__file__).parents[1] / "tutorials" / "cheatsheet.md").read_text()
+    table = sheet[sheet.index("| PyTorch |") : sheet.index("| Keras |")]
+    calls = re.findall(r"^\| `(\w+\(.*?\))` \|", table, re.MULTILINE)
+    return {call: rates(call) for call in calls if "…" not in call}
 
 
 def plateaus():
@@ -129,7 +108,7 @@ def cross_entropies():
 if __name__ == "__main__":
     recorded = {
         "torch": torch.__version__,
-        "schedules": {name: rates(make) for name, make in SCHEDULES.items()},
+        "schedules": schedules(),
         "plateau": list(plateaus()),
         "clip": clip(),
         "average": averages(),

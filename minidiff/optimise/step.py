@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 
 from minidiff.interrupts import whole
-from minidiff.optimise.base import applied
+from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.rule import tuple_of, widened
 from minidiff.program.purity import Reading, readings
 from minidiff.program.source import Program, quiet
@@ -217,20 +217,21 @@ def _results(
     arrays = [x, Δ if Δ.dtype is x.dtype or is_large else _cast(Δ, x)]
     numbers: tuple[Any, ...] = ()
     key: tuple[Any, ...] = (x.dtype, taking)
-    for rule in rules:
-        before = rule.state.get(p)
-        kept = after.get(id(rule), before) if after else before
-        if kept is None:
-            kept = rule.begin(x)
-        clock = rule.tick(*kept["clock"])  # in order: a rule may set what those after it go by
-        mine = rule.coefficients(*clock)
-        if type(mine) is not tuple:
-            mine = tuple_of(rule, mine)
-        for name in rule.keeps:
-            arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
-        turns.append((rule, kept, kept is not before, clock, mine))
-        numbers += mine
-        key += (type(rule), rule.formula, len(mine))
+    with SETTINGS:  # in order: a rule may set what those after it go by
+        for rule in rules:
+            before = rule.state.get(p)
+            kept = after.get(id(rule), before) if after else before
+            if kept is None:
+                kept = rule.begin(x)
+            clock = rule.tick(*kept["clock"])
+            mine = rule.coefficients(*clock)
+            if type(mine) is not tuple:
+                mine = tuple_of(rule, mine)
+            for name in rule.keeps:
+                arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
+            turns.append((rule, kept, kept is not before, clock, mine))
+            numbers += mine
+            key += (type(rule), rule.formula, len(mine))
     if after is not None:
         arrays[2:] = map(widened, arrays[2:])  # half precision is what an older version kept
     formulas = rules[0].made.get(key) or _Formulas(turns, key)

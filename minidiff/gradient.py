@@ -343,9 +343,10 @@ def _record(
             f"{name}(f, …) takes either one Params or the arguments of f, got {len(args)} things, with a "
             f"Params among them. Write {name}(lambda: f(x, y), ps); join several Params with ps | qs."
         )
-    args = tuple(map(_opened, args))
     trace = Trace()
     ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
+    if ps is None:
+        args = tuple(map(_opened, args))
     roots: list[Traced] = [] if ps is None else trace.roots_of(ps)
     variables = tuple(_nested(arg, trace, roots) for arg in args) if ps is None else ()
     if ps is None and not roots and not all(isinstance(x, _DATA) for x in _leaves(args)):

@@ -99,7 +99,7 @@ class Grads(Mapping[Param, Any]):
 
     def values(self) -> ValuesView[Any]:
         """Give the gradients, in the order of the parameters."""
-        return ValuesView(_Entries(self))
+        return self._arrays.values()
 
     def items(self) -> ItemsView[Param, Any]:
         """Give pairs of a parameter and its gradient, in order."""

@@ -10,7 +10,8 @@ arithmetic, and an interrupt (Ctrl-C) waits until all are made. Where Numba is i
 pays, a compiled loop does the same.
 
 A stage with an `apply` of its own stands between two programs. A formula that cannot be written down,
-because it branches or is not elementwise, is called as it is, on whole arrays.
+because it branches or is not elementwise, is called as it is, on whole arrays. A parameter in half
+precision makes its step in single precision, and is rounded once.
 
 Infinity and NaN take their way without warnings.
 """
@@ -29,7 +30,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 
 from minidiff.interrupts import whole
-from minidiff.optimise.base import applied
+from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.rule import tuple_of, widened
 from minidiff.program.purity import Reading, readings
 from minidiff.program.source import Program, quiet
@@ -216,20 +217,21 @@ def _results(
     arrays = [x, Δ if Δ.dtype is x.dtype or is_large else _cast(Δ, x)]
     numbers: tuple[Any, ...] = ()
     key: tuple[Any, ...] = (x.dtype, taking)
-    for rule in rules:
-        before = rule.state.get(p)
-        kept = after.get(id(rule), before) if after else before
-        if kept is None:
-            kept = rule.begin(x)
-        clock = rule.tick(*kept["clock"])  # in order: a rule may set what those after it go by
-        mine = rule.coefficients(*clock)
-        if type(mine) is not tuple:
-            mine = tuple_of(rule, mine)
-        for name in rule.keeps:
-            arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
-        turns.append((rule, kept, kept is not before, clock, mine))
-        numbers += mine
-        key += (type(rule), rule.formula, len(mine))
+    with SETTINGS:  # in order: a rule may set what those after it go by
+        for rule in rules:
+            before = rule.state.get(p)
+            kept = after.get(id(rule), before) if after else before
+            if kept is None:
+                kept = rule.begin(x)
+            clock = rule.tick(*kept["clock"])
+            mine = rule.coefficients(*clock)
+            if type(mine) is not tuple:
+                mine = tuple_of(rule, mine)
+            for name in rule.keeps:
+                arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
+            turns.append((rule, kept, kept is not before, clock, mine))
+            numbers += mine
+            key += (type(rule), rule.formula, len(mine))
     if after is not None:
         arrays[2:] = map(widened, arrays[2:])  # half precision is what an older version kept
     formulas = rules[0].made.get(key) or _Formulas(turns, key)

@@ -103,7 +103,7 @@ class Program:
             for x in filter(is_number, o.operands if o.function is not operator.pow else ()):
                 self.names.setdefault((text(x), _dtype_beside(x, o)), f"k{len(self.names)}")
         dtypes = [dtype for _, dtype in self.names]
-        namespace = {**vars(np), "array": _array, "pow": pow, "dtypes": dtypes}
+        namespace = {**vars(np), "array": _array, "abs": abs, "pow": pow, "dtypes": dtypes}
         namespace["new"] = [None] * len(results)
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
         exec(self._source(count), namespace)
@@ -187,11 +187,15 @@ def _array(number: Any, dtype: np.dtype[Any]) -> Array:
 
 
 def _constants(count: int, names: Mapping[tuple[str, Any], str]) -> list[str]:
-    """Write how constants come from numbers: made anew only where a number is not the same object."""
+    """Write how constants come from numbers: made anew only where a number has changed.
+
+    That -0.0 equals 0.0, and 1 equals 1.0, does not make them the same.
+    """
     numbers, constants = [f"c{i}" for i in range(count)], _tuple(names.values())
+    same = "{0} is was_{0} or {0} == was_{0} != 0 and type({0}) is type(was_{0}) is float"
     lines = [f"{_tuple(numbers)} = numbers", f"{_tuple([f'was_{c}' for c in numbers])} = was"]
     for i, ((number, _), name) in enumerate(names.items()):
-        changed = [f"{c} is not was_{c}" for c in sorted(set(re.findall(r"c\d+", number)))]
+        changed = [f"not ({same.format(c)})" for c in sorted(set(re.findall(r"c\d+", number)))]
         lines.append(f"if {' or '.join(changed) or f'{name} is None'}: {name} = array({number}, dtypes[{i}])")
     lines.append(f"latest[0] = numbers, {constants}")
     return [f"was, {constants} = latest[0]", "if was is not numbers:", *[f"    {line}" for line in lines]]

@@ -1,6 +1,7 @@
 """Optimisers: rules, decays, clips and their compositions, and the loop that trains."""
 
 from minidiff.iddict import IdDict
+from minidiff.optimise.average import Average
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import (
     KeepBest,
@@ -14,6 +15,7 @@ from minidiff.optimise.callbacks import (
 from minidiff.optimise.clips import ClipNorm, ClipValue
 from minidiff.optimise.compose import Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
+from minidiff.optimise.grouped import Grouped
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.optimise.rules import (
     ADAM,
@@ -59,10 +61,12 @@ __all__ = [
     "AdaMax",
     "Adam",
     "AdamW",
+    "Average",
     "ClipNorm",
     "ClipValue",
     "Descent",
     "ExpDecay",
+    "Grouped",
     "IdDict",
     "InvDecay",
     "KeepBest",

@@ -24,6 +24,7 @@ from minidiff.grads import Grads
 from minidiff.iddict import IdDict
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.params import Param, Params, param, params
+from minidiff.tracing import guard
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "Params",
     "dropgrad",
     "gradient",
+    "guard",
     "hessian",
     "jacobian",
     "load",

@@ -72,9 +72,12 @@ def gradient(f: Any, *args: Any) -> Any:
     Notes
     -----
     For a complex variable z the gradient is ∂L/∂Re z + i·∂L/∂Im z, so that ``z -= η * g`` descends
-    (Zygote's convention; autograd's is the conjugate). Gradients nest: a `gradient` within a loss is itself
+    (Zygote's convention; autograd's is the conjugate). Eigenvectors and singular vectors are given but for a
+    factor of modulus 1: the gradient is that of a loss on which it has no influence. A branch of `np.where`
+    that is not taken but infinite makes its gradient NaN, as in other systems; an inner ``np.where`` that
+    keeps the argument in the branch's domain cures that. Gradients nest: a `gradient` within a loss is itself
     differentiated. Threads may take gradients at the same time, over the same parameters. An array that the
-    loss has used is not copied, so it must not be changed in place while the loss runs.
+    loss has used is not copied, so it must not be changed in place while the loss runs: `guard` sees to that.
 
     Examples
     --------
@@ -188,7 +191,9 @@ def pullback(f: Any, *args: Any) -> Any:
         if seed.shape not in ((), shape):
             raise ValueError(f"back(seed): the seed must have the value's shape {shape}, got {seed.shape}.")
         # autograd's convention for complex numbers is the conjugate of ours
-        seed = np.conj(seed) + np.zeros(shape, np.asarray(constant(value)).dtype)
+        dtype = np.asarray(constant(value)).dtype
+        seed = np.conj(seed) + np.zeros(shape, dtype)
+        seed = (seed if dtype.kind == "c" else np.real(seed)).astype(dtype)
         return regrouped(_pull(node, seed, roots))
 
     return value, back
@@ -348,19 +353,18 @@ def _record(
             f"{name}(f, *args): nothing to differentiate by in {held}: numbers, arrays and parameters are. "
             f"For the parameters of a model write {name}(lambda: f(model), params(model))."
         )
-    with trace:
-        try:
-            value, node = trace.split(f(*variables))
-        except ValueError as error:
-            # NumPy hides our message behind its own where an element of an array is set.
-            if isinstance(error.__cause__, TypeError) and "under differentiation" in str(error.__cause__):
-                raise error.__cause__ from error
+    try:
+        value, node = trace.run(f, variables)
+    except ValueError as error:
+        # NumPy hides our message behind its own where an element of an array is set.
+        if isinstance(error.__cause__, TypeError) and "under differentiation" in str(error.__cause__):
+            raise error.__cause__ from error
+        raise
+    except TypeError as error:
+        advice = _advice(error, f, variables, args, name)
+        if advice is None:
             raise
-        except TypeError as error:
-            advice = _advice(error, f, variables, args, name)
-            if advice is None:
-                raise
-            raise TypeError(advice) from error
+        raise TypeError(advice) from error
     if isinstance(value, np.ndarray):
         value = value.copy()  # the caller's own: the graph may hold it, or a parameter
 
@@ -381,6 +385,8 @@ def _value_and_gradient(f: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
     gradients = _pull(node, _ones(value) if node is not None else None, roots)
     if node is not None:
         node.forget()
+        if node.owner.held:
+            node.owner.release()
     return value, regrouped(gradients)
 
 
@@ -465,6 +471,8 @@ def _advice(
 ) -> str | None:
     """Say what to write instead, where `f` does not take the arguments it got."""
     traceback = error.__traceback__
+    for _ in ("_record", "Trace.run"):  # who call f, by way of Trace._run
+        traceback = traceback and traceback.tb_next
     if traceback is None or traceback.tb_next is not None:
         return None  # raised by something within f
     try:

@@ -84,7 +84,7 @@ class Param(Leaf):
             raise TypeError(
                 f"Param holds a float or complex ndarray, got {described(value)}. Make one with param(x)."
             )
-        super().__setattr__("value", value)
+        super().__setattr__("_array", value)
 
     __add__, __radd__ = _binary(operator.add), _reflected(operator.add)
     __sub__, __rsub__ = _binary(operator.sub), _reflected(operator.sub)

@@ -145,6 +145,7 @@ CASES = {
     np.divide: two(low=1),
     np.power: power,
     **dict.fromkeys((np.maximum, np.minimum, np.logaddexp), two(REAL)),
+    np.hypot: two(REAL, low=1),
     **dict.fromkeys((np.negative, np.square, np.exp, np.expm1, np.sin, np.cos, np.tanh, np.positive), one()),
     **dict.fromkeys((np.real, np.imag, np.conjugate), one()),
     **dict.fromkeys((np.cbrt, np.sinc), one(REAL, low=1)),

@@ -60,7 +60,7 @@ class AbstractOptimiser:
         x : Param or ndarray
             The parameter, the very object that was given to `update`.
         Δ : ndarray
-            A copy of its gradient, of the parameter's shape and dtype.
+            A copy of its gradient, of the parameter's shape and dtype; float32 where that is float16.
 
         Returns
         -------

@@ -361,8 +361,7 @@ class ADAM(_BiasCorrected, Rule):
 
     Notes
     -----
-    The paper, Flux and PyTorch agree. In half precision the squares of gradients below 0.008 vanish, and the
-    steps get much too large: keep parameters in float32.
+    The paper, Flux and PyTorch agree.
 
     Examples
     --------

@@ -21,9 +21,9 @@ _PARAMETERS: Final = (Param, np.ndarray)
 
 
 @overload
-def update(x: Param | Array, x̄: ArrayLike | Param | None, /) -> None: ...
+def update(x: Param | Array, x̄: ArrayLike | None, /) -> None: ...
 @overload
-def update(opt: AbstractOptimiser, p: Param | Array, g: ArrayLike | Param | None, /) -> None: ...
+def update(opt: AbstractOptimiser, p: Param | Array, g: ArrayLike | None, /) -> None: ...
 @overload
 def update(opt: AbstractOptimiser, ps: Iterable[Any], gs: Mapping[Any, Any], /) -> None: ...
 def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
@@ -145,7 +145,7 @@ def _parameters(ps: Any) -> list[Any]:
     return found
 
 
-def apply(opt: AbstractOptimiser, x: Param | Array, Δ: ArrayLike | Param) -> Array:
+def apply(opt: AbstractOptimiser, x: Param | Array, Δ: ArrayLike) -> Array:
     """Advance the optimiser's state by a step of `x` and return that step, without taking it.
 
     Parameters
@@ -238,6 +238,8 @@ def _gradient(g: Any, x: Array, i: int | None = None) -> Array:
     if type(g) is not np.ndarray:
         if isinstance(g, Mapping):
             raise TypeError(f"{_which_gradient(i)} is a mapping: take the parameter's own, grads[p]")
+        if isinstance(g, Param):
+            raise TypeError(f"{_which_gradient(i)} is a parameter itself: take grads[p], or its .value")
         try:
             Δ = np.asarray(g)
         except ValueError as error:

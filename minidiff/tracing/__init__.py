@@ -8,11 +8,24 @@ from minidiff.tracing.record import (
     Traced,
     constant,
     derivative,
+    guard,
     is_recorded,
     lift,
     map_container,
     no_attribute,
 )
 
-__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "history", "is_recorded", "lift",
-    "map_container", "no_attribute"]  # fmt: skip
+__all__ = [
+    "Leaf",
+    "Trace",
+    "Traced",
+    "backward",
+    "constant",
+    "derivative",
+    "guard",
+    "history",
+    "is_recorded",
+    "lift",
+    "map_container",
+    "no_attribute",
+]

@@ -14,10 +14,12 @@ Traces nest: the value inside a `Traced` may be a box of an outer trace.
 from __future__ import annotations
 
 import inspect
+import linecache
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar, Token
-from functools import wraps
+from contextvars import ContextVar, copy_context
+from functools import partial, wraps
 from itertools import count
 from typing import Any, NoReturn
 
@@ -48,6 +50,49 @@ _top: ContextVar[int] = ContextVar("top", default=-1)
 _roots: ContextVar[dict[int, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
 
 
+# The traces under the guard that is on.
+_guards: ContextVar[list[Trace] | None] = ContextVar("guards", default=None)
+
+
+class guard:  # noqa: N801 - it is called as a function is
+    """Make the arrays that a loss has used read-only until its gradient is taken.
+
+    An array that is refilled in place after the loss has used it gives another gradient, without a word.
+    Under the guard to refill it is an error. Parameters are held as well.
+
+    Notes
+    -----
+    It costs some time for each array, so it is off unless asked for. What a `pullback` uses is held until the
+    ``with`` block ends.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import gradient, guard
+    >>> buffer = np.ones(2)
+    >>> def loss(x):
+    ...     y = np.sum(x * buffer)
+    ...     buffer[...] = 2
+    ...     return y + np.sum(x * buffer)
+    >>> with guard():
+    ...     gradient(loss, np.ones(2))
+    Traceback (most recent call last):
+        ...
+    ValueError: assignment destination is read-only
+    >>> buffer.flags.writeable
+    True
+    """
+
+    def __enter__(self) -> None:
+        self._traces: list[Trace] = []
+        self._token = _guards.set(self._traces)
+
+    def __exit__(self, *_: object) -> None:
+        _guards.reset(self._token)
+        for trace in list(self._traces):
+            trace.release()
+
+
 class _TraceStack(type(trace_stack)):  # type: ignore[misc]
     """autograd's counter of open traces, kept per thread.
 
@@ -68,15 +113,19 @@ trace_stack.__class__ = _TraceStack
 
 
 class Trace:
-    """One call under differentiation: ``with trace: ...`` records what is done to its roots."""
+    """One call under differentiation: `run` records what is done to its roots."""
 
-    __slots__ = ("_leaves", "_tokens", "number", "open")
+    __slots__ = ("_leaves", "held", "number", "open")
 
     def __init__(self) -> None:
+        # Arrays made read-only until the way back is done, if there is a guard.
+        self.held: list[np.ndarray[Any, Any]] | None = None
+        if (traces := _guards.get()) is not None:
+            self.held = []
+            traces.append(self)
         self.number = _top.get() + 1
         self.open = True  # what outlives its trace is a plain value again
         self._leaves: dict[int, Traced] = {}
-        self._tokens: tuple[Token[int], Token[dict[int, Traced]]]
 
     def root(self, value: Any) -> Traced:
         """Make a variable of this trace with the given value."""
@@ -86,24 +135,48 @@ class Trace:
         """Make the variables that stand for `leaves` while this trace runs."""
         outer = _roots.get()
         for leaf in leaves:
-            value = outer.get(id(leaf), leaf.value)
+            value = outer.get(id(leaf), leaf._array)
             self._leaves[id(leaf)] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 
-    def __enter__(self) -> Trace:
+    def hold(self, arguments: tuple[Any, ...]) -> None:
+        """Make the arrays among arguments read-only, and those whose memory they show."""
+        for a in arguments:
+            while isinstance(a, np.ndarray):
+                if a.flags.writeable:
+                    a.flags.writeable = False
+                    self.held.append(a)  # type: ignore[union-attr]
+                a = a.base
+
+    def release(self) -> None:
+        """Let the arrays be written to again."""
+        while self.held:
+            self.held.pop().flags.writeable = True
+        if (traces := _guards.get()) is not None and self in traces:
+            traces.remove(self)
+
+    def run(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Traced | None]:
+        """Call ``f(*arguments)``; give its value, and the node that recorded it if there is one.
+
+        It runs in a context of its own, so that however it ends, an interrupt at any place included, nothing
+        is left to be taken back.
+        """
+        try:
+            return copy_context().run(self._run, f, arguments)
+        except BaseException:
+            self.release()
+            raise
+        finally:
+            self.open = False
+            self._leaves = {}  # the roots know their trace: no cycle is left for the garbage collector
+
+    def _run(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Traced | None]:
         outer = _roots.get()
-        self._tokens = _top.set(self.number), _roots.set({**outer, **self._leaves} if outer else self._leaves)
-        return self
+        _top.set(self.number)
+        _roots.set({**outer, **self._leaves} if outer else self._leaves)
+        return self._split(f(*arguments))
 
-    def __exit__(self, *exc: object) -> None:
-        self.open = False
-        self._leaves = {}  # the roots know their trace: no cycle is left for the garbage collector
-        top, roots = self._tokens
-        _top.reset(top)
-        _roots.reset(roots)
-
-    def split(self, result: Any) -> tuple[Any, Traced | None]:
-        """Give the value of what the call returned, and its node if this trace recorded it."""
+    def _split(self, result: Any) -> tuple[Any, Traced | None]:
         if isinstance(result, Leaf):
             result = result.lift()
         if type(result) is Traced and result.owner is self:
@@ -142,9 +215,25 @@ def no_attribute(what: str, name: str) -> str:
 
 def _refuse(what: str, instead: str) -> NoReturn:
     raise TypeError(
-        f"{what} cannot be recorded, and its gradient would be lost. {instead} "
+        f"{what} cannot be recorded, and its gradient would be lost{_where()}. {instead} "
         "If a constant is meant, dropgrad(x) gives the plain value."
     )
+
+
+def _where() -> str:
+    """Name the line of the loss that is running, and the function that it calls there, if that is known."""
+    frame: Any = sys._getframe(2)
+    called = ""
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] not in ("minidiff", "autograd", "numpy", "scipy"):
+            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+            shown = f", `{line:.80}`" if line else ""
+            return f", in line {frame.f_lineno}{shown}" + (f", which calls {called}" if called else "")
+        if module.startswith(("numpy", "scipy")):
+            called = f"{module.split('._')[0]}.{frame.f_code.co_name}"
+        frame = frame.f_back
+    return ""
 
 
 def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], Any]) -> Any:
@@ -171,10 +260,28 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         if not owner.open:
             return operate(other, y)
         if type(other) in PLAIN:
-            return Traced(operate(other, y), primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)
+            # A Python complex number makes one of a NumPy number.
+            result = typed(operate(other, y))
+            return Traced(result, primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)
         return record(primitive, (other, self), NO_KEYWORDS)
 
     return forward, reflected
+
+
+def _augmented(symbol: str) -> Any:
+    """Make the method of an augmented assignment: numbers go on with ``x = x + y``, arrays would change."""
+
+    def refuse(self: Traced, other: Any) -> Any:
+        is_array = self.owner.open and isinstance(getval(self), np.ndarray)
+        # autograd's own derivatives write x += y for x = x + y.
+        if is_array and not str(sys._getframe(1).f_globals.get("__name__")).startswith("autograd."):
+            _refuse(
+                f"b {symbol}= … on an array under differentiation changes all that shares its memory. That",
+                f"Write b = b {symbol} …, which makes a new array.",
+            )
+        return NotImplemented
+
+    return refuse
 
 
 def _recorded(function: Any) -> Any:
@@ -185,6 +292,10 @@ def _recorded(function: Any) -> Any:
 def _plain(function: Callable[..., Any]) -> Any:
     """Make the method that has no gradient to record and works on plain values: a comparison, `argmax`."""
     return lambda self, *args, **kwargs: function(getval(self), *map(constant, args), **kwargs)
+
+
+def _swapped(operate: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
+    return operate(y, x)
 
 
 class _AsksUs:
@@ -245,6 +356,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         self.argnums = argnums
         self.parents = parents
         self.order = next(_latest_first)
+        if self.owner.held is not None:
+            self.owner.hold(arguments)
 
     __description__ = "a value under differentiation"  # in error messages
     _node = property(lambda self: self)
@@ -261,6 +374,9 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     __pow__, __rpow__ = _binary(np.power, operator.pow)
     __matmul__, __rmatmul__ = _binary(np.matmul, operator.matmul)
     __mod__, __rmod__ = _binary(np.mod, operator.mod)
+    __iadd__, __isub__, __imul__, __itruediv__ = map(_augmented, "+-*/")
+    __ifloordiv__, __imod__, __ipow__, __imatmul__ = map(_augmented, ("//", "%", "**", "@"))
+    __iand__, __ior__, __ixor__, __ilshift__, __irshift__ = map(_augmented, ("&", "|", "^", "<<", ">>"))
     __neg__ = _recorded(np.negative)
     __abs__ = _recorded(np.abs)
 
@@ -268,7 +384,6 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return self
 
     __divmod__, __rdivmod__ = (lambda x, y: (x // y, x % y)), (lambda x, y: (y // x, y % x))
-    __rfloordiv__ = _plain(lambda x, y: y // x)
     __hash__ = object.__hash__
 
     def __getitem__(self, index: Any) -> Any:
@@ -297,8 +412,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     nbytes = property(lambda self: self.size * self.dtype.itemsize)
     T = property(_recorded(np.transpose))
     mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
-    real = property(_recorded(np.real))
-    imag = property(_recorded(np.imag))
+    real = property(_recorded(np.real), lambda self, x: self.__setitem__(..., x))
+    imag = property(_recorded(np.imag), lambda self, x: self.__setitem__(..., x))
 
     flat = property(lambda self: self.ravel())
 
@@ -309,6 +424,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return record(_TRANSPOSE, (self, axes[0] if len(axes) == 1 else axes or None), NO_KEYWORDS)
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        if np.dtype(dtype).kind == "O" and self.owner.open:
+            _refuse("astype(object)", "Objects in arrays have no gradient.")
         if np.dtype(dtype).kind not in "fc":
             return getval(self).astype(dtype, *args, **kwargs)
         return cast(self, np.dtype(dtype))
@@ -322,20 +439,24 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     def clip(self, min: Any = None, max: Any = None, **options: Any) -> Any:
         return call(np.clip, (self, min, max), options)
 
+    def compress(self, condition: Any, axis: Any = None, **options: Any) -> Any:
+        return call(np.compress, (condition, self, axis), options)
+
 
 # Methods that do what NumPy's function of the same name does: recorded, or with plain values where there is
 # no gradient to record.
 for _name in (
     "conj", "conjugate", "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod", "ravel",
-    "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
+    "ptp", "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
 ):  # fmt: skip
     setattr(Traced, _name, _recorded(getattr(np, _name)))
 for _name in (
     "all", "any", "argmax", "argmin", "argpartition", "argsort", "nonzero", "round", "searchsorted",
 ):  # fmt: skip
     setattr(Traced, _name, _plain(getattr(np, _name)))
-for _name in ("eq", "ne", "lt", "le", "gt", "ge", "floordiv"):
-    setattr(Traced, f"__{_name}__", _plain(getattr(operator, _name)))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge", "floordiv", "or_", "and_", "xor"):
+    setattr(Traced, f"__{_name.strip('_')}__", _plain(getattr(operator, _name)))
+    setattr(Traced, f"__r{_name.strip('_')}__", _plain(partial(_swapped, getattr(operator, _name))))
 Traced.flatten = Traced.ravel
 
 # What would lose the gradient, and what to do instead.
@@ -346,9 +467,11 @@ _REFUSED = {
     "__index__": ("A value under differentiation as an index", "An index has no gradient."),
     "__complex__": ("complex() of a value under differentiation", "Use np.* functions."),
     "__array__": ("np.asarray() (or a function that calls it) on a value under differentiation",
-        "NumPy functions take it as it is; np.stack and np.concatenate join several."),
+        "NumPy functions take it as it is; np.stack and np.concatenate join several, np.block nested lists. "
+        "Write X @ W for X.dot(W), a * np.ones(3) for np.full(3, a), m + s * np.random.normal(size=n) for "
+        "np.random.normal(m, s); of SciPy's functions take those in autograd.scipy."),
     "__reduce_ex__": ("Pickling of a value under differentiation", "It belongs to the running loss."),
-    "item": (".item() of a value under differentiation", "Index with x[i] instead."),
+    "item": (".item() of a value under differentiation", "A number is used as it is; x[i] picks one."),
     "__round__": ("round() of a value under differentiation", "Use np.round(x)."),
     "tolist": (".tolist() of a value under differentiation", "Iterate over it instead."),
     "tobytes": (".tobytes() of a value under differentiation", "Work with the array itself."),
@@ -400,9 +523,9 @@ class Leaf(_AsksUs):
     others, which its dispatcher passes on to NumPy, and NumPy hands it back to `__array_function__`.
     """
 
-    __slots__ = ("__weakref__", "value")
+    __slots__ = ("__weakref__", "_array")
 
-    value: np.ndarray[Any, Any]
+    _array: np.ndarray[Any, Any]
 
     def __init_subclass__(cls) -> None:
         Box.types.add(cls)
@@ -410,7 +533,17 @@ class Leaf(_AsksUs):
 
     def lift(self) -> Any:
         """Give the innermost root that stands for this leaf now, or the plain array."""
-        return _roots.get().get(id(self), self.value)
+        return _roots.get().get(id(self), self._array)
+
+    @property
+    def value(self) -> np.ndarray[Any, Any]:
+        """The array itself; while it is under differentiation, a view of it that is read-only."""
+        view: np.ndarray[Any, Any] = self._array
+        if id(self) not in _roots.get():
+            return view
+        view = view.view()
+        view.flags.writeable = False
+        return view
 
     def in_place(self, operation: str) -> np.ndarray[Any, Any]:
         """Give the array to be changed by `operation`, or refuse while it is under differentiation."""
@@ -419,9 +552,9 @@ class Leaf(_AsksUs):
                 f"{operation} on a parameter under differentiation cannot be recorded. Change parameters "
                 "after the gradient is taken; inside the loss, compute a new array (W_new = W + 1)."
             )
-        return self.value
+        return self._array
 
-    _value = property(lambda self: getattr(self.lift(), "_value", self.value))
+    _value = property(lambda self: getattr(self.lift(), "_value", self._array))
     _trace = property(lambda self: getattr(self.lift(), "_trace", -2))
     _node = property(lambda self: getattr(self.lift(), "_node", None))
 
@@ -518,12 +651,17 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         if any(type(x) is not Traced for x in boxes):
             return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
         trace = max(x._trace for x in boxes)
+        if len({x.owner for x in boxes if x._trace == trace}) > 1:
+            raise TypeError(
+                f"{name_of(primitive)} meets values of two gradients that run at the same time, in two "
+                "threads. Each thread takes its own: dropgrad(x) gives the plain value of the other's."
+            )
         argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
         values = tuple([x._value if i in argnums else x for i, x in enumerate(arguments)])
         recorded = values, argnums, tuple([arguments[i] for i in argnums])
         if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
             function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
-    if keywords and (options := overlooked(primitive.fun, keywords)):
+    if options := overlooked(primitive.fun, arguments, keywords):
         raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
     values, argnums, parents = recorded
     return _node(function(*values, **keywords), primitive, values, keywords, argnums, parents)
@@ -680,7 +818,8 @@ _direct: dict[Any, Any] = {}
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
     primitive = _direct.get(function)
-    if primitive is not None and (not kwargs or _all_plain(kwargs)):
+    may_cast = "dtype" in kwargs or (len(args) > 2 and function in CASTING)
+    if primitive is not None and not may_cast and (not kwargs or _all_plain(kwargs)):
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, lift(args), lift(kwargs)
     if not _any_box(args) and not _any_box(kwargs):
@@ -689,6 +828,10 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _refuse(
             f"{name_of(function)} with out= (as in b += …)", "Leave it away, b = b + …: the result is new."
         )
+    if function in CASTING and (kwargs or len(args) > 2):
+        cast_first = _with_dtype(function, args, kwargs)
+        if cast_first is not None:
+            return cast_first
     composite = COMPOSITES.get(function)
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
@@ -704,8 +847,27 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return record(primitive, args, kwargs)
 
 
+# Functions whose dtype= says what their first argument is taken for.
+CASTING = {np.sum, np.prod, np.mean, np.var, np.std, np.cumsum, np.cumprod, np.nansum}
+
+
+def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what a ``dtype=`` asks for: the first argument is taken for that, whole numbers for constants."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    dtype = bound.arguments.pop("dtype", None)
+    if dtype is None:
+        return None
+    dtype, x = np.dtype(dtype), as_array(next(iter(bound.arguments.values())))
+    if dtype.kind not in "fc":
+        return function(*constant(args), **constant(kwargs))
+    if dtype.kind != x.dtype.kind and function in (np.var, np.std):
+        raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
+    _, *options = bound.arguments.items()
+    return function(cast(x, dtype), **dict(options))
+
+
 def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a composite. What it does not take it has no way to do."""
+    """Call a composite, or give `NotImplemented` where it has no such parameters."""
     try:
         return composite(*args, **kwargs)
     except TypeError:
@@ -751,13 +913,12 @@ def _mean(x: Any, *args: Any, **options: Any) -> Any:
     return np.mean(x, *args, **options)
 
 
-# What they end in: on small arrays NumPy's own wrappers take longer than the addition.
-_SHORTCUTS = {
-    trace_primitives_map[np.sum]: lambda x, axis=None, *args, **options: np.add.reduce(
-        x, axis, *args, **options
-    ),
-    trace_primitives_map[np.mean]: _mean,
-}
+def _sum(x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    return np.add.reduce(x, axis, *args, **options)
+
+
+# Called in place of NumPy's functions, whose own lines of Python cost more on small arrays than the addition.
+_SHORTCUTS = {trace_primitives_map[np.sum]: _sum, trace_primitives_map[np.mean]: _mean}
 
 
 def described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """Optimisers: rules, decays, clips and their compositions, and the loop that trains."""
 
+from typing import Any
+
 from minidiff.iddict import IdDict
 from minidiff.optimise.average import Average
 from minidiff.optimise.base import AbstractOptimiser
@@ -97,3 +99,13 @@ __all__ = [
     "train",
     "update",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Give `Scheduler`, an optimiser that is at home among the schedules, and say where others are."""
+    from minidiff import schedules
+
+    if name == "Scheduler":
+        return schedules.Scheduler
+    where = ": it is in minidiff.schedules" if name in schedules.__all__ else ""
+    raise AttributeError(f"module 'minidiff.optimise' has no attribute {name!r}{where}")

@@ -14,8 +14,13 @@ Mark arrays as parameters, write a loss in NumPy, take its gradient, hand it to 
 0.64
 
 The rest is in `minidiff.optimise` (rules, decays, clips, composition, training), `minidiff.schedules`,
-`minidiff.losses`, `minidiff.functions`, `minidiff.data` and `minidiff.plot`.
+`minidiff.losses`, `minidiff.functions`, `minidiff.data` and `minidiff.plot`, which are there after
+``import minidiff`` as well, and read when they are first asked for.
 """
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 from minidiff.checkpoint import load, save
 from minidiff.data import DataLoader
@@ -50,3 +55,14 @@ __all__ = [
     "train",
     "withgradient",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module of the package when it is first asked for."""
+    if name.startswith("_") or find_spec(f"minidiff.{name}") is None:
+        raise AttributeError(f"module 'minidiff' has no attribute {name!r}")
+    return import_module(f"minidiff.{name}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "functions", "losses", "plot", "schedules"]

@@ -205,7 +205,9 @@ def load(
             if misfits and not partial:
                 raise RefusedError(next(iter(misfits.values())))
             mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
-            decoder = Decoder(_within("optimiser", arrays), [*map(mine.get, stored)], settings)
+            decoder = Decoder(
+                _within("optimiser", arrays), {name: mine.get(name) for name in stored}, settings
+            )
             if opt is not None:
                 if manifest["optimiser"] is None:
                     raise RefusedError("holds no optimiser: it was saved without one")
@@ -224,7 +226,8 @@ def load(
     changes = [(a, stored[name]) for name, a in zip(names, live, strict=True) if name in mine]
     for i, (a, _) in enumerate(changes):
         if not a.flags.writeable:
-            raise ValueError(f"parameter {i} is a read-only array: {_name(path)} cannot be loaded into it")
+            name = [*mine][i]
+            raise ValueError(f"parameter {name} is a read-only array: {_name(path)} cannot be loaded into it")
 
     def commit() -> None:
         for a, value in changes:

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
-from operator import itemgetter
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from minidiff.checks import bit_generator, described, generator, integer
+from minidiff.checks import bit_generator, described, generator, integer, is_number
 from minidiff.interrupts import whole
 from minidiff.typing import NDArray
 
 __all__ = ["DataLoader"]
 
-Data = TypeVar("Data", NDArray[Any], tuple[NDArray[Any], ...], dict[Any, NDArray[Any]])
+Data = TypeVar("Data")
 Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
 
 
 class DataLoader(Generic[Data]):
     """Minibatches of arrays along their first axis, afresh at every iteration.
 
-    A batch is what the data are: an array, a tuple of arrays or a dict of arrays. Batches of data in order
-    are views of the arrays; shuffled ones are copies.
+    A batch is what the data are: an array, a tuple (also a named one) of arrays or a dict of arrays. Batches
+    of arrays in order are views; shuffled ones are copies. Anything else that has a length and can be indexed
+    is read when its batch comes, and never whole.
 
     Parameters
     ----------
     data : array, tuple of arrays, or dict of arrays
-        All with the same number of samples n ≥ 0, the length of their first axis.
+        All with the same number of samples n ≥ 0, the length of their first axis. In place of an array there
+        may be what has a ``shape`` and a ``dtype`` and gives rows, such as an HDF5 data set; a sparse matrix
+        of SciPy's, whose batches are sparse (in a loss write ``x.toarray() @ W``); or samples one by one,
+        such as a list or an object with ``__len__`` and ``__getitem__``: arrays of one shape, or tuples or
+        dicts of such.
     batchsize : int
         Samples in a batch, at least 1.
     shuffle : bool
@@ -48,9 +53,10 @@ class DataLoader(Generic[Data]):
     Raises
     ------
     TypeError
-        If `data` is of another kind, for example a list.
+        If `data` is of another kind, for example an iterator.
     ValueError
-        If the arrays differ in the length of their first axis, or `batchsize` is less than 1.
+        If the arrays differ in the length of their first axis, or `batchsize` is less than 1; when a batch is
+        read, if its samples are of different shapes.
 
     Notes
     -----
@@ -77,6 +83,18 @@ class DataLoader(Generic[Data]):
     [[2, 4, 3], [0, 1]]
     >>> len(loader)
     2
+
+    Samples that are read one by one:
+
+    >>> class Squares:
+    ...     def __len__(self):
+    ...         return 100
+    ...
+    ...     def __getitem__(self, i):
+    ...         return np.array([i, i]), i**2
+    >>> xb, yb = next(iter(DataLoader(Squares(), batchsize=3)))
+    >>> xb.shape, yb.tolist()
+    ((3, 2), [0, 1, 4])
     """
 
     def __init__(
@@ -89,7 +107,7 @@ class DataLoader(Generic[Data]):
     ) -> None:
         if isinstance(batchsize, np.ndarray) and batchsize.ndim:
             raise TypeError("several arrays come as one tuple: DataLoader((x, y), batchsize=…)")
-        self.data: Data = _arrays(data)
+        self.data: Any = _of_each(_source, data)
         self.batchsize = integer("batchsize", batchsize, 1)
         self.shuffle = shuffle
         self.partial = partial
@@ -116,7 +134,7 @@ class DataLoader(Generic[Data]):
         for i in range(given, len(self)):
             places = slice(i * self.batchsize, (i + 1) * self.batchsize)
             rows = places if order is None else order[places]
-            batch = _of_each(itemgetter(rows), self.data)
+            batch = _of_each(partial(_batch, rows=rows), self.data)
             self._place = begin, i + 1
             yield batch
         self._place = None, 0
@@ -132,6 +150,10 @@ class DataLoader(Generic[Data]):
         order = rng.permutation(self._n) if self.shuffle else None
         self._place, self._resumed = (begin, batches), False
         return order
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._resumed = self._place[0] is not None  # a copy goes on where this one stood
 
     @property
     def state(self) -> dict[str, Any]:
@@ -228,28 +250,72 @@ class Taken:
                 self._loader._place = begin, batches - 1
 
 
-def _arrays(data: Any) -> Any:
-    """Return the data with arrays for their parts, if they are of a kind that has samples."""
-    if isinstance(data, Iterator):
-        raise TypeError(
-            f"data must be arrays, got a {type(data).__name__}: put all samples into arrays first, for pairs "
-            "x, y = map(np.array, zip(*data))"
-        )
-    if not isinstance(data, (tuple, dict)) and (isinstance(data, list) or not hasattr(data, "__array__")):
-        raise TypeError(
-            f"data must be an array, a tuple of arrays or a dict of arrays, got a {type(data).__name__}: "
-            "of samples, make it an array (np.array(data)), of arrays, a tuple (tuple(data))"
-        )
-    return _of_each(np.asanyarray, data)
-
-
 def _of_each(f: Callable[[Any], Any], data: Any) -> Any:
     """Return what `f` gives for each of the arrays, in the structure of the data."""
     if isinstance(data, tuple):
-        return tuple(map(f, data))
+        return _like(data, map(f, data))
     if isinstance(data, dict):
         return {name: f(part) for name, part in data.items()}
     return f(data)
+
+
+def _like(data: tuple[Any, ...], parts: Iterable[Any]) -> Any:
+    return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)
+
+
+def _source(part: Any) -> Any:
+    """Return an array, or what else gives rows or samples when it is asked for them."""
+    if hasattr(part, "tocsr"):
+        return part.tocsr()
+    has_rows = hasattr(part, "__len__") and hasattr(part, "__getitem__")
+    is_list = isinstance(part, list) and not all(map(is_number, part))
+    other = not isinstance(part, (list, tuple, np.ndarray, np.generic)) and not hasattr(part, "iloc")
+    if isinstance(part, (str, bytes, Mapping)) or not (has_rows or hasattr(part, "__array__")):
+        advice = ", for pairs tuple(map(np.array, zip(*data)))" if isinstance(part, Iterator) else ""
+        raise TypeError(
+            f"data must be an array, or what has a length and can be indexed, got a {type(part).__name__}: "
+            f"put all samples into arrays first{advice}"
+        )
+    return part if is_list or (other and has_rows) else np.asanyarray(part)
+
+
+def _batch(part: Any, rows: Any) -> Any:
+    """Read rows, a slice or an array of places in any order."""
+    if isinstance(part, np.ndarray) or hasattr(part, "tocsr"):
+        return part[rows]
+    in_order = isinstance(rows, slice)
+    if hasattr(part, "shape") and hasattr(part, "dtype"):
+        if in_order:
+            return np.asarray(part[rows])
+        order = np.argsort(rows)  # HDF5 reads rows in rising order only
+        batch = np.asarray(part[rows[order]])
+        return batch[np.argsort(order)]
+    places = range(*rows.indices(len(part))) if in_order else rows.tolist()
+    return _stacked([part[i] for i in places])
+
+
+def _stacked(samples: list[Any]) -> Any:
+    """Put samples together as a batch."""
+    first = samples[0]
+    if isinstance(first, tuple) and all(isinstance(x, tuple) and len(x) == len(first) for x in samples):
+        return _like(first, map(_stacked, map(list, zip(*samples, strict=True))))
+    if isinstance(first, dict) and all(isinstance(x, dict) and x.keys() == first.keys() for x in samples):
+        return {name: _stacked([x[name] for x in samples]) for name in first}
+    try:
+        return np.stack([np.asarray(x) for x in samples])
+    except ValueError as error:
+        shapes = ", ".join(dict.fromkeys(_shape(x) for x in samples))
+        raise ValueError(
+            f"the samples of a batch differ in shape, {shapes:.80}: pad them, or take batchsize=1. (Several "
+            "arrays come as one tuple, DataLoader((x, y), …).)"
+        ) from error
+
+
+def _shape(x: Any) -> str:
+    try:
+        return str(np.shape(x))
+    except ValueError:
+        return f"ragged {type(x).__name__}"
 
 
 def _samples(data: Any) -> int:
@@ -258,11 +324,11 @@ def _samples(data: Any) -> int:
     if not parts:
         raise ValueError(f"data must hold at least one array, got {data!r}")
     for name, part in parts.items():
-        if part.ndim == 0:
+        if getattr(part, "shape", None) == ():
             raise ValueError(
                 f"data must be arrays of samples, but number {name!r} is a single value: {part!r}"
             )
-    lengths = {name: len(part) for name, part in parts.items()}
+    lengths = {name: part.shape[0] if hasattr(part, "tocsr") else len(part) for name, part in parts.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"all arrays must have the same number of samples, got {lengths}")
     return next(iter(lengths.values()))

@@ -174,14 +174,15 @@ def pullback(f: Any, *args: Any) -> Any:
     arrays = [x.value if isinstance(x, Param) else x for x in _leaves(args)]
     arrays = [x for x in arrays if isinstance(x, np.ndarray)]
     before = [x.copy() for x in arrays]
+    names = args[0].names if isinstance(args[0], Params) else [*map(str, range(len(arrays)))]
 
     def back(seed: Any) -> Any:
         seed = seed.lift() if isinstance(seed, Param) else seed
         for i, (x, copy) in enumerate(zip(arrays, before, strict=True)):
             if x.tobytes() != copy.tobytes():
                 raise RuntimeError(
-                    f"back(seed): parameter {i}, of shape {x.shape}, has changed since pullback ran f. "
-                    "Call back before changing parameters, or run pullback again."
+                    f"back(seed): parameter {names[i]}, of shape {x.shape}, has changed since pullback ran "
+                    "f. Call back before changing parameters, or run pullback again."
                 )
         shape = np.shape(value)
         if not is_recorded(seed):
@@ -376,7 +377,7 @@ def _record(
             return tuple(_renest(arg, remaining) for arg in args)
         if not gradients or (gradients[0] is None and all(g is None for g in gradients)):
             _warn_unreached()
-        return Grads(ps, gradients)
+        return Grads(ps, gradients, args[0])
 
     return value, node, roots, regrouped
 

@@ -9,7 +9,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.params import Param
+from minidiff.params import Param, Params
 from minidiff.tracing import constant, is_recorded
 
 __all__ = ["Grads"]
@@ -30,6 +30,8 @@ class Grads(Mapping[Param, Any]):
         The parameters.
     arrays : list of (ndarray or None)
         Their gradients, in the same order.
+    named : Params, optional
+        The parameters with their names, where `ps` is a list without.
 
     Examples
     --------
@@ -39,16 +41,21 @@ class Grads(Mapping[Param, Any]):
     >>> grads = gradient(lambda: np.sum(W**2) / 2, params(W, b))
     >>> grads[W], grads[b]
     (array([3., 4.]), None)
+    >>> grads
+    Grads of 2 parameters, norm 5
+      0  (2,)  norm 5  [3. 4.]
+      1  ()    None
     >>> grads.norm()
     5.0
     >>> (grads / grads.norm())[W]
     array([0.6, 0.8])
     """
 
-    __slots__ = ("_arrays", "_params")
+    __slots__ = ("_arrays", "_named", "_params")
     __array_ufunc__ = None  # so that a NumPy number times this asks __rmul__
 
-    def __init__(self, ps: Iterable[Param], arrays: list[Any]) -> None:
+    def __init__(self, ps: Iterable[Param], arrays: list[Any], named: Params | None = None) -> None:
+        self._named = ps if isinstance(ps, Params) else named
         self._params = ps if type(ps) is list else list(ps)
         if len(arrays) != len(self._params):
             raise ValueError(f"Grads: {len(arrays)} gradients for {len(self._params)} parameters.")
@@ -124,7 +131,7 @@ class Grads(Mapping[Param, Any]):
         Grads
             New gradients of the same parameters.
         """
-        return Grads(self._params, [None if g is None else f(g) for g in self.values()])
+        return Grads(self._params, [None if g is None else f(g) for g in self.values()], self._named)
 
     def norm(self) -> Any:
         """Give the Euclidean norm of all gradients together.
@@ -158,7 +165,7 @@ class Grads(Mapping[Param, Any]):
             return NotImplemented
         if self._arrays.keys() != other._arrays.keys():
             raise ValueError("these Grads are of different parameters and cannot be added.")
-        return Grads(self._params, [_sum(g, other[p]) for p, g in self.items()])
+        return Grads(self._params, [_sum(g, other[p]) for p, g in self.items()], self._named or other._named)
 
     def __radd__(self, other: Any) -> Grads:
         return self if _is_number(other) and other == 0 else NotImplemented  # so that sum() adds them
@@ -178,15 +185,14 @@ class Grads(Mapping[Param, Any]):
         return self.map(lambda g: g / number) if _is_number(number) else NotImplemented
 
     def __repr__(self) -> str:
-        rows = [
-            f"  {i}  {p.value.shape}  "
-            + ("None" if g is None else np.array2string(constant(g), threshold=6, prefix="  "))
-            for i, (p, g) in enumerate(self.items())
-        ]
-        return "\n".join([f"Grads of {len(self)} parameters", *rows])
+        names = dict(zip(map(id, self._named), self._named.names, strict=True)) if self._named else {}
+        rows = [(names.get(id(p), str(i)), str(p.value.shape), g) for i, (p, g) in enumerate(self.items())]
+        widths = [max((len(row[k]) for row in rows), default=0) for k in (0, 1)]
+        lines = [f"  {name:<{widths[0]}}  {shape:<{widths[1]}}  {_brief(g)}" for name, shape, g in rows]
+        return "\n".join([f"Grads of {len(self)} parameters, norm {constant(self.norm()):.4g}", *lines])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Grads, (self._params, list(self._arrays.values()))
+        return Grads, (self._params, list(self._arrays.values()), self._named)
 
 
 class _Entries(Mapping[Param, Any]):
@@ -210,6 +216,14 @@ def _sum(a: Any, b: Any) -> Any:
         g = b if a is None else a
         return g if g is None else +g  # a copy
     return a + b
+
+
+def _brief(g: Any) -> str:
+    if g is None:
+        return "None"
+    values = np.array2string(np.asarray(constant(g)), threshold=6, edgeitems=2, precision=4).split("\n")
+    line = values[0] + (" …" if len(values) > 1 else "")
+    return f"norm {np.linalg.norm(np.ravel(constant(g)).astype('c16')):.4g}  {line}"
 
 
 def _is_number(x: Any) -> bool:

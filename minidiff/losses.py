@@ -4,8 +4,8 @@ Every loss takes the prediction ŷ, then the target y, and hands its values to `
 default), ``np.sum``, or any function of an array; ``agg=lambda losses: losses`` keeps them all.
 
 ŷ and y must have the same shape, or one of them is a scalar: NumPy would broadcast (n, 1) against (n,)
-to (n, n), which is another loss. Targets of integers or booleans get the dtype of the prediction, so that a
-float32 model stays in float32.
+to (n, n), which is another loss. Targets in another coding than the loss's are refused. Targets of integers
+or booleans get the dtype of the prediction, so that a float32 model stays in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described
+from minidiff.checks import described, integer, number
 from minidiff.functions import floating, logsoftmax, softplus
 from minidiff.tracing import derivative
 
@@ -35,7 +35,7 @@ __all__ = [
 Agg = Callable[[Any], Any]
 
 
-def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
+def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
     """Mean squared error, ``agg(|ŷ − y|²)``.
 
     Parameters
@@ -44,6 +44,9 @@ def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
         Prediction and target, real or complex.
     agg : callable
         Makes one number of the elementwise losses.
+    weights : array_like, optional
+        At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
+        ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
 
     Returns
     -------
@@ -53,7 +56,7 @@ def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or weights do not fit.
 
     Examples
     --------
@@ -61,13 +64,15 @@ def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     np.float64(1.3333)
     >>> mse(np.array([1.0, 2.0, 3.0]), [1, 2, 5], agg=np.sum)
     np.float64(4.0)
+    >>> mse(np.array([1.0, 2.0, 3.0]), [1, 2, 5], weights=[1, 2, 1])
+    np.float64(1.0)
     """
     ŷ, y = _alike(ŷ, y)
     e = ŷ - y
-    return agg(np.real(e * np.conj(e)) if e.dtype.kind == "c" else e * e)
+    return _agg(np.real(e * np.conj(e)) if e.dtype.kind == "c" else e * e, agg, weights)
 
 
-def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
+def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
     """Mean absolute error, ``agg(|ŷ − y|)``. Its derivative at ŷ = y is 0.
 
     Parameters
@@ -76,6 +81,9 @@ def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
         Prediction and target, real or complex.
     agg : callable
         Makes one number of the elementwise losses.
+    weights : array_like, optional
+        At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
+        ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
 
     Returns
     -------
@@ -85,7 +93,7 @@ def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or weights do not fit.
 
     Examples
     --------
@@ -93,10 +101,10 @@ def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     np.float64(1.0)
     """
     ŷ, y = _alike(ŷ, y)
-    return agg(np.abs(ŷ - y))
+    return _agg(np.abs(ŷ - y), agg, weights)
 
 
-def huber_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, delta: float = 1.0) -> Any:
+def huber_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, delta: float = 1.0) -> Any:
     r"""Huber's loss: quadratic for errors up to δ, linear beyond, with one derivative where they meet.
 
     .. math:: \tfrac12 e^2 \ \text{where}\ |e| ≤ δ,\ \text{else}\ δ(|e| - \tfrac12 δ), \qquad e = ŷ - y
@@ -107,6 +115,9 @@ def huber_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, delta: float = 1.0) ->
         Prediction and target.
     agg : callable
         Makes one number of the elementwise losses.
+    weights : array_like, optional
+        At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
+        ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
     delta : float
         δ > 0, in units of ŷ.
 
@@ -134,10 +145,20 @@ def huber_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, delta: float = 1.0) ->
     ŷ, y = _alike(ŷ, y)
     e = ŷ - y
     c = np.clip(e, -delta, delta)
-    return agg(c * (e - 0.5 * c))
+    return _agg(c * (e - 0.5 * c), agg, weights)
 
 
-def crossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | None = None) -> Any:
+def crossentropy(
+    ŷ: Any,
+    y: Any,
+    /,
+    *,
+    agg: Agg = np.mean,
+    weights: Any = None,
+    ignore: int | None = None,
+    smoothing: float = 0.0,
+    epsilon: float | None = None,
+) -> Any:
     """Cross-entropy of predicted probabilities, agg(−Σ y·log(ŷ + ε)), the sum over the last axis.
 
     Where ŷ comes from a softmax, `logitcrossentropy` of its argument is more exact.
@@ -150,6 +171,14 @@ def crossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | Non
         One-hot targets or probabilities; or class numbers, counted from 0.
     agg : callable
         Makes one number of the losses of the samples, shape (...).
+    weights : array_like, optional
+        At least 0: one for each class, shape (classes,), or for each sample, shape (...), or for both, what
+        NumPy broadcasts to (..., classes). With ``agg=np.mean`` the mean is weighted by those of the targets,
+        Σ w·loss / Σ w; any other `agg` gets w·loss.
+    ignore : int, optional
+        The class number of samples that do not count, such as −100: not in the mean either.
+    smoothing : float
+        In [0, 1): the part of each target that is spread evenly over all classes.
     epsilon : float, optional
         Keeps the logarithm finite at ŷ = 0; the machine epsilon of ŷ's dtype unless given.
 
@@ -171,11 +200,24 @@ def crossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | Non
     >>> crossentropy(ŷ, [0, 1]).round(4)
     np.float64(0.6931)
     """
-    ŷ, y = _classes(ŷ, y)
-    return agg(-np.sum(_xlogy(y, ŷ + _epsilon(epsilon, ŷ)), axis=-1))
+    ϵ = _epsilon(epsilon, floating(ŷ))
+
+    def losses(ŷ: Any, y: Any) -> Any:
+        return -np.sum(_xlogy(_one_hot(y, ŷ) if y.ndim < ŷ.ndim else y, ŷ + ϵ), axis=-1)
+
+    return _of_classes(losses, ŷ, y, agg, weights, ignore, smoothing)
 
 
-def logitcrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
+def logitcrossentropy(
+    ŷ: Any,
+    y: Any,
+    /,
+    *,
+    agg: Agg = np.mean,
+    weights: Any = None,
+    ignore: int | None = None,
+    smoothing: float = 0.0,
+) -> Any:
     """Cross-entropy of scores, agg(−Σ y·logsoftmax(ŷ)), the sum over the last axis.
 
     Equals ``crossentropy(softmax(ŷ), y)``, and is exact for scores of any size.
@@ -188,6 +230,14 @@ def logitcrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
         One-hot targets or probabilities; or class numbers, counted from 0.
     agg : callable
         Makes one number of the losses of the samples, shape (...).
+    weights : array_like, optional
+        At least 0: one for each class, shape (classes,), or for each sample, shape (...), or for both, what
+        NumPy broadcasts to (..., classes). With ``agg=np.mean`` the mean is weighted by those of the targets,
+        Σ w·loss / Σ w; any other `agg` gets w·loss.
+    ignore : int, optional
+        The class number of samples that do not count, such as −100: not in the mean either.
+    smoothing : float
+        In [0, 1): the part of each target that is spread evenly over all classes.
 
     Returns
     -------
@@ -201,11 +251,21 @@ def logitcrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
 
     Examples
     --------
-    >>> logitcrossentropy(np.array([[1000.0, -1000.0], [0.0, 0.0]]), [1, 0]).round(4)
+    >>> scores = np.array([[1000.0, -1000.0], [0.0, 0.0]])
+    >>> logitcrossentropy(scores, [1, 0]).round(4)
     np.float64(1000.3466)
+    >>> logitcrossentropy(scores, [-100, 0], ignore=-100, smoothing=0.1).round(4)
+    np.float64(0.6931)
+
+    The focal loss of Lin et al. (2017, arXiv:1708.02002) weighs each sample by (1 − p)², with p the predicted
+    probability of its class:
+
+    >>> def focal(losses):
+    ...     return np.mean((1 - np.exp(-losses)) ** 2 * losses)
+    >>> logitcrossentropy(scores, [0, 0], agg=focal).round(4)
+    np.float64(0.0866)
     """
-    ŷ, y = _targets(ŷ, y)
-    return agg(_against(logsoftmax(ŷ), y))
+    return _of_classes(lambda ŷ, y: _against(logsoftmax(ŷ), y), ŷ, y, agg, weights, ignore, smoothing)
 
 
 def _back_to_scores(g: Any, ans: Any, logp: Any, y: Any) -> Any:
@@ -227,7 +287,16 @@ def _against(logp: Any, y: Any) -> Any:
     return -rows[np.arange(y.size), y.reshape(-1)].reshape(y.shape)
 
 
-def binarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | None = None) -> Any:
+def binarycrossentropy(
+    ŷ: Any,
+    y: Any,
+    /,
+    *,
+    agg: Agg = np.mean,
+    weights: Any = None,
+    smoothing: float = 0.0,
+    epsilon: float | None = None,
+) -> Any:
     """Binary cross-entropy of predicted probabilities, agg(−y·log(ŷ + ε) − (1 − y)·log(1 − ŷ + ε)).
 
     Where ŷ comes from a sigmoid, `logitbinarycrossentropy` of its argument is more exact.
@@ -238,6 +307,11 @@ def binarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float
         Predicted probabilities and targets, in [0, 1].
     agg : callable
         Makes one number of the elementwise losses.
+    weights : array_like, optional
+        At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
+        ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
+    smoothing : float
+        In [0, 1): how far targets are moved from 0 and 1 towards ½.
     epsilon : float, optional
         Keeps the logarithms finite at 0 and 1; the machine epsilon of ŷ's dtype unless given.
 
@@ -249,7 +323,7 @@ def binarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or weights do not fit.
 
     Examples
     --------
@@ -257,11 +331,16 @@ def binarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float
     array([0.6931, 1.3863])
     """
     ŷ, y = _alike(ŷ, y)
-    ϵ = _epsilon(epsilon, ŷ)
-    return agg(-_xlogy(y, ŷ + ϵ) - _xlogy(1 - y, 1 - ŷ + ϵ))
+    y, ϵ = (
+        _smoothed(_in(y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2"), 2, smoothing),
+        _epsilon(epsilon, ŷ),
+    )
+    return _agg(-_xlogy(y, ŷ + ϵ) - _xlogy(1 - y, 1 - ŷ + ϵ), agg, weights)
 
 
-def logitbinarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
+def logitbinarycrossentropy(
+    ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, smoothing: float = 0.0
+) -> Any:
     """Binary cross-entropy of scores, agg(log(1 + exp(ŷ)) − y·ŷ).
 
     Equals ``binarycrossentropy(sigmoid(ŷ), y)``, and is exact for scores of any size.
@@ -272,6 +351,11 @@ def logitbinarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
         Scores (log-odds), and targets in [0, 1].
     agg : callable
         Makes one number of the elementwise losses.
+    weights : array_like, optional
+        At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
+        ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
+    smoothing : float
+        In [0, 1): how far targets are moved from 0 and 1 towards ½.
 
     Returns
     -------
@@ -281,7 +365,7 @@ def logitbinarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or weights do not fit.
 
     Examples
     --------
@@ -289,10 +373,13 @@ def logitbinarycrossentropy(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     np.float64(1000.6931)
     """
     ŷ, y = _alike(ŷ, y)
-    return agg(softplus(ŷ) - y * ŷ)
+    y = _smoothed(_in(y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2"), 2, smoothing)
+    return _agg(softplus(ŷ) - y * ŷ, agg, weights)
 
 
-def kldivergence(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | None = None) -> Any:
+def kldivergence(
+    ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, epsilon: float | None = None
+) -> Any:
     """Kullback-Leibler divergence of ŷ from y, agg(Σ y·log(y / (ŷ + ε))), the sum over the last axis.
 
     Parameters
@@ -303,6 +390,9 @@ def kldivergence(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | Non
         The probabilities that ŷ should be; or class numbers, counted from 0.
     agg : callable
         Makes one number of the divergences of the samples, shape (...).
+    weights : array_like, optional
+        At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
+        ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
     epsilon : float, optional
         Keeps the logarithm finite at ŷ = 0; the machine epsilon of ŷ's dtype unless given.
 
@@ -321,11 +411,12 @@ def kldivergence(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, epsilon: float | Non
     >>> kldivergence(np.array([[0.5, 0.5], [0.5, 0.5]]), [[1, 0], [0, 1]]).round(4)
     np.float64(0.6931)
     """
-    ŷ, y = _classes(ŷ, y)
-    return agg(np.sum(_xlogy(y, y) - _xlogy(y, ŷ + _epsilon(epsilon, ŷ)), axis=-1))
+    ŷ, y, _ = _targets(ŷ, y)
+    y = _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y
+    return _agg(np.sum(_xlogy(y, y) - _xlogy(y, ŷ + _epsilon(epsilon, ŷ)), axis=-1), agg, weights)
 
 
-def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
+def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
     """Negative log-likelihood of Poisson counts, agg(ŷ − y·log ŷ), without the term log y!, a constant.
 
     Parameters
@@ -334,6 +425,9 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
         Predicted rates (> 0; 0 where the count is 0) and observed counts.
     agg : callable
         Makes one number of the elementwise losses.
+    weights : array_like, optional
+        At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
+        ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
 
     Returns
     -------
@@ -343,7 +437,7 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or weights do not fit.
 
     Examples
     --------
@@ -351,18 +445,21 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     array([1.    , 0.    , 0.6137])
     """
     ŷ, y = _alike(ŷ, y)
-    return agg(ŷ - _xlogy(y, ŷ))
+    return _agg(ŷ - _xlogy(_in(y, 0, np.inf, "counts, at least 0"), ŷ), agg, weights)
 
 
-def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
+def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
     """Hinge loss of a margin classifier, agg(max(0, 1 − ŷ·y)).
 
     Parameters
     ----------
     ŷ, y : array_like of the same shape, or one a scalar
-        Scores, and targets −1 or 1.
+        Scores, and targets −1 or 1, not 0 or booleans.
     agg : callable
         Makes one number of the elementwise losses.
+    weights : array_like, optional
+        At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
+        ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
 
     Returns
     -------
@@ -372,15 +469,20 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean) -> Any:
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or weights do not fit.
 
     Examples
     --------
     >>> hinge_loss(np.array([2.0, 0.5, -1.0]), [1, 1, 1], agg=lambda losses: losses)
     array([0. , 0.5, 2. ])
     """
+    coding = "targets must be −1 or 1, got {}: of 0 and 1, or False and True, write 2 * y - 1"
+    if (y if hasattr(y, "dtype") else np.asarray(y)).dtype.kind == "b":
+        raise ValueError(coding.format("booleans"))
     ŷ, y = _alike(ŷ, y)
-    return agg(np.maximum(1 - ŷ * y, 0.0))
+    if type(y) is np.ndarray and not y.all():
+        raise ValueError(coding.format(0))
+    return _agg(np.maximum(1 - ŷ * y, 0.0), agg, weights)
 
 
 def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
@@ -393,28 +495,111 @@ def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
     return ŷ, y
 
 
-def _classes(ŷ: Any, y: Any) -> tuple[Any, Any]:
-    """Return predictions, and targets of the same shape. Class numbers become one-hot rows."""
-    ŷ, y = _targets(ŷ, y)
-    return ŷ, _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y
-
-
-def _targets(ŷ: Any, y: Any) -> tuple[Any, Any]:
-    """Return predictions, and targets that are of the same shape or class numbers."""
+def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]:
+    """Return predictions, targets that are of the same shape or class numbers, and which of these count."""
     ŷ = floating(ŷ)
     numbers = y if hasattr(y, "dtype") else np.asarray(y)
     if ŷ.shape and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]:
+        counts = None
+        if ignore is not None:
+            counts = numbers != integer("ignore", ignore)
+            numbers = np.where(counts, numbers, 0)
         places, classes = numbers.astype(np.intp, copy=False), ŷ.shape[-1]
         if places.size and places.view(np.uintp).max() >= classes:  # where negative numbers are large
             low, high = numbers.min(), numbers.max()
             raise ValueError(f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}")
-        return ŷ, places
+        return ŷ, places, counts
     if not ŷ.shape or ŷ.shape != numbers.shape:
         raise ValueError(
             "prediction and target must have the same shape (..., classes), or the target be class numbers "
             f"(integers) of shape (...): got {ŷ.shape}, and {numbers.shape} of {numbers.dtype}"
         )
-    return _numbers(ŷ, y)
+    if ignore is not None:
+        raise ValueError(f"ignore is a class number, but the target is of shape {numbers.shape}, no numbers")
+    ŷ, y = _numbers(ŷ, y)
+    return ŷ, _in(y, 0, 1, "probabilities, in [0, 1], or class numbers"), None
+
+
+def _of_classes(
+    losses: Callable[[Any, Any], Any],
+    ŷ: Any,
+    y: Any,
+    agg: Agg,
+    weights: Any,
+    ignore: int | None,
+    smoothing: float,
+) -> Any:
+    """Aggregate the losses of samples with classes; ``losses(ŷ, y)`` computes them."""
+    ŷ, y, counts = _targets(ŷ, y, ignore)
+    if weights is None and counts is None and smoothing == 0:
+        return agg(losses(ŷ, y))
+    y = _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y
+    w = ŷ.dtype.type(1) if weights is None else _weights_of_classes(weights, ŷ)
+    if counts is not None:
+        w = w * counts[..., np.newaxis]
+        ŷ = np.where(counts[..., np.newaxis], ŷ, 1)  # whatever it was there: 0·∞ is NaN
+    each = losses(ŷ, _smoothed(y, ŷ.shape[-1], smoothing) * w)
+    if agg is not np.mean or (weights is None and counts is None):
+        return agg(each)
+    return np.sum(each) / np.sum(y * w)
+
+
+def _weights_of_classes(weights: Any, ŷ: Any) -> Any:
+    """Return weights that broadcast to predictions, shape (..., classes)."""
+    w, samples, classes = _weights(weights, ŷ.dtype), ŷ.shape[:-1], ŷ.shape[-1]
+    of_samples = w.ndim > 0 and w.shape == samples[: w.ndim]
+    if w.shape == (classes,):
+        if of_samples:
+            raise ValueError(
+                f"weights of shape {w.shape} may be of {classes} samples or of {classes} classes: write "
+                "weights[:, None] for samples, weights[None] for classes"
+            )
+        return w
+    return w.reshape(w.shape + (1,) * (ŷ.ndim - w.ndim)) if of_samples else _broadcast(w, ŷ.shape)
+
+
+def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
+    """Aggregate elementwise losses."""
+    if weights is None:
+        return agg(losses)
+    w = _weights(weights, losses.dtype)
+    if w.ndim and w.shape == losses.shape[: w.ndim]:
+        w = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim))
+    each = losses * _broadcast(w, losses.shape)
+    return np.sum(each) / np.sum(np.broadcast_to(w, losses.shape)) if agg is np.mean else agg(each)
+
+
+def _weights(weights: Any, dtype: Any) -> Any:
+    w = floating(weights)
+    if type(w) is np.ndarray:
+        w = w.astype(dtype, copy=False)
+        if w.size and w.min() < 0:
+            raise ValueError(f"weights must be at least 0, got {w.min()}")
+    return w
+
+
+def _broadcast(w: Any, shape: tuple[int, ...]) -> Any:
+    """Return weights if NumPy broadcasts them to this shape with an axis for each of its axes."""
+    if w.ndim and (w.ndim != len(shape) or any(n not in (1, m) for n, m in zip(w.shape, shape, strict=True))):
+        raise ValueError(
+            f"weights must be one for each sample, or broadcast to the shape {shape}, got shape {w.shape}"
+        )
+    return w
+
+
+def _smoothed(y: Any, classes: int, smoothing: float) -> Any:
+    """Move targets towards an even distribution over the classes."""
+    smoothing = number("smoothing", smoothing, within="[0, 1)")
+    return y if smoothing == 0 else (1 - smoothing) * y + smoothing / classes
+
+
+def _in(y: Any, least: float, most: float, coding: str) -> Any:
+    """Return targets if they are within a range, which what is recorded is not asked for. NaN passes."""
+    if type(y) is np.ndarray and y.size:
+        low, high = y.min(), y.max()
+        if low < least or high > most:
+            raise ValueError(f"targets must be {coding}; got {low if low < least else high}")
+    return y
 
 
 def _one_hot(numbers: Any, ŷ: Any) -> Any:

@@ -15,7 +15,7 @@ import dis
 import math
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copyreg import __newobj__ as new_object  # type: ignore[attr-defined]
 from datetime import date, datetime, time, timedelta, timezone
@@ -158,7 +158,7 @@ class Encoder:
     ----------
     prefix : str
         What the names of the arrays begin with.
-    ps : iterable of Param
+    ps : Params
         The parameters that may occur; they are written as their positions.
 
     Attributes
@@ -167,10 +167,12 @@ class Encoder:
         The arrays of all values encoded so far, themselves and no copies.
     """
 
-    def __init__(self, prefix: str, ps: Iterable[Param] = ()) -> None:
+    def __init__(self, prefix: str, ps: Params | None = None) -> None:
         self.arrays: dict[str, Array] = {}
         self._prefix = prefix
+        ps = Params() if ps is None else ps
         self._positions = {id(p): i for i, p in enumerate(ps)}
+        self._parameter_names = ps.names
         self._names: dict[int, tuple[str, Array]] = {}  # by id, with the array, whose id it stays that way
         self._seen: dict[int, int] = {}
         self._code: list[tuple[Any, str]] = []
@@ -216,7 +218,9 @@ class Encoder:
 
     def _iddict(self, value: IdDict[Any, Any], where: str) -> Node:
         found = ((self._positions.get(id(p)), part) for p, part in list(value.items()))
-        return {"iddict": [[i, self.data(x, f"{where}[parameter {i}]")] for i, x in found if i is not None]}
+        entries = [(i, x) for i, x in found if i is not None]
+        names = self._parameter_names
+        return {"iddict": [[i, self.data(x, f"{where}[parameter {names[i]}]")] for i, x in entries]}
 
     def data(self, value: Any, where: str, part: Callable[[Any, str], Node] | None = None) -> Node:
         """Encode data; `part` is how to encode what its containers hold, as data unless given."""
@@ -357,17 +361,21 @@ class Decoder:
     ----------
     arrays : mapping of str to ndarray
         The arrays that the nodes may name.
-    ps : sequence of Param or None
-        The parameters that the positions stand for; None for one that the state is not wanted of.
+    ps : mapping of str to (Param or None)
+        The parameters that the positions stand for, by name; None for one that the state is not wanted of.
     settings : {"file", "code"}
         Whose settings a rule has afterwards.
     """
 
     def __init__(
-        self, arrays: Mapping[str, Array], ps: Sequence[Param | None] = (), settings: str = "file"
+        self,
+        arrays: Mapping[str, Array],
+        ps: Mapping[str, Param | None] | None = None,
+        settings: str = "file",
     ) -> None:
         self._arrays = arrays
-        self._ps = ps
+        self._ps = [] if ps is None else [*ps.values()]
+        self._parameter_names = [] if ps is None else [*ps]
         self._settings = settings
         self._seen: list[Any] = []
         self._kept: dict[int, Array] = {}
@@ -471,7 +479,7 @@ class Decoder:
             p, value = self._at(self._ps, i), self.data(part)
             if p is not None:
                 if rule is not None:
-                    self._check_kept(rule, p, value, f"{where}[parameter {i}]")
+                    self._check_kept(rule, p, value, f"{where}[parameter {self._parameter_names[i]}]")
                 new.append((p, value))
 
         def change() -> None:

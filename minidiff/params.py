@@ -354,12 +354,14 @@ class Params(MutableSet[Param]):
         for i, (p, piece) in enumerate(zip(self, pieces, strict=False)):
             if p.value.dtype.kind == "f" and piece.dtype.kind == "c":
                 if piece.imag.any():
-                    raise ValueError(f"from_vector(v): parameter {i} is real, but v is complex there.")
+                    raise ValueError(
+                        f"from_vector(v): parameter {self.names[i]} is real, but v is complex there."
+                    )
                 pieces[i] = piece.real
         arrays = [p.in_place("from_vector(v)") for p in self]
         for i, array in enumerate(arrays):
             if not array.flags.writeable:
-                raise ValueError(f"from_vector(v): parameter {i} is a read-only array.")
+                raise ValueError(f"from_vector(v): parameter {self.names[i]} is a read-only array.")
         for p, piece in zip(self, pieces, strict=False):
             p[...] = piece.reshape(p.value.shape)
 

@@ -19,7 +19,11 @@ from hypothesis import strategies as st
 from minidiff import DataLoader, Grads, gradient, load, param, params, save, skip, stop, train
 from minidiff.optimise import (
     ADAM,
+    ADAMW,
+    Average,
+    ClipValue,
     Descent,
+    Grouped,
     KeepBest,
     Momentum,
     Optimiser,
@@ -30,6 +34,7 @@ from minidiff.optimise import (
     early_stopping,
     patience,
     plateau,
+    reset,
     skip_nonfinite,
     throttle,
     update,
@@ -572,3 +577,179 @@ def test_a_throttled_callback_gets_the_progress_if_it_takes_it():
 
     train(square(a), params(a), [1.0] * 3, Descent(0.1), cb=throttle(report, 3600))
     assert seen == [1]
+
+
+# Grouped ------------------------------------------------------------------------------------------
+
+
+def network():
+    rng = np.random.default_rng(0)
+    return {name: param(rng.standard_normal(shape)) for name, shape in (("W", (3, 2)), ("b", 2), ("V", 2))}
+
+
+def fitted(model):
+    return lambda x: np.sum(np.tanh(x @ model["W"] + model["b"]) * model["V"]) ** 2 + np.sum(model["b"])
+
+
+BATCHES = list(np.random.default_rng(1).standard_normal((6, 3)))
+
+
+@pytest.mark.parametrize("around", [lambda opt: opt, lambda opt: Optimiser(ClipValue(0.1), opt)])
+def test_each_group_goes_as_with_its_own_optimiser(around):
+    together, apart = network(), network()
+    opt = Grouped((params(together["W"], together["V"]), Momentum(0.05)), rest=ADAM(0.1))
+    train(fitted(together), params(together), BATCHES, around(opt))
+    own = {"W": Momentum(0.05), "b": ADAM(0.1), "V": Momentum(0.05)}
+    for x in BATCHES:
+        grads = gradient(lambda x=x: fitted(apart)(x), params(apart))
+        for name, p in apart.items():
+            update(around(own[name]), p, grads[p])
+    assert params(together).to_vector().tolist() == params(apart).to_vector().tolist()
+
+
+def test_a_parameter_outside_the_groups_is_frozen_by_leaving_it_out_and_named_if_it_is_not():
+    model = network()
+    before = model["b"].value.copy()
+    opt = Grouped((params(model["W"]), Descent(0.1)), (model["V"], Descent(0.2)))
+    train(fitted(model), params(model) - params(model["b"]), BATCHES, opt)
+    assert (model["b"] == before).all()
+    with pytest.raises(ValueError, match=r"shape \(2,\) is in no group"):
+        train(fitted(model), params(model["b"]), BATCHES, opt)
+
+
+def test_groups_are_scheduled_together_in_their_proportions_and_from_zero_on():
+    a, b = param(0.0), param(0.0)
+    opt = Grouped((params(a), Descent(0.01)), rest=Descent(0.1))
+    scheduled = Scheduler(lambda t: (t - 1) / 2, opt)
+    for t in range(1, 4):
+        update(scheduled, params(a, b), {a: -1.0, b: -1.0})
+        assert (opt[0].eta, opt[-1].eta, opt.eta) == pytest.approx(((t - 1) / 20, (t - 1) / 2, (t - 1) / 2))
+    assert (a, b) == pytest.approx((0.15, 1.5))
+    reduce = ReducePlateau(opt, lambda: 1.0, factor=0.5, patience=0)
+    reduce(), reduce()
+    assert opt[0].eta == pytest.approx(0.05)
+    with pytest.raises(TypeError, match="no eta to schedule"):
+        Scheduler(Exp(1.0, 0.5), Grouped((params(a), Optimiser(ADAM())), rest=ADAM()))
+
+
+def test_groups_are_one_object_to_save_copy_pickle_and_reset(tmp_path):
+    def begin():
+        model = network()
+        return model, Grouped(
+            (params(model["W"]), ADAMW(0.1, decay=0.1)), rest=Scheduler(Exp(0.1, 0.9), ADAM())
+        )
+
+    model, opt = begin()
+    train(fitted(model), params(model), BATCHES[:3], opt)
+    save(tmp_path / "run.npz", params(model), opt)
+    resumed, other = begin()
+    load(tmp_path / "run.npz", params(resumed), other)
+    runs = [
+        (resumed, other),
+        copy.deepcopy((model, opt)),
+        pickle.loads(pickle.dumps((model, opt))),
+        (model, opt),
+    ]
+    for each, its in runs:
+        train(fitted(each), params(each), BATCHES[3:], its)
+        assert params(each).to_vector().tolist() == params(runs[0][0]).to_vector().tolist()
+    with pytest.warns(UserWarning, match="copy, made without its parameters"):
+        update(copy.deepcopy(opt), model["W"], np.ones((3, 2)))
+    reset(opt)
+    assert len(opt[0].state) == len(opt[1].opt.state) == 0
+    assert len(opt.places) == 1
+
+
+def test_groups_do_not_keep_parameters_alive():
+    model = network()
+    opt = Grouped((params(model), Descent()))
+    del model
+    assert len(opt.places) == 0
+    assert repr(opt) == "Grouped(\n    (0 parameters, Descent(eta=0.1)),\n)"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda a: Grouped(), TypeError, "needs groups"),
+        (lambda a: Grouped(params(a), Descent()), TypeError, r"group 0 must be \(parameters, optimiser\)"),
+        (lambda a: Grouped((params(a), Descent)), TypeError, "optimiser of group 0 must be an optimiser"),
+        (lambda a: Grouped((params(a), Descent()), ([a], ADAM())), ValueError, "in groups 0 and 1"),
+        (lambda a: Grouped((params(a), Descent()), rest=0.1), TypeError, "rest must be an optimiser"),
+        (lambda a: Grouped(([1.0], Descent())), TypeError, "Param"),
+    ],
+)
+def test_a_mistake_in_groups_is_named(make, error, words):
+    with pytest.raises(error, match=words):
+        make(param(1.0))
+
+
+# Average ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("decay", "name"), [(0.9, "ema"), (None, "swa")])
+def test_an_average_is_pytorchs(decay, name):
+    a = param(0.0)
+    average = Average(params(a), decay)
+    for a[...], expected in zip(TORCH["average"]["values"], TORCH["average"][name], strict=True):
+        average()
+        with average.swapped() as ps:
+            assert ps[0] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c16"])
+def test_an_average_is_of_each_parameters_dtype_and_of_better_precision_than_half(dtype):
+    a, b = param(np.array([[0.0, 1.0]]), dtype), param(np.array(1.0), dtype)
+    average = Average(params(a, b), 0.9999)
+    average()
+    a[...] = 1
+    for _ in range(1000):
+        average()
+    with average.swapped():
+        np.testing.assert_allclose(a.value[0, 0], 1 - 0.9999**1000, rtol=2e-3)
+        assert a.value.dtype == dtype
+    assert a.value.tolist() == [[1, 1]]
+
+
+def test_own_values_come_back_after_an_error_and_an_average_goes_into_checkpoints():
+    a = param([1.0, 2.0])
+    average = Average(params(a), None)
+    with pytest.raises(ValueError, match="no average yet"), average.swapped():
+        pass
+    average()
+    a[...] = 3
+    average()
+
+    def fail():
+        assert a.value.tolist() == [2.0, 2.5]
+        raise KeyError
+
+    with pytest.raises(KeyError), average.swapped():
+        fail()
+    assert a.value.tolist() == [3, 3]
+    file = io.BytesIO()
+    save(file, params(a), average=average.state)
+    other = Average(params(a), None)
+    other.state = load(file, params(a))["average"]
+    copied = copy.deepcopy((average, a))[0]
+    for each in (average, other):
+        each()
+        with each.swapped():
+            np.testing.assert_allclose(a.value, [7 / 3, 8 / 3])
+    assert copied.count == 2
+    with pytest.raises(ValueError, match="decay"):
+        Average(params(a), 1.0)
+
+
+def test_an_average_follows_a_training_from_where_it_is_called():
+    a, seen = param(0.0), []
+    average = Average(params(a), decay=None)
+
+    def late(progress):
+        if progress.epoch > 2:
+            seen.append(float(a))
+            average()
+
+    train(square(a), params(a), [1.0, 2.0], Descent(0.1), epochs=5, cb=late)
+    with average.swapped():
+        assert a == pytest.approx(np.mean(seen))

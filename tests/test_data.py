@@ -1,7 +1,9 @@
 """DataLoader: which samples come in which batch, in which order."""
 
+import copy
 import pickle
 import signal
+from collections import namedtuple
 from contextlib import suppress
 from itertools import count
 
@@ -156,7 +158,9 @@ def test_a_loader_pickles_with_its_place():
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        ([[1, 2], [3, 4]], TypeError, "got a list"),
+        (iter([1, 2]), TypeError, r"got a list_iterator.*tuple\(map\(np.array, zip\(\*data"),
+        ((np.ones(2), "ab"), TypeError, "got a str"),
+        ({1, 2}, TypeError, "got a set"),
         ("abc", TypeError, "got a str"),
         (5, TypeError, "got a int"),
         ((), ValueError, "at least one array"),
@@ -359,3 +363,170 @@ def test_an_interrupt_at_any_bytecode_of_a_loader_loses_no_batch():
             )
             assert result == expected
     assert n > 500
+
+
+# Sources that are read when a batch comes ----------------------------------------------------------
+
+
+class Stored:
+    """As an HDF5 data set: it gives rows in rising order, and can tell all that was read."""
+
+    def __init__(self, values):
+        self._values, self.read = values, []
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def __len__(self):
+        return len(self._values)
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice) or np.all(np.diff(rows) > 0)
+        self.read.append(len(self._values[rows]))
+        return self._values[rows]
+
+    def __array__(self, dtype=None, copy=None):
+        raise AssertionError("read as a whole")
+
+
+class Samples:
+    """Gives what a function makes of a place, one by one."""
+
+    def __init__(self, n, make):
+        self.n, self.make, self.read = n, make, []
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        assert type(i) is int
+        assert 0 <= i < self.n
+        self.read.append(i)
+        return self.make(i)
+
+
+@given(**SIZES, shuffle=st.booleans(), partial=st.booleans())
+def test_stored_rows_and_samples_come_as_an_arrays_do(n, batchsize, shuffle, partial):
+    x = np.arange(2.0 * n).reshape(n, 2)
+    stored, listed, single = Stored(x), list(x), Samples(n, lambda i: x[i])
+    rest = batchsize, shuffle, partial, 3
+    loaders = [DataLoader(data, *rest) for data in (x, stored, listed, single, (x, stored), {"s": single})]
+    for _ in range(2):
+        for a, b, c, d, (e, f), g in zip(*loaders, strict=True):
+            for other in (b, c, d, e, f, g["s"]):
+                np.testing.assert_array_equal(a, other)
+                assert a.dtype == other.dtype
+    assert max(stored.read, default=0) <= batchsize
+
+
+def test_nothing_is_read_before_its_batch_comes():
+    stored, samples = Stored(np.zeros((1000, 4))), Samples(1000, lambda i: (np.ones(3) * i, i))
+    loader = DataLoader((stored, Samples(1000, float)), 10, shuffle=True)
+    list(zip(range(3), loader, strict=False))
+    assert stored.read == [10, 10, 10]
+    x, i = next(iter(DataLoader(samples, 4)))
+    assert samples.read == [0, 1, 2, 3]
+    assert x.shape == (4, 3)
+    assert i.tolist() == [0, 1, 2, 3]
+
+
+Pair = namedtuple("Pair", ["x", "y"])
+
+
+def test_samples_are_put_together_in_their_own_structure():
+    listed = [{"x": np.full((2, 2), i, "f4"), "y": (i, str(i))} for i in range(5)]
+    batch = next(iter(DataLoader(listed, 3)))
+    assert batch["x"].shape == (3, 2, 2)
+    assert batch["x"].dtype == np.float32
+    assert batch["y"][0].tolist() == [0, 1, 2]
+    assert batch["y"][1].tolist() == ["0", "1", "2"]
+    batch = next(iter(DataLoader([Pair(i, [i, i]) for i in range(5)], 2)))
+    assert type(batch) is Pair
+    assert batch.y.tolist() == [[0, 0], [1, 1]]
+    assert next(iter(DataLoader([1, 2.5, 3], 2))).tolist() == [1.0, 2.5]
+    assert next(iter(DataLoader([True, False, True], 2))).tolist() == [True, False]
+
+
+def test_named_tuples_of_arrays_give_named_tuples():
+    for batch in DataLoader(Pair(np.arange(4), -np.arange(4)), 2, shuffle=True):
+        assert type(batch) is Pair
+        np.testing.assert_array_equal(batch.x, -batch.y)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_sparse_matrices_are_read_by_rows_and_stay_sparse(form, shuffle):
+    sparse = pytest.importorskip("scipy.sparse")
+    x = sparse.random(10, 4, 0.4, form, random_state=0)
+    for batch, (dense, i) in zip(
+        DataLoader((x, np.arange(10)), 3, shuffle, rng=1),
+        DataLoader((x.toarray(), np.arange(10)), 3, shuffle, rng=1),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(batch[0].toarray(), dense)
+        assert batch[1].tolist() == i.tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "shapes"),
+    [
+        ([np.ones(3), np.ones(4)], r"\(3,\), \(4,\)"),
+        ([[1, 2], [3]], r"\(2,\), \(1,\)"),
+        ([[[1], [2, 3]], [[4], [5]]], "ragged list"),
+        ([(np.ones(3), 1), (np.ones(4), 2)], r"\(3,\), \(4,\)"),
+        ([np.ones((5, 2)), np.ones(5)], r"\(5, 2\), \(5,\).*DataLoader\(\(x, y\), …\)"),
+    ],
+)
+def test_ragged_samples_are_refused_with_their_shapes(data, shapes):
+    with pytest.raises(ValueError, match=f"differ in shape, {shapes}"):
+        list(DataLoader(data, 2))
+    assert len(list(DataLoader([np.ones(3), np.ones(4)], 1))) == 2
+
+
+def test_a_data_frame_is_the_array_it_converts_to():
+    class Frame:  # as of pandas: indexing gives columns
+        iloc, shape = None, (4, 2)
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, name):
+            raise KeyError(name)
+
+        def __array__(self, dtype=None, copy=None):
+            return np.arange(8).reshape(4, 2)
+
+    assert [batch.tolist() for batch in DataLoader(Frame(), 3)] == [[[0, 1], [2, 3], [4, 5]], [[6, 7]]]
+
+
+@pytest.mark.parametrize("copied", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy])
+def test_a_copy_amid_an_epoch_gives_the_rest_of_it(copied):
+    loader = DataLoader(np.arange(12), 5, shuffle=True, rng=3)
+    batches = iter(loader)
+    next(batches)
+    another = copied(loader)
+    rest = [batch.tolist() for batch in batches]
+    assert [batch.tolist() for batch in another] == rest
+    assert orders(another) == orders(loader)
+
+
+def test_a_source_that_fails_comes_through_and_its_batch_is_not_counted():
+    class BrokenError(Exception):
+        pass
+
+    def make(i):
+        if i == 3 and not mended:
+            raise BrokenError
+        return float(i)
+
+    mended, a, seen = False, param(0.0), []
+    loader = DataLoader(Samples(5, make), shuffle=False)
+
+    def loss(x):
+        seen.append(float(x[0]))
+        return np.sum((a - x) ** 2)
+
+    with pytest.raises(BrokenError):
+        train(loss, params(a), loader, ADAM())
+    state, mended = loader.state, True
+    loader.state = state
+    train(loss, params(a), loader, ADAM())
+    assert seen == [0, 1, 2, 3, 4]

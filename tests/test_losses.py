@@ -1,5 +1,8 @@
 """Losses and activation functions: their equations, their derivatives, and what they do at the extremes."""
 
+import json
+from pathlib import Path
+
 import autograd
 import autograd.numpy as anp
 import numpy as np
@@ -193,11 +196,13 @@ def test_a_number_is_the_target_of_every_sample(loss):
 
 @pytest.mark.parametrize("loss", ELEMENTWISE + OF_CLASSES)
 def test_integers_and_lists_are_numbers_like_others(loss):
-    ŷ, y = [[1, 0], [0, 1]], [[1, 0], [1, 1]]
+    ŷ, y, dtypes = [[1, 0], [0, 1]], [[1, 0], [1, 1]], (int, np.uint8, bool)
     if loss is poisson_loss:
-        ŷ = [[1, 2], [3, 1]]
+        ŷ, dtypes = [[1, 2], [3, 1]], (int, np.uint8)
+    if loss is hinge_loss:
+        y, dtypes = [[1, -1], [1, 1]], (int, np.int8)
     exact = loss(np.array(ŷ, float), np.array(y, float), agg=same)
-    for dtype in (int, np.uint8, bool if loss is not poisson_loss else int):
+    for dtype in dtypes:
         np.testing.assert_array_equal(loss(np.array(ŷ, dtype), np.array(y, dtype), agg=same), exact)
     np.testing.assert_array_equal(loss(ŷ, y, agg=same), exact)
 
@@ -206,7 +211,10 @@ def test_integers_and_lists_are_numbers_like_others(loss):
 @pytest.mark.parametrize("loss", ELEMENTWISE + OF_CLASSES)
 def test_the_dtype_of_the_prediction_stays_with_any_integer_target(loss, dtype):
     ŷ = param(probabilities((2, 2), 9), dtype)
-    for y in ([[1, 0], [0, 1]], np.eye(2, dtype=np.int64), np.eye(2, dtype=bool), np.eye(2, dtype=dtype)):
+    targets = ([[1, 0], [0, 1]], np.eye(2, dtype=np.int64), np.eye(2, dtype=bool), np.eye(2, dtype=dtype))
+    if loss is hinge_loss:
+        targets = ([[1, -1], [-1, 1]], 2 * np.eye(2, dtype=np.int64) - 1, 2 * np.eye(2, dtype=dtype) - 1)
+    for y in targets:
         assert loss(ŷ, y).dtype == dtype
         assert gradient(lambda y=y: loss(ŷ, y), params(ŷ))[ŷ].dtype == dtype
 
@@ -214,6 +222,146 @@ def test_the_dtype_of_the_prediction_stays_with_any_integer_target(loss, dtype):
 def test_a_nonsensical_delta_is_refused():
     with pytest.raises(ValueError, match="delta must be positive"):
         huber_loss(1.0, 0.0, delta=0)
+
+
+@pytest.mark.parametrize("y", [[1, 0, 1], [1.0, 0.0, 1.0], np.array([True, True, True]), [True, False, True]])
+def test_a_hinge_loss_refuses_zeros_and_booleans(y):
+    ŷ = np.array([2.0, -2.0, 0.5])
+    with pytest.raises(ValueError, match=r"−1 or 1, got (0|booleans): .* write 2 \* y - 1"):
+        hinge_loss(ŷ, y)
+    assert hinge_loss(ŷ, 2 * np.array([1, 0, 1]) - 1) == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "says"),
+    [
+        (binarycrossentropy, [-1, 1], r"in \[0, 1\]: of −1 and 1, write \(y \+ 1\) / 2; got -1"),
+        (logitbinarycrossentropy, [-1.0, 1.0], r"got -1"),
+        (logitbinarycrossentropy, [0, 2], r"got 2"),
+        (logitcrossentropy, [-1, 1], r"probabilities, in \[0, 1\].*got -1"),
+        (crossentropy, [0, 255], r"got 255"),
+        (kldivergence, [-0.5, 1.5], r"got -0.5"),
+        (poisson_loss, [3, -1], r"counts, at least 0; got -1"),
+    ],
+)
+def test_targets_in_another_coding_are_refused_and_nan_is_not_hidden(loss, y, says):
+    with pytest.raises(ValueError, match=f"targets must be .*{says}"):
+        loss(np.array([0.5, 0.5]), y)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(loss(np.array([0.5, 0.5]), [np.nan, 1.0]))
+
+
+# Weights, ignored labels, smoothing ---------------------------------------------------------------
+
+TORCH = json.loads((Path(__file__).parent / "golden" / "torch.json").read_text())["cross_entropy"]
+
+
+@pytest.mark.parametrize("loss", [logitcrossentropy, crossentropy])
+@pytest.mark.parametrize("agg", [np.mean, np.sum, same])
+@pytest.mark.parametrize("options", ["plain", "weights", "smoothing", "both"])
+def test_cross_entropies_are_pytorchs(loss, agg, options):
+    kind = {np.mean: "mean", np.sum: "sum", same: "none"}[agg]
+    case = TORCH["cases"][f"{options} {kind}"]
+    chosen = {"ignore": -100, "agg": agg}
+    if options in ("weights", "both"):
+        chosen["weights"] = TORCH["weights"]
+    if options in ("smoothing", "both"):
+        chosen["smoothing"] = 0.2
+    f = lambda z: loss(z if loss is logitcrossentropy else softmax(z), np.array(TORCH["labels"]), **chosen)
+    scores = np.array(TORCH["scores"])
+    np.testing.assert_allclose(f(scores), case["loss"], rtol=1e-12, atol=1e-14)
+    (g,) = gradient(lambda z: np.sum(f(z)), scores)
+    np.testing.assert_allclose(g, case["gradient"], rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("loss", [loss for loss, _ in EQUATIONS])
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3)])
+def test_weights_of_samples_weigh_their_losses_and_the_mean(loss, shape):
+    ŷ, y = probabilities(shape, 0) * 0.9, probabilities(shape, 1) * 0.9
+    y = y / y.sum(-1, keepdims=True)
+    each = loss(ŷ, y, agg=same)
+    w = np.random.default_rng(3).uniform(0.5, 2, shape[:1] if each.ndim else ())
+    full = np.broadcast_to(w.reshape(w.shape + (1,) * (each.ndim - w.ndim)), each.shape)
+    if not (loss in (crossentropy, logitcrossentropy) and shape == (3,)):
+        np.testing.assert_allclose(loss(ŷ, y, weights=w, agg=same), full * each, rtol=1e-12)
+        np.testing.assert_allclose(loss(ŷ, y, weights=w), np.average(each, weights=full), rtol=1e-12)
+    np.testing.assert_allclose(loss(ŷ, y, weights=2.0, agg=np.sum), 2 * each.sum(), rtol=1e-12)
+    np.testing.assert_allclose(loss(ŷ, y, weights=2.0), each.mean(), rtol=1e-12)
+    (g,) = gradient(lambda ŷ: loss(ŷ, y, weights=2.0), ŷ)
+    np.testing.assert_allclose(g, gradient(lambda ŷ: loss(ŷ, y), ŷ)[0], rtol=1e-10)
+
+
+def test_a_weight_of_zero_leaves_a_sample_out_and_of_two_counts_it_twice():
+    rng = np.random.default_rng(0)
+    z, y = rng.standard_normal((4, 3)), np.array([0, 2, 1, 1])
+    twice = [0, 1, 1, 3]
+    for loss in (logitcrossentropy, lambda z, y, **k: mse(z[:, 0], y, **k)):
+        np.testing.assert_allclose(loss(z, y, weights=[1, 2, 0, 1]), loss(z[twice], y[twice]), rtol=1e-12)
+
+
+def test_class_weights_of_soft_targets_weigh_within_the_sum_and_both_kinds_multiply():
+    ŷ, y, w, v = probabilities((4, 3), 1), probabilities((4, 3), 2), np.array([1.0, 2.0, 0.5]), np.arange(4.0)
+    each = -np.sum(w * y * np.log(ŷ), -1)
+    np.testing.assert_allclose(crossentropy(ŷ, y, weights=w, agg=same, epsilon=0), each, rtol=1e-12)
+    expected = each.sum() / np.sum(w * y)
+    np.testing.assert_allclose(crossentropy(ŷ, y, weights=w, epsilon=0), expected, rtol=1e-12)
+    both = crossentropy(ŷ, y, weights=w * v[:, None], agg=same, epsilon=0)
+    np.testing.assert_allclose(both, v * each, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_options_keep_the_dtype_and_ignored_samples_may_hold_anything(dtype):
+    z = np.array([[1.0, 2.0, 3.0], [np.nan, np.inf, 0.0], [0.0, 1.0, 0.0]], dtype)
+    y = np.array([2, -1, 0])
+    f = lambda z, y: logitcrossentropy(z, y, ignore=-1, weights=[1.0, 2.0, 3.0], smoothing=0.1)
+    with pytest.raises(ValueError, match="may be of 3 samples or of 3 classes"):
+        f(z, y)
+    f = lambda z, y: logitcrossentropy(z, y, ignore=-1, weights=[[1.0, 2.0, 3.0]], smoothing=0.1)
+    assert f(z, y).dtype == dtype
+    np.testing.assert_allclose(f(z, y), f(z[[0, 2]], y[[0, 2]]), rtol=1e-3)
+    (g,) = gradient(lambda z: f(z, y), z)
+    assert g.dtype == dtype
+    assert (g[1] == 0).all()
+    assert logitbinarycrossentropy(z[0], [0, 1, 1], weights=[1, 2, 3], smoothing=0.1).dtype == dtype
+
+
+@pytest.mark.parametrize(("loss", "of"), [(binarycrossentropy, sigmoid), (logitbinarycrossentropy, same)])
+def test_smoothed_binary_targets_are_nearer_to_a_half(loss, of):
+    z, y = np.array([0.3, -1.0, 2.0]), np.array([1, 0, 1])
+    np.testing.assert_allclose(loss(of(z), y, smoothing=0.2), loss(of(z), [0.9, 0.1, 0.9]), rtol=1e-12)
+
+
+def test_the_focal_loss_is_an_aggregate():
+    z, y, γ = np.random.default_rng(0).standard_normal((5, 3)), np.array([0, 1, 2, 2, 1]), 2
+    p = softmax(z)[np.arange(5), y]
+    focal = logitcrossentropy(z, y, agg=lambda losses: np.mean((1 - np.exp(-losses)) ** γ * losses))
+    np.testing.assert_allclose(focal, np.mean(-((1 - p) ** γ) * np.log(p)), rtol=1e-12)
+
+
+SCORES = np.zeros((4, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (
+            lambda: mse(SCORES, SCORES, weights=np.ones(3)),
+            ValueError,
+            r"broadcast to the shape \(4, 3\), got",
+        ),
+        (lambda: mse(SCORES, SCORES, weights=np.ones((1, 4, 3))), ValueError, "weights must be one for each"),
+        (lambda: mse(SCORES, SCORES, weights=[1, 1, 1, -1]), ValueError, "at least 0, got -1"),
+        (lambda: logitcrossentropy(SCORES, [0] * 4, weights=np.ones(5)), ValueError, "weights must be"),
+        (lambda: logitcrossentropy(SCORES, SCORES, ignore=-1), ValueError, "ignore is a class number"),
+        (lambda: logitcrossentropy(SCORES, [0] * 4, ignore="x"), TypeError, "ignore must be an integer"),
+        (lambda: logitcrossentropy(SCORES, [0, 1, 2, -2], ignore=-1), ValueError, "from 0 to 2, got -2"),
+        (lambda: logitcrossentropy(SCORES, [0] * 4, smoothing=1.0), ValueError, "smoothing"),
+        (lambda: logitbinarycrossentropy(SCORES, SCORES, smoothing=-0.1), ValueError, "smoothing"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
 
 
 # Extremes -----------------------------------------------------------------------------------------

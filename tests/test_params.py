@@ -7,6 +7,8 @@ import io
 import math
 import operator
 import pickle
+import subprocess
+import sys
 import weakref
 from collections import OrderedDict, deque, namedtuple
 from dataclasses import dataclass, field
@@ -21,7 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minidiff import Grads, Param, Params, gradient, param, params
+from minidiff import Grads, Param, Params, gradient, load, param, params, save
+from minidiff.optimise import ADAM, AbstractOptimiser, Descent, Momentum, Optimiser, update
 
 quick = settings(derandomize=True, max_examples=25, deadline=None)
 DTYPES = ["float16", "float32", "float64", "complex64", "complex128"]
@@ -710,3 +713,116 @@ def test_every_parameter_has_a_name_of_its_own():
     assert θ.names == ("W", "W'", "2")
     by_object = params({object(): models[0].W, object(): models[1].W})
     assert by_object.names == ("[0]", "[1]")  # an address is another in the next run
+
+
+# Names --------------------------------------------------------------------------------------------
+
+
+class Layer:
+    def __init__(self):
+        self.W, self.b = param(np.ones((2, 3))), param(np.zeros(2))
+
+    def __call__(self, x):
+        return self.W @ x + self.b
+
+
+def test_gradients_are_shown_by_name_with_their_norms():
+    layer = Layer()
+    θ = params(layer)
+    grads = gradient(lambda: np.sum(3 * layer.W), θ)
+    assert repr(grads).split("\n")[0] == f"Grads of 2 parameters, norm {3 * 6**0.5:.4g}"
+    assert "W  (2, 3)  norm 7.348" in repr(grads)
+    assert "b  (2,)    None" in repr(grads)
+    for other in (2 * grads, grads + grads, -grads, pickle.loads(pickle.dumps(grads)), grads.map(abs)):
+        assert "  W  (2, 3)  norm" in repr(other)
+    assert "  0  (2, 3)  norm" in repr(Grads(list(θ), [np.ones((2, 3)), None]))
+    assert "inf" in repr(Grads(list(θ), [np.full((2, 3), np.inf), None]))
+    assert "norm 1.224e+05" in repr(Grads([param(np.zeros(6, "f2"))], [np.full(6, 5e4, "f2")]))
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda θ: update(ADAM(), θ, {θ[0]: None, θ[1]: np.ones(3)}), ValueError),
+        (lambda θ: update(ADAM(), θ, {θ[0]: None, θ[1]: 1j * np.ones(2)}), TypeError),
+        (lambda θ: update(ADAM(), θ, {θ[0]: None}), KeyError),
+        (lambda θ: θ.from_vector(np.arange(8) + 1j * (np.arange(8) > 6)), ValueError),
+    ],
+)
+def test_an_error_about_a_parameter_names_it(call, error):
+    θ = params(Layer())
+    with pytest.raises(error, match="parameter b"):
+        call(θ)
+    θ = params({"x": θ[0], "a b": θ[1]})
+    with pytest.raises(error, match=r"parameter \['a b'\]"):
+        call(θ)
+
+
+def test_an_error_while_a_step_is_taken_names_the_parameter():
+    class Fails(AbstractOptimiser):
+        def apply(self, x, Δ):
+            if x.ndim == 1:
+                raise RuntimeError("no step")
+            return Δ
+
+    layer = Layer()
+    θ = params(layer)
+    with pytest.raises(RuntimeError) as caught:
+        update(Fails(), θ, {p: np.ones(p.shape) for p in θ})
+    assert "at parameter b of shape (2,)" in "".join(caught.value.__notes__)
+
+
+def test_a_read_only_parameter_is_named_by_load_and_from_vector():
+    layer, file = Layer(), io.BytesIO()
+    θ = params(layer)
+    save(file, θ)
+    layer.b.value.flags.writeable = False
+    with pytest.raises(ValueError, match="parameter b is a read-only array"):
+        load(file, θ)
+    with pytest.raises(ValueError, match="parameter b is a read-only array"):
+        θ.from_vector(np.zeros(8))
+
+
+def test_state_that_does_not_fit_is_told_by_the_parameters_name():
+    layer, file = Layer(), io.BytesIO()
+    θ, opt = params(layer), Momentum()
+    update(opt, layer.b, np.ones(2))
+    opt.state[layer.b]["velocity"] = object()
+    with pytest.raises(TypeError, match=r"state\[parameter b\]"):
+        save(file, θ, opt)
+
+
+def test_an_optimiser_lists_what_users_need():
+    for opt, names in [
+        (ADAM(), {"eta", "beta", "epsilon", "apply", "reset", "state"}),
+        (Descent(), {"eta", "apply", "reset", "state"}),
+    ]:
+        assert {name for name in dir(opt) if not name.startswith("_")} == names
+    assert {"members", "append", "apply"} <= set(dir(Optimiser(ADAM())))
+
+    class Own(AbstractOptimiser):
+        def __init__(self):
+            self.rate = 0.1
+
+        def warm(self):
+            pass
+
+    assert {name for name in dir(Own()) if not name.startswith("_")} == {"rate", "warm", "apply", "reset"}
+
+
+def test_modules_are_there_after_import_minidiff_and_not_read_before():
+    code = """
+import sys, minidiff
+heavy = {"minidiff.losses", "minidiff.schedules", "minidiff.plot", "matplotlib", "tqdm", "scipy", "numba"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+assert minidiff.losses.mse(1.0, 3.0) == 4.0
+assert minidiff.schedules.Exp(1.0, 0.5)(2) == 0.5
+assert minidiff.functions.relu(-1.0) == 0
+assert minidiff.optimise.ADAM and minidiff.data.DataLoader
+assert {"losses", "schedules", "train"} <= set(dir(minidiff))
+from minidiff.optimise import Scheduler
+assert Scheduler is minidiff.schedules.Scheduler
+for module in (minidiff, minidiff.optimise):
+    assert not hasattr(module, "nothing") and not hasattr(module, "_nothing")
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -1,6 +1,9 @@
 """Optimisers: rules, decays, clips and their compositions, and the loop that trains."""
 
+from typing import Any
+
 from minidiff.iddict import IdDict
+from minidiff.optimise.average import Average
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import (
     KeepBest,
@@ -14,6 +17,7 @@ from minidiff.optimise.callbacks import (
 from minidiff.optimise.clips import ClipNorm, ClipValue
 from minidiff.optimise.compose import Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
+from minidiff.optimise.grouped import Grouped
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.optimise.rules import (
     ADAM,
@@ -59,10 +63,12 @@ __all__ = [
     "AdaMax",
     "Adam",
     "AdamW",
+    "Average",
     "ClipNorm",
     "ClipValue",
     "Descent",
     "ExpDecay",
+    "Grouped",
     "IdDict",
     "InvDecay",
     "KeepBest",
@@ -93,3 +99,13 @@ __all__ = [
     "train",
     "update",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Give `Scheduler`, an optimiser that is at home among the schedules, and say where others are."""
+    from minidiff import schedules
+
+    if name == "Scheduler":
+        return schedules.Scheduler
+    where = ": it is in minidiff.schedules" if name in schedules.__all__ else ""
+    raise AttributeError(f"module 'minidiff.optimise' has no attribute {name!r}{where}")

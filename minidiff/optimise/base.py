@@ -16,6 +16,8 @@ __all__ = ["SETTINGS", "AbstractOptimiser", "applied"]
 # Held while rules are asked for their numbers: one of them may set what those after it go by.
 SETTINGS = threading.RLock()
 
+_BASES = "minidiff.optimise.base", "minidiff.optimise.rule", "minidiff.settings"
+
 
 class AbstractOptimiser:
     """The base of every optimiser.
@@ -86,6 +88,13 @@ class AbstractOptimiser:
 
     def __repr__(self) -> str:
         return as_call(self)
+
+    def __dir__(self) -> list[str]:
+        """List what users need, without what only the engine asks for."""
+        bases = [kind for kind in type(self).__mro__ if kind.__module__ in _BASES]
+        engine = {name for kind in bases for name in vars(kind)} - {"apply", "reset"}
+        names = super().__dir__()
+        return [name for name in names if name.startswith("__") or (name[0] != "_" and name not in engine)]
 
 
 def _forget(value: Any) -> None:

@@ -353,7 +353,7 @@ class KeepBest(Memory):
         score = self.__wrapped__(*args, **kwargs)
         if score == score and _is_better(score, self.best, self.distance, self.min_dist):
             values = [p.value.copy() for p in self.ps]
-            self.best, self.values = score, values
+            vars(self).update(best=score, values=values)  # both at once, also if an interrupt comes
 
     def restore(self) -> None:
         """Put the best parameters back."""

@@ -15,7 +15,7 @@ import numpy as np
 from minidiff.checks import integer, number
 from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none
-from minidiff.program.source import _QUIET
+from minidiff.program.source import quiet
 from minidiff.tracing import constant
 
 __all__ = ["accumulate", "clip_norm", "skip_nonfinite"]
@@ -182,7 +182,7 @@ def _wide(g: Any) -> Any:
 
 def first_nonfinite(grads: Grads) -> int | None:
     """Return the place of the first gradient that holds infinity or NaN, None if there is none."""
-    return _QUIET.copy().run(_first_nonfinite, grads)
+    return quiet().run(_first_nonfinite, grads)
 
 
 def _first_nonfinite(grads: Grads) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, overload
+from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from minidiff.typing import Array, ArrayLike
 
 __all__ = ["apply", "reset", "update"]
 
+
+Place: TypeAlias = tuple[Any, int]  # several parameters, and which of them
 
 _MISSING: Final = object()
 _PARAMETERS: Final = (Param, np.ndarray)
@@ -111,7 +113,7 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
     """Check every parameter and gradient, then take the steps."""
     if isinstance(ps, Mapping) and isinstance(gs, (Params, Param)):
         raise _out_of_order()
-    ps = list(ps) if isinstance(ps, Params) else _parameters(ps)
+    ps = ps if isinstance(ps, Params) else _parameters(ps)
     if not isinstance(gs, Mapping):
         advice = ": for p, g in zip(ps, gs): update(opt, p, g)" if isinstance(gs, (tuple, list)) else ""
         advice = ": take its .grad" if hasattr(gs, "grad") else advice
@@ -121,25 +123,24 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
         )
     steps = []
     for i, p in enumerate(ps):
-        x = _array_of(p, i)
+        x = _array_of(p, (ps, i))
         try:
             g = gs[p]
         except KeyError:
             raise KeyError(
-                f"gs has no gradient for parameter {i} of ps, of shape {x.shape}: take the gradient over the "
-                f"same parameters, or map it to None"
+                f"gs has no gradient for {_which((ps, i))} of ps, of shape {x.shape}: take the gradient over "
+                f"the same parameters, or map it to None"
             ) from None
         if g is not None:
-            steps.append((p, x, _gradient(g, x, i)))
+            steps.append((p, x, _gradient(g, x, (ps, i))))
     stages = opt.stages()
     for p, x, Δ in steps:
         try:
             take(stages, p, x, Δ)
         except Exception as error:  # noqa: PERF203 - the note is about this very parameter
             i = next(i for i, other in enumerate(ps) if other is p)
-            add_note(
-                error, f"in update(opt, ps, gs), at parameter {i} of shape {x.shape}, which has not moved"
-            )
+            which = _which((ps, i))
+            add_note(error, f"in update(opt, ps, gs), at {which} of shape {x.shape}, which has not moved")
             raise
 
 
@@ -227,57 +228,60 @@ def reset(opt: AbstractOptimiser) -> None:
     opt.reset()
 
 
-def _array_of(p: Any, i: int | None = None, *, written: bool = True) -> Array:
-    """Return the ndarray that the i-th parameter is, once it is sure that a step can be taken there."""
+def _array_of(p: Any, place: Place | None = None, *, written: bool = True) -> Array:
+    """Return the ndarray that a parameter is, once it is sure that a step can be taken there."""
     is_param = isinstance(p, Param)
     x = p.in_place("update(…)" if written else "apply(…)") if is_param else p
     if type(x) is not np.ndarray:
         if not isinstance(x, np.ndarray):
-            raise TypeError(f"{_which(i)} is {described(p)}: wrap it in param(...)")
+            raise TypeError(f"{_which(place)} is {described(p)}: wrap it in param(...)")
         x = x.view(np.ndarray)  # a subclass may give operators another meaning (np.matrix)
     if not is_param and x.dtype.kind not in "fc":
         raise TypeError(
-            f"{_which(i)} has dtype {x.dtype}, and steps are no such numbers: "
+            f"{_which(place)} has dtype {x.dtype}, and steps are no such numbers: "
             f"it must be a float or complex array, which param(...) makes"
         )
     if written and not x.flags.writeable:
-        raise ValueError(f"{_which(i)} is a read-only array: update a copy, or param(...) of it")
+        raise ValueError(f"{_which(place)} is a read-only array: update a copy, or param(...) of it")
     return x
 
 
-def _gradient(g: Any, x: Array, i: int | None = None) -> Array:
-    """Return the i-th gradient as an ndarray that fits `x` (its dtype may still be another)."""
+def _gradient(g: Any, x: Array, place: Place | None = None) -> Array:
+    """Return a gradient as an ndarray that fits `x` (its dtype may still be another)."""
     Δ: Any = g
     if type(g) is not np.ndarray:
         if isinstance(g, Mapping):
-            raise TypeError(f"{_which_gradient(i)} is a mapping: take the parameter's own, grads[p]")
+            raise TypeError(f"{_which_gradient(place)} is a mapping: take the parameter's own, grads[p]")
         if isinstance(g, Param):
-            raise TypeError(f"{_which_gradient(i)} is a parameter itself: take grads[p], or its .value")
+            raise TypeError(f"{_which_gradient(place)} is a parameter itself: take grads[p], or its .value")
         try:
             Δ = np.asarray(g)
         except ValueError as error:
-            raise ValueError(f"{_which_gradient(i)} is no array: {error}") from None
+            raise ValueError(f"{_which_gradient(place)} is no array: {error}") from None
     if Δ.shape != x.shape:
         raise ValueError(
-            f"{_which_gradient(i)} has shape {Δ.shape}, its parameter {x.shape}: they must be equal"
+            f"{_which_gradient(place)} has shape {Δ.shape}, its parameter {x.shape}: they must be equal"
         )
     if Δ.dtype is not x.dtype:
         if Δ.dtype.kind not in "fciub":
-            raise TypeError(f"{_which_gradient(i)} is {described(g)}, which does not consist of numbers")
+            raise TypeError(f"{_which_gradient(place)} is {described(g)}, which does not consist of numbers")
         if Δ.dtype.kind == "c" and x.dtype.kind != "c":
             raise TypeError(
-                f"{_which_gradient(i)} is complex and its parameter real: take its .real if that is what is "
-                f"meant"
+                f"{_which_gradient(place)} is complex and its parameter real: take its .real if that is what "
+                f"is meant"
             )
     return Δ  # type: ignore[no-any-return]
 
 
-def _which(i: int | None) -> str:
-    return "the parameter" if i is None else f"parameter {i}"
+def _which(place: Place | None) -> str:
+    if place is None:
+        return "the parameter"
+    ps, i = place
+    return f"parameter {ps.names[i] if isinstance(ps, Params) else i}"
 
 
-def _which_gradient(i: int | None) -> str:
-    return "the gradient" if i is None else f"the gradient of parameter {i}"
+def _which_gradient(place: Place | None) -> str:
+    return "the gradient" if place is None else f"the gradient of {_which(place)}"
 
 
 def _no_optimiser(opt: Any) -> TypeError:

@@ -18,6 +18,7 @@ The rest is in `minidiff.optimise` (rules, decays, clips, composition, training)
 """
 
 from minidiff.checkpoint import load, save
+from minidiff.compiled import compiled
 from minidiff.data import DataLoader
 from minidiff.gradient import dropgrad, gradient, hessian, jacobian, pullback, withgradient
 from minidiff.grads import Grads
@@ -33,6 +34,7 @@ __all__ = [
     "IdDict",
     "Param",
     "Params",
+    "compiled",
     "dropgrad",
     "gradient",
     "hessian",

@@ -2,17 +2,23 @@
 
 from minidiff.tracing import composites as composites
 from minidiff.tracing.backward import backward, history
+from minidiff.tracing.derivatives import filled
 from minidiff.tracing.record import (
     Leaf,
     Trace,
     Traced,
     constant,
     derivative,
+    is_box,
     is_recorded,
+    is_tracing,
     lift,
     map_container,
     no_attribute,
+    standing_for_leaves,
+    stands_beneath,
 )
 
-__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "history", "is_recorded", "lift",
-    "map_container", "no_attribute"]  # fmt: skip
+__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled", "history", "is_box",
+    "is_recorded", "is_tracing", "lift", "map_container", "no_attribute", "standing_for_leaves",
+    "stands_beneath"]  # fmt: skip

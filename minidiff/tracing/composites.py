@@ -152,7 +152,7 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") ->
     if axis is None:
         x, axis = x.reshape(-1), 0
     n = x.shape[axis]
-    indices = np.asarray(indices).astype(np.intp)
+    indices = (indices if hasattr(indices, "dtype") else np.asarray(indices)).astype(np.intp)
     indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": indices.clip(0, max(n - 1, 0))}[mode]
     return x[_along(x, axis, indices)]
 

@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 import minidiff.functions as mf
 import minidiff.losses as ml
+import minidiff.optimise as mo
 from minidiff import compiled, dropgrad, gradient, param, params, withgradient
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -428,3 +429,94 @@ def test_a_recording_leaves_nothing_behind():
     compiled(lambda x: np.sum(W * W.value * x), params(W))(np.ones(3))
     assert vars(type(W).__mro__[1])["value"] is slot
     assert not [x for x in gc.get_objects() if type(x).__name__ == "Listing" and x.calls == []]
+
+
+# --- Whole steps ----------------------------------------------------------------------------------------
+
+
+class Custom(mo.AbstractOptimiser):
+    def __init__(self):
+        self.count = mo.IdDict()
+
+    def apply(self, x, Δ):
+        self.count[x] = self.count.get(x, 0) + 1
+        return Δ / self.count[x]
+
+
+OPTIMISERS = {
+    "Descent": lambda: mo.Descent(0.1),
+    "ADAM": lambda: mo.ADAM(0.05),
+    "composed": lambda: mo.Optimiser(
+        mo.ClipNorm(0.5), mo.WeightDecay(0.1), mo.NADAM(), mo.ExpDecay(0.1, 0.5, 2)
+    ),
+    "custom": lambda: mo.Optimiser(Custom(), mo.Momentum(0.1)),
+}
+
+
+def regression(seed=0):
+    rng = np.random.default_rng(seed)
+    A, b, idle = param(rng.normal(size=(2, 5)).astype("f4")), param(rng.normal(size=2)), param(np.ones(3))
+    data = [(rng.normal(size=5), rng.normal(size=2)) for _ in range(6)]
+    return (A, b, idle), params(A, b, idle), data, lambda x, y: np.sum((A @ x + b - y) ** 2)
+
+
+@pytest.mark.parametrize("make", OPTIMISERS.values(), ids=OPTIMISERS)
+@pytest.mark.parametrize("pattern", ["compiled", "in turn"])
+def test_compiled_steps_are_eager_steps(make, pattern):
+    results = []
+    for way in ("eager", pattern):
+        _, θ, data, loss = regression()
+        opt, losses = make(), []
+        step = compiled(loss, θ, opt)
+        for i, (x, y) in enumerate(data):
+            if way == "eager" or (way == "in turn" and i % 2):
+                value, grads = withgradient(lambda: loss(x, y), θ)
+                mo.update(opt, θ, grads)
+                losses.append(value)
+            else:
+                losses.append(step(x, y))
+            if i == 3:
+                mo.reset(opt)
+        assert len(step._programs) == (way != "eager")
+        results.append(bits([losses, [p.value for p in θ]]))
+    assert results[0] == results[1]
+
+
+def test_an_error_leaves_parameters_and_state_as_they_were():
+    A = param(np.eye(2))
+    opt = mo.ADAM()
+    step = compiled(lambda x: np.sum(np.linalg.inv(A * x)), params(A), opt)
+    step(np.full((2, 2), 2.0))
+    before, kept = A.value.copy(), {k: np.copy(v) for k, v in opt.state[A].items()}
+    with pytest.raises(np.linalg.LinAlgError):
+        step(np.zeros((2, 2)))
+    np.testing.assert_array_equal(A.value, before)
+    assert all(np.array_equal(v, opt.state[A][k]) for k, v in kept.items())
+    with pytest.raises(TypeError, match="branches"):
+        compiled(lambda x: np.sum(A) if x[0] > 0 else np.sum(A * A), params(A), opt)(np.ones(2))
+    np.testing.assert_array_equal(A.value, before)
+
+
+def test_a_step_within_a_gradient_is_refused():
+    A = param(np.ones(2))
+    step = compiled(lambda: np.sum(A**2), params(A), mo.Descent(0.1))
+    with pytest.raises(TypeError, match="under differentiation"):
+        gradient(lambda: step() * np.sum(A), params(A))
+    np.testing.assert_array_equal(A.value, 1.0)
+
+
+@pytest.mark.parametrize("make", OPTIMISERS.values(), ids=OPTIMISERS)
+def test_training_compiled_is_training(make):
+    results = []
+    for how in (False, True):
+        _, θ, data, loss = regression()
+        losses = mo.train(loss, θ, data, make(), epochs=3, compiled=how)
+        results.append(bits([losses, [p.value for p in θ]]))
+    assert results[0] == results[1]
+
+
+def test_training_compiled_stops_at_what_is_not_finite():
+    A = param(1.0)
+    with pytest.raises(FloatingPointError, match="step 2"), np.errstate(all="ignore"):
+        mo.train(lambda x: A * x, params(A), [1.0, np.inf, 1.0], mo.Descent(0.5), compiled=True)
+    assert A == 0.5

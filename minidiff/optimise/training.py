@@ -32,6 +32,7 @@ def train(
     cb: Callback | Iterable[Callback] | None = None,
     epochs: int = 1,
     progress: bool = False,
+    compiled: bool = False,
 ) -> NDArray[np.float64]:
     """Take one step of the optimiser for each element of the data.
 
@@ -59,6 +60,8 @@ def train(
         How many times to go through the data.
     progress : bool
         Whether to show a bar with the running loss and the rate. Needs tqdm, of the `plot` extra.
+    compiled : bool
+        Whether to record the loss and its gradient and run them as NumPy: see `minidiff.compiled`.
 
     Returns
     -------
@@ -89,6 +92,7 @@ def train(
     """
     _check(loss, data, opt, epochs)
     ps, callbacks = _params(ps), _callbacks(cb)
+    slope = _slope(loss, ps, compiled)
     batches: Any = _batches(data, epochs)
     losses: list[float] = []
     running = math.nan
@@ -96,7 +100,7 @@ def train(
         for d in bar:
             arguments = d if isinstance(d, tuple) else (d,)
             try:
-                value, grads = withgradient(lambda: loss(*arguments), ps)  # noqa: B023  (called at once)
+                value, grads = slope(*arguments)
                 value = np.asarray(value).item()
                 if not math.isfinite(value):
                     raise FloatingPointError(f"the loss is {value} at step {len(losses) + 1}, not taken")
@@ -185,6 +189,15 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
         )
     if integer("epochs", epochs, 0) > 1 and isinstance(data, Iterator):
         raise _exhausted(epochs)
+
+
+def _slope(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callable[..., Any]:
+    """Return the function of a batch that gives the loss and its gradient."""
+    if is_compiled:
+        from minidiff.compiled import compiled  # which imports the optimisers
+
+        return compiled(loss, ps)
+    return lambda *d: withgradient(lambda: loss(*d), ps)
 
 
 def _params(ps: Any) -> Params:

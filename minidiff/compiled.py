@@ -149,8 +149,12 @@ class Compiled:
         """Give the loss and its gradient, or take a step and give the loss."""
         if is_tracing():  # which has to see what the loss does
             return self._eagerly(args)
-        leaves: list[Any] = []
-        key = tuple([_key(arg, leaves) for arg in args])
+        leaves: Any = []
+        key: Any
+        if all(type(arg) is np.ndarray for arg in args):  # as `_key` gives it, quicker
+            key, leaves = tuple([(x.shape, x.strides, x.dtype) for x in args]), args
+        else:
+            key = tuple([_key(arg, leaves) for arg in args])
         made = self._programs.get(key)
         if made is None:
             result = self._first(key, args)
@@ -160,7 +164,7 @@ class Compiled:
             except ChangedError:
                 self._programs.pop(key, None)
                 result = self._first(key, args)
-        return self._finished(result)
+        return result if self._opt is None else self._finished(result)
 
     def _eagerly(self, args: tuple[Any, ...]) -> Any:
         loss, ps = self._loss, self._params
@@ -310,7 +314,8 @@ class _Made:
         shown = [f"{name}: {_shown(arg)}" for name, arg in zip(r.names.of_arguments, args, strict=True)]
         self.signature = ", ".join(shown)
 
-    def result(self, values: list[Any], leaves: list[Any]) -> WithGradient:
+    def result(self, values: list[Any], leaves: list[Any] | tuple[Any, ...]) -> WithGradient:
+        """Run the program, and give what `withgradient` would."""
         val, *gs = self._run(*values, *leaves)
         if not self._all:
             every = (val, *gs)

@@ -14,7 +14,17 @@ from minidiff.checks import described
 from minidiff.grads import Grads
 from minidiff.params import Param, Params
 from minidiff.program.listing import StandIn, example, varying
-from minidiff.tracing import Trace, Traced, backward, constant, filled, history, is_recorded, map_container
+from minidiff.tracing import (
+    Trace,
+    Traced,
+    backward,
+    constant,
+    filled,
+    history,
+    is_recorded,
+    map_container,
+    standing_now,
+)
 
 __all__ = ["WithGradient", "dropgrad", "gradient", "hessian", "jacobian", "pullback", "withgradient"]
 
@@ -395,7 +405,7 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
     for i, g in enumerate(gradients):
         if g is None:
             continue
-        array = example(g)
+        array = example(g) if type(g) is StandIn else g
         if type(array) is np.ndarray:
             if array.base is not None or id(array) in given:
                 gradients[i] = g = g.copy()
@@ -410,8 +420,7 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
 def _ones(value: Any) -> Any:
     """Give the gradient of a loss with respect to itself, in the loss's own dtype."""
     one = value.dtype.type(1)
-    plain = constant(value)
-    if type(plain) is StandIn:  # so that what comes of it is noted
+    if standing_now() and type(plain := constant(value)) is StandIn:  # so that what comes of it is noted
         one = plain._listing.constant(one)
     return one if value.shape == () else filled(value.shape, one)
 

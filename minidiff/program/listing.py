@@ -637,8 +637,9 @@ class Program:
             line = call.line
             lines += self._written(i, call)
         lines += self._returned(outputs)
+        about = [f"# {name}: {_described(x)}" for name, x in self.constants.items()]
         self.source = "\n".join(
-            [f"def {title}({', '.join(inputs)}):", *(f"    {text}" for text in lines), ""]
+            [*about, f"def {title}({', '.join(inputs)}):", *(f"    {text}" for text in lines), ""]
         )
         namespace = {"np": np, "ChangedError": ChangedError, **self._helpers, **self.constants}
         filename = f"<compiled {title} {id(self)}>"
@@ -845,6 +846,12 @@ class Program:
 
 _PLAIN_TYPES: dict[type, str] = {float: "float", complex: "complex", int: "int", bool: "bool"}
 _ELEMENTWISE = {"{} + {}", "{} - {}", "{} * {}", "{} / {}"}
+
+
+def _described(x: Any) -> str:
+    if _is_array(x) and x.size != 1:
+        return f"an array of {x.dtype}, of shape {x.shape}"
+    return f"{x!r:.60}"
 
 
 def _is_array(x: Any) -> bool:

@@ -16,9 +16,10 @@ from minidiff.tracing.record import (
     map_container,
     no_attribute,
     standing_for_leaves,
+    standing_now,
     stands_beneath,
 )
 
 __all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled", "history", "is_box",
     "is_recorded", "is_tracing", "lift", "map_container", "no_attribute", "standing_for_leaves",
-    "stands_beneath"]  # fmt: skip
+    "standing_now", "stands_beneath"]  # fmt: skip

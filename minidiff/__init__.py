@@ -25,6 +25,7 @@ from minidiff.grads import Grads
 from minidiff.iddict import IdDict
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.params import Param, Params, param, params
+from minidiff.tracing import guard
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "compiled",
     "dropgrad",
     "gradient",
+    "guard",
     "hessian",
     "jacobian",
     "load",

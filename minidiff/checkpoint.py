@@ -1,33 +1,41 @@
 """Checkpoints: parameters, an optimiser and whatever else a run needs to go on, in one file.
 
-A checkpoint is an ``.npz``, a zip of arrays, that ``np.load(path, allow_pickle=False)`` opens. One of them,
-``manifest``, is JSON text in bytes and says what is what (see `minidiff.manifest`). Another, ``checksum``, is
-the SHA-256 of all the rest. Nothing is pickled: to load a file is to run no code of it.
+A checkpoint is an ``.npz``, a zip of arrays, that ``np.load(path, allow_pickle=False)`` opens. The first of
+them, ``manifest``, is JSON text in bytes and says what is what (see `minidiff.manifest`). The last,
+``checksum``, is the SHA-256 of all before it. Nothing is pickled: to load a file is to run no code of it.
+Nothing is compressed, and a file that is laid out otherwise than `save` does it is refused unread.
 """
 
 from __future__ import annotations
 
+import ast
 import errno
 import hashlib
+import io
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterable
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from minidiff.manifest import Array, Decoder, Encoder, contiguous
+from minidiff.checks import described
+from minidiff.interrupts import whole
+from minidiff.manifest import Array, Decoder, Encoder, RefusedError
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.params import Param, Params
 
 __all__ = ["load", "save"]
 
 FORMAT = "minidiff checkpoint"
-VERSION = 1
+VERSION = 2  # 1 had parameters by their places, and the manifest behind them
 
-Path = str | os.PathLike[str]
+Path = str | os.PathLike[str] | BinaryIO
 
 
 def save(
@@ -36,20 +44,25 @@ def save(
     """Write parameters, an optimiser and more to one file, whole or not at all.
 
     The file is written beside `path`, synced to the disk and renamed: at any moment `path` holds the old
-    checkpoint or the new one. What a symbolic link points to is replaced, not the link. A process that is
-    killed in the middle leaves a hidden file ``.name.….tmp`` there, which is of no more use.
+    checkpoint or the new one. The mode of a file that is replaced stays; what a symbolic link points to is
+    replaced, not the link. A process that is killed in the middle leaves a hidden file ``.name.….tmp``
+    there, which is of no more use.
 
     Parameters
     ----------
-    path : str or path-like
-        Where to write. By custom it ends in ``.npz``; no ending is added.
+    path : str, path-like or binary file
+        Where to write. By custom it ends in ``.npz``; no ending is added. The contents of a file object,
+        such as an ``io.BytesIO`` for a snapshot in memory, are replaced.
     ps : Params
-        The parameters. They are stored by their order.
+        The parameters. They are stored under their names, `Params.names`.
     opt : AbstractOptimiser, optional
-        Its hyperparameters, step counts and state, with those of its members. State of parameters that are
-        not in `ps` is left out; functions and schedules are code, and left out as well.
-    **extra : None, bool, number, str, bytes, array, numpy.random.Generator
-        Anything else to be given back by `load`; also lists, tuples and dicts of these.
+        Its hyperparameters, step counts and state, with those of its members and of what else it holds.
+        State of parameters that are not in `ps` is left out. Functions, classes and schedules are code, and
+        left out as well; a function that remembers something from call to call is refused.
+    **extra : None, bool, number, str, bytes, array, and more
+        Anything else to be given back by `load`: also dates and times, generators (NumPy's and Python's
+        own), and lists, tuples, dicts, sets and the like in `collections` of these. Of a generator all is
+        stored but what it would spawn.
 
     Raises
     ------
@@ -62,6 +75,11 @@ def save(
     See Also
     --------
     load
+
+    Notes
+    -----
+    Another thread may train meanwhile. The file can then be loaded as any other, but each array is as it
+    stood when its turn came: for a run that is to go on from there, save between two steps.
 
     Examples
     --------
@@ -79,47 +97,64 @@ def save(
     ...     sorted(file)
     ['checksum', 'manifest', 'parameters/0']
     """
-    file, ps = _file(path), Params(ps)
-    _check_optimiser(opt)
+    _check_arguments(path, opt)
+    ps = Params(ps)
     optimiser, more = Encoder("optimiser", ps), Encoder("extra")
+    members = [_member(i, name) for i, name in enumerate(ps.names)]
+    manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     try:
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "parameters": len(ps),
-            "optimiser": None if opt is None else optimiser.program(opt, "opt"),
-            "extra": {name: more.data(value, name) for name, value in extra.items()},
-        }
+        manifest["optimiser"] = None if opt is None else optimiser.optimiser(opt)
+        manifest["extra"] = {name: more.data(value, name) for name, value in extra.items()}
+        manifest["parameters"] = dict(zip(ps.names, members, strict=True))
+        manifest["arrays"] = [*members, *optimiser.arrays, *more.arrays]
         text = json.dumps(manifest, allow_nan=False).encode()
     except RecursionError:
         raise ValueError("opt or extra is nested too deeply, or holds itself: it cannot be stored") from None
-    arrays = {f"parameters/{i}": contiguous(p.value) for i, p in enumerate(ps)}
-    arrays |= optimiser.arrays | more.arrays
-    arrays["manifest"] = np.frombuffer(text, np.uint8)
-    arrays["checksum"] = _checksum(arrays)
-    _write(file, arrays)
+    arrays = {"manifest": np.frombuffer(text, np.uint8)}
+    arrays |= zip(members, (p.value for p in ps), strict=True)
+    pieces = _pieces(arrays | optimiser.arrays | more.arrays)
+    if isinstance(path, (str, bytes, os.PathLike)):
+        _write(os.fsdecode(path), pieces)
+    else:
+        whole(_replace, path, b"".join(pieces))
 
 
-def load(path: Path, ps: Params | Iterable[Param], opt: AbstractOptimiser | None = None) -> dict[str, Any]:
+def load(
+    path: Path,
+    ps: Params | Iterable[Param],
+    opt: AbstractOptimiser | None = None,
+    *,
+    partial: bool = False,
+    settings: Literal["file", "code"] = "file",
+) -> Any:
     """Read what `save` wrote back into the same parameters and optimiser.
 
     Everything is checked before anything is changed. Parameters are changed in place.
 
     Parameters
     ----------
-    path : str or path-like
-        The checkpoint.
+    path : str, path-like or binary file
+        The checkpoint. A file object is read from its beginning.
     ps : Params
-        Parameters of the same number, order, shapes and dtypes as those saved.
+        Parameters of the same names, shapes and dtypes as those saved, in any order.
     opt : AbstractOptimiser, optional
         An optimiser made in the same way as the one saved: the same types in the same places. It takes on
-        all that the one saved knew, hyperparameters included, about the parameters `ps`.
+        all that the one saved knew about the parameters `ps`. Functions and schedules stay its own, which
+        may be others than before.
+    partial : bool
+        Whether to take what fits, where not all does: parameters of the same name, shape and dtype, with
+        their state. The others stay as they are.
+    settings : {"file", "code"}
+        Which hyperparameters the rules in `opt` have afterwards, those saved or those they were made with:
+        ``load(path, ps, ADAM(1e-5), settings="code")`` goes on at a rate of 1e-5.
 
     Returns
     -------
-    dict
+    extra : dict
         The `extra` that was saved. A generator comes back as a new generator in the same state:
         ``rng.bit_generator.state = extra["rng"].bit_generator.state`` puts your own there.
+    rest : dict
+        Only if `partial`: what did not fit, by name; the array that was saved, or None where there is none.
 
     Raises
     ------
@@ -135,6 +170,19 @@ def load(path: Path, ps: Params | Iterable[Param], opt: AbstractOptimiser | None
 
     Examples
     --------
+    A snapshot in memory, to go back to:
+
+    >>> import io
+    >>> from minidiff import gradient, param, params
+    >>> from minidiff.optimise import ADAM, update
+    >>> a, opt, snapshot = param(1.0), ADAM(0.5), io.BytesIO()
+    >>> save(snapshot, params(a), opt)
+    >>> update(opt, a, 1.0)
+    >>> load(snapshot, params(a), opt)
+    {}
+    >>> a, len(opt.state)
+    (param(1.), 0)
+
     A run that goes on where its last checkpoint was written, wherever it was stopped::
 
         epoch = load(path, ps, opt)["epoch"] if os.path.exists(path) else 0
@@ -143,74 +191,159 @@ def load(path: Path, ps: Params | Iterable[Param], opt: AbstractOptimiser | None
             epoch += 1
             save(path, ps, opt, epoch=epoch, loader=loader.state)
     """
-    file, ps = _file(path), Params(ps)
-    _check_optimiser(opt)
-    manifest, arrays = _read(file)
-    values = _parameters(file, manifest["parameters"], arrays, ps)
-    decoder = Decoder(file, arrays, ps)
-    if opt is not None:
-        if manifest["optimiser"] is None:
-            raise ValueError(f"{file} holds no optimiser: it was saved without one")
-        decoder.restore(manifest["optimiser"], opt, "opt")
-    extra = {name: decoder.data(node) for name, node in manifest["extra"].items()}
-
+    _check_arguments(path, opt)
+    ps = Params(ps)
+    if settings not in ("file", "code"):
+        raise ValueError(f"settings must be 'file' or 'code', got {described(settings)}")
     live = [p.in_place("load(…)") for p in ps]
-    for i, a in enumerate(live):
+    with _opened(path) as file:
+        try:
+            manifest, arrays = _read(file)
+            names = ps.names if manifest["version"] > 1 else tuple(map(str, range(len(ps))))
+            stored = {name: arrays[member] for name, member in manifest["parameters"].items()}
+            misfits = _misfits(stored, dict(zip(names, live, strict=True)))
+            if misfits and not partial:
+                raise RefusedError(next(iter(misfits.values())))
+            mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
+            decoder = Decoder(_within("optimiser", arrays), [*map(mine.get, stored)], settings)
+            if opt is not None:
+                if manifest["optimiser"] is None:
+                    raise RefusedError("holds no optimiser: it was saved without one")
+                decoder.restore(manifest["optimiser"], opt, "opt")
+            more = Decoder(_within("extra", arrays))
+            extra = {name: more.data(node) for name, node in manifest["extra"].items()}
+        except RefusedError as error:
+            raise ValueError(f"{_name(path)} {error}") from error.__cause__
+        except OSError:
+            raise
+        # A damaged file can make its readers raise nearly anything.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{_name(path)} is damaged or no checkpoint: {reason:.200}") from error
+
+    changes = [(a, stored[name]) for name, a in zip(names, live, strict=True) if name in mine]
+    for i, (a, _) in enumerate(changes):
         if not a.flags.writeable:
-            raise ValueError(f"parameter {i} is a read-only array: {file} cannot be loaded into it")
-    for a, value in zip(live, values, strict=True):
-        a[...] = value
-    decoder.commit()
-    return extra
+            raise ValueError(f"parameter {i} is a read-only array: {_name(path)} cannot be loaded into it")
+
+    def commit() -> None:
+        for a, value in changes:
+            a[...] = value
+        decoder.commit()
+
+    whole(commit)
+    return (extra, {name: stored.get(name) for name in misfits}) if partial else extra
 
 
-def _file(path: Path) -> str:
+def _check_arguments(path: Any, opt: object) -> None:
     if isinstance(path, (Params, Param)):
         raise TypeError("the path comes first: save(path, ps, opt), load(path, ps, opt)")
-    return os.fsdecode(path)
-
-
-def _check_optimiser(opt: object) -> None:
+    if not _is_path(path) and (isinstance(path, io.TextIOBase) or not hasattr(path, "seek")):
+        raise TypeError(f"path must be a path or a binary file, got {described(path)}")
     if not (opt is None or isinstance(opt, AbstractOptimiser)):
         raise TypeError(
             f"opt must be an optimiser, got {opt!r}; other things have names: save(path, ps, x=x)"
         )
 
 
-def _parameters(file: str, number: int, arrays: dict[str, Array], ps: Params) -> list[Array]:
-    """Give the stored values of the parameters, if they fit."""
-    if number != len(ps):
-        raise ValueError(f"{file} holds {number} parameters, but ps has {len(ps)}")
-    values = [arrays[f"parameters/{i}"] for i in range(number)]
-    for i, (p, a) in enumerate(zip(ps, values, strict=True)):
-        if (a.shape, a.dtype) != (p.value.shape, p.value.dtype):
-            raise ValueError(
-                f"parameter {i} has shape {a.shape} and dtype {a.dtype} in {file}, "
-                f"but shape {p.value.shape} and dtype {p.value.dtype} in ps"
+def _is_path(path: Any) -> bool:
+    return isinstance(path, (str, bytes, os.PathLike))
+
+
+def _name(path: Any) -> str:
+    """Name a file for messages."""
+    return os.fsdecode(path) if _is_path(path) else f"the {type(path).__name__}"
+
+
+def _misfits(stored: dict[str, Array], live: dict[str, Array]) -> dict[str, str]:
+    """Say of each parameter that is not the same in the file and in the program what is wrong with it."""
+    alone = [name for name in {**stored, **live} if (name in stored) != (name in live)]
+    misfits = dict.fromkeys(
+        alone,
+        f"holds {len(stored)} parameters, but ps has {len(live)}; not in both are {', '.join(alone[:6])}: "
+        "load(…, partial=True) takes those that are",
+    )
+    for name in filter(live.__contains__, stored):
+        a, x = stored[name], live[name]
+        if (a.shape, a.dtype) != (x.shape, x.dtype):
+            misfits[name] = (
+                f"does not fit: parameter {name} has shape {a.shape} and dtype {a.dtype} in it, "
+                f"but shape {x.shape} and dtype {x.dtype} in ps"
             )
-    return values
+    return misfits
 
 
-# The file -----------------------------------------------------------------------------------------
+def _within(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:
+    return {name: a for name, a in arrays.items() if name.startswith(f"{prefix}/")}
 
 
-def _checksum(arrays: dict[str, Array]) -> Array:
-    """Hash names, dtypes, shapes and contents."""
-    digest = hashlib.sha256()
-    for name, a in sorted(arrays.items()):
-        rows = a if a.flags.c_contiguous else a.T
-        descr = np.lib.format.dtype_to_descr(a.dtype)
-        digest.update(repr((name, descr, a.shape, rows is a)).encode())
-        if a.nbytes:
-            digest.update(rows.reshape(-1).view(np.uint8).data)
-    return np.frombuffer(digest.digest(), np.uint8)
+# Writing ------------------------------------------------------------------------------------------
 
 
-def _write(path: str, arrays: dict[str, Any]) -> None:
-    """Write an .npz in one move: to a temporary file, to the disk, to its name."""
+def _member(i: int, name: str) -> str:
+    """Give the i-th parameter's name in the file: its own, unless a zip might not give that back."""
+    plain = name.isprintable() and len(name) < 200 and "\\" not in name and not name.startswith("#")
+    return f"parameters/{name if plain else f'#{i}'}"
+
+
+def _pieces(arrays: dict[str, Array]) -> Iterator[Any]:
+    """Give the bytes of an .npz, piece by piece: arrays, their checksum, the directory.
+
+    What goes into the file is one copy of each array, which is also what goes into the checksum: an array
+    that another thread changes meanwhile makes no difference between them.
+    """
+    digest, at, directory = hashlib.sha256(), 0, []
+    for name in [*arrays, "checksum"]:
+        content = io.BytesIO()
+        a = arrays[name] if name in arrays else np.frombuffer(digest.digest(), np.uint8)
+        np.lib.format.write_array(content, np.asarray(a), allow_pickle=False)
+        data = content.getbuffer()
+        digest.update(name.encode())
+        digest.update(data)
+        header, entry = _headers(name, len(data), zlib.crc32(data), at)
+        directory.append(entry)
+        at += len(header) + len(data)
+        yield header
+        yield data
+    yield _directory(directory, at)
+
+
+FULL = 0xFFFFFFFF  # stands for a number that has a place of 64 bits
+
+
+def _headers(name: str, size: int, crc: int, at: int) -> tuple[bytes, bytes]:
+    """Give what stands before a member of a zip, and its entry in the directory: sizes take 64 bits in both.
+
+    zipfile writes the same; but an interrupt there comes out as a ValueError of its own.
+    """
+    file, flags = f"{name}.npy".encode(), 0 if name.isascii() else 0x800
+    # The version that can read it, flags, not compressed, midnight of the first day there is.
+    known = struct.pack("<5H3IH", 45, flags, 0, 0, 33, crc, FULL, FULL, len(file))
+    header = b"PK\3\4" + known + struct.pack("<H", 20) + file + struct.pack("<2H2Q", 1, 16, size, size)
+    entry = b"PK\1\2\x2d\3" + known + struct.pack("<4H2I", 28, 0, 0, 0, 0o600 << 16, FULL)
+    return header, entry + file + struct.pack("<2H3Q", 1, 24, size, size, at)
+
+
+def _directory(entries: list[bytes], at: int) -> bytes:
+    """Give the end of a zip: all entries, and where they are, for 64 bits and for old readers."""
+    n, size = len(entries), sum(map(len, entries))
+    where = struct.pack("<Q2H2I4Q", 44, 45, 45, 0, 0, n, n, size, at)
+    end = struct.pack("<4H2IH", 0, 0, 0xFFFF, 0xFFFF, FULL, FULL, 0)
+    locator = struct.pack("<IQI", 0, at + size, 1)
+    return b"".join([*entries, b"PK\6\6", where, b"PK\6\7", locator, b"PK\5\6", end])
+
+
+def _replace(file: BinaryIO, contents: bytes) -> None:
+    file.seek(0)
+    file.write(contents)
+    file.truncate()
+
+
+def _write(path: str, pieces: Iterator[Any]) -> None:
+    """Write a file in one move: to a temporary file, to the disk, to its name."""
     target = os.path.realpath(path)
     directory, name = os.path.split(target)
-    if os.path.isdir(target):
+    if os.path.isdir(target) or os.path.basename(path) in ("", ".", ".."):
         raise IsADirectoryError(errno.EISDIR, "cannot save to a directory, name a file in it", path)
     if not os.path.isdir(directory):
         raise FileNotFoundError(errno.ENOENT, "cannot save to a directory that does not exist", path)
@@ -219,12 +352,20 @@ def _write(path: str, arrays: dict[str, Any]) -> None:
             errno.EEXIST, "cannot save in place of something that is not a regular file", path
         )
     temporary = os.path.join(directory, f".{name[:32]}.{secrets.token_hex(8)}.tmp")
+
+    def put_in_place() -> None:
+        os.replace(temporary, target)
+        _sync_directory(directory)
+
     try:
         with open(temporary, "xb") as file:
-            _zip(file, arrays)
+            with suppress(FileNotFoundError):
+                os.chmod(temporary, os.stat(target).st_mode & 0o7777)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        whole(put_in_place)
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
@@ -234,7 +375,6 @@ def _write(path: str, arrays: dict[str, Any]) -> None:
         raise OSError(
             error.errno, f"cannot save ({reason}); what was there before is unchanged", path
         ) from error
-    _sync_directory(directory)
 
 
 def _sync_directory(directory: str) -> None:
@@ -247,57 +387,111 @@ def _sync_directory(directory: str) -> None:
             os.close(descriptor)
 
 
-def _read(path: str) -> tuple[dict[str, Any], dict[str, Array]]:
+# Reading ------------------------------------------------------------------------------------------
+
+MANY = 2**16  # more arrays than this are read only where a manifest before them names them
+DAMAGED = "is damaged: its contents do not match its checksum"
+
+
+def _opened(path: Any) -> BinaryIO:
+    if _is_path(path):
+        return open(path, "rb")
+    path.seek(0)
+    return io.BytesIO(path.read())
+
+
+def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Array]]:
     """Read a checkpoint and give its manifest and its arrays, if they are as they were written."""
-    with open(path, "rb") as file:
-        try:
-            arrays = _unzip(file)
-        # A damaged zip can make its readers raise nearly anything.
-        except Exception as error:
-            raise ValueError(
-                f"{path} is damaged or no checkpoint: {str(error) or type(error).__name__}"
-            ) from error
-    if "manifest" not in arrays or "checksum" not in arrays:
-        raise ValueError(f"{path} is no checkpoint: it holds no manifest, or no checksum")
-    checksum = arrays.pop("checksum")
-    sound = np.array_equal(checksum, _checksum(arrays))
-    manifest = _parse(arrays.pop("manifest"))
+    members, is_whole = _members(file)
+    if not {"manifest", "checksum"} <= members.keys():
+        raise RefusedError("is no checkpoint: it holds no manifest, or no checksum")
+    manifest = _parse(_array(file, *members["manifest"], hashlib.sha256()))
     if manifest is None:
-        raise ValueError(f"{path} is damaged or no checkpoint: its manifest cannot be read")
-    if manifest["version"] > VERSION:
-        raise ValueError(
-            f"{path} is of format {manifest['version']}, this minidiff reads up to {VERSION}: upgrade it"
-        )
-    if not sound:
-        raise ValueError(f"{path} is damaged: its contents do not match its checksum")
+        raise RefusedError("is damaged or no checkpoint: its manifest cannot be read")
+    version, parameters = manifest["version"], manifest["parameters"]
+    if version > VERSION:
+        raise RefusedError(f"is of format {version}, this minidiff reads up to {VERSION}: upgrade it")
+    names = [name for name in members if name not in ("manifest", "checksum")]
+    if version == 1:
+        manifest["parameters"] = {str(i): f"parameters/{i}" for i in range(min(parameters, len(names) + 1))}
+    elif not is_whole or manifest["arrays"] != names or names[: len(parameters)] != [*parameters.values()]:
+        raise RefusedError(DAMAGED)
+    arrays, digest, expected = {}, hashlib.sha256(), b""
+    for name, place in members.items():
+        expected = digest.digest()
+        digest.update(name.encode())
+        arrays[name] = _array(file, *place, digest)
+    if version > 1 and arrays["checksum"].tobytes() != expected:
+        raise RefusedError(DAMAGED)
     return manifest, arrays
 
 
-def _zip(file: BinaryIO, arrays: dict[str, Array]) -> None:
-    """Do as np.savez, which in NumPy 2.0 leaves its archive open where writing fails."""
-    from zipfile import ZipFile  # here, as the import takes longer than minidiff's own
+def _members(file: BinaryIO) -> tuple[dict[str, tuple[int, int, int]], bool]:
+    """Find the members of a zip: for each where it begins, its size and its CRC-32.
 
-    with ZipFile(file, "w") as archive:
-        for name, a in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, a, allow_pickle=False)
+    They follow each other without a gap. What is laid out otherwise, compressed for example, is refused; also
+    returned is whether the directory at the end is the right one.
+    """
+    end, at = file.seek(0, os.SEEK_END), file.seek(0)
+    members: dict[str, tuple[int, int, int]] = {}
+    entries: list[bytes] = []
+    while (start := file.read(30)).startswith(b"PK\3\4"):
+        (crc,), lengths = struct.unpack_from("<I", start, 14), struct.unpack_from("<2H", start, 26)
+        rest = file.read(sum(lengths))
+        name = rest[: lengths[0]].decode().removesuffix(".npy")
+        size = int.from_bytes(rest[lengths[0] + 4 : lengths[0] + 12], "little")
+        header, entry = _headers(name, size, crc, at)
+        begin = at + len(header)
+        # A manifest that comes first names all that follow, and is longer than they are many.
+        too_many = len(members) > (members["manifest"][1] if "manifest" in members else MANY)
+        as_before = (
+            b""  # zipfile of Python 3.10, which wrote the first version, gives sizes in 32 bits as well
+        )
+        if size < FULL:
+            sizes = struct.pack("<2I", size, size)
+            as_before = header[:4] + b"\x14\0" + header[6:18] + sizes + header[26:]
+        fits = start + rest in (header, as_before) and begin + size <= end
+        if not fits or name in members or too_many:
+            raise RefusedError("is damaged or no checkpoint: it is not laid out as save does it")
+        members[name] = begin, size, crc
+        entries.append(entry)
+        at = file.seek(begin + size)
+    if not members:
+        raise RefusedError("is damaged or no checkpoint: it holds nothing")
+    tail = _directory(entries, at)
+    file.seek(at)
+    return members, file.read(len(tail) + 1) == tail
 
 
-def _unzip(file: BinaryIO) -> dict[str, Array]:
-    from zipfile import ZipFile
-
-    arrays = {}
-    with ZipFile(file) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as entry:
-                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(entry, allow_pickle=False)
-    return arrays
+def _array(file: BinaryIO, begin: int, size: int, crc: int, digest: Any) -> Array:
+    """Read an array from a member of an .npz, whose sizes are compared before there is memory for it."""
+    file.seek(begin)
+    start = file.read(8)
+    start += file.read(2 if start[6] == 1 else 4)
+    text = file.read(min(int.from_bytes(start[8:], "little"), size))
+    header = ast.literal_eval(text.decode("utf8" if start[6] == 3 else "latin1"))
+    dtype, shape = np.lib.format.descr_to_dtype(header["descr"]), header["shape"]
+    length = size - len(start) - len(text)
+    if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != length:
+        raise ValueError(f"an array of shape {shape} and dtype {dtype} does not take {length} bytes")
+    a = np.empty(shape, dtype, "F" if header["fortran_order"] else "C")
+    flat = (a if a.flags.c_contiguous else a.T).reshape(-1)
+    raw: Any = flat.view(np.uint8) if a.nbytes else np.empty(0, np.uint8)
+    if file.readinto(raw) != length:  # type: ignore[attr-defined]
+        raise EOFError
+    found = 0
+    for piece in (start, text, raw):
+        digest.update(piece)
+        found = zlib.crc32(piece, found)
+    if found != crc:
+        raise RefusedError(DAMAGED)
+    return a
 
 
 def _parse(text: Array) -> dict[str, Any] | None:
     try:
         manifest = json.loads(text.tobytes())
-        known = manifest["format"] == FORMAT and isinstance(manifest["version"], int)
+        known = manifest["format"] == FORMAT and type(manifest["version"]) is int and manifest["version"] > 0
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return manifest if known else None

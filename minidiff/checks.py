@@ -14,7 +14,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["described", "function", "instance", "integer", "is_number", "number", "several"]
+__all__ = [
+    "add_note",
+    "bit_generator",
+    "described",
+    "function",
+    "generator",
+    "instance",
+    "integer",
+    "is_number",
+    "number",
+    "several",
+]
 
 
 def described(x: object) -> str:
@@ -35,6 +46,15 @@ def described(x: object) -> str:
     return f"{name} of {len(x)}: {line}" if isinstance(x, (list, tuple, dict)) else f"{name} {line}"
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Add a line to what an error says, also before Python 3.11."""
+    add: Callable[[str], None] | None = getattr(error, "add_note", None)
+    if add is not None:
+        add(note)
+    else:  # later tools read the same attribute
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
+
+
 def instance(name: str, x: Any, kind: Any, what: str, advice: str = "") -> Any:
     """Check that an argument is an instance of `kind`, which the message calls `what`."""
     if not isinstance(x, kind):
@@ -48,8 +68,8 @@ def function(name: str, f: Any, what: str = "a function", advice: str = "") -> C
 
 
 def is_number(x: object) -> bool:
-    """Tell whether something is one real number. True and False are none."""
-    return isinstance(x, Real) and not isinstance(x, bool)
+    """Tell whether something is one real number. True and False are none, nor is a recorded value."""
+    return isinstance(x, Real) and not isinstance(x, bool) and not hasattr(type(x), "__description__")
 
 
 def number(name: str, x: Any, within: str = "(-inf, inf)") -> float:
@@ -100,3 +120,34 @@ def several(name: str, x: Any, each: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(items) != len(checks):
         raise ValueError(f"{name} must be a tuple of {len(checks)}, got {described(x)}")
     return tuple(check(f"{name}[{i}]", items[i]) for i, check in enumerate(checks))
+
+
+def generator(name: str, rng: Any) -> np.random.Generator:
+    """Give argument `rng` as a generator: itself, or one made from a seed."""
+    # NumPy goes into whatever has a length, and ends the process at a list that holds itself.
+    several = rng.ravel().tolist() if isinstance(rng, np.ndarray) else rng if hasattr(rng, "__len__") else ()
+    if not all(isinstance(n, Integral) for n in several):
+        raise TypeError(f"{name} must be a seed (an integer or several) or a generator, got {described(rng)}")
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be a seed or a generator, got {described(rng)}: {error}") from None
+
+
+def bit_generator(name: str, state: Any) -> np.random.BitGenerator:
+    """Give a new bit generator in the state `state`, if it is one."""
+    try:
+        kind = getattr(np.random, state["bit_generator"])
+        bits: np.random.BitGenerator = kind(0)
+        bits.state = state
+        # The place among the words drawn ahead; NumPy would read on behind them.
+        place, drawn = 0, 0
+        if isinstance(bits, np.random.MT19937):
+            place, drawn = state["state"]["pos"], 624
+        elif isinstance(bits, np.random.Philox):
+            place, drawn = state["buffer_pos"], 4
+        if not isinstance(bits, np.random.BitGenerator) or not 0 <= place <= drawn:
+            raise ValueError(f"{kind.__name__} at place {place}")
+    except Exception as error:
+        raise ValueError(f"{name} is no state of a generator of NumPy's: {error!r}") from error
+    return bits

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from minidiff.checks import integer
+from minidiff.checks import bit_generator, described, generator, integer
+from minidiff.interrupts import whole
 from minidiff.typing import NDArray
 
 __all__ = ["DataLoader"]
@@ -35,7 +36,7 @@ class DataLoader(Generic[Data]):
     partial : bool
         Whether the last samples, too few to fill a batch, make a smaller one. If not, they are left out;
         fewer than `batchsize` samples then make no batch at all.
-    rng : int, numpy.random.Generator or None
+    rng : int, sequence of int, numpy.random.Generator or None
         A seed, a generator to draw from, or None for a seed from the operating system. The orders depend on
         it and on n, and on nothing else.
 
@@ -50,6 +51,18 @@ class DataLoader(Generic[Data]):
         If `data` is of another kind, for example a list.
     ValueError
         If the arrays differ in the length of their first axis, or `batchsize` is less than 1.
+
+    Notes
+    -----
+    To stop amid an epoch and go on another day, save `state` and set it again::
+
+        save(path, ps, opt, loader=loader.state)
+        loader.state = load(path, ps, opt)["loader"]  # the next iteration gives the rest of the epoch
+
+    Within `train` a batch counts in `state` when its step has been taken (or left out, by `skip`). If Ctrl-C,
+    an exception or `stop` comes first, it is given again: the run that goes on equals the one that was never
+    stopped. In a loop by hand a batch counts when it is handed out: save after its step, and if that step was
+    not taken, save the state that was there before the batch was.
 
     Examples
     --------
@@ -80,11 +93,10 @@ class DataLoader(Generic[Data]):
         self.batchsize = integer("batchsize", batchsize, 1)
         self.shuffle = shuffle
         self.partial = partial
-        self.rng = np.random.default_rng(rng)
+        self.rng = generator("rng", rng)
         self._n = _samples(self.data)
-        # The latest iteration: the generator's state before it, and how many batches it has given.
-        self._begin: Mapping[str, Any] | None = None
-        self._batches = 0
+        # Where the latest iteration stands: the generator's state before it, and how many batches count.
+        self._place: tuple[Mapping[str, Any] | None, int] = (None, 0)
         self._resumed = False
 
     def __repr__(self) -> str:
@@ -99,30 +111,34 @@ class DataLoader(Generic[Data]):
         return full + (self.partial and rest > 0)
 
     def __iter__(self) -> Iterator[Data]:
-        if self._resumed:
-            rng = deepcopy(self.rng)
-            if self._begin is not None:
-                rng.bit_generator.state = self._begin
-        else:
-            rng = self.rng
-            self._begin, self._batches = rng.bit_generator.state, 0
-        self._resumed = False
-        order = rng.permutation(self._n) if self.shuffle else None
-        for i in range(self._batches, len(self)):
+        order = whole(self._start)
+        begin, given = self._place
+        for i in range(given, len(self)):
             places = slice(i * self.batchsize, (i + 1) * self.batchsize)
             rows = places if order is None else order[places]
             batch = _of_each(itemgetter(rows), self.data)
-            self._batches = i + 1
+            self._place = begin, i + 1
             yield batch
-        self._begin, self._batches = None, 0
+        self._place = None, 0
+
+    def _start(self) -> NDArray[np.int64] | None:
+        """Begin an iteration, or go on with one; give its order."""
+        rng, (begin, batches) = self.rng, self._place
+        if not self._resumed or begin is None:
+            begin, batches = rng.bit_generator.state, 0
+        else:
+            rng = deepcopy(rng)  # the other one is further on already
+            rng.bit_generator.state = begin
+        order = rng.permutation(self._n) if self.shuffle else None
+        self._place, self._resumed = (begin, batches), False
+        return order
 
     @property
     def state(self) -> dict[str, Any]:
         """Where the latest iteration stands; setting it makes the next iteration go on from there.
 
-        A checkpoint written in the middle of an epoch keeps it: ``save(path, ps, opt, loader=loader.state)``,
-        and ``loader.state = load(path, ps, opt)["loader"]`` on another day. The first iteration then gives
-        the batches that were still to come, in the order they would have come.
+        The first iteration then gives the batches that were still to come, in the order they would have
+        come. A state of other data or another `batchsize`, or that cannot be one, is refused.
 
         Examples
         --------
@@ -140,21 +156,76 @@ class DataLoader(Generic[Data]):
             "samples": self._n,
             "batchsize": self.batchsize,
             "rng": self.rng.bit_generator.state,
-            "begin": self._begin,
-            "batches": self._batches,
+            "begin": self._place[0],
+            "batches": self._place[1],
         }
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
-        now, begin, batches = state["rng"], state["begin"], state["batches"]
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be the state of a loader, a dict, got {described(state)}")
+        rng, begin = state["rng"], state["begin"]
+        batches = integer("state['batches']", state["batches"])
         size = state.get("samples", self._n), state.get("batchsize", self.batchsize)
-        if size != (self._n, self.batchsize) or not 0 <= batches <= len(self):
+        most = 0 if begin is None else len(self)
+        if size != (self._n, self.batchsize) or not 0 <= batches <= most:
             raise ValueError(
                 f"state is of another loader: it gave {batches} batches of {size[1]} of {size[0]} samples, "
                 f"and this has {len(self)} of {self.batchsize} of {self._n}"
             )
-        self.rng.bit_generator.state = now
-        self._begin, self._batches, self._resumed = begin, batches, begin is not None
+        mine = self.rng.bit_generator
+        for name, stored in {"rng": rng, "begin": begin}.items():
+            if name == "rng" or stored is not None:
+                kind = type(bit_generator(f"state[{name!r}]", stored))
+                if kind is not type(mine):
+                    raise ValueError(
+                        f"state is of another loader: it draws from {kind}, this from {type(mine)}"
+                    )
+
+        def change() -> None:
+            mine.state = rng
+            self._place, self._resumed = (begin, batches), begin is not None
+
+        whole(change)
+
+
+class Taken:
+    """Counts the batches of a loader as `train` needs it: a batch counts when its step has been taken.
+
+    Parameters
+    ----------
+    data : DataLoader, or any other data
+        What gives the batches; other data than a loader do not count theirs.
+
+    Examples
+    --------
+    >>> loader = DataLoader(np.arange(4))
+    >>> with Taken(loader) as taken:
+    ...     for batch in loader:
+    ...         if batch == 2:
+    ...             break
+    ...         taken.note()
+    >>> loader.state["batches"]
+    2
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._loader: DataLoader[Any] | None = data if isinstance(data, DataLoader) else None
+        self.note()
+
+    def note(self) -> None:
+        """Let the batch that was handed out last count."""
+        if self._loader is not None:
+            self._place = self._loader._place
+
+    def __enter__(self) -> Taken:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._loader is not None:
+            begin, batches = place = self._loader._place
+            if place is not self._place and batches:
+                self._loader._place = begin, batches - 1
 
 
 def _arrays(data: Any) -> Any:

@@ -83,9 +83,12 @@ def gradient(f: Any, *args: Any) -> Any:
     Notes
     -----
     For a complex variable z the gradient is ∂L/∂Re z + i·∂L/∂Im z, so that ``z -= η * g`` descends
-    (Zygote's convention; autograd's is the conjugate). Gradients nest: a `gradient` within a loss is itself
+    (Zygote's convention; autograd's is the conjugate). Eigenvectors and singular vectors are given but for a
+    factor of modulus 1: the gradient is that of a loss on which it has no influence. A branch of `np.where`
+    that is not taken but infinite makes its gradient NaN, as in other systems; an inner ``np.where`` that
+    keeps the argument in the branch's domain cures that. Gradients nest: a `gradient` within a loss is itself
     differentiated. Threads may take gradients at the same time, over the same parameters. An array that the
-    loss has used is not copied, so it must not be changed in place while the loss runs.
+    loss has used is not copied, so it must not be changed in place while the loss runs: `guard` sees to that.
 
     Examples
     --------
@@ -199,7 +202,9 @@ def pullback(f: Any, *args: Any) -> Any:
         if seed.shape not in ((), shape):
             raise ValueError(f"back(seed): the seed must have the value's shape {shape}, got {seed.shape}.")
         # autograd's convention for complex numbers is the conjugate of ours
-        seed = np.conj(seed) + np.zeros(shape, np.asarray(constant(value)).dtype)
+        dtype = np.asarray(constant(value)).dtype
+        seed = np.conj(seed) + np.zeros(shape, dtype)
+        seed = (seed if dtype.kind == "c" else np.real(seed)).astype(dtype)
         return regrouped(_pull(node, seed, roots))
 
     return value, back
@@ -351,6 +356,8 @@ def _record(
         )
     trace = Trace()
     ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
+    if ps is None:
+        args = tuple(map(_opened, args))
     roots: list[Traced] = [] if ps is None else trace.roots_of(ps)
     variables = tuple(_nested(arg, trace, roots) for arg in args) if ps is None else ()
     if ps is None and not roots and not all(isinstance(x, _DATA) for x in _leaves(args)):
@@ -359,19 +366,18 @@ def _record(
             f"{name}(f, *args): nothing to differentiate by in {held}: numbers, arrays and parameters are. "
             f"For the parameters of a model write {name}(lambda: f(model), params(model))."
         )
-    with trace:
-        try:
-            value, node = trace.split(f(*variables))
-        except ValueError as error:
-            # NumPy hides our message behind its own where an element of an array is set.
-            if isinstance(error.__cause__, TypeError) and "under differentiation" in str(error.__cause__):
-                raise error.__cause__ from error
+    try:
+        value, node = trace.run(f, variables)
+    except ValueError as error:
+        # NumPy hides our message behind its own where an element of an array is set.
+        if isinstance(error.__cause__, TypeError) and "under differentiation" in str(error.__cause__):
+            raise error.__cause__ from error
+        raise
+    except TypeError as error:
+        advice = _advice(error, f, variables, args, name)
+        if advice is None:
             raise
-        except TypeError as error:
-            advice = _advice(error, f, variables, args, name)
-            if advice is None:
-                raise
-            raise TypeError(advice) from error
+        raise TypeError(advice) from error
     if isinstance(value, np.ndarray):
         value = value.copy()  # the caller's own: the graph may hold it, or a parameter
 
@@ -392,6 +398,8 @@ def _value_and_gradient(f: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
     gradients = _pull(node, _ones(value) if node is not None else None, roots)
     if node is not None:
         node.forget()
+        if node.owner.held:
+            node.owner.release()
     return value, regrouped(gradients)
 
 
@@ -410,7 +418,7 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
             if array.base is not None or id(array) in given:
                 gradients[i] = g = g.copy()
             given.add(id(array))
-        elif isinstance(array, np.generic) and type(example(roots[i]._value)) is np.ndarray:
+        elif not is_recorded(array) and type(example(roots[i]._value)) is np.ndarray:
             gradients[i] = g = np.array(g) if g is array else varying(g, np.array)
         if g.dtype.kind == "c":
             gradients[i] = np.conj(g)
@@ -428,6 +436,7 @@ def _ones(value: Any) -> Any:
 # Arguments, and their gradients, come as lists, tuples and dicts nested in each other.
 
 
+_LARGEST = int(np.finfo(float).max)
 _DATA = (np.ndarray, np.generic, int, str, bytes, type(None))
 
 
@@ -442,11 +451,23 @@ def _variable(x: Any) -> Any:
     if isinstance(x, (bool, np.bool_, str, bytes)) or x is None:
         return None
     if isinstance(x, (int, float, complex, np.number, np.ndarray)):
+        if isinstance(x, int) and abs(x) > _LARGEST:
+            raise ValueError(f"an argument is an integer of {x.bit_length()} bits, which no float can hold.")
         x = np.asarray(x)[()]
         if x.dtype.kind in "iu":
             x = x.astype(np.float64)
         return x if x.dtype.kind in "fc" else None
     return None
+
+
+def _opened(x: Any) -> Any:
+    """Give a list, tuple or dict that autograd has recorded as one of recorded items."""
+    held = constant(x) if is_recorded(x) else None
+    if isinstance(held, dict):
+        return {key: _opened(x[key]) for key in held}
+    if isinstance(held, (list, tuple)):
+        return type(held)([_opened(x[i]) for i in range(len(held))])
+    return x if held is not None else map_container(_opened, x)
 
 
 def _nested(x: Any, trace: Trace, roots: list[Any]) -> Any:
@@ -481,6 +502,8 @@ def _advice(
 ) -> str | None:
     """Say what to write instead, where `f` does not take the arguments it got."""
     traceback = error.__traceback__
+    for _ in ("_record", "Trace.run"):  # who call f, by way of Trace._run
+        traceback = traceback and traceback.tb_next
     if traceback is None or traceback.tb_next is not None:
         return None  # raised by something within f
     try:

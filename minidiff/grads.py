@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
 import autograd.numpy as anp
@@ -17,8 +18,9 @@ __all__ = ["Grads"]
 class Grads(Mapping[Param, Any]):
     """The gradients of a loss, one for each parameter: a mapping keyed by the parameters themselves.
 
-    A parameter that the loss does not depend on has `None`, which counts as zero in what follows. As for any
-    mapping, iterating and unpacking give the keys, that is the parameters; ``grads.values()`` the gradients.
+    A parameter that the loss does not depend on has `None`, which counts as zero in what follows. Iterating
+    and unpacking give the parameters, as of any mapping, with a warning, since in PyTorch and JAX they give
+    the gradients: ``grads.values()`` are those, ``grads.keys()`` the parameters.
     Gradients of the same parameters add and subtract; they multiply and divide by numbers. One may
     be replaced: ``grads[W] *= 0.5``; with ``grads[W] = None`` an update leaves W as it is.
 
@@ -56,14 +58,15 @@ class Grads(Mapping[Param, Any]):
         try:
             return self._arrays[id(p)]
         except KeyError:
-            what = (
-                f"parameter of shape {p.value.shape}"
-                if isinstance(p, Param)
-                else f"{type(p).__name__} {p!r:.40}"
-            )
+            what, advice = f"{type(p).__name__} {p!r:.40}", ""
+            if isinstance(p, Param):
+                what = f"parameter of shape {p.value.shape}"
+            elif isinstance(p, np.ndarray):
+                what = f"ndarray of shape {p.shape}"
+                advice = " If it was one, step with W -= …: W = W - … makes a plain array."
             raise KeyError(
                 f"this {what} is not among the {len(self)} parameters of these gradients. They are found by "
-                "the parameter, grads[W], if it was in the Params given to gradient(f, ps)."
+                f"the parameter, grads[W], if it was in the Params given to gradient(f, ps).{advice}"
             ) from None
 
     def __setitem__(self, p: Param, g: Any) -> None:
@@ -82,7 +85,25 @@ class Grads(Mapping[Param, Any]):
         return id(p) in self._arrays
 
     def __iter__(self) -> Iterator[Param]:
+        warnings.warn(
+            "Iterating over or unpacking gradients gives their parameters, as of any mapping. Write "
+            "grads.values() for the gradients, grads.items() for both, grads.keys() for the parameters.",
+            UserWarning,
+            stacklevel=2,
+        )
         return iter(self._params)
+
+    def keys(self) -> KeysView[Param]:
+        """Give the parameters, in order."""
+        return KeysView(_Entries(self))
+
+    def values(self) -> ValuesView[Any]:
+        """Give the gradients, in the order of the parameters."""
+        return self._arrays.values()
+
+    def items(self) -> ItemsView[Param, Any]:
+        """Give pairs of a parameter and its gradient, in order."""
+        return ItemsView(_Entries(self))
 
     def __len__(self) -> int:
         return len(self._params)
@@ -166,6 +187,22 @@ class Grads(Mapping[Param, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Grads, (self._params, list(self._arrays.values()))
+
+
+class _Entries(Mapping[Param, Any]):
+    """Gradients as those see them who ask for keys, values or items: without a warning."""
+
+    def __init__(self, grads: Grads) -> None:
+        self._grads = grads
+
+    def __getitem__(self, p: Param) -> Any:
+        return self._grads[p]
+
+    def __iter__(self) -> Iterator[Param]:
+        return iter(self._grads._params)
+
+    def __len__(self) -> int:
+        return len(self._grads)
 
 
 def _sum(a: Any, b: Any) -> Any:

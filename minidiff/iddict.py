@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from functools import partial
+from operator import attrgetter, methodcaller
 from typing import Any, Generic, TypeVar, overload
 
 K = TypeVar("K")
@@ -20,10 +23,18 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
     for itself alone. An entry is dropped when nothing else holds its key, so that an optimiser's state
     is freed with its parameter; a key that cannot be weakly referenced (a list, a number) is held.
 
+    Copied or pickled together with its keys, it has the copies of these as its keys. A deep copy of it alone
+    is empty, as nothing holds the keys that were copied with it.
+
     Parameters
     ----------
     items : mapping or iterable of (key, value), optional
         The first entries.
+
+    Warns
+    -----
+    UserWarning
+        Once, where a key is looked for in a copy that has lost all its entries in that way.
 
     Examples
     --------
@@ -40,12 +51,13 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
     1
     """
 
-    __slots__ = ("__weakref__", "_entries")
+    __slots__ = ("__weakref__", "_copied", "_entries")
 
     def __init__(self, items: Mapping[K, V] | Iterable[tuple[K, V]] = ()) -> None:
         # id(key) -> (a function that gives the key, the value). An id is unambiguous while its entry
         # stands, because the entry goes at the moment its key does.
         self._entries: dict[int, tuple[Callable[[], K | None], V]] = {}
+        self._copied = 0  # how many entries this was to have, if it is a copy
         for key, value in items.items() if isinstance(items, Mapping) else items:
             self[key] = value
 
@@ -53,6 +65,7 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
         try:
             return self._entries[id(key)][1]
         except KeyError:
+            self._missed()
             raise KeyError(key) from None
 
     @overload
@@ -62,7 +75,21 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
     def get(self, key: K, default: Any = None, /) -> Any:
         """Return the value of `key`, or `default` if there is none."""
         held = self._entries.get(id(key))
-        return default if held is None else held[1]
+        if held is None:
+            self._missed()
+            return default
+        return held[1]
+
+    def _missed(self) -> None:
+        """Say so, if this is a copy that has lost what is looked for."""
+        copied, self._copied = self._copied, 0
+        if copied and not self._entries:
+            warnings.warn(
+                f"this state is a copy, made without its parameters: all its {copied} entries are lost, as "
+                "nothing holds the parameters that were copied with it. Copy both at once, "
+                "copy.deepcopy((ps, opt)), or take a snapshot of both, save(io.BytesIO(), ps, opt)",
+                stacklevel=3,
+            )
 
     def __setitem__(self, key: K, value: V) -> None:
         i = id(key)
@@ -90,10 +117,9 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
     def clear(self) -> None:
         """Remove every entry."""
         self._entries.clear()
+        self._copied = 0
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
+    __eq__ = object.__eq__
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
@@ -102,19 +128,18 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
     # Pickling and copying go through the keys themselves, so that the tie to a parameter survives
     # whenever parameter and IdDict travel together. `copy.copy` keeps the very same keys.
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (), None, None, iter(list(self.items()))
+        return type(self), (), len(self) or self._copied, None, iter(list(self.items()))
+
+    def __setstate__(self, copied: int) -> None:
+        self._copied = copied
 
 
 def _reference(key: Any, i: int, owner: IdDict[Any, Any]) -> Callable[[], Any]:
     """Give a function that returns `key` and forgets its entry in `owner` when the key is freed."""
-    owner_reference = weakref.ref(owner)
-
-    def forget(_: object) -> None:
-        alive = owner_reference()
-        if alive is not None:
-            alive._entries.pop(i, None)
-
+    # In the moment a key is freed no Python code may run: an interrupt that is raised there is printed and
+    # lost. This iterator gives what `owner._entries.pop(i, None)` does, or ends, if the owner is gone.
+    popped = map(methodcaller("pop", i, None), map(attrgetter("_entries"), iter(weakref.ref(owner), None)))
     try:
-        return weakref.ref(key, forget)
+        return weakref.ref(key, partial(next, popped))  # called with the reference, as next's default
     except TypeError:
         return lambda: key

@@ -84,7 +84,7 @@ class Param(Leaf):
             raise TypeError(
                 f"Param holds a float or complex ndarray, got {described(value)}. Make one with param(x)."
             )
-        super().__setattr__("value", value)
+        super().__setattr__("_array", value)
 
     __add__, __radd__ = _binary(operator.add), _reflected(operator.add)
     __sub__, __rsub__ = _binary(operator.sub), _reflected(operator.sub)
@@ -215,6 +215,12 @@ class Params(MutableSet[Param]):
     TypeError
         If something else than a `Param` is to be added, or a mapping is given: ``θ -= grads`` takes no step.
 
+    Attributes
+    ----------
+    names : tuple of str
+        A name for each parameter: the path by which `params` found it, such as ``layers[0].W``, or the number
+        of its place where it was given as such. Checkpoints store parameters under their names.
+
     Examples
     --------
     >>> from minidiff import Params, param
@@ -230,10 +236,11 @@ class Params(MutableSet[Param]):
       1  (1,)    float64
     """
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "_paths")
 
     def __init__(self, iterable: Iterable[Param] = ()) -> None:
         self._entries: dict[int, Param] = {}
+        self._paths: dict[int, str] = dict(iterable._paths) if isinstance(iterable, Params) else {}
         for p in _several(iterable):
             self.add(p)
 
@@ -252,7 +259,18 @@ class Params(MutableSet[Param]):
     def __getitem__(self, index: slice) -> Params: ...
     def __getitem__(self, index: int | slice) -> Param | Params:
         entries = list(self._entries.values())
-        return Params(entries[index]) if isinstance(index, slice) else entries[index]
+        return self._some(entries[index]) if isinstance(index, slice) else entries[index]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters' names, in their order."""
+        names: dict[str, None] = {}
+        for i, key in enumerate(self._entries):
+            name = self._paths.get(key, str(i))
+            while name in names:  # two models put together may use one name
+                name += "'"
+            names[name] = None
+        return tuple(names)
 
     def add(self, value: Param) -> None:
         """Add a parameter at the end, if it is not there yet."""
@@ -263,18 +281,37 @@ class Params(MutableSet[Param]):
     def discard(self, value: Param) -> None:
         """Take a parameter out, if it is there."""
         self._entries.pop(id(value), None)
+        self._paths.pop(id(value), None)
 
     def __and__(self, other: Iterable[Any]) -> Params:
         if not isinstance(other, Iterable):
             return NotImplemented
         others = {id(p) for p in _several(other)}
-        return Params(p for p in self if id(p) in others)
+        return self._some(p for p in self if id(p) in others)
+
+    def __sub__(self, other: Iterable[Any]) -> Params:
+        if not isinstance(other, Iterable):
+            return NotImplemented
+        others = Params(other)
+        return self._some(p for p in self if p not in others)
+
+    def _some(self, ps: Iterable[Param]) -> Params:
+        """Return some of these parameters, by the same names."""
+        some = Params(ps)
+        some._paths = {key: path for key, path in self._paths.items() if key in some._entries}
+        return some
 
     def __or__(self, other: Iterable[Any]) -> Params:
-        return Params([*self, *_several(other)]) if isinstance(other, Iterable) else NotImplemented
+        if not isinstance(other, Iterable):
+            return NotImplemented
+        both = Params(self)
+        both |= other
+        return both
 
     def __ior__(self, other: Iterable[Any]) -> Params:
-        return super().__ior__(Params(other))
+        others = Params(other)
+        self._paths = others._paths | self._paths
+        return super().__ior__(others)
 
     def __isub__(self, other: Iterable[Any]) -> Params:
         return super().__isub__(Params(other))
@@ -327,15 +364,20 @@ class Params(MutableSet[Param]):
             p[...] = piece.reshape(p.value.shape)
 
     def __repr__(self) -> str:
-        rows = [(str(i), str(p.value.shape), str(p.value.dtype)) for i, p in enumerate(self)]
+        rows = [
+            (name, str(p.value.shape), str(p.value.dtype)) for name, p in zip(self.names, self, strict=True)
+        ]
         widths = [max((len(row[k]) for row in rows), default=0) for k in (0, 1)]
-        lines = [f"  {i:>{widths[0]}}  {shape:<{widths[1]}}  {dtype}" for i, shape, dtype in rows]
+        lines = [f"  {name:<{widths[0]}}  {shape:<{widths[1]}}  {dtype}" for name, shape, dtype in rows]
         return "\n".join([self._summary(), *lines])
 
     def _repr_html_(self) -> str:
+        from html import escape  # here, as few need it
+
         rows = "".join(
-            f"<tr><td>{i}</td><td>{p.value.shape}</td><td>{p.value.dtype}</td><td>{p.value.size:,}</td></tr>"
-            for i, p in enumerate(self)
+            f"<tr><td>{escape(name)}</td><td>{p.value.shape}</td><td>{p.value.dtype}</td>"
+            f"<td>{p.value.size:,}</td></tr>"
+            for name, p in zip(self.names, self, strict=True)
         )
         return (
             "<table><thead><tr><th></th><th>shape</th><th>dtype</th><th>elements</th></tr></thead>"
@@ -346,7 +388,10 @@ class Params(MutableSet[Param]):
         return f"Params: {len(self)} parameters, {sum(p.value.size for p in self):,} elements"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Params, (list(self),)
+        return Params, (list(self),), [self._paths.get(key) for key in self._entries]
+
+    def __setstate__(self, paths: list[str | None]) -> None:
+        self._paths = {key: path for key, path in zip(self._entries, paths, strict=True) if path is not None}
 
 
 def _several(iterable: Iterable[Any]) -> Iterable[Any]:
@@ -375,8 +420,8 @@ def params(*things: Any) -> Params:
     Returns
     -------
     Params
-        Depth first, in the order of definition, each parameter once. Parts may be shared or refer back
-        to each other.
+        Depth first, in the order of definition, each parameter once, with the path of the first place it was
+        found in as its name. Parts may be shared or refer back to each other.
 
     Raises
     ------
@@ -397,26 +442,29 @@ def params(*things: Any) -> Params:
     >>> model = [Dense(param([[1.0, 2.0]]), param([0.0])), Dense(param([[3.0]]), param([1.0]))]
     >>> params(model)
     Params: 4 parameters, 5 elements
-      0  (1, 2)  float64
-      1  (1,)    float64
-      2  (1, 1)  float64
-      3  (1,)    float64
+      [0].W  (1, 2)  float64
+      [0].b  (1,)    float64
+      [1].W  (1, 1)  float64
+      [1].b  (1,)    float64
     """
     found = Params()
     seen: dict[int, Any] = {}  # holds what it has seen, so that no id is given twice
     arrays = 0
-    waiting = deque(things)
+    waiting = deque((str(i) if len(things) > 1 else "", thing) for i, thing in enumerate(things))
     for thing in things:
         if isinstance(thing, np.ndarray) and thing.dtype != object:
             raise TypeError(_not_a_param(thing))
     while waiting:
-        thing = waiting.popleft()
+        path, thing = waiting.popleft()
         if isinstance(thing, Param):
+            if thing not in found and path and not path.isdecimal():  # given as such, it has no path
+                found._paths[id(thing)] = path.removeprefix(".")
             found.add(thing)
         elif id(thing) not in seen:
             seen[id(thing)] = thing
             arrays += isinstance(thing, np.ndarray)
-            waiting.extendleft(reversed(list(_parts(thing))))
+            parts = [(path + step, part) for step, part in _parts(thing)]
+            waiting.extendleft(reversed(parts))
     if things and not found:
         held = ", ".join(type(thing).__name__ for thing in things)
         if arrays:
@@ -430,26 +478,42 @@ def params(*things: Any) -> Params:
     return found
 
 
-def _parts(thing: Any) -> Iterable[Any]:
-    """Give what `thing` holds, in the order of definition."""
+def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
+    """Give what `thing` holds, in the order of definition, each with the step that leads there."""
     if isinstance(thing, (set, frozenset)) and any(isinstance(item, Param) for item in thing):
         raise TypeError("params: a set of parameters has no order. Use a list, or Params([W, b]).")
     if isinstance(thing, np.ndarray):
-        return thing.flat if thing.dtype == object else ()
+        return _items(thing.flat, ".flat") if thing.dtype == object else ()
     if isinstance(thing, (type, ModuleType, FunctionType, MethodType)):
         return ()
     if callable(getattr(type(thing), "trainable", None)):
         offered = thing.trainable()
-        return offered if isinstance(offered, (Iterator, ValuesView)) else (offered,)
+        several = isinstance(offered, (Iterator, ValuesView))
+        return _items(offered, ".trainable()") if several else [(".trainable()", offered)]
+    if isinstance(thing, Params):
+        steps = (name if name.startswith("[") else f".{name}" for name in thing.names)
+        return list(zip(steps, thing, strict=True))
     if isinstance(thing, ValuesView):
-        return thing
+        return _items(thing)
     if isinstance(thing, Mapping):
-        return thing.values()
+        return [(f"[{_key(key, i)}]", part) for i, (key, part) in enumerate(thing.items())]
     if isinstance(thing, partial):
-        return (thing.func, thing.args, thing.keywords)
-    items = thing if isinstance(thing, (list, tuple, deque)) else ()
+        return (".func", thing.func), (".args", thing.args), (".keywords", thing.keywords)
+    items = _items(thing) if isinstance(thing, (list, tuple, deque)) else []
     slots = [name for kind in reversed(type(thing).__mro__) for name in _slots(kind)]
-    return *items, *(getattr(thing, name, None) for name in slots), *getattr(thing, "__dict__", {}).values()
+    attributes = [(name, getattr(thing, name, None)) for name in slots]
+    attributes += getattr(thing, "__dict__", {}).items()
+    return items + [(f".{name}", part) for name, part in attributes]
+
+
+def _items(things: Iterable[Any], of: str = "") -> list[tuple[str, Any]]:
+    return [(f"{of}[{i}]", item) for i, item in enumerate(things)]
+
+
+def _key(key: Any, i: int) -> str:
+    """Name a key by its repr, or by its place where that is long or an address, another in each run."""
+    text = repr(key)
+    return text if len(text) < 100 and text.isprintable() and " at 0x" not in text else str(i)
 
 
 def _slots(kind: type) -> Iterator[str]:

@@ -11,3 +11,5 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts backg
 # No test is timed, and the examples are the same in every run.
 settings.register_profile("minidiff", deadline=None, derandomize=True)
 settings.load_profile("minidiff")
+
+collect_ignore = ["record_torch.py"]  # which needs PyTorch, and is run by hand

@@ -117,7 +117,7 @@ def test_so_has_a_gradient_of_a_gradient(name, call, x, request):
 def test_so_have_methods_and_operators(method, request):
     why = refusal_of(lambda x: projected(method(x)), M)
     masked = any(f"[{name}]" in request.node.name for name in ("mask", "sum where", "mean where"))
-    assert why is None or (masked and "makes anew" in why), why
+    assert why is None or (masked and ("makes anew" in why or "looks at values" in why)), why
 
 
 # --- Shapes, dtypes and structures ----------------------------------------------------------------------
@@ -425,9 +425,9 @@ def test_it_pickles_without_its_programs():
 
 
 def test_a_recording_leaves_nothing_behind():
-    slot = vars(type(W).__mro__[1])["value"]
+    before = dict(vars(type(W).__mro__[1]))
     compiled(lambda x: np.sum(W * W.value * x), params(W))(np.ones(3))
-    assert vars(type(W).__mro__[1])["value"] is slot
+    assert dict(vars(type(W).__mro__[1])) == before
     assert not [x for x in gc.get_objects() if type(x).__name__ == "Listing" and x.calls == []]
 
 
@@ -510,7 +510,7 @@ def test_training_compiled_is_training(make):
     results = []
     for how in (False, True):
         _, θ, data, loss = regression()
-        losses = mo.train(loss, θ, data, make(), epochs=3, compiled=how)
+        losses = mo.train(loss, θ[:2], data, make(), epochs=3, compiled=how)
         results.append(bits([losses, [p.value for p in θ]]))
     assert results[0] == results[1]
 

@@ -1,13 +1,19 @@
 """DataLoader: which samples come in which batch, in which order."""
 
 import pickle
+import signal
+from contextlib import suppress
+from itertools import count
 
 import numpy as np
 import pytest
+from ctrl_c import pressed_at
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minidiff import param, params, skip, stop, train
 from minidiff.data import DataLoader
+from minidiff.optimise import ADAM
 
 SIZES = {"n": st.integers(0, 30), "batchsize": st.integers(1, 12)}
 
@@ -208,3 +214,148 @@ def test_a_place_outside_of_the_epoch_is_refused(batches):
     assert loader.state == before
     for place in (0, 3):
         loader.state = before | {"batches": place}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batches": "1"},
+        {"batches": True},
+        {"batches": -1},
+        {"batches": 5},
+        {"begin": None},  # with a batch given
+        {"begin": {}},
+        {"begin": np.random.MT19937(0).state},
+        {"rng": None},
+        {"rng": 5},
+        {"rng": np.random.MT19937(0).state},
+        {"rng": {"bit_generator": "default_rng"}},
+        {"rng": {"bit_generator": "BitGenerator"}},
+        {"rng": np.random.PCG64(0).state | {"state": {"state": -1, "inc": 1}}},
+        {"samples": 11},
+        {"batchsize": "5"},
+    ],
+    ids=str,
+)
+def test_nonsense_for_a_state_is_refused_at_once_and_changes_nothing(change):
+    loader = DataLoader(np.arange(10), 3, shuffle=True, rng=2)
+    next(iter(loader))
+    other = DataLoader(np.arange(10), 3, shuffle=True, rng=7)
+    with pytest.raises((ValueError, TypeError)):
+        other.state = loader.state | change
+    assert orders(other) == orders(DataLoader(np.arange(10), 3, shuffle=True, rng=7))
+    with pytest.raises(TypeError, match="a dict, got list"):
+        other.state = []
+
+
+def test_a_generator_is_not_set_to_read_behind_its_words():
+    for kind, place in [(np.random.MT19937, ("state", "pos")), (np.random.Philox, ("buffer_pos",))]:
+        loader = DataLoader(np.arange(10), 3, shuffle=True, rng=kind(1))
+        state = loader.state
+        inner = state["rng"]
+        for name in place[:-1]:
+            inner = inner[name]
+        inner[place[-1]] = 10**6
+        with pytest.raises(ValueError, match="no state of a generator"):
+            loader.state = state
+
+
+def test_a_seed_is_looked_at_before_numpy_gets_it():
+    itself = []
+    itself.append(itself)
+    for seed in (itself, [[1]], 1.5, "abc", np.ones(2), {1: itself}.values()):
+        with pytest.raises(TypeError, match="rng must be a seed"):
+            DataLoader(np.ones(3), rng=seed)
+    with pytest.raises(ValueError, match=r"rng must be a seed.*-1"):
+        DataLoader(np.ones(3), rng=-1)
+    for seed in ([1, 2], np.arange(2), range(2), np.random.SeedSequence(1), np.random.PCG64(1)):
+        DataLoader(np.ones(3), rng=seed)
+
+
+# Runs that stop amid an epoch ---------------------------------------------------------------------
+
+X = np.random.default_rng(0).normal(size=(12, 3))
+Y = np.arange(12.0)
+
+
+def start():
+    W = param(np.zeros(3))
+    return W, ADAM(0.1), DataLoader((X, Y), batchsize=2, shuffle=True, rng=0)
+
+
+def go_on(W, opt, loader, epochs=1, before=lambda: None, cb=None):
+    def loss(x, y):
+        before()
+        return np.mean((x @ W - y) ** 2)
+
+    train(loss, params(W), loader, opt, epochs=epochs, cb=cb)
+    return W.value.tobytes(), steps_of(W, opt)
+
+
+def steps_of(W, opt):
+    return opt.state[W]["clock"][0] if W in opt.state else 0
+
+
+def resumed(W, opt, loader):
+    another = DataLoader((X, Y), batchsize=2, shuffle=True, rng=9)
+    another.state = loader.state
+    return W, opt, another
+
+
+def nth(n, act):
+    """Make a function that does something in its n-th call."""
+    calls = iter(range(1, 10**6))
+    return lambda: act() if next(calls) == n else None
+
+
+def fail():
+    raise RuntimeError
+
+
+ENDS = {"an exception": fail, "Ctrl-C": lambda: signal.raise_signal(signal.SIGINT), "stop": stop}
+
+
+@pytest.mark.parametrize("place", ["before", "cb"])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("at", [1, 4, 6, 7, 9, 12])
+def test_a_training_that_ends_amid_an_epoch_and_goes_on_is_the_one_that_did_not(end, at, place):
+    run = start()
+    with suppress(RuntimeError, KeyboardInterrupt):
+        go_on(*run, epochs=2, **{place: nth(at, end)})
+    taken = at - (place == "before")
+    assert steps_of(*run[:2]) == taken
+    done = (taken - (place == "cb")) // 6  # after its last step an epoch still has its end to come
+    assert go_on(*resumed(*run), epochs=2 - done) == go_on(*start(), epochs=2)
+
+
+def test_a_batch_that_was_skipped_is_not_given_again():
+    def in_turn(*acts):
+        acts = iter(acts)
+        return lambda: next(acts, lambda: None)()
+
+    run = start()
+    with pytest.raises(RuntimeError):
+        go_on(*run, before=in_turn(skip, lambda: None, skip, fail))
+    assert run[2].state["batches"] == 3
+    expected = go_on(*start(), before=in_turn(skip, lambda: None, skip))
+    assert go_on(*resumed(*run)) == expected
+    assert expected[1] == 4
+
+
+def test_an_interrupt_at_any_bytecode_of_a_loader_loses_no_batch():
+    expected = go_on(*start(), epochs=2)
+    for n in count(1):
+        W, opt, loader = start()
+        try:
+            with pressed_at(n, "minidiff/data.py"):
+                go_on(W, opt, loader, epochs=2)
+            break
+        except KeyboardInterrupt:
+            steps, batches = steps_of(W, opt), loader.state["batches"]
+            assert batches == steps % 6 or (batches, steps % 6) == (6, 0)
+            done = (steps - batches) // 6
+            result = (
+                go_on(*resumed(W, opt, loader), epochs=2 - done) if done < 2 else go_on(W, opt, loader, 0)
+            )
+            assert result == expected
+    assert n > 500

@@ -428,6 +428,23 @@ def test_a_formula_that_cannot_be_compiled_runs_with_numpy_and_one_warning_says_
     np.testing.assert_allclose(x, 1 - formula(None, g))
 
 
+@needs_numba
+def test_what_numba_cannot_compile_runs_with_numpy_and_one_warning_says_why(monkeypatch):
+    def compiled(*_):
+        raise RuntimeError("no such loop\nand a long story")
+
+    class Unknown(Rule):
+        formula = staticmethod(lambda x, Δ: Δ + Δ)
+
+    monkeypatch.setattr("minidiff.program.kernel.compiled", compiled)
+    x = np.ones(50_000)
+    with engine("fused"):
+        with pytest.warns(RuntimeWarning, match="Unknown: runs with NumPy.*no such loop$"):
+            update(Unknown(), x, np.ones(50_000))
+        update(Unknown(), x, np.ones(50_000))
+    np.testing.assert_array_equal(x, -3.0)
+
+
 class Normed(Rule):
     """Not elementwise: it goes by all elements, and by the rows."""
 
@@ -641,10 +658,10 @@ def assert_same_bits(a, b):
     np.testing.assert_array_equal(np.signbit(a) & ~np.isnan(a), np.signbit(b) & ~np.isnan(b))
 
 
-def formulas_of(rule, dtype, numbers):
+def program_of(rule, dtype, numbers, *, taking):
     """Write a rule's formula down for parameters of a dtype."""
     kept = rule.begin(np.zeros(3, dtype))
-    return step_module._Formulas([(rule, kept, True, (1,), numbers)], np.dtype(dtype))
+    return step_module._Formulas([(rule, kept, True, (1,), numbers)], (np.dtype(dtype), taking)).program
 
 
 @given(programs(), st.sampled_from(["f4", "f8"]), st.integers(0, 2**32 - 1))
@@ -655,8 +672,8 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
     Δ[0, 0] = rng.choice([0.0, -0.0, np.inf, np.nan])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step_module, "readings", lambda *_: [])  # it reads `operations`
-        rewritten = formulas_of(rule, dtype, (0.5, -1.25)).programs
-    if not rewritten:
+        rewritten = [program_of(rule, dtype, (0.5, -1.25), taking=taking) for taking in (False, True)]
+    if not all(rewritten):
         reject()  # it has to run as it is
     for t in (1, 2, 2):
         numbers = rule.coefficients(t)
@@ -669,17 +686,19 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
                 reject()
             step, *new = map(np.copy, expected if kept else (expected,))
             for taking, first in ((True, x - step), (False, step)):
-                results = rewritten[taking].run(arrays, [None] * (1 + len(kept)), numbers)
+                results = rewritten[taking].run(arrays, numbers)
                 for result, value in zip(results, [first, *new], strict=True):
                     assert_same_bits(result, value)
                     assert not any(np.shares_memory(result, a) for a in arrays)
                 for a, b in zip(arrays, before, strict=True):
                     np.testing.assert_array_equal(a, b)
                 over = [a.copy() for a in arrays]
-                targets = [over[0] if taking else np.empty_like(x), *over[2:]]
-                rewritten[taking].run(over, targets, numbers)
-                for target, value in zip(targets, [first, *new], strict=True):
-                    assert_same_bits(target, value)
+                places = [over[0] if taking else np.empty_like(x), *over[2:]]
+                for result, value in zip(
+                    rewritten[taking].run(over, numbers, places), [first, *new], strict=True
+                ):
+                    assert_same_bits(result, value)
+                np.testing.assert_array_equal(over[1], Δ)
         for a, value in zip(kept, new, strict=True):
             a[...] = value
 
@@ -688,7 +707,9 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
 @pytest.mark.parametrize("name", RULES.split())
 def test_every_built_in_formula_is_rewritten(name, dtype):
     rule = OPTIMISERS[name]()
-    assert formulas_of(rule, dtype, rule.coefficients(*rule.tick(*rule.clock))).programs
+    numbers = rule.coefficients(*rule.tick(*rule.clock))
+    assert program_of(rule, dtype, numbers, taking=True)
+    assert program_of(rule, dtype, numbers, taking=False)
 
 
 ODD = {
@@ -995,7 +1016,7 @@ def test_a_name_of_a_function_or_of_numpy_itself_does_not_keep_a_formula_from_be
         def formula(x, Δ):
             return doubled(abs(Δ))
 
-    assert formulas_of(Helped(), float, ()).programs
+    assert program_of(Helped(), float, (), taking=True)
     assert step_of(Helped()) == 2.0
 
 
@@ -1125,3 +1146,92 @@ def test_kernels_are_kept_in_a_folder_of_ones_own_that_is_made_when_needed(given
     folder = (tmp_path / ".cache" if given == "HOME" else tmp_path) / "minidiff"
     assert oct(folder.stat().st_mode & 0o777) == "0o700"
     assert list(folder.iterdir())
+
+
+@needs_numba
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o720, 0o702, None])
+@pytest.mark.parametrize("which", ["", "__pycache__"])
+@pytest.mark.skipif(os.name != "posix", reason="it is about modes of folders")
+def test_nothing_is_kept_where_others_can_write(which, mode, tmp_path, monkeypatch):
+    class Kept(Rule):
+        formula = staticmethod(lambda x, Δ: Δ * 1.375)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "minidiff" / which
+    if mode is None:  # a link
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir(parents=True)
+        folder.parent.chmod(0o700)
+        folder.chmod(mode)
+    x = np.ones(3)
+    with engine("fused"):
+        update(Kept(), x, np.ones(3))
+    np.testing.assert_array_equal(x, -0.375)
+    assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
+
+
+NUMBERS_ALONE = {
+    "sums": lambda x, Δ, a, b: (a + b) * Δ - (a - b) * x,
+    "products": lambda x, Δ, a, b: (a * b) * Δ - (a / b) * x,
+    "powers": lambda x, Δ, a, b: (a**b) * Δ + (2**a) * x + a**2 * x,
+    "signs": lambda x, Δ, a, b: (-a) * Δ + (+b) * x + abs(-b) * x,
+    "comparisons": lambda x, Δ, a, b: (a > b) * Δ + (a < b) * x + (a == b) * x,
+    "other comparisons": lambda x, Δ, a, b: (a >= b) * Δ + (a <= b) * x + (a != b) * x,
+    "a number as it is": lambda x, Δ, a, b: np.where(Δ > 0, a, b * Δ),
+    "infinity and minus zero": lambda x, Δ, a, b: (
+        np.where(np.isfinite(Δ), Δ * -0.0, -np.inf) + np.where(Δ > 9, np.inf, x) + a * 0.0
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("name", NUMBERS_ALONE)
+def test_arithmetic_of_numbers_alone_is_pythons_and_done_when_they_change(name, dtype):
+    class Numbers(Rule):
+        formula = staticmethod(NUMBERS_ALONE[name])
+
+    rng = np.random.default_rng(0)
+    x, Δ = rng.normal(size=(2, 5)).astype(dtype)
+    program = program_of(Numbers(), dtype, (0.5, 0.25), taking=False)
+    for a, b in [(0.3, 0.7), (0.3, 0.6), (0.6, 0.3), (0.5, 0.5), (2, 3), (2.0, 3.0), (-0.0, 1.0), (0.0, 1.0)]:
+        (step,) = program.run([x, Δ], (a, b))
+        expected = NUMBERS_ALONE[name](x, Δ, a, b)
+        assert step.dtype == dtype
+        assert_same_bits(step, expected)
+
+
+def test_half_precision_overflows_without_a_warning_at_every_size():
+    for size in (2, 100_000):
+        x = np.zeros(size, "f2")
+        for opt in (Descent(1.0), Optimiser(Descent(1.0), ClipNorm(1e30))):
+            update(opt, x, np.full(size, 1e6))
+            np.testing.assert_array_equal(x, -np.inf)
+            x[...] = 0
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("formula", "reason"),
+    [
+        (lambda x, Δ: 1.0, "returns what is no array of float64"),
+        (lambda x, Δ: Δ > 0, "returns what is no array of float64"),
+        (lambda x, Δ: [Δ], "returns what is no array of float64"),
+        (lambda x, Δ: ones, "ones, which may be more"),
+        (lambda x, Δ: np.add(Δ, Δ, Δ), "writes into an array with np.add"),
+        (lambda x, Δ: np.cumsum(Δ), "cumsum"),
+        (lambda x, Δ: np.add.accumulate(Δ), "accumulate"),
+        (lambda x, Δ: -Δ if Δ > 0 else Δ, "branches on a value"),
+        (lambda x, Δ: np.add(Δ, 1, casting="safe"), "np.add, which is not elementwise, or in a way"),
+        (lambda x, Δ: Δ * [SCALE[0]], "SCALE, which may be more"),
+        (lambda x, Δ: Δ * [2.0], r"takes \[2.0\] \(of type list\) into"),
+    ],
+)
+def test_a_warning_says_what_keeps_a_formula_from_being_compiled(formula, reason):
+    with engine("fused"), pytest.warns(RuntimeWarning, match=f"Outside: runs with NumPy.*{reason}"):
+        apply(rule_with(formula), np.ones(1), np.ones(1))
+
+
+ones = np.ones(1)

@@ -3,6 +3,8 @@
 import copy
 import gc
 import pickle
+import sys
+import weakref
 from collections.abc import MutableMapping
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidiff import IdDict, param
+from minidiff.optimise import Momentum, reset, update
 
 KEYS = [np.zeros(2), np.zeros(2), param(0.0), param(0.0), param([0.0]), [0], [0], "s", 10**30, None]
 calls = st.tuples(
@@ -148,3 +151,54 @@ def test_a_clone_alone_holds_nothing_as_nothing_else_holds_its_keys():
     new = copy.deepcopy(IdDict([(p, 1)]))
     gc.collect()
     assert len(new) == 0
+
+
+def test_no_python_code_runs_as_a_key_is_freed():
+    # An interrupt that is raised in such code is printed and lost.
+    state, calls = IdDict(), []
+    keys = [param(0.0) for _ in range(3)]
+    for key in keys:
+        state[key] = IdDict([(key, 1)])
+    del key
+    sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        keys.clear()
+    finally:
+        sys.setprofile(None)
+    assert (len(state), calls) == (0, [])
+
+
+def test_a_dictionary_that_goes_with_its_keys_goes_in_silence():
+    # The values of one entry may hold the key of another, which is then freed amid the dictionary's own end.
+    p, q = param(0.0), param(1.0)
+    state = IdDict()
+    state[p], state[q] = [q], [p]
+    alive = weakref.ref(p)
+    del p, q
+    assert len(state) == 2
+    del state
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_that_has_lost_its_state_says_so_once_where_it_is_used(clone):
+    W = param([1.0, -2.0])
+    opt = Momentum(0.1)
+    update(opt, W, np.ones(2))
+    alone = clone(clone(opt))
+    with pytest.warns(UserWarning, match="all its 1 entries are lost.*deepcopy"):
+        update(alone, W, np.ones(2))
+    update(alone, W, np.ones(2))
+    together, V = clone((opt, W))
+    update(together, V, np.ones(2))
+    update(together, W, np.ones(2))  # another parameter, new to it
+    update(clone(Momentum(0.1)), W, np.ones(2))
+    update(copy.copy(opt), W, np.ones(2))
+    with pytest.warns(UserWarning, match="are lost"), pytest.raises(KeyError):
+        clone(opt).state[W]
+    emptied = clone(opt)
+    reset(emptied)
+    update(emptied, W, np.ones(2))

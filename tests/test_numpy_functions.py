@@ -209,7 +209,7 @@ SAMPLES = {
     "append": each(M, lambda xp, x: xp.append(x, V), lambda xp, x: xp.append(x, S, axis=0),
         lambda xp, x: xp.append(S, x, 1), lambda xp, x: xp.append(x[0], x[0, 0])),
     "select": each(M, lambda xp, x: xp.select([S > 2, S > 1], [x, x**2], 0.5)),
-    "linalg.cholesky": each(S, lambda xp, x: xp.linalg.cholesky(x),
+    "linalg.cholesky": each(S, lambda xp, x: xp.linalg.cholesky(x @ x.T),
         lambda xp, x: xp.linalg.cholesky(x + x.T)),
     "linalg.det": each(M, lambda xp, x: xp.linalg.det(x), lambda xp, x: xp.linalg.det(xp.stack([x, x @ x]))),
     "linalg.slogdet": each(M, lambda xp, x: xp.linalg.slogdet(x)[1],

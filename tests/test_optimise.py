@@ -139,12 +139,14 @@ def test_the_gradients_of_the_caller_are_never_modified(opt):
 
 
 @pytest.mark.parametrize("opt", [None, Descent(0.5), ADAM(), PageMomentum(0.5, 0.0)], ids=repr)
-def test_a_parameter_may_be_its_own_gradient(opt):
+def test_an_array_may_be_its_own_gradient(opt):
     for make in (param, np.array):
         x, y = make([2.0, -3.0]), np.array([2.0, -3.0])
-        update(*((x,) if opt is None else (opt, x)), x)
+        update(*((x,) if opt is None else (opt, x)), x if make is np.array else x.value)
         update(*((y,) if opt is None else (opt, y)), y.copy())
         np.testing.assert_array_equal(np.asarray(x), y)
+    with pytest.raises(TypeError, match="is a parameter itself"):
+        update(*((param(1.0),) if opt is None else (opt, param(1.0))), param(1.0))
 
 
 @pytest.mark.parametrize(

@@ -683,3 +683,30 @@ def test_a_copy_of_a_parameter_stays_when_the_parameter_changes(copied):
     W -= 5
     assert a.tolist() == [1, 2]
     assert np.asarray(W) is W.value
+
+
+def test_names_are_the_paths_by_which_parameters_are_found():
+    layer = lambda: SimpleNamespace(W=param([1.0]), b=param(0.0))
+    model = SimpleNamespace(layers=[layer(), layer()], heads={"a": param(1.0), ("b", 2): (param(2.0),)})
+    names = ("layers[0].W", "layers[0].b", "layers[1].W", "layers[1].b", "heads['a']", "heads[('b', 2)][0]")
+    θ = params(model)
+    assert θ.names == names
+    assert params(θ).names == Params(θ).names == (θ | params()).names == names
+    assert pickle.loads(pickle.dumps(θ)).names == copy.deepcopy(θ).names == copy.copy(θ).names == names
+    assert θ[1:3].names == (θ & θ[1:3]).names == (θ - θ[:1] - θ[3:]).names == names[1:3]
+    assert params(θ[0], θ[1]).names == Params([θ[0], θ[1]]).names == ("0", "1")
+    assert params(θ[0], model).names == ("0", *(f"1.{name}" for name in names[1:]))
+    assert params(layer().W).names == ("0",)
+    assert "  layers[0].W         (1,)  float64" in repr(θ)
+    assert "<td>heads[&#x27;a&#x27;]</td>" in θ._repr_html_()
+
+
+def test_every_parameter_has_a_name_of_its_own():
+    models = [SimpleNamespace(W=param(float(i))) for i in range(3)]
+    θ = params(models[0]) | params(models[1]) | params(models[2])
+    assert θ.names == ("W", "W'", "W''")
+    θ.discard(models[0].W)
+    θ.add(models[0].W)
+    assert θ.names == ("W", "W'", "2")
+    by_object = params({object(): models[0].W, object(): models[1].W})
+    assert by_object.names == ("[0]", "[1]")  # an address is another in the next run

@@ -303,7 +303,8 @@ def test_the_later_name_is_the_same_class(later, name):
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_everything_stays_in_the_dtype_of_the_parameter(name, dtype):
     opt = getattr(mo, name)(**({"thresh": 0.5} if name == "ClipValue" else {}))
-    real = np.zeros(1, dtype).real.dtype
+    working = np.dtype("f4" if dtype == "f2" else dtype)  # half precision: in single, rounded once
+    real = np.zeros(1, working).real.dtype
     for x in (np.ones(3, dtype), np.ones((), dtype)):
         seen = []
 
@@ -318,9 +319,9 @@ def test_everything_stays_in_the_dtype_of_the_parameter(name, dtype):
         for _ in range(7):  # RADAM changes its ways at step 5
             step = apply(watched, x, np.full(x.shape, 0.5))
             assert step.dtype == dtype
-        assert {a.dtype for a in seen} <= {np.dtype(dtype), real}
+        assert {a.dtype for a in seen} <= {working, real}
         for array in watched.state[x].values():
-            assert isinstance(array, tuple) or (array.shape == x.shape and array.dtype in (dtype, real))
+            assert isinstance(array, tuple) or (array.shape == x.shape and array.dtype in (working, real))
         for kept in watched.real:
             assert watched.state[x][kept].dtype == real
 
@@ -414,9 +415,104 @@ def test_a_zero_gradient_gives_no_nan_also_in_half_precision(name):
         assert np.isfinite(step).all()
 
 
+def by_its_own_apply(rule):
+    class Through(type(rule)):
+        def apply(self, x, Δ):
+            return super().apply(x, Δ)
+
+    return Through(**rule.arguments())
+
+
+COMPOSED = {
+    "ClipNorm": lambda: mo.ClipNorm(0.5),
+    "composed": lambda: Optimiser(mo.ClipValue(1.0), mo.ADAM(), mo.ClipNorm(1e-3), mo.WeightDecay(0.1)),
+    "a rule's own apply": lambda: Optimiser(mo.ClipValue(1.0), by_its_own_apply(mo.ADAM())),
+    "a composition's own apply": lambda: by_its_own_apply(Optimiser(mo.ADAM())),
+}
+
+
+@pytest.mark.parametrize("size", [(), 7, 60_000])
+@pytest.mark.parametrize("name", [*EQUATIONS, *COMPOSED])
+def test_half_precision_is_single_precision_rounded_once_a_step(name, size):
+    make = COMPOSED.get(name) or (lambda: getattr(mo, name)(*[0.5] * (name == "ClipValue")))
+    rng = np.random.default_rng(0)
+    opt, wide, x = make(), make(), np.asarray(rng.normal(size=size)).astype("f2")
+    y = x.astype("f4")
+    for _ in range(7):
+        g = rng.normal(size=size) * 10 ** rng.uniform(-6, 0, size)  # of which half precision loses a part
+        update(opt, x, g)
+        update(wide, y, g)
+        y[...] = y.astype("f2")
+        np.testing.assert_array_equal(x, y)
+    for a, b in zip(opt.stages(), wide.stages(), strict=True):
+        for kept in getattr(a, "keeps", ()):
+            np.testing.assert_array_equal(a.state[x][kept], b.state[y][kept])
+            assert a.state[x][kept].dtype == "f4"
+
+
+@pytest.mark.parametrize("size", [7, 60_000])
+@pytest.mark.parametrize("make", [mo.ADAM, lambda: by_its_own_apply(mo.ADAM())])
+def test_half_precision_goes_on_with_what_was_kept_in_half_precision(make, size):
+    opt, wide, x, y = make(), make(), np.ones(size, "f2"), np.ones(size, "f4")
+    g = np.linspace(0.5, 1, size).astype("f2")
+    update(opt, x, g)
+    update(wide, y, g)
+    for name in ("m", "v"):
+        opt.state[x][name] = opt.state[x][name].astype("f2")
+        wide.state[y][name][...] = opt.state[x][name]
+    for _ in range(3):
+        y[...] = x
+        update(opt, x, g)
+        update(wide, y, g)
+        np.testing.assert_array_equal(x, y.astype("f2"))
+        for name in ("m", "v"):
+            np.testing.assert_array_equal(opt.state[x][name], wide.state[y][name])
+            assert opt.state[x][name].dtype == "f4"
+
+
+@pytest.mark.parametrize("name", ["ADAM", "RADAM", "NADAM", "ADAMW", "AdaBelief", "AdaMax", "RMSProp"])
+def test_adaptive_steps_of_small_gradients_have_the_size_of_the_rate_in_half_precision(name):
+    opt, x = getattr(mo, name)(), np.zeros(3, "f2")
+    for _ in range(10):
+        step = apply(opt, x, np.array([1e-4, -1e-5, 1e-6]))
+        assert np.all(np.abs(step) < 0.01)
+    assert np.all(step * [1, -1, 1] > 0)  # RADAM's first ones are as small as the gradient
+
+
+def test_a_step_beyond_half_precision_is_infinite_without_a_warning():
+    x = np.zeros(2, "f2")
+    update(Descent(1.0), x, np.array([1e6, 1.0]))
+    np.testing.assert_array_equal(x, [-np.inf, -1])
+
+
 def test_clipvalue_keeps_infinity_within_bounds_and_nan_as_it_is():
     step = apply(mo.ClipValue(0.5), np.zeros(4), [np.inf, -np.inf, np.nan, -0.25])
     np.testing.assert_array_equal(step, [0.5, -0.5, np.nan, -0.25])
+
+
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+@pytest.mark.parametrize("size", [6, 1000, 100_000])
+def test_clipvalue_clips_a_complex_infinity_alike_at_every_size(size, dtype):
+    g = np.resize(np.array([complex(np.inf, 1), complex(0, -np.inf), 3 + 4j, 0.1j], dtype), size)
+    expected = np.resize(np.array([0.5, -0.5j, 0.3 + 0.4j, 0.1j], dtype), size)
+    for rule in (mo.ClipValue(0.5), Optimiser(mo.ClipValue(0.5), Descent(1.0))):
+        np.testing.assert_allclose(apply(rule, np.zeros(size, dtype), g), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c16"])
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_clipnorm_of_a_gradient_with_a_nan_is_nan_altogether(size, dtype):
+    g = np.ones(size, dtype)
+    g[1] = np.nan
+    for opt in (mo.ClipNorm(1.0), Optimiser(Descent(1.0), mo.ClipNorm(1e300), Descent(1.0))):
+        assert np.all(np.isnan(apply(opt, np.zeros(size, dtype), g)))
+
+
+def test_clipnorm_scales_finite_elements_whose_norm_is_beyond_the_largest_number():
+    step = apply(mo.ClipNorm(1.0), np.zeros(4), np.full(4, -1.7e308))
+    np.testing.assert_allclose(step, -0.5, rtol=1e-12)
+    step = apply(mo.ClipNorm(1.0), np.zeros(2), np.array([np.inf, 1.0]))
+    np.testing.assert_array_equal(step, [np.nan, 0.0])
 
 
 @pytest.mark.parametrize("size", [1, 10, 100_000])

@@ -6,10 +6,13 @@ import inspect
 import json
 import math
 import pickle
+import re
 import runpy
+import sys
+import threading
 import weakref
 from fractions import Fraction
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +61,7 @@ from minidiff.schedules import (
     Triangle,
     TriangleDecay2,
     TriangleExp,
+    WarmupCos,
     reverse,
     symmetric,
 )
@@ -320,6 +324,65 @@ def test_a_composed_schedule_makes_its_schedule_anew_at_every_step():
     assert len(ComposedSchedule(Exp, (Poly(1.0, 1, 7), 0.5))) == 7
 
 
+@pytest.mark.parametrize("lengths", [(3, 1, 4), (1,), (5, 5)])
+def test_a_sequence_of_a_generator_is_that_of_its_stages(lengths):
+    stages = [(Exp(1.0 + n, 0.5), n) for n in lengths]
+    lazy, eager = Sequence(stage for stage in stages), Sequence(*stages)
+    for t in (2, 30, 1, *range(1, 20)):  # in any order
+        assert lazy(t) == eager(t)
+    assert lazy.nsteps is None
+    assert copy.deepcopy(lazy)(9) == eager(9)
+    assert hash(lazy) == hash(lazy)
+    assert repr(lazy).startswith("Sequence(<generator")
+
+
+def test_a_sequence_of_a_generator_may_be_without_end_and_makes_its_stages_when_they_are_reached():
+    made = []
+    lazy = Sequence((made.append(n) or Cos(0.0, 1.0, n), n) for n in count(1))
+    assert made == [1]
+    assert lazy(4) == 1.0
+    assert made == [1, 2, 3]
+    t = 1 + sum(range(1, 50))
+    assert lazy([t, t + 25]).tolist() == pytest.approx([1.0, 0.5])
+    assert len(made) == 50
+
+
+def test_a_sequence_of_a_generator_names_a_stage_that_is_none():
+    for stages, error, words in [
+        (iter([]), ValueError, "at least one"),
+        (iter([5]), TypeError, "tuples"),
+        (iter([(0.1, 0)]), ValueError, "stage 1"),
+    ]:
+        with pytest.raises(error, match=words):
+            Sequence(stages)
+    lazy = Sequence(iter([(0.1, 2), ("x", 3)]))
+    assert lazy(2) == 0.1
+    with pytest.raises(TypeError, match="stage 2"):
+        lazy(3)
+
+
+@pytest.mark.parametrize(
+    ("ceil", "values", "nsteps"),
+    [
+        (math.ceil, [1, 1, 2, 2, 3, 3], 6),
+        (lambda x: math.floor(x) + 1, [1, 2, 2, 3, 3], 5),
+        (lambda x: np.int64(max(1, round(x))), [1, 1, 2, 2, 2, 3], 6),
+    ],
+)
+def test_an_interpolator_rounds_as_it_is_told(ceil, values, nsteps):
+    assert [Interpolator(float, 2, ceil)(t) for t in range(1, len(values) + 1)] == values
+    finite = Interpolator(Shortened(float, 3), 2, ceil)
+    assert list(finite) == values
+    assert len(finite) == nsteps
+
+
+def test_an_interpolators_rounding_must_give_steps():
+    with pytest.raises(ValueError, match="what ceil gives"):
+        Interpolator(float, 2, lambda x: x)(1)
+    with pytest.raises(TypeError, match="ceil must be"):
+        Interpolator(float, 2, 3)
+
+
 @given(st.integers(2, 30))
 def test_reverse_and_symmetric_by_their_equations(period):
     f = Inv(1.0, 0.3, 1)
@@ -354,12 +417,81 @@ def test_a_loop_over_stateful_goes_on_and_ends_with_its_schedule():
     assert list(schedule) == []
 
 
+def test_next_holds_the_last_value_of_a_schedule_that_has_ended():
+    schedule = Stateful(Poly(1.0, 1, 4))
+    assert [next(schedule) for _ in range(6)] == [1.0, 0.75, 0.5, 0.25, 0.25, 0.25]
+    assert list(schedule) == []
+    schedule.reset()
+    assert [v for v, _ in zip(schedule, range(9), strict=False)] == [1.0, 0.75, 0.5, 0.25]
+
+
 def test_stateful_stays_where_it_is_when_there_is_no_value():
     schedule = Stateful(lambda t: "x" if t == 2 else 1.0)
     next(schedule)
     with pytest.raises(TypeError, match="step 2"):
         next(schedule)
     assert schedule.step == 2
+
+
+# Schedules of others -------------------------------------------------------------------------------
+
+SHEET = (Path(__file__).parents[1] / "tutorials" / "cheatsheet.md").read_text(encoding="utf-8")
+ROWS = dict(
+    re.findall(r"^\| `(\w+\([^…]*?\))` \| `(.*)` \|$", SHEET[SHEET.index("| PyTorch |") :], re.MULTILINE)
+)
+PYTORCH = json.loads((Path(__file__).parent / "golden" / "torch.json").read_text())["schedules"]
+
+
+def smooth(x):
+    return (1 + math.cos(math.pi * x)) / 2
+
+
+def restarts(u, n=4, height=1.0):
+    return height * smooth(u / n) if u < n else restarts(u - n, 2 * n, height / 2)
+
+
+# By Keras's documentation, for step u from 0 on.
+KERAS = {
+    "ExponentialDecay(1.0, 10, 0.5)": lambda u: 0.5 ** (u / 10),
+    "ExponentialDecay(1.0, 10, 0.5, staircase=True)": lambda u: 0.5 ** (u // 10),
+    "PiecewiseConstantDecay([5, 20], [1.0, 0.5, 0.1])": lambda u: 1.0 if u <= 5 else 0.5 if u <= 20 else 0.1,
+    "PolynomialDecay(1.0, 20, end_learning_rate=0.1, power=2)": (
+        lambda u: (1.0 - 0.1) * (1 - min(u, 20) / 20) ** 2 + 0.1
+    ),
+    "InverseTimeDecay(1.0, 10, 0.5)": lambda u: 1 / (1 + 0.5 * u / 10),
+    "InverseTimeDecay(1.0, 10, 0.5, staircase=True)": lambda u: 1 / (1 + 0.5 * (u // 10)),
+    "CosineDecay(1.0, 20, alpha=0.1)": lambda u: (1 - 0.1) * smooth(min(u, 20) / 20) + 0.1,
+    "CosineDecay(0.0, 20, warmup_target=1.0, warmup_steps=5)": (
+        lambda u: u / 5 if u < 5 else smooth(min(u - 5, 20) / 20)
+    ),
+    "CosineDecayRestarts(1.0, 4, t_mul=2.0, m_mul=0.5)": restarts,
+    "LearningRateScheduler(f)": lambda u: 0.95**u,
+}
+
+
+@pytest.mark.parametrize("call", ROWS)
+def test_a_schedule_of_pytorch_or_keras_is_the_one_beside_it_in_the_table(call):
+    namespace = vars(schedules_module) | {"f": lambda epoch: 0.95**epoch, "count": count}
+    schedule = eval(ROWS[call], namespace)
+    expected = PYTORCH[call] if call in PYTORCH else [KERAS[call](u) for u in range(45)]
+    steps = 40 if "OneCycle" in call else 45
+    values = [schedule(t) for t in range(1, steps + 1)]
+    np.testing.assert_allclose(values, expected[:steps], rtol=1e-9, atol=1e-12)
+
+
+def test_the_table_has_every_scheduler():
+    assert ROWS.keys() == PYTORCH.keys() | KERAS.keys()
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (10, 0), (10, 3), (10, 9)])
+def test_a_warm_up_rises_straight_falls_along_a_cosine_and_holds(steps, warmup):
+    schedule = WarmupCos(steps, 2.0, warmup, startval=0.5, endval=0.25)
+    values = np.array([schedule(t) for t in range(1, steps + 20)])
+    rise, fall, rest = np.split(values, [warmup, steps])
+    np.testing.assert_allclose(rise, 0.5 + 1.5 * np.arange(warmup) / max(warmup, 1))
+    np.testing.assert_allclose(fall, Cos(0.25, 2.0, steps - warmup)(range(1, steps - warmup + 1)))
+    assert (rest == 0.25).all()
+    assert schedule.nsteps is None
 
 
 # Scheduler -----------------------------------------------------------------------------------------
@@ -490,6 +622,76 @@ def test_two_settings_are_scheduled_by_two_schedulers():
     assert (opt.opt.opt.eta, opt.opt.opt.rho) == (SCHEDULE(2), 0.45)
 
 
+@pytest.mark.parametrize("make", [Momentum, lambda: clipped(Momentum)[1]])
+def test_several_settings_are_scheduled_at_once(make):
+    both, x = Scheduler(make(), eta=SCHEDULE, rho=Exp(0.9, 0.5)), np.zeros(3)
+    nested, y = Scheduler(SCHEDULE, Scheduler(Exp(0.9, 0.5), make(), update=set_rho)), np.zeros(3)
+    for i in range(4):
+        for opt, z in ((both, x), (nested, y)):
+            update(opt, z, np.arange(3.0) - i)
+    np.testing.assert_array_equal(x, y)
+    assert (both.eta, both.opt.rho) == (SCHEDULE(4), 0.9 * 0.5**3)
+    other = copy.deepcopy(both)
+    assert repr(other) == (
+        f"Scheduler(schedule={SCHEDULE!r}, opt={both.opt!r}, rho=Exp(start=0.9, decay=0.5))"
+    )
+    assert repr(eval(repr(other), vars(schedules_module) | {"Momentum": Momentum})) == repr(other)
+
+
+def test_a_setting_alone_leaves_the_rate_to_be_set_and_a_refusal_puts_all_back(tmp_path):
+    opt, x = Scheduler(Momentum(0.5), rho=lambda t: 0.5 if t < 3 else 1.5), np.zeros(1)
+    opt.eta = 0.25
+    update(opt, x, [-1.0])
+    assert (opt.eta, opt.opt.rho, x[0]) == (0.25, 0.5, 0.25)
+    both = Scheduler(Momentum(), eta=Exp(1.0, 0.5), rho=lambda t: 0.5 if t < 2 else 1.5)
+    update(both, x, [-1.0])
+    before = x.copy()
+    with pytest.raises(ValueError, match=r"lambda.* at step 2: rho"):
+        update(both, x, [-1.0])
+    assert (both.opt.eta, both.opt.rho, x) == (1.0, 0.5, before)
+    p = param(np.zeros(2))
+    opt = Scheduler(Momentum(), eta=Exp(1.0, 0.5), rho=Exp(0.9, 0.5))
+    update(opt, p, [1.0, 2.0])
+    save(tmp_path / "a.npz", params(p), opt)
+    other = Scheduler(Momentum(), eta=Exp(1.0, 0.5), rho=Exp(0.9, 0.5))
+    load(tmp_path / "a.npz", params(p), other)
+    update(other, p, [1.0, 2.0])
+    assert other.eta == 0.5
+
+
+@pytest.mark.parametrize("make", [Momentum, lambda: ByHand(0.1)])
+def test_a_schedule_that_has_ended_keeps_its_last_value(make):
+    opt, x, rates = Scheduler(Poly(1.0, 1, 4), make()), np.zeros(1), []
+    for _ in range(7):
+        update(opt, x, [1.0])
+        rates.append(opt.eta)
+    assert rates == [1.0, 0.75, 0.5, 0.25, 0.25, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("make", [Descent, lambda: ByHand(0.1)])
+@pytest.mark.parametrize("around", [lambda opt: opt, lambda opt: Optimiser(ClipValue(9.0), opt)])
+def test_threads_that_update_different_parameters_have_each_its_own_rate(make, around):
+    opt = around(Scheduler(lambda t: float(t), make()))
+    xs = [np.zeros(1) for _ in range(4)]
+    n, interval = 300, sys.getswitchinterval()
+
+    def run(x, first):
+        for _ in range(n if first else n // 3):
+            update(opt, x, [-1.0])
+
+    threads = [threading.Thread(target=run, args=(x, i % 2)) for i, x in enumerate(xs)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    totals = [m * (m + 1) / 2 for m in (n // 3, n)]
+    assert [float(x[0]) for x in xs] == [totals[0], totals[1]] * 2
+
+
 @pytest.mark.parametrize("around", [lambda opt: opt, lambda opt: Optimiser(ClipValue(1.0), opt)])
 def test_a_step_that_fails_counts_for_nothing(around):
     scheduler = Scheduler(Exp(1.0, 0.5), ByHand(0.1))
@@ -526,7 +728,6 @@ def test_the_count_does_not_advance_when_a_later_member_fails():
         (lambda t: 1.0 if t == 1 else None, TypeError, r"step 2 .*lambda.* gave None"),
         (lambda t: 1.0 if t == 1 else np.ones(1), TypeError, r"lambda.* gave array"),
         (lambda t: 1.0 if t == 1 else math.nan, ValueError, r"lambda.* gave nan at step 2"),
-        (Shortened(Constant(1.0), 1), IndexError, r"step 2 .*Shortened"),
     ],
 )
 def test_a_value_that_is_none_names_schedule_and_step_and_changes_nothing(make, schedule, error, says):
@@ -619,6 +820,11 @@ def test_the_example_trains_all_four_ways():
         (lambda: Scheduler(Exp(1.0, 0.5), Momentum), TypeError, r"Scheduler\(schedule, opt\)"),
         (lambda: Scheduler("x", Momentum()), TypeError, "schedule"),
         (lambda: Scheduler(Stateful(third_of), Momentum()), TypeError, "schedule"),
+        (lambda: Scheduler(Momentum(), beta=0.5), TypeError, "no beta to schedule"),
+        (lambda: Scheduler(Momentum(), eta="x"), TypeError, "schedule"),
+        (lambda: Scheduler(Scheduler(Momentum(), rho=0.5), rho=0.6), TypeError, "schedule for rho already"),
+        (lambda: Scheduler(Momentum()), TypeError, r"Scheduler\(opt, eta=schedule"),
+        (lambda: WarmupCos(5, 1.0, 5), ValueError, "warmup must be less"),
         (lambda: Scheduler(Exp(1.0, 0.5), WeightDecay(0.1)), TypeError, "no eta .* update="),
         (lambda: Scheduler(Exp(1.0, 0.5), Optimiser(Momentum())), TypeError, "no eta .* update="),
         (lambda: Scheduler(Exp(1.0, 0.5), Momentum(), update="rho"), TypeError, "update must be"),

@@ -7,6 +7,7 @@ import re
 import runpy
 import signal
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,8 @@ def test_data_may_be_any_iterable(a):
 
 def test_no_data_or_no_epochs_are_no_steps(a):
     for data, epochs in [([], 1), ([], 3), ([1.0], 0)]:
-        losses = train(quadratic(a), params(a), data, Descent(), epochs=epochs)
+        with nullcontext() if data else pytest.warns(UserWarning, match="no batch in the data"):
+            losses = train(quadratic(a), params(a), data, Descent(), epochs=epochs)
         assert losses.shape == (0,)
         assert losses.dtype == np.float64
     assert a.value == 1
@@ -142,7 +144,8 @@ def test_a_generator_function_behind_iter_is_gone_through_in_each_epoch(a):
 
 def test_parameters_that_the_loss_does_not_reach_stay(a):
     b = param([5.0])
-    train(quadratic(a), [a, b], [3.0], Descent())
+    with pytest.warns(UserWarning, match="did not depend on these parameters in the first epoch: 1"):
+        train(quadratic(a), [a, b], [3.0], Descent())
     assert b.value == [5]
 
 
@@ -644,7 +647,8 @@ def test_data_that_is_exhausted_after_an_epoch_is_no_silent_end():
     loss = lambda x: (a - x) ** 2
     with pytest.raises(ValueError, match="gone through only once, but epochs is 3"):
         train(loss, params(a), Once([1.0, 2.0]), Descent(0.1), epochs=3)
-    assert len(train(loss, params(a), [], Descent(0.1), epochs=1)) == 0
+    with pytest.warns(UserWarning, match="no batch"):
+        assert len(train(loss, params(a), [], Descent(0.1), epochs=1)) == 0
 
 
 def test_data_may_be_a_sequence_that_only_indexes():
@@ -657,9 +661,9 @@ def test_data_may_be_a_sequence_that_only_indexes():
     [
         (lambda a: train(lambda x, y: a * x, params(a), [[1.0, 2.0]], Descent()), TypeError, "tuple"),
         (
-            lambda a: train(lambda x: a, params(a), [1], Descent(), cb=lambda loss: 0),
+            lambda a: train(lambda x: a, params(a), [1], Descent(), cb=lambda step, loss: 0),
             TypeError,
-            "without arg",
+            "cb is called without arguments, or with one, the progress",
         ),
         (
             lambda a: train(lambda x: a, params(a), [1], Descent(), epochs=True),

@@ -2,7 +2,15 @@
 
 from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
-from minidiff.optimise.callbacks import early_stopping, patience, plateau, throttle
+from minidiff.optimise.callbacks import (
+    KeepBest,
+    Progress,
+    ReducePlateau,
+    early_stopping,
+    patience,
+    plateau,
+    throttle,
+)
 from minidiff.optimise.clips import ClipNorm, ClipValue
 from minidiff.optimise.compose import Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
@@ -32,6 +40,7 @@ from minidiff.optimise.rules import (
 )
 from minidiff.optimise.step import engine
 from minidiff.optimise.training import skip, stop, train
+from minidiff.optimise.transforms import accumulate, clip_norm, skip_nonfinite
 from minidiff.optimise.update import apply, reset, update
 
 __all__ = [
@@ -56,23 +65,29 @@ __all__ = [
     "ExpDecay",
     "IdDict",
     "InvDecay",
+    "KeepBest",
     "Momentum",
     "NAdam",
     "Nesterov",
     "OAdam",
     "Optimiser",
+    "Progress",
     "RAdam",
     "RMSProp",
+    "ReducePlateau",
     "Rule",
     "WeightDecay",
     "abs2",
+    "accumulate",
     "apply",
+    "clip_norm",
     "early_stopping",
     "engine",
     "patience",
     "plateau",
     "reset",
     "skip",
+    "skip_nonfinite",
     "stop",
     "throttle",
     "train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,10 @@ from minidiff.iddict import IdDict
 from minidiff.settings import as_call
 from minidiff.typing import Array
 
-__all__ = ["AbstractOptimiser", "applied"]
+__all__ = ["SETTINGS", "AbstractOptimiser", "applied"]
+
+# Held while rules are asked for their numbers: one of them may set what those after it go by.
+SETTINGS = threading.RLock()
 
 
 class AbstractOptimiser:
@@ -56,7 +60,7 @@ class AbstractOptimiser:
         x : Param or ndarray
             The parameter, the very object that was given to `update`.
         Δ : ndarray
-            A copy of its gradient, of the parameter's shape and dtype.
+            A copy of its gradient, of the parameter's shape and dtype; float32 where that is float16.
 
         Returns
         -------

@@ -1,20 +1,63 @@
-"""What callbacks are made of: `throttle`, and triggers that tell when it is time to stop."""
+"""What runs around the steps of a training.
+
+`throttle`, triggers that tell when it is time to stop, and what keeps the best parameters or lowers a rate.
+All are callbacks, after each step or each epoch of `train`, and may be called by hand as well.
+"""
 
 from __future__ import annotations
 
 import math
 import operator
 import time
-from collections.abc import Callable
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from functools import partial, wraps
+from typing import Any, NamedTuple
 
-from minidiff.checks import function, integer, number
+from minidiff.checks import function, instance, integer, is_number, number
+from minidiff.interrupts import whole
+from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.memory import Memory, anything, arrays_or_none
+from minidiff.params import Param, Params
 
-__all__ = ["early_stopping", "patience", "plateau", "throttle"]
+__all__ = ["KeepBest", "Progress", "ReducePlateau", "early_stopping", "patience", "plateau", "throttle"]
+
+
+class Progress(NamedTuple):
+    """How far a training is: what `train` tells its callbacks.
+
+    Attributes
+    ----------
+    step : int
+        The number of steps taken.
+    epoch : int
+        The number of the epoch, from 1 on.
+    loss : float
+        The loss before the latest step; after an epoch the mean of those of its steps, NaN if it had none.
+
+    Examples
+    --------
+    >>> from minidiff import param, params, train
+    >>> from minidiff.optimise import Descent
+    >>> a = param(1.0)
+    >>> def show(progress):
+    ...     print(progress)
+    >>> losses = train(lambda x: (a - x) ** 2, params(a), [0.0], Descent(0.25), epochs=2, cb=show)
+    Progress(step=1, epoch=1, loss=1.0)
+    Progress(step=2, epoch=2, loss=0.25)
+    """
+
+    step: int
+    epoch: int
+    loss: float
 
 
 def throttle(
-    f: Callable[..., Any], seconds: float, *, clock: Callable[[], float] = time.monotonic
+    f: Callable[..., Any],
+    seconds: float,
+    *,
+    leading: bool = True,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Callable[..., Any]:
     """Make a function that calls `f` at most once in so many seconds, the first time at once.
 
@@ -24,13 +67,15 @@ def throttle(
         Takes any arguments.
     seconds : float
         How long calls are left out after `f` has returned, at least 0.
+    leading : bool
+        Whether the first call goes through. If not, it only begins the time in which calls are left out.
     clock : callable
         Tells the time in seconds.
 
     Returns
     -------
     callable
-        Takes the arguments of `f`, and returns what `f` returned last.
+        Takes the arguments of `f`, and returns what `f` returned last, None before that.
 
     Examples
     --------
@@ -44,12 +89,15 @@ def throttle(
     """
     function("f", f)
     seconds = number("seconds", seconds, within="[0, inf]")
-    returned = -math.inf
+    returned = -math.inf if leading else None
     result: Any = None
 
+    @wraps(f)
     def throttled(*args: Any, **kwargs: Any) -> Any:
         nonlocal returned, result
-        if clock() - returned >= seconds:
+        if returned is None:
+            returned = clock()
+        elif clock() - returned >= seconds:
             result = f(*args, **kwargs)
             returned = clock()
         return result
@@ -57,8 +105,38 @@ def throttle(
     return throttled
 
 
-def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
-    """Make a trigger that is true once `predicate` has been true `wait` times in a row.
+class Trigger(Memory):
+    """The base of what is true once something has held so many times in a row.
+
+    As a callback of `train` it ends the training: ``each_epoch=early_stopping(f, 5)`` counts epochs, as
+    ``cb=`` it counts steps. Called by hand, it returns whether it is time.
+    """
+
+    _memory = {"count": partial(integer, least=0)}  # noqa: RUF012
+
+    def __init__(self, f: Callable[..., Any], wait: int) -> None:
+        self.__wrapped__ = f  # as which it is called: `inspect.signature` goes by this name
+        self.wait = wait
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over, as for another training."""
+        self.count = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> bool:
+        """Tell whether it is time."""
+        self.count = self.count + 1 if self.holds(self.__wrapped__(*args, **kwargs)) else 0
+        return self.count >= self.wait
+
+    @abstractmethod
+    def holds(self, value: Any) -> bool:
+        """Tell whether what is waited for holds, by the latest value of the function."""
+
+
+class patience(Trigger):  # noqa: N801 - it is called as a function is
+    """A trigger that is true once `predicate` has been true `wait` times in a row.
+
+    It pickles where `predicate` does, and is copied with its count.
 
     Parameters
     ----------
@@ -67,41 +145,23 @@ def patience(predicate: Callable[..., Any], wait: int) -> Callable[..., bool]:
     wait : int
         How many times, at least 1.
 
-    Returns
-    -------
-    callable
-        Takes the arguments of `predicate`.
-
     Examples
     --------
     >>> trigger = patience(lambda loss: loss < 1, wait=2)
     >>> [trigger(loss) for loss in (0.5, 1.5, 0.5, 0.4, 0.3)]
     [False, False, False, True, True]
     """
-    function("predicate", predicate)
-    wait = integer("wait", wait, 1)
-    count = 0
 
-    def trigger(*args: Any, **kwargs: Any) -> bool:
-        nonlocal count
-        count = count + 1 if predicate(*args, **kwargs) else 0
-        return count >= wait
+    def __init__(self, predicate: Callable[..., Any], wait: int) -> None:
+        super().__init__(function("predicate", predicate), integer("wait", wait, 1))
 
-    return trigger
+    def holds(self, value: Any) -> bool:
+        """Tell whether the predicate held."""
+        return bool(value)
 
 
-_in_a_row = patience  # `early_stopping` has an argument of that name
-
-
-def early_stopping(
-    f: Callable[..., Any],
-    patience: int,
-    *,
-    distance: Callable[[Any, Any], Any] = operator.sub,
-    init_score: Any = None,
-    min_dist: float = 0,
-) -> Callable[..., bool]:
-    """Make a trigger that is true once the best score is `patience` calls old.
+class early_stopping(Trigger):  # noqa: N801 - it is called as a function is
+    """A trigger that is true once the best score is `patience` calls old.
 
     A score is better if ``distance(best, score) > min_dist``. By default that is a score lower than the best
     by more than `min_dist`. A NaN is never better.
@@ -121,10 +181,10 @@ def early_stopping(
     min_dist : float
         The least improvement that counts.
 
-    Returns
-    -------
-    callable
-        Takes the arguments of `f`.
+    Attributes
+    ----------
+    best : number
+        The best score so far.
 
     Examples
     --------
@@ -133,32 +193,44 @@ def early_stopping(
     >>> [trigger() for _ in range(7)]
     [False, False, False, False, False, False, True]
 
-    As a callback: ``cb=lambda: trigger() and stop()``.
-    """
-    function("f", f)
-    integer("patience", patience, 1)
-    best = init_score
+    As a callback it stops, ``train(…, each_epoch=trigger)``. Of the training's own loss:
 
-    def no_better(*args: Any, **kwargs: Any) -> bool:
-        nonlocal best
-        score = f(*args, **kwargs)
-        if best is None or best != best or distance(best, score) > min_dist:  # NaN is no score to beat
-            best = score
+    >>> trigger = early_stopping(lambda progress: progress.loss, 3)
+    """
+
+    _memory = {**Trigger._memory, "best": anything}  # noqa: RUF012
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        patience: int,
+        *,
+        distance: Callable[[Any, Any], Any] = operator.sub,
+        init_score: Any = None,
+        min_dist: float = 0,
+    ) -> None:
+        self.distance, self.init_score, self.min_dist = distance, init_score, min_dist
+        super().__init__(function("f", f), integer("patience", patience, 1))
+
+    def reset(self) -> None:
+        """Start over, as for another training."""
+        super().reset()
+        self.best = self.init_score
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether the score is no better than the best, and note it if it is."""
+        if _is_better(value, self.best, self.distance, self.min_dist):
+            self.best = value
             return False
         return True
 
-    return _in_a_row(no_better, patience)
+
+def _is_better(score: Any, best: Any, distance: Callable[[Any, Any], Any], min_dist: float) -> bool:
+    return bool(best is None or best != best or distance(best, score) > min_dist)  # NaN is no score to beat
 
 
-def plateau(
-    f: Callable[..., Any],
-    width: int,
-    *,
-    distance: Callable[[Any, Any], Any] = operator.sub,
-    init_score: Any = None,
-    min_dist: float = 1e-6,
-) -> Callable[..., bool]:
-    """Make a trigger that is true once the score has hardly changed `width` times in a row.
+class plateau(Trigger):  # noqa: N801 - it is called as a function is
+    """A trigger that is true once the score has hardly changed `width` times in a row.
 
     Parameters
     ----------
@@ -173,10 +245,10 @@ def plateau(
     min_dist : float
         The least distance that counts as a change.
 
-    Returns
-    -------
-    callable
-        Takes the arguments of `f`.
+    Attributes
+    ----------
+    last : number
+        The latest score.
 
     Examples
     --------
@@ -185,13 +257,225 @@ def plateau(
     >>> [trigger() for _ in range(5)]
     [False, False, False, True, False]
     """
-    function("f", f)
-    integer("width", width, 1)
-    last = init_score
 
-    def hardly_changed(*args: Any, **kwargs: Any) -> bool:
-        nonlocal last
-        before, last = last, f(*args, **kwargs)
-        return before is not None and bool(abs(distance(before, last)) < min_dist)
+    _memory = {**Trigger._memory, "last": anything}  # noqa: RUF012
 
-    return _in_a_row(hardly_changed, width)
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        width: int,
+        *,
+        distance: Callable[[Any, Any], Any] = operator.sub,
+        init_score: Any = None,
+        min_dist: float = 1e-6,
+    ) -> None:
+        self.distance, self.init_score, self.min_dist = distance, init_score, min_dist
+        super().__init__(function("f", f), integer("width", width, 1))
+
+    def reset(self) -> None:
+        """Start over, as for another training."""
+        super().reset()
+        self.last = self.init_score
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether the score is close to the one before."""
+        before, self.last = self.last, value
+        return before is not None and bool(abs(self.distance(before, value)) < self.min_dist)
+
+
+def _training_loss(progress: Progress) -> float:
+    return progress.loss
+
+
+class KeepBest(Memory):
+    """Keeps a copy of the parameters whenever the metric is better than ever before.
+
+    As a context manager it puts the best ones back at the end, after an exception and an interrupt too. The
+    optimiser's state is not part of it.
+
+    Parameters
+    ----------
+    ps : Params
+        The parameters.
+    metric : callable, optional
+        Gives the score of the parameters as they are, the lower the better: the loss on samples that are not
+        trained with. The loss in the `Progress`, unless given, which was computed before the step.
+    distance : callable
+        Tells by how much its second argument is better than its first. For scores to be maximised,
+        ``lambda best, score: score - best``.
+    min_dist : float
+        The least improvement that counts.
+
+    Attributes
+    ----------
+    best : number or None
+        The best score so far.
+
+    Examples
+    --------
+    >>> from minidiff import param, params, train
+    >>> from minidiff.optimise import Descent, KeepBest
+    >>> a = param(0.0)
+    >>> with KeepBest(params(a), lambda: (a - 1) ** 2) as keep:
+    ...     losses = train(lambda _: (a - 3) ** 2, params(a), range(9), Descent(0.1), cb=keep)
+    ...     print(f"{a:.2f}")
+    2.60
+    >>> print(f"{a:.2f} with {keep.best:.4f}")
+    1.08 with 0.0064
+
+    References
+    ----------
+    Keras: ``EarlyStopping(restore_best_weights=True)``, ``ModelCheckpoint(save_best_only=True)``.
+    """
+
+    _memory = {"best": anything, "values": arrays_or_none}  # noqa: RUF012
+
+    def __init__(
+        self,
+        ps: Params | Iterable[Param],
+        metric: Callable[..., Any] = _training_loss,
+        *,
+        distance: Callable[[Any, Any], Any] = operator.sub,
+        min_dist: float = 0,
+    ) -> None:
+        self.ps = Params(ps)
+        self.__wrapped__ = function("metric", metric)
+        self.distance, self.min_dist = distance, min_dist
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over, as for another training."""
+        self.best: Any = None
+        self.values: list[Any] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Ask for the metric, and keep the parameters if it is better."""
+        score = self.__wrapped__(*args, **kwargs)
+        if score == score and _is_better(score, self.best, self.distance, self.min_dist):
+            values = [p.value.copy() for p in self.ps]
+            self.best, self.values = score, values
+
+    def restore(self) -> None:
+        """Put the best parameters back."""
+        if self.values is None:
+            raise ValueError("nothing is kept yet to be restored: the metric has not given a number so far")
+        assign(self.ps, self.values)
+
+    def __enter__(self) -> KeepBest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.values is not None:
+            self.restore()
+
+
+def assign(ps: Params, values: Iterable[Any]) -> None:
+    """Set parameters to values, all of them or none.
+
+    Parameters
+    ----------
+    ps : Params
+        The parameters.
+    values : iterable of ndarray
+        One for each, of its shape.
+    """
+    pairs = [(p.in_place("an assignment of values"), value) for p, value in zip(ps, values, strict=True)]
+    for x, value in pairs:
+        if x.shape != value.shape or not x.flags.writeable:
+            raise ValueError(f"a parameter of shape {x.shape} cannot be set to values of shape {value.shape}")
+
+    def change() -> None:
+        for x, value in pairs:
+            x[...] = value
+
+    whole(change)
+
+
+class ReducePlateau(Memory):
+    """Lowers the learning rate when the metric has not become better for a while.
+
+    Parameters
+    ----------
+    opt : AbstractOptimiser
+        An optimiser with an ``eta``; of a composition the member that has it, ``opt[1]``.
+    metric : callable, optional
+        Gives the score, the lower the better. The loss in the `Progress`, unless given.
+    factor : float
+        What ``eta`` is multiplied by, in [0, 1).
+    patience : int
+        How many calls in a row without a better score are put up with; the next lowers the rate.
+    cooldown : int
+        How many calls after that do not count.
+    least : float
+        The rate below which it does not go.
+    threshold : float
+        The part of the best score by which a score must be lower to be better.
+
+    Attributes
+    ----------
+    best : float or None
+        The best score so far.
+
+    Examples
+    --------
+    >>> from minidiff.optimise import Descent, ReducePlateau
+    >>> losses, opt = iter([3.0, 2.0, 2.0, 2.0, 2.0, 1.0]), Descent(1.0)
+    >>> reduce = ReducePlateau(opt, lambda: next(losses), factor=0.5, patience=1)
+    >>> for _ in range(6):
+    ...     reduce()
+    ...     print(opt.eta, end=" ")
+    1.0 1.0 1.0 0.5 0.5 0.5
+
+    In a training, ``train(…, each_epoch=ReducePlateau(opt, validation_loss))``.
+
+    References
+    ----------
+    PyTorch: ``ReduceLROnPlateau``, which this equals for scores above zero, or for their negatives in its
+    mode "max"; a change of less than 1e-8 is not made there either.
+    """
+
+    _memory = {  # noqa: RUF012
+        "best": anything,
+        "worse": partial(integer, least=0),
+        "cooling": partial(integer, least=0),
+    }
+
+    def __init__(
+        self,
+        opt: AbstractOptimiser,
+        metric: Callable[..., Any] = _training_loss,
+        factor: float = 0.1,
+        patience: int = 10,
+        cooldown: int = 0,
+        least: float = 0.0,
+        threshold: float = 1e-4,
+    ) -> None:
+        self.opt: Any = instance("opt", opt, AbstractOptimiser, "an optimiser")
+        if not is_number(getattr(opt, "eta", None)):
+            raise TypeError(f"{opt!r} has no eta to lower: give the member that has, such as opt[1]")
+        self.__wrapped__ = function("metric", metric)
+        self.factor = number("factor", factor, within="[0, 1)")
+        self.patience = integer("patience", patience, 0)
+        self.cooldown = integer("cooldown", cooldown, 0)
+        self.least = number("least", least, within="[0, inf)")
+        self.threshold = number("threshold", threshold, within="[0, 1]")
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over, as for another training; the rate stays."""
+        self.best: Any = None
+        self.worse = self.cooling = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Ask for the metric, and lower the rate if it is time."""
+        score, best = self.__wrapped__(*args, **kwargs), self.best
+        is_better = _is_better(score, best, operator.sub, self.threshold * abs(best or 0))
+        worse, cooling = 0 if is_better else self.worse + 1, self.cooling
+        if cooling:
+            worse, cooling = 0, cooling - 1
+        if worse > self.patience:
+            worse, cooling = 0, self.cooldown
+            eta = max(self.opt.eta * self.factor, self.least)
+            if self.opt.eta - eta > 1e-8:
+                self.opt.eta = eta
+        self.best, self.worse, self.cooling = score if is_better else best, worse, cooling

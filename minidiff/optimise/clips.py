@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.optimise.rule import Rule
+from minidiff.optimise.rule import Rule, widened
 from minidiff.program.source import quiet
 from minidiff.typing import Array
 
@@ -58,7 +58,7 @@ class ClipNorm(Rule):
     .. math:: Δ \leftarrow Δ · \min(1, \text{thresh} / ‖Δ‖_2)
 
     The norm is that of this one parameter's gradient, as in Flux; PyTorch's ``clip_grad_norm_`` takes one
-    norm over all parameters together.
+    norm over all parameters together. It is NaN if an element is, and then the whole step is.
 
     Parameters
     ----------
@@ -83,8 +83,15 @@ class ClipNorm(Rule):
     thresh: float
 
     def apply(self, x: Any, Δ: Array) -> Array:
+        call, Δ = quiet().run, widened(Δ)
         norm = norm_of(Δ)
-        return quiet()(np.multiply, Δ, self.thresh / norm) if norm > self.thresh else Δ
+        if norm <= self.thresh:
+            return Δ
+        if norm == math.inf:  # of finite elements, perhaps
+            Δ = call(np.multiply, Δ, 2.0**-64)
+            norm = norm_of(Δ)
+        clipped: Array = call(np.multiply, Δ, self.thresh / norm)  # all NaN where the norm is
+        return clipped
 
 
 def norm_of(z: Array) -> float:
@@ -107,13 +114,11 @@ def norm_of(z: Array) -> float:
     """
     flat = z.reshape(-1)
     size = 96 * 1024 // z.itemsize  # so that what is read twice is in the cache the second time
-    norms = [quiet()(_norm, flat[i : i + size]) for i in range(0, max(flat.size, 1), size)]
+    norms = [quiet().run(_norm, flat[i : i + size]) for i in range(0, max(flat.size, 1), size)]
     return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
 
 
 def _norm(z: Array) -> float:
-    if z.dtype.char == "e":
-        z = z.astype(np.float32)
     square = float(np.vdot(z, z).real)
     least, most = _safe_squares(z.dtype)
     if least < square < most or not z.size:

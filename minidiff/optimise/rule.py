@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from types import FunctionType
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.settings import Settings, dataclass_transform, no_setting
 from minidiff.typing import Array
 
-__all__ = ["Rule", "abs2"]
+__all__ = ["Rule", "abs2", "tuple_of", "widened"]
 
 
 def abs2(z: Any) -> Any:
@@ -42,6 +42,30 @@ def abs2(z: Any) -> Any:
     return z * z
 
 
+def widened(a: Array) -> Array:
+    """Return an array of half precision in single precision, any other as it is.
+
+    Half precision cannot hold the mean square of ordinary gradients (1e-8 of 1e-4). So a step of such a
+    parameter is computed in single precision, and rounded once.
+
+    Parameters
+    ----------
+    a : ndarray
+        Any shape and dtype.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape and values.
+
+    Examples
+    --------
+    >>> widened(np.ones(2, np.float16)).dtype, widened(np.ones(2)).dtype
+    (dtype('float32'), dtype('float64'))
+    """
+    return a.astype(np.float32) if a.dtype.char == "e" else a
+
+
 class _Made(dict[Any, Any]):
     """Stays behind where a class is pickled by value, as cloudpickle does with a notebook's."""
 
@@ -64,6 +88,9 @@ class Rule(Settings, AbstractOptimiser):
       parameter: a tuple of Python floats.
     - ``keeps``, the names of the arrays that the formula keeps for each parameter, of its shape and dtype,
       zero at first; ``real``, those among them that are real even where the parameter is complex.
+
+    A float16 parameter is a float32 array to the formula, and so is what the formula keeps. The parameter
+    is rounded once a step.
 
     In return it runs on whole arrays when they are small and block by block when they are large, alone or
     fused with the other members of an `Optimiser`, compiled where Numba is installed, on every dtype. A
@@ -149,6 +176,10 @@ class Rule(Settings, AbstractOptimiser):
     # A rule's own may take more than one argument, which a method here would have to take as well.
     tick: ClassVar[Callable[..., tuple[Any, ...]]] = _one_more
 
+    def can_show(self, *clock: Any) -> bool:
+        """Tell whether a clock with these parts is possible, which is asked of one from a file."""
+        return True
+
     def coefficients(self, *clock: Any, **_: Any) -> tuple[float, ...]:
         """Return the formula's numbers for the step that the clock shows."""
         return ()
@@ -164,19 +195,16 @@ class Rule(Settings, AbstractOptimiser):
 
     def begin(self, x: Array) -> dict[str, Any]:
         """Return what is kept for a parameter that has made no step yet."""
-        kept: dict[str, Any] = {"clock": self.clock}
+        x, kept = widened(x), dict[str, Any](clock=self.clock)
         for name in self.keeps:
             dtype = x.real.dtype if name in self.real else x.dtype
-            kept[name] = np.zeros_like(x, dtype=dtype)
-            start = self.initial(name)
-            if start:
-                (kept[name][...],) = _representable((start,), dtype)
+            kept[name] = np.full_like(x, self.initial(name), dtype=dtype)
         return kept
 
     def evaluate(self, x: Array, Δ: Array, olds: list[Array], numbers: Any) -> tuple[Array, list[Array]]:
         """Call the formula as it is; return the step, and new arrays to keep."""
         with np.errstate(all="ignore"):
-            result = self.formula(x, Δ, *olds, *_representable(numbers, x.dtype))
+            result = self.formula(x, Δ, *olds, *numbers)
         step, *values = result if isinstance(result, tuple) else (result,)
         if len(values) != len(olds):
             came = f"{len(result)}" if isinstance(result, tuple) else "one array"
@@ -196,11 +224,11 @@ class Rule(Settings, AbstractOptimiser):
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of `x` by the gradient Δ and return the step to subtract from it."""
-        value = x if isinstance(x, np.ndarray) else x.value
+        value, Δ = widened(x if isinstance(x, np.ndarray) else x.value), widened(Δ)
         kept = self.state.get(x) or self.begin(value)
         clock = self.tick(*kept["clock"])
-        olds = [kept[name] for name in self.keeps]
-        step, news = self.evaluate(value, Δ, olds, self.coefficients(*clock))
+        olds = [widened(kept[name]) for name in self.keeps]
+        step, news = self.evaluate(value, Δ, olds, tuple_of(self, self.coefficients(*clock)))
         kept.update(zip(self.keeps, news, strict=True), clock=clock)
         self.state[x] = kept
         self.stepped(*clock)
@@ -215,6 +243,35 @@ class Rule(Settings, AbstractOptimiser):
         }
 
 
+def tuple_of(rule: Rule, numbers: Any) -> tuple[Any, ...]:
+    """Return what a rule's `coefficients` gave as a tuple.
+
+    Parameters
+    ----------
+    rule : Rule
+        The rule.
+    numbers : iterable
+        What it gave.
+
+    Returns
+    -------
+    tuple
+        The numbers.
+
+    Raises
+    ------
+    TypeError
+        For what is not several numbers.
+    """
+    try:
+        return tuple(numbers)
+    except TypeError:
+        raise TypeError(
+            f"{type(rule).__name__}.coefficients must return a tuple of numbers, such as (self.eta,), "
+            f"not {numbers!r:.60}"
+        ) from None
+
+
 def _check(rule: type[Any]) -> None:
     """Refuse a class that could never take a step."""
     for name in ("keeps", "real"):
@@ -226,17 +283,3 @@ def _check(rule: type[Any]) -> None:
     formula = vars(rule).get("formula")
     if isinstance(formula, FunctionType) and next(iter(inspect.signature(formula).parameters), "") != "self":
         raise TypeError(f"{rule.__name__}.formula must be a static method: write @staticmethod above it")
-
-
-def _representable(numbers: Iterable[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
-    """Return numbers, with the smallest above zero that half precision has in place of those it would lose.
-
-    It has nothing between 0 and 6e-8, and an ε of 1e-8 is there to keep divisors above zero.
-    """
-    if dtype.itemsize > 2:
-        return tuple(numbers)
-    smallest = float(np.finfo(dtype).smallest_subnormal)
-    with np.errstate(all="ignore"):
-        return tuple(
-            [smallest if isinstance(z, (float, int)) and z > 0 and not dtype.type(z) else z for z in numbers]
-        )

@@ -329,6 +329,9 @@ class _BiasCorrected:
         β1, β2 = self.beta
         return t + 1, β1 * β1t, β2 * β2t
 
+    def can_show(self, *clock: Any) -> bool:
+        return all(0 <= βt < 1 for βt in clock[1:])
+
     def coefficients(self, t: int, β1t: float, β2t: float) -> tuple[float, ...]:
         β1, β2 = self.beta
         return self.eta, β1, β2, 1 - β1t, 1 - β2t, self.epsilon
@@ -358,8 +361,7 @@ class ADAM(_BiasCorrected, Rule):
 
     Notes
     -----
-    The paper, Flux and PyTorch agree. In half precision the squares of gradients below 0.008 vanish, and the
-    steps get much too large: keep parameters in float32.
+    The paper, Flux and PyTorch agree.
 
     Examples
     --------

@@ -10,7 +10,8 @@ arithmetic, and an interrupt (Ctrl-C) waits until all are made. Where Numba is i
 pays, a compiled loop does the same.
 
 A stage with an `apply` of its own stands between two programs. A formula that cannot be written down,
-because it branches or is not elementwise, is called as it is, on whole arrays.
+because it branches or is not elementwise, is called as it is, on whole arrays. A parameter in half
+precision makes its step in single precision, and is rounded once.
 
 Infinity and NaN take their way without warnings.
 """
@@ -21,15 +22,16 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
-from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from types import FunctionType
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 
 from minidiff.interrupts import whole
-from minidiff.optimise.base import applied
+from minidiff.optimise.base import SETTINGS, applied
+from minidiff.optimise.rule import tuple_of, widened
 from minidiff.program.purity import Reading, readings
 from minidiff.program.source import Program, quiet
 from minidiff.typing import Array
@@ -55,8 +57,8 @@ class engine:  # noqa: N801 - it is called as a function is
         "numpy" runs them with NumPy, always. "fused" compiles them with Numba, for arrays of any size.
         "auto", the default, runs them with NumPy too, until large arrays have taken as long as it takes to
         import Numba and to compile; from then on compiled, if Numba is installed and gives the same bits.
-        Formulas that Numba cannot compile, half precision, and arrays that are not contiguous run with NumPy
-        in any case.
+        Formulas that Numba cannot compile, and parameters that are complex or not contiguous, run with
+        NumPy in any case.
 
     Raises
     ------
@@ -110,12 +112,10 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     out : ndarray, optional
         Where to put the step, if it is not to be subtracted from `x`.
     """
-    if len(stages) != 1 or not stages[0].has_formula:
-        parts = _parts(stages)
-        if len(parts) != 1 or type(parts[0]) is not list:
-            return whole(_take_apart, parts, p, x, Δ, out)
-    if x.nbytes > BLOCK or _ENGINE.get() == "fused":
-        return whole(_take_over, stages, p, x, Δ, out)
+    parts = [stages] if len(stages) == 1 else _parts(stages)
+    is_large = x.nbytes > BLOCK or _ENGINE.get() == "fused"
+    if is_large or len(parts) != 1 or not stages[0].has_formula or x.dtype.char == "e":
+        return whole(_take_parts, parts, p, x, Δ, out, is_large)
     turns, values = _results(stages, p, x, Δ, out is None)
     try:
         return _change(turns, p, values, x if out is None else out)
@@ -135,52 +135,51 @@ def step_of(stages: list[Any], p: Any, Δ: Array) -> Array:
     Returns
     -------
     ndarray
-        The step, a new array.
+        The step, a new array; of a float16 parameter in single precision.
     """
     x = p if isinstance(p, np.ndarray) else p.value
-    step = np.empty_like(x)
+    step = np.empty_like(widened(x))
     take(stages, p, x, Δ, step)
     return step
 
 
-def _parts(stages: list[Any]) -> list[Any]:
-    """Split stages into lists of rules that run as one, each rule once, and stages with their own `apply`."""
-    parts: list[Any] = []
+def _parts(stages: list[Any]) -> list[list[Any]]:
+    """Split stages into lists of rules that run as one, each rule once. One with its own `apply` is alone."""
+    parts: list[list[Any]] = []
     for stage in stages:
-        if not stage.has_formula:
-            parts.append(stage)
-        elif parts and type(parts[-1]) is list and not any(stage is rule for rule in parts[-1]):
+        if parts and stage.has_formula and parts[-1][0].has_formula and stage not in parts[-1]:
             parts[-1].append(stage)
         else:
             parts.append([stage])
     return parts
 
 
-def _take_over(rules: list[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
-    """Take a step that writes over the parameter, or `out`, and over what the rules keep."""
-    target = x if out is None else out
-    turns, values = _results(rules, p, x, Δ, out is None, target)
-    _change(turns, p, values, target)
-
-
-def _take_apart(parts: list[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> None:
-    """Take a step part after part in new arrays, and make all changes at the end."""
-    new: dict[int, _Turn] = {}  # of each rule, with what it will keep
+def _take_parts(
+    parts: list[list[Any]], p: Any, x: Array, Δ: Array, out: Array | None, is_large: bool
+) -> None:
+    """Take a step part after part. If there is but one, it may write over what it has read."""
+    target, x = x if out is None else out, widened(x)
+    home = target if len(parts) == 1 and target.dtype is x.dtype else None
+    turns: list[_Turn] = []
+    values: list[Array] = []
+    after: dict[int, dict[str, Any]] = {}  # by the rule's id, what it will have kept
+    is_taken = False
     for part in parts:
-        if type(part) is not list:
-            Δ = applied(part, p, _cast(Δ, x))
+        if not part[0].has_formula:
+            Δ = applied(part[0], p, _cast(Δ, x))
             continue
-        turns, (Δ, *arrays) = _results(part, p, x, Δ, False, new=new)
-        for rule, kept, _, clock, _ in turns:
-            mine = {name: arrays.pop(0) for name in rule.keeps}
-            new[id(rule)] = rule, {**kept, **mine, "clock": clock}, True, clock, ()
-    result = quiet()(np.subtract, x, _cast(Δ, x)) if out is None else Δ
-    arrays = [kept[name] for rule, kept, *_ in new.values() for name in rule.keeps]
-    _change(list(new.values()), p, [result, *arrays], x if out is None else out)
+        is_taken = out is None and part is parts[-1]
+        mine, (Δ, *new) = _results(part, p, x, Δ, is_taken, is_large, home, after)
+        turns, values = turns + mine, values + new
+        for rule, kept, _, clock, _ in mine:
+            after[id(rule)] = {**kept, **{name: new.pop(0) for name in rule.keeps}, "clock": clock}
+    if out is None and not is_taken:
+        Δ = quiet().run(np.subtract, x, _cast(Δ, x))
+    _change(turns, p, [_cast(Δ, target), *values], target)
 
 
-# A rule's part in a step: the rule, what it has kept for the parameter, whether this is its first step, where
-# its clock will stand, and its numbers.
+# A rule's part in a step: the rule, what it has kept for the parameter, whether that is new to it, where its
+# clock will stand, and its numbers.
 _Turn: TypeAlias = tuple[Any, dict[str, Any], bool, tuple[Any, ...], tuple[Any, ...]]
 
 
@@ -190,8 +189,9 @@ def _results(
     x: Array,
     Δ: Array,
     taking: bool,
-    target: Array | None = None,
-    new: Mapping[int, _Turn] | None = None,
+    is_large: bool = False,
+    home: Array | None = None,
+    after: Mapping[int, dict[str, Any]] | None = None,
 ) -> tuple[list[_Turn], Sequence[Array]]:
     """Compute a step.
 
@@ -201,10 +201,10 @@ def _results(
         As for `take`; the rules have formulas.
     taking : bool
         Whether to subtract the step from the parameter, or to give the step.
-    target : ndarray, optional
+    home : ndarray, optional
         Where to put that. What the rules keep is then written over, else nothing is.
-    new : mapping, optional
-        The turns, by their rules' ids, that come before these in the same step.
+    after : mapping, optional
+        By their ids, what rules that have had a turn in this step will have kept.
 
     Returns
     -------
@@ -214,156 +214,171 @@ def _results(
         What becomes of the parameter, or the step; then all that the rules will keep.
     """
     turns: list[_Turn] = []
-    arrays: list[Array] = [x, Δ if Δ.dtype is x.dtype or target is not None else _cast(Δ, x)]
+    arrays = [x, Δ if Δ.dtype is x.dtype or is_large else _cast(Δ, x)]
     numbers: tuple[Any, ...] = ()
-    for rule in rules:
-        kept = new[id(rule)][1] if new and id(rule) in new else rule.state.get(p)
-        begins = kept is None
-        if begins:
-            kept = rule.begin(x)
-        clock = rule.tick(*kept["clock"])  # in order: a rule may set what those after it go by
-        mine = rule.coefficients(*clock)
-        if type(mine) is not tuple:
-            mine = _tuple_of(rule, mine)
-        numbers = numbers + mine if numbers else mine
-        for name in rule.keeps:
-            arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
-        turns.append((rule, kept, begins, clock, mine))
-    formulas = _formulas(turns, x.dtype)
-    program = formulas.programs[taking] if formulas.are_pure else formulas.program(taking)
+    key: tuple[Any, ...] = (x.dtype, taking)
+    with SETTINGS:  # in order: a rule may set what those after it go by
+        for rule in rules:
+            before = rule.state.get(p)
+            kept = after.get(id(rule), before) if after else before
+            if kept is None:
+                kept = rule.begin(x)
+            clock = rule.tick(*kept["clock"])
+            mine = rule.coefficients(*clock)
+            if type(mine) is not tuple:
+                mine = tuple_of(rule, mine)
+            for name in rule.keeps:
+                arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
+            turns.append((rule, kept, kept is not before, clock, mine))
+            numbers += mine
+            key += (type(rule), rule.formula, len(mine))
+    if after is not None:
+        arrays[2:] = map(widened, arrays[2:])  # half precision is what an older version kept
+    formulas = rules[0].made.get(key) or _Formulas(turns, key)
+    program = formulas.program if not formulas.readings else formulas.program_if_unchanged()
     if program and x.ndim:
         try:
-            if target is None and x.nbytes <= BLOCK:
-                return turns, quiet()(program.run, arrays, formulas.none, numbers)
-            quiet()(program.constants, numbers)
+            if not is_large:
+                return turns, quiet().run(program.run, arrays, numbers)
+            quiet().run(program.constants, numbers)
         except (TypeError, ValueError, ArithmeticError):
             pass  # numbers with which NumPy has to deal itself
         else:
-            values = [target, *arrays[2:]] if target is not None else [a.copy() for a in (x, *arrays[2:])]
-            arrays = [values[0] if taking else x, Δ, *values[1:]]
-            formulas.sweep(program, arrays, values[0], numbers)
+            values = [a.copy() for a in (x, *arrays[2:])] if home is None else [home, *arrays[2:]]
+            formulas.sweep([values[0] if taking else x, Δ, *values[1:]], values[0], numbers)
             return turns, values
+    formulas.explain()
     return turns, _as_written(turns, arrays, taking)
 
 
-def _change(turns: list[_Turn], p: Any, values: Sequence[Array], x: Any) -> None:
+def _as_written(turns: list[_Turn], arrays: list[Array], taking: bool) -> list[Array]:
+    """Call the formulas themselves, on whole arrays."""
+    x, step, *kept = arrays[0], _cast(arrays[1], arrays[0]), *arrays[2:]
+    new: list[Array] = []
+    for rule, *_, numbers in turns:
+        step, more = rule.evaluate(x, step, [kept.pop(0) for _ in rule.keeps], numbers)
+        new += more
+    return [quiet().run(np.subtract, x, step) if taking else step, *new]
+
+
+def _change(turns: list[_Turn], p: Any, values: Sequence[Array], x: Array) -> None:
     """Make the changes of a step. To make them twice is to make them once."""
     if values[0] is not x:
         x[...] = values[0]
     i = 0
-    for rule, kept, begins, clock, _ in turns:
+    for rule, kept, is_new, clock, _ in turns:
         kept["clock"] = clock
         for name in rule.keeps:
             i += 1
             kept[name] = values[i]
-        if begins:
+        if is_new:
             rule.state[p] = kept
         if rule.notes_steps:
             rule.stepped(*clock)
 
 
-def _tuple_of(rule: Any, numbers: Any) -> tuple[Any, ...]:
-    try:
-        return tuple(numbers)
-    except TypeError:
-        raise TypeError(
-            f"{type(rule).__name__}.coefficients must return a tuple of numbers, such as (self.eta,), "
-            f"not {numbers!r:.60}"
-        ) from None
-
-
 def _cast(Δ: Array, x: Array) -> Array:
     """Return a gradient or a step in the dtype of its parameter."""
-    return Δ if Δ.dtype is x.dtype else quiet()(Δ.astype, x.dtype)
+    return Δ if Δ.dtype is x.dtype else quiet().run(Δ.astype, x.dtype)
 
 
 class _Formulas:
-    """The formulas of a composition, for parameters of one dtype: as programs, and as compiled loops.
+    """The formulas of rules that run as one: as a program, and as a compiled loop.
 
-    A program either subtracts the step from the parameter, if it is `taking` it, or gives the step.
+    The first rule's class keeps them under their key (dtype, whether the step is taken, what tells the rules
+    apart), so that they are freed with it.
+
+    Attributes
+    ----------
+    program : Program or None
+        None if the formulas have to run as they are.
+    readings : list of Reading
+        What they read besides their arguments.
     """
 
-    def __init__(self, turns: list[_Turn], dtype: np.dtype[Any]) -> None:
+    def __init__(self, turns: list[_Turn], key: tuple[Any, ...]) -> None:
+        dtype, taking, *_ = key
         rules, counts = [turn[0] for turn in turns], [len(turn[4]) for turn in turns]
-        self.programs: dict[bool, Program] = {}  # empty if the formulas have to run as they are
-        self._loops: dict[bool, Any] = {}
-        self._readings: list[Reading] = []
+        self.program: Program | None = None
+        self.readings: list[Reading] = []
         self._names, self._reason = ", ".join(type(rule).__name__ for rule in rules), ""
-        self._spent = 0.0  # seconds of large steps
+        self._compiled: Any = None  # False if it cannot be
+        self._spent = 0.0  # seconds
         example = np.array([0.3, -1.7, 2.9]).astype(dtype)
         kept = [abs(example) if name in rule.real else 1 * example for rule in rules for name in rule.keeps]
-        self._dtypes, self.none = [a.dtype for a in kept], [None] * (1 + len(kept))
+        self._dtypes = [a.dtype for a in (example, example, *kept, example)]
 
-        def composed(taking: bool, x: Any, step: Any, *rest: Any) -> tuple[Any, ...]:
+        def composed(x: Any, step: Any, *rest: Any) -> tuple[Any, ...]:
             olds, numbers = iter(rest), iter(rest[len(kept) :])
             news: list[Any] = []
             for rule, count in zip(rules, counts, strict=True):
-                mine = [next(olds) for _ in rule.keeps]
-                result = rule.formula(x, step, *mine, *[next(numbers) for _ in range(count)])
+                mine = list(islice(olds, len(rule.keeps)))
+                result = rule.formula(x, step, *mine, *islice(numbers, count))
                 step, *new = result if mine else (result,)
                 news += new
             return x - step if taking else step, *news
 
         try:
             for rule in rules:
-                self._readings += readings(rule.formula)
-            if dtype.char != "e" and dtype.isnative:
+                self.readings += readings(rule.formula)
+            if dtype.isnative:
                 names = [f"s{i}" for i in range(len(kept))]
                 arrays = dict(zip(["x", "g", *names], [example, example[::-1].copy(), *kept], strict=True))
-                for taking, home in ((True, "x"), (False, "out")):
-                    function = partial(composed, taking)
-                    self.programs[taking] = Program(function, arrays, [home, *names], sum(counts))
+                self.program = Program(composed, arrays, ["x" if taking else "out", *names], sum(counts))
         except Exception as error:  # whatever is wrong with a formula will show when it runs as it is
-            self.programs, self._reason = {}, str(error) or type(error).__name__
-        self.are_pure = bool(self.programs) and not self._readings  # as they will be for ever
+            self._reason, self.readings = str(error) or type(error).__name__, []
+        if all(isinstance(rule.formula, FunctionType) for rule in rules):
+            rules[0].made[key] = self  # a method would keep its optimiser alive here
 
-    def program(self, taking: bool) -> Program | None:
-        """Return the program, or None if the formulas have to run as they are."""
-        if self._readings and any(reading.has_changed() for reading in self._readings):
-            self.programs = {}  # what has changed once may do so again
-        if not self.programs:
-            self._explain()
-            return None
-        return self.programs[taking]
+    def program_if_unchanged(self) -> Program | None:
+        """Return the program, or None for ever once what the formulas read has changed."""
+        if any(reading.has_changed() for reading in self.readings):
+            self.program, self.readings = None, []  # it may do so again
+        return self.program
 
-    def sweep(self, program: Any, arrays: list[Array], result: Array, numbers: tuple[Any, ...]) -> None:
-        """Run a program over large arrays, writing over what is kept."""
-        x, taking, started = arrays[0], result is arrays[0], time.perf_counter()
-        if (loop := self._loop(x, taking)) and (vectors := _vectors(arrays if taking else [*arrays, result])):
+    def sweep(self, arrays: list[Array], home: Array, numbers: tuple[Any, ...]) -> None:
+        """Run the program over large arrays: its first result goes to `home`, the rest over what was kept."""
+        started, program, kept = time.perf_counter(), cast("Program", self.program), arrays[2:]
+        all_arrays = arrays if home is arrays[0] else [*arrays, home]
+        if (loop := self._loop(home.dtype)) and (vectors := _vectors(all_arrays)):
             return loop(vectors, program.constants(numbers))  # type: ignore[no-any-return]
-        call, iterate = quiet(), cast("Any", np.nditer)
-        access = ["readonly", "readonly", *["readwrite"] * (len(arrays) - 1)]
-        with iterate(
-            [*arrays, result],
+        access = ["readonly", "readonly", *["readwrite"] * (len(kept) + 1)]
+        with cast("Any", np.nditer)(
+            [*arrays, home],
             ["external_loop", "buffered", "copy_if_overlap", "zerosize_ok"],
             [[how, "overlap_assume_elementwise"] for how in access],
-            [x.dtype, x.dtype, *self._dtypes, x.dtype],
+            self._dtypes,
             casting="same_kind",
-            buffersize=BLOCK // x.itemsize,
+            buffersize=BLOCK // home.itemsize,
         ) as blocks:
-            for *arrays_, result_ in blocks:
-                call(program.run, arrays_, [result_, *arrays_[2:]], numbers)
+            call = quiet().run
+            for *block, home_ in blocks:
+                places = [home_, *block[2:]]
+                for place, result in zip(places, call(program.run, block, numbers, places), strict=True):
+                    if result is not place:
+                        place[...] = result
         self._spent += time.perf_counter() - started
         return None
 
-    def _loop(self, x: Array, taking: bool) -> Any:
+    def _loop(self, dtype: np.dtype[Any]) -> Any:
         """Return the compiled loop if there is to be one. Without being asked for, it must be exact."""
-        how, program = _ENGINE.get(), self.programs[taking]
-        if how == "numpy" or (how == "auto" and self._spent < PATIENCE) or x.dtype.char not in "fd":
+        how = _ENGINE.get()
+        if how == "numpy" or (how == "auto" and self._spent < PATIENCE) or dtype.char not in "fd":
             return None
         from minidiff.program import kernel
 
+        program: Any = self.program
         if how == "auto" and not kernel.is_exact(program):
             return None
-        if taking not in self._loops:
+        if self._compiled is None:
             try:
-                self._loops[taking] = kernel.compiled(program, x.dtype)
+                self._compiled = kernel.compiled(program, dtype)
             except Exception as error:
-                self._loops[taking], self._reason = None, str(error) or type(error).__name__
-                self._explain()
-        return self._loops[taking]
+                self._compiled, self._reason = False, str(error) or type(error).__name__
+                self.explain()
+        return self._compiled
 
-    def _explain(self) -> None:
+    def explain(self) -> None:
         """Say, once, why these formulas are not compiled, to those who asked for it."""
         if self._reason and _ENGINE.get() == "fused":
             reason, self._reason = self._reason.strip().partition("\n")[0], ""
@@ -373,35 +388,9 @@ class _Formulas:
 
 def _vectors(arrays: list[Array]) -> list[Array] | None:
     """Return arrays of one shape as contiguous vectors, or None where a compiled loop cannot take them."""
-    together = 0x100 | 0x3  # aligned, and contiguous as in C, as in Fortran
-    for a in arrays:
-        together &= a.flags.num
     x, Δ, *rest = arrays
-    apart = Δ is x or not any(np.may_share_memory(Δ, a) for a in (x, *rest))
-    if apart and together & 0x100 and together & 0x3 and x.dtype is Δ.dtype:
-        return [a.reshape(-1) if together & 0x1 else a.T.reshape(-1) for a in arrays]
+    if Δ.dtype is x.dtype and (Δ is x or not any(np.may_share_memory(Δ, a) for a in (x, *rest))):
+        for order in ("C", "F"):
+            if all(a.flags[order] and a.flags.aligned for a in arrays):
+                return [a.ravel(order) for a in arrays]
     return None
-
-
-def _formulas(turns: list[_Turn], dtype: np.dtype[Any]) -> _Formulas:
-    """Find the formulas of these rules, which the first one's class keeps: they are freed with it."""
-    first, *_, numbers = turns[0]
-    key: tuple[Any, ...] = dtype, first.formula, len(numbers)
-    if len(turns) > 1:
-        key = dtype, *[(type(rule), rule.formula, len(numbers)) for rule, *_, numbers in turns]
-    formulas: _Formulas | None = first.made.get(key)
-    if formulas is None:
-        formulas = _Formulas(turns, dtype)
-        if all(isinstance(turn[0].formula, FunctionType) for turn in turns):
-            first.made[key] = formulas  # a method would keep its optimiser alive here
-    return formulas
-
-
-def _as_written(turns: list[_Turn], arrays: list[Array], taking: bool) -> list[Array]:
-    """Call the formulas themselves, on whole arrays."""
-    x, step, *kept = arrays[0], _cast(arrays[1], arrays[0]), *arrays[2:]
-    new: list[Array] = []
-    for rule, _, _, _, numbers in turns:
-        step, more = rule.evaluate(x, step, [kept.pop(0) for _ in rule.keeps], numbers)
-        new += more
-    return [quiet()(np.subtract, x, step) if taking else step, *new]

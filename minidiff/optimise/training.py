@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, NoReturn
 
 import numpy as np
 
 from minidiff.checks import described, function, instance, integer
+from minidiff.data import DataLoader, Taken
 from minidiff.gradient import withgradient
-from minidiff.interrupts import whole
+from minidiff.grads import Grads
+from minidiff.interrupts import Deferred
 from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.callbacks import Progress, Trigger
+from minidiff.optimise.transforms import first_nonfinite
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
 from minidiff.typing import NDArray
 
 __all__ = ["skip", "stop", "train"]
 
-Callback = Callable[[], object]
+Callback = Callable[[], object] | Callable[[Progress], object]
+Transform = Callable[[Grads], Grads | None]
 
 
 def train(
@@ -30,16 +36,18 @@ def train(
     opt: AbstractOptimiser,
     *,
     cb: Callback | Iterable[Callback] | None = None,
+    each_epoch: Callback | Iterable[Callback] | None = None,
+    transform: Transform | Iterable[Transform] | None = None,
     epochs: int = 1,
     progress: bool = False,
     compiled: bool = False,
 ) -> NDArray[np.float64]:
     """Take one step of the optimiser for each element of the data.
 
-    For each `d` in the data this computes the loss and its gradient, updates the parameters and then runs the
-    callbacks. The loss and the callbacks may call `stop`, which ends the training at once, and `skip`, which
-    goes on to the next element. Called from the loss, they leave the step out; called from a callback, they
-    leave out the callbacks that follow.
+    For each `d` in the data this computes the loss and its gradient, sends the gradient through `transform`,
+    updates the parameters and then runs the callbacks. The loss and the callbacks may call `stop`, which ends
+    the training at once, and `skip`, which goes on to the next element. Called from the loss, they leave the
+    step out; called from a callback, they leave out the callbacks that follow.
 
     Ctrl-C during the update of the parameters takes effect when all of them are updated. The parameters and
     the optimiser's state always belong together.
@@ -55,7 +63,13 @@ def train(
     opt : AbstractOptimiser
         Its state goes on from where it is; training again with the same optimiser goes on from there.
     cb : callable or iterable of callables, optional
-        Called without arguments after each step, in order. See `throttle` for one that takes long.
+        Called after each step, in order: without arguments or, what takes one, with the `Progress`. See
+        `throttle` for one that takes long. `early_stopping` and its kin stop the training.
+    each_epoch : callable or iterable of callables, optional
+        The same after each epoch. The loss in the `Progress` is the mean over the epoch's steps.
+    transform : callable or iterable of callables, optional
+        What is done to the gradient before the step: from `Grads` to `Grads`, or to None, which leaves the
+        step out, as `clip_norm`, `skip_nonfinite` and `accumulate` do; several in order.
     epochs : int
         How many times to go through the data.
     progress : bool
@@ -66,12 +80,20 @@ def train(
     Returns
     -------
     ndarray, shape (steps,), float64
-        The loss before each step that was taken; a step that was skipped from the loss has none.
+        The loss before each step that was taken; a step that was left out has none. After an exception, an
+        interrupt too, they are its attribute ``losses``.
+
+    Warns
+    -----
+    UserWarning
+        If there is no batch in the data, or the loss did not depend on one of the parameters throughout the
+        first epoch.
 
     Raises
     ------
     FloatingPointError
-        If the loss is infinite or NaN. The message says at which step, counted from 1. Nothing has changed.
+        If the loss or a gradient is infinite or NaN. The message says at which step, counted from 1, and of
+        which parameter. Nothing has changed. Steps that `transform` leaves out are not looked at.
     ValueError
         If there are several epochs, and data that can be gone through only once.
     TypeError
@@ -82,46 +104,80 @@ def train(
     Examples
     --------
     >>> from minidiff import param, params, train
-    >>> from minidiff.optimise import Descent
+    >>> from minidiff.optimise import Descent, clip_norm
     >>> a = param(0.0)
     >>> data = [(1.0, 2.0), (2.0, 4.0)]
     >>> train(lambda x, y: (a * x - y) ** 2, params(a), data, Descent(0.1), epochs=2).round(3)
     array([ 4.   , 10.24 ,  0.102,  0.262])
     >>> print(f"{a:.2f}")
     1.95
+
+    With small steps, and a line for each epoch:
+
+    >>> def show(progress):
+    ...     print(progress.epoch, round(progress.loss, 3))
+    >>> losses = train(
+    ...     lambda x, y: (a * x - y) ** 2, params(a), data, Descent(0.01), epochs=2,
+    ...     transform=clip_norm(1.0), each_epoch=show,
+    ... )
+    1 0.006
+    2 0.005
     """
     _check(loss, data, opt, epochs)
-    ps, callbacks = _params(ps), _callbacks(cb)
+    ps, transforms = _params(ps), _functions("transform", transform)
+    after_step, after_epoch = _callbacks("cb", cb), _callbacks("each_epoch", each_epoch)
     slope = _slope(loss, ps, compiled)
-    batches: Any = _batches(data, epochs)
     losses: list[float] = []
+    unreached = [*ps]
+    batches = epoch = 0
     running = math.nan
-    with _bar(batches, data, epochs) if progress else nullcontext(batches) as bar:
-        for d in bar:
-            arguments = d if isinstance(d, tuple) else (d,)
-            try:
-                value, grads = slope(*arguments)
-                value = np.asarray(value).item()
-                if not math.isfinite(value):
-                    raise FloatingPointError(f"the loss is {value} at step {len(losses) + 1}, not taken")
-                whole(update, opt, ps, grads)
+    bar = _bar(data, epochs) if progress else nullcontext()
+    try:
+        with bar as shown, Taken(data) as taken, Deferred() as deferred:
+
+            def take_step(grads: Grads, value: float) -> None:
+                update(opt, ps, grads)
+                taken.note()
                 losses.append(value)
-                if progress:
-                    running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
-                    bar.set_postfix_str(f"loss {running:.4g}", refresh=False)
-                for callback in callbacks:
-                    callback()
-            except TypeError as error:
-                if isinstance(d, list) and not _takes(loss, d):
-                    raise TypeError(
-                        "the loss got a batch that is a list as one argument: make it a tuple, (x, y), and "
-                        "the loss gets two"
-                    ) from error
-                raise
-            except _Skip:
-                continue
-            except _Stop:
-                break
+
+            for epoch in range(1, epochs + 1):
+                first, before = len(losses), batches
+                if shown is not None:
+                    shown.set_description_str(f"epoch {epoch}/{epochs}", refresh=False)
+                for d in data:
+                    batches += 1
+                    try:
+                        value, grads = _gradient(loss, d, slope)
+                        if unreached:
+                            unreached = [p for p in unreached if grads[p] is None]
+                        for f in transforms:
+                            grads = _transformed(grads, f)
+                        _check_finite(value, grads, ps, len(losses) + 1)
+                        deferred.whole(take_step, grads, value)
+                        if shown is not None:
+                            running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
+                            shown.set_postfix_str(f"loss {running:.4g}", refresh=False)
+                        if after_step:
+                            _call(after_step, len(losses), epoch, value)
+                    except Skip:
+                        taken.note()
+                    if shown is not None:
+                        shown.update()
+                if batches == before > 0:
+                    raise _exhausted(epochs)
+                if epoch == 1:
+                    _warn(ps, unreached, batches, data)
+                    unreached = []
+                if after_epoch:
+                    steps = losses[first:]
+                    _call(
+                        after_epoch, len(losses), epoch, math.fsum(steps) / len(steps) if steps else math.nan
+                    )
+    except Stop:
+        _warn(ps, unreached, batches, data)
+    except BaseException as error:
+        error.losses = np.array(losses, dtype=np.float64)  # type: ignore[attr-defined]
+        raise
     return np.array(losses, dtype=np.float64)
 
 
@@ -140,7 +196,7 @@ def stop() -> NoReturn:
     >>> len(losses)
     11
     """
-    raise _Stop("stop() was called outside of train(...): only the loss and the callbacks can end a training")
+    raise Stop("stop() was called outside of train(...): only the loss and the callbacks can end a training")
 
 
 def skip() -> NoReturn:
@@ -160,14 +216,14 @@ def skip() -> NoReturn:
     >>> train(loss, params(a), [3.0, np.nan, 3.0], Descent(0.5))
     array([4., 0.])
     """
-    raise _Skip("skip() was called outside of train(...): only the loss and the callbacks can skip")
+    raise Skip("skip() was called outside of train(...): only the loss and the callbacks can skip")
 
 
-class _Stop(Exception):  # noqa: N818  (no error)
+class Stop(Exception):  # noqa: N818  (no error)
     """Raised by `stop`."""
 
 
-class _Skip(Exception):  # noqa: N818  (no error)
+class Skip(Exception):  # noqa: N818  (no error)
     """Raised by `skip`."""
 
 
@@ -206,18 +262,36 @@ def _params(ps: Any) -> Params:
     return instance("ps", ps, Params, "Params", ": wrap it in params(...)")  # type: ignore[no-any-return]
 
 
-def _callbacks(cb: Callback | Iterable[Callback] | None) -> list[Callback]:
-    callbacks: Any = [] if cb is None else list(cb) if isinstance(cb, Iterable) else [cb]
-    for callback in callbacks:
-        function("cb", callback, "a function without arguments, or several of them")
-        if not _takes(callback):
-            raise TypeError(
-                f"cb is called without arguments, but {callback!r} takes {inspect.signature(callback)}"
-            )
-    return callbacks  # type: ignore[no-any-return]
+def _functions(name: str, given: Any, what: str = "a function, or several of them") -> list[Any]:
+    functions = [] if given is None else list(given) if isinstance(given, Iterable) else [given]
+    return [function(name, f, what) for f in functions]
 
 
-def _takes(f: Callable[..., Any], *arguments: Any) -> bool:
+def _callbacks(name: str, given: Any) -> list[Callable[[Progress], object]]:
+    what = "a function of nothing or of the progress, or several of them"
+    return [_of_progress(name, callback) for callback in _functions(name, given, what)]
+
+
+def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress], object]:
+    """Give a callback as a function of the progress. A trigger stops the training."""
+    call = callback
+    if takes(callback):
+        call = lambda _: callback()  # noqa: E731
+    elif not takes(callback, Progress(1, 1, 0.0)):
+        raise TypeError(
+            f"{name} is called without arguments, or with one, the progress; but {callback!r} takes "
+            f"{inspect.signature(callback)}"
+        )
+    return (lambda progress: call(progress) and stop()) if isinstance(callback, Trigger) else call
+
+
+def _call(callbacks: list[Callable[[Progress], object]], *progress: Any) -> None:
+    with suppress(Skip):
+        for callback in callbacks:
+            callback(Progress(*progress))
+
+
+def takes(f: Callable[..., Any], *arguments: Any) -> bool:
     """Tell whether `f` can be called with these arguments. It may, if it has no signature."""
     try:
         inspect.signature(f).bind(*arguments)
@@ -228,15 +302,54 @@ def _takes(f: Callable[..., Any], *arguments: Any) -> bool:
     return True
 
 
-def _batches(data: Iterable[Any], epochs: int) -> Iterator[Any]:
-    count = 0
-    for _ in range(epochs):
-        before = count
-        for batch in data:
-            count += 1
-            yield batch
-        if count == before > 0:
-            raise _exhausted(epochs)
+def _gradient(loss: Callable[..., Any], d: Any, slope: Callable[..., Any]) -> tuple[float, Grads]:
+    """Compute the loss of a batch, as a number, and its gradient."""
+    arguments = d if isinstance(d, tuple) else (d,)
+    try:
+        value, grads = slope(*arguments)
+    except TypeError as error:
+        if isinstance(d, list) and not takes(loss, d):
+            raise TypeError(
+                "the loss got a batch that is a list as one argument: make it a tuple, (x, y), and the loss "
+                "gets two"
+            ) from error
+        raise
+    return float(value if isinstance(value, float) else np.asarray(value).item()), grads
+
+
+def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
+    result = f(grads)
+    if result is None:
+        raise Skip
+    return instance("what transform returns", result, Grads, "Grads, or None for no step")  # type: ignore[no-any-return]
+
+
+def _check_finite(value: float, grads: Grads, ps: Params, step: int) -> None:
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss is {value} at step {step}, not taken")
+    i = first_nonfinite(grads)
+    if i is not None:
+        raise FloatingPointError(
+            f"the gradient of parameter {ps.names[i]} is not finite at step {step}, not taken (the loss is "
+            f"{value:.4g}): transform=skip_nonfinite() leaves such steps out"
+        )
+
+
+def _warn(ps: Params, unreached: list[Param], batches: int, data: Any) -> None:
+    """Warn of what most likely is a mistake, once the first epoch is over."""
+    is_loader = isinstance(data, DataLoader)
+    if not batches and not (is_loader and len(data)):  # one that goes on with an epoch may be at its end
+        few = f": {data!r} has too few samples for one" if is_loader else ""
+        warnings.warn(f"no step was taken, as there is no batch in the data{few}", stacklevel=3)
+    elif 0 < len(unreached) < len(ps):
+        names = ", ".join(
+            name for name, p in zip(ps.names, ps, strict=True) if any(p is q for q in unreached)
+        )
+        warnings.warn(
+            f"the loss did not depend on these parameters in the first epoch: {names}. After W = W - …, "
+            "which makes a plain array, it does not; what is not to be trained is left out by θ - params(W)",
+            stacklevel=3,
+        )
 
 
 def _exhausted(epochs: int) -> ValueError:
@@ -246,9 +359,11 @@ def _exhausted(epochs: int) -> ValueError:
     )
 
 
-def _bar(batches: Iterator[Any], data: Iterable[Any], epochs: int) -> Any:
+def _bar(data: Iterable[Any], epochs: int) -> Any:
     try:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bar is plain
+            from tqdm.auto import tqdm
     except ImportError:
         raise ImportError("progress=True needs tqdm: pip install 'minidiff[plot]'") from None
-    return tqdm(batches, total=epochs * len(data) if isinstance(data, Sized) else None, unit="step")
+    return tqdm(total=epochs * len(data) if isinstance(data, Sized) else None, unit="step")

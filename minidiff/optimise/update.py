@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, overload
 
 import numpy as np
 
-from minidiff.checks import described
+from minidiff.checks import add_note, described
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.step import take
 from minidiff.params import Param, Params
@@ -21,9 +21,9 @@ _PARAMETERS: Final = (Param, np.ndarray)
 
 
 @overload
-def update(x: Param | Array, x̄: ArrayLike | Param | None, /) -> None: ...
+def update(x: Param | Array, x̄: ArrayLike | None, /) -> None: ...
 @overload
-def update(opt: AbstractOptimiser, p: Param | Array, g: ArrayLike | Param | None, /) -> None: ...
+def update(opt: AbstractOptimiser, p: Param | Array, g: ArrayLike | None, /) -> None: ...
 @overload
 def update(opt: AbstractOptimiser, ps: Iterable[Any], gs: Mapping[Any, Any], /) -> None: ...
 def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
@@ -89,7 +89,7 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
         return
     opt, p, g = first, second, third
     if not isinstance(opt, AbstractOptimiser):
-        raise _no_optimiser(opt)
+        raise _out_of_order() if _are_swapped(second, third) else _no_optimiser(opt)
     if isinstance(p, _PARAMETERS):
         x = _array_of(p)
         if g is not None:
@@ -98,8 +98,19 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     _update_all(opt, p, g)
 
 
+def _are_swapped(*others: Any) -> bool:
+    """Tell whether an optimiser stands where parameters or gradients belong."""
+    return any(isinstance(x, AbstractOptimiser) for x in others)
+
+
+def _out_of_order() -> TypeError:
+    return TypeError("the order is update(opt, ps, grads): the optimiser, the parameters, their gradients")
+
+
 def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
     """Check every parameter and gradient, then take the steps."""
+    if isinstance(ps, Mapping) and isinstance(gs, (Params, Param)):
+        raise _out_of_order()
     ps = list(ps) if isinstance(ps, Params) else _parameters(ps)
     if not isinstance(gs, Mapping):
         advice = ": for p, g in zip(ps, gs): update(opt, p, g)" if isinstance(gs, (tuple, list)) else ""
@@ -126,7 +137,9 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
             take(stages, p, x, Δ)
         except Exception as error:  # noqa: PERF203 - the note is about this very parameter
             i = next(i for i, other in enumerate(ps) if other is p)
-            _note(error, f"in update(opt, ps, gs), at parameter {i} of shape {x.shape}, which has not moved")
+            add_note(
+                error, f"in update(opt, ps, gs), at parameter {i} of shape {x.shape}, which has not moved"
+            )
             raise
 
 
@@ -145,7 +158,7 @@ def _parameters(ps: Any) -> list[Any]:
     return found
 
 
-def apply(opt: AbstractOptimiser, x: Param | Array, Δ: ArrayLike | Param) -> Array:
+def apply(opt: AbstractOptimiser, x: Param | Array, Δ: ArrayLike) -> Array:
     """Advance the optimiser's state by a step of `x` and return that step, without taking it.
 
     Parameters
@@ -238,6 +251,8 @@ def _gradient(g: Any, x: Array, i: int | None = None) -> Array:
     if type(g) is not np.ndarray:
         if isinstance(g, Mapping):
             raise TypeError(f"{_which_gradient(i)} is a mapping: take the parameter's own, grads[p]")
+        if isinstance(g, Param):
+            raise TypeError(f"{_which_gradient(i)} is a parameter itself: take grads[p], or its .value")
         try:
             Δ = np.asarray(g)
         except ValueError as error:
@@ -272,11 +287,3 @@ def _no_optimiser(opt: Any) -> TypeError:
         f"expected an optimiser such as ADAM(), got {described(opt)}; "
         f"one of your own derives from AbstractOptimiser and has a method apply(self, x, Δ)"
     )
-
-
-def _note(error: BaseException, note: str) -> None:
-    add: Callable[[str], None] | None = getattr(error, "add_note", None)
-    if add is not None:
-        add(note)
-    else:  # Python 3.10 has no add_note; later tools read the same attribute
-        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]

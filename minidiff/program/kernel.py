@@ -70,19 +70,15 @@ def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         raise RefusedError("Numba is switched off")
 
-    def element(name: str) -> str:
-        return f"{name}_" if name in program.arrays else name
-
     arrays = list(dict.fromkeys([*program.arrays, *program.homes]))
-    lines = [f"{element(name)} = {name}[i]" for name in program.arrays]
+    lines = [f"{name} = {name}_[i]" for name in program.arrays]
     for o in program.operations:
         form = _FORMS.get(o.function, f"np.{o.function.__name__}({{}})")
-        lines.append(f"{o.result.name} = {form.format(', '.join(map(element, program.operands(o))))}")
-    lines += [
-        f"{home}[i] = {element(name)}" for home, name in zip(program.homes, program.results, strict=True)
-    ]
-    head = f"def loop({', '.join([*arrays, *program.names.values()])}):\n    for i in range(x.shape[0]):"
-    source = "\n".join(["import numpy as np", head, *(f"        {line}" for line in lines), ""])
+        lines.append(f"{o.result.name} = {form.format(', '.join(program.operands(o)))}")
+    lines += [f"{home}_[i] = {name}" for home, name in zip(program.homes, program.results, strict=True)]
+    arguments = ", ".join([*(f"{name}_" for name in arrays), *program.names.values()])
+    head = f"import numpy as np\ndef loop({arguments}):\n    for i in range({arrays[0]}_.shape[0]):\n"
+    source = head + "".join(f"        {line}\n" for line in lines)
     vector = functools.partial(numba.types.Array, numba.from_dtype(dtype), 1, "C")
     signature = [vector(readonly=name not in program.homes) for name in arrays]
     signature += [numba.from_dtype(dtype) for _, dtype in program.names]

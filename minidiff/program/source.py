@@ -5,7 +5,7 @@ dtype, and a new array for every result costs as well. So a recorded formula bec
 such arrays for its numbers, made anew only when they change, and that reuses its temporaries. `Momentum`,
 for one, whose formula is ``v = ρ * v - η * Δ; return -v, v``, becomes
 
-    def run(arrays, targets, numbers):
+    def run(arrays, numbers, targets=(None, None)):
         x, g, s0 = arrays
         o0, o1 = targets
         k0, k1 = …                       # ρ and η
@@ -29,32 +29,19 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.program.recorder import (
-    NUMBERS,
-    Operation,
-    Recorded,
-    RefusedError,
-    Tape,
-    example,
-    is_number,
-    text,
-)
+from minidiff.program.recorder import Operation, Recorded, RefusedError, Tape, example, is_number, text
 from minidiff.typing import Array
 
 __all__ = ["Program", "quiet"]
 
 # NumPy keeps what to do about infinities and NaN in a context variable, and to call a function in a context
-# where it is set costs less than `np.errstate`.
+# where it is set costs less than `np.errstate`. ``quiet().run(f, *args)`` calls a function of NumPy's without
+# warnings: it sees no other context variables, and a context is for one thread.
 _QUIET = Context()
 _QUIET.run(np.seterr, all="ignore")
+quiet = _QUIET.copy
 
-
-def quiet() -> Callable[..., Any]:
-    """Return a function ``call(f, *args)`` with which functions of NumPy's give no warnings.
-
-    It is for one thread. What it calls sees no other context variables than NumPy's.
-    """
-    return _QUIET.copy().run
+_VIEWS = np.real, np.imag
 
 
 class Program:
@@ -75,8 +62,9 @@ class Program:
     Attributes
     ----------
     run : callable
-        ``run(arrays, targets, numbers)`` computes the results: each in its target, or in a new array where
-        that is None. It raises `TypeError` for a number that is not Python's: NumPy goes by its dtype.
+        ``run(arrays, numbers, targets)`` computes the results. One for which there is a target that is not
+        None may be written there; else it is a new array. It raises `TypeError` for a number that is not
+        Python's: NumPy goes by its dtype.
     constants : callable
         ``constants(numbers)`` gives the arrays that stand for the numbers.
     arrays, homes : list of str
@@ -115,12 +103,13 @@ class Program:
             for x in filter(is_number, o.operands if o.function is not operator.pow else ()):
                 self.names.setdefault((text(x), _dtype_beside(x, o)), f"k{len(self.names)}")
         dtypes = [dtype for _, dtype in self.names]
-        namespace = {**vars(np), "array": _array, "put": _put, "pow": pow, "dtypes": dtypes}
+        namespace = {**vars(np), "array": _array, "abs": abs, "pow": pow, "dtypes": dtypes}
+        namespace["new"] = [None] * len(results)
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
         exec(self._source(count), namespace)
         self.run, self.constants = namespace["run"], namespace["constants"]
         with np.errstate(all="ignore"):
-            values = self.run(arrays.values(), [None] * len(results), numbers)
+            values = self.run(arrays.values(), numbers)
         for value, result in zip(values, results, strict=True):
             if value.dtype != result.dtype or not np.array_equal(value, result.value, equal_nan=True):
                 raise RefusedError("NumPy computes it in a way of its own")
@@ -133,41 +122,37 @@ class Program:
 
     def _source(self, count: int) -> str:
         """Write the functions that make the constants, and that compute the results."""
-        operations, results = self.operations, self.results
-        views = {o.result.name: o.operands[0].name for o in operations if o.function in (np.real, np.imag)}
-        fixed = {*self.arrays, *views, *views.values()}
-        uses = [(x.name, i) for i, o in enumerate(operations) for x in _arrays(o)]
-        uses += [(name, len(operations)) for name in results]
+        views = {o.result.name: o.operands[0].name for o in self.operations if o.function in _VIEWS}
+        fixed = {*self.arrays, *views, *views.values()}  # which are not to be written over
+        uses = [(x.name, i) for i, o in enumerate(self.operations) for x in _arrays(o)]
+        uses += [(name, len(self.operations)) for name in self.results]
         last = {views.get(name, name): i for name, i in uses}  # where an array's memory is used last
-        homes = {
-            name: (home, f"o{i}") for i, (name, home) in enumerate(zip(results, self.homes, strict=True))
-        }
-        lines, written = [], set()
-        for i, o in enumerate(operations):
-            name, operands = o.result.name, self.operands(o)
+        outs = [f"o{i}" for i in range(len(self.results))]
+        homes = dict(zip(self.results, zip(self.homes, outs, strict=True), strict=True))
+        lines = []
+        for i, o in enumerate(self.operations):
+            operands = self.operands(o)
             if o.function in (np.add, np.multiply) and is_number(o.operands[0]):
                 operands.reverse()  # NumPy is quicker with the array first
             if isinstance(o.function, np.ufunc):
                 alike = [x.name for x in _arrays(o) if x.dtype == o.result.dtype and x.name not in fixed]
-                targets = [x for x in alike if last[x] == i][:1]
-                if results.count(name) == 1 and last.get(homes[name][0], -1) <= i:
-                    written.add(name)
-                    home = homes[name][1]
-                    targets = [f"{target} if {home} is None else {home}" for target in targets] or [home]
+                targets = [name for name in alike if last[name] == i][:1]  # it dies here
+                home, out = homes.get(o.result.name, ("", ""))
+                if home and last.get(home, -1) <= i:
+                    targets = [f"{target} if {out} is None else {out}" for target in targets] or [out]
                 # by position costs less, but is deprecated for these two
                 by_name = "out=" if o.function in (np.maximum, np.minimum) else ""
                 operands += [by_name + target for target in targets]
-            lines.append(f"{name} = {o.function.__name__}({', '.join(operands)})")
-        rest = [(i, name) for i, name in enumerate(results) if name not in written]
-        # Copies first: one may be of an array that is to be written over.
-        lines += [f"r{i} = {name}.copy()" for i, name in rest if name in fixed or results.count(name) > 1]
-        lines += [f"r{i} = {name}" for i, name in rest if name not in fixed and results.count(name) == 1]
-        lines += [f"r{i} = put(r{i}, o{i})" for i, _ in rest]
-        returned = [name if name in written else f"r{i}" for i, name in enumerate(results)]
+            lines.append(f"{o.result.name} = {o.function.__name__}({', '.join(operands)})")
+        results = [
+            f"{name}.copy()" if name in fixed or name in self.results[:i] else name
+            for i, name in enumerate(self.results)
+        ]
         constants = _constants(count, self.names)
-        outs = _tuple([f"o{i}" for i in range(len(results))])
-        lines = [f"{_tuple(self.arrays)} = arrays", f"{outs} = targets", *constants, *lines]
-        run = _function("run", ["arrays", "targets", "numbers"], [*lines, f"return {_tuple(returned)}"])
+        lines = [f"{_tuple(outs)} = targets", *constants, *lines, f"return {_tuple(results)}"]
+        run = _function(
+            "run", ["arrays", "numbers", "targets=new"], [f"{_tuple(self.arrays)} = arrays", *lines]
+        )
         return run + _function("constants", ["numbers"], [*constants, "return latest[0][1]"])
 
 
@@ -176,7 +161,7 @@ def _check_elementwise(o: Operation) -> None:
     if f is operator.pow:
         return
     is_ufunc = isinstance(f, np.ufunc) and f.signature is None and f.nout == 1 and f is not np.power
-    is_known = getattr(np, name, None) is f and (is_ufunc or f in (np.where, np.real, np.imag, np.clip))
+    is_known = getattr(np, name, None) is f and (is_ufunc or f in (np.where, np.clip, *_VIEWS))
     if o.options or not is_known:
         raise RefusedError(f"it uses np.{name}, which is not elementwise, or in a way that only NumPy knows")
     for x in o.operands:
@@ -185,12 +170,10 @@ def _check_elementwise(o: Operation) -> None:
 
 
 def _dtype_beside(x: Any, o: Operation) -> np.dtype[Any]:
-    """Return the dtype that a number takes on beside the arrays of an operation."""
+    """Return the dtype that a number takes on beside the other operands of an operation."""
     if o.function is np.where and x is o.operands[0]:
         return np.dtype(bool)
-    dtypes = [a.dtype for a in _arrays(o) if not (o.function is np.where and a is o.operands[0])]
-    dtype = np.result_type(*dtypes) if dtypes else np.dtype(bool)
-    return dtype if dtype.kind in "fc" else np.result_type(dtype, type(example(x)))
+    return np.result_type(*map(example, o.operands[o.function is np.where :]))
 
 
 def _arrays(o: Operation) -> list[Recorded]:
@@ -198,24 +181,21 @@ def _arrays(o: Operation) -> list[Recorded]:
 
 
 def _array(number: Any, dtype: np.dtype[Any]) -> Array:
-    if type(number) not in NUMBERS:
+    if not is_number(number):
         raise TypeError(f"{number!r} is no number of Python's")
     return np.array(number, dtype)
 
 
-def _put(result: Array, target: Array | None) -> Array:
-    if target is None:
-        return result
-    np.copyto(target, result)
-    return target
-
-
 def _constants(count: int, names: Mapping[tuple[str, Any], str]) -> list[str]:
-    """Write how constants come from numbers: made anew only where a number is not the same object."""
+    """Write how constants come from numbers: made anew only where a number has changed.
+
+    That -0.0 equals 0.0, and 1 equals 1.0, does not make them the same.
+    """
     numbers, constants = [f"c{i}" for i in range(count)], _tuple(names.values())
+    same = "{0} is was_{0} or {0} == was_{0} != 0 and type({0}) is type(was_{0}) is float"
     lines = [f"{_tuple(numbers)} = numbers", f"{_tuple([f'was_{c}' for c in numbers])} = was"]
     for i, ((number, _), name) in enumerate(names.items()):
-        changed = [f"{c} is not was_{c}" for c in sorted(set(re.findall(r"c\d+", number)))]
+        changed = [f"not ({same.format(c)})" for c in sorted(set(re.findall(r"c\d+", number)))]
         lines.append(f"if {' or '.join(changed) or f'{name} is None'}: {name} = array({number}, dtypes[{i}])")
     lines.append(f"latest[0] = numbers, {constants}")
     return [f"was, {constants} = latest[0]", "if was is not numbers:", *[f"    {line}" for line in lines]]

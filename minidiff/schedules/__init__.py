@@ -28,11 +28,11 @@ Falling
 Cyclic
     `Triangle` and `Sin` swing between two values; ``…Decay2`` halves the swing after each period,
     ``…Exp`` shrinks it at each step. `CosAnneal`, or `Cos`, falls along a cosine and restarts.
-    `OneCycle` warms up, anneals and ends.
+    `OneCycle` warms up, anneals and ends; `WarmupCos` warms up, anneals and stays.
 Made of others
-    `Sequence` plays them one after another, `Loop` repeats, `Shifted` starts later, `Shortened` ends earlier,
-    `Interpolator` stretches, `reverse` and `symmetric` turn round, and `ComposedSchedule` schedules
-    the settings of another. `Constant` stays where it is.
+    `Sequence` plays them one after another, the last of them for ever. `Loop` repeats, `Shifted` starts
+    later, `Shortened` ends earlier, `Interpolator` stretches, `reverse` and `symmetric` turn round, and
+    `ComposedSchedule` schedules the settings of another. `Constant` stays where it is.
 
 They combine freely, with each other and with plain functions of ``t``. Ten steps of warm-up, then annealing:
 
@@ -43,10 +43,14 @@ array([0.     , 0.005  , 0.01   , 0.00505])
 >>> Loop(lambda t: 0.1 / t, period=2)([1, 2, 3])
 array([0.1 , 0.05, 0.1 ])
 
-Most schedules have no end; those that have, have a length:
+Most schedules have no end; those that have, have a length. Called beyond their end they raise an
+IndexError; `Scheduler` and ``next`` of a `Stateful` hold the last value. A ``for`` loop ends with them, and
+so does ``zip(schedule, epochs)``, however many epochs there are:
 
 >>> len(Shortened(schedule, nsteps=100))
 100
+>>> [epoch for eta, epoch in zip(Poly(1.0, 1, 3), range(100))]
+[0, 1, 2]
 
 The keywords ``λ``, ``λ0``, ``λ1``, ``γ`` and ``p`` are other names for ``start``, ``l0``, ``l1``, ``decay``
 and ``degree``. For a schedule of your own, any function of ``t`` will do; a subclass of `Schedule` can also
@@ -79,6 +83,7 @@ from minidiff.schedules.waves import (
     Triangle,
     TriangleDecay2,
     TriangleExp,
+    WarmupCos,
 )
 
 __all__ = [
@@ -105,6 +110,7 @@ __all__ = [
     "Triangle",
     "TriangleDecay2",
     "TriangleExp",
+    "WarmupCos",
     "reverse",
     "symmetric",
 ]

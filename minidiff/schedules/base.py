@@ -180,6 +180,12 @@ def last_step(schedule: Callable[[int], float]) -> int | None:
     return schedule.nsteps if isinstance(schedule, Schedule) else None
 
 
+def held(schedule: Callable[[int], float], t: int) -> float:
+    """Return the value at step t, or the last one of a schedule that has ended."""
+    end = last_step(schedule)
+    return real(schedule(t if end is None else min(t, end)), schedule, t)
+
+
 def real(value: Any, schedule: object, t: int) -> float:
     """Check that what a schedule gave at step t is a number, and return it as a float."""
     if not is_number(value):

@@ -6,12 +6,14 @@ Wherever one of these takes a schedule, any function of the step will do, and a 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Iterable
+import sys
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Any
 
-from minidiff.checks import function, instance, number
+from minidiff.checks import function, instance, integer, number
 from minidiff.schedules.base import Schedule, as_schedule, last_step, step_count
 
 __all__ = [
@@ -36,7 +38,9 @@ class Sequence(Schedule):
     ----------
     *stages : (schedule, int) tuples
         Each schedule with the number of steps for which it runs. Or two lists: the schedules, and
-        their numbers of steps. The last number is for the reader; the last schedule goes on beyond it.
+        their numbers of steps. The last number is for the reader; the last schedule goes on beyond it
+        (`Shortened` ends it). Or one generator of such tuples, which may be without end: its stages are made
+        when they are reached. (With one the schedule does not pickle.)
 
     Examples
     --------
@@ -53,12 +57,20 @@ class Sequence(Schedule):
     >>> Sequence((warmup, 4), (Cos(0.0, 1.0, period=100), 100))([1, 2, 3, 4, 5]).round(2)
     array([0.  , 0.25, 0.5 , 0.75, 1.  ])
 
+    Restarts further and further apart:
+
+    >>> Sequence((Cos(0.0, 1.0, period=n), n) for n in (2, 4, 8))([1, 2, 3, 4, 5, 6, 7]).round(2)
+    array([1.  , 0.5 , 1.  , 0.85, 0.5 , 0.15, 1.  ])
+
     References
     ----------
     ParameterSchedulers.jl: ``Sequence``.
     """
 
     def __init__(self, *stages: Any) -> None:
+        if len(stages) == 1 and isinstance(stages[0], Iterator):
+            self.drawn = _Drawn(stages[0])
+            return
         schedules, sizes = zip(*_pairs(stages), strict=True)
         sizes = tuple(step_count(f"the number of steps of stage {i}", n) for i, n in enumerate(sizes, 1))
         named = (f"the schedule of stage {i}" for i in range(1, len(sizes) + 1))
@@ -70,11 +82,45 @@ class Sequence(Schedule):
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
-        i = bisect_left(self.finished, t) - 1
-        return self.schedules[i](t - self.finished[i])
+        drawn: _Drawn | None = vars(self).get("drawn")
+        schedules, finished = drawn.until(t) if drawn else (self.schedules, self.finished)
+        i = bisect_left(finished, t, hi=len(schedules)) - 1
+        return schedules[i](t - finished[i])
 
     def __repr__(self) -> str:
+        if "drawn" in vars(self):
+            return f"Sequence({self.drawn.source!r})"
         return f"Sequence({', '.join(map(repr, zip(self.schedules, self.step_sizes, strict=True)))})"
+
+
+class _Drawn:
+    """The stages that a generator has given so far. It is the same to all copies of its schedule."""
+
+    def __init__(self, source: Iterator[Any]) -> None:
+        self.source = source
+        self.schedules: list[Callable[[int], float]] = []
+        self.finished = [0]  # steps done when a stage begins, and when the last one ends
+        self.until(1)
+
+    def until(self, t: int) -> tuple[list[Callable[[int], float]], list[int]]:
+        """Return the stages up to that of step t, and the steps done when they begin."""
+        with _DRAWING:
+            while self.finished[-1] < t:
+                stage = next(self.source, None)
+                if stage is None and self.schedules:
+                    break
+                ((schedule, n),) = _pairs(() if stage is None else (stage,))
+                i = len(self.finished)
+                n = step_count(f"the number of steps of stage {i}", n)
+                self.schedules.append(as_schedule(f"the schedule of stage {i}", schedule, n))
+                self.finished.append(self.finished[-1] + n)
+        return self.schedules, self.finished
+
+    def __deepcopy__(self, _: Any) -> _Drawn:
+        return self
+
+
+_DRAWING = threading.RLock()  # a generator runs in one thread at a time
 
 
 def _pairs(stages: tuple[Any, ...]) -> list[tuple[Any, Any]]:
@@ -137,34 +183,39 @@ class Interpolator(Schedule):
         The schedule in the larger unit.
     rate : float, above 0
         How many steps make one of the schedule's.
+    ceil : callable
+        How to round t / rate to a step, if not up: a function to int that never falls.
 
     Examples
     --------
     >>> from minidiff.schedules import Exp
     >>> Interpolator(Exp(1.0, 0.5), rate=2)([1, 2, 3, 4, 5])
     array([1.  , 1.  , 0.5 , 0.5 , 0.25])
+    >>> Interpolator(Exp(1.0, 0.5), 2, lambda x: int(x) + 1)([1, 2, 3, 4, 5])
+    array([1.  , 0.5 , 0.5 , 0.25, 0.25])
 
     References
     ----------
     ParameterSchedulers.jl: ``Interpolator``.
     """
 
-    def __init__(self, schedule: Callable[[int], float], rate: float) -> None:
+    def __init__(
+        self, schedule: Callable[[int], float], rate: float, ceil: Callable[[float], int] = math.ceil
+    ) -> None:
         self.schedule = as_schedule("schedule", schedule)
         self.rate = number("rate", rate, within="(0, inf)")
+        self.ceil = function("ceil", ceil, "a function that rounds")
         end = last_step(self.schedule)
         if end is not None:
             self.nsteps = self._last(end)
 
     def _inner(self, t: int) -> int:
-        return math.ceil(t / self.rate)
+        return integer("what ceil gives", self.ceil(t / self.rate), of_any_type=True)
 
     def _last(self, end: int) -> int:
         """Find the last step whose t / rate, rounding and all, does not pass the schedule's end."""
-        t = max(0, math.floor(end * self.rate) - 1)
-        while self._inner(t + 1) <= end:
-            t += 1
-        return t
+        beyond = min(math.ceil((end + 2) * self.rate) + 1, sys.maxsize)
+        return bisect_right(range(1, beyond), end, key=self._inner)
 
     def at(self, t: int) -> float:
         """Give the value at step t."""

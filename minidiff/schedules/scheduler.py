@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from minidiff.checks import function
 from minidiff.optimise import AbstractOptimiser, Optimiser, Rule
-from minidiff.schedules.base import as_schedule, real
+from minidiff.optimise.base import SETTINGS
+from minidiff.schedules.base import as_schedule, held
 
 __all__ = ["Scheduler"]
 
@@ -32,10 +34,6 @@ class Count(Rule):
         return Δ
 
 
-def _set_eta(opt: Any, value: float) -> None:
-    opt.eta = value
-
-
 class Scheduler(AbstractOptimiser):
     r"""An optimiser that sets its own learning rate before each step.
 
@@ -45,7 +43,8 @@ class Scheduler(AbstractOptimiser):
     one that joins later starts at the beginning of the schedule. The counts are state, like a momentum:
     saved, reset and freed with it. It goes wherever an optimiser goes, also into an `Optimiser`.
 
-    A step that fails counts for nothing: the next is that same step again.
+    A step that fails counts for nothing: the next is that same step again. A schedule that has ended keeps
+    its last value. Threads may take steps of different parameters at the same time.
 
     Parameters
     ----------
@@ -56,6 +55,8 @@ class Scheduler(AbstractOptimiser):
     update : function of (opt, value), optional
         How to set the value, if it is not for ``opt.eta``: for another setting, or for a member of an
         `Optimiser`. (One that is to be pickled is a ``def`` of a module, not a lambda.)
+    **settings : schedules or functions of t, optional
+        Settings by name, one or several: ``Scheduler(opt, eta=…, rho=…)``.
 
     Attributes
     ----------
@@ -71,8 +72,6 @@ class Scheduler(AbstractOptimiser):
         gives is no number.
     ValueError
         At a step: if the value is not finite or the optimiser refuses it.
-    IndexError
-        At a step: if the schedule has ended.
 
     Examples
     --------
@@ -87,9 +86,12 @@ class Scheduler(AbstractOptimiser):
     1.0 [1.] [1.]
     0.5 [1.5] [1.5]
 
-    Another setting, and a composition:
+    Other settings, and a composition:
 
-    >>> opt = Scheduler(Exp(0.9, 0.5), Momentum(), update=lambda opt, rho: setattr(opt, "rho", rho))
+    >>> opt = Scheduler(Momentum(), eta=Exp(0.1, 0.5), rho=lambda t: 1 - 1 / (t + 1))
+    >>> update(opt, x, [-1.0])
+    >>> opt.opt
+    Momentum(eta=0.1, rho=0.5)
     >>> opt = Optimiser(ClipValue(1.0), Scheduler(Exp(0.1, 0.5), Momentum()))
     >>> opt = Scheduler(
     ...     Exp(0.1, 0.5),
@@ -104,51 +106,82 @@ class Scheduler(AbstractOptimiser):
 
     def __init__(
         self,
-        schedule: Callable[[int], float],
-        opt: AbstractOptimiser,
+        schedule: Any = None,
+        opt: Any = None,
         update: Callable[[Any, float], object] | None = None,
+        **settings: Any,
     ) -> None:
+        if settings and opt is None and update is None:
+            schedule, opt = settings.pop("eta", None), schedule
+        elif schedule is None or isinstance(schedule, AbstractOptimiser):
+            opt = None
         if not isinstance(opt, AbstractOptimiser) or isinstance(schedule, AbstractOptimiser):
             raise TypeError(
-                "it is Scheduler(schedule, opt), with an optimiser such as Momentum() in second place; "
-                f"got {schedule!r} and {opt!r}"
+                "it is Scheduler(schedule, opt), with an optimiser such as Momentum() in second place, or "
+                f"Scheduler(opt, eta=schedule, …); got {schedule!r} and {opt!r}"
             )
-        if update is None and isinstance(opt, Scheduler) and opt.update is None:
-            raise TypeError(f"{opt!r} has a schedule for eta already: give the optimiser itself")
-        if update is None and not hasattr(opt, "eta"):
-            raise TypeError(
-                f"{opt!r} has no eta to schedule: give update=, a function of the optimiser and the value; "
-                "for a member of an Optimiser: lambda opt, value: setattr(opt[0], 'eta', value)"
-            )
+        inner = {} if not isinstance(opt, Scheduler) else opt.settings()
+        names = [*settings, *(["eta"] if schedule is not None and update is None else [])]
+        for name in names:
+            if name in inner:
+                raise TypeError(f"{opt!r} has a schedule for {name} already: give the optimiser itself")
+            if not hasattr(opt, name):
+                raise TypeError(
+                    f"{opt!r} has no {name} to schedule: give update=, a function of the optimiser and the "
+                    "value; for a member of an Optimiser: "
+                    f"lambda opt, value: setattr(opt[0], {name!r}, value)"
+                )
         if update is not None:
             function("update", update, "a function of the optimiser and the value")
-        self.schedule = as_schedule("schedule", schedule)
-        self.opt = opt
+        self.schedule: Any = None if schedule is None else as_schedule("schedule", schedule)
+        self.opt: Any = opt
         self.update: Callable[[Any, float], object] | None = update
         self.count = Count(self._set)
+        if settings:
+            self.others = {name: as_schedule(name, value) for name, value in settings.items()}
+
+    others: dict[str, Any] = {}  # noqa: RUF012 - the schedules of other settings than eta, by name
+
+    def settings(self) -> dict[str, Any]:
+        """Return the schedules of what is set by name."""
+        by_name = self.schedule is not None and self.update is None
+        return {"eta": self.schedule, **self.others} if by_name else self.others
 
     @property
     def eta(self) -> float:
-        """The wrapped optimiser's learning rate. It can be set only if the schedule sets something else."""
-        return self.opt.eta  # type: ignore[attr-defined, no-any-return]
+        """The wrapped optimiser's learning rate. It can be set only if no schedule sets it."""
+        return self.opt.eta  # type: ignore[no-any-return]
 
     @eta.setter
     def eta(self, value: float) -> None:
-        if self.update is None:
+        if "eta" in self.settings():
             raise AttributeError(
                 f"{self.schedule!r} sets eta before every step: set another schedule, opt.schedule = …"
             )
-        self.opt.eta = value  # type: ignore[attr-defined]
+        self.opt.eta = value
 
     def _set(self, t: int) -> None:
-        """Set what step t asks for, if it is a number that the optimiser takes."""
-        value = real(self.schedule(t), self.schedule, t)
-        if not math.isfinite(value):
-            raise ValueError(f"{self.schedule!r} gave {value} at step {t}, which is no setting")
+        """Set what step t asks for, if these are numbers that the optimiser takes; else nothing."""
+        values = [(self._value(schedule, t), schedule, name) for name, schedule in self.settings().items()]
+        if self.update is not None:
+            values.append((self._value(self.schedule, t), self.schedule, ""))
+        before = [(name, getattr(self.opt, name)) for _, _, name in values[:-1]]
         try:
-            (self.update or _set_eta)(self.opt, value)
+            for value, schedule, name in values:  # noqa: B007 - the message names it
+                if name:
+                    setattr(self.opt, name, value)
+                else:
+                    self.update(self.opt, value)  # type: ignore[misc]
         except ValueError as refusal:
-            raise ValueError(f"{self.schedule!r} at step {t}: {refusal}") from refusal
+            for earlier, was in before:
+                setattr(self.opt, earlier, was)
+            raise ValueError(f"{schedule!r} at step {t}: {refusal}") from refusal
+
+    def _value(self, schedule: Any, t: int) -> float:
+        value = held(schedule, t)
+        if not math.isfinite(value):
+            raise ValueError(f"{schedule!r} gave {value} at step {t}, which is no setting")
+        return value
 
     def stages(self) -> list[AbstractOptimiser]:
         """Return what the gradient goes through: a count that sets the value, then the wrapped optimiser.
@@ -162,15 +195,18 @@ class Scheduler(AbstractOptimiser):
 
     def apply(self, x: Any, Δ: Any) -> Any:
         """Set the value of this step of `x`, and return the wrapped optimiser's step."""
-        before = getattr(self, "eta", None)
-        try:
-            return Optimiser(self.count, self.opt).apply(x, Δ)
-        except BaseException:
-            if before is not None:
-                self.opt.eta = before  # type: ignore[attr-defined]
-            raise
+        with SETTINGS:
+            names = [name for name in ("eta", *self.others) if hasattr(self.opt, name)]
+            before = [(name, getattr(self.opt, name)) for name in names]
+            try:
+                return Optimiser(self.count, self.opt).apply(x, Δ)
+            except BaseException:
+                for name, was in before:
+                    with suppress(AttributeError):  # where another scheduler sets it, and has put it back
+                        setattr(self.opt, name, was)
+                raise
 
     def arguments(self) -> dict[str, Any]:
         """Return what the repr shows."""
-        shown = {"schedule": self.schedule, "opt": self.opt, "update": self.update}
+        shown = {"schedule": self.schedule, "opt": self.opt, "update": self.update, **self.others}
         return {name: value for name, value in shown.items() if value is not None}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from minidiff.checks import function
-from minidiff.schedules.base import as_schedule, last_step, real
+from minidiff.schedules.base import as_schedule, held, last_step
 
 __all__ = ["Stateful"]
 
@@ -13,8 +13,8 @@ __all__ = ["Stateful"]
 class Stateful:
     """A schedule that remembers its step, for loops where nothing else counts.
 
-    ``next(stateful)`` gives the value of the current step and moves on. It is an iterator: a ``for`` loop
-    goes on from where it stands, and stops where a finite schedule ends.
+    ``next(stateful)`` gives the value of the current step and moves on; once a finite schedule has ended,
+    its last value. A ``for`` loop goes on from where it stands, and stops where a finite schedule ends.
 
     Parameters
     ----------
@@ -62,14 +62,13 @@ class Stateful:
         self.advance = None if advance is None else function("advance", advance, "a function of the step")
         self.step = 1
 
-    def __iter__(self) -> Stateful:
-        return self
+    def __iter__(self) -> Iterator[float]:
+        end = last_step(self.schedule)
+        while end is None or self.step <= end:
+            yield next(self)
 
     def __next__(self) -> float:
-        end = last_step(self.schedule)
-        if end is not None and self.step > end:
-            raise StopIteration
-        value = real(self.schedule(self.step), self.schedule, self.step)
+        value = held(self.schedule, self.step)
         if self.advance is None or self.advance(self.step):
             self.step += 1
         return value

@@ -15,7 +15,7 @@ from typing import Annotated, cast
 
 from minidiff.checks import instance, number
 from minidiff.schedules.base import Schedule, Steps, power
-from minidiff.settings import Number
+from minidiff.settings import NonNegativeInt, Number
 
 __all__ = [
     "Cos",
@@ -27,6 +27,7 @@ __all__ = [
     "Triangle",
     "TriangleDecay2",
     "TriangleExp",
+    "WarmupCos",
 ]
 
 
@@ -347,3 +348,59 @@ class OneCycle(Schedule):
         if u < warmup:
             return self.maxval + (start - self.maxval) * half_cosine(u, warmup)
         return end + (self.maxval - end) * half_cosine(u - warmup, self.nsteps - warmup)
+
+
+class WarmupCos(Schedule):
+    r"""Warm up in a straight line, fall along half a cosine, and stay there.
+
+    With :math:`u = t - 1`, up to which the steps are done,
+
+    .. math:: s(t) = \begin{cases}
+              startval + (maxval - startval) \cdot \frac{u}{warmup} & u < warmup \\
+              endval + (maxval - endval) \cdot
+              \tfrac{1}{2} \left( 1 + \cos \frac{\pi (u - warmup)}{steps - warmup} \right)
+              & warmup \le u < steps \\
+              endval & u \ge steps
+              \end{cases}
+
+    Parameters
+    ----------
+    steps : int, at least 1
+        The number of steps of rise and fall together.
+    maxval : float
+        The value at the top.
+    warmup : int, at least 0, default 0
+        The number of steps of the rise, less than `steps`.
+    startval : float, default 0
+        The value at step 1, if there is a rise.
+    endval : float, default 0
+        The value that it falls to, and keeps.
+
+    Examples
+    --------
+    >>> WarmupCos(steps=6, maxval=1.0, warmup=2)(range(1, 10)).round(3)
+    array([0.   , 0.5  , 1.   , 0.854, 0.5  , 0.146, 0.   , 0.   , 0.   ])
+
+    References
+    ----------
+    optax: ``warmup_cosine_decay_schedule``.
+    """
+
+    steps: Steps
+    maxval: Number
+    warmup: NonNegativeInt = 0
+    startval: Number = 0.0
+    endval: Number = 0.0
+
+    def __post_init__(self) -> None:
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup must be less than steps, {self.steps}, got {self.warmup}")
+
+    def at(self, t: int) -> float:
+        """Give the value at step t."""
+        u = min(t - 1, self.steps)
+        if u < self.warmup:
+            return self.startval + (self.maxval - self.startval) * u / self.warmup
+        return self.endval + (self.maxval - self.endval) * half_cosine(
+            u - self.warmup, self.steps - self.warmup
+        )

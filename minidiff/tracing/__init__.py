@@ -9,6 +9,7 @@ from minidiff.tracing.record import (
     Traced,
     constant,
     derivative,
+    guard,
     is_box,
     is_recorded,
     is_tracing,
@@ -20,6 +21,6 @@ from minidiff.tracing.record import (
     stands_beneath,
 )
 
-__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled", "history", "is_box",
-    "is_recorded", "is_tracing", "lift", "map_container", "no_attribute", "standing_for_leaves",
+__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled", "guard", "history",
+    "is_box", "is_recorded", "is_tracing", "lift", "map_container", "no_attribute", "standing_for_leaves",
     "standing_now", "stands_beneath"]  # fmt: skip

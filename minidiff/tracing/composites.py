@@ -99,7 +99,8 @@ def _select(conditions: Any, choices: Any, default: Any = 0) -> Any:
     chosen = default
     for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
         chosen = np.where(condition, choice, chosen)
-    return chosen
+    dtype = np.result_type(*[getattr(choice, "dtype", choice) for choice in choices], default)
+    return chosen.astype(dtype) if dtype.kind in "fc" else chosen
 
 
 # --- Shapes and places ----------------------------------------------------------------------------------
@@ -119,7 +120,15 @@ def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
     return tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
 
 
-def _full_like(x: Any, fill_value: Any, dtype: Any = None, *_: Any, shape: Any = None, **options: Any) -> Any:
+def _full_like(
+    x: Any,
+    fill_value: Any,
+    dtype: Any = None,
+    order: Any = "K",
+    subok: Any = True,
+    shape: Any = None,
+    **_: Any,
+) -> Any:
     filled = np.broadcast_to(as_array(fill_value), x.shape if shape is None else shape)
     return filled.astype(x.dtype if dtype is None else dtype)
 
@@ -134,6 +143,7 @@ def _flip(x: Any, axis: Any = None) -> Any:
 
 
 def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
+    x = np.atleast_1d(x)  # as NumPy has it
     n = x.size if axis is None else x.shape[axis]
     return _take(x, np.repeat(np.arange(n), repeats), axis)
 
@@ -148,12 +158,18 @@ def _tile(x: Any, reps: Any) -> Any:
     return repeated.reshape([r * n for r, n in zip(reps, shape, strict=True)])
 
 
-def _take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
+def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "raise") -> Any:
+    if mode not in (None, "raise", "wrap", "clip"):
+        return NotImplemented
     if axis is None:
         x, axis = x.reshape(-1), 0
+    x = np.atleast_1d(x)  # as NumPy has it
     n = x.shape[axis]
     indices = (indices if hasattr(indices, "dtype") else np.asarray(indices)).astype(np.intp)
-    indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": indices.clip(0, max(n - 1, 0))}[mode]
+    if mode == "wrap":
+        indices = indices % max(n, 1)
+    elif mode == "clip":
+        indices = indices.clip(0, max(n - 1, 0))
     return x[_along(x, axis, indices)]
 
 
@@ -199,6 +215,8 @@ def _average(
         if np.ndim(axis) or axis is None or weights.shape != (x.shape[axis],):
             return NotImplemented
         weights = np.moveaxis(np.broadcast_to(weights, np.moveaxis(x, axis, -1).shape), -1, axis)
+    dtype = np.result_type(x.dtype, weights.dtype, *(["f8"] if x.dtype.kind in "biu" else []))
+    x, weights = x.astype(dtype), weights.astype(dtype)
     total = np.sum(weights, axis=axis, keepdims=keepdims)
     average = np.sum(x * weights, axis=axis, keepdims=keepdims) / total
     return (average, np.broadcast_to(total, average.shape)) if returned else average
@@ -369,6 +387,38 @@ def _rfft(x: Any, n: int | None = None, axis: int = -1, norm: Any = None) -> Any
 
 # --- What stands for what -------------------------------------------------------------------------------
 
+
+def _solve(A: Any, b: Any) -> Any:
+    # autograd's derivative takes a vector for a matrix where A is a stack of matrices.
+    b = as_array(b)
+    return np.linalg.solve(A, b[..., None])[..., 0] if b.ndim == 1 and np.ndim(A) > 2 else NotImplemented
+
+
+def _eigh(A: Any, UPLO: Any = "L") -> Any:
+    return np.linalg.eigh(A, UPLO.upper()) if UPLO.upper() != UPLO else NotImplemented
+
+
+def _each_axis_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    default = inspect.signature(function).parameters["axes"].default
+
+    def composite(x: Any, s: Any = None, axes: Any = default, norm: Any = None) -> Any:
+        if axes is not None and len({a % x.ndim for a in axes}) < len(axes):
+            raise NotImplementedError(
+                f"np.fft.{function.__name__} has no gradient where an axis comes twice."
+            )
+        return NotImplemented
+
+    return composite
+
+
+def _cholesky(x: Any, /, *, upper: bool = False) -> Any:
+    if x.dtype.kind == "c" or upper:
+        return _real_only(np.linalg.cholesky)(x) if x.dtype.kind == "c" else NotImplemented
+    # NumPy reads the lower triangle alone, and takes the rest for its mirror image.
+    lower = np.tril(x)
+    return anp.linalg.cholesky(lower + np.swapaxes(np.tril(x, -1), -1, -2))
+
+
 COMPOSITES |= {
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
     np.astype: lambda x, dtype, **options: x.astype(dtype),
@@ -380,6 +430,7 @@ COMPOSITES |= {
     np.broadcast_arrays: _broadcast_arrays,
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),
     np.concatenate: _concatenate,
+    np.compress: lambda condition, x, axis=None: np.take(x, np.flatnonzero(condition), axis),
     np.copy: lambda x, order="K", subok=False: x,
     np.dstack: lambda arrays: _concatenate([np.atleast_3d(as_array(a)) for a in arrays], 2),
     np.flip: _flip,
@@ -390,6 +441,10 @@ COMPOSITES |= {
     np.diag: _diag,
     np.diagonal: _diagonal,
     np.einsum: _einsum,
+    np.fft.fft2: _each_axis_once(np.fft.fft2),
+    np.fft.ifft2: _each_axis_once(np.fft.ifft2),
+    np.fft.fftn: _each_axis_once(np.fft.fftn),
+    np.fft.ifftn: _each_axis_once(np.fft.ifftn),
     np.fft.irfft: _fourier(np.fft.irfft),
     np.fft.irfft2: _fourier(np.fft.irfft2),
     np.fft.irfftn: _fourier(np.fft.irfftn),
@@ -398,7 +453,9 @@ COMPOSITES |= {
     np.fft.rfftn: _fourier(np.fft.rfftn),
     np.full_like: _full_like,
     np.kron: _kron,
-    np.linalg.cholesky: _real_only(np.linalg.cholesky),
+    np.linalg.cholesky: _cholesky,
+    np.linalg.eigh: _eigh,
+    np.linalg.solve: _solve,
     np.linalg.matrix_power: _matrix_power,
     np.linalg.multi_dot: lambda arrays: functools.reduce(np.matmul, map(as_array, arrays)),
     np.linalg.norm: _norm,
@@ -410,7 +467,11 @@ COMPOSITES |= {
     np.nanmean: _nanmean,
     np.nansum: lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options),
     np.pad: lambda x, pad_width, mode="constant", **options: anp.pad(x, pad_width, mode, **options),
+    np.ptp: lambda x, axis=None, *, keepdims=False: (
+        np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
+    ),
     np.repeat: _repeat,
+    np.rot90: lambda m, k=1, **options: anp.rot90(m, operator.index(k), **options),
     np.select: _select,
     np.sign: _sign,
     np.sort: _sort,

@@ -17,9 +17,10 @@ less of the function (`clip` by keyword, `prod` of zeros, `sum` with ``where=``)
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from typing import Any, NoReturn, TypeAlias
 
 import autograd.numpy as anp
@@ -72,6 +73,9 @@ def _constantly(h: Any) -> Rule:
     return lambda *args, **kwargs: h
 
 
+_REAL = np.dtype(float)
+
+
 def _autograds(call: Any, g: Any) -> list[Any]:
     """List the gradients of the recorded arguments by autograd's table.
 
@@ -83,7 +87,11 @@ def _autograds(call: Any, g: Any) -> list[Any]:
         return [_fitted(typed(h), parent) for h, parent in zip(gradients, call.parents, strict=True)]
     vjp = getattr(call, "vjp", None)
     if vjp is None:
-        vjp = primitive_vjps[call.function](call.argnums, call._value, call.arguments, call.keywords)
+        arguments = call.arguments
+        if isinstance(call.function.fun, np.ufunc):
+            # Whole numbers beside recorded ones: a square of a small one would overflow.
+            arguments = tuple([a * 1.0 if getattr(a, "dtype", _REAL).kind in "biu" else a for a in arguments])
+        vjp = primitive_vjps[call.function](call.argnums, call._value, arguments, call.keywords)
         call.vjp = vjp
     return [_fitted(typed(h), parent) for h, parent in zip(vjp(g), call.parents, strict=True)]
 
@@ -170,12 +178,13 @@ def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
     if axis is not None and not keepdims and shape:
         axes = {int(a) % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
         g = g.reshape([1 if i in axes else n for i, n in enumerate(shape)])
-    kind = type(g)
-    if kind is np.ndarray or issubclass(kind, np.generic):
-        out = np.empty(shape, g.dtype)
-        out[...] = g
-        return out
-    return filled(shape, g) if hasattr(kind, "__listed__") else g + np.zeros(shape, g.dtype)
+    if isinstance(g, ArrayBox):
+        return g + np.zeros(shape, g.dtype)
+    if hasattr(type(g), "__listed__"):
+        return filled(shape, g)
+    out = np.empty(shape, g.dtype)
+    out[...] = g
+    return out
 
 
 def listed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -304,7 +313,8 @@ def _power_base(g: Any, ans: Any, x: Any, y: Any) -> Any:
 
 def _power_exponent(g: Any, ans: Any, x: Any, y: Any) -> Any:
     # d xʸ/dy = xʸ·log x, whose limit as x → 0 is 0.
-    return unbroadcast(g * (ans * np.log(anp.where(x, x, anp.ones_like(x)))), y)
+    x = anp.where(x, x, anp.ones_like(x)) * 1.0  # whole numbers may be small ones, whose logarithm is float16
+    return unbroadcast(g * (ans * np.log(x)), y)
 
 
 RULES[np.power] = (_power_base, _power_exponent)
@@ -466,9 +476,23 @@ RULES[np.maximum] = RULES[np.minimum] = (
     lambda g, ans, x, y: unbroadcast(g * _share(x, ans, y).astype(g.dtype), x),
     lambda g, ans, x, y: unbroadcast(g * _share(y, ans, x).astype(g.dtype), y),
 )
+
+
+def _softmax_share(x: Any, ans: Any, y: Any) -> Any:
+    """Give exp(x) / (exp(x) + exp(y)), which takes its limit where one is infinite, and ½ where both are."""
+    is_all = x == ans
+    share = np.exp(anp.where(is_all, anp.zeros_like(x), x - anp.where(is_all, anp.zeros_like(ans), ans)))
+    return share / (1.0 + (is_all & (y == ans)))
+
+
 RULES[np.logaddexp] = (
-    lambda g, ans, x, y: unbroadcast(g * np.exp(x - ans), x),
-    lambda g, ans, x, y: unbroadcast(g * np.exp(y - ans), y),
+    lambda g, ans, x, y: unbroadcast(g * _softmax_share(x, ans, y), x),
+    lambda g, ans, x, y: unbroadcast(g * _softmax_share(y, ans, x), y),
+)
+# At the kink the derivative is taken to be 0, as that of a norm is.
+RULES[np.hypot] = (
+    lambda g, ans, x, y: unbroadcast(g * (x / anp.where(ans == 0, anp.ones_like(ans), ans)), x),
+    lambda g, ans, x, y: unbroadcast(g * (y / anp.where(ans == 0, anp.ones_like(ans), ans)), y),
 )
 RULES[np.where] = (
     lambda g, ans, c, x, y: np.zeros(c.shape, c.dtype),
@@ -513,7 +537,7 @@ def _options(
     dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = 0, where: Any = True
 ) -> tuple[Any, Any]:
     """Give, of what may follow `axis` in a reduction, what its derivative depends on."""
-    return keepdims, where
+    return keepdims, where if where is True else np.asarray(where, bool)
 
 
 def _extremum(g: Any, ans: Any, x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
@@ -561,6 +585,19 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
 
 RULES[np.prod] = (_prod,)
 
+
+def _linspace(first: float, last: float) -> Rule:
+    """Give the rule for the end whose weight goes from `first` to `last`."""
+
+    def rule(g: Any, ans: Any, x: Any, y: Any, num: int = 50, endpoint: bool = True, *_: Any) -> Any:
+        weights = np.linspace(first, last, num, endpoint).reshape([num] + [1] * (g.ndim - 1))
+        return unbroadcast((g * weights).sum(axis=0), x if first else y)
+
+    return rule
+
+
+RULES[np.linspace] = (_linspace(1.0, 0.0), _linspace(0.0, 1.0))
+
 # --- Shapes ---------------------------------------------------------------------------------------------
 
 
@@ -586,22 +623,39 @@ _ours |= {trace_primitives_map[function]: rules for function, rules in RULES.ite
 # --- Options without a derivative, and functions that need none -----------------------------------------
 
 # Neither these rules nor autograd's know of them, and would give another function's derivative.
-_ever: Callable[[Any], bool] = lambda option: True  # noqa: E731
+_ever: Callable[[Any], bool] = lambda option: option is not np._NoValue  # noqa: E731
+_some: Callable[[Any], bool] = lambda option: option is not True and _ever(option)  # noqa: E731
 _kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: E731
 _overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
-    np.prod: {"where": _ever, "initial": _ever},
-    np.var: {"where": _ever, "mean": _ever, "correction": _ever},
-    np.std: {"where": _ever, "mean": _ever, "correction": _ever},
+    np.prod: {"where": _some, "initial": _ever},
+    np.var: {"where": _some, "mean": _ever, "correction": _ever},
+    np.std: {"where": _some, "mean": _ever, "correction": _ever},
     np.ravel: {"order": _kept_order},
     np.reshape: {"order": _kept_order},
+    np.linspace: {"retstep": lambda option: bool(option) and _ever(option), "dtype": _ever},
+    np.nan_to_num: {"copy": _some},  # False changes the argument
 }
 
 
-def overlooked(function: Any, keywords: dict[str, Any]) -> str:
-    """Name the options given that the derivative of `function` does not know of."""
-    known = _overlooked.get(function, {})
-    given = {key: x for key, x in keywords.items() if key in known and known[key](x)}
+def overlooked(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
+    """Name the options given, by keyword or by position, that the derivative of `function` does not know."""
+    known = _overlooked.get(function)
+    if known is None:
+        return ""
+    options = {**dict(zip(parameters_of(function), arguments, strict=False)), **keywords}
+    given = {key: x for key, x in options.items() if key in known and known[key](x)}
     return ", ".join(f"{key}={x!r:.40}" for key, x in given.items())
+
+
+@cache
+def parameters_of(function: Any) -> dict[str, Any]:
+    """Give the parameters that a function takes by position, in their order, with their defaults."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:
+        return {}
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {name: p.default for name, p in parameters.items() if p.kind in by_position}
 
 
 # Functions of which nothing differentiable comes out: they are called on plain values. autograd lists

@@ -14,14 +14,16 @@ Traces nest: the value inside a `Traced` may be a box of an outer trace.
 from __future__ import annotations
 
 import inspect
+import linecache
 import operator
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
-from functools import partial, wraps
+from contextvars import ContextVar, copy_context
+from functools import cache, partial, wraps
 from itertools import count
+from numbers import Rational
 from typing import Any, NoReturn
 
 import numpy as np
@@ -30,6 +32,7 @@ from autograd.core import VJPNode, VSpace, vspace
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
+from minidiff.checks import add_note
 from minidiff.tracing.derivatives import (
     COMPOSITES,
     CONSTANT,
@@ -37,6 +40,7 @@ from minidiff.tracing.derivatives import (
     cast,
     define,
     overlooked,
+    parameters_of,
     primitive_of,
     typed,
 )
@@ -46,9 +50,53 @@ from minidiff.tracing.derivatives import (
 # ---------------------------------------------------------------------------------------------------
 
 # Both belong to the current thread (or asyncio task): the number of the innermost trace, counted as
-# autograd does, and by a leaf's id the root that stands for it in the innermost trace that has one.
+# autograd does, and for a leaf the root that stands for it in the innermost trace that has one. The leaf
+# itself is the key: in a copied context its root may stay for long, and an address would be given anew.
 _top: ContextVar[int] = ContextVar("top", default=-1)
-_roots: ContextVar[dict[int, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
+_roots: ContextVar[dict[Leaf, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
+
+
+# The traces under the guard that is on.
+_guards: ContextVar[list[Trace] | None] = ContextVar("guards", default=None)
+
+
+class guard:  # noqa: N801 - it is called as a function is
+    """Make the arrays that a loss has used read-only until its gradient is taken.
+
+    An array that is refilled in place after the loss has used it gives another gradient, without a word.
+    Under the guard to refill it is an error. Parameters are held as well.
+
+    Notes
+    -----
+    It costs some time for each array, so it is off unless asked for. What a `pullback` uses is held until the
+    ``with`` block ends.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import gradient, guard
+    >>> buffer = np.ones(2)
+    >>> def loss(x):
+    ...     y = np.sum(x * buffer)
+    ...     buffer[...] = 2
+    ...     return y + np.sum(x * buffer)
+    >>> with guard():
+    ...     gradient(loss, np.ones(2))
+    Traceback (most recent call last):
+        ...
+    ValueError: assignment destination is read-only
+    >>> buffer.flags.writeable
+    True
+    """
+
+    def __enter__(self) -> None:
+        self._traces: list[Trace] = []
+        self._token = _guards.set(self._traces)
+
+    def __exit__(self, *_: object) -> None:
+        _guards.reset(self._token)
+        for trace in list(self._traces):
+            trace.release()
 
 
 class _TraceStack(type(trace_stack)):  # type: ignore[misc]
@@ -71,15 +119,19 @@ trace_stack.__class__ = _TraceStack
 
 
 class Trace:
-    """One call under differentiation: ``with trace: ...`` records what is done to its roots."""
+    """One call under differentiation: `run` records what is done to its roots."""
 
-    __slots__ = ("_leaves", "_tokens", "number", "open")
+    __slots__ = ("_leaves", "held", "number", "open")
 
     def __init__(self) -> None:
+        # Arrays made read-only until the way back is done, if there is a guard.
+        self.held: list[np.ndarray[Any, Any]] | None = None
+        if (traces := _guards.get()) is not None:
+            self.held = []
+            traces.append(self)
         self.number = _top.get() + 1
         self.open = True  # what outlives its trace is a plain value again
-        self._leaves: dict[int, Traced] = {}
-        self._tokens: tuple[Token[int], Token[dict[int, Traced]]]
+        self._leaves: dict[Leaf, Traced] = {}
 
     def root(self, value: Any) -> Traced:
         """Make a variable of this trace with the given value."""
@@ -89,29 +141,67 @@ class Trace:
         """Make the variables that stand for `leaves` while this trace runs."""
         outer = _roots.get()
         for leaf in leaves:
-            value = outer.get(id(leaf), leaf.value)
-            self._leaves[id(leaf)] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
+            value = outer.get(leaf, leaf._array)
+            self._leaves[leaf] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 
-    def __enter__(self) -> Trace:
+    def hold(self, arguments: tuple[Any, ...]) -> None:
+        """Make the arrays among arguments read-only, and those whose memory they show."""
+        for a in arguments:
+            while isinstance(a, np.ndarray):
+                if a.flags.writeable:
+                    a.flags.writeable = False
+                    self.held.append(a)  # type: ignore[union-attr]
+                a = a.base
+
+    def release(self) -> None:
+        """Let the arrays be written to again."""
+        while self.held:
+            self.held.pop().flags.writeable = True
+        if (traces := _guards.get()) is not None and self in traces:
+            traces.remove(self)
+
+    def run(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Traced | None]:
+        """Call ``f(*arguments)``; give its value, and the node that recorded it if there is one.
+
+        It runs in a context of its own, so that however it ends, an interrupt at any place included, nothing
+        is left to be taken back.
+        """
+        try:
+            return copy_context().run(self._run, f, arguments)
+        except BaseException:
+            self.release()
+            raise
+        finally:
+            self.open = False
+            self._leaves = {}  # the roots know their trace: no cycle is left for the garbage collector
+
+    def _run(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Traced | None]:
         outer = _roots.get()
-        self._tokens = _top.set(self.number), _roots.set({**outer, **self._leaves} if outer else self._leaves)
-        return self
+        _top.set(self.number)
+        _roots.set({**outer, **self._leaves} if outer else self._leaves)
+        try:
+            return self._split(f(*arguments))
+        finally:
+            self.open = False  # here as well as in `run`: an interrupt can keep one of them from it
 
-    def __exit__(self, *exc: object) -> None:
-        self.open = False
-        self._leaves = {}  # the roots know their trace: no cycle is left for the garbage collector
-        top, roots = self._tokens
-        _top.reset(top)
-        _roots.reset(roots)
-
-    def split(self, result: Any) -> tuple[Any, Traced | None]:
-        """Give the value of what the call returned, and its node if this trace recorded it."""
-        if isinstance(result, Leaf):
+    def _split(self, result: Any) -> tuple[Any, Traced | None]:
+        if type(result) is not Traced and isinstance(result, Leaf):
             result = result.lift()
         if type(result) is Traced and result.owner is self:
             return result._value, result
+        x = _living(result)
+        while type(x) is Traced:
+            if x.owner is self:  # within a trace that is none of those around this one
+                raise TypeError(_OF_ANOTHER_THREAD.format("The result"))
+            x = _living(x._value)
         return result, None
+
+
+_OF_ANOTHER_THREAD = (
+    "{} meets values of two gradients that run at the same time, in two threads. Each thread takes its own: "
+    "dropgrad(x) gives the plain value of the other's."
+)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -144,10 +234,59 @@ def no_attribute(what: str, name: str) -> str:
 
 
 def _refuse(what: str, instead: str) -> NoReturn:
+    where, source = _where()
+    cures = " ".join(cure for words, cure in _CURES if any(word in source for word in words))
     raise TypeError(
-        f"{what} cannot be recorded, and its gradient would be lost. {instead} "
+        f"{what} cannot be recorded, and its gradient would be lost{where}. {cures or instead} "
         "If a constant is meant, dropgrad(x) gives the plain value."
     )
+
+
+# By what the refused line calls: what can be recorded in its place.
+_CURES = [
+    (("scipy",), "Take the function of that name in autograd.scipy, if it has one."),
+    ((".dot(",), "Write X @ W."),
+    (("full(",), "Write a * np.ones(shape)."),
+    (("np.array(", "array([", "stack(", "concatenate("),
+        "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
+    (("r_[", "c_["), "np.concatenate joins arrays, np.stack numbers."),
+    ((".normal(", ".uniform("), "Write m + s * rng.normal(size=n): the random numbers are constants."),
+    (("] =",), "Build the new array with np.where, np.concatenate or np.stack."),
+]  # fmt: skip
+
+
+def _where() -> tuple[str, str]:
+    """Name the line of the loss that is running, and the function that it calls there, if that is known.
+
+    Returns
+    -------
+    tuple of str
+        The words for a message, and the source of what the line does there.
+    """
+    frame: Any = sys._getframe(2)
+    called = ""
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] not in ("minidiff", "autograd", "numpy", "scipy"):
+            source = _source(frame)
+            words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
+            return words + (f", which calls {called}" if called else ""), f"{source} {called}"
+        if module.startswith(("numpy", "scipy")):
+            called = f"{module.split('._')[0]}.{frame.f_code.co_name}"
+        frame = frame.f_back
+    return "", ""
+
+
+def _source(frame: Any) -> str:
+    """Give the source of what a frame is doing: the expression, known since Python 3.11, or the line."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip("\n")
+    if hasattr(frame.f_code, "co_positions"):
+        first, last, start, stop = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+        if first == frame.f_lineno and stop is not None:
+            text = line.encode()[start : stop if last == first else None].decode()
+            rest = line.encode()[stop:].lstrip()
+            return text + " = …" if rest[:1] == b"=" != rest[1:2] else text
+    return line.strip()
 
 
 def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], Any]) -> Any:
@@ -160,11 +299,12 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
             return operate(x, other)
         if type(other) in PLAIN:
             return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), owner)
-        if isinstance(other, Leaf):
+        if type(other) is Traced:
+            if other.owner is owner:
+                y = other._value
+                return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), owner)
+        elif isinstance(other, Leaf):
             return forward(self, other.lift())
-        if type(other) is Traced and other.owner is owner:
-            y = other._value
-            return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), owner)
         if getattr(type(other), "__array_ufunc__", True) is None:
             return NotImplemented  # a Grads, which knows what to do
         return record(primitive, (self, other), NO_KEYWORDS)
@@ -174,10 +314,43 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         if not owner.open:
             return operate(other, y)
         if type(other) in PLAIN:
-            return Traced(operate(other, y), primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)
+            # A Python complex number makes one of a NumPy number.
+            result = typed(operate(other, y))
+            return Traced(result, primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)
         return record(primitive, (other, self), NO_KEYWORDS)
 
     return forward, reflected
+
+
+def _tell_shapes(error: ValueError, operands: Iterable[Any]) -> None:
+    # NumPy speaks of core dimensions and signatures.
+    if "core dimension" in str(error) and not hasattr(error, "__notes__"):
+        shapes = " and ".join(str(x.shape) for x in operands if hasattr(x, "shape"))
+        add_note(error, f"The operands have the shapes {shapes}.")
+
+
+def _matmul(x: Any, y: Any) -> Any:
+    try:
+        return x @ y
+    except ValueError as error:
+        _tell_shapes(error, (x, y))
+        raise
+
+
+def _augmented(symbol: str) -> Any:
+    """Make the method of an augmented assignment: numbers go on with ``x = x + y``, arrays would change."""
+
+    def refuse(self: Traced, other: Any) -> Any:
+        is_array = self.owner.open and isinstance(getval(self), np.ndarray)
+        # autograd's own derivatives write x += y for x = x + y.
+        if is_array and not str(sys._getframe(1).f_globals.get("__name__")).startswith("autograd."):
+            _refuse(
+                f"b {symbol}= … on an array under differentiation changes all that shares its memory. That",
+                f"Write b = b {symbol} …, which makes a new array.",
+            )
+        return NotImplemented
+
+    return refuse
 
 
 def _recorded(function: Any) -> Any:
@@ -188,6 +361,10 @@ def _recorded(function: Any) -> Any:
 def _plain(function: Callable[..., Any]) -> Any:
     """Make the method that has no gradient to record and works on plain values: a comparison, `argmax`."""
     return lambda self, *args, **kwargs: function(getval(self), *map(constant, args), **kwargs)
+
+
+def _swapped(operate: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
+    return operate(y, x)
 
 
 class _AsksUs:
@@ -248,6 +425,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         self.argnums = argnums
         self.parents = parents
         self.order = next(_latest_first)
+        if self.owner.held is not None:
+            self.owner.hold(arguments)
 
     __description__ = "a value under differentiation"  # in error messages
     _node = property(lambda self: self)
@@ -262,8 +441,11 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     __mul__, __rmul__ = _binary(np.multiply, operator.mul)
     __truediv__, __rtruediv__ = _binary(np.divide, operator.truediv)
     __pow__, __rpow__ = _binary(np.power, operator.pow)
-    __matmul__, __rmatmul__ = _binary(np.matmul, operator.matmul)
+    __matmul__, __rmatmul__ = _binary(np.matmul, _matmul)
     __mod__, __rmod__ = _binary(np.mod, operator.mod)
+    __iadd__, __isub__, __imul__, __itruediv__ = map(_augmented, "+-*/")
+    __ifloordiv__, __imod__, __ipow__, __imatmul__ = map(_augmented, ("//", "%", "**", "@"))
+    __iand__, __ior__, __ixor__, __ilshift__, __irshift__ = map(_augmented, ("&", "|", "^", "<<", ">>"))
     __neg__ = _recorded(np.negative)
     __abs__ = _recorded(np.abs)
 
@@ -271,8 +453,13 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return self
 
     __divmod__, __rdivmod__ = (lambda x, y: (x // y, x % y)), (lambda x, y: (y // x, y % x))
-    __rfloordiv__ = _plain(lambda x, y: y // x)
     __hash__ = object.__hash__
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """For `isinstance` and `np.isscalar` a number under differentiation is a number, as outside."""
+        kind = type(getval(self))
+        return kind if issubclass(kind, np.generic) else Traced
 
     def __getitem__(self, index: Any) -> Any:
         return record(ArrayBox.__getitem__, (self, constant(index)), NO_KEYWORDS)
@@ -298,10 +485,13 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     dtype = property(lambda self: self._value.dtype)
     itemsize = property(lambda self: self.dtype.itemsize)
     nbytes = property(lambda self: self.size * self.dtype.itemsize)
+    strides = property(lambda self: getval(self).strides)
+    flags = property(lambda self: getval(self).flags)
+    device = "cpu"
     T = property(_recorded(np.transpose))
     mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
-    real = property(_recorded(np.real))
-    imag = property(_recorded(np.imag))
+    real = property(_recorded(np.real), lambda self, x: self.__setitem__(..., x))
+    imag = property(_recorded(np.imag), lambda self, x: self.__setitem__(..., x))
 
     flat = property(lambda self: self.ravel())
 
@@ -312,6 +502,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return record(_TRANSPOSE, (self, axes[0] if len(axes) == 1 else axes or None), NO_KEYWORDS)
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        if np.dtype(dtype).kind in "OV" and self.owner.open:
+            _refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
         if np.dtype(dtype).kind not in "fc":
             return getval(self).astype(dtype, *args, **kwargs)
         return cast(self, np.dtype(dtype))
@@ -325,20 +517,24 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     def clip(self, min: Any = None, max: Any = None, **options: Any) -> Any:
         return call(np.clip, (self, min, max), options)
 
+    def compress(self, condition: Any, axis: Any = None, **options: Any) -> Any:
+        return call(np.compress, (condition, self, axis), options)
+
 
 # Methods that do what NumPy's function of the same name does: recorded, or with plain values where there is
 # no gradient to record.
 for _name in (
     "conj", "conjugate", "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod", "ravel",
-    "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
+    "ptp", "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
 ):  # fmt: skip
     setattr(Traced, _name, _recorded(getattr(np, _name)))
 for _name in (
     "all", "any", "argmax", "argmin", "argpartition", "argsort", "nonzero", "round", "searchsorted",
 ):  # fmt: skip
     setattr(Traced, _name, _plain(getattr(np, _name)))
-for _name in ("eq", "ne", "lt", "le", "gt", "ge", "floordiv"):
-    setattr(Traced, f"__{_name}__", _plain(getattr(operator, _name)))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge", "floordiv", "or_", "and_", "xor"):
+    setattr(Traced, f"__{_name.strip('_')}__", _plain(getattr(operator, _name)))
+    setattr(Traced, f"__r{_name.strip('_')}__", _plain(partial(_swapped, getattr(operator, _name))))
 Traced.flatten = Traced.ravel
 
 # What would lose the gradient, and what to do instead.
@@ -349,9 +545,9 @@ _REFUSED = {
     "__index__": ("A value under differentiation as an index", "An index has no gradient."),
     "__complex__": ("complex() of a value under differentiation", "Use np.* functions."),
     "__array__": ("np.asarray() (or a function that calls it) on a value under differentiation",
-        "NumPy functions take it as it is; np.stack and np.concatenate join several."),
+        "NumPy functions take it as it is; np.stack and np.concatenate join several, np.block nested lists."),
     "__reduce_ex__": ("Pickling of a value under differentiation", "It belongs to the running loss."),
-    "item": (".item() of a value under differentiation", "Index with x[i] instead."),
+    "item": (".item() of a value under differentiation", "A number is used as it is; x[i] picks one."),
     "__round__": ("round() of a value under differentiation", "Use np.round(x)."),
     "tolist": (".tolist() of a value under differentiation", "Iterate over it instead."),
     "tobytes": (".tobytes() of a value under differentiation", "Work with the array itself."),
@@ -390,8 +586,9 @@ def _elsewhere(name: str) -> Any:
     return property(refuse)
 
 
-for _name in _ELSEWHERE:
-    setattr(Traced, _name, _elsewhere(_name))
+for _name in (*_ELSEWHERE, *dir(np.ndarray)):
+    if not hasattr(Traced, _name) and not _name.startswith("__"):
+        setattr(Traced, _name, _elsewhere(_name))
 
 _RESHAPE, _TRANSPOSE = (trace_primitives_map[f] for f in (np.reshape, np.transpose))
 
@@ -403,9 +600,9 @@ class Leaf(_AsksUs):
     others, which its dispatcher passes on to NumPy, and NumPy hands it back to `__array_function__`.
     """
 
-    __slots__ = ("__weakref__", "value")
+    __slots__ = ("__weakref__", "_array")
 
-    value: np.ndarray[Any, Any]
+    _array: np.ndarray[Any, Any]
 
     def __init_subclass__(cls) -> None:
         Box.types.add(cls)
@@ -413,18 +610,28 @@ class Leaf(_AsksUs):
 
     def lift(self) -> Any:
         """Give the innermost root that stands for this leaf now, or the plain array."""
-        return _roots.get().get(id(self), self.value)
+        return _roots.get().get(self, self._array)
+
+    @property
+    def value(self) -> np.ndarray[Any, Any]:
+        """The array itself; while it is under differentiation, a view of it that is read-only."""
+        view: np.ndarray[Any, Any] = self._array
+        if self not in _roots.get():
+            return view
+        view = view.view()
+        view.flags.writeable = False
+        return view
 
     def in_place(self, operation: str) -> np.ndarray[Any, Any]:
         """Give the array to be changed by `operation`, or refuse while it is under differentiation."""
-        if id(self) in _roots.get():
+        if self in _roots.get():
             raise TypeError(
                 f"{operation} on a parameter under differentiation cannot be recorded. Change parameters "
                 "after the gradient is taken; inside the loss, compute a new array (W_new = W + 1)."
             )
-        return self.value
+        return self._array
 
-    _value = property(lambda self: getattr(self.lift(), "_value", self.value))
+    _value = property(lambda self: getattr(self.lift(), "_value", self._array))
     _trace = property(lambda self: getattr(self.lift(), "_trace", -2))
     _node = property(lambda self: getattr(self.lift(), "_node", None))
 
@@ -461,32 +668,40 @@ def standing_for_leaves(stand_in: Callable[[Any, int], Any]) -> Iterator[None]:
     token = _reader.set(stand_in)
     with _reading:
         _reading_now.append(token)
-        setattr(Leaf, "value", property(_read, _slot.__set__))  # noqa: B010 - mypy
+        setattr(Leaf, "_array", property(_lifted, _ARRAY.__set__))  # noqa: B010 - mypy
+        setattr(Leaf, "value", property(_read))  # noqa: B010 - mypy
     try:
         yield
     finally:
         with _reading:
             _reading_now.remove(token)
             if not _reading_now:
-                setattr(Leaf, "value", _slot)  # noqa: B010 - mypy
+                setattr(Leaf, "_array", _ARRAY)  # noqa: B010 - mypy
+                setattr(Leaf, "value", _VALUE)  # noqa: B010 - mypy
         _reader.reset(token)
 
 
-_slot: Any = vars(Leaf)["value"]
+_ARRAY: Any = vars(Leaf)["_array"]
+_VALUE: Any = vars(Leaf)["value"]
 _reader: ContextVar[Callable[[Any, int], Any] | None] = ContextVar("reader", default=None)
 _reading, _reading_now = threading.Lock(), list[Any]()
 
 
-def _read(leaf: Leaf) -> Any:
-    array, reader = _slot.__get__(leaf), _reader.get()
-    if reader is None:
+def _lifted(leaf: Leaf) -> Any:
+    array, reader = _ARRAY.__get__(leaf), _reader.get()
+    if reader is None or sys._getframe(1).f_code not in _FOR_THE_LOSS:
         return array
-    place = sys._getframe(1)
-    is_ours = str(place.f_globals.get("__name__")).startswith("minidiff.")
-    return array if is_ours and place.f_code not in _FOR_THE_LOSS else reader(array, id(leaf))
+    return reader(array, id(leaf))
 
 
 _FOR_THE_LOSS = {f.__code__ for f in (Leaf.lift, Leaf.in_place, Trace.roots_of)}
+
+
+def _read(leaf: Leaf) -> Any:
+    reader = _reader.get()
+    if reader is None or str(sys._getframe(1).f_globals.get("__name__")).startswith("minidiff."):
+        return _VALUE.fget(leaf)
+    return reader(_ARRAY.__get__(leaf), id(leaf))
 
 
 def standing(x: Any) -> Any:
@@ -523,9 +738,9 @@ def lift(x: Any) -> Any:
     """Put in the place of every leaf what stands for it now, also inside lists, tuples and dicts."""
     if type(x) in PLAIN:
         return x
-    if isinstance(x, Leaf):
-        return x.lift()
-    return _living(x) if type(x) is Traced else map_container(lift, x)
+    if type(x) is Traced:
+        return _living(x)
+    return x.lift() if isinstance(x, Leaf) else map_container(lift, x)
 
 
 def _living(x: Any) -> Any:
@@ -551,11 +766,14 @@ def is_recorded(x: Any) -> bool:
 
 def map_container(f: Callable[[Any], Any], x: Any) -> Any:
     """Apply `f` to what a list, tuple or dict holds; anything else comes back as it is."""
-    if isinstance(x, (list, tuple)):
-        items = [f(item) for item in x]
-        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-    if isinstance(x, dict):
-        return {key: f(item) for key, item in x.items()}
+    try:
+        if isinstance(x, (list, tuple)):
+            items = [f(item) for item in x]
+            return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+        if isinstance(x, dict):
+            return {key: f(item) for key, item in x.items()}
+    except RecursionError:
+        raise ValueError(f"a {type(x).__name__} holds itself, or others to a depth without end.") from None
     return x
 
 
@@ -598,15 +816,22 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         if any(type(x) is not Traced for x in boxes):
             return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
         trace = max(x._trace for x in boxes)
+        if len({x.owner for x in boxes if x._trace == trace}) > 1:
+            raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
         argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
         values = tuple([x._value if i in argnums else x for i, x in enumerate(arguments)])
         recorded = values, argnums, tuple([arguments[i] for i in argnums])
         if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
             function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
-    if keywords and (options := overlooked(primitive.fun, keywords)):
+    if options := overlooked(primitive.fun, arguments, keywords):
         raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
     values, argnums, parents = recorded
-    return _node(function(*values, **keywords), primitive, values, keywords, argnums, parents)
+    try:
+        result = function(*values, **keywords)
+    except ValueError as error:
+        _tell_shapes(error, values)
+        raise
+    return _node(result, primitive, values, keywords, argnums, parents)
 
 
 def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
@@ -621,7 +846,7 @@ def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
     owner = None
     for i, x in enumerate(arguments):
         if type(x) not in PLAIN:
-            if isinstance(x, Leaf):
+            if type(x) is not Traced and isinstance(x, Leaf):
                 x = x.lift()
             if type(x) is Traced:
                 if owner is None:
@@ -653,6 +878,8 @@ def _node(
         _refuse(
             f"{name_of(primitive)} of {described(values, keywords)}", "Objects in arrays have no gradient."
         )
+    if kind is float:  # so Python has it of a NumPy number and a Fraction
+        values = tuple([float(x) if isinstance(x, Rational) else x for x in values])
     node = Traced(typed(result), primitive, values, keywords, argnums, parents)
     if isinstance(result, (tuple, list, SequenceBox)):  # several results, as of np.linalg.eigh or np.split
         places = count()
@@ -753,22 +980,29 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
     return function(*args, **kwargs)
 
 
-# Functions met before that lead to one primitive however they are called.
-_direct: dict[Any, Any] = {}
+# Functions met before that lead to one primitive however they are called, with the number of `_places`.
+_direct: dict[Any, tuple[Any, int]] = {}
 
 
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
-    primitive = _direct.get(function)
-    if primitive is not None and (not kwargs or _all_plain(kwargs)):
+    primitive, places = _direct.get(function, (None, 0))
+    if primitive is not None and len(args) <= places and (not kwargs or _all_plain(kwargs)):
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
     if not _any_box(args) and not _any_box(kwargs):
         return _returning(given, function(*args, **kwargs))
+    places = _places(function)
+    if kwargs or len(args) > places:
+        args, kwargs = _by_name(function, args, kwargs, places)
     if kwargs.get("out") is not None:
         _refuse(
             f"{name_of(function)} with out= (as in b += …)", "Leave it away, b = b + …: the result is new."
         )
+    if function in CASTING and "dtype" in kwargs:
+        cast_first = _with_dtype(function, args, kwargs)
+        if cast_first is not None:
+            return cast_first
     composite = COMPOSITES.get(function)
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
@@ -780,12 +1014,31 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if primitive is None:
         _no_gradient(function)
     if composite is None:
-        _direct[function] = primitive
+        _direct[function] = primitive, places
     return record(primitive, args, kwargs)
 
 
+# Functions whose dtype= says what their first argument is taken for.
+CASTING = {np.sum, np.prod, np.mean, np.var, np.std, np.cumsum, np.cumprod, np.nansum}
+
+
+def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what a ``dtype=`` asks for: the first argument is taken for that, whole numbers for constants."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    dtype = bound.arguments.pop("dtype", None)
+    if dtype is None:
+        return None
+    dtype, x = np.dtype(dtype), as_array(next(iter(bound.arguments.values())))
+    if dtype.kind not in "fc":
+        return function(*constant(args), **constant(kwargs))
+    if dtype.kind != x.dtype.kind and function in (np.var, np.std):
+        raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
+    _, *options = bound.arguments.items()
+    return function(cast(x, dtype), **dict(options))
+
+
 def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a composite. What it does not take it has no way to do."""
+    """Call a composite, or give `NotImplemented` where it has no such parameters."""
     try:
         return composite(*args, **kwargs)
     except TypeError:
@@ -797,7 +1050,7 @@ def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _all_plain(kwargs: dict[str, Any]) -> bool:
-    return "out" not in kwargs and all(type(x) in PLAIN for x in kwargs.values())
+    return "out" not in kwargs and "dtype" not in kwargs and all(type(x) in PLAIN for x in kwargs.values())
 
 
 def _returning(kwargs: dict[str, Any], result: Any) -> Any:
@@ -805,6 +1058,28 @@ def _returning(kwargs: dict[str, Any], result: Any) -> Any:
     out = kwargs.get("out")
     out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
     return out if isinstance(out, Leaf) else result
+
+
+@cache
+def _places(function: Any) -> int:
+    """Count the places before `out` and `dtype`, which need a look."""
+    names = list(parameters_of(function))
+    return min([i for i, name in enumerate(names) if name in ("out", "dtype")], default=sys.maxsize)
+
+
+def _by_name(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], places: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Make keywords of the options behind the first `places` arguments; leave out what is the default."""
+    defaults = parameters_of(function)
+    names = list(defaults)[places : len(args)]
+    if len(args) > places + len(names) or any(name in kwargs for name in names):
+        return args, kwargs  # too many, as NumPy will say
+    given = {**dict(zip(names, args[places:], strict=True)), **kwargs}
+    return args[:places], {name: x for name, x in given.items() if x is not defaults.get(name, _NO_DEFAULT)}
+
+
+_NO_DEFAULT = object()
 
 
 def _by_position(
@@ -831,16 +1106,18 @@ def _mean(x: Any, *args: Any, **options: Any) -> Any:
     return np.mean(x, *args, **options)
 
 
-# What they end in: on small arrays NumPy's own wrappers take longer than the addition.
-_SHORTCUTS = {
-    trace_primitives_map[np.sum]: lambda x, axis=None, *args, **options: np.add.reduce(
-        x, axis, *args, **options
-    ),
-    trace_primitives_map[np.mean]: _mean,
-}
+def _sum(x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    return np.add.reduce(x, axis, *args, **options)
+
+
+# Called in place of NumPy's functions, whose own lines of Python cost more on small arrays than the addition.
+_SHORTCUTS = {trace_primitives_map[np.sum]: _sum, trace_primitives_map[np.mean]: _mean}
 
 
 def described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:
     """Show for an error message what a function was called with."""
-    shown = [f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}" for x in arguments]
-    return ", ".join(shown + [f"{key}={x!r:.40}" for key, x in keywords.items()])
+
+    def show(x: Any) -> str:
+        return f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}"
+
+    return ", ".join([*map(show, arguments), *(f"{key}={show(x)}" for key, x in keywords.items())])

@@ -1,0 +1,77 @@
+"""What remembers something from call to call: it can start over, and its memory goes into checkpoints."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minidiff.checks import described, instance
+
+__all__ = ["Memory", "anything", "arrays_or_none"]
+
+
+class Memory(ABC):
+    """The base of what remembers.
+
+    A subclass names in ``_memory`` the attributes that are its memory, each with a check for what comes from
+    a file, and sets them in `reset`.
+
+    Examples
+    --------
+    >>> from minidiff.optimise import patience
+    >>> trigger = patience(lambda loss: loss > 1, wait=3)
+    >>> trigger(2.0), trigger(2.0)
+    (False, False)
+    >>> state = trigger.state
+    >>> state
+    {'count': 2}
+    >>> trigger.reset()
+    >>> trigger(2.0)
+    False
+    >>> trigger.state = state
+    >>> trigger(2.0)
+    True
+    """
+
+    _memory: ClassVar[dict[str, Callable[[str, Any], Any]]]
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Start over."""
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What it remembers, for a checkpoint; setting it makes it go on from there.
+
+        ``save(path, ps, opt, stopper=stopper.state)``, and ``stopper.state = extra["stopper"]`` after `load`.
+        """
+        return {name: deepcopy(getattr(self, name)) for name in self._memory}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        instance("state", state, Mapping, "the state of another one, a dict")
+        if state.keys() != self._memory.keys():
+            names = ", ".join(self._memory)
+            raise ValueError(
+                f"state is of something else: {type(self).__name__} has {names}, got {described(dict(state))}"
+            )
+        new = {name: check(f"state[{name!r}]", deepcopy(state[name])) for name, check in self._memory.items()}
+        for name, value in new.items():
+            setattr(self, name, value)
+
+
+def anything(_: str, x: Any) -> Any:
+    """Let pass whatever comes."""
+    return x
+
+
+def arrays_or_none(name: str, x: Any) -> list[Any] | None:
+    """Check that this is None, or a list of arrays, some of which may be None."""
+    items = () if x is None else instance(name, x, list, "a list of arrays")
+    if not all(a is None or isinstance(a, np.ndarray) for a in items):
+        raise TypeError(f"{name} must be a list of arrays, got {described(x)}")
+    return x  # type: ignore[no-any-return]

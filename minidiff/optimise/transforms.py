@@ -1,0 +1,197 @@
+"""What is done to a gradient before the step: functions from `Grads` to `Grads`, or to None for no step.
+
+`train` takes them as ``transform=``, one or several; in a loop by hand ``grads = clip_norm(1.0)(grads)`` does
+the same. Any function of that kind is one, such as ``lambda grads: grads.map(np.sign)``.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minidiff.checks import integer, number
+from minidiff.grads import Grads
+from minidiff.optimise.memory import Memory, arrays_or_none
+from minidiff.program.source import _QUIET
+from minidiff.tracing import constant
+
+__all__ = ["accumulate", "clip_norm", "skip_nonfinite"]
+
+
+class clip_norm:  # noqa: N801 - it is called as a function is
+    r"""Scale the gradients of all parameters down to a given norm, where all of them together exceed that.
+
+    .. math:: g \leftarrow g · \min(1, \text{thresh} / ‖g‖_2), \quad g \text{ all gradients as one vector}
+
+    The direction of the step stays. (`ClipNorm`, a member of an `Optimiser`, clips each parameter alone.)
+
+    Parameters
+    ----------
+    thresh : float
+        The largest norm that passes, at least 0.
+
+    Examples
+    --------
+    >>> from minidiff import gradient, param, params
+    >>> from minidiff.optimise import clip_norm
+    >>> a, b = param(3.0), param(4.0)
+    >>> grads = gradient(lambda: (a**2 + b**2) / 2, params(a, b))
+    >>> grads = clip_norm(1.0)(grads)
+    >>> print(f"{grads[a]:.2f} {grads[b]:.2f}")
+    0.60 0.80
+
+    References
+    ----------
+    R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of training recurrent neural networks", 2013,
+    arXiv:1211.5063, algorithm 1. PyTorch: ``clip_grad_norm_``; optax: ``clip_by_global_norm``.
+    """
+
+    def __init__(self, thresh: float) -> None:
+        self.thresh = number("thresh", thresh, within="[0, inf)")
+
+    def __call__(self, grads: Grads) -> Grads:
+        """Give the gradients, clipped."""
+        norm = grads.norm()
+        return grads.map(partial(_times, self.thresh / norm)) if norm > self.thresh else grads
+
+    def __repr__(self) -> str:
+        return f"clip_norm({self.thresh})"
+
+
+def _times(factor: Any, g: Any) -> Any:
+    """Multiply without losing a small factor in half precision."""
+    return (g * np.float32(factor)).astype(g.dtype) if g.dtype == np.float16 else g * factor
+
+
+class skip_nonfinite(Memory):  # noqa: N801 - it is called as a function is
+    """Leave out the whole step, of all parameters, where the gradient of one holds infinity or NaN.
+
+    Parameters
+    ----------
+    at_most : int, optional
+        How many steps in a row may be left out; the next raises a FloatingPointError. Any number, unless
+        given.
+
+    Attributes
+    ----------
+    skipped : int
+        How many steps have been left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import param, params, train
+    >>> from minidiff.optimise import Descent, skip_nonfinite
+    >>> a, guard = param(1.0), skip_nonfinite()
+    >>> train(lambda x: (a - x) ** 2, params(a), [3.0, np.nan, 3.0], Descent(0.5), transform=guard)
+    array([4., 0.])
+    >>> guard.skipped
+    1
+
+    References
+    ----------
+    optax: ``apply_if_finite``, which lets through what is not finite after so many in a row.
+    """
+
+    _memory = {"skipped": partial(integer, least=0), "in_a_row": partial(integer, least=0)}  # noqa: RUF012
+
+    def __init__(self, at_most: int | None = None) -> None:
+        self.at_most = None if at_most is None else integer("at_most", at_most, 0)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what has been left out."""
+        self.skipped = self.in_a_row = 0
+
+    def __call__(self, grads: Grads) -> Grads | None:
+        """Give the gradients, or None if they are not finite."""
+        if first_nonfinite(grads) is None:
+            self.in_a_row = 0
+            return grads
+        if self.in_a_row == self.at_most:
+            raise FloatingPointError(
+                f"the gradient is not finite, after {self.in_a_row} steps in a row that were left out"
+            )
+        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+        return None
+
+
+class accumulate(Memory):  # noqa: N801 - it is called as a function is
+    """Take one step for several batches, with the mean of their gradients: as one batch of them all.
+
+    What has an optimiser's step count, such as a schedule, advances once for all of them. Batches that are
+    too few for a step at the end of the data are kept for the next time.
+
+    Parameters
+    ----------
+    n : int
+        How many batches make a step, at least 1.
+
+    Raises
+    ------
+    FloatingPointError
+        For a gradient with infinity or NaN, which would spoil the others;
+        ``[skip_nonfinite(), accumulate(4)]`` leaves that batch out.
+
+    Examples
+    --------
+    >>> from minidiff import param, params, train
+    >>> from minidiff.optimise import Descent, accumulate
+    >>> a = param(0.0)
+    >>> losses = train(lambda x: a * x, params(a), [1.0, 2.0, 3.0], Descent(1.0), transform=accumulate(3))
+    >>> len(losses), float(a)
+    (1, -2.0)
+
+    References
+    ----------
+    optax: ``MultiSteps``.
+    """
+
+    _memory = {"count": partial(integer, least=0), "total": arrays_or_none}  # noqa: RUF012
+
+    def __init__(self, n: int) -> None:
+        self.n = integer("n", n, 1)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the gradients that are waiting for a step."""
+        self.count = 0
+        self.total: list[Any] | None = None
+
+    def __call__(self, grads: Grads) -> Grads | None:
+        """Give the mean of the latest n gradients, or None if there are not that many yet."""
+        if first_nonfinite(grads) is not None:
+            raise FloatingPointError("a gradient to be accumulated is not finite: see skip_nonfinite()")
+        total = Grads(list(grads.keys()), [None] * len(grads) if self.total is None else self.total)
+        total = total + grads.map(_wide)
+        if self.count + 1 < self.n:
+            self.count, self.total = self.count + 1, list(total.values())
+            return None
+        self.reset()
+        means = [None if g is None else (g / self.n).astype(p.value.dtype) for p, g in total.items()]
+        return Grads(list(grads.keys()), means)
+
+
+def _wide(g: Any) -> Any:
+    """Give half precision as single precision: a sum may be too large for it where the mean is not."""
+    return g.astype(np.float32) if g.dtype == np.float16 else g
+
+
+def first_nonfinite(grads: Grads) -> int | None:
+    """Return the place of the first gradient that holds infinity or NaN, None if there is none."""
+    return _QUIET.copy().run(_first_nonfinite, grads)
+
+
+def _first_nonfinite(grads: Grads) -> int | None:
+    for i, g in enumerate(grads.values()):
+        if g is None:
+            continue
+        flat = g.ravel() if type(g) is np.ndarray else np.ravel(constant(g))
+        # One call is quicker than two, and the sum of squares is finite unless they are too large.
+        is_finite = flat.dtype.char != "e" and math.isfinite(flat.dot(flat).real)
+        if not (is_finite or np.isfinite(flat).all()):
+            return i
+    return None

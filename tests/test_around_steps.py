@@ -1,0 +1,574 @@
+"""What runs around the steps of a training: transforms, progress, triggers, the best parameters, rates."""
+
+import copy
+import io
+import json
+import math
+import pickle
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidiff import DataLoader, Grads, gradient, load, param, params, save, skip, stop, train
+from minidiff.optimise import (
+    ADAM,
+    Descent,
+    KeepBest,
+    Momentum,
+    Optimiser,
+    Progress,
+    ReducePlateau,
+    accumulate,
+    clip_norm,
+    early_stopping,
+    patience,
+    plateau,
+    skip_nonfinite,
+    throttle,
+    update,
+)
+from minidiff.schedules import Exp, Scheduler
+
+TORCH = json.loads((Path(__file__).parent / "golden" / "torch.json").read_text())
+
+
+def grads_of(*arrays):
+    ps = [param(np.zeros_like(a)) for a in arrays]
+    return Grads(ps, list(arrays))
+
+
+def square(a):
+    return lambda x: np.sum((a - x) ** 2)
+
+
+# clip_norm ----------------------------------------------------------------------------------------
+
+
+def test_clipping_by_the_norm_of_all_gradients_is_pytorchs():
+    g, h = (np.array(g) for g in TORCH["clip"]["gradients"])
+    grads = grads_of(g, h)
+    assert grads.norm() == pytest.approx(TORCH["clip"]["norm"], rel=1e-14)
+    clipped = clip_norm(0.5)(grads)
+    for mine, theirs in zip(clipped.values(), TORCH["clip"]["clipped"], strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)  # PyTorch adds 1e-6 to the norm
+    assert clipped.norm() == pytest.approx(0.5, rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
+def test_clipping_keeps_direction_dtype_and_what_is_short_enough(dtype):
+    g, h = np.array([[3.0, 4.0]], dtype), np.array(12.0, dtype)
+    grads = grads_of(g, h)
+    assert clip_norm(13.0)(grads) is grads
+    clipped = clip_norm(6.5)(grads)
+    for before, after in zip((g, h), clipped.values(), strict=True):
+        assert after.dtype == before.dtype
+        np.testing.assert_allclose(after, before / 2)
+    assert g[0, 0] == 3
+    np.testing.assert_array_equal(clip_norm(0.0)(grads).to_vector(), 0)
+
+
+def test_clipping_leaves_out_what_has_no_gradient_and_refuses_a_negative_threshold():
+    a, b = param(3.0), param(1.0)
+    clipped = clip_norm(1.0)(gradient(lambda: 5 * a, params(a, b)))
+    assert (clipped[a], clipped[b]) == (1.0, None)
+    with pytest.raises(ValueError, match="thresh"):
+        clip_norm(-1.0)
+
+
+def test_in_training_a_transform_is_what_it_is_by_hand():
+    a, b = param([3.0, -1.0]), param([3.0, -1.0])
+    train(square(a), params(a), [0.0, 1.0], Momentum(0.1), transform=clip_norm(0.5))
+    opt = Momentum(0.1)
+    for x in (0.0, 1.0):
+        update(opt, params(b), clip_norm(0.5)(gradient(lambda x=x: square(b)(x), params(b))))
+    assert a.value.tolist() == b.value.tolist()
+
+
+def test_several_transforms_run_in_order_and_none_leaves_the_step_out():
+    a, seen = param(1.0), []
+
+    def note(name, result):
+        return lambda grads: seen.append((name, grads[a])) or result(grads)
+
+    transforms = [note("first", lambda grads: 2 * grads), note("second", lambda grads: None)]
+    losses = train(
+        square(a), params(a), [0.0], Descent(0.1), transform=(*transforms, note("never", None)), cb=stop
+    )
+    assert seen == [("first", 2.0), ("second", 4.0)]
+    assert (a, losses.size) == (1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("transform", "error", "words"),
+    [
+        (5, TypeError, "transform must be a function"),
+        ([clip_norm(1.0), None], TypeError, "transform must be a function"),
+        (lambda grads: 3.0, TypeError, "transform returns must be Grads, or None.* float 3.0"),
+        (lambda grads: dict(grads.items()), TypeError, "must be Grads"),
+    ],
+)
+def test_a_transform_that_is_none_is_named_and_nothing_moves(transform, error, words):
+    a = param(1.0)
+    with pytest.raises(error, match=words):
+        train(square(a), params(a), [0.0], Descent(0.1), transform=transform)
+    assert a == 1
+
+
+# What is not finite -------------------------------------------------------------------------------
+
+
+class Model:
+    def __init__(self):
+        self.good, self.bad = param([2.0]), param([1.0, 4.0])
+
+
+def kinked(model):
+    return lambda x: np.sum(model.good**2) * x + np.sum(np.sqrt(model.bad * x))
+
+
+def test_a_gradient_that_is_not_finite_under_a_finite_loss_is_an_error_and_nothing_moves():
+    model, opt = Model(), ADAM(0.1)
+    θ = params(model)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match=r"gradient of parameter bad .* at step 3") as e,
+    ):
+        train(kinked(model), θ, [1.0, 1.0, 0.0, 1.0], opt)
+    assert len(e.value.losses) == 2
+    again, other = Model(), ADAM(0.1)
+    train(kinked(again), params(again), [1.0, 1.0], other)
+    assert θ.to_vector().tolist() == params(again).to_vector().tolist()
+    train(kinked(model), θ, [1.0], opt)
+    train(kinked(again), params(again), [1.0], other)
+    assert θ.to_vector().tolist() == params(again).to_vector().tolist()
+
+
+def test_a_step_that_is_not_finite_is_left_out_for_all_parameters():
+    model, again, guard = Model(), Model(), skip_nonfinite()
+    loader = DataLoader(np.array([1.0, 0.0, np.nan, 2.0]))
+    with np.errstate(all="ignore"):
+        losses = train(
+            lambda x: kinked(model)(x[0]), params(model), loader, ADAM(0.1), transform=guard, epochs=2
+        )
+    assert len(losses) == 4
+    assert guard.skipped == 4
+    train(lambda x: kinked(again)(x), params(again), [1.0, 2.0], ADAM(0.1), epochs=2)
+    assert params(model).to_vector().tolist() == params(again).to_vector().tolist()
+
+
+def test_so_many_steps_in_a_row_may_be_left_out_and_no_more():
+    bad, good = grads_of(np.array([1.0, np.inf])), grads_of(np.ones(2))
+    guard = skip_nonfinite(at_most=2)
+    for grads in (bad, bad, good, bad, bad):
+        assert guard(grads) is (good if grads is good else None)
+    with pytest.raises(FloatingPointError, match="after 2 steps in a row"):
+        guard(bad)
+    guard.reset()
+    assert guard(bad) is None
+    with pytest.raises(FloatingPointError):
+        skip_nonfinite(0)(bad)
+
+
+@pytest.mark.parametrize(
+    "g",
+    [
+        np.array([1e200, -1e200]),
+        np.full(3, 3e38, "f4"),
+        np.full(3, 60000, "f2"),
+        np.zeros((0, 3)),
+        np.array(5.0),
+        np.array([1e200 + 1e200j]),
+        np.ones((4, 6)).T[::2],
+        np.array([1 + 2j], "c8"),
+    ],
+)
+def test_what_is_large_is_finite_still_and_any_single_element_may_not_be(g):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert skip_nonfinite()(grads_of(g)) is not None
+        for value in [np.nan, np.inf, -np.inf, *([complex(0, np.inf)] if g.dtype.kind == "c" else [])]:
+            for i in np.ndindex(g.shape):
+                h = g.copy()
+                h[i] = value
+                assert skip_nonfinite()(grads_of(np.ones(2), h)) is None
+
+
+# accumulate ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 5), st.sampled_from(["f2", "f4", "f8", "c16"]))
+def test_accumulated_batches_are_one_step_with_their_mean(n, dtype):
+    rng = np.random.default_rng(n)
+    batches = [rng.standard_normal(3).astype(dtype) for _ in range(2 * n)]
+    a, b, opt = param(np.ones(3, dtype)), param(np.ones(3, dtype)), Scheduler(Exp(0.5, 0.5), Momentum())
+    same = copy.deepcopy(opt)
+
+    def loss(a, x):
+        return np.sum(abs(a - x) ** 2) / 8
+
+    losses = train(lambda x: loss(a, x), params(a), batches, opt, transform=accumulate(n))
+    for i in (0, n):
+        gs = [gradient(lambda x=x: loss(b, x), params(b))[b] for x in batches[i : i + n]]
+        update(same, b, np.mean(gs, axis=0))
+    assert a.value.dtype == dtype
+    np.testing.assert_allclose(a.value, b.value, rtol=4 * np.finfo(dtype).eps)
+    assert len(losses) == 2
+    assert opt.eta == same.eta == 0.25
+
+
+def test_accumulation_goes_on_over_epochs_counts_none_as_zero_and_takes_no_half_precision_sums():
+    total = accumulate(3)
+    a, b = param(np.zeros(2, "f2")), param(0.0)
+    big = np.full(2, 40000, "f2")
+    results = [total(Grads([a, b], gs)) for gs in ([big, None], [big, np.array(3.0)], [big, None])]
+    assert results[:2] == [None, None]
+    assert results[2][a].dtype == np.float16
+    assert (results[2][a].tolist(), results[2][b]) == ([40000, 40000], 1.0)
+    a = param(0.0)
+    assert len(train(square(a), params(a), [1.0] * 2, Descent(0.1), transform=accumulate(3), epochs=4)) == 2
+
+
+def test_one_bad_batch_does_not_spoil_the_accumulated_ones():
+    total = accumulate(2)
+    assert total(grads_of(np.ones(2))) is None
+    with pytest.raises(FloatingPointError, match="skip_nonfinite"):
+        total(grads_of(np.array([1.0, np.nan])))
+    assert total.count == 1
+    a = param(1.0)
+    losses = train(
+        lambda x: a * x,
+        params(a),
+        [1.0, np.nan, 3.0],
+        Descent(0.25),
+        transform=[skip_nonfinite(), accumulate(2)],
+    )
+    assert (len(losses), a) == (1, 0.5)
+
+
+def test_an_accumulation_goes_on_from_a_checkpoint(tmp_path):
+    def run(a, total, xs):
+        train(square(a), params(a), xs, Descent(0.1), transform=total)
+
+    a, total = param([1.0, 2.0]), accumulate(3)
+    run(a, total, [1.0, 2.0, 3.0, 4.0])
+    save(tmp_path / "run.npz", params(a), total=total.state)
+    run(a, total, [5.0, 6.0])
+    b, other = param([0.0, 0.0]), accumulate(3)
+    other.state = load(tmp_path / "run.npz", params(b))["total"]
+    run(b, other, [5.0, 6.0])
+    assert a.value.tolist() == b.value.tolist()
+    other.state = {"count": 1, "total": [np.ones(2)]}
+    with pytest.raises(ValueError, match="2 parameters"):
+        other(grads_of(np.ones(2), np.ones(2)))
+
+
+# Progress -----------------------------------------------------------------------------------------
+
+
+def test_callbacks_that_take_one_argument_get_the_progress_and_others_none():
+    a, seen = param(1.0), []
+
+    class Called:
+        def __call__(self, progress):
+            seen.append(("object", progress))
+
+    train(
+        square(a),
+        params(a),
+        [0.0, 2.0],
+        Descent(0.25),
+        epochs=2,
+        cb=[lambda progress: seen.append(progress), lambda: seen.append(None), Called()],
+        each_epoch=lambda progress: seen.append(("epoch", progress)),
+    )
+    steps = [Progress(1, 1, 1.0), Progress(2, 1, 2.25), Progress(3, 2, 1.5625), Progress(4, 2, 1.890625)]
+    each = [[step, None, ("object", step)] for step in steps]
+    epochs = [("epoch", Progress(2, 1, 1.625)), ("epoch", Progress(4, 2, (1.5625 + 1.890625) / 2))]
+    assert seen == [*each[0], *each[1], epochs[0], *each[2], *each[3], epochs[1]]
+    assert all(type(step.loss) is float for step in steps)
+
+
+def test_the_end_of_an_epoch_may_stop_or_skip_and_has_nan_for_a_loss_without_steps():
+    a, seen = param(1.0), []
+    train(
+        lambda x: skip(),
+        params(a),
+        [0.0],
+        Descent(),
+        epochs=3,
+        each_epoch=[
+            lambda p: seen.append(p),
+            lambda p: p.epoch == 1 and skip(),
+            lambda: stop(),
+        ],
+    )
+    assert [p.epoch for p in seen] == [1, 2]
+    assert all(math.isnan(p.loss) and p.step == 0 for p in seen)
+
+
+def test_losses_survive_an_exception_and_an_interrupt():
+    a = param(1.0)
+
+    def press():
+        if a == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    for data, cb, error in [
+        ([2.0, 3.0, "x"], None, Exception),
+        ([2.0, 3.0, np.nan], None, FloatingPointError),
+        ([2.0, 3.0, 4.0], press, KeyboardInterrupt),
+    ]:
+        a[...] = 1.0
+        with pytest.raises(error) as caught:
+            train(square(a), params(a), data, Descent(0.5), cb=cb)
+        assert caught.value.losses.tolist() == [1.0, 1.0]
+
+
+def test_one_bar_spans_all_epochs_with_loss_and_epoch(capsys):
+    a = param(1.0)
+    train(square(a), params(a), [2.0] * 5, Descent(0.5), epochs=3, progress=True)
+    shown = capsys.readouterr().err
+    assert "epoch 3/3" in shown
+    assert "15/15" in shown
+    assert "loss" in shown
+    assert shown.count("\n") == 1
+
+
+def test_in_a_notebook_without_ipywidgets_the_bar_is_plain_and_nothing_warns():
+    code = """
+import sys, types
+ipython = types.ModuleType("IPython")
+ipython.get_ipython = lambda: types.SimpleNamespace(config={"IPKernelApp": 1})
+sys.modules.update({"IPython": ipython, "ipywidgets": None})
+from minidiff import param, params, train
+from minidiff.optimise import Descent
+a = param(1.0)
+train(lambda x: (a - x) ** 2, params(a), [2.0] * 3, Descent(0.5), progress=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3/3" in done.stderr
+
+
+# Warnings -----------------------------------------------------------------------------------------
+
+
+def test_a_parameter_that_the_first_epoch_does_not_reach_is_warned_of_once_by_name():
+    model = Model()
+    with pytest.warns(UserWarning, match="first epoch: bad") as warned:
+        train(lambda x: np.sum(model.good), params(model), [1, 2], Descent(), epochs=3)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+
+
+def test_a_parameter_that_some_step_of_the_first_epoch_reaches_is_not_warned_of():
+    model = Model()
+    losses = train(lambda p: np.sum(p), params(model), [model.good, model.bad], Descent(), epochs=2)
+    assert len(losses) == 4
+    with pytest.warns(UserWarning, match="first epoch: bad"):
+        train(np.sum, params(model), [model.good, model.bad], Descent(), cb=stop)
+
+
+def test_a_loader_without_batches_is_warned_of():
+    a = param(0.0)
+    with pytest.warns(UserWarning, match="no batch.*20 samples, batchsize=32.* too few"):
+        train(square(a), params(a), DataLoader(np.ones(20), batchsize=32, partial=False), Descent(), epochs=3)
+
+
+# Triggers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["cb", "each_epoch"])
+def test_a_trigger_as_a_callback_stops_and_counts_where_it_hangs(where):
+    a, scores = param(0.0), iter([3.0, 2.0, 2.5, 2.6, 0.0])
+    trigger = early_stopping(lambda: next(scores), 2)
+    losses = train(square(a), params(a), [1.0] * 3, Descent(0.1), epochs=9, **{where: trigger})
+    assert len(losses) == 4 * (3 if where == "each_epoch" else 1)
+    assert trigger.best == 2.0
+
+
+def test_a_trigger_can_go_by_the_training_loss_of_the_epoch():
+    a = param(0.0)
+    trigger = plateau(lambda progress: progress.loss, 2, min_dist=0.01)
+    losses = train(square(a), params(a), [1.0, -1.0], Descent(0.25), epochs=50, each_epoch=trigger)
+    assert 6 <= len(losses) < 50
+
+
+def identity(score):
+    return score
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: early_stopping(identity, 2, init_score=9.0),
+        lambda: patience(identity, 2),
+        lambda: plateau(identity, 2, init_score=0.0),
+    ],
+)
+def test_a_trigger_is_reset_copied_pickled_and_saved_with_its_memory(make):
+    scores = [3.0, 2.0, 2.0, 2.0, 2.0]
+    alone = [make()(score) for score in scores]
+    trigger = make()
+    expected = [trigger(score) for score in scores]
+    for cut in range(len(scores)):
+        trigger.reset()
+        for score in scores[:cut]:
+            trigger(score)
+        file = io.BytesIO()
+        save(file, [], trigger=trigger.state)
+        loaded = make()
+        loaded.state = load(file, [])["trigger"]
+        copies = [copy.deepcopy(trigger), pickle.loads(pickle.dumps(trigger)), loaded]
+        trigger(0.0)  # the copies are on their own
+        for other in copies:
+            assert [other(score) for score in scores[cut:]] == expected[cut:]
+    assert expected != alone
+
+
+@pytest.mark.parametrize(
+    "state", [5, {}, {"count": -1, "best": None}, {"count": 1.5, "best": 0}, {"count": 1}]
+)
+def test_a_state_that_is_none_is_refused_and_changes_nothing(state):
+    trigger = early_stopping(identity, 2)
+    trigger(3.0), trigger(4.0)
+    with pytest.raises((TypeError, ValueError), match="state"):
+        trigger.state = state
+    assert trigger.state == {"count": 1, "best": 3.0}
+
+
+# KeepBest -----------------------------------------------------------------------------------------
+
+
+def test_the_best_parameters_come_back_and_not_the_last():
+    a, b = param(0.0), param([1.0, 2.0])
+    with KeepBest(params(a, b), lambda: (a - 1) ** 2) as keep:
+        for a[...], b[...] in [(0.0, 1.0), (0.9, 2.0), (np.nan, 3.0), (1.3, 4.0)]:
+            keep()
+    assert (a, b.value.tolist()) == (0.9, [2.0, 2.0])
+    assert keep.best == pytest.approx(0.01)
+    a[...] = 7
+    keep.restore()
+    assert a == 0.9
+
+
+def test_the_best_come_back_after_an_interrupt_and_from_a_checkpoint():
+    a = param(5.0)
+    keep = KeepBest(params(a))
+
+    def press():
+        if a > 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), keep:
+        train(square(a), params(a), [3.0, 3.5, 20.0, 0.0], Descent(0.25), cb=[keep, press])
+    assert a == 3.75
+    file = io.BytesIO()
+    save(file, params(a), keep=keep.state)
+    b = param(0.0)
+    other = KeepBest(params(b))
+    other.state = load(file, params(b))["keep"]
+    b[...] = 8
+    other(Progress(1, 1, 100.0))
+    other.restore()
+    assert b == 3.75
+    assert other.best == keep.best
+
+
+def test_without_anything_kept_the_block_ends_as_it_is_and_restore_says_so():
+    a = param(5.0)
+    with KeepBest(params(a)) as keep:
+        a[...] = 6
+    assert a == 6
+    keep(Progress(1, 1, math.nan))
+    with pytest.raises(ValueError, match="nothing is kept"):
+        keep.restore()
+    accuracy = KeepBest(params(a), lambda: float(a), distance=lambda best, score: score - best)
+    for a[...] in (1.0, 3.0, 2.0):
+        accuracy()
+    accuracy.restore()
+    assert a == 3
+    assert [p.value for p in pickle.loads(pickle.dumps(keep)).ps] == [3.0]
+
+
+# ReducePlateau ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", TORCH["plateau"], ids=lambda case: f"{case['mode']} {case['settings']}")
+def test_a_rate_falls_on_a_plateau_as_pytorchs_does(case):
+    settings = dict(case["settings"])
+    settings["least"] = settings.pop("min_lr", 0.0)
+    sign = -1 if case["mode"] == "max" else 1
+    scores = iter([math.nan if score is None else sign * score for score in case["scores"]])
+    opt = Descent(1.0)
+    reduce = ReducePlateau(opt, lambda: next(scores), **settings)
+    rates = []
+    for i in range(len(case["scores"])):
+        reduce()
+        rates.append(opt.eta)
+        if i == 20:  # the memory goes into checkpoints
+            other = ReducePlateau(opt, reduce.__wrapped__, **settings)
+            other.state = reduce.state
+            reduce = other
+    assert rates == pytest.approx(case["rates"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: ReducePlateau(Optimiser(Descent())), TypeError, r"no eta to lower.*opt\[1\]"),
+        (lambda: ReducePlateau(Descent), TypeError, "opt must be an optimiser"),
+        (lambda: ReducePlateau(Descent(), 3), TypeError, "metric must be a function"),
+        (lambda: ReducePlateau(Descent(), factor=1.0), ValueError, "factor"),
+        (lambda: ReducePlateau(Descent(), patience=-1), ValueError, "patience"),
+        (lambda: KeepBest(params(), 3), TypeError, "metric must be a function"),
+        (lambda: accumulate(0), ValueError, "n must be at least 1"),
+        (lambda: skip_nonfinite(-1), ValueError, "at_most"),
+    ],
+)
+def test_a_mistake_is_named(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_in_a_training_the_rate_falls_with_the_loss_of_the_epochs():
+    a, opt = param(0.0), Descent(0.5)
+    train(
+        square(a),
+        params(a),
+        [1.0, -1.0],
+        opt,
+        epochs=6,
+        each_epoch=ReducePlateau(opt, factor=0.5, patience=1),
+    )
+    assert opt.eta < 0.5
+
+
+# throttle -----------------------------------------------------------------------------------------
+
+
+def test_without_leading_the_first_call_only_begins_the_time():
+    calls = []
+    throttled = throttle(lambda *a, **k: calls.append((a, k)), 10, leading=False, clock=lambda: now)
+    for now in (0, 5, 10, 15, 21):
+        throttled(now, key=now)
+    assert calls == [((10,), {"key": 10}), ((21,), {"key": 21})]
+
+
+def test_a_throttled_callback_gets_the_progress_if_it_takes_it():
+    a, seen = param(0.0), []
+
+    def report(progress):
+        seen.append(progress.step)
+
+    train(square(a), params(a), [1.0] * 3, Descent(0.1), cb=throttle(report, 3600))
+    assert seen == [1]

@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from minidiff.checkpoint import load, save
+from minidiff.compiled import compiled
 from minidiff.data import DataLoader
 from minidiff.gradient import dropgrad, gradient, hessian, jacobian, pullback, withgradient
 from minidiff.grads import Grads
@@ -39,6 +40,7 @@ __all__ = [
     "IdDict",
     "Param",
     "Params",
+    "compiled",
     "dropgrad",
     "gradient",
     "guard",

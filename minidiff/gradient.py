@@ -13,7 +13,18 @@ import numpy as np
 from minidiff.checks import described
 from minidiff.grads import Grads
 from minidiff.params import Param, Params
-from minidiff.tracing import Trace, Traced, backward, constant, history, is_recorded, map_container
+from minidiff.program.listing import StandIn, example, varying
+from minidiff.tracing import (
+    Trace,
+    Traced,
+    backward,
+    constant,
+    filled,
+    history,
+    is_recorded,
+    map_container,
+    standing_now,
+)
 
 __all__ = ["WithGradient", "dropgrad", "gradient", "hessian", "jacobian", "pullback", "withgradient"]
 
@@ -403,12 +414,13 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
     for i, g in enumerate(gradients):
         if g is None:
             continue
-        if type(g) is np.ndarray:
-            if g.base is not None or id(g) in given:
+        array = example(g) if type(g) is StandIn else g
+        if type(array) is np.ndarray:
+            if array.base is not None or id(array) in given:
                 gradients[i] = g = g.copy()
-            given.add(id(g))
-        elif not is_recorded(g) and type(roots[i]._value) is np.ndarray:
-            gradients[i] = g = np.array(g)
+            given.add(id(array))
+        elif not is_recorded(array) and type(example(roots[i]._value)) is np.ndarray:
+            gradients[i] = g = np.array(g) if g is array else varying(g, np.array)
         if g.dtype.kind == "c":
             gradients[i] = np.conj(g)
     return gradients
@@ -417,7 +429,9 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
 def _ones(value: Any) -> Any:
     """Give the gradient of a loss with respect to itself, in the loss's own dtype."""
     one = value.dtype.type(1)
-    return one if value.shape == () else np.full(value.shape, one)
+    if standing_now() and type(plain := constant(value)) is StandIn:  # so that what comes of it is noted
+        one = plain._listing.constant(one)
+    return one if value.shape == () else filled(value.shape, one)
 
 
 # Arguments, and their gradients, come as lists, tuples and dicts nested in each other.
@@ -433,6 +447,8 @@ def _variable(x: Any) -> Any:
         return x.lift()
     if is_recorded(x):
         return x
+    if type(x) is StandIn:
+        return varying(x)
     if isinstance(x, (bool, np.bool_, str, bytes)) or x is None:
         return None
     if isinstance(x, (int, float, complex, np.number, np.ndarray)):
@@ -511,7 +527,7 @@ def _advice(
 def _check_loss(value: Any) -> None:
     if type(value) in (np.float64, np.float32, float):
         return
-    plain = constant(value)
+    plain = example(constant(value))
     number = isinstance(plain, (int, float, np.number, np.ndarray)) and not isinstance(plain, bool)
     if not number or np.size(plain) != 1 or np.asarray(plain).dtype.kind not in "fiu":
         raise TypeError(

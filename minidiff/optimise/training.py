@@ -40,6 +40,7 @@ def train(
     transform: Transform | Iterable[Transform] | None = None,
     epochs: int = 1,
     progress: bool = False,
+    compiled: bool = False,
 ) -> NDArray[np.float64]:
     """Take one step of the optimiser for each element of the data.
 
@@ -73,6 +74,8 @@ def train(
         How many times to go through the data.
     progress : bool
         Whether to show a bar with the running loss and the rate. Needs tqdm, of the `plot` extra.
+    compiled : bool
+        Whether to record the loss and its gradient and run them as NumPy: see `minidiff.compiled`.
 
     Returns
     -------
@@ -123,6 +126,7 @@ def train(
     _check(loss, data, opt, epochs)
     ps, transforms = _params(ps), _functions("transform", transform)
     after_step, after_epoch = _callbacks("cb", cb), _callbacks("each_epoch", each_epoch)
+    slope = _slope(loss, ps, compiled)
     losses: list[float] = []
     unreached = [*ps]
     batches = epoch = 0
@@ -143,7 +147,7 @@ def train(
                 for d in data:
                     batches += 1
                     try:
-                        value, grads = _gradient(loss, d, ps)
+                        value, grads = _gradient(loss, d, slope)
                         if unreached:
                             unreached = [p for p in unreached if grads[p] is None]
                         for f in transforms:
@@ -243,6 +247,15 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
         raise _exhausted(epochs)
 
 
+def _slope(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callable[..., Any]:
+    """Return the function of a batch that gives the loss and its gradient."""
+    if is_compiled:
+        from minidiff.compiled import compiled  # which imports the optimisers
+
+        return compiled(loss, ps)
+    return lambda *d: withgradient(lambda: loss(*d), ps)
+
+
 def _params(ps: Any) -> Params:
     if isinstance(ps, Iterable) and not isinstance(ps, (Params, Param, np.ndarray, str, Mapping)):
         return Params(ps)
@@ -289,11 +302,11 @@ def takes(f: Callable[..., Any], *arguments: Any) -> bool:
     return True
 
 
-def _gradient(loss: Callable[..., Any], d: Any, ps: Params) -> tuple[float, Grads]:
+def _gradient(loss: Callable[..., Any], d: Any, slope: Callable[..., Any]) -> tuple[float, Grads]:
     """Compute the loss of a batch, as a number, and its gradient."""
     arguments = d if isinstance(d, tuple) else (d,)
     try:
-        value, grads = withgradient(lambda: loss(*arguments), ps)
+        value, grads = slope(*arguments)
     except TypeError as error:
         if isinstance(d, list) and not takes(loss, d):
             raise TypeError(

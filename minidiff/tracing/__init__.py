@@ -2,6 +2,7 @@
 
 from minidiff.tracing import composites as composites
 from minidiff.tracing.backward import backward, history
+from minidiff.tracing.derivatives import filled
 from minidiff.tracing.record import (
     Leaf,
     Trace,
@@ -9,23 +10,17 @@ from minidiff.tracing.record import (
     constant,
     derivative,
     guard,
+    is_box,
     is_recorded,
+    is_tracing,
     lift,
     map_container,
     no_attribute,
+    standing_for_leaves,
+    standing_now,
+    stands_beneath,
 )
 
-__all__ = [
-    "Leaf",
-    "Trace",
-    "Traced",
-    "backward",
-    "constant",
-    "derivative",
-    "guard",
-    "history",
-    "is_recorded",
-    "lift",
-    "map_container",
-    "no_attribute",
-]
+__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled", "guard", "history",
+    "is_box", "is_recorded", "is_tracing", "lift", "map_container", "no_attribute", "standing_for_leaves",
+    "standing_now", "stands_beneath"]  # fmt: skip

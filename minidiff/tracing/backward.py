@@ -13,8 +13,19 @@ import numpy as np
 from autograd.core import add_outgrads, vspace
 from autograd.tracer import getval
 
-from minidiff.tracing.derivatives import Part, add_at, cast, rules_of, scatter, typed
-from minidiff.tracing.record import PLAIN, Traced, described, name_of
+from minidiff.tracing.derivatives import (
+    Part,
+    add_at,
+    added,
+    added_at,
+    cast,
+    hooks,
+    rules_of,
+    scatter,
+    shown,
+    typed,
+)
+from minidiff.tracing.record import PLAIN, Traced, described, name_of, standing, standing_now
 
 
 def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | None = None) -> list[Any]:
@@ -38,12 +49,15 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
         It may share memory with the seed or with another gradient.
     """
     gradients = {end: seed}  # of what has been reached so far, each the sum of those that came
+    stands = standing_now()
     own: set[Traced] = set()  # where that sum is an array that nobody else holds: it is added to in place
     for call in history(end) if calls is None else calls:
         g = gradients.pop(call)
         if type(g) is _Pieces:
             g = g.put_together(call._value)
         value, arguments, keywords = call._value, call.arguments, call.keywords
+        if stands:
+            value, arguments, keywords = standing(value), standing(arguments), standing(keywords)
         try:
             rules = rules_of(call, g)
             for i, parent in zip(call.argnums, call.parents):  # noqa: B905  (of one length by construction)
@@ -95,11 +109,13 @@ def _add(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Traced]) 
         h = cast(h, dtype)
     if earlier is None:
         gradients[value] = h
-    elif value in own and type(h) is np.ndarray:
+    elif value in own and type(h) is np.ndarray and type(earlier) is np.ndarray:
         earlier += h
+    elif value in own and type(shown(h)) is np.ndarray:
+        gradients[value] = added(earlier, h)  # the same, noted as one call
     else:
         gradients[value] = total = earlier + h
-        (own.add if type(total) is np.ndarray else own.discard)(value)
+        (own.add if type(shown(total)) is np.ndarray else own.discard)(value)
 
 
 def _add_piece(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Traced]) -> None:
@@ -112,6 +128,11 @@ def _add_piece(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Tra
             gradients[value] = earlier = np.zeros(x.shape, x.dtype) if earlier is None else np.array(earlier)
             own.add(value)
         add_at(earlier, h[1], h[0])
+        return
+    apart = Traced in (type(x), type(earlier), type(h) is Part and type(h[0])) or type(earlier) is _Pieces
+    if type(h) is Part and not apart and hasattr(x, "dtype") and next(hooks((x, earlier, *h)), None):
+        gradients[value] = added_at(earlier, x.shape, x.dtype, h[1], h[0])  # the same, noted as one call
+        own.add(value)
         return
     if type(earlier) is not _Pieces:
         gradients[value] = earlier = _Pieces([] if earlier is None else [earlier])

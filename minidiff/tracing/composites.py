@@ -165,7 +165,7 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "rai
         x, axis = x.reshape(-1), 0
     x = np.atleast_1d(x)  # as NumPy has it
     n = x.shape[axis]
-    indices = np.asarray(indices).astype(np.intp)
+    indices = (indices if hasattr(indices, "dtype") else np.asarray(indices)).astype(np.intp)
     if mode == "wrap":
         indices = indices % max(n, 1)
     elif mode == "clip":

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache, wraps
 from typing import Any, NoReturn, TypeAlias
 
 import autograd.numpy as anp
@@ -81,6 +81,10 @@ def _autograds(call: Any, g: Any) -> list[Any]:
 
     What the table prepares without knowing `g` stays with the call, for the next `g`.
     """
+    if call.function.fun in _LOOKING and (hook := next(hooks((g, call._value, call.arguments)), None)):
+        whole = _whole(call.function, call.argnums)
+        gradients = hook(whole, g, call._value, call.arguments, call.keywords)
+        return [_fitted(typed(h), parent) for h, parent in zip(gradients, call.parents, strict=True)]
     vjp = getattr(call, "vjp", None)
     if vjp is None:
         arguments = call.arguments
@@ -92,6 +96,19 @@ def _autograds(call: Any, g: Any) -> list[Any]:
     return [_fitted(typed(h), parent) for h, parent in zip(vjp(g), call.parents, strict=True)]
 
 
+# Autograd's derivatives of these look at values, which only a call as one can do where there are stand-ins.
+_LOOKING = {np.linalg.eig, np.linalg.eigh, np.partition}
+
+
+@lru_cache
+def _whole(primitive: Any, argnums: tuple[int, ...]) -> Callable[..., Any]:
+    def whole(g: Any, ans: Any, arguments: Any, keywords: Any) -> Any:
+        return list(map(typed, primitive_vjps[primitive](argnums, ans, arguments, keywords)(g)))
+
+    whole.__name__ = f"derivative_of_{primitive.fun.__name__}"
+    return listed(whole)
+
+
 def _fitted(h: Any, parent: Any) -> Any:
     """Give a derivative of autograd's in the shape of `parent`, and not an array that somebody keeps."""
     shape = getattr(parent._value, "shape", None)
@@ -101,7 +118,7 @@ def _fitted(h: Any, parent: Any) -> Any:
         if 0 not in shape:
             raise ValueError(f"the derivative has shape {h.shape}")
         return np.zeros(shape, parent.dtype)  # an empty array has no other
-    return h.copy() if parent.function is None and type(h) is np.ndarray else h
+    return h.copy() if parent.function is None and type(shown(h)) is np.ndarray else h
 
 
 def primitive_of(function: Any) -> Any:
@@ -163,12 +180,44 @@ def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
         g = g.reshape([1 if i in axes else n for i, n in enumerate(shape)])
     if isinstance(g, ArrayBox):
         return g + np.zeros(shape, g.dtype)
+    if hasattr(type(g), "__listed__"):
+        return filled(shape, g)
     out = np.empty(shape, g.dtype)
     out[...] = g
     return out
 
 
-def _scatter(shape: tuple[int, ...], indices: Sequence[Any], *gradients: Any) -> Any:
+def listed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let what stands for an array note a call of this function as one: it writes into arrays of its own."""
+
+    @wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        hook = next(hooks(arguments), None)
+        return function(*arguments, **keywords) if hook is None else hook(call, *arguments, **keywords)
+
+    return call
+
+
+def hooks(x: Any) -> Iterator[Any]:
+    """Give the methods that note calls, of all the stand-ins in a tuple."""
+    for item in x:
+        if type(item) in (tuple, list):
+            yield from hooks(item)
+        elif (hook := getattr(type(item), "__listed__", None)) is not None:
+            yield hook
+
+
+@listed
+def filled(shape: tuple[int, ...], g: Any) -> Any:
+    """Make an array of this shape and fill it with `g`."""
+    out = np.empty(shape, g.dtype)
+    out[...] = g
+    return out
+
+
+@listed
+def scattered(shape: tuple[int, ...], indices: Sequence[Any], *gradients: Any) -> Any:
+    """Make zeros of this shape, and add each gradient where its index reads."""
     out = np.zeros(shape, np.result_type(*[g.dtype for g in gradients]))
     for index, g in zip(indices, gradients, strict=True):
         add_at(out, index, g)
@@ -177,8 +226,29 @@ def _scatter(shape: tuple[int, ...], indices: Sequence[Any], *gradients: Any) ->
 
 # scatter(shape, indices, *gradients): zeros of that shape, with each gradient added where its index reads.
 scatter = define(
-    _scatter, lambda argnums, h, ans, shape, indices, *gradients: [h[indices[i - 2]] for i in argnums]
+    scattered, lambda argnums, h, ans, shape, indices, *gradients: [h[indices[i - 2]] for i in argnums]
 )
+
+
+def shown(x: Any) -> Any:
+    """Give what a stand-in stands for in the recording; anything else as it is."""
+    return x._example if hasattr(type(x), "__listed__") else x
+
+
+@listed
+def added(earlier: Any, h: Any) -> Any:
+    """Add `h` to a copy of `earlier`, which keeps its layout: the sum of two has one that depends on both."""
+    out = np.array(earlier)
+    out += h
+    return out
+
+
+@listed
+def added_at(earlier: Any, shape: tuple[int, ...], dtype: Any, index: Any, g: Any) -> Any:
+    """Add `g` to a copy of `earlier`, or to zeros, where `index` reads."""
+    out = np.zeros(shape, dtype) if earlier is None else np.array(earlier)
+    add_at(out, index, g)
+    return out
 
 
 def add_at(out: np.ndarray[Any, Any], index: Any, g: Any) -> None:
@@ -492,6 +562,7 @@ def _cumsum(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> An
 RULES[np.cumsum] = (_cumsum,)
 
 
+@listed
 def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
     keepdims, _ = _options(*args, **options)
     if axis == () or not x.ndim:

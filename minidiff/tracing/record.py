@@ -17,7 +17,9 @@ import inspect
 import linecache
 import operator
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache, partial, wraps
 from itertools import count
@@ -26,7 +28,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from autograd.builtins import SequenceBox
-from autograd.core import VJPNode
+from autograd.core import VJPNode, VSpace, vspace
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
@@ -648,6 +650,90 @@ Box.type_mappings[Traced] = _box
 notrace_primitives[Traced] = notrace_primitives[VJPNode]
 
 
+def stands_beneath(kind: type, example: Callable[[Any], Any]) -> None:
+    """Let instances of a class stand beneath all traces for the arrays that `example` gives of them.
+
+    Functions that `listed` marks call the method ``kind.__listed__``.
+    """
+    Box.type_mappings[kind] = _box
+    VSpace.mappings[kind] = lambda x: vspace(example(x))
+
+
+@contextmanager
+def standing_for_leaves(stand_in: Callable[[Any, int], Any]) -> Iterator[None]:
+    """Let ``stand_in(array, id of the leaf)`` stand for each leaf, and its `value`, in the ``with`` block.
+
+    What minidiff itself reads stays the array, and so does what other threads read.
+    """
+    token = _reader.set(stand_in)
+    with _reading:
+        _reading_now.append(token)
+        setattr(Leaf, "_array", property(_lifted, _ARRAY.__set__))  # noqa: B010 - mypy
+        setattr(Leaf, "value", property(_read))  # noqa: B010 - mypy
+    try:
+        yield
+    finally:
+        with _reading:
+            _reading_now.remove(token)
+            if not _reading_now:
+                setattr(Leaf, "_array", _ARRAY)  # noqa: B010 - mypy
+                setattr(Leaf, "value", _VALUE)  # noqa: B010 - mypy
+        _reader.reset(token)
+
+
+_ARRAY: Any = vars(Leaf)["_array"]
+_VALUE: Any = vars(Leaf)["value"]
+_reader: ContextVar[Callable[[Any, int], Any] | None] = ContextVar("reader", default=None)
+_reading, _reading_now = threading.Lock(), list[Any]()
+
+
+def _lifted(leaf: Leaf) -> Any:
+    array, reader = _ARRAY.__get__(leaf), _reader.get()
+    if reader is None or sys._getframe(1).f_code not in _FOR_THE_LOSS:
+        return array
+    return reader(array, id(leaf))
+
+
+_FOR_THE_LOSS = {f.__code__ for f in (Leaf.lift, Leaf.in_place, Trace.roots_of)}
+
+
+def _read(leaf: Leaf) -> Any:
+    reader = _reader.get()
+    if reader is None or str(sys._getframe(1).f_globals.get("__name__")).startswith("minidiff."):
+        return _VALUE.fget(leaf)
+    return reader(_ARRAY.__get__(leaf), id(leaf))
+
+
+def standing(x: Any) -> Any:
+    """Put stand-ins in the place of plain arrays, also inside lists, tuples and dicts, where some are used.
+
+    So what a derivative makes of such an array is noted too.
+    """
+    reader = _reader.get()
+    return x if reader is None else _standing(reader, x)
+
+
+def _standing(reader: Callable[[Any, int], Any], x: Any) -> Any:
+    if type(x) is np.ndarray:
+        return reader(x, id(x))
+    return map_container(partial(_standing, reader), x)
+
+
+def standing_now() -> bool:
+    """Tell whether stand-ins are used in this thread."""
+    return _reader.get() is not None
+
+
+def is_tracing() -> bool:
+    """Tell whether something is under differentiation in this thread."""
+    return bool(_roots.get()) or _reader.get() is not None
+
+
+def is_box(x: Any) -> bool:
+    """Tell whether `x` is recorded, or a leaf."""
+    return type(x) in Box.types
+
+
 def lift(x: Any) -> Any:
     """Put in the place of every leaf what stands for it now, also inside lists, tuples and dicts."""
     if type(x) in PLAIN:
@@ -723,6 +809,7 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             # Of a ufunc all arguments are arrays, of another function those that have a rule.
             n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
             arguments = (*map(as_array, arguments[:n]), *arguments[n:])
+        arguments = standing(arguments)
         boxes = [x for x in arguments if type(x) in Box.types]
         if not boxes:
             return function(*arguments, **keywords)
@@ -880,7 +967,7 @@ def _no_gradient(function: Any) -> NoReturn:
 
 def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets a method of its ufuncs, like `reduce`."""
-    given, args, kwargs = kwargs, lift(args), lift(kwargs)
+    given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
     if not _any_box(args) and not _any_box(kwargs):
         return _returning(given, getattr(ufunc, method)(*args, **kwargs))
     if kwargs.get("out") is not None:
@@ -902,7 +989,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     primitive, places = _direct.get(function, (None, 0))
     if primitive is not None and len(args) <= places and (not kwargs or _all_plain(kwargs)):
         return record(primitive, args, kwargs)
-    given, args, kwargs = kwargs, lift(args), lift(kwargs)
+    given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
     if not _any_box(args) and not _any_box(kwargs):
         return _returning(given, function(*args, **kwargs))
     places = _places(function)

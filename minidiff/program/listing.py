@@ -1,0 +1,954 @@
+"""Stand-ins for arrays that write down whatever is done with them, and the straight lines that come of it.
+
+A function is called with stand-ins. Each holds an example of its value, answers what asks for shape, dtype or
+kind, and notes every call that NumPy or an operator makes with it: as it was made, so that the same calls
+with other values have the bits that the function itself would have. What looks at a value instead is refused.
+
+What was noted becomes a function of plain NumPy: what is not needed is left out, and where a temporary dies
+its memory takes the next result.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import inspect
+import keyword
+import linecache
+import operator
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import autograd
+import numpy as np
+
+from minidiff.program.recorder import RefusedError
+from minidiff.tracing import backward, is_box, map_container, stands_beneath
+
+__all__ = ["Call", "ChangedError", "Listing", "Program", "StandIn", "alike", "example", "varying"]
+
+
+class ChangedError(Exception):
+    """A result has another shape or dtype than when its program was recorded."""
+
+
+class Call(NamedTuple):
+    """One call: ``results = function(*operands, **options)``."""
+
+    results: list[StandIn]
+    function: Callable[..., Any]
+    form: str  # how the source writes it: a format for the operands, or a name to call
+    operands: tuple[Any, ...]
+    options: dict[str, Any]
+    line: tuple[str, int] | None  # file and number of the user's line
+    phase: str
+    unpacked: Any  # None, or for several results the tuple that they came as
+    is_guarded: bool
+
+
+# --- What NumPy's functions are to a recording ---------------------------------------------------------
+
+# They tell of shape, dtype or kind, which are the same whenever the program runs.
+_ABOUT = {
+    np.iscomplexobj, np.isrealobj, np.ndim, np.shape, np.size, np.result_type, np.can_cast, np.common_type,
+    np.isfortran,
+}  # fmt: skip
+# The shape and dtype of what they give follow from those of their arguments, whatever the values.
+_KNOWN = """
+all allclose amax amin angle any append argmax argmin argpartition argsort array_equal array_split around
+astype atleast_1d atleast_2d atleast_3d average block broadcast_arrays broadcast_to clip column_stack
+concatenate convolve copy corrcoef correlate count_nonzero cov cross cumprod cumsum cumulative_prod
+cumulative_sum diag diagflat diagonal diff digitize dot dsplit dstack ediff1d einsum expand_dims fix flip
+fliplr flipud full_like gradient hsplit hstack i0 imag inner interp isclose isin isneginf isposinf kron
+lexsort linspace logspace geomspace matmul matrix_transpose max mean median meshgrid min moveaxis
+nan_to_num nanargmax nanargmin nancumprod nancumsum nanmax nanmean nanmedian nanmin nanpercentile nanprod
+nanquantile nanstd nansum nanvar ones_like outer pad partition percentile permute_dims polyval prod ptp
+quantile ravel real repeat reshape roll rollaxis rot90 round searchsorted select sinc sort sort_complex
+split squeeze stack std sum swapaxes take take_along_axis tensordot tile trace transpose trapezoid tri
+tril triu unwrap vander var vdot vecdot vsplit vstack where zeros_like linalg.cholesky linalg.cond
+linalg.cross linalg.det linalg.diagonal linalg.eigh linalg.eigvalsh linalg.inv linalg.matmul
+linalg.matrix_norm linalg.matrix_power linalg.matrix_rank linalg.matrix_transpose linalg.multi_dot
+linalg.norm linalg.outer linalg.pinv linalg.qr linalg.slogdet linalg.solve linalg.svd linalg.svdvals
+linalg.tensordot linalg.tensorinv linalg.tensorsolve linalg.trace linalg.vecdot linalg.vector_norm
+fft.fft fft.ifft fft.fft2 fft.ifft2 fft.fftn fft.ifftn fft.rfft fft.irfft fft.rfft2 fft.irfft2 fft.rfftn
+fft.irfftn fft.hfft fft.ihfft fft.fftshift fft.ifftshift
+"""
+# Of these the dtype (real or complex) or the shape may be another for other values: a program checks it.
+_GUARDED = ["real_if_close", "linalg.eig", "linalg.eigvals", "linalg.lstsq"]
+
+
+def _functions(names: Iterable[str]) -> dict[Any, str]:
+    found = {}
+    for name in names:
+        *modules, last = name.split(".")
+        module = functools.reduce(getattr, modules, np)
+        if hasattr(module, last):  # not of a later NumPy
+            found[getattr(module, last)] = f"np.{name}"
+    return found
+
+
+_NAMES = _functions([*_KNOWN.split(), *_GUARDED])
+_CHECKED = set(_functions(_GUARDED))
+
+_OPERATORS: dict[str, tuple[Any, str]] = {
+    "add": (operator.add, "{} + {}"), "sub": (operator.sub, "{} - {}"), "mul": (operator.mul, "{} * {}"),
+    "truediv": (operator.truediv, "{} / {}"), "floordiv": (operator.floordiv, "{} // {}"),
+    "mod": (operator.mod, "{} % {}"), "pow": (operator.pow, "{} ** {}"),
+    "matmul": (operator.matmul, "{} @ {}"), "and": (operator.and_, "{} & {}"),
+    "or": (operator.or_, "{} | {}"),
+    "xor": (operator.xor, "{} ^ {}"), "lshift": (operator.lshift, "{} << {}"),
+    "rshift": (operator.rshift, "{} >> {}"), "divmod": (divmod, "divmod"),
+    "lt": (operator.lt, "{} < {}"), "le": (operator.le, "{} <= {}"), "gt": (operator.gt, "{} > {}"),
+    "ge": (operator.ge, "{} >= {}"), "eq": (operator.eq, "{} == {}"), "ne": (operator.ne, "{} != {}"),
+    "neg": (operator.neg, "-{}"), "pos": (operator.pos, "+{}"), "abs": (operator.abs, "abs"),
+    "invert": (operator.invert, "~{}"),
+}  # fmt: skip
+
+# Attributes of an array that are the same whenever the program runs, those that are arrays, and methods.
+_FIXED = {"shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides"}
+_PARTS = {"T", "mT", "real", "imag"}
+_METHODS = {
+    "all", "any", "argmax", "argmin", "argpartition", "argsort", "astype", "clip", "conj", "conjugate",
+    "copy", "cumprod", "cumsum", "diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel",
+    "repeat", "reshape", "round", "searchsorted", "squeeze", "std", "sum", "swapaxes", "take", "trace",
+    "transpose", "var",
+}  # fmt: skip
+_COUNTS = (
+    "how many elements it has depends on their values. Write np.where(mask, x, 0), which has always as many"
+)
+
+
+# --- Recording ------------------------------------------------------------------------------------------
+
+
+class Listing:
+    """What is done with the stand-ins of one recording, in order.
+
+    Attributes
+    ----------
+    calls : list of Call
+        The calls.
+    refusal : RefusedError or None
+        The first thing that was refused: the function may have caught the error.
+    phase : str
+        What runs: "forward" or "backward".
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.refusal: RefusedError | None = None
+        self.phase = "forward"
+        self.made_by: dict[str, Call] = {}
+        self._held: list[Any] = []  # so that no id is given twice
+        self.constants: dict[str, Any] = {}
+        self._given: list[tuple[Any, list[Any]]] = []
+
+    def constant(self, array: Any) -> StandIn:
+        """Give a stand-in for an array that is kept by reference."""
+        name = f"c{len(self.constants)}"
+        self.constants[name] = array
+        return StandIn(self, name, array)
+
+    def doubt(self, other: Listing) -> str | None:
+        """Name a line that uses an array or a float that the function makes anew whenever it runs."""
+        for (line, a), (_, b) in zip(self._given, other._given, strict=False):
+            for x, y in zip(a, b, strict=False):
+                if x is not y and not (
+                    isinstance(x, np.ndarray) and type(x) is type(y) and _place(x) == _place(y)
+                ):
+                    return _shown(line)
+        return None
+
+    def refuse(self, what: str) -> NoReturn:
+        """Refuse what the function does, with its line."""
+        self.refusal = self.refusal or RefusedError(f"compiled: {_shown(self._line())}{what}.")
+        raise self.refusal
+
+    def call(self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make a call with the examples and note it."""
+        self.key((operands, options))
+        value = function(*example(operands), **example(options))
+        line = self._line()
+        results: list[StandIn] = []
+
+        def standing(x: Any) -> StandIn:
+            if not isinstance(x, (np.ndarray, np.generic, float, int, complex)):
+                self.refuse(f"{form} gives a {type(x).__name__}, which is no array")
+            if getattr(x, "dtype", np.dtype(float)).hasobject:
+                self.refuse(f"{form} gives an array of objects")
+            results.append(StandIn(self, f"v{len(self.made_by) + len(results) + 1}", x))
+            return results[-1]
+
+        several = isinstance(value, (tuple, list))
+        stands = map_container(standing, value) if several else standing(value)
+        made = Call(
+            results, function, form, operands, options, line, self.phase,
+            value if several else None, function in _CHECKED or _counts(function, operands),
+        )  # fmt: skip
+        self.calls.append(made)
+        self.made_by.update((x._name, made) for x in results)
+        return stands
+
+    def key(self, x: Any) -> Any:
+        """Give what tells operands apart: of numbers type and digits, so that -0.0 is not 0.0."""
+        if type(x) is StandIn:
+            if x._listing is not self:
+                self.refuse("it uses an array of another recording: compiled functions do not nest")
+            return x._name
+        if isinstance(x, (tuple, list)):
+            return type(x), *map(self.key, x)
+        if isinstance(x, dict):
+            return tuple((name, self.key(item)) for name, item in sorted(x.items()))
+        if isinstance(x, slice):
+            return slice, *map(self.key, (x.start, x.stop, x.step))
+        if type(x) in (bool, int, float, complex, str, type(None), type(...)):
+            return type(x), repr(x)
+        self._held.append(x)
+        return id(x)
+
+    def _line(self) -> tuple[str, int] | None:
+        """Find the user's line that runs, or on the way back the one whose derivative is computed."""
+        given: list[Any] | None = None
+        frame: Any = sys._getframe(1)
+        entry, on_the_way_back = None, self.phase != "forward"
+        while frame is not None:
+            if frame.f_code is _BACKWARD:
+                value = getattr(frame.f_locals.get("call"), "_value", None)
+                made = next((self.made_by.get(x._name) for x in _flat(value) if type(x) is StandIn), None)
+                if on_the_way_back and made is not None:
+                    return made.line
+            name = frame.f_code.co_filename
+            if given is None and (name in _WRITTEN_OUT or not name.startswith(_LIBRARIES)):
+                given = [] if entry is None else [*_flat(list(entry.f_locals.values()))]
+            if not frame.f_code.co_filename.startswith(_LIBRARIES):
+                line = frame.f_code.co_filename, frame.f_lineno
+                if self.phase == "forward" and given:
+                    self._given.append((line, [x for x in given if _is_array(x) or type(x) is float]))
+                return None if on_the_way_back else line
+            entry, frame = frame, frame.f_back
+        return None
+
+
+_BACKWARD = backward.__code__
+_LIBRARIES = (
+    *(os.path.dirname(path) + os.sep for path in (os.path.dirname(__file__), autograd.__file__, np.__file__)),
+    "<__array_function__", "<frozen", functools.__file__, inspect.__file__,
+)  # fmt: skip
+
+
+# Of ours, but written as a user's function is: what they make of arrays is not noted unless stand-ins take
+# part.
+_WRITTEN_OUT = tuple(
+    os.path.join(os.path.dirname(os.path.dirname(__file__)), name) for name in ("functions.py", "losses.py")
+)
+
+
+def _shown(line: tuple[str, int] | None) -> str:
+    if line is None:
+        return ""
+    text = linecache.getline(*line).strip()
+    return f"{os.path.basename(line[0])}, line {line[1]}" + (f" ({text}): " if text else ": ")
+
+
+def _counts(function: Any, operands: tuple[Any, ...]) -> bool:
+    """Tell whether an array is read with a mask, which may have another number of elements another time."""
+    if function in (np.repeat, _method("repeat")):
+        return len(operands) < 2 or type(operands[1]) is not int
+    if function is not operator.getitem:
+        return False
+    index = operands[1] if type(operands[1]) is tuple else (operands[1],)
+    return any(isinstance(i, (np.ndarray, list)) and np.asarray(example(i)).dtype == bool for i in index)
+
+
+class StandIn:
+    """A stand-in for an array or a number: its name in the listing, and an example of its value."""
+
+    __slots__ = ("_example", "_listing", "_name")
+
+    def __init__(self, listing: Listing, name: str, example: Any) -> None:
+        self._listing, self._name, self._example = listing, name, example
+
+    __class__ = property(lambda self: type(self._example))
+    _value = property(lambda self: self)  # to whatever asks a leaf for what is inside
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
+        if _any_box(operands) or _any_box(options):
+            return NotImplemented
+        if options.get("out") is not None or method == "at":
+            self._listing.refuse(
+                f"np.{ufunc.__name__} writes into an array. Make a new one: b = b + …, np.where"
+            )
+        known = getattr(np, ufunc.__name__, None) is ufunc
+        name = f"np.{ufunc.__name__}" if known else f"{ufunc.__name__}"
+        if method == "__call__":
+            return self._listing.call(ufunc, name, operands, options)
+        return self._listing.call(getattr(ufunc, method), f"{name}.{method}", operands, options)
+
+    def __array_function__(self, function: Any, types: Any, operands: Any, options: Any) -> Any:
+        if _any_box(operands) or _any_box(options):
+            return NotImplemented
+        if function in _ABOUT:
+            return function(*example(operands), **example(options))
+        name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}".replace("numpy", "np", 1)
+        if options.get("out") is not None:
+            self._listing.refuse(f"{name} writes into an array. Leave out= away")
+        if function is np.where and len(operands) + len(options) == 1:
+            self._listing.refuse(f"np.where(mask) gives indices, and {_COUNTS}")
+        if function not in _NAMES:
+            self._listing.refuse(
+                f"{name} cannot be compiled: its result may have another shape for other values, or it does "
+                "more than give one. Write it with other functions, or call it before and pass what it gives "
+                "as an argument"
+            )
+        return self._listing.call(function, _NAMES[function], operands, options)
+
+    @staticmethod
+    def __listed__(function: Any, *operands: Any, **options: Any) -> Any:
+        """Note a call of a function of minidiff's own as one, unless a trace has to see inside."""
+        if _any_box(operands) or _any_box(options):
+            return function.__wrapped__(*operands, **options)
+        listing = next(x._listing for x in _flat(operands) if type(x) is StandIn)
+        return listing.call(function, function.__name__, operands, options)
+
+    def __getattr__(self, name: str) -> Any:
+        x, listing = self._example, self._listing
+        if not hasattr(x, name) or name.startswith("__"):
+            raise AttributeError(f"{type(x).__name__!r} object has no attribute {name!r}")
+        if name in _FIXED:
+            return getattr(x, name)
+        if name in _PARTS:
+            return listing.call(operator.attrgetter(name), "{}." + name, (self,), {})
+        if name == "view":
+            return lambda kind: (
+                self if kind is np.ndarray else listing.refuse(f"x.view({kind!r}) looks at bits")
+            )
+        if name == "conjugate" or (name in _METHODS and isinstance(x, (np.ndarray, np.generic))):
+
+            def call(*operands: Any, **options: Any) -> Any:
+                if options.get("out") is not None:
+                    listing.refuse(f".{name}(out=…) writes into an array. Leave out= away")
+                if _any_box(operands) or _any_box(options):
+                    return getattr(np, name)(self, *operands, **options)
+                return listing.call(_method(name), f".{name}", (self, *operands), options)
+
+            return call
+        return listing.refuse(
+            f".{name} of a value that the next call may have otherwise. Use np.* functions of the array "
+            "itself, or pass what depends on the value as an argument"
+        )
+
+    def __getitem__(self, index: Any) -> Any:
+        for i in index if type(index) is tuple else (index,):
+            is_computed = type(i) is StandIn and i._name not in self._listing.constants
+            if is_computed and np.asarray(i._example).dtype == bool:
+                self._listing.refuse(f"x[mask] picks elements, and {_COUNTS}")
+            if isinstance(i, slice) and any(type(end) is StandIn for end in (i.start, i.stop, i.step)):
+                self._listing.refuse(f"x[i:j] with i or j computed, and {_COUNTS}")
+            if is_box(i):
+                self._listing.refuse("a value under differentiation is no index")
+        return self._listing.call(operator.getitem, "{}[{}]", (self, index), {})
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._example)
+
+    def __copy__(self) -> Any:
+        return self.copy() if hasattr(self, "copy") else self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.__copy__()
+
+    def __repr__(self) -> str:
+        x = self._example
+        return f"<compiled {type(x).__name__}{getattr(x, 'shape', '')}>"
+
+
+def _method(name: str) -> Any:
+    return _METHOD.setdefault(name, lambda x, *operands, **options: getattr(x, name)(*operands, **options))
+
+
+_METHOD: dict[str, Any] = {}
+
+
+def _operator(function: Any, form: str) -> tuple[Any, Any]:
+    def forward(self: StandIn, *other: Any) -> Any:
+        if other and (
+            is_box(other[0]) or (hasattr(other[0], "__array_ufunc__") and other[0].__array_ufunc__ is None)
+        ):
+            return NotImplemented
+        return self._listing.call(function, form, (self, *other), {})
+
+    def reflected(self: StandIn, other: Any) -> Any:
+        return self._listing.call(function, form, (other, self), {})
+
+    return forward, reflected
+
+
+for _name, _words in _OPERATORS.items():
+    _forward, _reflected = _operator(*_words)
+    setattr(StandIn, f"__{_name}__", _forward)
+    if _name not in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"):
+        setattr(StandIn, f"__r{_name}__", _reflected)
+
+_BRANCH = (
+    "it branches on a value, and would go the same way for every other. np.where(condition, a, b) decides by "
+    "element"
+)
+_NUMBER = (
+    "makes a Python number of a value, which would be the same for every other. Use np.* functions; where a "
+    "number is needed, pass it as an argument"
+)
+_PEEKS = {
+    "__bool__": _BRANCH,
+    "__contains__": "`in` looks at values. Write np.any(x == a)",
+    "__float__": f"float() (or a `math` function) {_NUMBER}", "__int__": f"int() {_NUMBER}",
+    "__complex__": f"complex() {_NUMBER}", "__round__": f"round() {_NUMBER}",
+    "__trunc__": f"trunc() {_NUMBER}",
+    "__floor__": f"floor() {_NUMBER}", "__ceil__": f"ceil() {_NUMBER}",
+    "__index__": f"a computed value serves as a size, a count or an index of a list: that {_NUMBER}",
+    "__array__": "np.asarray() (or a function that calls it, np.array([a, b]) for one) looks at values. "
+        "NumPy functions take the array as it is; np.stack and np.concatenate join several",
+    "__str__": "it makes text of a value", "__format__": "it makes text of a value",
+    "__hash__": "it uses a value as a key",
+    "__setitem__": "it assigns into an array. Build the new one with np.where, np.concatenate or np.stack",
+    "__delitem__": "it deletes from an array",
+    "__reduce_ex__": "it pickles a value",
+    **{f"__i{name}__": "it changes an array in place. Write b = b + …: the result is new"
+       for name in ("and", "or", "xor", "lshift", "rshift")},
+}  # fmt: skip
+
+
+def _peek(what: str) -> Callable[..., Any]:
+    return lambda self, *args, **kwargs: self._listing.refuse(what)
+
+
+for _name, _what in _PEEKS.items():
+    setattr(StandIn, _name, _peek(_what))
+
+
+def _in_place(function: Any, form: str, symbol: str) -> Any:
+    """Refuse to change an array in place; a number is another one afterwards anyway."""
+
+    def change(self: StandIn, other: Any) -> Any:
+        if isinstance(self._example, np.ndarray):
+            self._listing.refuse(
+                f"it changes an array in place ({symbol}=). Write b = b {symbol} …: the result is new"
+            )
+        return function(self, other)
+
+    return change
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
+    _function, _form = _OPERATORS[_name]
+    setattr(StandIn, f"__i{_name}__", _in_place(_function, _form, _form[3:-3]))
+
+stands_beneath(StandIn, lambda x: x._example)
+
+
+def example(x: Any) -> Any:
+    """Put in the place of every stand-in its example, also inside lists, tuples, dicts and slices."""
+    if type(x) is StandIn:
+        return x._example
+    return map_container(example, x)
+
+
+def varying(x: StandIn, kind_of_array: Any = None) -> Any:
+    """Give what a gradient may be taken by: a number of NumPy's, or an array; None for other things."""
+    e, call = x._example, x._listing.call
+    if kind_of_array is not None:
+        return call(kind_of_array, "np.array", (x,), {})
+    kind = np.asarray(e).dtype.kind
+    if isinstance(e, (np.ndarray, np.generic)):
+        if kind in "iu":
+            x = call(_method("astype"), ".astype", (x, np.float64), {})
+        return None if kind not in "iufc" else x[()] if isinstance(e, np.ndarray) and not e.ndim else x
+    number = np.complex128 if kind == "c" else np.float64
+    return call(number, f"np.{number.__name__}", (x,), {}) if kind in "iufc" else None
+
+
+def _flat(x: Any) -> Iterator[Any]:
+    if isinstance(x, (list, tuple, dict)):
+        for item in x.values() if isinstance(x, dict) else x:
+            yield from _flat(item)
+    elif isinstance(x, slice):
+        yield from (x.start, x.stop, x.step)
+    else:
+        yield x
+
+
+def _any_box(x: Any) -> bool:
+    return any(map(is_box, _flat(x)))
+
+
+# --- Two recordings of the same -------------------------------------------------------------------------
+
+
+def alike(first: Listing, second: Listing) -> set[int]:
+    """Compare two recordings of one function.
+
+    Returns
+    -------
+    set of int
+        The ids of those constants of the first that are the same memory in the second: arrays that the
+        function finds, and does not make.
+
+    Raises
+    ------
+    RefusedError
+        If they differ in a call or in a constant.
+    """
+    found: set[int] = set()
+    for name, x in first.constants.items():
+        if not _same(x, second.constants.get(name), found):
+            raise RefusedError(f"compiled: {_DIFFERS[0].upper()}{_DIFFERS[1:]}")
+    for a, b in zip(first.calls, second.calls, strict=False):
+        same = a.form == b.form and a.phase == b.phase
+        if not (same and _same(a.operands, b.operands, found) and _same(a.options, b.options, found)):
+            raise RefusedError(f"compiled: {_shown(a.line)}{_DIFFERS}")
+    if len(first.calls) != len(second.calls):
+        longer = max(first, second, key=lambda listing: len(listing.calls))
+        line = longer.calls[min(len(first.calls), len(second.calls))].line
+        raise RefusedError(f"compiled: {_shown(line)}{_DIFFERS}")
+    return found
+
+
+_DIFFERS = (
+    "a second recording differs here from the first. Random numbers, counters and the clock would be those "
+    "of the recording for ever: pass them as arguments."
+)
+
+
+def _same(a: Any, b: Any, found: set[int]) -> bool:
+    if type(a) is not type(b):
+        return False
+    if type(a) is StandIn:
+        return bool(a._name == b._name)
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(_same(x, y, found) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(x, b[name], found) for name, x in a.items())
+    if isinstance(a, slice):
+        return _same((a.start, a.stop, a.step), (b.start, b.stop, b.step), found)
+    if a is b:
+        found.add(id(a))
+        return True
+    if isinstance(a, np.ndarray):
+        if _place(a) == _place(b):
+            found.add(id(a))
+            return True
+        return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
+    if isinstance(a, np.generic):
+        return bool(a.tobytes() == b.tobytes())
+    if isinstance(a, (bool, int, float, complex, str)):
+        return repr(a) == repr(b)
+    return isinstance(a, np.dtype) and bool(a == b)
+
+
+def _place(a: Any) -> Any:
+    return a.__array_interface__["data"][0], a.shape, a.strides, a.dtype
+
+
+# --- From calls to source -------------------------------------------------------------------------------
+
+# There is one right result of these of real numbers, so that it has the same bits whether or not it is
+# written over an operand. Of complex numbers there is not: even the order of the factors matters.
+_OVER: dict[Any, str] = {
+    operator.add: "add", operator.sub: "subtract", operator.mul: "multiply", operator.truediv: "divide",
+    operator.neg: "negative", operator.abs: "absolute", np.add: "add", np.subtract: "subtract",
+    np.multiply: "multiply", np.divide: "divide", np.negative: "negative", np.absolute: "absolute",
+    np.maximum: "maximum", np.minimum: "minimum", np.sqrt: "sqrt", np.square: "square",
+}  # fmt: skip
+_SYMBOLS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
+_FORMS = {np.add: "{} + {}", np.subtract: "{} - {}", np.multiply: "{} * {}", np.divide: "{} / {}",
+    np.negative: "-{}", np.matmul: "{} @ {}"}  # fmt: skip
+
+
+class Program:
+    """What was noted, as a function of plain NumPy.
+
+    Parameters
+    ----------
+    listing : Listing
+        The recording.
+    inputs : list of str
+        The names of the stand-ins that the function was called with, in order.
+    outputs : mapping of str to (StandIn, number, ndarray or None)
+        What it gives. Arrays of it share memory with nothing.
+    found : set of int
+        The ids of the constants that are to be kept by reference.
+    names : mapping of int to str
+        Names for constants, by id.
+    title : str
+        The name of the function.
+
+    Attributes
+    ----------
+    run : callable
+        ``run(*inputs)`` gives the tuple of outputs.
+    source : str
+        Its source.
+    constants : dict
+        What the source uses by name beside NumPy.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        inputs: Sequence[str],
+        outputs: dict[str, Any],
+        found: set[int],
+        names: dict[int, str],
+        title: str,
+    ) -> None:
+        self._listing, self._found, self._given_names = listing, found, names
+        self.constants: dict[str, Any] = {}
+        self._constants: dict[int, str] = {}
+        self._taken = {*inputs, *outputs, "np", title, *keyword.kwlist, *dir(builtins), "ChangedError"}
+        self._text = {name: name for name in inputs}
+        self._helpers: dict[str, Any] = {}
+        calls, outputs = _once(self._needed(outputs.values()), outputs, listing)
+        calls, outputs = _folded(calls, outputs, found, listing.constants)
+        calls, outputs = _without_ones(calls, outputs, found)
+        calls = self._needed(outputs.values(), calls)
+        self.length = len(calls)
+        owners = {id(_owner(c)): None for c in self._held(calls)}
+        owners |= {id(_owner(x._example)): None for x in self._free(calls, outputs.values())}
+        self._external = set(owners)
+        self._last = self._last_uses(calls, outputs.values())
+        self._wanted = {x._name: name for name, x in reversed(outputs.items()) if type(x) is StandIn}
+        lines: list[str] = []
+        phase: Any = None
+        line: Any = None
+        for i, call in enumerate(calls):
+            if call.phase != phase:
+                lines += [f"# --- {call.phase} ---"]
+                phase, line = call.phase, None
+            if (
+                call.line != line
+                and call.line is not None
+                and (text := linecache.getline(*call.line).strip())
+            ):
+                lines.append(f"# {text}")
+            line = call.line
+            lines += self._written(i, call)
+        lines += self._returned(outputs)
+        about = [f"# {name}: {_described(x)}" for name, x in self.constants.items()]
+        self.source = "\n".join(
+            [*about, f"def {title}({', '.join(inputs)}):", *(f"    {text}" for text in lines), ""]
+        )
+        namespace = {"np": np, "ChangedError": ChangedError, **self._helpers, **self.constants}
+        filename = f"<compiled {title} {id(self)}>"
+        exec(compile(self.source, filename, "exec"), namespace)
+        linecache.cache[filename] = len(self.source), None, self.source.splitlines(True), filename
+        self.run: Callable[..., tuple[Any, ...]] = namespace[title]
+        del self._listing, self._last
+
+    def _needed(self, outputs: Iterable[Any], among: list[Call] | None = None) -> list[Call]:
+        wanted = {x._name for x in outputs if type(x) is StandIn}
+        calls = []
+        for call in reversed(self._listing.calls if among is None else among):
+            if any(x._name in wanted for x in call.results):
+                wanted.update(x._name for x in _flat((call.operands, call.options)) if type(x) is StandIn)
+                calls.append(call)
+        return calls[::-1]
+
+    @staticmethod
+    def _held(calls: list[Call]) -> Iterator[Any]:
+        for call in calls:
+            yield from (
+                x
+                for x in _flat((call.operands, call.options))
+                if isinstance(x, np.ndarray) and type(x) is not StandIn
+            )
+
+    def _free(self, calls: list[Call], outputs: Iterable[Any]) -> Iterator[Any]:
+        made = self._listing.made_by
+        for x in _flat(([(call.operands, call.options) for call in calls], list(outputs))):
+            if type(x) is StandIn and x._name not in made:
+                yield x
+
+    def _last_uses(self, calls: list[Call], outputs: Iterable[Any]) -> dict[int, int]:
+        last = {}
+        for i, call in enumerate(calls):
+            for x in _flat((call.operands, call.options)):
+                if type(x) is StandIn:
+                    last[id(_owner(x._example))] = i
+        for x in outputs:
+            if type(x) is StandIn:
+                last[id(_owner(x._example))] = len(calls)
+        return last
+
+    def _name(self, wished: str) -> str:
+        name, n = wished, 1
+        while name in self._taken:
+            n += 1
+            name = f"{wished}{n}"
+        self._taken.add(name)
+        return name
+
+    def _temporary(self) -> str:
+        self._count = getattr(self, "_count", 0) + 1
+        return self._name(f"v{self._count}")
+
+    def _written(self, i: int, call: Call) -> list[str]:
+        """Write a call as source."""
+        if call.unpacked is not None:
+            for x in call.results:
+                self._text[x._name] = self._wanted.get(x._name) or self._temporary()
+            left = "".join(f"{self._text[x._name]}, " for x in call.results) or "_"
+            return [f"{left.rstrip(' ')} = {self._called(call)}", *self._guards(call)]
+        (result,) = call.results
+        operands = [self._simpler(x, call) for x in call.operands]
+        is_exact = _is_real(result)
+        call = call._replace(operands=tuple(operands))
+        function = _OVER.get(call.function)
+        wanted = self._wanted.get(result._name)
+        target = self._dying(i, call, result) if function and is_exact and not call.options else None
+        if target is not None and wanted and result._example.nbytes > 2**14:
+            self._text[result._name] = wanted
+            out = self._text[target._name]
+            return [f"{wanted} = np.{function}({', '.join(map(self._ref, operands))}, out={out})"]
+        if target is not None and not wanted:
+            name = self._text[target._name]
+            self._text[result._name] = name
+            symbol = _SYMBOLS.get(function or "")
+            first, *rest = operands
+            if symbol and rest and first is target:
+                return [f"{name} {symbol}= {self._ref(rest[0])}"]
+            if function in ("add", "multiply") and rest and rest[0] is target:
+                return [f"{name} {symbol}= {self._ref(first)}"]
+            return [f"np.{function}({', '.join(map(self._ref, operands))}, out={name})"]
+        text = self._called(call)
+        self._text[result._name] = name = self._wanted.get(result._name) or self._temporary()
+        return [f"{name} = {text}", *self._guards(call)]
+
+    def _dying(self, i: int, call: Call, result: StandIn) -> StandIn | None:
+        """Find an operand whose memory nothing needs afterwards, and which can take the result."""
+        r = result._example
+        for x in call.operands:
+            if type(x) is StandIn and x._name in self._listing.made_by:
+                group = id(_owner(x._example))
+                if (
+                    group not in self._external
+                    and self._last.get(group, i) <= i
+                    and _alike_arrays(x._example, r)
+                ):
+                    return x
+        return None
+
+    def _simpler(self, x: Any, call: Call) -> Any:
+        """Give, in place of an array that is one number everywhere, that number, where it is all the same."""
+        if type(x) is not np.ndarray or id(x) in self._found or x.ndim == 0 or not x.size or call.options:
+            return x
+        if call.form not in _ELEMENTWISE and call.form not in (
+            "np.add",
+            "np.subtract",
+            "np.multiply",
+            "np.divide",
+        ):
+            return x
+        result = call.results[0]._example
+        if not _is_real(call.results[0]):
+            return x
+        others = [y._example for y in call.operands if type(y) is StandIn]
+        if not any(_alike_arrays(y, result, written=False) for y in others):
+            return x
+        first = x.reshape(-1)[:1]
+        return np.array(first[0]) if x.tobytes() == first.tobytes() * x.size else x
+
+    def _called(self, call: Call) -> str:
+        operands = [self._ref(x) for x in call.operands]
+        options = [f"{name}={self._ref(x)}" for name, x in call.options.items()]
+        form = call.form
+        if call.function in _FORMS and not options:
+            form = _FORMS[call.function]
+        if form == "{}[{}]":
+            index = call.operands[1]
+            parts = index if type(index) is tuple and index else (index,)
+            comma = "," if type(index) is tuple and len(index) == 1 else ""
+            return f"{operands[0]}[{', '.join(map(self._place, parts))}{comma}]"
+        if "{}" in form:
+            return form.format(*[f"({text})" if text.startswith("-") else text for text in operands])
+        if form.startswith("."):
+            x, *operands = operands
+            return f"{x}{form}({', '.join([*operands, *options])})"
+        if not (form.startswith("np.") or form in ("abs", "divmod")):
+            self._helpers[form] = call.function
+        return f"{form}({', '.join([*operands, *options])})"
+
+    def _place(self, x: Any) -> str:
+        """Write a part of an index."""
+        if not isinstance(x, slice):
+            return self._ref(x)
+        ends = ["" if end is None else self._ref(end) for end in (x.start, x.stop, x.step)]
+        return ":".join(ends if x.step is not None else ends[:2])
+
+    def _guards(self, call: Call) -> list[str]:
+        if not call.is_guarded:
+            return []
+        checks = []
+        for x in call.results:
+            name, e = self._text[x._name], x._example
+            checks.append(f"{name}.shape != {e.shape} or {name}.dtype != {str(e.dtype)!r}")
+        return [f"if {' or '.join(checks)}:", "    raise ChangedError"]
+
+    def _ref(self, x: Any) -> str:
+        if type(x) is StandIn:
+            constants = self._listing.constants
+            return self._constant(constants[x._name]) if x._name in constants else self._text[x._name]
+        if isinstance(x, tuple):
+            items = [self._ref(item) for item in x]
+            return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+        if isinstance(x, list):
+            return f"[{', '.join(map(self._ref, x))}]"
+        if isinstance(x, slice):
+            return f"slice({self._ref(x.start)}, {self._ref(x.stop)}, {self._ref(x.step)})"
+        if isinstance(x, dict):
+            return f"{{{', '.join(f'{key!r}: {self._ref(item)}' for key, item in x.items())}}}"
+        if x is Ellipsis:
+            return "..."
+        if type(x) in (bool, int, str, type(None)) or (type(x) is float and np.isfinite(x)):
+            return repr(x)
+        if isinstance(x, type) and x in _PLAIN_TYPES:
+            return _PLAIN_TYPES[x]
+        name = getattr(x, "__name__", "")
+        if isinstance(x, type) and issubclass(x, np.generic) and getattr(np, name, None) is x:
+            return f"np.{name}"
+        if isinstance(x, np.dtype) and x.isnative and x.kind in "biufc":
+            return f"np.dtype({x.name!r})"
+        return self._constant(x)
+
+    def _constant(self, x: Any) -> str:
+        if id(x) not in self._constants:
+            name = self._name(self._given_names.get(id(x), f"k{len(self.constants) + 1}"))
+            self._constants[id(x)], self.constants[name] = name, x
+        return self._constants[id(x)]
+
+    def _returned(self, outputs: dict[str, Any]) -> list[str]:
+        lines, texts, used = [], [], set()
+        for x in outputs.values():
+            text = "None" if x is None else self._ref(x)
+            e = x._example if type(x) is StandIn else x
+            if isinstance(e, np.ndarray):
+                group = id(_owner(e)) if type(x) is StandIn else None
+                if group is None or group in self._external or group in used or _owner(e).nbytes != e.nbytes:
+                    text = f"{text}.copy()"
+                used.add(group)
+            texts.append(text)
+        lines.append(f"return {', '.join(texts)}{',' if len(texts) == 1 else ''}")
+        return lines
+
+
+_PLAIN_TYPES: dict[type, str] = {float: "float", complex: "complex", int: "int", bool: "bool"}
+_ELEMENTWISE = {"{} + {}", "{} - {}", "{} * {}", "{} / {}"}
+
+
+def _described(x: Any) -> str:
+    if _is_array(x) and x.size != 1:
+        return f"an array of {x.dtype}, of shape {x.shape}"
+    return f"{x!r:.60}"
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, (np.ndarray, np.generic)) and type(x) is not StandIn
+
+
+def _replaced(x: Any, instead: dict[str, Any]) -> Any:
+    if type(x) is StandIn:
+        return instead.get(x._name, x)
+    if isinstance(x, slice):
+        return slice(*[_replaced(end, instead) for end in (x.start, x.stop, x.step)])
+    return map_container(lambda item: _replaced(item, instead), x)
+
+
+def _once(calls: list[Call], outputs: dict[str, Any], listing: Listing) -> tuple[list[Call], dict[str, Any]]:
+    """Leave out calls that have been made before."""
+    instead: dict[str, Any] = {}
+    known: dict[Any, list[StandIn]] = {}
+    kept = []
+    for call in calls:
+        call = call._replace(
+            operands=_replaced(call.operands, instead), options=_replaced(call.options, instead)
+        )
+        key = call.form, call.function, listing.key(call.operands), listing.key(call.options)
+        if key in known:
+            instead.update((x._name, y) for x, y in zip(call.results, known[key], strict=True))
+        else:
+            known[key] = call.results
+            kept.append(call)
+    return kept, _replaced(outputs, instead)
+
+
+def _folded(
+    calls: list[Call], outputs: dict[str, Any], found: set[int], constants: dict[str, Any]
+) -> tuple[list[Call], dict[str, Any]]:
+    """Leave out calls with nothing but constants that cannot change: their results are constants too."""
+    instead = {name: x for name, x in constants.items() if id(x) not in found}
+    kept = []
+    for call in calls:
+        call = call._replace(
+            operands=_replaced(call.operands, instead), options=_replaced(call.options, instead)
+        )
+        given = [*_flat((call.operands, call.options))]
+        if any(type(x) is StandIn or (isinstance(x, np.ndarray) and id(x) in found) for x in given):
+            kept.append(call)
+        else:
+            instead.update((x._name, x._example) for x in call.results)
+    return kept, _replaced(outputs, instead)
+
+
+def _without_ones(
+    calls: list[Call], outputs: dict[str, Any], found: set[int]
+) -> tuple[list[Call], dict[str, Any]]:
+    """Leave out products with 1, which are their other factor."""
+    instead: dict[str, StandIn] = {}
+
+    kept = []
+    for call in calls:
+        call = call._replace(
+            operands=_replaced(call.operands, instead), options=_replaced(call.options, instead)
+        )
+        if call.form in ("{} * {}", "np.multiply") and not call.options and _is_real(call.results[0]):
+            (r,) = call.results
+            for one, x in (call.operands, call.operands[::-1]):
+                if (
+                    type(x) is StandIn
+                    and id(one) not in found
+                    and _is_one(one)
+                    and _can_stand_for(x._example, r._example)
+                ):
+                    instead[r._name] = x
+        if not all(x._name in instead for x in call.results):
+            kept.append(call)
+    return kept, _replaced(outputs, instead)
+
+
+def _can_stand_for(x: Any, y: Any) -> bool:
+    return _alike_arrays(x, y, written=False) or (isinstance(x, np.generic) and type(x) is type(y))
+
+
+def _is_real(x: StandIn) -> bool:
+    return getattr(x._example, "dtype", np.dtype(complex)).kind in "fiub"
+
+
+def _owner(x: Any) -> Any:
+    while isinstance(x, np.ndarray) and isinstance(x.base, np.ndarray):
+        x = x.base
+    return x
+
+
+def _is_one(x: Any) -> bool:
+    return _is_array(x) and x.size > 0 and bool((x == 1).all())
+
+
+def _alike_arrays(x: Any, y: Any, written: bool = True) -> bool:
+    """Tell whether an array can take the place of another: of its shape, dtype and layout, and writeable."""
+    return (
+        type(x) is np.ndarray and type(y) is np.ndarray and x.ndim > 0 and x.shape == y.shape
+        and x.dtype == y.dtype and x.strides == y.strides and (x.flags.writeable or not written)
+    )  # fmt: skip

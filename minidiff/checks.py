@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "add_note",
     "bit_generator",
     "described",
     "function",
@@ -45,6 +46,15 @@ def described(x: object) -> str:
     return f"{name} of {len(x)}: {line}" if isinstance(x, (list, tuple, dict)) else f"{name} {line}"
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Add a line to what an error says, also before Python 3.11."""
+    add: Callable[[str], None] | None = getattr(error, "add_note", None)
+    if add is not None:
+        add(note)
+    else:  # later tools read the same attribute
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
+
+
 def instance(name: str, x: Any, kind: Any, what: str, advice: str = "") -> Any:
     """Check that an argument is an instance of `kind`, which the message calls `what`."""
     if not isinstance(x, kind):
@@ -58,8 +68,8 @@ def function(name: str, f: Any, what: str = "a function", advice: str = "") -> C
 
 
 def is_number(x: object) -> bool:
-    """Tell whether something is one real number. True and False are none."""
-    return isinstance(x, Real) and not isinstance(x, bool)
+    """Tell whether something is one real number. True and False are none, nor is a recorded value."""
+    return isinstance(x, Real) and not isinstance(x, bool) and not hasattr(type(x), "__description__")
 
 
 def number(name: str, x: Any, within: str = "(-inf, inf)") -> float:

@@ -346,6 +346,8 @@ def _record(
         )
     trace = Trace()
     ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
+    if ps is None:
+        args = tuple(map(_opened, args))
     roots: list[Traced] = [] if ps is None else trace.roots_of(ps)
     variables = tuple(_nested(arg, trace, roots) for arg in args) if ps is None else ()
     if ps is None and not roots and not all(isinstance(x, _DATA) for x in _leaves(args)):
@@ -405,7 +407,7 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
             if g.base is not None or id(g) in given:
                 gradients[i] = g = g.copy()
             given.add(id(g))
-        elif isinstance(g, np.generic) and type(roots[i]._value) is np.ndarray:
+        elif not is_recorded(g) and type(roots[i]._value) is np.ndarray:
             gradients[i] = g = np.array(g)
         if g.dtype.kind == "c":
             gradients[i] = np.conj(g)
@@ -421,6 +423,7 @@ def _ones(value: Any) -> Any:
 # Arguments, and their gradients, come as lists, tuples and dicts nested in each other.
 
 
+_LARGEST = int(np.finfo(float).max)
 _DATA = (np.ndarray, np.generic, int, str, bytes, type(None))
 
 
@@ -433,11 +436,23 @@ def _variable(x: Any) -> Any:
     if isinstance(x, (bool, np.bool_, str, bytes)) or x is None:
         return None
     if isinstance(x, (int, float, complex, np.number, np.ndarray)):
+        if isinstance(x, int) and abs(x) > _LARGEST:
+            raise ValueError(f"an argument is an integer of {x.bit_length()} bits, which no float can hold.")
         x = np.asarray(x)[()]
         if x.dtype.kind in "iu":
             x = x.astype(np.float64)
         return x if x.dtype.kind in "fc" else None
     return None
+
+
+def _opened(x: Any) -> Any:
+    """Give a list, tuple or dict that autograd has recorded as one of recorded items."""
+    held = constant(x) if is_recorded(x) else None
+    if isinstance(held, dict):
+        return {key: _opened(x[key]) for key in held}
+    if isinstance(held, (list, tuple)):
+        return type(held)([_opened(x[i]) for i in range(len(held))])
+    return x if held is not None else map_container(_opened, x)
 
 
 def _nested(x: Any, trace: Trace, roots: list[Any]) -> Any:

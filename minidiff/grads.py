@@ -65,14 +65,15 @@ class Grads(Mapping[Param, Any]):
         try:
             return self._arrays[id(p)]
         except KeyError:
-            what = (
-                f"parameter of shape {p.value.shape}"
-                if isinstance(p, Param)
-                else f"{type(p).__name__} {p!r:.40}"
-            )
+            what, advice = f"{type(p).__name__} {p!r:.40}", ""
+            if isinstance(p, Param):
+                what = f"parameter of shape {p.value.shape}"
+            elif isinstance(p, np.ndarray):
+                what = f"ndarray of shape {p.shape}"
+                advice = " If it was one, step with W -= …: W = W - … makes a plain array."
             raise KeyError(
                 f"this {what} is not among the {len(self)} parameters of these gradients. They are found by "
-                "the parameter, grads[W], if it was in the Params given to gradient(f, ps)."
+                f"the parameter, grads[W], if it was in the Params given to gradient(f, ps).{advice}"
             ) from None
 
     def __setitem__(self, p: Param, g: Any) -> None:

@@ -27,6 +27,10 @@ from minidiff import (
     tracing,
     withgradient,
 )
+from minidiff.optimise import Descent, update
+
+ENDLESS: list[Any] = [1.0]
+ENDLESS.append(ENDLESS)
 
 
 @dataclass
@@ -253,6 +257,38 @@ MISTAKES = {
         lambda m: operator.setitem(m.grads, m.W, 0), ValueError, ("(2, 2)", "()"),
     ),
     "a gradient of another parameter": (lambda m: operator.setitem(m.grads, m.s, 0), KeyError, ("Params",)),
+    "a key that is no parameter any more": (lambda m: m.grads[m.W - 1], KeyError,
+        ("ndarray of shape (2, 2)", "W -= …", "plain array")),
+    # The order of update's arguments.
+    **{
+        f"update, {name}": (lambda m, order=order: update(*order(m)), TypeError, ("update(opt, ps, grads)",))
+        for name, order in {
+            "gradients before parameters": lambda m: (Descent(), m.grads, m.θ),
+            "parameters first": lambda m: (m.θ, Descent(), m.grads),
+            "a parameter first": lambda m: (m.W, Descent(), m.grads[m.W]),
+            "gradients first": lambda m: (m.grads, Descent(), m.θ),
+            "the optimiser last": lambda m: (m.θ, m.grads, Descent()),
+            "a gradient before its parameter's Params": lambda m: (Descent(), m.grads, m.W),
+        }.items()
+    },
+    # Numbers and lists without end.
+    "an integer beyond every float": (lambda m: gradient(lambda x: x * 2, 10**5000), ValueError,
+        ("bits", "float")),
+    "a list that holds itself": (lambda m: gradient(lambda x: x[0] * 2, ENDLESS), ValueError,
+        ("holds itself",)),
+    "a list that holds itself, in a loss": within(lambda m: m.W * ENDLESS, "holds itself", error=ValueError),
+    # Options that a derivative does not know.
+    **{
+        f"{option}= of {f.__name__}": (
+            lambda m, f=f, option=option, x=x: gradient(lambda: np.sum(f(m.W, **{option: x})), m.θ),
+            NotImplementedError, (f"np.{f.__name__}", f"{option}="),
+        )
+        for f, option, x in [
+            (np.max, "initial", 0.0), (np.min, "initial", 0.0),
+            (np.exp, "dtype", float), (np.trace, "dtype", float), (np.diff, "prepend", 0.0),
+            (np.nan_to_num, "copy", False),
+        ]
+    },
     # Sets of parameters are no vectors.
     **{
         f"{operation.__name__} {name}": (
@@ -332,6 +368,33 @@ def test_an_element_of_a_plain_array_cannot_be_set_to_a_recorded_number(m):
     with pytest.raises((TypeError, ValueError)) as caught:
         gradient(lambda: operator.setitem(m.x, 0, m.W[0, 0] * 2), m.θ)
     assert "np.stack" in f"{caught.value} {caught.value.__cause__}"
+
+
+@pytest.mark.parametrize("name", [name for name in MISTAKES if "=" in name or "update" in name])
+def test_no_message_speaks_of_our_inside(m, name):
+    with pytest.raises(MISTAKES[name][1]) as caught:
+        MISTAKES[name][0](m)
+    assert [
+        word for word in ("lambda>", "_extremum", "Traced", "grad_", "\n") if word in str(caught.value)
+    ] == []
+
+
+@pytest.mark.parametrize("multiply", [operator.matmul, np.matmul, lambda x, y: np.linalg.solve(x, y)])
+def test_shapes_that_do_not_fit_are_told(m, multiply):
+    for use in (lambda x, y: multiply(x, y), lambda x, y: multiply(x * 1, y)):
+        with pytest.raises(ValueError, match="core dimension") as caught:
+            gradient(lambda use=use: np.sum(use(m.W, np.ones((3, 1)))), m.θ)
+        assert caught.value.__notes__ == ["The operands have the shapes (2, 2) and (3, 1)."]
+    with pytest.raises(ValueError, match="core dimension") as caught:
+        gradient(lambda: gradient(lambda: np.sum(np.ones((4, 3)) @ m.W), m.θ)[m.W], m.θ)
+    assert caught.value.__notes__ == ["The operands have the shapes (4, 3) and (2, 2)."]
+
+
+def test_fractions_multiply_recorded_numbers():
+    half = Fraction(1, 2)
+    for f in (lambda x: half * x, lambda x: x * half, lambda x: x / (1 / half), lambda x: x - half + x / -2):
+        for x in (3.0, np.float32(3.0), np.array([3.0])):
+            np.testing.assert_allclose(gradient(lambda x, f=f: f(np.sum(x)), x)[0], 0.5)
 
 
 def test_grads_key_error_reads_as_plain_words(m):

@@ -2,16 +2,21 @@
 
 import contextvars
 import inspect
+import itertools
+import numbers
 import operator
+import os
 import sys
 import threading
 
 import numpy as np
 import pytest
+from autograd.misc.flatten import flatten
+from autograd.tracer import trace_primitives_map
 
-from minidiff import Grads, gradient, guard, hessian, param, params, pullback
+from minidiff import Grads, dropgrad, gradient, guard, hessian, param, params, pullback
 from minidiff.optimise import Descent, update
-from minidiff.tracing import record
+from minidiff.tracing import derivatives, record
 from minidiff.tracing.record import Traced
 
 AUGMENTED = [
@@ -81,6 +86,64 @@ def test_a_value_is_read_only_inside_and_as_before_outside():
     assert W[0] == 5.0
 
 
+def test_a_value_is_as_before_after_an_exception_and_in_other_threads():
+    W, frozen = param([1.0, 2.0]), param([1.0])
+    frozen.value.flags.writeable = False
+    arrays = W.value, frozen.value
+
+    def other():
+        W.value[0] = 3.0  # of no gradient in this thread
+
+    def loss():
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert not W.value.flags.writeable
+        assert not frozen.value.flags.writeable
+        assert np.shares_memory(W.value, arrays[0])
+        raise KeyError
+
+    for take in (gradient, pullback):
+        with pytest.raises(KeyError):
+            take(loss, params(W, frozen))
+        assert W.value is arrays[0]
+        assert frozen.value is arrays[1]
+        assert W.value.flags.writeable
+        assert not frozen.value.flags.writeable
+    assert W.value[0] == 3.0
+
+
+def cubes(d):
+    return np.sum(d["a"] ** 3) * d["b"][0]
+
+
+def flat_gradient(d):
+    g = gradient(cubes, d)[0]
+    return np.concatenate([g["a"], np.stack(g["b"])])
+
+
+DICTS = {
+    "a gradient's square": lambda v: np.sum(flat_gradient({"a": v[:2], "b": [v[2]]}) ** 2),
+    "by autograd's flatten": lambda v: np.sum(
+        flatten(gradient(cubes, flatten({"a": np.ones(2), "b": [1.0]})[1](v))[0])[0] ** 2
+    ),
+    "a Gauss-Newton product": lambda v: np.sum(
+        pullback(lambda d: d["a"] ** 2 * d["b"][0], {"a": v[:2], "b": [v[2]]})[1](v[:2])[0]["a"] ** 2
+    ),
+}
+
+
+@pytest.mark.parametrize("f", DICTS.values(), ids=DICTS)
+def test_second_order_goes_through_dicts(f):
+    v, h = np.array([0.5, 1.5, 2.0]), 1e-6
+    slopes = [(f(v + h * e) - f(v - h * e)) / (2 * h) for e in np.eye(3)]
+    np.testing.assert_allclose(gradient(f, v)[0], slopes, rtol=1e-6)
+    slopes = [(gradient(f, v + h * e)[0] - gradient(f, v - h * e)[0]) / (2 * h) for e in np.eye(3)]
+    np.testing.assert_allclose(hessian(f, v), slopes, rtol=1e-5, atol=1e-6)
+    (g,) = gradient(lambda d: np.sum(flat_gradient(d) ** 2), {"a": v[:2], "b": [v[2]]})
+    np.testing.assert_allclose([*g["a"], *g["b"]], gradient(DICTS["a gradient's square"], v)[0])
+
+
 def test_bare_iteration_over_gradients_warns_and_asking_does_not():
     W, b = param([1.0]), param([2.0])
     grads = gradient(lambda: np.sum(W * b), params(W, b))
@@ -114,8 +177,6 @@ def test_an_option_given_by_position_is_an_option_given(name):
 
 
 def test_every_parameter_of_a_function_with_overlooked_options_is_told_by_its_place():
-    from minidiff.tracing import derivatives
-
     for function, options in derivatives._overlooked.items():
         places = [
             name
@@ -128,6 +189,82 @@ def test_every_parameter_of_a_function_with_overlooked_options_is_told_by_its_pl
             assert bool(said) == (name in options), (function, name)
 
 
+EXAMPLES = {
+    "matrix": np.array([[1.5, -0.5, 2.5], [0.75, 3.25, -1.25]]),
+    "square": np.array([[2.5, 0.5], [0.25, 1.5]]),
+    "vector": np.array([1.5, -0.5, 2.5, 0.75]),
+}
+FIRST = {  # arguments without a default, where one array is not enough
+    1: [()],
+    2: [(0,), (1,), (np.array([1.5, 0.5]),), ((3, 2),), ([0, 1],)],
+    3: [(0, 1), (-1.0, 2.0)],
+}
+VALUES = [
+    None, 0, 1, -1, 2, (0,), (4,), True, False, 0.5, "A", "F", "clip", "full", "ortho", "forward", "L", "U",
+    float, int, np.float32, [True, False], np.array([[True, False, True], [False, True, True]]),
+]  # fmt: skip
+
+
+def options_of_all_functions():
+    """List every option that may be given by position, of every function that has a derivative."""
+    functions = {*derivatives.COMPOSITES, *derivatives.RULES, *trace_primitives_map}
+    for f in sorted((f for f in functions if callable(f)), key=str):
+        if isinstance(f, np.ufunc) or not (f in derivatives.COMPOSITES or derivatives.primitive_of(f)):
+            continue
+        ps = list(inspect.signature(f).parameters.values())
+        needed = [p for p in ps if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+        for i, p in enumerate(ps[len(needed) :], len(needed)):
+            if p.kind is p.POSITIONAL_OR_KEYWORD and len(needed) in FIRST:
+                yield f, [q.default for q in ps[len(needed) : i]], p, len(needed)
+
+
+def outcome(f, x):
+    """Give value, dtype and gradient of a call under differentiation, or that it was refused."""
+    seen = []
+
+    def loss(x):
+        out = f(x)
+        seen.append(out if isinstance(out, (tuple, list)) else [out])
+        return sum(np.sum(np.real(a) * np.cos(np.arange(np.size(a))).reshape(np.shape(a))) for a in seen[-1])
+
+    try:
+        (g,) = gradient(loss, x)
+    except (TypeError, ValueError, NotImplementedError, IndexError):
+        return None
+    return [np.asarray(dropgrad(a)) for a in seen[-1]], np.zeros(x.shape) if g is None else g, loss
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("f", "before", "option", "needed"),
+    [pytest.param(*case, id=f"{case[0].__name__} {case[2].name}") for case in options_of_all_functions()],
+)
+def test_an_option_is_heeded_or_refused_by_keyword_and_by_position(f, before, option, needed):
+    for x, rest, value in itertools.product(EXAMPLES.values(), FIRST[needed], VALUES):
+        try:
+            given = np.empty_like(f(x, *rest)) if option.name == "out" else value
+            by_position = lambda x: f(x, *rest, *before, given)
+            by_keyword = lambda x: f(x, *rest, **{option.name: given})
+            expected = by_keyword(x)
+            by_position(x)
+        except Exception:  # not a call that NumPy takes
+            continue
+        expected = expected if isinstance(expected, (tuple, list)) else [expected]
+        for call in (by_position, by_keyword):
+            result = outcome(call, x)
+            assert option.name != "out" or given is None or result is None
+            if result is None:  # refused
+                continue
+            values, g, loss = result
+            for a, b in zip(values, expected, strict=True):
+                assert (a.dtype, a.shape) == (np.asarray(b).dtype, np.shape(b))
+                np.testing.assert_allclose(a, b)
+            if np.result_type(*values).char not in "efF":  # too coarse for differences
+                h = 1e-6 * np.cos(np.arange(x.size)).reshape(x.shape)
+                slope = (loss(x + h) - loss(x - h)) / 2
+                np.testing.assert_allclose(np.sum(g * h), slope, rtol=1e-4, atol=1e-10)
+
+
 def test_full_like_by_position():
     (g,) = gradient(lambda x: np.sum(np.full_like(x, 2.0, None, "K", True, (4,)) * x[0]), np.ones(3))
     np.testing.assert_array_equal(g, [8.0, 0.0, 0.0])
@@ -136,6 +273,34 @@ def test_full_like_by_position():
 def test_objects_have_no_gradient():
     with pytest.raises(TypeError, match="object"):
         gradient(lambda x: np.sum(x.astype(object)), np.ones(3))
+
+
+@pytest.mark.parametrize("dtype", [object, [("a", float)], "V8"])
+def test_neither_objects_nor_records_have_a_gradient(dtype):
+    for use in (lambda x: x.astype(dtype), lambda x: np.astype(x, dtype)):
+        with pytest.raises(TypeError, match=r"astype\("):
+            gradient(lambda x: np.sum(use(x)), np.ones(3))
+
+
+NUMBERS = [float, complex, numbers.Number, numbers.Real, np.generic, np.floating, np.float64, np.float32]
+
+
+@pytest.mark.parametrize("kind", [*NUMBERS, int, str, list, np.integer])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_what_is_a_number_outside_is_one_inside(kind, dtype):
+    x = np.array([1.5, 2.5], dtype)
+    W, seen = param(x), []
+
+    def loss():
+        some = (W[0], np.sum(W), W[1] * 2, gradient(lambda: np.abs(W[0] * W[1]), params(W))[W][0])
+        seen.extend((isinstance(a, kind), np.isscalar(a)) for a in some)
+        assert not np.isscalar(W * 1)
+        assert not isinstance(W * 1, numbers.Number)
+        return np.abs(np.sum(W))
+
+    gradient(loss, params(W))
+    assert seen == [(isinstance(x[0], kind), True)] * 4
+    np.testing.assert_array_equal(gradient(lambda x: np.abs(x[0]) * np.isscalar(x[0]), x.real)[0], [1.0, 0.0])
 
 
 def test_compress_and_ptp_are_those_of_numpy():
@@ -151,6 +316,40 @@ def test_no_method_of_an_array_is_inherited_unlooked_at():
     ours = {name for kind in Traced.__mro__ if kind.__module__.startswith("minidiff") for name in vars(kind)}
     inherited = {name for name in dir(np.ndarray) if hasattr(Traced, name)} - ours - set(dir(object))
     assert inherited <= {"__array_namespace__", "__array_priority__", "__bool__", "__len__"}
+
+
+ARGUMENTS = {
+    "argpartition": (1,), "astype": ("f4",), "choose": ([1.0, 2.0],), "compress": ([True, False], 0),
+    "dot": (np.ones(2),), "dump": (os.devnull,), "fill": (1,), "getfield": (float,), "partition": (1,),
+    "put": (0, 1), "repeat": (2,), "reshape": (4,), "resize": (4,), "setfield": (1, float),
+    "swapaxes": (0, 1), "take": ([0],), "to_device": ("cpu",), "tofile": (os.devnull,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("take", [lambda W: W, lambda W: W * 1], ids=["parameter", "result"])
+@pytest.mark.parametrize("name", [name for name in dir(np.ndarray) if not name.startswith("__")])
+def test_every_attribute_of_an_array_is_as_outside_or_refused_in_words(name, take):
+    W, got = param([[1.0, 2.0], [3.0, 4.0]]), []
+
+    def use(x):
+        x = getattr(x, name)
+        return x(*ARGUMENTS.get(name, ())) if callable(x) else x
+
+    def loss():
+        got.append(use(take(W)))
+        return np.sum(W)
+
+    error = None
+    try:
+        gradient(loss, params(W))
+    except (TypeError, AttributeError, ValueError) as caught:
+        error = str(caught)
+    if error is None:
+        assert str(dropgrad(got[0])) == str(W.value.ravel() if name == "flat" else use(W.value))
+    else:
+        assert "Traced" not in error
+        assert "box" not in error.lower()
+    assert np.array_equal(W.value, [[1.0, 2.0], [3.0, 4.0]])
 
 
 def test_a_value_of_another_threads_gradient_is_refused():
@@ -177,6 +376,85 @@ def test_a_value_of_another_threads_gradient_is_refused():
     done.set()
     thread.join()
     assert "two threads" in errors[0]
+
+
+@pytest.mark.parametrize(("deep", "shallow"), [(1, 0), (2, 0), (2, 1)])
+def test_a_value_of_another_threads_gradient_of_another_depth_is_refused(deep, shallow):
+    """The deeper trace takes the other's variable for a constant around it."""
+    W, V, shared = param([1.0, 2.0]), param([3.0, 4.0]), []
+    met, done = threading.Event(), threading.Event()
+
+    def within(depth, loss, p):
+        if depth == 0:
+            return gradient(loss, params(p))[p]
+        other = param(1.0)  # so that nothing but its depth tells p's trace from one within the other's
+        return gradient(lambda: np.sum(within(depth - 1, loss, p)) * other, params(other))[other]
+
+    def other():
+        shared.append(W * 2)
+        met.set()
+        done.wait(10)
+        return np.sum(W)
+
+    thread = threading.Thread(target=within, args=(deep, other, W))
+    thread.start()
+    met.wait(10)
+    try:
+        with pytest.raises(TypeError, match="two threads"):
+            within(shallow, lambda: np.sum(V * shared[0]), V)
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_parameter_at_the_address_of_a_dead_one_is_its_own():
+    kept = []
+    for i in range(20):
+        W = param([float(i)])
+        gradient(lambda W=W: (kept.append(contextvars.copy_context()), np.sum(W**2))[1], params(W))
+        del W
+        V = param([100.0 + i])
+        for context in kept:
+            assert context.run(lambda V=V: V[0] * 1) == 100.0 + i
+            assert context.run(lambda V=V: gradient(lambda: np.sum(V**2), params(V))[V][0]) == 200.0 + 2 * i
+        del V
+
+
+def test_what_a_loss_gives_away_is_plain_once_it_has_ended_however_it_ended():
+    W, kept = param([1.0, 2.0]), []
+
+    def loss():
+        kept.append(W * 2)
+        return np.sum(kept[-1])
+
+    def pressed(moment):
+        now = 0
+
+        def trace(frame, what, _):
+            nonlocal now
+            frame.f_trace_opcodes = frame.f_code.co_filename == record.__file__
+            if what == "opcode" and frame.f_trace_opcodes:
+                now += 1
+                if now == moment:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            gradient(loss, params(W))
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    moment = 1
+    while pressed(moment):
+        assert all(np.asarray(x).tolist() == [2.0, 4.0] for x in kept), moment
+        assert type(W.lift()) is np.ndarray
+        moment += 1
+    assert moment > 100
 
 
 def test_whatever_ends_a_loss_leaves_nothing_open():
@@ -218,11 +496,49 @@ def test_a_parameter_is_no_gradient():
 
 def test_the_line_of_the_loss_is_named():
     W = param([1.0, 2.0])
-    with pytest.raises(TypeError, match=r"in line \d+, `gradient\(lambda: np.sum\(np.array") as caught:
+    with pytest.raises(TypeError, match=r"in line \d+, `.*np\.array\(\[W") as caught:
         gradient(lambda: np.sum(np.array([W[0] * 2, W[1]])), params(W))
     assert "np.block" in str(caught.value)
     with pytest.raises(TypeError, match=r"calls numpy\.full"):
         gradient(lambda: np.sum(np.full(3, np.sum(W))), params(W))
+
+
+INPUTS = np.ones((2, 3))
+
+
+def assigned(x, index):
+    out = np.zeros(3)
+    out[index] = x
+    return out
+
+
+INSTEAD = {
+    "np.array of numbers": (lambda x: np.array([x[0], x[1]]), "np.array([x[0], x[1]])", "np.stack"),
+    "nested lists": (lambda x: np.stack([[x[0]], [x[1]]]), "np.stack([[x[0]], [x[1]]])", "np.block"),
+    "a method of a plain array": (lambda x: INPUTS.dot(x), "INPUTS.dot(x)", "X @ W"),
+    "np.full": (lambda x: np.full(3, x[0]), "np.full(3, x[0])", "np.ones"),
+    "np.r_": (lambda x: np.r_[x[0], 1.0], "np.r_[x[0], 1.0]", "np.concatenate"),
+    "np.random": (lambda x: np.random.normal(x, 1.0), "np.random.normal(x, 1.0)", "m + s *"),
+    "a part of a plain array": (lambda x: assigned(x, slice(None)), "out[index] = …", "np.where"),
+    "an element of a plain array": (lambda x: assigned(x[0], 0), "out[index] = …", "np.where"),
+}
+
+
+@pytest.mark.parametrize(("use", "source", "instead"), INSTEAD.values(), ids=INSTEAD)
+def test_what_cannot_be_recorded_is_shown_with_what_can(use, source, instead):
+    with pytest.raises(TypeError, match="under differentiation") as caught:
+        gradient(lambda x: np.sum(use(x)), np.ones(3))
+    message = str(caught.value)
+    assert instead in message
+    if sys.version_info >= (3, 11):
+        assert source in message
+        others = {other for *_, other in INSTEAD.values()} - {
+            instead,
+            "np.stack",
+            "np.block",
+            "np.concatenate",
+        }
+        assert [other for other in others if other in message] == []
 
 
 def test_a_pullbacks_seed_takes_the_values_dtype():

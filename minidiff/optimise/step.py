@@ -157,7 +157,7 @@ def _parts(stages: list[Any]) -> list[list[Any]]:
 def _take_parts(
     parts: list[list[Any]], p: Any, x: Array, Δ: Array, out: Array | None, is_large: bool
 ) -> None:
-    """Take a step part after part. If there is but one, it may write over what it has read."""
+    """Take a step part after part. Where there is but one, a large step writes over what it has read."""
     target, x = x if out is None else out, widened(x)
     home = target if len(parts) == 1 and target.dtype is x.dtype else None
     turns: list[_Turn] = []
@@ -201,8 +201,10 @@ def _results(
         As for `take`; the rules have formulas.
     taking : bool
         Whether to subtract the step from the parameter, or to give the step.
+    is_large : bool
+        Whether to go block by block, or through a compiled loop.
     home : ndarray, optional
-        Where to put that. What the rules keep is then written over, else nothing is.
+        Where to put the first result. What the rules keep is then written over, else nothing is.
     after : mapping, optional
         By their ids, what rules that have had a turn in this step will have kept.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
 
-from minidiff.checks import described
+from minidiff.checks import add_note, described
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.step import take
 from minidiff.params import Param, Params
@@ -91,7 +91,7 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
         return
     opt, p, g = first, second, third
     if not isinstance(opt, AbstractOptimiser):
-        raise _no_optimiser(opt)
+        raise _out_of_order() if _are_swapped(second, third) else _no_optimiser(opt)
     if isinstance(p, _PARAMETERS):
         x = _array_of(p)
         if g is not None:
@@ -100,8 +100,19 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     _update_all(opt, p, g)
 
 
+def _are_swapped(*others: Any) -> bool:
+    """Tell whether an optimiser stands where parameters or gradients belong."""
+    return any(isinstance(x, AbstractOptimiser) for x in others)
+
+
+def _out_of_order() -> TypeError:
+    return TypeError("the order is update(opt, ps, grads): the optimiser, the parameters, their gradients")
+
+
 def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
     """Check every parameter and gradient, then take the steps."""
+    if isinstance(ps, Mapping) and isinstance(gs, (Params, Param)):
+        raise _out_of_order()
     ps = ps if isinstance(ps, Params) else _parameters(ps)
     if not isinstance(gs, Mapping):
         advice = ": for p, g in zip(ps, gs): update(opt, p, g)" if isinstance(gs, (tuple, list)) else ""
@@ -129,7 +140,7 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
         except Exception as error:  # noqa: PERF203 - the note is about this very parameter
             i = next(i for i, other in enumerate(ps) if other is p)
             which = _which((ps, i))
-            _note(error, f"in update(opt, ps, gs), at {which} of shape {x.shape}, which has not moved")
+            add_note(error, f"in update(opt, ps, gs), at {which} of shape {x.shape}, which has not moved")
             raise
 
 
@@ -280,11 +291,3 @@ def _no_optimiser(opt: Any) -> TypeError:
         f"expected an optimiser such as ADAM(), got {described(opt)}; "
         f"one of your own derives from AbstractOptimiser and has a method apply(self, x, Δ)"
     )
-
-
-def _note(error: BaseException, note: str) -> None:
-    add: Callable[[str], None] | None = getattr(error, "add_note", None)
-    if add is not None:
-        add(note)
-    else:  # Python 3.10 has no add_note; later tools read the same attribute
-        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]

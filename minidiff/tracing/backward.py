@@ -10,7 +10,8 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from autograd.core import add_outgrads
+from autograd.core import add_outgrads, vspace
+from autograd.tracer import getval
 
 from minidiff.tracing.derivatives import Part, add_at, cast, rules_of, scatter, typed
 from minidiff.tracing.record import PLAIN, Traced, described, name_of
@@ -127,10 +128,15 @@ class _Pieces(list[Any]):
         if parts and hasattr(x, "dtype"):
             g = scatter(x.shape, [index for _, index in parts], *[h for h, _ in parts])
         elif parts:
-            items: list[Any] = [None] * len(x)
+            items: dict[Any, Any] = {}
             for h, i in parts:
-                items[i] = h if items[i] is None else items[i] + h
-            g = tuple(np.zeros(y.shape, y.dtype) if h is None else h for y, h in zip(x, items, strict=True))
+                items[i] = add_outgrads((items[i], False) if i in items else None, h)[0]
+            zeros = vspace(getval(x)).zeros()
+            if isinstance(zeros, dict):
+                g = {key: items.get(key, zero) for key, zero in zeros.items()}
+            else:
+                g = tuple(items.get(i, zero) for i, zero in enumerate(zeros))
+                g = list(g) if isinstance(zeros, list) else g
         for h in self:
             if type(h) is not Part:
                 g = add_outgrads(None if g is None else (g, False), h)[0]
@@ -138,7 +144,11 @@ class _Pieces(list[Any]):
 
 
 def _without_gradient(call: Traced, error: Exception) -> NotImplementedError:
-    words = "" if isinstance(error, LookupError) else str(error).rstrip(".")
+    words = str(error).rstrip(".")
+    if isinstance(error, LookupError) or (
+        isinstance(error, TypeError) and ("argument" in words or "operand" in words)
+    ):
+        words = ""  # about the inside of the rule, which does not know an option
     reason = f": {words}" if words else ""
     return NotImplementedError(
         f"{name_of(call.function)} has no gradient when called with "

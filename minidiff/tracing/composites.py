@@ -158,13 +158,18 @@ def _tile(x: Any, reps: Any) -> Any:
     return repeated.reshape([r * n for r, n in zip(reps, shape, strict=True)])
 
 
-def _take(x: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
+def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "raise") -> Any:
+    if mode not in (None, "raise", "wrap", "clip"):
+        return NotImplemented
     if axis is None:
         x, axis = x.reshape(-1), 0
     x = np.atleast_1d(x)  # as NumPy has it
     n = x.shape[axis]
     indices = np.asarray(indices).astype(np.intp)
-    indices = {"raise": indices, "wrap": indices % max(n, 1), "clip": indices.clip(0, max(n - 1, 0))}[mode]
+    if mode == "wrap":
+        indices = indices % max(n, 1)
+    elif mode == "clip":
+        indices = indices.clip(0, max(n - 1, 0))
     return x[_along(x, axis, indices)]
 
 
@@ -394,7 +399,9 @@ def _eigh(A: Any, UPLO: Any = "L") -> Any:
 
 
 def _each_axis_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    def composite(x: Any, s: Any = None, axes: Any = (-2, -1), norm: Any = None) -> Any:
+    default = inspect.signature(function).parameters["axes"].default
+
+    def composite(x: Any, s: Any = None, axes: Any = default, norm: Any = None) -> Any:
         if axes is not None and len({a % x.ndim for a in axes}) < len(axes):
             raise NotImplementedError(
                 f"np.fft.{function.__name__} has no gradient where an axis comes twice."
@@ -464,6 +471,7 @@ COMPOSITES |= {
         np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
     ),
     np.repeat: _repeat,
+    np.rot90: lambda m, k=1, **options: anp.rot90(m, operator.index(k), **options),
     np.select: _select,
     np.sign: _sign,
     np.sort: _sort,

@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NoReturn, TypeAlias
 
 import autograd.numpy as anp
@@ -161,11 +161,11 @@ def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
     if axis is not None and not keepdims and shape:
         axes = {int(a) % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
         g = g.reshape([1 if i in axes else n for i, n in enumerate(shape)])
-    if isinstance(g, (np.ndarray, np.generic)):
-        out = np.empty(shape, g.dtype)
-        out[...] = g
-        return out
-    return g + np.zeros(shape, g.dtype)
+    if isinstance(g, ArrayBox):
+        return g + np.zeros(shape, g.dtype)
+    out = np.empty(shape, g.dtype)
+    out[...] = g
+    return out
 
 
 def _scatter(shape: tuple[int, ...], indices: Sequence[Any], *gradients: Any) -> Any:
@@ -467,7 +467,7 @@ def _options(
     dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = 0, where: Any = True
 ) -> tuple[Any, Any]:
     """Give, of what may follow `axis` in a reduction, what its derivative depends on."""
-    return keepdims, where
+    return keepdims, where if where is True else np.asarray(where, bool)
 
 
 def _extremum(g: Any, ans: Any, x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
@@ -514,6 +514,19 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
 
 RULES[np.prod] = (_prod,)
 
+
+def _linspace(first: float, last: float) -> Rule:
+    """Give the rule for the end whose weight goes from `first` to `last`."""
+
+    def rule(g: Any, ans: Any, x: Any, y: Any, num: int = 50, endpoint: bool = True, *_: Any) -> Any:
+        weights = np.linspace(first, last, num, endpoint).reshape([num] + [1] * (g.ndim - 1))
+        return unbroadcast((g * weights).sum(axis=0), x if first else y)
+
+    return rule
+
+
+RULES[np.linspace] = (_linspace(1.0, 0.0), _linspace(0.0, 1.0))
+
 # --- Shapes ---------------------------------------------------------------------------------------------
 
 
@@ -540,7 +553,7 @@ _ours |= {trace_primitives_map[function]: rules for function, rules in RULES.ite
 
 # Neither these rules nor autograd's know of them, and would give another function's derivative.
 _ever: Callable[[Any], bool] = lambda option: option is not np._NoValue  # noqa: E731
-_some: Callable[[Any], bool] = lambda where: where is not True and _ever(where)  # noqa: E731
+_some: Callable[[Any], bool] = lambda option: option is not True and _ever(option)  # noqa: E731
 _kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: E731
 _overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
     np.prod: {"where": _some, "initial": _ever},
@@ -548,6 +561,8 @@ _overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
     np.std: {"where": _some, "mean": _ever, "correction": _ever},
     np.ravel: {"order": _kept_order},
     np.reshape: {"order": _kept_order},
+    np.linspace: {"retstep": lambda option: bool(option) and _ever(option), "dtype": _ever},
+    np.nan_to_num: {"copy": _some},  # False changes the argument
 }
 
 
@@ -556,14 +571,20 @@ def overlooked(function: Any, arguments: tuple[Any, ...], keywords: dict[str, An
     known = _overlooked.get(function)
     if known is None:
         return ""
-    options = {**dict(zip(_parameters(function), arguments, strict=False)), **keywords}
+    options = {**dict(zip(parameters_of(function), arguments, strict=False)), **keywords}
     given = {key: x for key, x in options.items() if key in known and known[key](x)}
     return ", ".join(f"{key}={x!r:.40}" for key, x in given.items())
 
 
-@lru_cache
-def _parameters(function: Any) -> tuple[str, ...]:
-    return tuple(inspect.signature(function).parameters)
+@cache
+def parameters_of(function: Any) -> dict[str, Any]:
+    """Give the parameters that a function takes by position, in their order, with their defaults."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:
+        return {}
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {name: p.default for name, p in parameters.items() if p.kind in by_position}
 
 
 # Functions of which nothing differentiable comes out: they are called on plain values. autograd lists

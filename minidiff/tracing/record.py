@@ -19,8 +19,9 @@ import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, copy_context
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from itertools import count
+from numbers import Rational
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,6 +30,7 @@ from autograd.core import VJPNode
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
+from minidiff.checks import add_note
 from minidiff.tracing.derivatives import (
     COMPOSITES,
     CONSTANT,
@@ -36,6 +38,7 @@ from minidiff.tracing.derivatives import (
     cast,
     define,
     overlooked,
+    parameters_of,
     primitive_of,
     typed,
 )
@@ -45,9 +48,10 @@ from minidiff.tracing.derivatives import (
 # ---------------------------------------------------------------------------------------------------
 
 # Both belong to the current thread (or asyncio task): the number of the innermost trace, counted as
-# autograd does, and by a leaf's id the root that stands for it in the innermost trace that has one.
+# autograd does, and for a leaf the root that stands for it in the innermost trace that has one. The leaf
+# itself is the key: in a copied context its root may stay for long, and an address would be given anew.
 _top: ContextVar[int] = ContextVar("top", default=-1)
-_roots: ContextVar[dict[int, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
+_roots: ContextVar[dict[Leaf, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
 
 
 # The traces under the guard that is on.
@@ -125,7 +129,7 @@ class Trace:
             traces.append(self)
         self.number = _top.get() + 1
         self.open = True  # what outlives its trace is a plain value again
-        self._leaves: dict[int, Traced] = {}
+        self._leaves: dict[Leaf, Traced] = {}
 
     def root(self, value: Any) -> Traced:
         """Make a variable of this trace with the given value."""
@@ -135,8 +139,8 @@ class Trace:
         """Make the variables that stand for `leaves` while this trace runs."""
         outer = _roots.get()
         for leaf in leaves:
-            value = outer.get(id(leaf), leaf._array)
-            self._leaves[id(leaf)] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
+            value = outer.get(leaf, leaf._array)
+            self._leaves[leaf] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 
     def hold(self, arguments: tuple[Any, ...]) -> None:
@@ -174,14 +178,28 @@ class Trace:
         outer = _roots.get()
         _top.set(self.number)
         _roots.set({**outer, **self._leaves} if outer else self._leaves)
-        return self._split(f(*arguments))
+        try:
+            return self._split(f(*arguments))
+        finally:
+            self.open = False  # here as well as in `run`: an interrupt can keep one of them from it
 
     def _split(self, result: Any) -> tuple[Any, Traced | None]:
-        if isinstance(result, Leaf):
+        if type(result) is not Traced and isinstance(result, Leaf):
             result = result.lift()
         if type(result) is Traced and result.owner is self:
             return result._value, result
+        x = _living(result)
+        while type(x) is Traced:
+            if x.owner is self:  # within a trace that is none of those around this one
+                raise TypeError(_OF_ANOTHER_THREAD.format("The result"))
+            x = _living(x._value)
         return result, None
+
+
+_OF_ANOTHER_THREAD = (
+    "{} meets values of two gradients that run at the same time, in two threads. Each thread takes its own: "
+    "dropgrad(x) gives the plain value of the other's."
+)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -214,26 +232,59 @@ def no_attribute(what: str, name: str) -> str:
 
 
 def _refuse(what: str, instead: str) -> NoReturn:
+    where, source = _where()
+    cures = " ".join(cure for words, cure in _CURES if any(word in source for word in words))
     raise TypeError(
-        f"{what} cannot be recorded, and its gradient would be lost{_where()}. {instead} "
+        f"{what} cannot be recorded, and its gradient would be lost{where}. {cures or instead} "
         "If a constant is meant, dropgrad(x) gives the plain value."
     )
 
 
-def _where() -> str:
-    """Name the line of the loss that is running, and the function that it calls there, if that is known."""
+# By what the refused line calls: what can be recorded in its place.
+_CURES = [
+    (("scipy",), "Take the function of that name in autograd.scipy, if it has one."),
+    ((".dot(",), "Write X @ W."),
+    (("full(",), "Write a * np.ones(shape)."),
+    (("np.array(", "array([", "stack(", "concatenate("),
+        "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
+    (("r_[", "c_["), "np.concatenate joins arrays, np.stack numbers."),
+    ((".normal(", ".uniform("), "Write m + s * rng.normal(size=n): the random numbers are constants."),
+    (("] =",), "Build the new array with np.where, np.concatenate or np.stack."),
+]  # fmt: skip
+
+
+def _where() -> tuple[str, str]:
+    """Name the line of the loss that is running, and the function that it calls there, if that is known.
+
+    Returns
+    -------
+    tuple of str
+        The words for a message, and the source of what the line does there.
+    """
     frame: Any = sys._getframe(2)
     called = ""
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
         if module.partition(".")[0] not in ("minidiff", "autograd", "numpy", "scipy"):
-            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-            shown = f", `{line:.80}`" if line else ""
-            return f", in line {frame.f_lineno}{shown}" + (f", which calls {called}" if called else "")
+            source = _source(frame)
+            words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
+            return words + (f", which calls {called}" if called else ""), f"{source} {called}"
         if module.startswith(("numpy", "scipy")):
             called = f"{module.split('._')[0]}.{frame.f_code.co_name}"
         frame = frame.f_back
-    return ""
+    return "", ""
+
+
+def _source(frame: Any) -> str:
+    """Give the source of what a frame is doing: the expression, known since Python 3.11, or the line."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip("\n")
+    if hasattr(frame.f_code, "co_positions"):
+        first, last, start, stop = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+        if first == frame.f_lineno and stop is not None:
+            text = line.encode()[start : stop if last == first else None].decode()
+            rest = line.encode()[stop:].lstrip()
+            return text + " = …" if rest[:1] == b"=" != rest[1:2] else text
+    return line.strip()
 
 
 def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], Any]) -> Any:
@@ -246,11 +297,12 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
             return operate(x, other)
         if type(other) in PLAIN:
             return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), owner)
-        if isinstance(other, Leaf):
+        if type(other) is Traced:
+            if other.owner is owner:
+                y = other._value
+                return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), owner)
+        elif isinstance(other, Leaf):
             return forward(self, other.lift())
-        if type(other) is Traced and other.owner is owner:
-            y = other._value
-            return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), owner)
         if getattr(type(other), "__array_ufunc__", True) is None:
             return NotImplemented  # a Grads, which knows what to do
         return record(primitive, (self, other), NO_KEYWORDS)
@@ -266,6 +318,21 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         return record(primitive, (other, self), NO_KEYWORDS)
 
     return forward, reflected
+
+
+def _tell_shapes(error: ValueError, operands: Iterable[Any]) -> None:
+    # NumPy speaks of core dimensions and signatures.
+    if "core dimension" in str(error) and not hasattr(error, "__notes__"):
+        shapes = " and ".join(str(x.shape) for x in operands if hasattr(x, "shape"))
+        add_note(error, f"The operands have the shapes {shapes}.")
+
+
+def _matmul(x: Any, y: Any) -> Any:
+    try:
+        return x @ y
+    except ValueError as error:
+        _tell_shapes(error, (x, y))
+        raise
 
 
 def _augmented(symbol: str) -> Any:
@@ -372,7 +439,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     __mul__, __rmul__ = _binary(np.multiply, operator.mul)
     __truediv__, __rtruediv__ = _binary(np.divide, operator.truediv)
     __pow__, __rpow__ = _binary(np.power, operator.pow)
-    __matmul__, __rmatmul__ = _binary(np.matmul, operator.matmul)
+    __matmul__, __rmatmul__ = _binary(np.matmul, _matmul)
     __mod__, __rmod__ = _binary(np.mod, operator.mod)
     __iadd__, __isub__, __imul__, __itruediv__ = map(_augmented, "+-*/")
     __ifloordiv__, __imod__, __ipow__, __imatmul__ = map(_augmented, ("//", "%", "**", "@"))
@@ -385,6 +452,12 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
 
     __divmod__, __rdivmod__ = (lambda x, y: (x // y, x % y)), (lambda x, y: (y // x, y % x))
     __hash__ = object.__hash__
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """For `isinstance` and `np.isscalar` a number under differentiation is a number, as outside."""
+        kind = type(getval(self))
+        return kind if issubclass(kind, np.generic) else Traced
 
     def __getitem__(self, index: Any) -> Any:
         return record(ArrayBox.__getitem__, (self, constant(index)), NO_KEYWORDS)
@@ -410,6 +483,9 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     dtype = property(lambda self: self._value.dtype)
     itemsize = property(lambda self: self.dtype.itemsize)
     nbytes = property(lambda self: self.size * self.dtype.itemsize)
+    strides = property(lambda self: getval(self).strides)
+    flags = property(lambda self: getval(self).flags)
+    device = "cpu"
     T = property(_recorded(np.transpose))
     mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
     real = property(_recorded(np.real), lambda self, x: self.__setitem__(..., x))
@@ -424,8 +500,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return record(_TRANSPOSE, (self, axes[0] if len(axes) == 1 else axes or None), NO_KEYWORDS)
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        if np.dtype(dtype).kind == "O" and self.owner.open:
-            _refuse("astype(object)", "Objects in arrays have no gradient.")
+        if np.dtype(dtype).kind in "OV" and self.owner.open:
+            _refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
         if np.dtype(dtype).kind not in "fc":
             return getval(self).astype(dtype, *args, **kwargs)
         return cast(self, np.dtype(dtype))
@@ -467,9 +543,7 @@ _REFUSED = {
     "__index__": ("A value under differentiation as an index", "An index has no gradient."),
     "__complex__": ("complex() of a value under differentiation", "Use np.* functions."),
     "__array__": ("np.asarray() (or a function that calls it) on a value under differentiation",
-        "NumPy functions take it as it is; np.stack and np.concatenate join several, np.block nested lists. "
-        "Write X @ W for X.dot(W), a * np.ones(3) for np.full(3, a), m + s * np.random.normal(size=n) for "
-        "np.random.normal(m, s); of SciPy's functions take those in autograd.scipy."),
+        "NumPy functions take it as it is; np.stack and np.concatenate join several, np.block nested lists."),
     "__reduce_ex__": ("Pickling of a value under differentiation", "It belongs to the running loss."),
     "item": (".item() of a value under differentiation", "A number is used as it is; x[i] picks one."),
     "__round__": ("round() of a value under differentiation", "Use np.round(x)."),
@@ -510,8 +584,9 @@ def _elsewhere(name: str) -> Any:
     return property(refuse)
 
 
-for _name in _ELSEWHERE:
-    setattr(Traced, _name, _elsewhere(_name))
+for _name in (*_ELSEWHERE, *dir(np.ndarray)):
+    if not hasattr(Traced, _name) and not _name.startswith("__"):
+        setattr(Traced, _name, _elsewhere(_name))
 
 _RESHAPE, _TRANSPOSE = (trace_primitives_map[f] for f in (np.reshape, np.transpose))
 
@@ -533,13 +608,13 @@ class Leaf(_AsksUs):
 
     def lift(self) -> Any:
         """Give the innermost root that stands for this leaf now, or the plain array."""
-        return _roots.get().get(id(self), self._array)
+        return _roots.get().get(self, self._array)
 
     @property
     def value(self) -> np.ndarray[Any, Any]:
         """The array itself; while it is under differentiation, a view of it that is read-only."""
         view: np.ndarray[Any, Any] = self._array
-        if id(self) not in _roots.get():
+        if self not in _roots.get():
             return view
         view = view.view()
         view.flags.writeable = False
@@ -547,7 +622,7 @@ class Leaf(_AsksUs):
 
     def in_place(self, operation: str) -> np.ndarray[Any, Any]:
         """Give the array to be changed by `operation`, or refuse while it is under differentiation."""
-        if id(self) in _roots.get():
+        if self in _roots.get():
             raise TypeError(
                 f"{operation} on a parameter under differentiation cannot be recorded. Change parameters "
                 "after the gradient is taken; inside the loss, compute a new array (W_new = W + 1)."
@@ -577,9 +652,9 @@ def lift(x: Any) -> Any:
     """Put in the place of every leaf what stands for it now, also inside lists, tuples and dicts."""
     if type(x) in PLAIN:
         return x
-    if isinstance(x, Leaf):
-        return x.lift()
-    return _living(x) if type(x) is Traced else map_container(lift, x)
+    if type(x) is Traced:
+        return _living(x)
+    return x.lift() if isinstance(x, Leaf) else map_container(lift, x)
 
 
 def _living(x: Any) -> Any:
@@ -605,11 +680,14 @@ def is_recorded(x: Any) -> bool:
 
 def map_container(f: Callable[[Any], Any], x: Any) -> Any:
     """Apply `f` to what a list, tuple or dict holds; anything else comes back as it is."""
-    if isinstance(x, (list, tuple)):
-        items = [f(item) for item in x]
-        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-    if isinstance(x, dict):
-        return {key: f(item) for key, item in x.items()}
+    try:
+        if isinstance(x, (list, tuple)):
+            items = [f(item) for item in x]
+            return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+        if isinstance(x, dict):
+            return {key: f(item) for key, item in x.items()}
+    except RecursionError:
+        raise ValueError(f"a {type(x).__name__} holds itself, or others to a depth without end.") from None
     return x
 
 
@@ -652,10 +730,7 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
         trace = max(x._trace for x in boxes)
         if len({x.owner for x in boxes if x._trace == trace}) > 1:
-            raise TypeError(
-                f"{name_of(primitive)} meets values of two gradients that run at the same time, in two "
-                "threads. Each thread takes its own: dropgrad(x) gives the plain value of the other's."
-            )
+            raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
         argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
         values = tuple([x._value if i in argnums else x for i, x in enumerate(arguments)])
         recorded = values, argnums, tuple([arguments[i] for i in argnums])
@@ -664,7 +739,12 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
     if options := overlooked(primitive.fun, arguments, keywords):
         raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
     values, argnums, parents = recorded
-    return _node(function(*values, **keywords), primitive, values, keywords, argnums, parents)
+    try:
+        result = function(*values, **keywords)
+    except ValueError as error:
+        _tell_shapes(error, values)
+        raise
+    return _node(result, primitive, values, keywords, argnums, parents)
 
 
 def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
@@ -679,7 +759,7 @@ def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
     owner = None
     for i, x in enumerate(arguments):
         if type(x) not in PLAIN:
-            if isinstance(x, Leaf):
+            if type(x) is not Traced and isinstance(x, Leaf):
                 x = x.lift()
             if type(x) is Traced:
                 if owner is None:
@@ -711,6 +791,8 @@ def _node(
         _refuse(
             f"{name_of(primitive)} of {described(values, keywords)}", "Objects in arrays have no gradient."
         )
+    if kind is float:  # so Python has it of a NumPy number and a Fraction
+        values = tuple([float(x) if isinstance(x, Rational) else x for x in values])
     node = Traced(typed(result), primitive, values, keywords, argnums, parents)
     if isinstance(result, (tuple, list, SequenceBox)):  # several results, as of np.linalg.eigh or np.split
         places = count()
@@ -811,24 +893,26 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
     return function(*args, **kwargs)
 
 
-# Functions met before that lead to one primitive however they are called.
-_direct: dict[Any, Any] = {}
+# Functions met before that lead to one primitive however they are called, with the number of `_places`.
+_direct: dict[Any, tuple[Any, int]] = {}
 
 
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
-    primitive = _direct.get(function)
-    may_cast = "dtype" in kwargs or (len(args) > 2 and function in CASTING)
-    if primitive is not None and not may_cast and (not kwargs or _all_plain(kwargs)):
+    primitive, places = _direct.get(function, (None, 0))
+    if primitive is not None and len(args) <= places and (not kwargs or _all_plain(kwargs)):
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, lift(args), lift(kwargs)
     if not _any_box(args) and not _any_box(kwargs):
         return _returning(given, function(*args, **kwargs))
+    places = _places(function)
+    if kwargs or len(args) > places:
+        args, kwargs = _by_name(function, args, kwargs, places)
     if kwargs.get("out") is not None:
         _refuse(
             f"{name_of(function)} with out= (as in b += …)", "Leave it away, b = b + …: the result is new."
         )
-    if function in CASTING and (kwargs or len(args) > 2):
+    if function in CASTING and "dtype" in kwargs:
         cast_first = _with_dtype(function, args, kwargs)
         if cast_first is not None:
             return cast_first
@@ -843,7 +927,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if primitive is None:
         _no_gradient(function)
     if composite is None:
-        _direct[function] = primitive
+        _direct[function] = primitive, places
     return record(primitive, args, kwargs)
 
 
@@ -879,7 +963,7 @@ def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _all_plain(kwargs: dict[str, Any]) -> bool:
-    return "out" not in kwargs and all(type(x) in PLAIN for x in kwargs.values())
+    return "out" not in kwargs and "dtype" not in kwargs and all(type(x) in PLAIN for x in kwargs.values())
 
 
 def _returning(kwargs: dict[str, Any], result: Any) -> Any:
@@ -887,6 +971,28 @@ def _returning(kwargs: dict[str, Any], result: Any) -> Any:
     out = kwargs.get("out")
     out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
     return out if isinstance(out, Leaf) else result
+
+
+@cache
+def _places(function: Any) -> int:
+    """Count the places before `out` and `dtype`, which need a look."""
+    names = list(parameters_of(function))
+    return min([i for i, name in enumerate(names) if name in ("out", "dtype")], default=sys.maxsize)
+
+
+def _by_name(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], places: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Make keywords of the options behind the first `places` arguments; leave out what is the default."""
+    defaults = parameters_of(function)
+    names = list(defaults)[places : len(args)]
+    if len(args) > places + len(names) or any(name in kwargs for name in names):
+        return args, kwargs  # too many, as NumPy will say
+    given = {**dict(zip(names, args[places:], strict=True)), **kwargs}
+    return args[:places], {name: x for name, x in given.items() if x is not defaults.get(name, _NO_DEFAULT)}
+
+
+_NO_DEFAULT = object()
 
 
 def _by_position(
@@ -923,5 +1029,8 @@ _SHORTCUTS = {trace_primitives_map[np.sum]: _sum, trace_primitives_map[np.mean]:
 
 def described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:
     """Show for an error message what a function was called with."""
-    shown = [f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}" for x in arguments]
-    return ", ".join(shown + [f"{key}={x!r:.40}" for key, x in keywords.items()])
+
+    def show(x: Any) -> str:
+        return f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}"
+
+    return ", ".join([*map(show, arguments), *(f"{key}={show(x)}" for key, x in keywords.items())])

@@ -423,7 +423,8 @@ def params(*things: Any) -> Params:
     -------
     Params
         Depth first, in the order of definition, each parameter once, with the path of the first place it was
-        found in as its name. Parts may be shared or refer back to each other.
+        found in as its name. Parts may be shared or refer back to each other. To freeze one is to leave
+        it out: ``params(model) - params(model[0])``.
 
     Raises
     ------

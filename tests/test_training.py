@@ -601,6 +601,13 @@ def test_the_digits_are_read_and_a_resumed_run_equals_an_uninterrupted_one(tmp_p
         assert a["checksum"].tolist() == b["checksum"].tolist()
 
 
+def test_the_recipe_reads_the_digits_in_sixty_lines():
+    accuracy, averaged = example("digits_recipe")(epochs=15, progress=False)
+    assert min(accuracy, averaged) > 0.95
+    source = (Path(__file__).parent.parent / "examples" / "digits_recipe.py").read_text()
+    assert len(source.splitlines()) <= 60
+
+
 def test_clipping_helps_the_recurrent_network():
     clipped, plain = example("char_rnn")(steps=150)
     assert clipped < plain < 4

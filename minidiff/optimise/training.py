@@ -152,7 +152,9 @@ def train(
                             unreached = [p for p in unreached if grads[p] is None]
                         for f in transforms:
                             grads = _transformed(grads, f)
-                        _check_finite(value, grads, ps, len(losses) + 1)
+                        place = first_nonfinite(grads)
+                        if place is not None or not math.isfinite(value):
+                            raise _not_finite(value, place, ps, len(losses) + 1)
                         deferred.whole(take_step, grads, value)
                         if shown is not None:
                             running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
@@ -324,15 +326,13 @@ def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
     return instance("what transform returns", result, Grads, "Grads, or None for no step")  # type: ignore[no-any-return]
 
 
-def _check_finite(value: float, grads: Grads, ps: Params, step: int) -> None:
+def _not_finite(value: float, place: int | None, ps: Params, step: int) -> FloatingPointError:
     if not math.isfinite(value):
-        raise FloatingPointError(f"the loss is {value} at step {step}, not taken")
-    i = first_nonfinite(grads)
-    if i is not None:
-        raise FloatingPointError(
-            f"the gradient of parameter {ps.names[i]} is not finite at step {step}, not taken (the loss is "
-            f"{value:.4g}): transform=skip_nonfinite() leaves such steps out"
-        )
+        return FloatingPointError(f"the loss is {value} at step {step}, not taken")
+    return FloatingPointError(
+        f"the gradient of parameter {ps.names[place or 0]} is not finite at step {step}, not taken (the loss "
+        f"is {value:.4g}): transform=skip_nonfinite() leaves such steps out"
+    )
 
 
 def _warn(ps: Params, unreached: list[Param], batches: int, data: Any) -> None:

@@ -6,7 +6,6 @@ the same. Any function of that kind is one, such as ``lambda grads: grads.map(np
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 from minidiff.checks import integer, number
 from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none
-from minidiff.program.source import quiet
 from minidiff.tracing import constant
 
 __all__ = ["accumulate", "clip_norm", "skip_nonfinite"]
@@ -182,16 +180,9 @@ def _wide(g: Any) -> Any:
 
 def first_nonfinite(grads: Grads) -> int | None:
     """Return the place of the first gradient that holds infinity or NaN, None if there is none."""
-    return quiet().run(_first_nonfinite, grads)
-
-
-def _first_nonfinite(grads: Grads) -> int | None:
     for i, g in enumerate(grads.values()):
-        if g is None:
-            continue
-        flat = g.ravel() if type(g) is np.ndarray else np.ravel(constant(g))
-        # One call is quicker than two, and the sum of squares is finite unless they are too large.
-        is_finite = flat.dtype.char != "e" and math.isfinite(flat.dot(flat).real)
-        if not (is_finite or np.isfinite(flat).all()):
-            return i
+        if g is not None:
+            are_finite = np.isfinite(g if type(g) is np.ndarray else constant(g))
+            if b"\0" in are_finite.tobytes():  # in half the time of `all`
+                return i
     return None

@@ -707,9 +707,11 @@ def test_a_formula_rewritten_gives_the_very_bits_of_the_formula(program, dtype, 
 @pytest.mark.parametrize("name", RULES.split())
 def test_every_built_in_formula_is_rewritten(name, dtype):
     rule = OPTIMISERS[name]()
-    numbers = rule.coefficients(*rule.tick(*rule.clock))
-    assert program_of(rule, dtype, numbers, taking=True)
-    assert program_of(rule, dtype, numbers, taking=False)
+    turn = rule, rule.begin(np.zeros(3, dtype)), True, (1,), rule.coefficients(*rule.tick(*rule.clock))
+    for taking in (True, False):
+        formulas = step_module._Formulas([turn], (np.dtype(dtype), taking))
+        assert formulas.program
+        assert not formulas.readings  # they stay what they are
 
 
 ODD = {
@@ -1173,6 +1175,7 @@ def test_nothing_is_kept_where_others_can_write(which, mode, tmp_path, monkeypat
     assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
 
 
+ones = np.ones(1)
 NUMBERS_ALONE = {
     "sums": lambda x, Δ, a, b: (a + b) * Δ - (a - b) * x,
     "products": lambda x, Δ, a, b: (a * b) * Δ - (a / b) * x,
@@ -1234,4 +1237,119 @@ def test_a_warning_says_what_keeps_a_formula_from_being_compiled(formula, reason
         apply(rule_with(formula), np.ones(1), np.ones(1))
 
 
-ones = np.ones(1)
+@needs_numba
+def test_a_warning_names_a_function_of_numbers_or_an_error_without_words(monkeypatch):
+    class Rooted(Rule):
+        coefficients = Real.coefficients
+        formula = staticmethod(lambda x, Δ, η: np.sqrt(η) * Δ)
+
+    def compiled(*_):
+        raise RuntimeError
+
+    with engine("fused"):
+        with pytest.warns(RuntimeWarning, match="uses np.sqrt of a number, which NumPy makes a float64"):
+            apply(Rooted(), ones, ones)
+        monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+        with pytest.warns(RuntimeWarning, match="Numba is switched off"):
+            apply(rule_with(lambda x, Δ: 3 * Δ), ones, ones)
+        monkeypatch.setattr("minidiff.program.kernel.compiled", compiled)
+        with pytest.warns(RuntimeWarning, match="compiled: RuntimeError$"):
+            apply(rule_with(lambda x, Δ: 4 * Δ), ones, ones)
+
+
+@pytest.mark.parametrize(("formula", "times"), [(lambda x, Δ: 5 * Δ, 3), (lambda x, Δ: np.tanh(Δ), 0)])
+def test_a_loop_is_compiled_once_patience_has_run_out_if_it_is_exact(formula, times, monkeypatch):
+    """Each large step takes a second by this clock, and patience ends within the third."""
+    calls, seconds = [], iter(range(1000))
+    monkeypatch.setattr(step_module, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    monkeypatch.setattr(step_module, "PATIENCE", 2.5)
+    monkeypatch.setattr("minidiff.program.kernel.compiled", lambda *_: lambda *vectors: calls.append(1))
+    rule, x = rule_with(formula), np.zeros(50_000)
+    for t in range(1, 7):
+        update(rule, x, np.ones(50_000))
+        assert len(calls) == (max(t - 3, 0) if times else 0)
+    assert len(calls) == times
+
+
+@needs_numba
+@pytest.mark.parametrize(("dtype", "compiled"), [("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("c8", None)])
+def test_what_is_compiled_in_which_dtype(dtype, compiled, monkeypatch):
+    dtypes = []
+    monkeypatch.setattr(
+        "minidiff.program.kernel.compiled",
+        lambda program, dtype: dtypes.append(dtype) or (lambda *vectors: None),
+    )
+    with engine("fused"):
+        update(rule_with(lambda x, Δ: 6 * Δ), np.ones(3, dtype), np.ones(3, dtype))
+    assert dtypes == ([compiled] if compiled else [])
+
+
+@needs_numba
+@pytest.mark.parametrize("name", ["Momentum", "ADAM", "OADAM"])
+@pytest.mark.parametrize("taking", [True, False])
+def test_a_compiled_loop_gives_the_bits_of_the_program_in_the_homes_of_its_results(name, taking):
+    from minidiff.program import kernel
+
+    rule, rng = OPTIMISERS[name](), np.random.default_rng(0)
+    numbers = rule.coefficients(*rule.tick(*rule.clock))
+    program = program_of(rule, "f8", numbers, taking=taking)
+    x, g, *kept = (abs(rng.normal(size=5)) for _ in range(2 + len(rule.keeps)))
+    expected = program.run([x, g, *kept], numbers)
+    arrays = [x, g, *kept] if taking else [x, g, *kept, np.empty(5)]
+    kernel.compiled(program, np.dtype("f8"))(arrays, program.constants(numbers))
+    for home, value in zip([x if taking else arrays[-1], *kept], expected, strict=True):
+        assert_same_bits(home, value)
+
+
+@pytest.mark.parametrize("name", ["Descent", "Momentum", "ADAM", "AdaMax", "ADAGrad"])
+def test_a_program_writes_over_what_is_to_be_replaced_and_over_its_temporaries(name):
+    rule, n = OPTIMISERS[name](), 100_000
+    numbers = rule.coefficients(*rule.tick(*rule.clock))
+    program = program_of(rule, "f8", numbers, taking=True)
+    x, g, *kept = (np.ones(n) for _ in range(2 + len(rule.keeps)))
+    program.run([x, g, *kept], numbers)
+    tracemalloc.start()
+    results = program.run([x, g, *kept], numbers, [x, *kept])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert all(result is home for result, home in zip(results, [x, *kept], strict=True))
+    assert peak < 0.65 * len(program.operations) * x.nbytes
+
+
+def test_a_number_of_numpys_is_not_taken_for_a_python_number():
+    class Double(Rule):
+        def coefficients(self, t):
+            return (0.1 if t == 1 else np.float64(0.1),)
+
+        @staticmethod
+        def formula(x, Δ, η):
+            return η * Δ
+
+    for size in (50, 50_000):
+        rule, x, Δ = Double(), np.zeros(size, "f4"), np.linspace(0, 1, size, dtype="f4")
+        single, double = np.float32(0.1) * Δ, (np.float64(0.1) * Δ).astype("f4")
+        assert np.any(single != double)
+        for expected in (single, double):
+            np.testing.assert_array_equal(apply(rule, x, Δ), expected)
+
+
+@needs_numba
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="it is about owners of folders")
+def test_nothing_is_kept_in_a_folder_of_somebody_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "minidiff").mkdir(mode=0o700)
+    uid = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    with engine("fused"):
+        apply(rule_with(lambda x, Δ: 7 * Δ), ones, ones)
+    assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
+
+
+def test_a_rule_that_has_two_turns_in_a_step_takes_note_of_both():
+    """With a drop at every other step of its own, one of the two turns is always at a drop."""
+    decay, x = mo.ExpDecay(1.0, 0.5, 2, 0.0), np.zeros(2)
+    opt = Optimiser(decay, ClipNorm(1e9), decay)
+    for _ in range(3):
+        update(opt, x, np.ones(2))
+    assert decay.state[x]["clock"] == (6,)
+    assert decay.eta == 0.125

@@ -13,8 +13,9 @@ from minidiff.program.recorder import NUMBERS, RefusedError
 
 __all__ = ["Reading", "readings"]
 
-# What a formula may ask of an array. Its shape is another matter: a block has its own.
-_ATTRIBUTES = {"real", "imag", "conj", "conjugate", "dtype", "kind"}
+# What a formula may ask of an array, besides what NumPy has a function for. Its shape is another matter: a
+# block has its own.
+_ATTRIBUTES = {"dtype", "kind"}
 _FUNCTIONS: set[Any] = {np.where, np.real, np.imag, np.clip, abs}
 
 

@@ -331,7 +331,7 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize("take", [lambda W: W, lambda W: W * 1], ids=["parameter", "result"])
 @pytest.mark.parametrize(
-    "name", [name for name in dir(np.ndarray) if not name.startswith("__") and hasattr(np.ones(1), name)]
+    "name", [name for name in dir(np.ndarray) if not name.startswith("__") and hasattr(np.eye(2), name)]
 )
 def test_every_attribute_of_an_array_is_as_outside_or_refused_in_words(name, take):
     W, got = param([[1.0, 2.0], [3.0, 4.0]]), []

@@ -1,12 +1,13 @@
-"""Execute notebooks, save their outputs, and make the pictures that stand for them elsewhere.
+"""Execute notebooks, save their outputs, and make the pictures that stand for them.
 
     python tutorials/build.py [tutorials/01_linear_regression.ipynb ...]
 
-executes those notebooks, or all of them, with nbclient and ipykernel (of the extra `tutorials`). What changes
-from run to run is left out: times, versions, the ids of cells.
+executes those notebooks, or all of them, with nbclient and ipykernel (of the extra
+`tutorials`). What changes from run to run is left out: times, versions, ids of cells.
+Figures have two pixels for each that is shown, so that they are sharp on any screen.
 
-The first figure of a cell tagged ``thumbnail`` is saved, small, as images/<notebook>.png, that of a cell
-tagged ``image:<name>`` as it is, as images/<name>.png.
+The first figure of a cell tagged ``thumbnail`` is saved, small, under the notebook's name
+in images/, that of a cell tagged ``image:<name>`` as it is, as images/<name>.png.
 """
 
 import base64
@@ -19,18 +20,26 @@ from nbclient import NotebookClient
 from PIL import Image
 
 HERE = Path(__file__).parent
-WIDTH = 360  # of a thumbnail, in pixels
+WIDTH = 480  # of a thumbnail, in pixels
 
 
 def execute(path):
     """Execute a notebook in place and return it."""
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "kernelspec": {
+            "display_name": "Python 3",
+            "language": "python",
+            "name": "python3",
+        },
         "language_info": {"name": "python"},
     }
     client = NotebookClient(
-        notebook, timeout=120, record_timing=False, resources={"metadata": {"path": HERE}}
+        notebook,
+        timeout=120,
+        record_timing=False,
+        extra_arguments=["--InlineBackend.figure_formats=retina"],
+        resources={"metadata": {"path": HERE}},
     )
     client.execute()
     notebook.metadata["language_info"] = {"name": "python"}
@@ -62,12 +71,16 @@ def save_pictures(notebook, name):
     for cell in notebook.cells:
         for tag in cell.metadata.get("tags", []):
             if tag == "thumbnail" or tag.startswith("image:"):
-                image = picture(next(o.data for o in cell.outputs if "image/png" in o.get("data", {})))
+                image = picture(
+                    next(
+                        o.data for o in cell.outputs if "image/png" in o.get("data", {})
+                    )
+                )
                 if tag == "thumbnail":
                     size = WIDTH, round(WIDTH * image.height / image.width)
                     image = image.resize(size, Image.Resampling.LANCZOS)
-                file = HERE / "images" / f"{name if tag == 'thumbnail' else tag.removeprefix('image:')}.png"
-                file.write_bytes(png(image, 96))
+                file = name if tag == "thumbnail" else tag.removeprefix("image:")
+                (HERE / "images" / f"{file}.png").write_bytes(png(image, 96))
 
 
 def main(paths):

@@ -1,7 +1,10 @@
-"""How Sphinx builds the site: ``sphinx-build -W --keep-going tutorials/docs tutorials/docs/build/html``.
+"""How Sphinx builds the site.
 
-The API pages come from the docstrings, the tutorials from the notebooks with the outputs saved in them. A
-reader's browser fetches nothing from elsewhere: MathJax comes with the package sphinx-mathjax-offline.
+    sphinx-build -W --keep-going tutorials/docs tutorials/docs/build/html
+
+The API pages come from the docstrings, the tutorials from the notebooks with the
+outputs saved in them. A reader's browser fetches nothing from elsewhere: MathJax comes
+with the package sphinx-mathjax-offline.
 """
 
 import importlib
@@ -48,7 +51,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_merge_streams = True
 
-# Sphinx reads documents from its own folder only, so the tutorials beside it are copied in.
+# Sphinx reads documents from its own folder only, so the tutorials are copied in.
 copies = HERE / "tutorials"
 shutil.rmtree(copies, ignore_errors=True)
 copies.mkdir()
@@ -56,10 +59,13 @@ for page in [*HERE.parent.glob("*.ipynb"), *HERE.parent.glob("*.md")]:
     shutil.copy(page, copies)
 shutil.copytree(HERE.parent / "images", copies / "images")
 
-# Docstrings name things as a user imports them, so a name leads to the first module that offers it.
+# Docstrings name things as a user imports them. A name leads to the first such module.
 MODULES = [
     "minidiff",
-    *(f"minidiff.{name}" for name in ("optimise", "schedules", "losses", "functions", "data", "plot")),
+    *(
+        f"minidiff.{name}"
+        for name in ("optimise", "schedules", "losses", "functions", "data", "plot")
+    ),
 ]
 HOMES: dict[str, str] = {}
 for module in MODULES:
@@ -68,16 +74,18 @@ for module in MODULES:
 
 
 def resolve(app, env, node, contnode):
-    """Give the link for a name that is not qualified by its module, if it is one of ours."""
+    """Give the link for a name without its module, if it is one of ours."""
     target = HOMES.get(node.get("reftarget", "").removesuffix("()"))
     found = env.get_domain("py").objects.get(target)
     if found is None:
         return None
-    return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, contnode, target)
+    return make_refnode(
+        app.builder, node["refdoc"], found.docname, found.node_id, contnode, target
+    )
 
 
 def escape_initials(app, what, name, obj, options, lines):
-    """Keep the initial that begins a reference from being read as the number of a list's item."""
+    """Keep the initial that begins a reference from being read as a list's number."""
     lines[:] = [re.sub(r"^(\s*)([A-Z]\. )", r"\1\\\2", line) for line in lines]
 
 

@@ -8,16 +8,23 @@ Drawing needs matplotlib, of the `plot` extra. It is imported when a picture is 
 
 from __future__ import annotations
 
+import base64
 import copy
+import hashlib
+import io
+import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidiff.checks import function, instance, integer, number
 from minidiff.gradient import withgradient
-from minidiff.optimise import AbstractOptimiser, reset, update
+from minidiff.optimise import AbstractOptimiser, Rule, reset, update
 from minidiff.params import param, params
 from minidiff.schedules.base import as_schedule, last_step, real
 from minidiff.typing import ArrayLike, NDArray
@@ -25,7 +32,16 @@ from minidiff.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_losses", "plot_paths", "plot_schedule", "trace_path"]
+__all__ = [
+    "Explorer",
+    "PathAnimation",
+    "animate_paths",
+    "explore",
+    "plot_losses",
+    "plot_paths",
+    "plot_schedule",
+    "trace_path",
+]
 
 # Okabe and Ito's colours, told apart also by the colour-blind, without those too light for a line.
 _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
@@ -179,22 +195,27 @@ def trace_path(
     """
     function("f", f, "a function of one array")
     instance("opt", opt, AbstractOptimiser, "an optimiser such as ADAM()")
-    x = param(_real_array("start", start))
-    path = np.empty((integer("steps", steps, 0) + 1, *x.value.shape))
-    opt = copy.deepcopy(opt)
+    return np.array([*_points(f, _real_array("start", start), opt, integer("steps", steps, 0))])
+
+
+def _points(
+    f: Callable[[Any], Any], start: Any, opt: AbstractOptimiser, steps: int
+) -> Iterator[NDArray[np.float64]]:
+    """Give the points of a path, one after another, until it ends or diverges."""
+    x, opt = param(start), copy.deepcopy(opt)
     reset(opt)
-    path[0] = x.value
-    for t in range(1, len(path)):
+    yield x.copy()
+    for t in range(1, steps + 1):
+        before = x.copy()
         with np.errstate(all="ignore"):  # an overflow is reported below, with its step
             value, grads = withgradient(lambda: f(x), params(x))
             update(opt, params(x), grads)
-        path[t] = x.value
         if not (np.all(np.isfinite(value)) and np.all(np.isfinite(x.value))):
             raise FloatingPointError(
-                f"step {t}, from {path[t - 1]} where f is {value}, leads to {path[t]}: the path diverges, "
+                f"step {t}, from {before} where f is {value}, leads to {x.value}: the path diverges, "
                 "take a smaller learning rate or fewer steps"
             )
-    return path
+        yield x.copy()
 
 
 def plot_paths(
@@ -206,7 +227,8 @@ def plot_paths(
     """Draw the paths of optimisers over the contours of a function of two variables.
 
     A cross is where a path starts, the marker where it ends. The contours are at quantiles of the function
-    within the bounds, closer together near its minimum: a function of any scale shows its shape.
+    within the bounds, closer together near its minimum: a function of any scale shows its shape. Every
+    fourth has its value written on it.
 
     Parameters
     ----------
@@ -250,7 +272,8 @@ def plot_paths(
     x, y = np.linspace(left, right, _GRID), np.linspace(bottom, top, _GRID)
     values = _on_grid(f, x, y)
     ax = _axes(ax)
-    ax.contour(x, y, values, levels=_levels(values), colors="0.75", linewidths=0.7)
+    contours: Any = ax.contour(x, y, values, levels=_levels(values), colors="0.75", linewidths=0.7)
+    ax.clabel(contours, list(contours.levels)[::4], fmt="%.3g", fontsize=6, colors="0.5")
     ax.set_prop_cycle(_styles(("o", "s", "^", "D")))
     for label, way in ways.items():
         ax.plot(*way.T, label=label, markevery=[-1], markersize=6, linewidth=1.5)
@@ -260,7 +283,368 @@ def plot_paths(
     return _with_legend(ax)
 
 
+class PathAnimation:
+    """An animation of paths, as `animate_paths` makes it: a notebook shows it, `save` writes it.
+
+    It is one piece of HTML with a button, a slider and the picture in it. It needs neither a server nor
+    anything from elsewhere.
+
+    Attributes
+    ----------
+    html : str
+        The piece of HTML.
+    steps : int
+        The number of steps of the longest path.
+    """
+
+    def __init__(self, html: str, steps: int) -> None:
+        self.html, self.steps = html, steps
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the animation as a page of its own, which any browser plays.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file; one that is there is replaced.
+        """
+        page = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><body>{self.html}</body></html>'
+        Path(path).write_text(page, encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"<PathAnimation of {self.steps} steps>"
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def animate_paths(
+    f: Callable[[Any], Any],
+    paths: ArrayLike | Mapping[str, ArrayLike],
+    bounds: ArrayLike,
+    *,
+    size: tuple[float, float] = (5.6, 4.2),
+    rate: float = 20.0,
+) -> PathAnimation:
+    """Animate what `plot_paths` draws: every path grows step by step, all at the same time.
+
+    Parameters
+    ----------
+    f, paths, bounds
+        As for `plot_paths`. A path that is shorter than the others waits at its end.
+    size : pair of float, default (5.6, 4.2)
+        Width and height, in inches.
+    rate : float above 0, default 20
+        Steps per second.
+
+    Returns
+    -------
+    PathAnimation
+        A notebook shows it when it is a cell's last line.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not what it should be.
+    ImportError
+        If there is no matplotlib.
+
+    Examples
+    --------
+    >>> from minidiff.optimise import Descent, Momentum
+    >>> f = lambda x: x[0] ** 2 + 10 * x[1] ** 2
+    >>> paths = {str(opt): trace_path(f, [-2.0, 1.0], opt, 50) for opt in (Descent(0.05), Momentum(0.02))}
+    >>> animate_paths(f, paths, bounds=[(-3, 3), (-2, 2)])
+    <PathAnimation of 50 steps>
+    """
+    rate = number("rate", rate, within="(0, inf)")
+    width, height = (number(f"size[{i}]", x, within="(0, inf)") for i, x in enumerate(size))
+    from matplotlib import pyplot
+
+    ax = plot_paths(f, paths, bounds)
+    figure = _figure_of(ax)
+    figure.set_size_inches(width, height)
+    drawn: list[Any] = [line for line in ax.lines if line.get_linestyle() != "None"]
+    figure.canvas.draw()  # only now does the layout stand, and with it where a point comes to be
+    scale = 72 / figure.dpi
+    ways = [ax.transData.transform(line.get_xydata()) * [scale, -scale] + [0, 72 * height] for line in drawn]
+    box = ax.bbox
+    frame = [box.x0 * scale, 72 * height - box.y1 * scale, box.width * scale, box.height * scale]
+    for line in drawn:
+        line.set_data([], [])
+    background = _png(figure, 150)
+    pyplot.close(figure)
+    steps = max((len(way) for way in ways), default=1) - 1
+    content = {
+        "picture": base64.b64encode(background).decode(),
+        "width": f"{72 * width:.0f}",
+        "height": f"{72 * height:.0f}",
+        "frame": 'x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"'.format(*frame),
+        "colours": json.dumps([line.get_color() for line in drawn]),
+        "dashes": json.dumps([_SVG_DASHES[line.get_linestyle()] for line in drawn]),
+        "points": json.dumps([np.round(np.clip(way, -1e4, 1e4), 1).tolist() for way in ways]),
+        "steps": str(steps),
+        "pause": f"{1000 / rate:.0f}",
+    }
+    name = "paths-" + hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+    return PathAnimation(_PLAYER.substitute(content, name=name), steps)
+
+
+class Explorer:
+    """What `explore` shows: sliders over the picture of a path.
+
+    Attributes
+    ----------
+    opt : Rule
+        The optimiser with the settings that the sliders have now.
+    path : ndarray of shape (points, 2)
+        The path that is shown.
+    widget : ipywidgets.Widget
+        The sliders and the picture, to be put into other widgets.
+    """
+
+    def __init__(
+        self,
+        f: Callable[[Any], Any],
+        opt: Rule,
+        ranges: Mapping[str, tuple[float, float]],
+        start: NDArray[np.float64],
+        bounds: ArrayLike,
+        steps: int,
+    ) -> None:
+        from matplotlib import pyplot
+
+        widgets = _ipywidgets()
+        self._f, self._start, self._steps = f, start, steps
+        self.opt: Rule = opt
+        self.path = self._trace()
+        self._ax = plot_paths(f, self.path, bounds)
+        self._line = self._ax.lines[0]
+        self._figure = _figure_of(self._ax)
+        self._figure.set_size_inches(5.6, 4.2)
+        pyplot.close(self._figure)  # a notebook would show it a second time
+        self._sliders = {
+            (name, i): _slider(widgets, name if i is None else f"{name}[{i}]", value, ranges.get(name))
+            for name, i, value in _numbers(opt)
+        }
+        self._picture = widgets.Image(format="png")
+        self._draw()
+        for slider in self._sliders.values():
+            slider.observe(self._changed, "value")
+        self.widget = widgets.VBox([*self._sliders.values(), self._picture])
+
+    def _trace(self) -> NDArray[np.float64]:
+        points: list[NDArray[np.float64]] = []
+        self._end = ""
+        try:
+            points.extend(_points(self._f, self._start, self.opt, self._steps))
+        except FloatingPointError as error:
+            self._end = f"diverges at {str(error).split(',')[0]}"
+        return np.array(points or [self._start])
+
+    def _changed(self, _: Any) -> None:
+        settings: dict[str, Any] = {}
+        for (name, i), slider in self._sliders.items():
+            settings[name] = slider.value if i is None else (*settings.get(name, ()), slider.value)
+        self.opt = type(self.opt)(**{**self.opt.arguments(), **settings})
+        self.path = self._trace()
+        self._draw()
+
+    def _draw(self) -> None:
+        self._line.set_data(*self.path.T)
+        height = float(np.asarray(self._f(self.path[-1])))
+        self._ax.set_title(f"{self.opt}\n{self._end or f'f is {height:.3g} at the end'}", fontsize="small")
+        self._picture.value = _png(self._figure, 90)
+
+    def __repr__(self) -> str:
+        return f"<Explorer of {self.opt}>"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Give the sliders to a live notebook, and a still of them to a page."""
+        bundle = self.widget._repr_mimebundle_() or {}
+        still = base64.b64encode(self._still()).decode()
+        return {**bundle, "image/png": still, "text/plain": repr(self)}
+
+    def _still(self) -> bytes:
+        """Draw sliders and path as one picture."""
+        from matplotlib import pyplot
+        from matplotlib.widgets import Slider
+
+        n = len(self._sliders)
+        figure, axes = pyplot.subplots(
+            n + 1, figsize=(5.6, 4.4 + 0.3 * n), layout="constrained", height_ratios=[1] * n + [16]
+        )
+        for ax, slider in zip(axes, self._sliders.values(), strict=False):
+            low, high, value = slider.min, slider.max, slider.value
+            if hasattr(slider, "base"):
+                value = math.log(value, slider.base)
+            shown = Slider(ax, slider.description, low, high, valinit=value, color="#0072b2")
+            shown.valtext.set_text(f"{slider.value:.4g}")
+        axes[-1].imshow(pyplot.imread(io.BytesIO(_png(self._figure, 180))))
+        axes[-1].axis("off")
+        picture = _png(figure, 120)
+        pyplot.close(figure)
+        return picture
+
+
+def explore(
+    f: Callable[[Any], Any],
+    rule: Rule | type[Rule],
+    *,
+    start: ArrayLike = (-2.0, 1.0),
+    bounds: ArrayLike = ((-3, 3), (-2, 2)),
+    steps: int = 100,
+    **ranges: tuple[float, float],
+) -> Explorer:
+    """Show the path of a rule over a function of two variables, with a slider for each of its settings.
+
+    Parameters
+    ----------
+    f : callable
+        Takes one array of two numbers, ``x[0]`` and ``x[1]``, and returns one real number.
+    rule : Rule or a class of rules
+        The rule, whose settings the sliders have at first: ``Momentum(0.01)`` or ``Momentum``.
+    start : array_like of two floats, default (-2, 1)
+        Where the path starts.
+    bounds : pair of pairs of float, default ((-3, 3), (-2, 2))
+        The least and greatest ``x[0]``, and the least and greatest ``x[1]``, to be shown.
+    steps : int, default 100
+        The number of steps.
+    **ranges : pair of float
+        The ends of a setting's slider, by its name: ``eta=(0.001, 0.1)``. If not given, a setting in [0, 1)
+        such as ``rho`` and ``beta`` goes from 0 to 0.999, any other from a hundredth of its value to a
+        hundred times that.
+
+    Returns
+    -------
+    Explorer
+        A notebook shows it when it is a cell's last line. Its ``opt`` has the settings that were found.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not what it should be.
+    ImportError
+        If there is no matplotlib or no ipywidgets.
+
+    Examples
+    --------
+    >>> from minidiff.optimise import Momentum
+    >>> explorer = explore(lambda x: x[0] ** 2 + 10 * x[1] ** 2, Momentum(0.01, 0.5), eta=(0.001, 0.1))
+    >>> explorer
+    <Explorer of Momentum(eta=0.01, rho=0.5)>
+    >>> explorer.path.shape
+    (101, 2)
+    """
+    function("f", f, "a function of one array of two numbers")
+    opt = rule() if isinstance(rule, type) and issubclass(rule, Rule) else rule
+    instance("rule", opt, Rule, "a rule such as Momentum or Momentum(0.01)")
+    names = [name for name, *_ in _numbers(opt)]
+    for name, ends in ranges.items():
+        if name not in names:
+            raise TypeError(
+                f"{type(opt).__name__} has no setting {name!r} for a slider: it has {', '.join(names)}"
+            )
+        _bounds([ends, ends])
+    place = _real_array("start", start)
+    if place.shape != (2,):
+        raise ValueError(f"start must be two numbers, got shape {place.shape}")
+    return Explorer(f, opt, ranges, place, bounds, integer("steps", steps, 1))
+
+
+def _numbers(opt: Rule) -> Iterator[tuple[str, int | None, float]]:
+    """Give each number among a rule's settings: its name, its place in a tuple, its value."""
+    for name, value in opt.arguments().items():
+        if isinstance(value, tuple):
+            yield from ((name, i, x) for i, x in enumerate(value))
+        elif isinstance(value, float):
+            yield name, None, value
+
+
+def _slider(widgets: Any, label: str, value: float, ends: tuple[float, float] | None) -> Any:
+    """Make a slider: on a logarithmic scale, if the ends are far apart and above 0."""
+    options = {"description": label, "value": value, "continuous_update": True}
+    if ends is None:
+        ends = (0.0, 0.999) if label.split("[")[0] in ("rho", "beta") else (value / 100, value * 100)
+        ends = ends if ends[0] < ends[1] else (0.0, 1.0)
+    low, high = (min(ends[0], value), max(ends[1], value))
+    if low > 0 and high / low > 20:
+        low, high = math.log10(low), math.log10(high)
+        return widgets.FloatLogSlider(
+            min=low, max=high, step=(high - low) / 200, readout_format=".3g", **options
+        )
+    return widgets.FloatSlider(min=low, max=high, step=(high - low) / 500, readout_format=".3f", **options)
+
+
 # How pictures are drawn ----------------------------------------------------------------------------------
+
+_SVG_DASHES = {"-": "", "--": "6 3", ":": "1.5 3", "-.": "6 3 1.5 3"}
+
+# A page may hold several: each finds its parts by a name made from what it shows.
+_PLAYER = Template(
+    """<div id="$name" style="max-width: ${width}pt">
+<svg viewBox="0 0 $width $height" style="width: 100%; background: white" role="img"
+aria-label="Animated paths">
+<clipPath id="$name-frame"><rect $frame/></clipPath>
+<image width="$width" height="$height" href="data:image/png;base64,$picture"/>
+<g clip-path="url(#$name-frame)"></g></svg>
+<div style="display: flex; gap: 0.5em"><button type="button">Play</button>
+<input type="range" min="0" max="$steps" value="$steps" style="flex: 1" aria-label="step">
+<output></output></div>
+<script>(function () {
+  const root = document.getElementById("$name"), group = root.querySelector("g");
+  const button = root.querySelector("button"), slider = root.querySelector("input");
+  const colours = $colours, dashes = $dashes;
+  const ways = $points.map(function (points, i) {
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+    const end = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+    line.setAttribute("fill", "none"); line.setAttribute("stroke-width", 1.5); end.setAttribute("r", 3);
+    line.setAttribute("stroke", colours[i]); line.setAttribute("stroke-dasharray", dashes[i]);
+    end.setAttribute("fill", colours[i]); group.append(line, end);
+    return {line, end, points};
+  });
+  let timer = null;
+  function show() {
+    const t = Number(slider.value);
+    for (const {line, end, points} of ways) {
+      const so_far = points.slice(0, t + 1), [x, y] = so_far[so_far.length - 1];
+      line.setAttribute("points", so_far.join(" "));
+      end.setAttribute("cx", x); end.setAttribute("cy", y);
+    }
+    root.querySelector("output").textContent = "step " + t;
+  }
+  function stop() { clearInterval(timer); timer = null; button.textContent = "Play"; }
+  slider.oninput = show;
+  button.onclick = function () {
+    if (timer !== null) return stop();
+    if (Number(slider.value) >= $steps) slider.value = 0;
+    button.textContent = "Pause";
+    timer = setInterval(function () {
+      slider.value = Number(slider.value) + 1; show();
+      if (Number(slider.value) >= $steps) stop();
+    }, $pause);
+  };
+  show();
+})();</script></div>"""
+)
+
+
+def _figure_of(ax: Axes) -> Any:
+    return ax.figure
+
+
+def _png(figure: Any, dpi: int) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def _ipywidgets() -> Any:
+    try:
+        import ipywidgets
+    except ImportError:
+        raise ImportError("explore shows sliders of ipywidgets: pip install 'minidiff[tutorials]'") from None
+    return ipywidgets
 
 
 def _axes(ax: Any) -> Axes:

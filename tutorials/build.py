@@ -6,8 +6,8 @@ executes those notebooks, or all of them, with nbclient and ipykernel (of the ex
 `tutorials`). What changes from run to run is left out: times, versions, ids of cells.
 Figures have two pixels for each that is shown, so that they are sharp on any screen.
 
-The first figure of a cell tagged ``thumbnail`` is saved, small, under the notebook's name
-in images/, that of a cell tagged ``image:<name>`` as it is, as images/<name>.png.
+The first figure of a cell tagged ``thumbnail`` is saved, small, in images/ under the
+notebook's name, that of a cell tagged ``image:<name>`` as it is, under that name.
 """
 
 import base64

@@ -4,7 +4,7 @@ The framework has no layers and needs none: a layer is a dataclass that holds pa
 The data are scikit-learn's: 1797 images of 8×8 pixels. Run it with ``--checkpoint digits.npz``, press Ctrl-C,
 and run it again with ``--resume``: it ends as if it had never been stopped.
 
-    pip install 'minidiff[tutorials]'
+    .venv/bin/pip install -e '.[tutorials]'
     python examples/digits.py --checkpoint digits.npz [--resume]
 """
 

@@ -1,6 +1,6 @@
 """Handwritten digits with all that `train` offers: what people ask for most, in sixty lines.
 
-pip install 'minidiff[tutorials]'
+In a clone: .venv/bin/pip install -e '.[tutorials]'
 python examples/digits_recipe.py
 """
 

@@ -4,7 +4,7 @@ Where the loss is the same at every step (no minibatches), a method that learns 
 gradients gets further with them than a first-order rule. SciPy asks for a function of a vector that gives the
 loss and its gradient; `Params` and `Grads` turn into such vectors.
 
-    pip install 'minidiff[tutorials]'
+    .venv/bin/pip install -e '.[tutorials]'
 """
 
 import numpy as np

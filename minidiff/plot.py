@@ -450,6 +450,7 @@ class Explorer:
         self.path = self._trace()
         self._draw()
 
+    @np.errstate(all="ignore")  # a path that diverges goes far beyond the picture
     def _draw(self) -> None:
         self._line.set_data(*self.path.T)
         height = float(np.asarray(self._f(self.path[-1])))

@@ -1,5 +1,6 @@
 """Every example runs as a user runs it, and every snippet of the README says what it says."""
 
+import ast
 import doctest
 import itertools
 import re
@@ -8,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -20,6 +23,102 @@ def test_example_is_a_script(path, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", [path.name])
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
+
+
+def accumulation(whole, parts):
+    assert whole.shape == parts.shape == (41, 10)
+    np.testing.assert_allclose(whole, parts, rtol=1e-9, atol=1e-12)
+
+
+def averaging(as_it_is, averaged):
+    assert averaged[-200:].mean() < 0.6 * as_it_is[-200:].mean()
+
+
+def freezing(misfit, learned, after):
+    assert misfit < 0.02
+    np.testing.assert_array_equal(learned, after)
+
+
+def gaussian_process(losses, found, error):
+    assert losses[-1] < losses[0] - 20
+    assert 0.1 < found["noise"] < 0.3
+    assert error < 0.15
+
+
+def global_clipping(runs):
+    (wild, norms), (tame, _) = runs["as they come"], runs["clipped to 0.5"]
+    assert norms.max() > 1e3
+    assert tame[-20:].mean() < 0.5
+    assert tame[-20:].mean() < wild[-20:].mean() / 10
+
+
+def hmc(chain, bend, taken):
+    assert taken > 0.8
+    assert chain[:, 0].var() == pytest.approx(4, rel=0.3)
+    assert bend.var() == pytest.approx(0.25, rel=0.2)
+
+
+def hvp(found, largest):
+    assert found[-1] == pytest.approx(largest, rel=1e-6)
+
+
+def kalman(losses, found, errors):
+    assert losses[-1] < losses[0]
+    assert found[1] == pytest.approx(4, rel=0.3)
+    assert errors["learned"] < errors["guessed"]
+
+
+def lbfgs(lbfgs, adam):
+    assert min(lbfgs) < 1e-12 < 1e-4 < min(adam)
+
+
+def ode(losses, found, true):
+    assert losses[-1] < losses[0] / 50
+    np.testing.assert_allclose(found, true, rtol=0.05)
+
+
+def plateau(constant, reduced, rates):
+    assert reduced[-10:].mean() < constant[-10:].mean()
+    assert np.all(np.diff(rates) <= 0)
+    assert rates[-1] < rates[0] / 4
+
+
+def transformer(losses, right, look):
+    assert losses[-1] < 0.1 * losses[0]
+    assert right > 0.95
+    np.testing.assert_allclose(look.sum(axis=1), 1)
+    assert np.all(np.triu(look, 1) < 1e-6)  # nobody looks ahead
+
+
+def vae(losses, mean, digits):
+    assert losses[-20:].mean() < 0.75 * losses[:20].mean()
+    assert abs(mean.mean()) < 0.5
+    assert 0.3 < mean.std() < 2
+
+
+CLAIMS = {
+    f.__name__: f
+    for f in (
+        accumulation, averaging, freezing, gaussian_process, global_clipping, hmc, hvp, kalman, lbfgs, ode,
+        plateau, transformer, vae,
+    )
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_does_what_it_says_in_sixty_lines_with_a_picture(path, monkeypatch, tmp_path):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    monkeypatch.chdir(tmp_path)
+    results = runpy.run_path(str(path))["main"]()
+    CLAIMS[path.stem](*results if isinstance(results, tuple) else [results])
+    assert (tmp_path / f"{path.stem}.png").stat().st_size > 5_000
+    pyplot.close("all")
+    code = ast.parse(path.read_text(encoding="utf-8"))
+    ends = [range(node.lineno, node.end_lineno + 1) for node in code.body[1:]]
+    source = path.read_text(encoding="utf-8").splitlines()
+    assert sum(bool(source[i - 1].strip()) for lines in ends for i in lines) <= 60
 
 
 def test_linear_regression_falls():

@@ -1,6 +1,10 @@
 """Pictures show what the mathematics says: the data of the lines, the contours, the paths."""
 
+import base64
+import io
+import json
 import math
+import re
 import subprocess
 import sys
 
@@ -16,7 +20,7 @@ from matplotlib import pyplot as plt
 
 from minidiff import IdDict, gradient, param
 from minidiff.optimise import ADAM, AbstractOptimiser, Descent, ExpDecay, Momentum, Optimiser, update
-from minidiff.plot import plot_losses, plot_paths, plot_schedule, trace_path
+from minidiff.plot import animate_paths, explore, plot_losses, plot_paths, plot_schedule, trace_path
 from minidiff.schedules import Cos, Exp, OneCycle, Scheduler, Shortened
 
 BOUNDS = [(-2.0, 3.0), (-1.0, 2.0)]
@@ -300,3 +304,104 @@ def test_mistakes_are_explained_and_nothing_is_drawn(mistake, error, words):
     with pytest.raises(error, match=words):
         mistake()
     assert not plt.get_fignums()
+
+
+def test_every_fourth_contour_has_its_value_written_on_it():
+    ax = plot_paths(bowl, [[1.0, 1.0], [0.0, 0.0]], BOUNDS)
+    levels = ax.collections[0].levels
+    written = {text.get_text() for text in ax.texts}
+    assert written
+    assert written <= {f"{level:.3g}" for level in levels[::4]}
+
+
+# Play ----------------------------------------------------------------------------------------------------
+
+
+def test_an_animation_holds_each_path_where_the_picture_has_it():
+    paths = {"slow": [[-2.0, 1.0], [0.0, 0.5], [1.0, 0.0]], "fast": [[-2.0, 1.0], [3.0, -1.0]]}
+    animation = animate_paths(bowl, paths, BOUNDS, size=(5, 4))
+    ways = json.loads(re.search(r"const ways = (.*?)\.map", animation.html)[1])
+    x, y, width, height = (
+        float(re.search(rf'<rect[^>]* {side}="([^"]*)"', animation.html)[1])
+        for side in ("x", "y", "width", "height")
+    )
+    for way, path in zip(ways, paths.values(), strict=True):
+        (left, right), (bottom, top) = BOUNDS
+        expected = [
+            (x + width * (a - left) / (right - left), y + height * (top - b) / (top - bottom))
+            for a, b in path
+        ]
+        np.testing.assert_allclose(way, expected, atol=0.15)
+    assert animation.steps == 2
+    assert 'max="2"' in animation.html
+    assert plt.get_fignums() == []  # a notebook shows no second picture
+
+
+def test_an_animation_is_the_same_every_time_and_loads_nothing(tmp_path):
+    first, again = (animate_paths(bowl, [[1.0, 1.0], [0.0, 0.0]], BOUNDS) for _ in range(2))
+    assert first.html == again.html == first._repr_html_()
+    assert not re.search(r'(?:src|href)="(?!data:)', first.html)
+    first.save(tmp_path / "page.html")
+    assert first.html in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert repr(first) == "<PathAnimation of 1 steps>"
+
+
+@pytest.mark.parametrize("bad", [{"rate": 0}, {"size": (0, 1)}, {"rate": "fast"}])
+def test_an_animation_refuses_nonsense_by_name(bad):
+    with pytest.raises((TypeError, ValueError), match=next(iter(bad))):
+        animate_paths(bowl, [[1.0, 1.0]], BOUNDS, **bad)
+
+
+def test_the_sliders_are_the_settings_and_move_the_path():
+    explorer = explore(bowl, ADAM(0.1, (0.8, 0.99)), steps=30)
+    sliders = {slider.description: slider for slider in explorer.widget.children[:-1]}
+    assert {name: slider.value for name, slider in sliders.items()} == {
+        "eta": 0.1,
+        "beta[0]": 0.8,
+        "beta[1]": 0.99,
+    }
+    before = explorer.widget.children[-1].value
+    sliders["eta"].value = 0.3
+    sliders["beta[1]"].value = 0.9
+    assert explorer.opt.arguments() == {**ADAM().arguments(), "eta": 0.3, "beta": (0.8, 0.9)}
+    np.testing.assert_array_equal(explorer.path, trace_path(bowl, (-2.0, 1.0), ADAM(0.3, (0.8, 0.9)), 30))
+    assert explorer.widget.children[-1].value != before
+    assert plt.get_fignums() == []
+
+
+def test_a_path_that_diverges_is_shown_as_far_as_it_goes():
+    explorer = explore(bowl, Descent, eta=(0.01, 10.0), steps=500)
+    explorer.widget.children[0].value = 10.0
+    assert 1 < len(explorer.path) < 501
+    assert np.all(np.isfinite(explorer.path))
+    assert "diverges at step" in explorer._ax.get_title()
+
+
+def test_a_page_without_a_kernel_gets_a_still_of_the_sliders():
+    bundle = explore(bowl, Momentum(0.01, 0.5))._repr_mimebundle_()
+    assert bundle["text/plain"] == "<Explorer of Momentum(eta=0.01, rho=0.5)>"
+    picture = plt.imread(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    blue = np.all(np.abs(picture[..., :3] - [0, 0x72 / 255, 0xB2 / 255]) < 0.02, axis=-1)
+    rows = np.flatnonzero(blue.sum(axis=1) > 20)
+    assert np.sum(np.diff(rows) > 1) == 1  # two bars, one for each setting
+    # eta is in the middle of its logarithmic range, rho half way to its end
+    widths = [
+        blue[group].sum(axis=1).max() for group in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    ]
+    assert widths[0] == pytest.approx(widths[1], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((3, Momentum), {}, "f must be"),
+        ((bowl, "Momentum"), {}, "rule must be"),
+        ((bowl, Momentum), {"nu": (0, 1)}, "no setting 'nu' for a slider: it has eta, rho"),
+        ((bowl, Momentum), {"eta": (1, 0)}, "least first"),
+        ((bowl, Momentum), {"start": (1, 2, 3)}, "start must be two numbers"),
+        ((bowl, Momentum), {"steps": 0}, "steps"),
+    ],
+)
+def test_explore_refuses_nonsense_by_name(arguments, options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        explore(*arguments, **options)

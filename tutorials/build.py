@@ -2,8 +2,9 @@
 
     python tutorials/build.py [tutorials/01_linear_regression.ipynb ...]
 
-executes those notebooks, or all of them, with nbclient and ipykernel (of the extra
-`tutorials`). What changes from run to run is left out: times, versions, ids of cells.
+executes those notebooks and recipes, or all, with nbclient and ipykernel (of the extra
+`tutorials`). What changes from run to run is left out: times, versions, ids.
+With ``--for-students FOLDER`` it writes notebooks without answers and outputs there.
 Figures have two pixels for each that is shown, so that they are sharp on any screen.
 
 The first figure of a cell tagged ``thumbnail`` is saved, small, in images/ under the
@@ -12,7 +13,11 @@ notebook's name, that of a cell tagged ``image:<name>`` as it is, under that nam
 
 import base64
 import io
+import os
+import re
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -46,6 +51,7 @@ def execute(path):
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{i:02}"
         for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+            data.pop("application/vnd.jupyter.widget-view+json", None)  # needs a kernel
             if "image/png" in data:
                 data["image/png"] = base64.b64encode(png(picture(data), 96)).decode()
     nbformat.write(notebook, path)
@@ -83,11 +89,43 @@ def save_pictures(notebook, name):
                 (HERE / "images" / f"{file}.png").write_bytes(png(image, 96))
 
 
+def draw(recipe):
+    """Run a recipe and save its picture."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "MPLBACKEND": "Agg"}
+        subprocess.run(
+            [sys.executable, recipe], cwd=folder, env=environment, check=True
+        )
+        for file in Path(folder).glob("*.png"):
+            image = Image.open(file).convert("RGB")
+            (HERE / "images" / "recipes" / file.name).write_bytes(png(image, 96))
+
+
+def for_students(folder):
+    """Write all notebooks without answers and outputs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(HERE.glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+            cell.source = re.sub(
+                "<details>.*?</details>\n*", "", cell.source, flags=re.S
+            )
+        nbformat.write(notebook, folder / path.name)
+
+
 def main(paths):
-    """Execute the notebooks and save their pictures."""
+    """Execute the notebooks and recipes and save their pictures."""
     for path in paths:
-        save_pictures(execute(path), path.stem)
+        if path.suffix == ".py":
+            draw(path.resolve())
+        else:
+            save_pictures(execute(path), path.stem)
 
 
 if __name__ == "__main__":
-    main([Path(arg) for arg in sys.argv[1:]] or sorted(HERE.glob("*.ipynb")))
+    if sys.argv[1:2] == ["--for-students"]:
+        sys.exit(for_students(Path(sys.argv[2])))
+    everything = [*HERE.glob("*.ipynb"), *HERE.parent.glob("examples/recipes/*.py")]
+    main([Path(arg) for arg in sys.argv[1:]] or sorted(everything))

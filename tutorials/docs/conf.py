@@ -7,7 +7,9 @@ outputs saved in them. A reader's browser fetches nothing from elsewhere: MathJa
 with the package sphinx-mathjax-offline.
 """
 
+import ast
 import importlib
+import os
 import re
 import shutil
 from importlib.metadata import version as version_of
@@ -28,7 +30,10 @@ extensions = [
     "sphinx.ext.napoleon",  # docstrings in NumPy's style
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
+    "sphinx_copybutton",
 ]
+copybutton_prompt_text = ">>> |\\.\\.\\. |\\$ "
+copybutton_prompt_is_regexp = True
 exclude_patterns = ["build"]
 templates_path = ["_templates"]
 default_role = "py:obj"
@@ -37,6 +42,7 @@ html_theme = "furo"
 html_title = f"minidiff {version}"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
+html_favicon = "_static/favicon.svg"
 html_copy_source = False
 html_show_copyright = False
 
@@ -50,6 +56,8 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_merge_streams = True
+# A page has no kernel behind it: it shows the still of sliders, not the sliders.
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", 999)]
 
 # Sphinx reads documents from its own folder only, so the tutorials are copied in.
 copies = HERE / "tutorials"
@@ -59,7 +67,59 @@ for page in [*HERE.parent.glob("*.ipynb"), *HERE.parent.glob("*.md")]:
     shutil.copy(page, copies)
 shutil.copytree(HERE.parent / "images", copies / "images")
 
-# Docstrings name things as a user imports them. A name leads to the first such module.
+# Each example and recipe becomes a page: its docstring, its picture, its code.
+EXAMPLES = HERE.parent.parent / "examples"
+PAGE = """# {title}
+{text}
+
+{shown}
+{{download}}`{script.name} <{script}>`
+
+```{{literalinclude}} {source}
+:language: python
+```
+"""
+INDEX = """# {kind}
+
+Short programs in plain NumPy, to copy from.
+
+{listed}
+
+```{{toctree}}
+:hidden:
+
+{names}
+```
+"""
+for kind, folder in {"examples": EXAMPLES, "recipes": EXAMPLES / "recipes"}.items():
+    pages = HERE / kind
+    shutil.rmtree(pages, ignore_errors=True)
+    pages.mkdir()
+    titles = {}
+    for script in sorted(folder.glob("*.py")):
+        module = ast.parse(script.read_text("utf-8"))
+        title, _, text = ast.get_docstring(module).partition("\n")
+        titles[script.stem] = title.rstrip(".")
+        picture = f"tutorials/images/{kind}/{script.stem}.png"
+        shown = f"![{title}](../{picture})" if (HERE / picture).exists() else ""
+        source = os.path.relpath(script, pages)
+        (pages / f"{script.stem}.md").write_text(
+            PAGE.format(
+                title=titles[script.stem],
+                text=text,
+                shown=shown,
+                script=script,
+                source=source,
+            ),
+            "utf-8",
+        )
+    listed = "\n".join(f"* [{title}]({name}.md)" for name, title in titles.items())
+    (pages / "index.md").write_text(
+        INDEX.format(kind=kind.capitalize(), listed=listed, names="\n".join(titles)),
+        "utf-8",
+    )
+
+# Docstrings name things as users import them. A name leads to the first such module.
 MODULES = [
     "minidiff",
     *(

@@ -9,12 +9,16 @@ with the package sphinx-mathjax-offline.
 
 import ast
 import importlib
+import json
 import os
 import re
 import shutil
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+import sphinx.builders.html
+from docutils.nodes import Text, container, literal_block, math, math_block
+from sphinx.search import IndexBuilder
 from sphinx.util.nodes import make_refnode
 
 HERE = Path(__file__).parent
@@ -42,6 +46,7 @@ html_theme = "furo"
 html_title = f"minidiff {version}"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
+html_js_files = ["formulas.js"]
 html_favicon = "_static/favicon.svg"
 html_copy_source = False
 html_show_copyright = False
@@ -56,16 +61,29 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_merge_streams = True
-# A page has no kernel behind it: it shows the still of sliders, not the sliders.
+# A page has no kernel behind it: it shows the still of sliders, and loads no sliders.
+nb_ipywidgets_js = {}
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", 999)]
 
 # Sphinx reads documents from its own folder only, so the tutorials are copied in.
 copies = HERE / "tutorials"
 shutil.rmtree(copies, ignore_errors=True)
 copies.mkdir()
-for page in [*HERE.parent.glob("*.ipynb"), *HERE.parent.glob("*.md")]:
+for page in HERE.parent.glob("*.md"):
     shutil.copy(page, copies)
+for page in HERE.parent.glob("*.ipynb"):
+    notebook = json.loads(page.read_text("utf-8"))
+    download = f"\n\n{{download}}`This notebook <../../{page.name}>` to run and change."
+    notebook["cells"][0]["source"].append(download)
+    (copies / page.name).write_text(json.dumps(notebook), "utf-8")
 shutil.copytree(HERE.parent / "images", copies / "images")
+
+# The front page has a table and a picture of the benchmarks.
+BENCHMARKS = HERE / "benchmarks"
+shutil.rmtree(BENCHMARKS, ignore_errors=True)
+BENCHMARKS.mkdir()
+for file in ("README.md", "ratios.png"):
+    shutil.copy(HERE.parent.parent / "benchmarks" / file, BENCHMARKS)
 
 # Each example and recipe becomes a page: its docstring, its picture, its code.
 EXAMPLES = HERE.parent.parent / "examples"
@@ -73,7 +91,7 @@ PAGE = """# {title}
 {text}
 
 {shown}
-{{download}}`{script.name} <{script}>`
+{{download}}`{script.name} <{source}>`
 
 ```{{literalinclude}} {source}
 :language: python
@@ -144,6 +162,42 @@ def resolve(app, env, node, contnode):
     )
 
 
+class Prose(IndexBuilder):
+    """The words that a search finds, without formulas and the code of pictures."""
+
+    def feed(self, docname, filename, title, doctree):
+        """Index a page without what nobody searches for."""
+        doctree = doctree.deepcopy()
+        for node in [*doctree.findall(math), *doctree.findall(math_block)]:
+            node.parent.remove(node)
+        for node in [*doctree.findall(literal_block)]:
+            text = node.astext()
+            if "plt." in text or "ax." in text:
+                node.parent.remove(node)
+        super().feed(docname, filename, title, doctree)
+
+
+def split_formulas(app, doctree):
+    """Make parts of displayed formulas, which wrap on a narrow screen."""
+    for node in [*doctree.findall(math_block)]:
+        parts = [""]
+        for piece in re.split(r"\\q?quad(?![a-z])", node.astext()):
+            whole = parts[-1].count("{") == parts[-1].count("}")
+            whole &= parts[-1].count(r"\begin") == parts[-1].count(r"\end")
+            whole &= parts[-1].count(r"\left") == parts[-1].count(r"\right")
+            if parts[-1].strip() and whole:
+                parts.append(piece)
+            else:
+                parts[-1] += r"\quad" * bool(parts[-1]) + piece
+        if len(parts) > 1:
+            nodes = []
+            for part in parts:
+                nodes.append(node.deepcopy())
+                nodes[-1].children = [Text(part)]
+                nodes[-1].rawsource = part
+            node.replace_self(container("", *nodes, classes=["formulas"]))
+
+
 def escape_initials(app, what, name, obj, options, lines):
     """Keep the initial that begins a reference from being read as a list's number."""
     lines[:] = [re.sub(r"^(\s*)([A-Z]\. )", r"\1\\\2", line) for line in lines]
@@ -151,5 +205,7 @@ def escape_initials(app, what, name, obj, options, lines):
 
 def setup(app):
     """Register what is above."""
+    sphinx.builders.html.IndexBuilder = Prose
     app.connect("missing-reference", resolve)
+    app.connect("doctree-read", split_formulas)
     app.connect("autodoc-process-docstring", escape_initials)

@@ -866,8 +866,8 @@ def test_options_have_the_numerical_derivative(f):
 @pytest.mark.parametrize(
     "f",
     [
-        lambda x: np.var(x, where=x > 2),
-        lambda x: np.std(x, correction=1),
+        lambda x: np.var(x, mean=np.ones((1, 1))),
+        lambda x: np.std(x, mean=np.ones((1, 1))),
         lambda x: np.prod(x, initial=2.0),
         lambda x: np.sum(np.abs(np.fft.rfft(x, norm="forward"))),
         lambda x: np.sum(np.abs(np.fft.rfft(x, None, -1, "forward"))),
@@ -964,7 +964,7 @@ def test_what_numpy_refuses_is_refused_in_a_gradient(f, error):
 
 def test_a_singular_matrix_is_named_as_the_reason():
     with pytest.raises(np.linalg.LinAlgError, match="Singular"):
-        gradient(np.linalg.det, np.ones((2, 2)))
+        gradient(lambda A: np.linalg.slogdet(A)[1], np.ones((2, 2)))
 
 
 @pytest.mark.parametrize(

@@ -1031,8 +1031,10 @@ def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     dtype, x = np.dtype(dtype), as_array(next(iter(bound.arguments.values())))
     if dtype.kind not in "fc":
         return function(*constant(args), **constant(kwargs))
-    if dtype.kind != x.dtype.kind and function in (np.var, np.std):
-        raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
+    if function in (np.var, np.std):
+        if dtype.kind != x.dtype.kind:
+            raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
+        return None  # whose rules know it
     _, *options = bound.arguments.items()
     return function(cast(x, dtype), **dict(options))
 

@@ -504,10 +504,10 @@ RULES[np.where] = (
 def _clip(g: Any, ans: Any, x: Any, low: Any = None, high: Any = None, **bounds: Any) -> Any:
     low, high = bounds.get("a_min", bounds.get("min", low)), bounds.get("a_max", bounds.get("max", high))
     inside = np.ones(x.shape, bool)
-    if low is not None:
-        inside = inside & (ans != low)
-    if high is not None:
-        inside = inside & (ans != high)
+    for bound in (low, high):
+        if bound is not None:
+            bound = np.asarray(bound) if isinstance(bound, (list, tuple)) else bound  # noqa: PLW2901
+            inside = inside & (ans != (bound.astype(ans.dtype) if hasattr(bound, "dtype") else bound))
     return unbroadcast(g * inside, x)
 
 
@@ -717,6 +717,7 @@ _some: Callable[[Any], bool] = lambda option: option is not True and _ever(optio
 _kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: E731
 _overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
     np.prod: {"where": _some, "initial": _ever},
+    np.clip: {"where": _some},
     np.var: {"mean": _ever},
     np.std: {"mean": _ever},
     np.ravel: {"order": _kept_order},

@@ -581,7 +581,7 @@ OF_DTYPE = {
     "clip, list": (lambda x, **o: np.clip(x, [2.1], None, **o), SOME, [0, 1, 0]),
     "clip, array": (lambda x, **o: np.clip(x, np.array([2.1]), np.float64(2.4), **o), SOME, [0, 0, 0]),
     "clip, numbers": (lambda x, **o: x.clip(1, 2.1, **o), SOME, [1, 0, 0]),
-    "clip, min": (lambda x, **o: np.clip(x, min=0.7, **o), SOME, [1, 1, 0]),
+    "clip, min": (lambda x, **o: x.clip(min=0.7, **o), SOME, [1, 1, 0]),
     "einsum": (lambda x, **o: np.einsum("i,i", x, x, **o), SOME, [3, 5, 1]),
     "einsum, axes": (lambda x, **o: np.einsum(x, [0], [1.0, 2, 3], [0], [], **o),
         SOME, [1, 2, 3]),

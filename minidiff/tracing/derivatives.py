@@ -30,6 +30,8 @@ from autograd.core import primitive as autograd_primitive
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import getval, notrace_primitives, trace_primitives_map
 
+from minidiff.tracing import flaws
+
 Rule: TypeAlias = Callable[..., Any]
 RULES: dict[Any, tuple[Rule, ...]] = {}
 
@@ -88,12 +90,18 @@ def _autograds(call: Any, g: Any) -> list[Any]:
     vjp = getattr(call, "vjp", None)
     if vjp is None:
         arguments = call.arguments
+        if why := flaws.objection(call.function.fun, call.argnums, arguments, call.keywords):
+            raise NotImplementedError(f"there is none {why}")
         if isinstance(call.function.fun, np.ufunc):
             # Whole numbers beside recorded ones: a square of a small one would overflow.
             arguments = tuple([a * 1.0 if getattr(a, "dtype", _REAL).kind in "biu" else a for a in arguments])
         vjp = primitive_vjps[call.function](call.argnums, call._value, arguments, call.keywords)
         call.vjp = vjp
-    return [_fitted(typed(h), parent) for h, parent in zip(vjp(g), call.parents, strict=True)]
+    places = zip(vjp(g), call.argnums, call.parents, strict=True)
+    return [
+        _fitted(flaws.mended(call.function.fun, i, call.arguments, typed(h)), parent)
+        for h, i, parent in places
+    ]
 
 
 # Autograd's derivatives of these look at values, which only a call as one can do where there are stand-ins.
@@ -506,7 +514,7 @@ def _clip(g: Any, ans: Any, x: Any, low: Any = None, high: Any = None, **bounds:
     inside = np.ones(x.shape, bool)
     for bound in (low, high):
         if bound is not None:
-            bound = np.asarray(bound) if isinstance(bound, (list, tuple)) else bound  # noqa: PLW2901
+            bound = np.asarray(bound) if isinstance(bound, (list, tuple)) else bound
             inside = inside & (ans != (bound.astype(ans.dtype) if hasattr(bound, "dtype") else bound))
     return unbroadcast(g * inside, x)
 

@@ -115,6 +115,20 @@ def reduction(dtypes=ALL, min_side=0, low=-16):
     return draw_case
 
 
+def spread(draw):
+    """Of numbers of which none are equal, where autograd's derivative of `std` would be nan."""
+    x = numbers(draw, draw(hnp.array_shapes(max_dims=3, min_side=2, max_side=3)), "float64")
+    axes = st.none() | st.integers(-x.ndim, x.ndim - 1) | hnp.valid_tuple_axes(x.ndim, min_size=1)
+    options = st.sampled_from([{}, {"ddof": 1}, {"keepdims": True}, {"ddof": 0.5, "keepdims": True}])
+    return (x + 8.0 * np.arange(x.size).reshape(x.shape), draw(axes)), draw(options)
+
+
+def matrices(draw):
+    n, dtype = draw(st.integers(0, 3)), draw(st.sampled_from(["float64", "complex128"]))
+    x = numbers(draw, (*draw(hnp.array_shapes(min_dims=0, max_dims=1, max_side=2)), n, n), dtype)
+    return (x + 9 * np.eye(n),), {}
+
+
 def cumsum(draw):
     (x,), _ = one()(draw)
     return (x, draw(st.none() | st.integers(-x.ndim, x.ndim - 1)) if x.ndim else None), {}
@@ -156,7 +170,10 @@ CASES = {
     np.tensordot: tensordot,
     np.where: where,
     np.clip: clip,
+    np.abs: one(),
     np.sum: reduction(),
+    **dict.fromkeys((np.var, np.std), spread),
+    np.linalg.det: matrices,
     np.mean: reduction(min_side=1),
     np.prod: reduction(low=1),  # of zeros autograd makes nan
     **dict.fromkeys((np.max, np.min, np.amax, np.amin), reduction(REAL, min_side=1)),

@@ -866,8 +866,8 @@ def test_options_have_the_numerical_derivative(f):
 @pytest.mark.parametrize(
     "f",
     [
-        lambda x: np.var(x, where=x > 2),
-        lambda x: np.std(x, correction=1),
+        lambda x: np.var(x, mean=np.ones((1, 1))),
+        lambda x: np.std(x, mean=np.ones((1, 1))),
         lambda x: np.prod(x, initial=2.0),
         lambda x: np.sum(np.abs(np.fft.rfft(x, norm="forward"))),
         lambda x: np.sum(np.abs(np.fft.rfft(x, None, -1, "forward"))),
@@ -964,7 +964,7 @@ def test_what_numpy_refuses_is_refused_in_a_gradient(f, error):
 
 def test_a_singular_matrix_is_named_as_the_reason():
     with pytest.raises(np.linalg.LinAlgError, match="Singular"):
-        gradient(np.linalg.det, np.ones((2, 2)))
+        gradient(lambda A: np.linalg.slogdet(A)[1], np.ones((2, 2)))
 
 
 @pytest.mark.parametrize(
@@ -1011,8 +1011,8 @@ def test_no_gradient_is_an_array_that_a_derivative_keeps():
 
 
 def test_another_librarys_function_has_no_name_of_numpys():
-    with pytest.raises(NotImplementedError, match=r"^erf has no gradient"):
-        slope(lambda: np.sum(scipy.special.erf(W)), W := param(np.ones(2)))
+    with pytest.raises(NotImplementedError, match=r"^spence has no gradient"):
+        slope(lambda: np.sum(scipy.special.spence(W)), W := param(np.ones(2)))
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 2, 2)])

@@ -576,6 +576,41 @@ def test_a_dtype_of_a_reduction_has_numpys_value_and_gradient(function, dtype, b
         np.testing.assert_allclose(g, right, rtol=1e-5)
 
 
+SOME = np.array([1.5, 2.5, 0.5])
+OF_DTYPE = {
+    "clip, list": (lambda x, **o: np.clip(x, [2.1], None, **o), SOME, [0, 1, 0]),
+    "clip, array": (lambda x, **o: np.clip(x, np.array([2.1]), np.float64(2.4), **o), SOME, [0, 0, 0]),
+    "clip, numbers": (lambda x, **o: x.clip(1, 2.1, **o), SOME, [1, 0, 0]),
+    "clip, min": (lambda x, **o: x.clip(min=0.7, **o), SOME, [1, 1, 0]),
+    "einsum": (lambda x, **o: np.einsum("i,i", x, x, **o), SOME, [3, 5, 1]),
+    "einsum, axes": (lambda x, **o: np.einsum(x, [0], [1.0, 2, 3], [0], [], **o),
+        SOME, [1, 2, 3]),
+    "einsum, complex": (lambda z, **o: np.einsum("i,i", z, z, **o),
+        np.array([1 + 2j, 2 - 1j]), [2, 4]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [int, np.int8, np.float32, float, complex])
+@pytest.mark.parametrize("name", OF_DTYPE)
+@pytest.mark.filterwarnings("ignore:Casting complex")
+def test_clip_and_einsum_have_a_dtype(name, dtype):
+    f, x, right = OF_DTYPE[name]
+    seen = []
+    options = {"dtype": dtype, "casting": "unsafe"}
+    if name != "einsum, complex":
+        np.testing.assert_array_equal(right, gradient(lambda x: np.sum(f(x)), x)[0])
+    (g,) = gradient(lambda x: np.sum(np.real(seen.append(f(x, **options)) or seen[0])), x)
+    assert seen[0].dtype == f(x, **options).dtype
+    np.testing.assert_array_equal(dropgrad(seen[0]), f(x, **options))
+    if dtype is complex and "complex" in name:
+        right = 2 * np.conj(x)
+    if np.dtype(dtype).kind == "i":
+        assert g is None
+    else:
+        np.testing.assert_allclose(g, right, rtol=1e-6)
+        assert g.dtype == x.dtype
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int64, bool])
 @pytest.mark.parametrize(
     "f",

@@ -1,6 +1,7 @@
 """All that knows autograd's inside: how NumPy calls are recorded, and how a gradient comes back."""
 
 from minidiff.tracing import composites as composites
+from minidiff.tracing import kinks as kinks
 from minidiff.tracing.backward import backward, history
 from minidiff.tracing.derivatives import filled
 from minidiff.tracing.record import (

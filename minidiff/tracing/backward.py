@@ -6,6 +6,7 @@ derivatives.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
@@ -79,10 +80,11 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
     return found
 
 
-def history(end: Traced) -> list[Traced]:
-    """List the calls that `end` came from, itself included, latest first."""
-    calls = [end] if end.function is not None else []
-    found = set(calls)
+def history(end: Traced, until: Iterable[Traced] = ()) -> list[Traced]:
+    """List the calls that `end` came from, itself included, latest first, without those at `until`."""
+    found = set(until)
+    calls = [end] if end.function is not None and end not in found else []
+    found |= {end}
     for call in calls:  # which grows meanwhile
         for parent in call.parents:
             if parent.function is not None and parent not in found:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES
+from minidiff.tracing.kinks import reduced_shape
 from minidiff.tracing.record import as_array, derivative
 
 # --- Joining --------------------------------------------------------------------------------------------
@@ -286,42 +287,10 @@ def _matrix_power(x: Any, n: int) -> Any:
     return half @ half @ x if n % 2 else half @ half
 
 
-def _reduced(x: Any, axis: Any) -> list[int]:
-    """Give the shape of a reduction of `x` that keeps its dimensions."""
-    axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
-    return [1 if i in axes else n for i, n in enumerate(x.shape)]
-
-
-def _from_length(g: Any, ans: Any, x: Any, axis: Any, keepdims: bool) -> Any:
-    # The derivative at 0 is taken to be 0.
-    per_length = anp.where(ans == 0, 0, g / anp.where(ans == 0, 1, ans))
-    return anp.reshape(per_length, _reduced(x, axis)) * anp.conj(x)
-
-
-@derivative(_from_length)
-def _length(x: Any, axis: Any, keepdims: bool) -> Any:
-    return np.linalg.norm(x, None, axis, keepdims)
-
-
-def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
-    axis = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
-    is_vector = x.ndim == 1 if axis is None else np.ndim(axis) == 0
-    if ord is None or (ord == 2 and is_vector) or (ord == "fro" and not is_vector and x.ndim > 1):
-        return _length(x, axis, keepdims)
-    if ord == 1 and is_vector:
-        return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
-    # autograd's derivative knows neither keepdims nor the norms of the largest and the least.
-    if keepdims:
-        return np.linalg.norm(x, ord, axis).reshape(_reduced(x, axis))
-    if ord in (np.inf, -np.inf) and is_vector:
-        return (np.max if ord > 0 else np.min)(np.abs(x), axis=axis)
-    return anp.linalg.norm(x, ord, axis)
-
-
 def _vector_norm(x: Any, axis: int | None = None, ord: Any = 2, keepdims: bool = False) -> Any:  # noqa: A002
     if axis is None:
         norm = np.linalg.norm(np.ravel(x), ord)
-        return np.reshape(norm, _reduced(x, None)) if keepdims else norm
+        return np.reshape(norm, reduced_shape(x, None)) if keepdims else norm
     return np.linalg.norm(x, ord, axis, keepdims) if np.ndim(axis) == 0 else NotImplemented
 
 
@@ -458,7 +427,6 @@ COMPOSITES |= {
     np.linalg.solve: _solve,
     np.linalg.matrix_power: _matrix_power,
     np.linalg.multi_dot: lambda arrays: functools.reduce(np.matmul, map(as_array, arrays)),
-    np.linalg.norm: _norm,
     np.linalg.pinv: _real_only(np.linalg.pinv),
     np.linalg.slogdet: _slogdet,
     np.linalg.trace: lambda x, offset=0: _diagonal(x, offset, -2, -1).sum(-1),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache, wraps
+from functools import cache, lru_cache, partial, wraps
 from typing import Any, NoReturn, TypeAlias
 
 import autograd.numpy as anp
@@ -28,7 +28,9 @@ import numpy as np
 from autograd.core import VJPNode, defvjp_argnums, primitive_vjps
 from autograd.core import primitive as autograd_primitive
 from autograd.numpy.numpy_boxes import ArrayBox
-from autograd.tracer import notrace_primitives, trace_primitives_map
+from autograd.tracer import getval, notrace_primitives, trace_primitives_map
+
+from minidiff.tracing import flaws
 
 Rule: TypeAlias = Callable[..., Any]
 RULES: dict[Any, tuple[Rule, ...]] = {}
@@ -88,12 +90,18 @@ def _autograds(call: Any, g: Any) -> list[Any]:
     vjp = getattr(call, "vjp", None)
     if vjp is None:
         arguments = call.arguments
+        if why := flaws.objection(call.function.fun, call.argnums, arguments, call.keywords):
+            raise NotImplementedError(f"there is none {why}")
         if isinstance(call.function.fun, np.ufunc):
             # Whole numbers beside recorded ones: a square of a small one would overflow.
             arguments = tuple([a * 1.0 if getattr(a, "dtype", _REAL).kind in "biu" else a for a in arguments])
         vjp = primitive_vjps[call.function](call.argnums, call._value, arguments, call.keywords)
         call.vjp = vjp
-    return [_fitted(typed(h), parent) for h, parent in zip(vjp(g), call.parents, strict=True)]
+    places = zip(vjp(g), call.argnums, call.parents, strict=True)
+    return [
+        _fitted(flaws.mended(call.function.fun, i, call.arguments, typed(h)), parent)
+        for h, i, parent in places
+    ]
 
 
 # Autograd's derivatives of these look at values, which only a call as one can do where there are stand-ins.
@@ -141,6 +149,11 @@ def define(function: Callable[..., Any], rules: tuple[Rule | None, ...] | Rule) 
 
     defvjp_argnums(primitive, vjp)
     return primitive
+
+
+def enter(function: Any, *rules: Rule) -> None:
+    """Enter the rules of a NumPy function into the table."""
+    RULES[function] = _ours[trace_primitives_map[function]] = rules
 
 
 def _no_rule(*args: Any, **kwargs: Any) -> NoReturn:
@@ -489,11 +502,6 @@ RULES[np.logaddexp] = (
     lambda g, ans, x, y: unbroadcast(g * _softmax_share(x, ans, y), x),
     lambda g, ans, x, y: unbroadcast(g * _softmax_share(y, ans, x), y),
 )
-# At the kink the derivative is taken to be 0, as that of a norm is.
-RULES[np.hypot] = (
-    lambda g, ans, x, y: unbroadcast(g * (x / anp.where(ans == 0, anp.ones_like(ans), ans)), x),
-    lambda g, ans, x, y: unbroadcast(g * (y / anp.where(ans == 0, anp.ones_like(ans), ans)), y),
-)
 RULES[np.where] = (
     lambda g, ans, c, x, y: np.zeros(c.shape, c.dtype),
     lambda g, ans, c, x, y: unbroadcast(anp.where(c, g, np.zeros((), g.dtype)), x),
@@ -504,10 +512,10 @@ RULES[np.where] = (
 def _clip(g: Any, ans: Any, x: Any, low: Any = None, high: Any = None, **bounds: Any) -> Any:
     low, high = bounds.get("a_min", bounds.get("min", low)), bounds.get("a_max", bounds.get("max", high))
     inside = np.ones(x.shape, bool)
-    if low is not None:
-        inside = inside & (ans != low)
-    if high is not None:
-        inside = inside & (ans != high)
+    for bound in (low, high):
+        if bound is not None:
+            bound = np.asarray(bound) if isinstance(bound, (list, tuple)) else bound
+            inside = inside & (ans != (bound.astype(ans.dtype) if hasattr(bound, "dtype") else bound))
     return unbroadcast(g * inside, x)
 
 
@@ -531,6 +539,45 @@ def _mean(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
         return spread(g * (1 / max(x.size // max(ans.size, 1), 1)), x, axis, keepdims)
     n = np.broadcast_to(where, x.shape).sum(axis=axis, keepdims=keepdims)
     return spread(g / n, x, axis, keepdims) * where
+
+
+def deviations(x: Any, axis: Any, where: Any, ddof: Any) -> Any:
+    """Give the conjugate of ``x - mean(x)`` by the count less `ddof`, and 0 where `where` leaves x out."""
+    mean = partial(np.mean, axis=axis, keepdims=True, **({} if where is True else {"where": where}))
+    mean_of_x = mean(x)
+    from_mean = x - mean_of_x
+    # Of equal numbers the mean may be rounded, but not the mean of what is left.
+    from_mean = anp.conj(from_mean - mean(from_mean)) if x.dtype.kind == "c" else from_mean - mean(from_mean)
+    if where is True:
+        free = x.size // max(mean_of_x.size, 1) - ddof
+        return from_mean * (1 / free if free > 0 else math.inf)
+    free = np.broadcast_to(where, x.shape).sum(axis=axis, keepdims=True) - ddof
+    with np.errstate(divide="ignore"):
+        share = (1 / np.maximum(free, 0)).astype(mean_of_x.real.dtype)
+    return anp.where(where, from_mean, anp.zeros_like(from_mean)) * share
+
+
+def moments_options(
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    *,
+    where: Any = True,
+    correction: Any = np._NoValue,
+) -> tuple[Any, Any, Any]:
+    """Give, of what may follow `axis` in a variance, what its derivative depends on."""
+    keepdims = keepdims is not np._NoValue and keepdims
+    where = True if where is np._NoValue or where is True else np.asarray(where, bool)
+    return keepdims, where, ddof if correction is np._NoValue else correction
+
+
+def _var(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    keepdims, where, ddof = moments_options(*args, **options)
+    return spread(anp.real(g), x, axis, keepdims) * (2 * deviations(x, axis, where, ddof))
+
+
+RULES[np.var] = (_var,)
 
 
 def _options(
@@ -616,6 +663,56 @@ RULES[np.transpose] = (_transpose,)
 RULES[np.swapaxes] = (lambda g, ans, x, axis1, axis2: g.swapaxes(axis1, axis2),)
 RULES[np.broadcast_to] = (lambda g, ans, x, shape, **kwargs: unbroadcast(g, x),)
 
+# --- Determinants ---------------------------------------------------------------------------------------
+
+
+@listed
+def _cofactors(A: Any) -> Any:
+    det = np.linalg.det(A)
+    if (inverse := _inverse(A, det)) is not None:
+        return det[..., None, None] * inverse.swapaxes(-1, -2)
+    U, s, Vh = np.linalg.svd(A)
+    others = [np.delete(s, i, axis=-1).prod(axis=-1) for i in range(s.shape[-1])]
+    phase = np.linalg.det(U) * np.linalg.det(Vh)
+    return (U.conj() * (phase[..., None] * np.stack(others, axis=-1))[..., None, :]) @ Vh.conj()
+
+
+def _inverse(A: Any, det: Any) -> Any:
+    """Give the inverse of matrices that are far from singular ones, else None."""
+    values: Any = getval(A)
+    try:
+        inverse: Any = np.linalg.inv(values)
+    except np.linalg.LinAlgError:
+        return None
+    condition = float(np.abs(values).max(initial=0)) * float(np.abs(inverse).max(initial=0))
+    if not (condition < np.finfo(values.dtype).eps ** -0.5 and np.all(getval(det))):
+        return None
+    return inverse if A is values else np.linalg.inv(A)
+
+
+@listed
+def _from_cofactors(g: Any, ans: Any, A: Any) -> Any:
+    det = np.linalg.det(A)
+    if (inverse := _inverse(A, det)) is not None:
+        turned = inverse.swapaxes(-1, -2)
+        total = (g * turned).sum(axis=(-2, -1), keepdims=True)
+        return det[..., None, None] * (total * turned - turned @ g.swapaxes(-1, -2) @ turned)
+    n = A.shape[-1]
+    if n == 1:
+        return g * 0
+    if n > 64:
+        raise NotImplementedError("matrices near a singular one have a second derivative up to 64 rows")
+    # Each cofactor is the determinant of what is left without a row and a column.
+    left = np.array([[k for k in range(n) if k != i] for i in range(n)])
+    places = (..., left[:, None, :, None], left[None, :, None, :])
+    signs = ((-1.0) ** np.add.outer(np.arange(n), np.arange(n))).astype(g.dtype)
+    return scatter(A.shape, [places], (g * signs)[..., None, None] * cofactors(A[places]))
+
+
+# cofactors(A): for each element (-1)ⁱ⁺ʲ times the determinant of A without row i and column j.
+cofactors = define(_cofactors, (_from_cofactors,))
+RULES[np.linalg.det] = (lambda g, ans, A: g[..., None, None] * cofactors(A),)
+
 # What was read of x is a part of its gradient.
 _ours[ArrayBox.__getitem__] = (lambda g, ans, x, index: Part((g, index)),)
 _ours |= {trace_primitives_map[function]: rules for function, rules in RULES.items()}
@@ -628,8 +725,9 @@ _some: Callable[[Any], bool] = lambda option: option is not True and _ever(optio
 _kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: E731
 _overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
     np.prod: {"where": _some, "initial": _ever},
-    np.var: {"where": _some, "mean": _ever, "correction": _ever},
-    np.std: {"where": _some, "mean": _ever, "correction": _ever},
+    np.clip: {"where": _some},
+    np.var: {"mean": _ever},
+    np.std: {"mean": _ever},
     np.ravel: {"order": _kept_order},
     np.reshape: {"order": _kept_order},
     np.linspace: {"retstep": lambda option: bool(option) and _ever(option), "dtype": _ever},

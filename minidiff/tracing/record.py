@@ -999,7 +999,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _refuse(
             f"{name_of(function)} with out= (as in b += …)", "Leave it away, b = b + …: the result is new."
         )
-    if function in CASTING and "dtype" in kwargs:
+    if "dtype" in kwargs and (function in CASTING or function in _KNOWING):
         cast_first = _with_dtype(function, args, kwargs)
         if cast_first is not None:
             return cast_first
@@ -1018,22 +1018,28 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return record(primitive, args, kwargs)
 
 
-# Functions whose dtype= says what their first argument is taken for.
-CASTING = {np.sum, np.prod, np.mean, np.var, np.std, np.cumsum, np.cumprod, np.nansum}
+# Functions whose dtype= says what their first argument is taken for, and those whose derivatives know it.
+CASTING = {np.sum, np.prod, np.mean, np.cumsum, np.cumprod, np.nansum}
+_KNOWING = {np.var, np.std, np.clip, np.einsum}
 
 
 def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what a ``dtype=`` asks for: the first argument is taken for that, whole numbers for constants."""
-    bound = inspect.signature(function).bind(*args, **kwargs)
-    dtype = bound.arguments.pop("dtype", None)
-    if dtype is None:
+    if kwargs["dtype"] is None:
         return None
-    dtype, x = np.dtype(dtype), as_array(next(iter(bound.arguments.values())))
+    dtype = np.dtype(kwargs["dtype"])
     if dtype.kind not in "fc":
         return function(*constant(args), **constant(kwargs))
-    if dtype.kind != x.dtype.kind and function in (np.var, np.std):
-        raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
-    _, *options = bound.arguments.items()
+    if function in (np.clip, np.einsum):
+        return None
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    del bound.arguments["dtype"]
+    (_, x), *options = bound.arguments.items()
+    x = as_array(x)
+    if function in _KNOWING:
+        if dtype.kind != x.dtype.kind:
+            raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
+        return None
     return function(cast(x, dtype), **dict(options))
 
 

@@ -1,0 +1,88 @@
+"""What is wrong in autograd's table of derivatives for SciPy, with what is right or the words of a refusal.
+
+Nothing here imports SciPy: a function is known by its name. `autograd` takes a missing derivative for zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import autograd.numpy as anp
+import numpy as np
+
+Gradients: TypeAlias = Callable[[Any], Any]
+# What has no derivative: it is asked (argnums, arguments, keywords), and gives the reason or "".
+_Objection: TypeAlias = Callable[[tuple[int, ...], tuple[Any, ...], dict[str, Any]], str]
+
+
+def name(function: Any) -> str:
+    """Name a function of SciPy's, a method of a distribution by both."""
+    owner = type(getattr(function, "__self__", None)).__name__
+    own = str(getattr(function, "__name__", ""))
+    return f"{owner.removesuffix('_gen')}.{own}" if owner.endswith("_gen") else own
+
+
+def objection(function: Any, argnums: tuple[int, ...], arguments: Any, keywords: dict[str, Any]) -> str:
+    """Say why a call has no derivative though autograd's table has one, or give ""."""
+    ask = _OBJECTIONS.get(name(function))
+    return "" if ask is None else ask(argnums, arguments, keywords)
+
+
+def mended(function: Any, argnum: int, arguments: Any, h: Any) -> Any:
+    """Give the derivative with respect to an argument, where autograd's, `h`, is of something else."""
+    if name(function) in _OF_COVARIANCES and argnum == _OF_COVARIANCES[name(function)]:
+        # SciPy reads the lower triangle alone, and takes the rest for its mirror image.
+        return anp.tril(h + anp.swapaxes(h, -1, -2)) - h * np.eye(h.shape[-1])
+    return h
+
+
+def _by(place: int, words: str) -> _Objection:
+    return lambda argnums, arguments, keywords: words if place in argnums else ""
+
+
+def _of_complex(place: int) -> _Objection:
+    return lambda argnums, arguments, keywords: "of complex numbers" if _is_complex(arguments[place]) else ""
+
+
+def _is_complex(x: Any) -> bool:
+    return bool(getattr(x, "dtype", np.dtype(type(x))).kind == "c")
+
+
+def _of_triangle(argnums: Any, arguments: Any, keywords: Any) -> str:
+    options = dict(zip(("trans", "lower", "unit_diagonal"), arguments[2:], strict=False)) | keywords
+    if options.get("unit_diagonal"):
+        return "with unit_diagonal"
+    if any(map(_is_complex, arguments[:2])) and options.get("trans") in (2, "C"):
+        return "with trans='C' of complex matrices"
+    return ""
+
+
+def _of_chi2(argnums: Any, arguments: Any, keywords: Any) -> str:
+    return "" if np.all(np.asarray(arguments[1]) % 1 == 0) else "unless df is a whole number"
+
+
+def _of_normal(argnums: Any, arguments: Any, keywords: Any) -> str:
+    is_known = np.ndim(arguments[0]) in (1, 2) and np.ndim(arguments[1]) == 1 and np.ndim(arguments[2]) == 2
+    return "" if is_known else "unless x has one or two dimensions, the mean one and the covariance two"
+
+
+def _of_covariance(argnums: Any, arguments: Any, keywords: Any) -> str:
+    return "" if np.ndim(arguments[1]) == 2 else "unless the covariance has two dimensions"
+
+
+_OBJECTIONS: dict[str, _Objection] = {
+    **dict.fromkeys(("jv", "yn", "iv", "polygamma"), _by(0, "by the order")),
+    "ive": lambda *call: _by(0, "by the order")(*call) or _of_complex(1)(*call),
+    "sqrtm": _of_complex(0),
+    "multigammaln": _by(1, "by the dimension"),
+    "solve_triangular": _of_triangle,
+    **dict.fromkeys(("chi2.pdf", "chi2.logpdf"), _of_chi2),
+    **dict.fromkeys(("multivariate_normal.pdf", "multivariate_normal.logpdf"), _of_normal),
+    "multivariate_normal.entropy": _of_covariance,
+}
+_OF_COVARIANCES = {
+    "multivariate_normal.pdf": 2,
+    "multivariate_normal.logpdf": 2,
+    "multivariate_normal.entropy": 1,
+}

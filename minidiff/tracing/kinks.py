@@ -1,0 +1,151 @@
+"""Lengths: functions with a kink at 0, whose squares have none.
+
+At the kink the derivative is taken to be 0. That may be differentiated again where what comes after undoes
+the kink, as the square in ``norm(x)**2`` does: there the derivative with respect to the length is 0 as well,
+and what counts is how fast it gets there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import getval
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from minidiff.tracing.backward import backward, history
+from minidiff.tracing.derivatives import (
+    COMPOSITES,
+    deviations,
+    enter,
+    hooks,
+    moments_options,
+    spread,
+    unbroadcast,
+)
+from minidiff.tracing.record import Traced, derivative
+
+
+def _limit(g: Any, length: Any) -> Any:
+    """Give g / length where both come to 0, and 0 elsewhere; None if that is nowhere known.
+
+    It is the slope of g along the length, which an outer trace knows that has recorded both.
+    """
+    if type(g) is not Traced or type(length) is not Traced or g.owner is not length.owner:
+        return None
+    is_zero = (getval(g) == 0) & (getval(length) == 0)
+    if next(hooks((is_zero,)), None) is None and not np.any(is_zero):
+        return None
+    lengths = {length, *[call for call in history(g) if _is_same(call, length)]}
+    calls = history(g, until=lengths)
+    slopes = [s for s in backward(g, is_zero.astype(g.dtype), [*lengths], calls) if s is not None]
+    return sum(slopes[1:], slopes[0]) * is_zero if slopes else None
+
+
+def _is_same(call: Traced, other: Traced) -> bool:
+    """Tell whether two calls do the same, all calls included that led to them."""
+    pairs, seen = [(call, other)], set()
+    while pairs:
+        a, b = pairs.pop()
+        if a is b or (id(a), id(b)) in seen:
+            continue
+        if a.function is None or a.function is not b.function or a.argnums != b.argnums:
+            return False
+        constants = zip(a.arguments, b.arguments, strict=False)
+        if not all(i in a.argnums or _is_equal(x, y) for i, (x, y) in enumerate(constants)):
+            return False
+        if len(a.arguments) != len(b.arguments) or not _is_equal(a.keywords, b.keywords):
+            return False
+        seen.add((id(a), id(b)))
+        pairs += zip(a.parents, b.parents, strict=True)
+    return True
+
+
+def _is_equal(x: Any, y: Any) -> bool:
+    return x is y or (type(x) is type(y) and bool(np.array_equal(x, y) if type(x) is np.ndarray else x == y))
+
+
+def _ratio(g: Any, length: Any) -> Any:
+    """Divide `g` by a length; where that is 0, the result is the limit or else 0."""
+    is_zero = length == 0
+    ratio = anp.where(is_zero, 0, g / anp.where(is_zero, 1, length))
+    limit = _limit(g, length)
+    return ratio if limit is None else ratio + limit
+
+
+def _abs(g: Any, ans: Any, x: Any) -> Any:
+    if x.dtype.kind == "c":
+        return _ratio(g, ans) * anp.conj(x)
+    h = g * np.sign(x)
+    limit = _limit(g, ans)
+    return h if limit is None else h + limit * anp.where(ans == 0, x, anp.zeros_like(x))
+
+
+enter(np.abs, _abs)
+enter(
+    np.hypot,
+    lambda g, ans, x, y: unbroadcast(_ratio(g, ans) * x, x),
+    lambda g, ans, x, y: unbroadcast(_ratio(g, ans) * y, y),
+)
+
+
+def _std(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
+    keepdims, where, ddof = moments_options(*args, **options)
+    if ans.dtype.kind == "c":
+        g, ans = anp.real(g), anp.real(ans)
+    per_length = _ratio(g, ans)
+    return spread(per_length, x, axis, keepdims) * deviations(x, axis, where, ddof)
+
+
+enter(np.std, _std)
+
+# --- Norms ----------------------------------------------------------------------------------------------
+
+
+def reduced_shape(x: Any, axis: Any) -> list[int]:
+    """Give the shape of a reduction of `x` that keeps its dimensions."""
+    axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
+    return [1 if i in axes else n for i, n in enumerate(x.shape)]
+
+
+def _from_length(g: Any, ans: Any, x: Any, axis: Any, keepdims: bool) -> Any:
+    return anp.reshape(_ratio(g, ans), reduced_shape(x, axis)) * anp.conj(x)
+
+
+@derivative(_from_length)
+def _length(x: Any, axis: Any, keepdims: bool) -> Any:
+    return np.linalg.norm(x, None, axis, keepdims)
+
+
+def _from_p_norm(g: Any, ans: Any, x: Any, p: Any, axis: Any) -> Any:
+    # Shares of the norm, whose powers neither overflow nor divide 0 by 0.
+    shape = reduced_shape(x, axis)
+    is_zero = ans == 0
+    norm = anp.reshape(anp.where(is_zero, anp.ones_like(ans), ans), shape)
+    return anp.reshape(g, shape) * (anp.conj(np.sign(x)) * (np.abs(x) / norm) ** (p - 1))
+
+
+@derivative(_from_p_norm)
+def _p_norm(x: Any, p: Any, axis: Any) -> Any:
+    return np.linalg.norm(x, p, axis)
+
+
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
+    axis = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
+    is_vector = x.ndim == 1 if axis is None else np.ndim(axis) == 0
+    if ord is None or (ord == 2 and is_vector) or (ord == "fro" and not is_vector and x.ndim > 1):
+        return _length(x, axis, keepdims)
+    if ord == 1 and is_vector:
+        return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
+    # What follows knows neither keepdims nor the norms of the largest and the least.
+    if keepdims:
+        return np.linalg.norm(x, ord, axis).reshape(reduced_shape(x, axis))
+    if ord in (np.inf, -np.inf) and is_vector:
+        return (np.max if ord > 0 else np.min)(np.abs(x), axis=axis)
+    if is_vector and isinstance(ord, (int, float)) and ord > 1:
+        return _p_norm(x, ord, axis)
+    return anp.linalg.norm(x, ord, axis)
+
+
+COMPOSITES[np.linalg.norm] = _norm

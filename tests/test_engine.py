@@ -711,7 +711,7 @@ def test_every_built_in_formula_is_rewritten(name, dtype):
     for taking in (True, False):
         formulas = step_module._Formulas([turn], (np.dtype(dtype), taking))
         assert formulas.program
-        assert not formulas.readings  # they stay what they are
+        assert not formulas._readings  # they stay what they are
 
 
 ODD = {

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from importlib.util import find_spec
 from itertools import islice
@@ -29,10 +29,10 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 
-from minidiff.interrupts import whole
+from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.rule import tuple_of, widened
-from minidiff.program.purity import Reading, readings
+from minidiff.program.purity import readings
 from minidiff.program.source import Program, quiet
 from minidiff.typing import Array
 
@@ -116,12 +116,8 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     is_large = x.nbytes > BLOCK or _ENGINE.get() == "fused"
     if is_large or len(parts) != 1 or not stages[0].has_formula or x.dtype.char == "e":
         return whole(_take_parts, parts, p, x, Δ, out, is_large)
-    turns, values = _results(stages, p, x, Δ, out is None)
-    try:
-        return _change(turns, p, values, x if out is None else out)
-    except BaseException:  # an interrupt: to make the changes again is to finish them
-        _change(turns, p, values, x if out is None else out)
-        raise
+    formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
+    return finish(_change, p, x if out is None else out, formulas.values(turns, arrays, numbers), turns)
 
 
 def step_of(stages: list[Any], p: Any, Δ: Array) -> Array:
@@ -154,69 +150,53 @@ def _parts(stages: list[Any]) -> list[list[Any]]:
     return parts
 
 
-def _take_parts(
-    parts: list[list[Any]], p: Any, x: Array, Δ: Array, out: Array | None, is_large: bool
-) -> None:
+def _take_parts(parts: list[list[Any]], p: Any, x: Array, Δ: Array, out: Any, is_large: bool) -> None:
     """Take a step part after part. Where there is but one, a large step writes over what it has read."""
     target, x = x if out is None else out, widened(x)
     home = target if len(parts) == 1 and target.dtype is x.dtype else None
     turns: list[_Turn] = []
     values: list[Array] = []
-    after: dict[int, dict[str, Any]] = {}  # by the rule's id, what it will have kept
-    is_taken = False
+    after: dict[int, dict[str, Any]] = {}
     for part in parts:
         if not part[0].has_formula:
             Δ = applied(part[0], p, _cast(Δ, x))
             continue
-        is_taken = out is None and part is parts[-1]
-        mine, (Δ, *new) = _results(part, p, x, Δ, is_taken, is_large, home, after)
+        formulas, mine, arrays, numbers = _begin(part, p, x, Δ, out is None and part is parts[-1], after)
+        arrays[2:] = map(widened, arrays[2:])  # half precision is what an older version kept
+        Δ, *new = formulas.values(mine, arrays, numbers, is_large, home)
         turns, values = turns + mine, values + new
-        for rule, kept, _, clock, _ in mine:
-            after[id(rule)] = {**kept, **{name: new.pop(0) for name in rule.keeps}, "clock": clock}
-    if out is None and not is_taken:
+        for rule, _, _, clock, _ in mine:
+            after[id(rule)] = {**{name: new.pop(0) for name in rule.keeps}, "clock": clock}
+    if out is None and not (parts and parts[-1][0].has_formula):
         Δ = quiet().run(np.subtract, x, _cast(Δ, x))
-    _change(turns, p, [_cast(Δ, target), *values], target)
+    _change(p, target, [_cast(Δ, target), *values], turns)
 
 
 # A rule's part in a step: the rule, what it has kept for the parameter, whether that is new to it, where its
 # clock will stand, and its numbers.
 _Turn: TypeAlias = tuple[Any, dict[str, Any], bool, tuple[Any, ...], tuple[Any, ...]]
+_Begun: TypeAlias = "tuple[_Formulas, list[_Turn], list[Array], tuple[Any, ...]]"
 
 
-def _results(
-    rules: list[Any],
-    p: Any,
-    x: Array,
-    Δ: Array,
-    taking: bool,
-    is_large: bool = False,
-    home: Array | None = None,
-    after: Mapping[int, dict[str, Any]] | None = None,
-) -> tuple[list[_Turn], Sequence[Array]]:
-    """Compute a step.
+def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, taking: bool, after: Any = None) -> _Begun:
+    """Ask rules for their parts in a step.
 
     Parameters
     ----------
     rules, p, x, Δ
         As for `take`; the rules have formulas.
     taking : bool
-        Whether to subtract the step from the parameter, or to give the step.
-    is_large : bool
-        Whether to go block by block, or through a compiled loop.
-    home : ndarray, optional
-        Where to put the first result. What the rules keep is then written over, else nothing is.
+        Whether the step is to be subtracted from the parameter.
     after : mapping, optional
         By their ids, what rules that have had a turn in this step will have kept.
 
     Returns
     -------
-    list of tuple
-        The turns.
-    sequence of ndarray
-        What becomes of the parameter, or the step; then all that the rules will keep.
+    tuple
+        The formulas, the turns, all the arrays that the formulas take, and all the numbers.
     """
     turns: list[_Turn] = []
-    arrays = [x, Δ if Δ.dtype is x.dtype or is_large else _cast(Δ, x)]
+    arrays = [x, Δ]
     numbers: tuple[Any, ...] = ()
     key: tuple[Any, ...] = (x.dtype, taking)
     with SETTINGS:  # in order: a rule may set what those after it go by
@@ -234,36 +214,10 @@ def _results(
             turns.append((rule, kept, kept is not before, clock, mine))
             numbers += mine
             key += (type(rule), rule.formula, len(mine))
-    if after is not None:
-        arrays[2:] = map(widened, arrays[2:])  # half precision is what an older version kept
-    formulas = rules[0].made.get(key) or _Formulas(turns, key)
-    program = formulas.program if not formulas.readings else formulas.program_if_unchanged()
-    if program and x.ndim:
-        try:
-            if not is_large:
-                return turns, quiet().run(program.run, arrays, numbers)
-            quiet().run(program.constants, numbers)
-        except (TypeError, ValueError, ArithmeticError):
-            pass  # numbers with which NumPy has to deal itself
-        else:
-            values = [a.copy() for a in (x, *arrays[2:])] if home is None else [home, *arrays[2:]]
-            formulas.sweep([values[0] if taking else x, Δ, *values[1:]], values[0], numbers)
-            return turns, values
-    formulas.explain()
-    return turns, _as_written(turns, arrays, taking)
+    return rules[0].made.get(key) or _Formulas(turns, key), turns, arrays, numbers
 
 
-def _as_written(turns: list[_Turn], arrays: list[Array], taking: bool) -> list[Array]:
-    """Call the formulas themselves, on whole arrays."""
-    x, step, *kept = arrays[0], _cast(arrays[1], arrays[0]), *arrays[2:]
-    new: list[Array] = []
-    for rule, *_, numbers in turns:
-        step, more = rule.evaluate(x, step, [kept.pop(0) for _ in rule.keeps], numbers)
-        new += more
-    return [quiet().run(np.subtract, x, step) if taking else step, *new]
-
-
-def _change(turns: list[_Turn], p: Any, values: Sequence[Array], x: Array) -> None:
+def _change(p: Any, x: Array, values: Sequence[Array], turns: list[_Turn]) -> None:
     """Make the changes of a step. To make them twice is to make them once."""
     if values[0] is not x:
         x[...] = values[0]
@@ -294,73 +248,97 @@ class _Formulas:
     ----------
     program : Program or None
         None if the formulas have to run as they are.
-    readings : list of Reading
-        What they read besides their arguments.
     """
 
     def __init__(self, turns: list[_Turn], key: tuple[Any, ...]) -> None:
-        dtype, taking, *_ = key
-        rules, counts = [turn[0] for turn in turns], [len(turn[4]) for turn in turns]
+        dtype, self._taking, *_ = key
+        rules = [turn[0] for turn in turns]
         self.program: Program | None = None
-        self.readings: list[Reading] = []
+        self._readings: list[Callable[[], bool]] = []  # which tell whether what they read has changed
         self._names, self._reason = ", ".join(type(rule).__name__ for rule in rules), ""
         self._compiled: Any = None  # False if it cannot be
         self._spent = 0.0  # seconds
         example = np.array([0.3, -1.7, 2.9]).astype(dtype)
         kept = [abs(example) if name in rule.real else 1 * example for rule in rules for name in rule.keeps]
-        self._dtypes = [a.dtype for a in (example, example, *kept, example)]
+        self._kept = [(a.dtype, a.flags.writeable) for a in kept]
 
         def composed(x: Any, step: Any, *rest: Any) -> tuple[Any, ...]:
-            olds, numbers = iter(rest), iter(rest[len(kept) :])
-            news: list[Any] = []
-            for rule, count in zip(rules, counts, strict=True):
-                mine = list(islice(olds, len(rule.keeps)))
-                result = rule.formula(x, step, *mine, *islice(numbers, count))
-                step, *new = result if mine else (result,)
+            olds, numbers, news = iter(rest), iter(rest[len(kept) :]), list[Any]()
+            for rule, *_, mine in turns:
+                result = rule.formula(x, step, *islice(olds, len(rule.keeps)), *islice(numbers, len(mine)))
+                step, *new = result if rule.keeps else (result,)
                 news += new
-            return x - step if taking else step, *news
+            return x - step if self._taking else step, *news
 
         try:
             for rule in rules:
-                self.readings += readings(rule.formula)
+                self._readings += readings(rule.formula)
             if dtype.isnative:
                 names = [f"s{i}" for i in range(len(kept))]
                 arrays = dict(zip(["x", "g", *names], [example, example[::-1].copy(), *kept], strict=True))
-                self.program = Program(composed, arrays, ["x" if taking else "out", *names], sum(counts))
+                count = sum(len(turn[4]) for turn in turns)
+                self.program = Program(composed, arrays, ["x" if self._taking else "out", *names], count)
         except Exception as error:  # whatever is wrong with a formula will show when it runs as it is
-            self._reason, self.readings = str(error) or type(error).__name__, []
+            self._reason, self._readings = str(error) or type(error).__name__, []
         if all(isinstance(rule.formula, FunctionType) for rule in rules):
             rules[0].made[key] = self  # a method would keep its optimiser alive here
 
-    def program_if_unchanged(self) -> Program | None:
-        """Return the program, or None for ever once what the formulas read has changed."""
-        if any(reading.has_changed() for reading in self.readings):
-            self.program, self.readings = None, []  # it may do so again
-        return self.program
+    def values(
+        self, turns: list[_Turn], arrays: list[Array], numbers: Any, is_large: bool = False, home: Any = None
+    ) -> Sequence[Array]:
+        """Compute what becomes of the parameter, or the step; then all that the rules will keep.
 
-    def sweep(self, arrays: list[Array], home: Array, numbers: tuple[Any, ...]) -> None:
-        """Run the program over large arrays: its first result goes to `home`, the rest over what was kept."""
-        started, program, kept = time.perf_counter(), cast("Program", self.program), arrays[2:]
-        all_arrays = arrays if home is arrays[0] else [*arrays, home]
-        if (loop := self._loop(home.dtype)) and (vectors := _vectors(all_arrays)):
-            return loop(vectors, program.constants(numbers))  # type: ignore[no-any-return]
-        access = ["readonly", "readonly", *["readwrite"] * (len(kept) + 1)]
-        with cast("Any", np.nditer)(
-            [*arrays, home],
-            ["external_loop", "buffered", "copy_if_overlap", "zerosize_ok"],
-            [[how, "overlap_assume_elementwise"] for how in access],
-            self._dtypes,
-            casting="same_kind",
-            buffersize=BLOCK // home.itemsize,
-        ) as blocks:
-            call = quiet().run
-            for *block, home_ in blocks:
-                places = [home_, *block[2:]]
-                for place, result in zip(places, call(program.run, block, numbers, places), strict=True):
-                    if result is not place:
-                        place[...] = result
+        Parameters
+        ----------
+        turns, arrays, numbers
+            From `_begin`.
+        is_large : bool
+            Whether to go block by block, or through a compiled loop, where that is possible.
+        home : ndarray, optional
+            Where a large step may put the first result; then it writes over what the rules keep as well.
+        """
+        if self._readings and any(has_changed() for has_changed in self._readings):
+            self.program, self._readings = None, []  # it may do so again
+        if is_large and [(a.dtype, a.flags.writeable) for a in arrays[2:]] != self._kept:
+            raise TypeError(f"{self._names}: what is kept for the parameter cannot be written over")
+        if self.program and arrays[0].ndim:
+            try:
+                if is_large and (swept := self._swept(arrays, numbers, home)):
+                    return swept
+                if arrays[1].dtype is not arrays[0].dtype:
+                    arrays[1] = _cast(arrays[1], arrays[0])
+                return quiet().run(self.program.run, arrays, numbers)
+            except (TypeError, ValueError, ArithmeticError):
+                pass  # numbers with which NumPy has to deal itself
+        self._explain()
+        x, step, *kept = arrays
+        step, news = _cast(step, x), list[Any]()
+        for rule, *_, mine in turns:
+            step, more = rule.evaluate(x, step, [kept.pop(0) for _ in rule.keeps], mine)
+            news += more
+        return [quiet().run(np.subtract, x, step) if self._taking else step, *news]
+
+    def _swept(self, arrays: list[Array], numbers: Any, home: Any) -> list[Array] | None:
+        """Compute large arrays, or return None where they do not lie one element after another."""
+        started, call, program = time.perf_counter(), quiet().run, cast("Program", self.program)
+        x, Δ, *kept = arrays
+        constants = call(program.constants, numbers)
+        if home is None:
+            home, *kept = [a.copy() for a in (x, *kept)]
+        if not (vectors := _vectors([home if self._taking else x, Δ, *kept, home])):
+            return None
+        if loop := self._loop(home.dtype):
+            loop([vectors[0], _cast(vectors[1], x), *vectors[2 : len(vectors) - self._taking]], constants)
+            return [home, *kept]
+        for i in range(0, x.size, size := BLOCK // x.itemsize):
+            x_, Δ_, *kept_, home_ = [vector[i : i + size] for vector in vectors]
+            places = [home_, *kept_]
+            results = call(program.run, [x_, _cast(Δ_, x_), *kept_], numbers, places)
+            for place, result in zip(places, results, strict=True):
+                if result is not place:
+                    place[...] = result
         self._spent += time.perf_counter() - started
-        return None
+        return [home, *kept]
 
     def _loop(self, dtype: np.dtype[Any]) -> Any:
         """Return the compiled loop if there is to be one. Without being asked for, it must be exact."""
@@ -377,10 +355,10 @@ class _Formulas:
                 self._compiled = kernel.compiled(program, dtype)
             except Exception as error:
                 self._compiled, self._reason = False, str(error) or type(error).__name__
-                self.explain()
+                self._explain()
         return self._compiled
 
-    def explain(self) -> None:
+    def _explain(self) -> None:
         """Say, once, why these formulas are not compiled, to those who asked for it."""
         if self._reason and _ENGINE.get() == "fused":
             reason, self._reason = self._reason.strip().partition("\n")[0], ""
@@ -389,10 +367,14 @@ class _Formulas:
 
 
 def _vectors(arrays: list[Array]) -> list[Array] | None:
-    """Return arrays of one shape as contiguous vectors, or None where a compiled loop cannot take them."""
+    """Return arrays of one shape as vectors, or None where those that are written are not contiguous.
+
+    The gradient, which comes second, may lie anywhere, also in the memory of the others: then it is copied.
+    """
     x, Δ, *rest = arrays
-    if Δ.dtype is x.dtype and (Δ is x or not any(np.may_share_memory(Δ, a) for a in (x, *rest))):
-        for order in ("C", "F"):
-            if all(a.flags[order] and a.flags.aligned for a in arrays):
-                return [a.ravel(order) for a in arrays]
+    for order in ("C", "F"):
+        if all(a.flags[order] and a.flags.aligned for a in (x, *rest)):
+            overlaps = Δ is not x and any(np.may_share_memory(Δ, a) for a in (x, *rest))
+            Δ = Δ.copy(order) if overlaps or not (Δ.flags[order] and Δ.flags.aligned) else Δ
+            return [a.reshape(-1, order=order) for a in (x, Δ, *rest)]
     return None

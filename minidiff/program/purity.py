@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from minidiff.program.recorder import NUMBERS, RefusedError
 
-__all__ = ["Reading", "readings"]
+__all__ = ["readings"]
 
 # What a formula may ask of an array, besides what NumPy has a function for. Its shape is another matter: a
 # block has its own.
@@ -19,25 +20,8 @@ _ATTRIBUTES = {"dtype", "kind"}
 _FUNCTIONS: set[Any] = {np.where, np.real, np.imag, np.clip, abs}
 
 
-class Reading:
-    """What a function has found by the names that it uses: code, defaults, variables."""
-
-    def __init__(self, function: FunctionType, names: list[str]) -> None:
-        self._function, self._names = function, names
-        self._found = self._look()
-
-    def has_changed(self) -> bool:
-        """Tell whether a name means something else now."""
-        return self._look() != self._found
-
-    def _look(self) -> tuple[Any, ...]:
-        f = self._function
-        outer = [cell.cell_contents for cell in f.__closure__ or ()]
-        return f.__code__, f.__defaults__, *outer, *[f.__globals__.get(name) for name in self._names]
-
-
-def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Reading]:
-    """Give what a function reads besides its arguments, if that is numbers, NumPy, and functions like itself.
+def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Callable[[], bool]]:
+    """Watch what a function reads besides its arguments: numbers, NumPy, and functions like itself.
 
     Parameters
     ----------
@@ -45,6 +29,11 @@ def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Reading]:
         The function. One of minidiff's own is taken for pure.
     within : tuple of callable
         The functions that call it.
+
+    Yields
+    ------
+    callable
+        For this function and each that it calls: it tells whether a name means something else by now.
 
     Raises
     ------
@@ -70,7 +59,21 @@ def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Reading]:
             yield from readings(x, (*within, function)) if x not in (*within, function) else ()
         elif x is not np and not _is_pure(x):
             raise RefusedError(f"{name} uses {variable}, which may be more than elementwise arithmetic")
-    yield Reading(function, list(names))
+    yield partial(_has_changed, function, list(names), _found(function, names))
+
+
+def _found(f: FunctionType, names: Iterable[str]) -> list[Any]:
+    """Return what decides over a function's result besides its arguments."""
+    outer = [cell.cell_contents for cell in f.__closure__ or ()]
+    return [f.__code__, f.__defaults__, *outer, *[f.__globals__.get(name) for name in names]]
+
+
+def _has_changed(f: FunctionType, names: list[str], before: list[Any]) -> bool:
+    # an equal number may be another: 0.0 is not -0.0, nor 1 what 1.0 is
+    return any(
+        a is not b and (type(a) not in NUMBERS or type(a) is not type(b) or repr(a) != repr(b))
+        for a, b in zip(_found(f, names), before, strict=True)
+    )
 
 
 def _is_pure(x: Any) -> bool:

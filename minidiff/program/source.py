@@ -181,7 +181,7 @@ def _arrays(o: Operation) -> list[Recorded]:
 
 
 def _array(number: Any, dtype: np.dtype[Any]) -> Array:
-    if not is_number(number):
+    if type(number) is not float and not is_number(number):
         raise TypeError(f"{number!r} is no number of Python's")
     return np.array(number, dtype)
 

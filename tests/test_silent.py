@@ -695,6 +695,10 @@ def test_what_shares_or_guards_memory_is_refused_and_the_device_is_the_only_one(
     for use in (np.from_dlpack, lambda x: (x * 1).setflags(write=False)):
         with pytest.raises(TypeError, match="under differentiation"):
             gradient(lambda x: np.sum(use(x)), np.ones(3))
+    W = param([1.0, 2.0])
+    assert np.from_dlpack(W).tolist() == [1.0, 2.0]
+    with pytest.raises(TypeError, match="under differentiation"):
+        gradient(lambda: np.sum(np.from_dlpack(W)), params(W))
     assert gradient(lambda x: np.sum(x.to_device("cpu")), np.ones(3))[0].all()
     with pytest.raises(ValueError, match="cpu"):
         gradient(lambda x: np.sum(x.to_device("gpu")), np.ones(3))

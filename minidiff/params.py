@@ -135,6 +135,12 @@ class Param(Leaf):
         value = self.lift()
         return value.__array__() if is_recorded(value) else np.array(value, dtype=dtype, copy=copy)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.lift().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
     # NumPy would take an array through any of the other special attributes without asking `__array__`.
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

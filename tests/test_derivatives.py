@@ -171,6 +171,7 @@ CASES = {
     np.where: where,
     np.clip: clip,
     np.abs: one(),
+    np.fabs: one(REAL),
     np.sum: reduction(),
     **dict.fromkeys((np.var, np.std), spread),
     np.linalg.det: matrices,

@@ -30,6 +30,7 @@ LENGTHS = {
     "of complex": (lambda x: np.linalg.norm(C * x), lambda x: np.sum(np.array([5.0, 1.25]) * x**2)),
     "hypot": (lambda x: np.hypot(x[0], x[1]), lambda x: np.sum(x**2)),
     "abs": (lambda x: np.abs(x[0] - x[1]), lambda x: (x[0] - x[1]) ** 2),
+    "fabs": (lambda x: np.fabs(2 * x[1]), lambda x: 4 * x[1] ** 2),
     "method": (lambda x: abs(x[1]), lambda x: x[1] ** 2),
     "abs of complex": (lambda x: np.abs(x[0] + 1j * x[1]), lambda x: np.sum(x**2)),
     "std": (np.std, lambda x: np.sum((x - np.mean(x)) ** 2) / 2),

@@ -682,10 +682,26 @@ def test_cholesky_reads_the_lower_triangle_alone():
         np.testing.assert_allclose(g[place], (f(A + E) - f(A - E)) / (2 * h), atol=1e-8)
 
 
-@pytest.mark.parametrize("part", ["real", "imag"])
-def test_a_part_is_not_assigned_to(part):
+ATTRIBUTES = {"real": 3.0, "imag": 3.0, "shape": (3, 1), "dtype": int, "strides": (0,), "flat": 3.0}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_an_attribute_is_not_assigned_to(name):
     with pytest.raises(TypeError, match="Assignment"):
-        gradient(lambda z: setattr(z * 1, part, 3.0), np.ones(3))
+        gradient(lambda z: setattr(z * 1, name, ATTRIBUTES[name]), np.ones(3))
+
+
+def test_what_shares_or_guards_memory_is_refused_and_the_device_is_the_only_one():
+    for use in (np.from_dlpack, lambda x: (x * 1).setflags(write=False)):
+        with pytest.raises(TypeError, match="under differentiation"):
+            gradient(lambda x: np.sum(use(x)), np.ones(3))
+    W = param([1.0, 2.0])
+    assert np.from_dlpack(W).tolist() == [1.0, 2.0]
+    with pytest.raises(TypeError, match="under differentiation"):
+        gradient(lambda: np.sum(np.from_dlpack(W)), params(W))
+    assert gradient(lambda x: np.sum(x.to_device("cpu")), np.ones(3))[0].all()
+    with pytest.raises(ValueError, match="cpu"):
+        gradient(lambda x: np.sum(x.to_device("gpu")), np.ones(3))
 
 
 def test_under_the_guard_no_array_is_refilled_that_a_loss_has_used():

@@ -2,6 +2,7 @@
 
 from minidiff.tracing import composites as composites
 from minidiff.tracing import kinks as kinks
+from minidiff.tracing import spectra as spectra
 from minidiff.tracing.backward import backward, history
 from minidiff.tracing.derivatives import filled
 from minidiff.tracing.record import (

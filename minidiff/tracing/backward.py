@@ -15,6 +15,7 @@ from autograd.core import add_outgrads, vspace
 from autograd.tracer import getval
 
 from minidiff.tracing.derivatives import (
+    Nearby,
     Part,
     add_at,
     added,
@@ -26,7 +27,7 @@ from minidiff.tracing.derivatives import (
     shown,
     typed,
 )
-from minidiff.tracing.record import PLAIN, Traced, described, name_of, standing, standing_now
+from minidiff.tracing.record import PLAIN, Trace, Traced, described, name_of, record, standing, standing_now
 
 
 def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | None = None) -> list[Any]:
@@ -67,6 +68,8 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
                 if type(h) in _ARRAYS and h.dtype is dtype and parent not in gradients:
                     gradients[parent] = h
                 else:
+                    if type(h) is Nearby:
+                        h = _of_nearby(h, call, g, end, seed)
                     _add(h, parent, gradients, own)
         except np.linalg.LinAlgError:
             raise  # a singular matrix, which has no inverse
@@ -95,6 +98,40 @@ def history(end: Traced, until: Iterable[Traced] = ()) -> list[Traced]:
 
 
 _order = attrgetter("order")
+
+
+def _of_nearby(nearby: Nearby, call: Traced, g: Any, end: Traced, seed: Any) -> Any:
+    """Give the weighted mean of the gradients that a call would have had with other results."""
+    total: Any = 0
+    for weight, result in nearby.results:
+        again, root = _again(end, call, result)
+        (near,) = backward(again, seed, [root])
+        if nearby.is_plain(near):
+            return nearby.rule(g, call._value, *call.arguments, **call.keywords)
+        total = total + weight * nearby.rule(near, result, *call.arguments, **call.keywords)
+    seed, was, is_now = (getval(x) for x in (seed, end._value, _again(end, call, nearby.other)[0]._value))
+    pairs = [*zip(g, call._value, strict=True), *zip(near, result, strict=True)]
+    amount = sum(np.linalg.norm(np.ravel(getval(h))) * np.linalg.norm(np.ravel(getval(x))) for h, x in pairs)
+    tolerance = np.finfo(was.dtype).eps ** 0.4 * (amount + np.abs(np.sum(seed * was)))
+    if np.abs(np.sum(seed * (is_now - was))) > tolerance:
+        raise NotImplementedError(nearby.words)
+    return total
+
+
+def _again(end: Traced, call: Traced, result: Any) -> tuple[Traced, Traced]:
+    """Do the calls from `call` to `end` once more with another result of `call`."""
+    root = Trace().root(result)
+    done = {call: root}
+    for later in reversed(history(end, until=[call])):
+        changed = [i for i, p in zip(later.argnums, later.parents, strict=True) if p in done]
+        if changed:
+            parents = {i: done[p] for i, p in zip(later.argnums, later.parents, strict=True) if p in done}
+            values = tuple([parents[i]._value if i in parents else x for i, x in enumerate(later.arguments)])
+            value = record(later.function, values, later.keywords)
+            done[later] = Traced(
+                value, later.function, values, later.keywords, tuple(parents), tuple(parents.values())
+            )
+    return done[end], root
 
 
 _ARRAYS = frozenset({np.ndarray, np.float64, np.float32})

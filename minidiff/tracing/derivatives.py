@@ -21,7 +21,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, partial, wraps
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import autograd.numpy as anp
 import numpy as np
@@ -104,8 +104,8 @@ def _autograds(call: Any, g: Any) -> list[Any]:
     ]
 
 
-# Autograd's derivatives of these look at values, which only a call as one can do where there are stand-ins.
-_LOOKING = {np.linalg.eig, np.linalg.eigh, np.partition}
+# Autograd's derivative of this looks at values, which only a call as one can do where there are stand-ins.
+_LOOKING = {np.partition}
 
 
 @lru_cache
@@ -156,6 +156,11 @@ def enter(function: Any, *rules: Rule) -> None:
     RULES[function] = _ours[trace_primitives_map[function]] = rules
 
 
+def enter_several(function: Any, rule: Rule) -> None:
+    """Enter the rule of a NumPy function of one array that has several results."""
+    _ours[trace_primitives_map[function]] = (rule,)
+
+
 def _no_rule(*args: Any, **kwargs: Any) -> NoReturn:
     raise NotImplementedError("there is no rule for one of the arguments under differentiation")
 
@@ -172,6 +177,20 @@ class Part(tuple[Any, Any]):
     """A pair (g, index): the gradient of what ``x[index]`` reads; that of the rest of x is zero."""
 
     __slots__ = ()
+
+
+class Nearby(NamedTuple):
+    """The weighted mean of the gradients that the same call would have with other results, by this rule.
+
+    If `is_plain` tells so of the gradient of one of these results, the rule will do for the call itself. The
+    loss must be the same with the result `other`, or else it has no derivative, as `words` say.
+    """
+
+    rule: Rule
+    results: list[tuple[float, Any]]
+    is_plain: Callable[[Any], bool]
+    other: Any
+    words: str
 
 
 def unbroadcast(g: Any, x: Any) -> Any:

@@ -83,6 +83,7 @@ def _abs(g: Any, ans: Any, x: Any) -> Any:
 
 
 enter(np.abs, _abs)
+enter(np.fabs, _abs)
 enter(
     np.hypot,
     lambda g, ans, x, y: unbroadcast(_ratio(g, ans) * x, x),

@@ -508,6 +508,11 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
             return getval(self).astype(dtype, *args, **kwargs)
         return cast(self, np.dtype(dtype))
 
+    def to_device(self, device: str, **options: Any) -> Traced:
+        if device != "cpu":
+            raise ValueError(f"to_device: arrays are on the device 'cpu', got {device!r}.")
+        return self
+
     # It never changes, so that it is its own copy.
     def copy(self, *args: Any, **kwargs: Any) -> Traced:
         return self
@@ -557,6 +562,8 @@ _REFUSED = {
     "partition": (".partition() in place of a value under differentiation", "Use np.partition(x, k)."),
     **dict.fromkeys(("fill", "put", "resize", "itemset", "setfield", "byteswap"),
         ("Changing an array under differentiation in place", "Build a new array instead.")),
+    "setflags": ("setflags() on a value under differentiation", "It never changes."),
+    "__dlpack__": ("np.from_dlpack() of a value under differentiation", "NumPy functions take it as it is."),
     **dict.fromkeys(("view", "getfield"),
         ("A view of other type on a value under differentiation", "Use astype.")),
 }  # fmt: skip
@@ -575,6 +582,26 @@ def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
 
 for _name, _words in _REFUSED.items():
     setattr(Traced, _name, _refused(_name, *_words))
+
+
+def _fixed(name: str, instead: str) -> Any:
+    """Make the setter of an attribute that says how the memory is read."""
+
+    def assign(self: Traced, x: object) -> None:
+        if self.owner.open:
+            _refuse(f"Assignment to .{name} of a value under differentiation", instead)
+        setattr(getval(self), name, x)
+
+    return assign
+
+
+for _name, _instead in {
+    "shape": "Write b = b.reshape(shape).",
+    "dtype": "Write b = b.astype(dtype).",
+    "strides": "Write b = b.reshape(shape) or b = b.transpose(axes).",
+    "flat": "Build the new array with np.where, np.concatenate or np.stack.",
+}.items():
+    setattr(Traced, _name, getattr(Traced, _name).setter(_fixed(_name, _instead)))
 
 
 def _elsewhere(name: str) -> Any:

@@ -1,0 +1,220 @@
+"""Eigenvalues, singular values and vectors: also where values are equal, and never by an arbitrary choice."""
+
+import numpy as np
+import pytest
+
+from minidiff import gradient, jacobian, param, params
+from minidiff.compiled import compiled
+
+RNG = np.random.default_rng(0)
+C = RNG.normal(size=(3, 4))
+Q = np.linalg.qr(RNG.normal(size=(3, 3)))[0]
+Z = RNG.normal(size=(3, 3)) + 1j * RNG.normal(size=(3, 3))
+UNITARY = np.linalg.qr(Z)[0]
+
+
+def slopes(f, x, h=1e-5):
+    units = [1.0, 1j] if np.iscomplexobj(x) else [1.0]
+    g = np.zeros(x.shape, x.dtype)
+    for place in np.ndindex(x.shape):
+        for unit in units:
+            step = np.zeros(x.shape, x.dtype)
+            step[place] = h * unit
+            g[place] += unit * (f(x + step) - f(x - step)) / (2 * h)
+    return g
+
+
+def has_both_derivatives(f, A):
+    (g,) = gradient(f, A)
+    assert g.dtype == A.dtype
+    np.testing.assert_allclose(g, slopes(f, A), rtol=1e-6, atol=1e-7)
+    W = param(A)
+    np.testing.assert_allclose(gradient(lambda: f(W), params(W))[W], g, rtol=1e-12, atol=1e-12)
+    fixed = np.cos(np.arange(A.size)).reshape(A.shape)
+    along = lambda A: np.sum(np.real(np.conj(gradient(f, A)[0]) * fixed))
+    np.testing.assert_allclose(gradient(along, A)[0], slopes(along, A, 1e-4), rtol=1e-5, atol=1e-5)
+
+
+def by_svd(h, A, **options):
+    U, s, Vh = np.linalg.svd(A, **options)
+    k = s.shape[-1]
+    return (U[..., :k] * h(s)[..., None, :]) @ Vh[..., :k, :]
+
+
+def by_eigh(h, A, *options):
+    w, v = np.linalg.eigh(A, *options)
+    return (v * h(w)[..., None, :]) @ np.conj(np.swapaxes(v, -1, -2))
+
+
+def weighed(x):
+    c = C[: x.shape[-2], : x.shape[-1]]
+    return np.sum(np.real(x) * c) + np.sum(np.imag(x) * c**2)
+
+
+MATRICES = {
+    "identity": np.eye(3),
+    "orthogonal": Q,
+    "two equal": np.diag([1.0, 1.0, 2.0]),
+    "nearly equal": Q @ np.diag([1.0, 1.0 + 1e-13, 3.0]) @ Q.T,
+    "apart": C[:, :3],
+    "one zero": np.diag([1.0, 0.0, 2.0]),
+    "two zeros": Q @ np.diag([0.0, 0.0, 2.0]),
+    "zero": np.zeros((3, 3)),
+    "wide": np.eye(3, 4),
+    "wide, one zero": np.diag([1.0, 0.0, 2.0, 0.0])[:3],
+    "tall": np.eye(4, 3)[[1, 0, 3, 2]] * 2,
+    "several": np.stack([np.eye(3), C[:, :3], Q]),
+    "unitary": UNITARY,
+    "complex": Z,
+    "complex, wide": Z[:2],
+}
+ODD = {"s": lambda s: s, "s**3": lambda s: s**3, "sin": np.sin}
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("h", ODD)
+@pytest.mark.parametrize("name", MATRICES)
+def test_smooth_functions_of_singular_values_and_vectors(name, h, full):
+    A = MATRICES[name]
+    c = np.resize(C, A.shape)
+    f = lambda A: np.sum(np.real(by_svd(ODD[h], A, full_matrices=full)) * c)
+    has_both_derivatives(f, A)
+
+
+@pytest.mark.parametrize("name", ["tall", "wide", "wide, one zero"])
+def test_the_whole_product_of_the_full_matrices(name):
+    A = MATRICES[name]
+
+    def f(A):
+        U, s, Vh = np.linalg.svd(A)
+        S = np.concatenate([np.diag(s), np.zeros((1, 3))])
+        return np.sum((U @ (S if A.shape[0] > 3 else S.T) @ Vh) * np.resize(C, A.shape))
+
+    has_both_derivatives(f, A)
+
+
+@pytest.mark.parametrize(
+    "name", ["identity", "orthogonal", "two equal", "apart", "tall", "several", "unitary"]
+)
+def test_the_polar_factor_of_matrices_of_full_rank(name):
+    A = MATRICES[name]
+    has_both_derivatives(lambda A: np.sum(np.real(by_svd(np.ones_like, A)) * np.resize(C, A.shape)), A)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_singular_values_alone_have_exact_derivatives(name):
+    A = MATRICES[name]
+    for options in ({}, {"full_matrices": False}, {"compute_uv": False}):
+        last = lambda A: (lambda r: r if "compute_uv" in options else r[1])(np.linalg.svd(A, **options))
+        np.testing.assert_allclose(gradient(lambda A: np.sum(last(A) ** 2), A)[0], 2 * A, atol=1e-14)
+    has_both_derivatives(lambda A: np.sum(np.linalg.svd(A)[1] ** 2), A)
+
+
+SYMMETRIC = {
+    "identity": np.eye(3),
+    "two equal": Q @ np.diag([1.0, 1.0, 2.0]) @ Q.T,
+    "orthogonal": Q @ Q.T,
+    "zero": np.zeros((3, 3)),
+    "apart": C[:, :3] + C[:, :3].T,
+    "several": np.stack([np.eye(3), Q @ np.diag([1.0, 2.0, 2.0]) @ Q.T]),
+    "hermitian": Z + Z.conj().T,
+    "hermitian, two equal": UNITARY @ np.diag([1.0, 1.0, 2.0]) @ UNITARY.conj().T,
+}
+
+
+@pytest.mark.parametrize("UPLO", ["L", "U", "l"])
+@pytest.mark.parametrize("h", [lambda w: w, np.exp, lambda w: w**3 - w**2], ids=["w", "exp", "polynomial"])
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_smooth_functions_of_eigenvalues_and_vectors(name, h, UPLO):
+    A = SYMMETRIC[name]
+    has_both_derivatives(lambda A: np.sum(np.real(by_eigh(h, A, UPLO)) * np.resize(C, A.shape)), A)
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_eigenvalues_alone(name):
+    A = SYMMETRIC[name]
+    has_both_derivatives(lambda A: np.sum(np.linalg.eigh(A)[0] ** 2), A)
+
+
+SQUARE = {
+    "real": C[:, :3] + np.diag([1.0, 4.0, 9.0]),
+    "rotation": np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.3], [0.2, 0.0, 2.0]]),
+    "complex": Z,
+    "several": np.stack([C[:, :3] + np.diag([1.0, 4.0, 9.0]), C[:, 1:].T + np.diag([1.0, 4.0, 9.0])]),
+}
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_eigenvalues_and_vectors_of_any_matrix(name):
+    A = SQUARE[name]
+    has_both_derivatives(lambda A: np.sum(np.abs(np.linalg.eig(A)[0]) ** 2 * C[0, :3]), A)
+    has_both_derivatives(lambda A: np.sum(np.abs(np.linalg.eig(A)[1]) ** 2 * C[:, :3]), A)
+
+
+ARBITRARY = {
+    "a phase of eigh": (lambda A: weighed(np.linalg.eigh(A)[1]), Z + Z.conj().T),
+    "a phase of eig": (lambda A: weighed(np.linalg.eig(A)[1]), Z),
+    "a phase of eig, of a real matrix": (lambda A: np.sum(np.real(np.linalg.eig(A)[1])), SQUARE["rotation"]),
+    "a phase of svd": (lambda A: np.real(np.linalg.svd(A)[0][0, 0]), Z),
+    "a basis of eigh": (lambda A: np.linalg.eigh(A)[1][0, 0], np.eye(3)),
+    "a basis of eigh, where it is stationary": (lambda A: np.linalg.eigh(A)[1][0, 0] ** 2, np.eye(3)),
+    "a basis of eig": (lambda A: np.sum(np.linalg.eig(A)[1] ** 4), np.eye(3)),
+    "a basis of svd": (lambda A: np.linalg.svd(A)[0][0, 0] ** 2, np.eye(3)),
+    "a basis of two": (lambda A: np.sum(np.linalg.svd(A)[2][0] ** 4), Q @ np.diag([2.0, 2.0, 1.0])),
+    "a sign of zero": (lambda A: np.sum(by_svd(np.cos, A) * C[:, :3]), np.diag([1.0, 2.0, 0.0])),
+    "a vector of zero": (lambda A: np.sum(by_svd(np.cos, A, full_matrices=False) * C),
+        MATRICES["wide, one zero"]),
+    "a vector beyond": (lambda A: np.sum(np.linalg.svd(A)[0][:, 2]), C[:, :2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("f", "A"), ARBITRARY.values(), ids=ARBITRARY)
+def test_a_loss_that_depends_on_a_choice_of_numpys_is_refused(f, A):
+    with pytest.raises(NotImplementedError, match=r"np\.linalg\.(svd|eigh?) has no gradient"):
+        gradient(f, A)
+    with pytest.raises(NotImplementedError, match=r"np\.linalg\.(svd|eigh?) has no gradient"):
+        compiled(f)(A)
+
+
+def test_vectors_apart_from_a_group_of_equal_values():
+    A = Q @ np.diag([3.0, 1.0, 1.0]) @ Q.T
+    has_both_derivatives(lambda A: np.sum(np.abs(np.linalg.svd(A)[0][:, 0]) ** 3), A)
+    has_both_derivatives(lambda A: np.sum(np.abs(np.linalg.eigh(A)[1][:, 2]) ** 3), A)
+    projection = lambda A: (lambda v: v[:, :2] @ v[:, :2].T)(np.linalg.eigh(A)[1])
+    has_both_derivatives(lambda A: np.sum(projection(A) * C[:, :3]), A)
+
+
+def test_several_calls_and_what_comes_between_them():
+    """The loss is done again from one of the calls on, with all that it was recorded with."""
+    A = np.eye(3)
+
+    def f(A):
+        B = by_svd(np.sin, A) @ A
+        rows = np.split(by_eigh(np.exp, B + B.T), 3)
+        return np.sum(np.concatenate([row[0] for row in rows[1:]]) * C[:2, :3].ravel()) + np.max(A)
+
+    has_both_derivatives(lambda A: f(A + np.diag([0.0, 0.0, 1.0])), A)
+    (J,) = jacobian(lambda A: by_svd(np.sin, A)[1] * np.arange(3), A)
+    right = np.stack([gradient(lambda A: by_svd(np.sin, A)[1, i] * i, A)[0] for i in range(3)])
+    np.testing.assert_allclose(J, right, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "F"])
+def test_in_single_precision(dtype):
+    A = (np.eye(3) * (1 + 2j if dtype == "F" else 1)).astype(dtype)
+    (g,) = gradient(lambda A: np.sum(np.real(by_svd(lambda s: s, A)) * C[:, :3].astype("f4")), A)
+    assert g.dtype == dtype
+    np.testing.assert_allclose(g, C[:, :3], atol=1e-3)
+
+
+def test_a_program_has_what_needs_no_limit_and_refuses_the_rest():
+    W = param(Q)
+    values, product = (
+        compiled(lambda: np.sum(np.linalg.svd(W)[1] ** 2), params(W)),
+        compiled(lambda: np.linalg.norm(by_svd(lambda s: s, W, full_matrices=False)), params(W)),
+    )
+    np.testing.assert_allclose(values().grad[W], 2 * Q)
+    with pytest.raises(NotImplementedError, match="program"):
+        product()
+    W[...] = C[:, :3]
+    np.testing.assert_allclose(product().grad[W], C[:, :3] / np.linalg.norm(C[:, :3]))

@@ -20,7 +20,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -198,12 +198,14 @@ def load(
     live = [p.in_place("load(…)") for p in ps]
     with _opened(path) as file:
         try:
-            manifest, arrays = _read(file)
+            manifest, members = _read(file)
             names = ps.names if manifest["version"] > 1 else tuple(map(str, range(len(ps))))
-            stored = {name: arrays[member] for name, member in manifest["parameters"].items()}
-            misfits = _misfits(stored, dict(zip(names, live, strict=True)))
-            if misfits and not partial:
+            outlines = {name: members[member] for name, member in manifest["parameters"].items()}
+            misfits = _misfits(outlines, dict(zip(names, live, strict=True)))
+            if misfits and not partial:  # which a glance at a large file tells
                 raise RefusedError(next(iter(misfits.values())))
+            arrays = _contents(file, manifest["version"], members)
+            stored = {name: arrays[member] for name, member in manifest["parameters"].items()}
             mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
             decoder = Decoder(
                 _within("optimiser", arrays), {name: mine.get(name) for name in stored}, settings
@@ -258,7 +260,7 @@ def _name(path: Any) -> str:
     return os.fsdecode(path) if _is_path(path) else f"the {type(path).__name__}"
 
 
-def _misfits(stored: dict[str, Array], live: dict[str, Array]) -> dict[str, str]:
+def _misfits(stored: dict[str, Outline], live: dict[str, Array]) -> dict[str, str]:
     """Say of each parameter that is not the same in the file and in the program what is wrong with it."""
     alone = [name for name in {**stored, **live} if (name in stored) != (name in live)]
     misfits = dict.fromkeys(
@@ -403,12 +405,24 @@ def _opened(path: Any) -> BinaryIO:
     return io.BytesIO(path.read())
 
 
-def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Read a checkpoint and give its manifest and its arrays, if they are as they were written."""
-    members, is_whole = _members(file)
+class Outline(NamedTuple):
+    """What is known of an array in the file before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: Literal["C", "F"]
+    header: bytes
+    begin: int
+    crc: int
+
+
+def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Outline]]:
+    """Read a checkpoint's manifest, and the outlines of its arrays."""
+    places, is_whole = _members(file)
+    members = {name: _outline(file, *place) for name, place in places.items()}
     if not {"manifest", "checksum"} <= members.keys():
         raise RefusedError("is no checkpoint: it holds no manifest, or no checksum")
-    manifest = _parse(_array(file, *members["manifest"], hashlib.sha256()))
+    manifest = _parse(_array(file, members["manifest"], hashlib.sha256()))
     if manifest is None:
         raise RefusedError("is damaged or no checkpoint: its manifest cannot be read")
     version, parameters = manifest["version"], manifest["parameters"]
@@ -419,14 +433,19 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Array]]:
         manifest["parameters"] = {str(i): f"parameters/{i}" for i in range(min(parameters, len(names) + 1))}
     elif not is_whole or manifest["arrays"] != names or names[: len(parameters)] != [*parameters.values()]:
         raise RefusedError(DAMAGED)
+    return manifest, members
+
+
+def _contents(file: BinaryIO, version: int, members: dict[str, Outline]) -> dict[str, Array]:
+    """Read all arrays, if they are as they were written."""
     arrays, digest, expected = {}, hashlib.sha256(), b""
-    for name, place in members.items():
+    for name, outline in members.items():
         expected = digest.digest()
         digest.update(name.encode())
-        arrays[name] = _array(file, *place, digest)
+        arrays[name] = _array(file, outline, digest)
     if version > 1 and arrays["checksum"].tobytes() != expected:
         raise RefusedError(DAMAGED)
-    return manifest, arrays
+    return arrays
 
 
 def _members(file: BinaryIO) -> tuple[dict[str, tuple[int, int, int]], bool]:
@@ -466,8 +485,8 @@ def _members(file: BinaryIO) -> tuple[dict[str, tuple[int, int, int]], bool]:
     return members, file.read(len(tail) + 1) == tail
 
 
-def _array(file: BinaryIO, begin: int, size: int, crc: int, digest: Any) -> Array:
-    """Read an array from a member of an .npz, whose sizes are compared before there is memory for it."""
+def _outline(file: BinaryIO, begin: int, size: int, crc: int) -> Outline:
+    """Read what stands before an array in a member of an .npz, and compare its sizes."""
     file.seek(begin)
     start = file.read(8)
     start += file.read(2 if start[6] == 1 else 4)
@@ -477,17 +496,22 @@ def _array(file: BinaryIO, begin: int, size: int, crc: int, digest: Any) -> Arra
     length = size - len(start) - len(text)
     if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != length:
         raise ValueError(f"an array of shape {shape} and dtype {dtype} does not take {length} bytes")
-    a = np.empty(shape, dtype, "F" if header["fortran_order"] else "C")
+    order: Literal["C", "F"] = "F" if header["fortran_order"] else "C"
+    return Outline(shape, dtype, order, start + text, begin + len(start) + len(text), crc)
+
+
+def _array(file: BinaryIO, outline: Outline, digest: Any) -> Array:
+    """Read an array, and add it to the digest."""
+    a = np.empty(outline.shape, outline.dtype, outline.order)
     flat = (a if a.flags.c_contiguous else a.T).reshape(-1)
     raw: Any = flat.view(np.uint8) if a.nbytes else np.empty(0, np.uint8)
-    if file.readinto(raw) != length:  # type: ignore[attr-defined]
+    file.seek(outline.begin)
+    if file.readinto(raw) != a.nbytes:  # type: ignore[attr-defined]
         raise EOFError
-    found = 0
-    for piece in (start, text, raw):
-        digest.update(piece)
-        found = zlib.crc32(piece, found)
-    if found != crc:
+    if zlib.crc32(raw, zlib.crc32(outline.header)) != outline.crc:  # three times as quick as the digest
         raise RefusedError(DAMAGED)
+    digest.update(outline.header)
+    digest.update(raw)
     return a
 
 

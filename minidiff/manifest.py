@@ -16,7 +16,7 @@ import math
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copyreg import __newobj__ as new_object  # type: ignore[attr-defined]
 from datetime import date, datetime, time, timedelta, timezone
 from enum import Enum
@@ -411,7 +411,7 @@ class Decoder:
         if not _is_data(node):
             return self._container(tag, content, live, where)
         value = self.data(node)
-        alike = value is None or _sort(value) is _sort(live)
+        alike = (value is None and type(live) not in SET_STATE) or _sort(value) is _sort(live)
         self._check(live is None or (_is_plain(live) and alike), _brief(value), live, where)
         return self._in_place(value, live)
 
@@ -445,6 +445,8 @@ class Decoder:
                 new[name] = self.restore(part, mine.get(name), f"{where}.{name}")
         if isinstance(live, Rule):
             new = self._settled(live, new, where)
+        else:
+            self._check_others(live, new, where)
         self._changes.append(partial(mine.update, new))
         return live
 
@@ -452,20 +454,26 @@ class Decoder:
         """Give the attributes that a rule is to have, once its settings have gone through its checks."""
         names = [field.name for field in dataclasses.fields(rule)]  # type: ignore[arg-type]
         others = {name: x for name, x in new.items() if name not in names}
-        for name, x in others.items():
-            was = vars(rule).get(name)
-            self._check(not _is_finite(was) or _is_finite(x), _brief(x), was, f"{where}.{name}")
+        self._check_others(rule, others, where)
         from_file = self._settings == "file"
         trial = object.__new__(type(rule))
         vars(trial).update(vars(rule) | others)
-        try:
+        with _refusing(where):
             for name in names:
                 setattr(trial, name, new[name] if from_file else vars(rule)[name])
-        except Exception as error:
-            raise RefusedError(f"does not fit: {where} cannot be set: {error}") from error
         if from_file:  # what a rule notes of a setting that is given anew was stored as well
             vars(trial).update(others)
         return vars(trial)
+
+    def _check_others(self, live: Any, new: dict[str, Any], where: str) -> None:
+        """Check attributes without a setter: a finite number stays one, and what the object itself asks."""
+        for name, x in new.items():
+            was = vars(live).get(name)
+            became_another = not isinstance(live, Rule) and not isinstance(x, Real)  # an array, for example
+            fits = not _is_finite(was) or _is_finite(x) or became_another
+            self._check(fits, f"{x!r:.20}", was, f"{where}.{name}")
+        with _refusing(where):
+            getattr(live, "check_restored", lambda new: None)(new)
 
     def _iddict(self, node: Node, live: Any, where: str, rule: Rule | None = None) -> Any:
         tag, content = _tagged(node)
@@ -626,7 +634,19 @@ def _sort(x: Any) -> type:
 
 
 def _is_finite(x: Any) -> bool:
-    return isinstance(x, Real) and math.isfinite(x)
+    try:
+        return isinstance(x, Real) and math.isfinite(x)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+@contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Make of any error of a check the refusal of what is stored."""
+    try:
+        yield
+    except Exception as error:
+        raise RefusedError(f"does not fit: {where} cannot be set: {error}") from error
 
 
 def _brief(value: Any) -> str:

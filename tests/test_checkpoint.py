@@ -1872,3 +1872,45 @@ def test_a_generator_comes_back_where_another_or_none_stands(path, live):
     load(path, ps, other)
     assert (other.rng is live) == (live is not None and type(live.bit_generator) is np.random.PCG64)
     np.testing.assert_array_equal(other.rng.normal(size=4), expected)
+
+
+def test_a_file_that_does_not_fit_is_refused_before_its_contents_are_read(tmp_path):
+    path = tmp_path / "large.npz"
+    save(path, params(param(np.ones(4))), more=np.zeros(10**6))
+
+    with pytest.raises(ValueError, match="does not fit"):
+        load(path, params(param(np.ones(5))))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="does not fit"):
+            load(path, params(param(np.ones(5))))
+        assert tracemalloc.get_traced_memory()[1] < 10**6  # of the 8 MB
+    finally:
+        tracemalloc.stop()
+
+
+class WithUncheckedAttributes(AbstractOptimiser):
+    def __init__(self):
+        self.rate, self.rng, self.schedule = 0.5, np.random.default_rng(0), Stateful(Exp(1.0, 0.5))
+
+    def apply(self, x, Δ):
+        return self.rate * Δ
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("rate", math.nan), ("rate", 10**400), ("rng", None), ("step", 0), ("advance", "x"), ("update", 3)],
+    ids=lambda x: str(x)[:9],
+)
+def test_attributes_without_a_setter_are_checked_too(attribute, value):
+    def parts():
+        own = WithUncheckedAttributes()
+        return Optimiser(own, Scheduler(Exp(0.1, 0.9), Momentum())), own
+
+    opt, own = parts()
+    changed = {"step": own.schedule, "advance": own.schedule, "update": opt[1]}.get(attribute, own)
+    setattr(changed, attribute, value)
+    W, file = param(np.ones(2)), io.BytesIO()
+    save(file, params(W), opt)
+    fresh, _ = parts()
+    unchanged(file, params(W), fresh, attribute)

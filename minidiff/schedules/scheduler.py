@@ -206,6 +206,11 @@ class Scheduler(AbstractOptimiser):
                         setattr(self.opt, name, was)
                 raise
 
+    def check_restored(self, attributes: dict[str, Any]) -> None:
+        """Raise an error if these, from a checkpoint, cannot be the attributes of one."""
+        if attributes.get("update") is not None:
+            function("update", attributes["update"], "a function of the optimiser and the value")
+
     def arguments(self) -> dict[str, Any]:
         """Return what the repr shows."""
         shown = {"schedule": self.schedule, "opt": self.opt, "update": self.update, **self.others}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from minidiff.checks import function
+from minidiff.checks import function, integer
 from minidiff.schedules.base import as_schedule, held, last_step
 
 __all__ = ["Stateful"]
@@ -76,6 +77,12 @@ class Stateful:
     def reset(self) -> None:
         """Start over at step 1."""
         self.step = 1
+
+    def check_restored(self, attributes: dict[str, Any]) -> None:
+        """Raise an error if these, from a checkpoint, cannot be the attributes of one."""
+        integer("step", attributes.get("step", 1), 1)
+        if attributes.get("advance") is not None:
+            function("advance", attributes["advance"], "a function of the step")
 
     def __repr__(self) -> str:
         return f"<Stateful {self.schedule!r} at step {self.step}>"

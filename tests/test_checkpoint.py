@@ -1902,7 +1902,7 @@ class WithUncheckedAttributes(AbstractOptimiser):
     [("rate", math.nan), ("rate", 10**400), ("rng", None), ("step", 0), ("advance", "x"), ("update", 3)],
     ids=lambda x: str(x)[:9],
 )
-def test_attributes_without_a_setter_are_checked_too(attribute, value):
+def test_attributes_without_a_setter_are_checked_too(attribute, value, tmp_path):
     def parts():
         own = WithUncheckedAttributes()
         return Optimiser(own, Scheduler(Exp(0.1, 0.9), Momentum())), own
@@ -1910,7 +1910,7 @@ def test_attributes_without_a_setter_are_checked_too(attribute, value):
     opt, own = parts()
     changed = {"step": own.schedule, "advance": own.schedule, "update": opt[1]}.get(attribute, own)
     setattr(changed, attribute, value)
-    W, file = param(np.ones(2)), io.BytesIO()
-    save(file, params(W), opt)
+    W = param(np.ones(2))
+    save(tmp_path / "own.npz", params(W), opt)
     fresh, _ = parts()
-    unchanged(file, params(W), fresh, attribute)
+    unchanged(tmp_path / "own.npz", params(W), fresh, attribute)

@@ -34,6 +34,11 @@ LENGTHS = {
     "method": (lambda x: abs(x[1]), lambda x: x[1] ** 2),
     "abs of complex": (lambda x: np.abs(x[0] + 1j * x[1]), lambda x: np.sum(x**2)),
     "std": (np.std, lambda x: np.sum((x - np.mean(x)) ** 2) / 2),
+    "std, where": (
+        lambda x: np.std(np.concatenate([x, [7.0]]), where=np.array([True, True, False])),
+        lambda x: np.sum((x - np.mean(x)) ** 2) / 2,
+    ),
+    "parts": (lambda x: np.linalg.norm(x[np.array([0, 1]),] * 3), lambda x: 9 * np.sum(x**2)),
     "std, ddof": (lambda x: x.std(ddof=1), lambda x: np.sum((x - np.mean(x)) ** 2)),
 }
 EVEN = {

@@ -98,10 +98,7 @@ def _autograds(call: Any, g: Any) -> list[Any]:
         vjp = primitive_vjps[call.function](call.argnums, call._value, arguments, call.keywords)
         call.vjp = vjp
     places = zip(vjp(g), call.argnums, call.parents, strict=True)
-    return [
-        _fitted(flaws.mended(call.function.fun, i, call.arguments, typed(h)), parent)
-        for h, i, parent in places
-    ]
+    return [_fitted(flaws.mended(call.function.fun, i, typed(h)), parent) for h, i, parent in places]
 
 
 # Autograd's derivative of this looks at values, which only a call as one can do where there are stand-ins.

@@ -11,13 +11,15 @@ from typing import Any, TypeAlias
 import autograd.numpy as anp
 import numpy as np
 
-Gradients: TypeAlias = Callable[[Any], Any]
 # What has no derivative: it is asked (argnums, arguments, keywords), and gives the reason or "".
 _Objection: TypeAlias = Callable[[tuple[int, ...], tuple[Any, ...], dict[str, Any]], str]
 
 
 def name(function: Any) -> str:
-    """Name a function of SciPy's, a method of a distribution by both."""
+    """Name a function of SciPy's, a method of a distribution by both; any other function is ""."""
+    module = str(getattr(function, "__module__", ""))
+    if not (module.startswith("scipy.") or isinstance(function, np.ufunc)):
+        return ""
     owner = type(getattr(function, "__self__", None)).__name__
     own = str(getattr(function, "__name__", ""))
     return f"{owner.removesuffix('_gen')}.{own}" if owner.endswith("_gen") else own
@@ -26,12 +28,12 @@ def name(function: Any) -> str:
 def objection(function: Any, argnums: tuple[int, ...], arguments: Any, keywords: dict[str, Any]) -> str:
     """Say why a call has no derivative though autograd's table has one, or give ""."""
     ask = _OBJECTIONS.get(name(function))
-    return "" if ask is None else ask(argnums, arguments, keywords)
+    return ask(argnums, arguments, keywords) if ask else ""
 
 
-def mended(function: Any, argnum: int, arguments: Any, h: Any) -> Any:
+def mended(function: Any, argnum: int, h: Any) -> Any:
     """Give the derivative with respect to an argument, where autograd's, `h`, is of something else."""
-    if name(function) in _OF_COVARIANCES and argnum == _OF_COVARIANCES[name(function)]:
+    if argnum == _OF_COVARIANCES.get(name(function)):
         # SciPy reads the lower triangle alone, and takes the rest for its mirror image.
         return anp.tril(h + anp.swapaxes(h, -1, -2)) - h * np.eye(h.shape[-1])
     return h

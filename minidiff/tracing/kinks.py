@@ -24,7 +24,7 @@ from minidiff.tracing.derivatives import (
     spread,
     unbroadcast,
 )
-from minidiff.tracing.record import Traced, derivative
+from minidiff.tracing.record import PLAIN, Traced, derivative
 
 
 def _limit(g: Any, length: Any) -> Any:
@@ -52,18 +52,25 @@ def _is_same(call: Traced, other: Traced) -> bool:
             continue
         if a.function is None or a.function is not b.function or a.argnums != b.argnums:
             return False
-        constants = zip(a.arguments, b.arguments, strict=False)
-        if not all(i in a.argnums or _is_equal(x, y) for i, (x, y) in enumerate(constants)):
-            return False
-        if len(a.arguments) != len(b.arguments) or not _is_equal(a.keywords, b.keywords):
+        if not (_is_equal(_constants(a), _constants(b)) and _is_equal(a.keywords, b.keywords)):
             return False
         seen.add((id(a), id(b)))
         pairs += zip(a.parents, b.parents, strict=True)
     return True
 
 
+def _constants(call: Traced) -> list[Any]:
+    return [None if i in call.argnums else x for i, x in enumerate(call.arguments)]
+
+
 def _is_equal(x: Any, y: Any) -> bool:
-    return x is y or (type(x) is type(y) and bool(np.array_equal(x, y) if type(x) is np.ndarray else x == y))
+    if type(x) is not type(y):
+        return False
+    if isinstance(x, (list, tuple)):
+        return len(x) == len(y) and all(map(_is_equal, x, y))
+    if isinstance(x, dict):
+        return x.keys() == y.keys() and all(_is_equal(x[key], y[key]) for key in x)
+    return x is y or (type(x) in PLAIN and np.array_equal(x, y))
 
 
 def _ratio(g: Any, length: Any) -> Any:

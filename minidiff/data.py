@@ -247,7 +247,8 @@ class Taken:
         if self._loader is not None:
             begin, batches = place = self._loader._place
             if place is not self._place and batches:
-                self._loader._place = begin, batches - 1
+                # in this order, so that an end that is cut short in between can be done again
+                self._place = self._loader._place = begin, batches - 1
 
 
 def _of_each(f: Callable[[Any], Any], data: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidiff import interrupts, param, params, train
+from minidiff import DataLoader, interrupts, param, params, stop, train
 from minidiff.interrupts import finish, whole
 from minidiff.optimise import ADAM, ExpDecay, Momentum, Optimiser, engine
 
@@ -252,3 +252,25 @@ def test_an_interrupt_at_any_moment_of_a_training_leaves_whole_steps(make, event
             assert state_of(ps, opt) in allowed
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert moment > 500
+
+
+@pytest.mark.parametrize("file", ["data", "interrupts"])
+def test_a_batch_counts_if_its_step_has_been_taken_wherever_the_end_is_interrupted(file):
+    def run(loader, a, opt):
+        def loss(x):
+            if x[0] == 2.0:
+                stop()
+            return (a - x[0]) ** 2
+
+        train(loss, params(a), loader, opt)
+
+    files = (f"{PACKAGE}/{file}.py",)
+    for moment in count(1):
+        loader, a, opt = DataLoader(np.arange(4.0)), param(0.0), Momentum(0.1)
+        step = partial(copy_context().run, run, loader, a, opt)
+        pressed, exception = press_at({moment}, step, files=files)
+        if not pressed:
+            break
+        assert type(exception) is KeyboardInterrupt
+        assert loader.state["batches"] == (opt.state[a]["clock"][0] if a in opt.state else 0)
+    assert moment > 100

@@ -15,7 +15,7 @@ from minidiff.checks import described, function, instance, integer
 from minidiff.data import DataLoader, Taken
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
-from minidiff.interrupts import Deferred
+from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, Trigger
 from minidiff.optimise.transforms import first_nonfinite
@@ -133,7 +133,7 @@ def train(
     running = math.nan
     bar = _bar(data, epochs) if progress else nullcontext()
     try:
-        with bar as shown, Taken(data) as taken, Deferred() as deferred:
+        with bar as shown, Taken(data) as taken, taken:  # twice: an interrupt may cut one end short
 
             def take_step(grads: Grads, value: float) -> None:
                 update(opt, ps, grads)
@@ -155,7 +155,7 @@ def train(
                         place = first_nonfinite(grads)
                         if place is not None or not math.isfinite(value):
                             raise _not_finite(value, place, ps, len(losses) + 1)
-                        deferred.whole(take_step, grads, value)
+                        whole(take_step, grads, value)
                         if shown is not None:
                             running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
                             shown.set_postfix_str(f"loss {running:.4g}", refresh=False)

@@ -13,7 +13,7 @@ import pytest
 
 from minidiff import DataLoader, interrupts, param, params, stop, train
 from minidiff.interrupts import finish, whole
-from minidiff.optimise import ADAM, ExpDecay, Momentum, Optimiser, engine
+from minidiff.optimise import ADAM, ExpDecay, Momentum, Optimiser, engine, update
 
 PACKAGE = str(Path(interrupts.__file__).parent)
 
@@ -274,3 +274,18 @@ def test_a_batch_counts_if_its_step_has_been_taken_wherever_the_end_is_interrupt
         assert type(exception) is KeyboardInterrupt
         assert loader.state["batches"] == (opt.state[a]["clock"][0] if a in opt.state else 0)
     assert moment > 100
+
+
+def test_an_interrupt_waits_until_all_parameters_have_made_their_step():
+    for moment in count(1, 7):
+        ps = params(param([1.0, 2.0]), param(3.0))
+        opt, grads = Momentum(0.1), {p: np.ones(p.shape) for p in ps}
+        files = (f"{PACKAGE}/optimise/", f"{PACKAGE}/interrupts.py")
+        pressed, exception = press_at({moment}, partial(update, opt, ps, grads), files=files)
+        if not pressed:
+            break
+        assert type(exception) is KeyboardInterrupt
+        assert len({p in opt.state for p in ps}) == 1
+        moved = [p.value.tolist() != before for p, before in zip(ps, [[1.0, 2.0], 3.0], strict=True)]
+        assert moved == [p in opt.state for p in ps]
+    assert moment > 300

@@ -211,7 +211,7 @@ class DataLoader(Generic[Data]):
         whole(change)
 
 
-class Taken:
+class Counted:
     """Counts the batches of a loader as `train` needs it: a batch counts when its step has been taken.
 
     Parameters
@@ -222,11 +222,11 @@ class Taken:
     Examples
     --------
     >>> loader = DataLoader(np.arange(4))
-    >>> with Taken(loader) as taken:
+    >>> with Counted(loader) as counted:
     ...     for batch in loader:
     ...         if batch == 2:
     ...             break
-    ...         taken.note()
+    ...         counted.note()
     >>> loader.state["batches"]
     2
     """
@@ -240,7 +240,7 @@ class Taken:
         if self._loader is not None:
             self._place = self._loader._place
 
-    def __enter__(self) -> Taken:
+    def __enter__(self) -> Counted:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minidiff.checks import described, function, instance, integer
-from minidiff.data import DataLoader, Taken
+from minidiff.data import Counted, DataLoader
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
@@ -133,11 +133,11 @@ def train(
     running = math.nan
     bar = _bar(data, epochs) if progress else nullcontext()
     try:
-        with bar as shown, Taken(data) as taken, taken:  # twice: an interrupt may cut one end short
+        with bar as shown, Counted(data) as counted, counted:  # twice: an interrupt may cut one end short
 
             def take_step(grads: Grads, value: float) -> None:
                 update(opt, ps, grads)
-                taken.note()
+                counted.note()
                 losses.append(value)
 
             for epoch in range(1, epochs + 1):
@@ -162,7 +162,7 @@ def train(
                         if after_step:
                             _call(after_step, len(losses), epoch, value)
                     except Skip:
-                        taken.note()
+                        counted.note()
                     if shown is not None:
                         shown.update()
                 if batches == before > 0:

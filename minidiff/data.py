@@ -145,7 +145,7 @@ class DataLoader(Generic[Data]):
         if not self._resumed or begin is None:
             begin, batches = rng.bit_generator.state, 0
         else:
-            rng = deepcopy(rng)  # the other one is further on already
+            rng = deepcopy(rng)  # the loader's own has moved on
             rng.bit_generator.state = begin
         order = rng.permutation(self._n) if self.shuffle else None
         self._place, self._resumed = (begin, batches), False
@@ -247,7 +247,7 @@ class Counted:
         if self._loader is not None:
             begin, batches = place = self._loader._place
             if place is not self._place and batches:
-                # in this order, so that an end that is cut short in between can be done again
+                # in this order: after an interrupt between the two, a second end does the same again
                 self._place = self._loader._place = begin, batches - 1
 
 

@@ -59,7 +59,7 @@ def whole(work: Callable[..., T], *args: Any) -> T:
     over = False
 
     def wait(*signal_and_frame: Any) -> None:
-        if over:  # a handler that `work` left behind passes on to this one
+        if over:  # `work` has left a handler that still calls this one
             handler(*signal_and_frame)
         else:
             came.append(signal_and_frame)

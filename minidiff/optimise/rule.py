@@ -173,7 +173,7 @@ class Rule(Settings, AbstractOptimiser):
         """Return what a parameter's clock shows after one more step: its count of steps."""
         return (t + 1,)
 
-    # A rule's own may take more than one argument, which a method here would have to take as well.
+    # No method here, as a rule's own may take more arguments than this one.
     tick: ClassVar[Callable[..., tuple[Any, ...]]] = _one_more
 
     def can_show(self, *clock: Any) -> bool:
@@ -216,7 +216,7 @@ class Rule(Settings, AbstractOptimiser):
         for name, new, value in zip(self.keeps, news, values, strict=True):
             if np.shape(value) != new.shape:
                 raise ValueError(f"{type(self).__name__}.formula returned {name} of shape {np.shape(value)}")
-            np.copyto(new, value)  # which may be an argument, a view or a scalar
+            np.copyto(new, value)  # the value may be an argument, a view or a scalar
         return np.asarray(step).astype(x.dtype, casting="same_kind", copy=False), news
 
     def stepped(self, *clock: Any) -> None:

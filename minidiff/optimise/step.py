@@ -162,7 +162,7 @@ def _take_parts(parts: list[list[Any]], p: Any, x: Array, Δ: Array, out: Any, i
             Δ = applied(part[0], p, _in_dtype_of(Δ, x))
             continue
         formulas, mine, arrays, numbers = _begin(part, p, x, Δ, out is None and part is parts[-1], after)
-        arrays[2:] = map(widened, arrays[2:])  # half precision is what an older version kept
+        arrays[2:] = map(widened, arrays[2:])  # an older version kept half precision
         Δ, *new = formulas.values(mine, arrays, numbers, is_large, home)
         turns, values = turns + mine, values + new
         for rule, _, _, clock, _ in mine:
@@ -199,7 +199,7 @@ def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after
     arrays = [x, Δ]
     numbers: tuple[Any, ...] = ()
     key: tuple[Any, ...] = (x.dtype, subtracts)
-    with SETTINGS:  # in order: a rule may set what those after it go by
+    with SETTINGS:  # in order: a rule may set the rate of those after it
         for rule in rules:
             before = rule.state.get(p)
             kept = after.get(id(rule), before) if after else before
@@ -254,10 +254,10 @@ class _Formulas:
         dtype, self._subtracts, *_ = key
         rules = [turn[0] for turn in turns]
         self.program: Program | None = None
-        self._readings: list[Callable[[], bool]] = []  # which tell whether what they read has changed
+        self._readings: list[Callable[[], bool]] = []  # each tells whether what a formula reads has changed
         self._names, self._reason = ", ".join(type(rule).__name__ for rule in rules), ""
-        self._compiled: Any = None  # False if it cannot be
-        self._spent = 0.0  # seconds
+        self._compiled: Any = None  # the loop; False if there can be none
+        self._spent = 0.0  # seconds on large arrays
         example = np.array([0.3, -1.7, 2.9]).astype(dtype)
         kept = [abs(example) if name in rule.real else 1 * example for rule in rules for name in rule.keeps]
         self._dtypes = [a.dtype for a in kept]
@@ -278,7 +278,7 @@ class _Formulas:
                 arrays = dict(zip(["x", "g", *names], [example, example[::-1].copy(), *kept], strict=True))
                 count = sum(len(turn[4]) for turn in turns)
                 self.program = Program(composed, arrays, ["x" if self._subtracts else "out", *names], count)
-        except Exception as error:  # whatever is wrong with a formula will show when it runs as it is
+        except Exception as error:  # a formula that is wrong will show it when it runs as it is written
             self._reason, self._readings = str(error) or type(error).__name__, []
         if all(isinstance(rule.formula, FunctionType) for rule in rules):
             rules[0].formulas[key] = self  # a method would keep its optimiser alive here
@@ -298,7 +298,7 @@ class _Formulas:
             Where a large step may put the first result; then it writes over what the rules keep as well.
         """
         if self._readings and any(has_changed() for has_changed in self._readings):
-            self.program, self._readings = None, []  # it may do so again
+            self.program, self._readings = None, []  # what has changed once may change again
         if is_large and self.program:
             found = [(a.shape, a.dtype, a.flags.writeable) for a in arrays[2:]]
             if found != [(arrays[0].shape, dtype, True) for dtype in self._dtypes]:
@@ -311,7 +311,7 @@ class _Formulas:
                     arrays[1] = _in_dtype_of(arrays[1], arrays[0])
                 return quiet().run(self.program.run, arrays, numbers)
             except (TypeError, ValueError, ArithmeticError):
-                pass  # numbers with which NumPy has to deal itself
+                pass  # only NumPy itself knows what to do with such numbers
         self._explain()
         x, step, *kept = arrays
         step, news = _in_dtype_of(step, x), list[Any]()

@@ -17,7 +17,7 @@ from minidiff.typing import Array, ArrayLike
 __all__ = ["apply", "reset", "update"]
 
 
-Place: TypeAlias = tuple[Any, int]  # several parameters, and which of them
+Place: TypeAlias = tuple[Any, int]  # all the parameters, and the index of one
 
 _MISSING: Final = object()
 _PARAMETERS: Final = (Param, np.ndarray)

@@ -21,7 +21,7 @@ __all__ = ["NUMBERS", "Operation", "Recorded", "RefusedError", "Tape", "example"
 
 NUMBERS: Final = (float, int, bool)
 
-# How Python writes, with operators, what these do.
+# How to write calls of these with Python's operators.
 _FORMS: dict[Any, str] = {
     np.add: "{} + {}", np.subtract: "{} - {}", np.multiply: "{} * {}", np.divide: "{} / {}",
     np.power: "{} ** {}", np.negative: "-{}", np.positive: "+{}", np.absolute: "abs({})",
@@ -108,7 +108,9 @@ class Recorded(NDArrayOperatorsMixin):
         return self.tape.call(function, operands, options)
 
     def __pow__(self, p: Any) -> Any:
-        if type(p) in NUMBERS and not is_number(self):  # for which NumPy may know something better than power
+        if type(p) in NUMBERS and not is_number(
+            self
+        ):  # NumPy computes some powers in other ways than `np.power`
             return self.tape.call(operator.pow, (self, p), {})
         return super().__pow__(p)
 

@@ -149,11 +149,9 @@ class Program:
             for i, name in enumerate(self.results)
         ]
         constants = _constants(count, self.names)
-        lines = [f"{_tuple(outs)} = targets", *constants, *lines, f"return {_tuple(results)}"]
-        run = _function(
-            "run", ["arrays", "numbers", "targets=new"], [f"{_tuple(self.arrays)} = arrays", *lines]
-        )
-        return run + _function("constants", ["numbers"], [*constants, "return latest[0][1]"])
+        given = [f"{_tuple(self.arrays)} = arrays", f"{_tuple(outs)} = targets", *constants]
+        run = _function("run", "arrays, numbers, targets=new", [*given, *lines, f"return {_tuple(results)}"])
+        return run + _function("constants", "numbers", [*constants, "return latest[0][1]"])
 
 
 def _check_elementwise(o: Operation) -> None:
@@ -201,8 +199,8 @@ def _constants(count: int, names: Mapping[tuple[str, Any], str]) -> list[str]:
     return [f"was, {constants} = latest[0]", "if was is not numbers:", *[f"    {line}" for line in lines]]
 
 
-def _function(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:
-    return "\n".join([f"def {name}({', '.join(arguments)}):", *(f"    {line}" for line in lines), ""])
+def _function(name: str, arguments: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"def {name}({arguments}):", *(f"    {line}" for line in lines), ""])
 
 
 def _tuple(names: Any) -> str:

@@ -124,7 +124,7 @@ def several(name: str, x: Any, each: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def generator(name: str, rng: Any) -> np.random.Generator:
     """Give argument `rng` as a generator: itself, or one made from a seed."""
-    # NumPy goes into whatever has a length, and ends the process at a list that holds itself.
+    # NumPy follows nested lists to any depth: a list that holds itself would end the process.
     several = rng.ravel().tolist() if isinstance(rng, np.ndarray) else rng if hasattr(rng, "__len__") else ()
     if not all(isinstance(n, Integral) for n in several):
         raise TypeError(f"{name} must be a seed (an integer or several) or a generator, got {described(rng)}")
@@ -140,7 +140,7 @@ def bit_generator(name: str, state: Any) -> np.random.BitGenerator:
         kind = getattr(np.random, state["bit_generator"])
         bits: np.random.BitGenerator = kind(0)
         bits.state = state
-        # The place among the words drawn ahead; NumPy would read on behind them.
+        # The place among the words drawn ahead. NumPy does not check it, and would read past their end.
         place, drawn = 0, 0
         if isinstance(bits, np.random.MT19937):
             place, drawn = state["state"]["pos"], 624

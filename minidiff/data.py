@@ -145,7 +145,7 @@ class DataLoader(Generic[Data]):
         if not self._resumed or begin is None:
             begin, batches = rng.bit_generator.state, 0
         else:
-            rng = deepcopy(rng)  # the other one is further on already
+            rng = deepcopy(rng)  # the loader's own has moved on
             rng.bit_generator.state = begin
         order = rng.permutation(self._n) if self.shuffle else None
         self._place, self._resumed = (begin, batches), False
@@ -211,7 +211,7 @@ class DataLoader(Generic[Data]):
         whole(change)
 
 
-class Taken:
+class Counted:
     """Counts the batches of a loader as `train` needs it: a batch counts when its step has been taken.
 
     Parameters
@@ -222,11 +222,11 @@ class Taken:
     Examples
     --------
     >>> loader = DataLoader(np.arange(4))
-    >>> with Taken(loader) as taken:
+    >>> with Counted(loader) as counted:
     ...     for batch in loader:
     ...         if batch == 2:
     ...             break
-    ...         taken.note()
+    ...         counted.note()
     >>> loader.state["batches"]
     2
     """
@@ -240,14 +240,15 @@ class Taken:
         if self._loader is not None:
             self._place = self._loader._place
 
-    def __enter__(self) -> Taken:
+    def __enter__(self) -> Counted:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._loader is not None:
             begin, batches = place = self._loader._place
             if place is not self._place and batches:
-                self._loader._place = begin, batches - 1
+                # in this order: after an interrupt between the two, a second end does the same again
+                self._place = self._loader._place = begin, batches - 1
 
 
 def _of_each(f: Callable[[Any], Any], data: Any) -> Any:

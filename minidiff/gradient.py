@@ -382,7 +382,7 @@ def _record(
             raise
         raise TypeError(advice) from error
     if isinstance(value, np.ndarray):
-        value = value.copy()  # the caller's own: the graph may hold it, or a parameter
+        value = value.copy()  # the graph or a parameter may hold this very array
 
     def regrouped(gradients: list[Any]) -> Any:
         if ps is None:

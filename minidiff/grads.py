@@ -77,7 +77,7 @@ class Grads(Mapping[Param, Any]):
             ) from None
 
     def __setitem__(self, p: Param, g: Any) -> None:
-        self[p]  # which refuses what is not among the parameters
+        self[p]  # raises KeyError for another parameter
         if g is not None:
             g = g.lift() if isinstance(g, Param) else g
             g = g if is_recorded(g) else np.array(g)

@@ -57,7 +57,7 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
         # id(key) -> (a function that gives the key, the value). An id is unambiguous while its entry
         # stands, because the entry goes at the moment its key does.
         self._entries: dict[int, tuple[Callable[[], K | None], V]] = {}
-        self._copied = 0  # how many entries this was to have, if it is a copy
+        self._copied = 0  # how many entries a copy was meant to have
         for key, value in items.items() if isinstance(items, Mapping) else items:
             self[key] = value
 
@@ -136,8 +136,8 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
 
 def _reference(key: Any, i: int, owner: IdDict[Any, Any]) -> Callable[[], Any]:
     """Give a function that returns `key` and forgets its entry in `owner` when the key is freed."""
-    # In the moment a key is freed no Python code may run: an interrupt that is raised there is printed and
-    # lost. This iterator gives what `owner._entries.pop(i, None)` does, or ends, if the owner is gone.
+    # While a key is being freed no Python code may run: an interrupt raised there would be printed and lost.
+    # This iterator runs in C: it does `owner._entries.pop(i, None)`, or ends if the owner is gone.
     popped = map(methodcaller("pop", i, None), map(attrgetter("_entries"), iter(weakref.ref(owner), None)))
     try:
         return weakref.ref(key, partial(next, popped))  # called with the reference, as next's default

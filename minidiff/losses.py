@@ -282,7 +282,7 @@ def _back_to_scores(g: Any, ans: Any, logp: Any, y: Any) -> Any:
 def _against(logp: Any, y: Any) -> Any:
     """−Σ y·log p over the last axis, where 0·log 0 is 0; or −log p of the class numbers y."""
     if y.ndim == logp.ndim:
-        return -np.vecdot(y, np.where(y == 0, 0, logp))  # which would conjugate the first of them
+        return -np.vecdot(y, np.where(y == 0, 0, logp))  # vecdot conjugates its first argument
     rows = logp.reshape(y.size, logp.shape[-1])
     return -rows[np.arange(y.size), y.reshape(-1)].reshape(y.shape)
 
@@ -505,7 +505,7 @@ def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]
             counts = numbers != integer("ignore", ignore)
             numbers = np.where(counts, numbers, 0)
         places, classes = numbers.astype(np.intp, copy=False), ŷ.shape[-1]
-        if places.size and places.view(np.uintp).max() >= classes:  # where negative numbers are large
+        if places.size and places.view(np.uintp).max() >= classes:  # a negative number is a large one here
             low, high = numbers.min(), numbers.max()
             raise ValueError(f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}")
         return ŷ, places, counts
@@ -537,7 +537,7 @@ def _of_classes(
     w = ŷ.dtype.type(1) if weights is None else _weights_of_classes(weights, ŷ)
     if counts is not None:
         w = w * counts[..., np.newaxis]
-        ŷ = np.where(counts[..., np.newaxis], ŷ, 1)  # whatever it was there: 0·∞ is NaN
+        ŷ = np.where(counts[..., np.newaxis], ŷ, 1)  # any other value will do: 0·∞ would be NaN
     each = losses(ŷ, _smoothed(y, ŷ.shape[-1], smoothing) * w)
     if agg is not np.mean or (weights is None and counts is None):
         return agg(each)

@@ -127,7 +127,7 @@ class Param(Leaf):
     def __format__(self, spec: str) -> str:
         return format(self.value, spec)
 
-    # 'array' and 'param' are equally long, so that the rows stay aligned.
+    # The rows stay aligned, as 'array' and 'param' have the same length.
     def __repr__(self) -> str:
         return repr(self.value).replace("array", "param", 1)
 
@@ -273,7 +273,7 @@ class Params(MutableSet[Param]):
         names: dict[str, None] = {}
         for i, key in enumerate(self._entries):
             name = self._paths.get(key, str(i))
-            while name in names:  # two models put together may use one name
+            while name in names:  # two models may use the same name
                 name += "'"
             names[name] = None
         return tuple(names)
@@ -457,7 +457,7 @@ def params(*things: Any) -> Params:
       [1].b  (1,)    float64
     """
     found = Params()
-    seen: dict[int, Any] = {}  # holds what it has seen, so that no id is given twice
+    seen: dict[int, Any] = {}  # holds the objects themselves, so that no id is used twice
     arrays = 0
     waiting = deque((str(i) if len(things) > 1 else "", thing) for i, thing in enumerate(things))
     for thing in things:
@@ -466,7 +466,9 @@ def params(*things: Any) -> Params:
     while waiting:
         path, thing = waiting.popleft()
         if isinstance(thing, Param):
-            if thing not in found and path and not path.isdecimal():  # given as such, it has no path
+            if (
+                thing not in found and path and not path.isdecimal()
+            ):  # a parameter given by itself has no path
                 found._paths[id(thing)] = path.removeprefix(".")
             found.add(thing)
         elif id(thing) not in seen:

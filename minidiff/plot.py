@@ -43,7 +43,7 @@ __all__ = [
     "trace_path",
 ]
 
-# Okabe and Ito's colours, told apart also by the colour-blind, without those too light for a line.
+# Okabe and Ito's colours, which the colour-blind can tell apart, without those too light for lines.
 _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 _DASHES = ("-", "--", ":", "-.")
 _GRID = 100  # points along each side of the grid on which contours are computed

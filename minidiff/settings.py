@@ -55,15 +55,15 @@ class Settings:
     A class may have an ``__init__`` of its own. What that assigns to an annotated name is checked as well.
     """
 
-    _greek: ClassVar[tuple[str, ...]] = ()  # Greek keywords, each with a name that it may stand for
-    _floats: ClassVar[Check] = number  # the check of what is annotated float
+    _greek: ClassVar[tuple[str, ...]] = ()  # Greek keywords, each with the name it stands for
+    _floats: ClassVar[Check] = number  # checks a setting annotated float
     _checks: ClassVar[Mapping[str, Check]] = {}
     _own_init: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if Settings in cls.__bases__:
-            return  # what all rules or all schedules have in common is no setting
+            return  # a base class of rules or schedules has no settings of its own
         own = inspect.get_annotations(cls)
         cls._own_init = "__init__" in vars(cls) or (cls._own_init and not own)
         dataclass(init=not cls._own_init, eq=False, repr=False)(cls)
@@ -72,7 +72,7 @@ class Settings:
         place: Any = sys._getframe(1)
         while place.f_code.co_name in ("__init_subclass__", "__new__"):
             place = place.f_back
-        names = {**place.f_globals, **place.f_locals}  # of the module, notebook or function of the class
+        names = {**place.f_globals, **place.f_locals}  # where the class is written
         checks = {f.name: cls._check_of(f.type, names) for f in fields(cls) if f.name in own}  # type: ignore
         inherited = [vars(base).get("_checks", {}).items() for base in reversed(cls.__mro__)]
         cls._checks = dict(chain(*inherited, checks.items()))

@@ -1022,6 +1022,46 @@ def test_a_name_of_a_function_or_of_numpy_itself_does_not_keep_a_formula_from_be
     assert step_of(Helped()) == 2.0
 
 
+def test_a_formula_may_ask_for_the_kind_of_its_numbers():
+    def squared(z):
+        return z.real * z.real + z.imag * z.imag if z.dtype.kind == "c" else z * z
+
+    class Asks(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return squared(Δ) + x
+
+    for dtype in (np.float64, np.complex128):
+        assert program_of(Asks(), dtype, (), taking=False)
+        np.testing.assert_array_equal(mo.apply(Asks(), np.zeros(2, dtype), np.full(2, 3, dtype)), [9, 9])
+
+
+def test_what_a_formula_reads_may_become_an_array_or_another_zero():
+    scale = 0.0
+
+    class Reads(Rule):
+        @staticmethod
+        def formula(x, Δ):
+            return np.copysign(Δ, scale)
+
+    assert step_of(Reads()) == 1.0
+    scale = -0.0
+    assert step_of(Reads()) == -1.0
+    scale = np.array([2.0, -3.0])
+    np.testing.assert_array_equal(mo.apply(Reads(), np.zeros(2), np.ones(2)), [1.0, -1.0])
+
+
+@pytest.mark.parametrize("spoil", [lambda v: v[:-1], lambda v: v.astype("f4")])
+def test_a_large_step_checks_what_it_writes_over_before_it_begins(spoil, small_blocks):
+    opt, x = Momentum(0.1), np.ones(500)
+    update(opt, x, np.ones(500))
+    opt.state[x]["v"] = spoil(opt.state[x]["v"])
+    before = x.copy()
+    with pytest.raises(TypeError, match="Momentum: what is kept for the parameter cannot be written over"):
+        update(opt, x, np.ones(500))
+    np.testing.assert_array_equal(x, before)
+
+
 class Real(Rule):
     def coefficients(self, t):
         return (0.5,)

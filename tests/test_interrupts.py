@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidiff import interrupts, param, params, train
+from minidiff import DataLoader, interrupts, param, params, stop, train
 from minidiff.interrupts import finish, whole
-from minidiff.optimise import ADAM, ExpDecay, Momentum, Optimiser, engine
+from minidiff.optimise import ADAM, ExpDecay, Momentum, Optimiser, engine, update
 
 PACKAGE = str(Path(interrupts.__file__).parent)
 
@@ -252,3 +252,40 @@ def test_an_interrupt_at_any_moment_of_a_training_leaves_whole_steps(make, event
             assert state_of(ps, opt) in allowed
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert moment > 500
+
+
+@pytest.mark.parametrize("file", ["data", "interrupts"])
+def test_a_batch_counts_if_its_step_has_been_taken_wherever_the_end_is_interrupted(file):
+    def run(loader, a, opt):
+        def loss(x):
+            if x[0] == 2.0:
+                stop()
+            return (a - x[0]) ** 2
+
+        train(loss, params(a), loader, opt)
+
+    files = (f"{PACKAGE}/{file}.py",)
+    for moment in count(1):
+        loader, a, opt = DataLoader(np.arange(4.0)), param(0.0), Momentum(0.1)
+        step = partial(copy_context().run, run, loader, a, opt)
+        pressed, exception = press_at({moment}, step, files=files)
+        if not pressed:
+            break
+        assert type(exception) is KeyboardInterrupt
+        assert loader.state["batches"] == (opt.state[a]["clock"][0] if a in opt.state else 0)
+    assert moment > 100
+
+
+def test_an_interrupt_waits_until_all_parameters_have_made_their_step():
+    for moment in count(1, 7):
+        ps = params(param([1.0, 2.0]), param(3.0))
+        opt, grads = Momentum(0.1), {p: np.ones(p.shape) for p in ps}
+        files = (f"{PACKAGE}/optimise/", f"{PACKAGE}/interrupts.py")
+        pressed, exception = press_at({moment}, partial(update, opt, ps, grads), files=files)
+        if not pressed:
+            break
+        assert type(exception) is KeyboardInterrupt
+        assert len({p in opt.state for p in ps}) == 1
+        moved = [p.value.tolist() != before for p, before in zip(ps, [[1.0, 2.0], 3.0], strict=True)]
+        assert moved == [p in opt.state for p in ps]
+    assert moment > 300

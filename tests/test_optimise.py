@@ -799,9 +799,9 @@ def test_one_schedule_of_a_rate_is_enough():
 def test_what_was_made_of_a_rule_is_not_pickled_with_its_class():
     opt, x = Momentum(), np.ones(3)
     update(opt, x, x.copy())
-    assert len(Momentum.made) > 0
-    assert pickle.loads(pickle.dumps(Momentum.made)) == {}
-    assert Nesterov.made is not Momentum.made
+    assert len(Momentum.formulas) > 0
+    assert pickle.loads(pickle.dumps(Momentum.formulas)) == {}
+    assert Nesterov.formulas is not Momentum.formulas
 
 
 @pytest.mark.parametrize("size", [3, 50_000])

@@ -321,3 +321,9 @@ def test_an_integer_may_come_as_a_float_where_that_is_allowed():
 )
 def test_a_value_is_described_in_one_short_line(x, words):
     assert described(x) == words
+
+
+@pytest.mark.parametrize(("name", "what"), [("marks", "a tuple"), ("beta", "a tuple of 3")])
+def test_what_is_no_tuple_is_told_how_long_one_must_be(name, what):
+    with pytest.raises(TypeError, match=f"{name} must be {what}, "):
+        Own(**{name: 1.0})

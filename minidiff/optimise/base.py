@@ -13,7 +13,7 @@ from minidiff.typing import Array
 
 __all__ = ["SETTINGS", "AbstractOptimiser", "applied"]
 
-# Held while rules are asked for their numbers: one of them may set what those after it go by.
+# Held while rules give their numbers: a schedule sets the rate that another rule then reads.
 SETTINGS = threading.RLock()
 
 _BASES = "minidiff.optimise.base", "minidiff.optimise.rule", "minidiff.settings"
@@ -51,7 +51,7 @@ class AbstractOptimiser:
     A rule that is a formula, elementwise, is shorter and faster as a `Rule`.
     """
 
-    # True where the engine may call `formula` in place of `apply`: see `Rule`.
+    # True where a step may use `formula` in place of `apply`, as `Rule` describes.
     has_formula: ClassVar[bool] = False
 
     def apply(self, x: Any, Δ: Array) -> Any:

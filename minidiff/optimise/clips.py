@@ -87,10 +87,10 @@ class ClipNorm(Rule):
         norm = norm_of(Δ)
         if norm <= self.thresh:
             return Δ
-        if norm == math.inf:  # of finite elements, perhaps
+        if norm == math.inf:  # finite elements can overflow, too
             Δ = call(np.multiply, Δ, 2.0**-64)
             norm = norm_of(Δ)
-        clipped: Array = call(np.multiply, Δ, self.thresh / norm)  # all NaN where the norm is
+        clipped: Array = call(np.multiply, Δ, self.thresh / norm)  # all NaN if the norm is NaN
         return clipped
 
 
@@ -113,7 +113,7 @@ def norm_of(z: Array) -> float:
     5.0
     """
     flat = z.reshape(-1)
-    size = 96 * 1024 // z.itemsize  # so that what is read twice is in the cache the second time
+    size = 96 * 1024 // z.itemsize  # each block is read twice, and the second time from the cache
     norms = [quiet().run(_norm, flat[i : i + size]) for i in range(0, max(flat.size, 1), size)]
     return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
 

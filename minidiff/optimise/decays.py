@@ -12,7 +12,7 @@ from minidiff.settings import NonNegativeInt, PositiveInt
 
 __all__ = ["ExpDecay", "InvDecay", "WeightDecay"]
 
-# Parameters that are updated in several threads may reach a drop at the same time.
+# Two threads that update two parameters may reach a drop at the same time.
 _DROPPING = threading.Lock()
 
 

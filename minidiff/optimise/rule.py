@@ -66,11 +66,11 @@ def widened(a: Array) -> Array:
     return a.astype(np.float32) if a.dtype.char == "e" else a
 
 
-class _Made(dict[Any, Any]):
+class _Formulas(dict[Any, Any]):
     """Stays behind where a class is pickled by value, as cloudpickle does with a notebook's."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Made, ()
+        return _Formulas, ()
 
 
 @dataclass_transform(eq_default=False)
@@ -142,8 +142,8 @@ class Rule(Settings, AbstractOptimiser):
     # True where `stepped` does something.
     notes_steps: ClassVar[bool] = False
 
-    # What has been made of the class's formula, and of those of compositions that begin with it.
-    made: ClassVar[dict[Any, Any]] = {}
+    # The formulas of the class, and of compositions that begin with it, as programs.
+    formulas: ClassVar[dict[Any, Any]] = {}
 
     _greek = ("η eta", "ρ rho", "β beta", "ε epsilon", "λ wd", "λ decay", "γ gamma")
     _floats = partial(number, within="[0, inf)")
@@ -157,7 +157,7 @@ class Rule(Settings, AbstractOptimiser):
         cls.__signature__ = inspect.Signature([*inspect.signature(cls.__init__).parameters.values()][1:])
         cls.has_formula = cls.apply is Rule.apply
         cls.notes_steps = cls.stepped is not Rule.stepped
-        cls.made = _Made()
+        cls.formulas = _Formulas()
 
     def __new__(cls, *_: Any, **__: Any) -> Rule:  # noqa: D102
         rule = super().__new__(cls)
@@ -173,7 +173,7 @@ class Rule(Settings, AbstractOptimiser):
         """Return what a parameter's clock shows after one more step: its count of steps."""
         return (t + 1,)
 
-    # A rule's own may take more than one argument, which a method here would have to take as well.
+    # No method here, as a rule's own may take more arguments than this one.
     tick: ClassVar[Callable[..., tuple[Any, ...]]] = _one_more
 
     def can_show(self, *clock: Any) -> bool:
@@ -216,7 +216,7 @@ class Rule(Settings, AbstractOptimiser):
         for name, new, value in zip(self.keeps, news, values, strict=True):
             if np.shape(value) != new.shape:
                 raise ValueError(f"{type(self).__name__}.formula returned {name} of shape {np.shape(value)}")
-            np.copyto(new, value)  # which may be an argument, a view or a scalar
+            np.copyto(new, value)  # the value may be an argument, a view or a scalar
         return np.asarray(step).astype(x.dtype, casting="same_kind", copy=False), news
 
     def stepped(self, *clock: Any) -> None:

@@ -1,19 +1,19 @@
 """The one way to take a step: a gradient goes through optimisers, and what comes out is subtracted.
 
-The formulas of a composition become one program of NumPy calls. A step is then: each rule's numbers for
-this step, the arrays that the rules keep, the program, and the changes. All that can fail comes before the
-changes.
+The rules of a composition are one program of NumPy calls. A step has four stages. Each rule gives its numbers
+for this step. The arrays that the rules keep are looked up. The program computes new values. Then everything
+changes: the parameter, the arrays, the rules' clocks. All that can fail comes before the changes.
 
-On small arrays the program gives new arrays, which then replace the old ones. On large ones it writes over
-them, a block at a time, so that its temporaries stay in the processor's cache; the changes come with the
-arithmetic, and an interrupt (Ctrl-C) waits until all are made. Where Numba is installed, and once that
-pays, a compiled loop does the same.
+On small arrays the program gives new arrays, and these replace the old ones. On large arrays it works on one
+block at a time and writes over what it has read, so that its temporaries stay in the processor's cache. An
+interrupt (Ctrl-C) waits until the last block is done. Where Numba is installed, a compiled loop takes over
+once that pays.
 
-A stage with an `apply` of its own stands between two programs. A formula that cannot be written down,
-because it branches or is not elementwise, is called as it is, on whole arrays. A parameter in half
+An optimiser with an `apply` of its own stands between two programs. A formula that branches, or that is not
+elementwise, cannot be a program: it is called as it is written, with complete arrays. A parameter in half
 precision makes its step in single precision, and is rounded once.
 
-Infinity and NaN take their way without warnings.
+Infinity and NaN give no warnings here.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from minidiff.typing import Array
 
 __all__ = ["engine", "step_of", "take"]
 
-# Bytes of a block, and of the largest array that is computed whole. A formula's dozen temporaries of this
-# size fit into a second-level cache; from 128 KiB on, the C library gets each of them from the system anew.
+# Bytes of a block, and of the largest array that is computed in one piece. A formula's dozen temporaries of
+# this size fit into a second-level cache. From 128 KiB on, the C library asks the system for each of them.
 BLOCK = 96 * 1024
-# Seconds that steps on large arrays must have taken before one is made: as many as it takes to import Numba
-# and to compile.
+# Seconds that a program must have spent on large arrays before a loop is compiled in its place: as many as it
+# takes to import Numba and to compile.
 PATIENCE = 2.0
 
 _ENGINE: ContextVar[str] = ContextVar("engine", default="auto")
@@ -55,8 +55,8 @@ class engine:  # noqa: N801 - it is called as a function is
     ----------
     name : {"auto", "numpy", "fused"}
         "numpy" runs them with NumPy, always. "fused" compiles them with Numba, for arrays of any size.
-        "auto", the default, runs them with NumPy too, until large arrays have taken as long as it takes to
-        import Numba and to compile; from then on compiled, if Numba is installed and gives the same bits.
+        "auto", the default, begins with NumPy. Once large arrays have cost as much time as the import of
+        Numba and compiling would, it goes on compiled, if Numba is installed and gives the same bits.
         Formulas that Numba cannot compile, and parameters that are complex or not contiguous, run with
         NumPy in any case.
 
@@ -151,7 +151,7 @@ def _parts(stages: list[Any]) -> list[list[Any]]:
 
 
 def _take_parts(parts: list[list[Any]], p: Any, x: Array, Δ: Array, out: Any, is_large: bool) -> None:
-    """Take a step part after part. Where there is but one, a large step writes over what it has read."""
+    """Take a step part after part. A large step writes over what it has read if there is only one part."""
     target, x = x if out is None else out, widened(x)
     home = target if len(parts) == 1 and target.dtype is x.dtype else None
     turns: list[_Turn] = []
@@ -159,17 +159,17 @@ def _take_parts(parts: list[list[Any]], p: Any, x: Array, Δ: Array, out: Any, i
     after: dict[int, dict[str, Any]] = {}
     for part in parts:
         if not part[0].has_formula:
-            Δ = applied(part[0], p, _cast(Δ, x))
+            Δ = applied(part[0], p, _in_dtype_of(Δ, x))
             continue
         formulas, mine, arrays, numbers = _begin(part, p, x, Δ, out is None and part is parts[-1], after)
-        arrays[2:] = map(widened, arrays[2:])  # half precision is what an older version kept
+        arrays[2:] = map(widened, arrays[2:])  # an older version kept half precision
         Δ, *new = formulas.values(mine, arrays, numbers, is_large, home)
         turns, values = turns + mine, values + new
         for rule, _, _, clock, _ in mine:
             after[id(rule)] = {**{name: new.pop(0) for name in rule.keeps}, "clock": clock}
     if out is None and not (parts and parts[-1][0].has_formula):
-        Δ = quiet().run(np.subtract, x, _cast(Δ, x))
-    _change(p, target, [_cast(Δ, target), *values], turns)
+        Δ = quiet().run(np.subtract, x, _in_dtype_of(Δ, x))
+    _change(p, target, [_in_dtype_of(Δ, target), *values], turns)
 
 
 # A rule's part in a step: the rule, what it has kept for the parameter, whether that is new to it, where its
@@ -178,15 +178,15 @@ _Turn: TypeAlias = tuple[Any, dict[str, Any], bool, tuple[Any, ...], tuple[Any, 
 _Begun: TypeAlias = "tuple[_Formulas, list[_Turn], list[Array], tuple[Any, ...]]"
 
 
-def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, taking: bool, after: Any = None) -> _Begun:
+def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after: Any = None) -> _Begun:
     """Ask rules for their parts in a step.
 
     Parameters
     ----------
     rules, p, x, Δ
         As for `take`; the rules have formulas.
-    taking : bool
-        Whether the step is to be subtracted from the parameter.
+    subtracts : bool
+        Whether the formulas subtract the step from the parameter, too.
     after : mapping, optional
         By their ids, what rules that have had a turn in this step will have kept.
 
@@ -198,8 +198,8 @@ def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, taking: bool, after: A
     turns: list[_Turn] = []
     arrays = [x, Δ]
     numbers: tuple[Any, ...] = ()
-    key: tuple[Any, ...] = (x.dtype, taking)
-    with SETTINGS:  # in order: a rule may set what those after it go by
+    key: tuple[Any, ...] = (x.dtype, subtracts)
+    with SETTINGS:  # in order: a rule may set the rate of those after it
         for rule in rules:
             before = rule.state.get(p)
             kept = after.get(id(rule), before) if after else before
@@ -214,7 +214,7 @@ def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, taking: bool, after: A
             turns.append((rule, kept, kept is not before, clock, mine))
             numbers += mine
             key += (type(rule), rule.formula, len(mine))
-    return rules[0].made.get(key) or _Formulas(turns, key), turns, arrays, numbers
+    return rules[0].formulas.get(key) or _Formulas(turns, key), turns, arrays, numbers
 
 
 def _change(p: Any, x: Array, values: Sequence[Array], turns: list[_Turn]) -> None:
@@ -233,7 +233,7 @@ def _change(p: Any, x: Array, values: Sequence[Array], turns: list[_Turn]) -> No
             rule.stepped(*clock)
 
 
-def _cast(Δ: Array, x: Array) -> Array:
+def _in_dtype_of(Δ: Array, x: Array) -> Array:
     """Return a gradient or a step in the dtype of its parameter."""
     return Δ if Δ.dtype is x.dtype else quiet().run(Δ.astype, x.dtype)
 
@@ -241,8 +241,8 @@ def _cast(Δ: Array, x: Array) -> Array:
 class _Formulas:
     """The formulas of rules that run as one: as a program, and as a compiled loop.
 
-    The first rule's class keeps them under their key (dtype, whether the step is taken, what tells the rules
-    apart), so that they are freed with it.
+    The first rule's class holds them, so that they are freed with it. Their key there is the dtype, whether
+    they subtract the step, and what tells the rules apart.
 
     Attributes
     ----------
@@ -251,16 +251,16 @@ class _Formulas:
     """
 
     def __init__(self, turns: list[_Turn], key: tuple[Any, ...]) -> None:
-        dtype, self._taking, *_ = key
+        dtype, self._subtracts, *_ = key
         rules = [turn[0] for turn in turns]
         self.program: Program | None = None
-        self._readings: list[Callable[[], bool]] = []  # which tell whether what they read has changed
+        self._readings: list[Callable[[], bool]] = []  # each tells whether what a formula reads has changed
         self._names, self._reason = ", ".join(type(rule).__name__ for rule in rules), ""
-        self._compiled: Any = None  # False if it cannot be
-        self._spent = 0.0  # seconds
+        self._compiled: Any = None  # the loop; False if there can be none
+        self._spent = 0.0  # seconds on large arrays
         example = np.array([0.3, -1.7, 2.9]).astype(dtype)
         kept = [abs(example) if name in rule.real else 1 * example for rule in rules for name in rule.keeps]
-        self._kept = [(a.dtype, a.flags.writeable) for a in kept]
+        self._dtypes = [a.dtype for a in kept]
 
         def composed(x: Any, step: Any, *rest: Any) -> tuple[Any, ...]:
             olds, numbers, news = iter(rest), iter(rest[len(kept) :]), list[Any]()
@@ -268,7 +268,7 @@ class _Formulas:
                 result = rule.formula(x, step, *islice(olds, len(rule.keeps)), *islice(numbers, len(mine)))
                 step, *new = result if rule.keeps else (result,)
                 news += new
-            return x - step if self._taking else step, *news
+            return x - step if self._subtracts else step, *news
 
         try:
             for rule in rules:
@@ -277,11 +277,11 @@ class _Formulas:
                 names = [f"s{i}" for i in range(len(kept))]
                 arrays = dict(zip(["x", "g", *names], [example, example[::-1].copy(), *kept], strict=True))
                 count = sum(len(turn[4]) for turn in turns)
-                self.program = Program(composed, arrays, ["x" if self._taking else "out", *names], count)
-        except Exception as error:  # whatever is wrong with a formula will show when it runs as it is
+                self.program = Program(composed, arrays, ["x" if self._subtracts else "out", *names], count)
+        except Exception as error:  # a formula that is wrong will show it when it runs as it is written
             self._reason, self._readings = str(error) or type(error).__name__, []
         if all(isinstance(rule.formula, FunctionType) for rule in rules):
-            rules[0].made[key] = self  # a method would keep its optimiser alive here
+            rules[0].formulas[key] = self  # a method would keep its optimiser alive here
 
     def values(
         self, turns: list[_Turn], arrays: list[Array], numbers: Any, is_large: bool = False, home: Any = None
@@ -298,25 +298,27 @@ class _Formulas:
             Where a large step may put the first result; then it writes over what the rules keep as well.
         """
         if self._readings and any(has_changed() for has_changed in self._readings):
-            self.program, self._readings = None, []  # it may do so again
-        if is_large and [(a.dtype, a.flags.writeable) for a in arrays[2:]] != self._kept:
-            raise TypeError(f"{self._names}: what is kept for the parameter cannot be written over")
+            self.program, self._readings = None, []  # what has changed once may change again
+        if is_large and self.program:
+            found = [(a.shape, a.dtype, a.flags.writeable) for a in arrays[2:]]
+            if found != [(arrays[0].shape, dtype, True) for dtype in self._dtypes]:
+                raise TypeError(f"{self._names}: what is kept for the parameter cannot be written over")
         if self.program and arrays[0].ndim:
             try:
                 if is_large and (swept := self._swept(arrays, numbers, home)):
                     return swept
                 if arrays[1].dtype is not arrays[0].dtype:
-                    arrays[1] = _cast(arrays[1], arrays[0])
+                    arrays[1] = _in_dtype_of(arrays[1], arrays[0])
                 return quiet().run(self.program.run, arrays, numbers)
             except (TypeError, ValueError, ArithmeticError):
-                pass  # numbers with which NumPy has to deal itself
+                pass  # only NumPy itself knows what to do with such numbers
         self._explain()
         x, step, *kept = arrays
-        step, news = _cast(step, x), list[Any]()
+        step, news = _in_dtype_of(step, x), list[Any]()
         for rule, *_, mine in turns:
             step, more = rule.evaluate(x, step, [kept.pop(0) for _ in rule.keeps], mine)
             news += more
-        return [quiet().run(np.subtract, x, step) if self._taking else step, *news]
+        return [quiet().run(np.subtract, x, step) if self._subtracts else step, *news]
 
     def _swept(self, arrays: list[Array], numbers: Any, home: Any) -> list[Array] | None:
         """Compute large arrays, or return None where they do not lie one element after another."""
@@ -325,15 +327,16 @@ class _Formulas:
         constants = call(program.constants, numbers)
         if home is None:
             home, *kept = [a.copy() for a in (x, *kept)]
-        if not (vectors := _vectors([home if self._taking else x, Δ, *kept, home])):
+        if not (vectors := _vectors([home, Δ, *kept] if self._subtracts else [x, Δ, *kept, home])):
             return None
         if loop := self._loop(home.dtype):
-            loop([vectors[0], _cast(vectors[1], x), *vectors[2 : len(vectors) - self._taking]], constants)
+            vectors[1] = _in_dtype_of(vectors[1], home)
+            loop(vectors, constants)
             return [home, *kept]
         for i in range(0, x.size, size := BLOCK // x.itemsize):
-            x_, Δ_, *kept_, home_ = [vector[i : i + size] for vector in vectors]
-            places = [home_, *kept_]
-            results = call(program.run, [x_, _cast(Δ_, x_), *kept_], numbers, places)
+            x_, Δ_, *kept_ = [vector[i : i + size] for vector in vectors]
+            places = [x_ if self._subtracts else kept_.pop(), *kept_]
+            results = call(program.run, [x_, _in_dtype_of(Δ_, x_), *kept_], numbers, places)
             for place, result in zip(places, results, strict=True):
                 if result is not place:
                     place[...] = result

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from minidiff.checks import described, function, instance, integer
-from minidiff.data import DataLoader, Taken
+from minidiff.data import Counted, DataLoader
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
-from minidiff.interrupts import Deferred
+from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, Trigger
 from minidiff.optimise.transforms import first_nonfinite
@@ -133,11 +133,11 @@ def train(
     running = math.nan
     bar = _bar(data, epochs) if progress else nullcontext()
     try:
-        with bar as shown, Taken(data) as taken, Deferred() as deferred:
+        with bar as shown, Counted(data) as counted, counted:  # twice: an interrupt may cut one end short
 
             def take_step(grads: Grads, value: float) -> None:
                 update(opt, ps, grads)
-                taken.note()
+                counted.note()
                 losses.append(value)
 
             for epoch in range(1, epochs + 1):
@@ -155,14 +155,14 @@ def train(
                         place = first_nonfinite(grads)
                         if place is not None or not math.isfinite(value):
                             raise _not_finite(value, place, ps, len(losses) + 1)
-                        deferred.whole(take_step, grads, value)
+                        whole(take_step, grads, value)
                         if shown is not None:
                             running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
                             shown.set_postfix_str(f"loss {running:.4g}", refresh=False)
                         if after_step:
                             _call(after_step, len(losses), epoch, value)
                     except Skip:
-                        taken.note()
+                        counted.note()
                     if shown is not None:
                         shown.update()
                 if batches == before > 0:

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias, overload
 import numpy as np
 
 from minidiff.checks import add_note, described
+from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.step import take
 from minidiff.params import Param, Params
@@ -16,7 +17,7 @@ from minidiff.typing import Array, ArrayLike
 __all__ = ["apply", "reset", "update"]
 
 
-Place: TypeAlias = tuple[Any, int]  # several parameters, and which of them
+Place: TypeAlias = tuple[Any, int]  # all the parameters, and the index of one
 
 _MISSING: Final = object()
 _PARAMETERS: Final = (Param, np.ndarray)
@@ -36,8 +37,8 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     | ``update(opt, ps, gs)`` does so for each parameter of ``ps``.
 
     Everything is checked before anything moves. Gradients are never modified; a gradient that is ``None``
-    leaves its parameter, and what the optimiser knows of it, as they were. Within `train`, an interrupt
-    (Ctrl-C) waits until all parameters have made their step; elsewhere it may come between two of them.
+    leaves its parameter, and what the optimiser knows of it, as they were. An interrupt (Ctrl-C) waits until
+    all parameters have made their step.
 
     Parameters
     ----------
@@ -133,7 +134,10 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
             ) from None
         if g is not None:
             steps.append((p, x, _gradient(g, x, (ps, i))))
-    stages = opt.stages()
+    whole(_take_all, opt.stages(), ps, steps)
+
+
+def _take_all(stages: list[AbstractOptimiser], ps: Any, steps: list[tuple[Any, Array, Array]]) -> None:
     for p, x, Δ in steps:
         try:
             take(stages, p, x, Δ)

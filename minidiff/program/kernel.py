@@ -25,13 +25,13 @@ from minidiff.typing import Array
 
 __all__ = ["compiled", "is_exact"]
 
-# Bytes of an array that a thread takes at a time; below four of these, one thread does it all. With
-# smaller shares, handing over costs more than the second thread gains.
+# Bytes of an array that a thread gets at a time. An array of less than four shares is left to one thread: to
+# hand over smaller ones costs more than a second thread gains.
 SHARE = 2**20
 
-# What Numba does not know by NumPy's name.
+# What Numba knows by another name.
 _FORMS: dict[Any, str] = {operator.pow: "pow({})", np.clip: "(lambda z, a, b: min(max(z, a), b))({})"}
-# What has one right result, which NumPy gives as well, also of signed zeros.
+# Functions with one right result, also for signed zeros: Numba and NumPy both give it.
 _EXACT = {
     np.add, np.subtract, np.multiply, np.divide, np.square, np.sqrt, np.absolute, np.negative, np.positive,
     np.reciprocal, np.where, np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal,
@@ -110,7 +110,7 @@ def _cached(source: str) -> str | None:
     folder = os.path.join(os.path.abspath(base), "minidiff")
     path = os.path.join(folder, f"formula_{hashlib.sha256(source.encode()).hexdigest()[:24]}.py")
     try:
-        for place in (folder, os.path.join(folder, "__pycache__")):  # which is Numba's
+        for place in (folder, os.path.join(folder, "__pycache__")):  # the second is Numba's
             os.makedirs(place, mode=0o700, exist_ok=True)
             if not _is_ours_alone(place):
                 return None
@@ -135,5 +135,5 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(processors, thread_name_prefix="minidiff")
 
 
-if hasattr(os, "register_at_fork"):  # a child process has none of its parent's threads
+if hasattr(os, "register_at_fork"):  # a child process does not have its parent's threads
     os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -14,8 +14,8 @@ from minidiff.program.recorder import NUMBERS, RefusedError
 
 __all__ = ["readings"]
 
-# What a formula may ask of an array, besides what NumPy has a function for. Its shape is another matter: a
-# block has its own.
+# What a formula may ask of an array besides calling NumPy. The shape is left out, as a block has another
+# shape than its array.
 _ATTRIBUTES = {"dtype", "kind"}
 _FUNCTIONS: set[Any] = {np.where, np.real, np.imag, np.clip, abs}
 

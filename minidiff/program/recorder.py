@@ -21,7 +21,7 @@ __all__ = ["NUMBERS", "Operation", "Recorded", "RefusedError", "Tape", "example"
 
 NUMBERS: Final = (float, int, bool)
 
-# How Python writes, with operators, what these do.
+# How to write calls of these with Python's operators.
 _FORMS: dict[Any, str] = {
     np.add: "{} + {}", np.subtract: "{} - {}", np.multiply: "{} * {}", np.divide: "{} / {}",
     np.power: "{} ** {}", np.negative: "-{}", np.positive: "+{}", np.absolute: "abs({})",
@@ -57,7 +57,6 @@ class Tape:
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.refusal: RefusedError | None = None
-        self._known: dict[Any, Recorded] = {}
 
     def refuse(self, why: str) -> NoReturn:
         """Refuse what the recorded function does."""
@@ -65,18 +64,16 @@ class Tape:
         raise self.refusal
 
     def call(self, function: Any, operands: Sequence[Any], options: dict[str, Any]) -> Recorded:
-        """Make a call with the examples and write it down, unless the same call is there already.
+        """Make a call with the examples and write it down.
 
         The result of numbers alone is a number, named by the expression that it is.
         """
-        key = (function, *map(_key, operands), *[(name, _key(x)) for name, x in sorted(options.items())])
-        if key not in self._known:
-            value = function(*map(example, operands), **{name: example(x) for name, x in options.items()})
-            if all(map(is_number, operands)):
-                return Recorded(self, f"({_FORMS[function].format(*map(text, operands))})", value.item())
-            result = self._known[key] = Recorded(self, f"a{len(self.operations)}", value)
-            self.operations.append(Operation(result, function, tuple(operands), options))
-        return self._known[key]
+        value = function(*map(example, operands), **{name: example(x) for name, x in options.items()})
+        if all(map(is_number, operands)):
+            return Recorded(self, f"({_FORMS[function].format(*map(text, operands))})", value.item())
+        result = Recorded(self, f"a{len(self.operations)}", value)
+        self.operations.append(Operation(result, function, tuple(operands), options))
+        return result
 
     def needed(self, names: Iterable[str]) -> list[Operation]:
         """Return the operations that results of these names depend on, in order."""
@@ -111,7 +108,9 @@ class Recorded(NDArrayOperatorsMixin):
         return self.tape.call(function, operands, options)
 
     def __pow__(self, p: Any) -> Any:
-        if type(p) in NUMBERS and not is_number(self):  # for which NumPy may know something better than power
+        if type(p) in NUMBERS and not is_number(
+            self
+        ):  # NumPy computes some powers in other ways than `np.power`
             return self.tape.call(operator.pow, (self, p), {})
         return super().__pow__(p)
 
@@ -142,10 +141,3 @@ def text(x: Any) -> str:
 def example(x: Any) -> Any:
     """Return the value that a stand-in has in the recording; anything else as it is."""
     return x.value if isinstance(x, Recorded) else x
-
-
-def _key(x: Any) -> Any:
-    """Return what tells operands apart: of numbers type and digits, so that -0.0 is not 0.0."""
-    if isinstance(x, Recorded):
-        return x.name
-    return (type(x), repr(x)) if type(x) in NUMBERS else id(x)

@@ -34,9 +34,9 @@ from minidiff.typing import Array
 
 __all__ = ["Program", "quiet"]
 
-# NumPy keeps what to do about infinities and NaN in a context variable, and to call a function in a context
-# where it is set costs less than `np.errstate`. ``quiet().run(f, *args)`` calls a function of NumPy's without
-# warnings: it sees no other context variables, and a context is for one thread.
+# NumPy keeps in a context variable what to do about infinities and NaN. A call in a context where that is set
+# costs less than `np.errstate`. ``quiet().run(f, *args)`` calls a function of NumPy's without warnings. The
+# function sees no other context variables. A context serves one thread, so `quiet` makes a new one.
 _QUIET = Context()
 _QUIET.run(np.seterr, all="ignore")
 quiet = _QUIET.copy
@@ -123,10 +123,10 @@ class Program:
     def _source(self, count: int) -> str:
         """Write the functions that make the constants, and that compute the results."""
         views = {o.result.name: o.operands[0].name for o in self.operations if o.function in _VIEWS}
-        fixed = {*self.arrays, *views, *views.values()}  # which are not to be written over
+        fixed = {*self.arrays, *views, *views.values()}  # may not be written over
         uses = [(x.name, i) for i, o in enumerate(self.operations) for x in _arrays(o)]
         uses += [(name, len(self.operations)) for name in self.results]
-        last = {views.get(name, name): i for name, i in uses}  # where an array's memory is used last
+        last = {views.get(name, name): i for name, i in uses}  # the last use of an array's memory
         outs = [f"o{i}" for i in range(len(self.results))]
         homes = dict(zip(self.results, zip(self.homes, outs, strict=True), strict=True))
         lines = []
@@ -136,11 +136,11 @@ class Program:
                 operands.reverse()  # NumPy is quicker with the array first
             if isinstance(o.function, np.ufunc):
                 alike = [x.name for x in _arrays(o) if x.dtype == o.result.dtype and x.name not in fixed]
-                targets = [name for name in alike if last[name] == i][:1]  # it dies here
+                targets = [name for name in alike if last[name] == i][:1]  # it is not used after this
                 home, out = homes.get(o.result.name, ("", ""))
                 if home and last.get(home, -1) <= i:
                     targets = [f"{target} if {out} is None else {out}" for target in targets] or [out]
-                # by position costs less, but is deprecated for these two
+                # to pass it by position costs less, but is deprecated for these two
                 by_name = "out=" if o.function in (np.maximum, np.minimum) else ""
                 operands += [by_name + target for target in targets]
             lines.append(f"{o.result.name} = {o.function.__name__}({', '.join(operands)})")
@@ -149,11 +149,9 @@ class Program:
             for i, name in enumerate(self.results)
         ]
         constants = _constants(count, self.names)
-        lines = [f"{_tuple(outs)} = targets", *constants, *lines, f"return {_tuple(results)}"]
-        run = _function(
-            "run", ["arrays", "numbers", "targets=new"], [f"{_tuple(self.arrays)} = arrays", *lines]
-        )
-        return run + _function("constants", ["numbers"], [*constants, "return latest[0][1]"])
+        given = [f"{_tuple(self.arrays)} = arrays", f"{_tuple(outs)} = targets", *constants]
+        run = _function("run", "arrays, numbers, targets=new", [*given, *lines, f"return {_tuple(results)}"])
+        return run + _function("constants", "numbers", [*constants, "return latest[0][1]"])
 
 
 def _check_elementwise(o: Operation) -> None:
@@ -201,8 +199,8 @@ def _constants(count: int, names: Mapping[tuple[str, Any], str]) -> list[str]:
     return [f"was, {constants} = latest[0]", "if was is not numbers:", *[f"    {line}" for line in lines]]
 
 
-def _function(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:
-    return "\n".join([f"def {name}({', '.join(arguments)}):", *(f"    {line}" for line in lines), ""])
+def _function(name: str, arguments: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"def {name}({arguments}):", *(f"    {line}" for line in lines), ""])
 
 
 def _tuple(names: Any) -> str:

@@ -331,7 +331,7 @@ class OneCycle(Schedule):
     Large Learning Rates, L. N. Smith and N. Topin, 2018, arXiv:1708.07120.
     """
 
-    nsteps: Steps = field()  # without the default of all schedules, None
+    nsteps: Steps = field()  # required, unlike that of other schedules
     maxval: Number
     startval: float | None = None
     endval: float | None = None

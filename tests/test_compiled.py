@@ -618,7 +618,7 @@ def test_an_interrupt_at_any_line_leaves_whole_steps():
     mo.update(opt, b, np.ones(2))  # what is kept has to be gathered again
     values = lambda: bits([A.value, b.value, *[opt.state[p][k] for p in (A, b) for k in ("m", "v")]])
     before, interrupted, moment = values(), 0, 0
-    for moment in range(1, 200):
+    for moment in range(1, 600):
         left = moment
 
         def trace(frame, event, _):

@@ -101,6 +101,8 @@ class Together:
             except (TypeError, ValueError, ArithmeticError):
                 return self._everything  # `update` finds out what is wrong, or takes it as it is
             finish(self._change, turns, kept, news)
+            for group in self._groups:
+                group.gathered.clear()
             return self._others
 
     def record(self) -> None:
@@ -144,8 +146,7 @@ class Together:
             if rule.notes_steps:
                 rule.stepped(*clock)
         for group in self._groups:
-            for keep in self._keeps:
-                group.give_back(keep, turns[keep[0]])
+            group.give_back(turns)
 
     # --- Recording ---
 
@@ -182,7 +183,7 @@ class Together:
         return groups
 
     def _record(self, numbers: Sequence[Any]) -> None:
-        if not {*map(type, numbers)} <= {int, float}:
+        if not {*map(type, numbers)} <= {bool, int, float}:
             raise TypeError("NumPy goes by the dtypes of its own numbers")
         try:
             self._write(numbers)
@@ -260,6 +261,7 @@ class _Group:
         self.dtype, self.nbytes = x.dtype, 0
         self._members: list[tuple[int, Array]] = []
         self._vectors: dict[Any, tuple[Array, list[Array]]] = {}
+        self.gathered: set[tuple[int, str]] = set()  # since the last step that was taken
         self.add(i, x)
 
     def add(self, i: int, x: Array) -> None:
@@ -312,12 +314,15 @@ class _Group:
                 raise ValueError("what is kept is not of the parameter's shape or dtype")
         vector = olds[0].copy() if len(olds) == 1 else np.concatenate(olds, axis=None)
         self._vectors[keep] = vector, [part for _, part in self.parts(vector)]
+        self.gathered.add(keep)
         return vector
 
-    def give_back(self, keep: tuple[int, str], turn: Any) -> None:
-        """Put each parameter's part of a vector into its state."""
-        for (i, _), part in zip(self._members, self._vectors[keep][1], strict=True):
-            turn[1][i][keep[1]] = part
+    def give_back(self, turns: list[Any]) -> None:
+        """Put each parameter's part of what has been gathered into its state."""
+        for keep in self.gathered:
+            k, name = keep
+            for (i, _), part in zip(self._members, self._vectors[keep][1], strict=True):
+                turns[k][1][i][name] = part
 
 
 def _reason(stages: list[Any]) -> str:

@@ -212,7 +212,7 @@ class Lines:
         (result,) = call.results
         wanted = self._wanted.get(result._name)
         if call.phase == "step":
-            if type(result._example) is float:  # of numbers alone
+            if type(result._example) in (bool, int, float):  # of numbers alone
                 self._text[result._name] = f"({self._called(call)})"
                 return
             call = call._replace(operands=tuple([self._as_array(x, call) for x in call.operands]))
@@ -533,6 +533,8 @@ def _factor(call: Call, found: set[int]) -> list[StandIn] | None:
 def _replaced(x: Any, instead: dict[str, Any]) -> Any:
     if type(x) is StandIn:
         return instead.get(x._name, x)
+    if not instead or type(x) is np.ndarray:
+        return x
     if isinstance(x, slice):
         return slice(*[_replaced(end, instead) for end in (x.start, x.stop, x.step)])
     return map_container(lambda item: _replaced(item, instead), x)

@@ -191,14 +191,15 @@ class Listing:
             if x._listing is not self:
                 self.refuse("it uses an array of another recording: compiled functions do not nest")
             return x._name
-        if isinstance(x, (tuple, list)):
-            return type(x), *map(self.key, x)
-        if isinstance(x, dict):
-            return tuple((name, self.key(item)) for name, item in sorted(x.items()))
-        if isinstance(x, slice):
-            return slice, *map(self.key, (x.start, x.stop, x.step))
-        if type(x) in (bool, int, float, complex, str, type(None), type(...)):
-            return type(x), repr(x)
+        if type(x) is not np.ndarray:
+            if type(x) in _WRITTEN:
+                return type(x), repr(x)
+            if isinstance(x, (tuple, list)):
+                return type(x), *map(self.key, x)
+            if isinstance(x, dict):
+                return tuple((name, self.key(item)) for name, item in sorted(x.items()))
+            if isinstance(x, slice):
+                return slice, *map(self.key, (x.start, x.stop, x.step))
         self._held.append(x)
         return id(x)
 
@@ -233,6 +234,7 @@ class Listing:
         return None
 
 
+_WRITTEN = {bool, int, float, complex, str, type(None), type(...)}
 _BACKWARD = backward.__code__
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _LIBRARIES = (
@@ -463,7 +465,7 @@ def example(x: Any) -> Any:
     """Put in the place of every stand-in its example, also inside lists, tuples, dicts and slices."""
     if type(x) is StandIn:
         return x._example
-    return map_container(example, x)
+    return x if type(x) is np.ndarray else map_container(example, x)
 
 
 def varying(x: StandIn, kind_of_array: Any = None) -> Any:
@@ -480,20 +482,32 @@ def varying(x: StandIn, kind_of_array: Any = None) -> Any:
     return call(number, f"np.{number.__name__}", (x,), {}) if kind in "iufc" else None
 
 
-def flat(x: Any) -> Iterator[Any]:
+def flat(x: Any) -> list[Any]:
     """Give what lists, tuples, dicts and slices hold, one after the other."""
-    if isinstance(x, (list, tuple, dict)):
+    found: list[Any] = []
+    _flatten(x, found)
+    return found
+
+
+def _flatten(x: Any, found: list[Any]) -> None:
+    kind = type(x)
+    if kind is StandIn or kind is np.ndarray:
+        found.append(x)
+    elif kind is tuple or kind is list:
+        for item in x:
+            _flatten(item, found)
+    elif kind is slice:
+        found += x.start, x.stop, x.step
+    elif isinstance(x, (list, tuple, dict)):
         for item in x.values() if isinstance(x, dict) else x:
-            yield from flat(item)
-    elif isinstance(x, slice):
-        yield from (x.start, x.stop, x.step)
+            _flatten(item, found)
     else:
-        yield x
+        found.append(x)
 
 
 def is_array(x: Any) -> bool:
     """Tell whether `x` is an array, or a number of NumPy's, itself."""
-    return isinstance(x, (np.ndarray, np.generic)) and type(x) is not StandIn
+    return type(x) is not StandIn and isinstance(x, (np.ndarray, np.generic))
 
 
 def _any_box(x: Any) -> bool:

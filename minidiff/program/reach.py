@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 import random
 import types
 from collections.abc import Iterator, Mapping
@@ -116,15 +115,24 @@ class Reach:
                 return f"{name or 'an array'}, of shape {x.shape}"
         return ""
 
-    def random_state(self) -> list[bytes]:
+    def random_state(self) -> list[Any]:
         """Give the state of the generators of random numbers."""
-        return [pickle.dumps(_state(g)) for g in self._generators]
+        return [_state(g) for g in self._generators]
 
 
 def _state(g: Any) -> Any:
     if isinstance(g, random.Random):
         return g.getstate()
-    return g.bit_generator.state if isinstance(g, np.random.Generator) else g.get_state(legacy=False)
+    state = g.bit_generator.state if isinstance(g, np.random.Generator) else g.get_state(legacy=False)
+    return [part.tobytes() if isinstance(part, np.ndarray) else part for part in _leaves(state)]
+
+
+def _leaves(x: Any) -> Iterator[Any]:
+    for item in x.values():
+        if isinstance(item, dict):
+            yield from _leaves(item)
+        else:
+            yield item
 
 
 class Names:

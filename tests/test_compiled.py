@@ -6,6 +6,7 @@ import io
 import math
 import pickle
 import random
+import re
 import sys
 import threading
 import time
@@ -188,6 +189,42 @@ def test_a_program_is_made_for_each_signature():
     assert repr(f).count("operations") == 5
     with pytest.raises(TypeError, match="plain arrays, not MaskedArray"):
         f(np.ma.array(x), 2)
+
+
+PROBABILITIES = np.array([[0.2, 0.3, 0.5], [0.0, 0.1, 0.9], [1.0, 0.0, 0.0], [0.25, 0.5, 0.25]])
+NUMBERS = np.array([0, 2, 1, 1])
+LOSSES = {
+    "mse": (ml.mse, PROBABILITIES, None),
+    "mae": (ml.mae, PROBABILITIES, None),
+    "huber": (ml.huber_loss, PROBABILITIES, None),
+    "crossentropy": (ml.crossentropy, PROBABILITIES, 1.5),
+    "of class numbers": (lambda p, y: ml.crossentropy(mf.softmax(p), y), NUMBERS, 3),
+    "logits": (ml.logitcrossentropy, PROBABILITIES, -0.5),
+    "logits of class numbers": (ml.logitcrossentropy, NUMBERS, -1),
+    "smoothed": (lambda p, y: ml.logitcrossentropy(p, y, smoothing=0.1), NUMBERS, 3),
+    "ignored": (lambda p, y: ml.logitcrossentropy(p, y, ignore=1), NUMBERS, 3),
+    "weighted": (lambda p, y: ml.mse(p, 0.5 + 0 * p, weights=y), PROBABILITIES[:, 0] + 0.5, -1.0),
+    "binary": (ml.binarycrossentropy, PROBABILITIES, 2.0),
+    "binary logits": (ml.logitbinarycrossentropy, PROBABILITIES, 2.0),
+    "Kullback-Leibler": (ml.kldivergence, PROBABILITIES, 2.0),
+    "Poisson": (ml.poisson_loss, np.round(4 * PROBABILITIES), -1.0),
+    "hinge": (ml.hinge_loss, np.sign(PROBABILITIES - 0.22), 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("loss", "y", "wrong"), LOSSES.values(), ids=LOSSES)
+def test_a_loss_of_targets_checks_them_at_every_call(loss, y, wrong):
+    P = param(np.cos(np.arange(12.0)).reshape(4, 3) ** 2 * 0.9 + 0.05)
+    f = compiled(lambda y: loss(P, y), params(P))
+    for target in (y, y[::-1].copy()):
+        assert bits(f(target)) == bits(withgradient(lambda: loss(P, target), params(P)))
+    if wrong is not None:
+        y = y.copy()
+        y[0] = wrong
+        with pytest.raises(ValueError, match="must be") as eagerly:
+            loss(P, y)
+        with pytest.raises(ValueError, match=re.escape(str(eagerly.value))):
+            f(y)
 
 
 # --- Constants ------------------------------------------------------------------------------------------

@@ -328,7 +328,7 @@ class Compiled:
         names = Names(reach, args, self._ps)
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            first, second = self._recording(names, args), self._recording(names, args)
+            first, second = self._recording(names, args), self._recording(names, args, True)
         if reach.random_state() != before:
             raise RefusedError(
                 f"compiled: {name} draws random numbers, which would be those of the recording for ever. "
@@ -354,9 +354,9 @@ class Compiled:
         made.gradients = every[1:]
         return made
 
-    def _recording(self, names: Names, args: tuple[Any, ...]) -> _Recording:
+    def _recording(self, names: Names, args: tuple[Any, ...], is_second: bool = False) -> _Recording:
         """Run the loss with stand-ins, and the way back."""
-        listing, inputs = Listing(), list[str]()
+        listing, inputs = Listing(is_second), list[str]()
         constants: dict[int, Any] = {}
 
         def standing(x: Any, name: str) -> Any:

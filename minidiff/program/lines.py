@@ -271,11 +271,11 @@ class Lines:
         """Tell which call uses memory last, and how often each result is used."""
         last: dict[int, int] = {}
         times: dict[str, int] = {}
-        for i, call in enumerate([*calls, None]):
-            for x in flat((call.operands, call.options) if call is not None else list(outputs)):
-                if type(x) is StandIn:
-                    last[self._memory(x)] = i if call is not None else _RESULT
-                    times[x._name] = times.get(x._name, 0) + 1
+        results = [x for x in outputs if type(x) is StandIn]
+        for i, uses in [*enumerate(call.uses for call in calls), (_RESULT, results)]:
+            for x in uses:
+                last[self._memory(x)] = i
+                times[x._name] = times.get(x._name, 0) + 1
         return last, times
 
     def _dying(self, i: int, call: Call, result: StandIn) -> StandIn | None:
@@ -488,10 +488,11 @@ def _simplified(
     memories: dict[int, int] = {}
     kept = []
     for call in _needed(listing.calls, outputs):
-        call = call._replace(
-            operands=_replaced(call.operands, instead), options=_replaced(call.options, instead)
-        )
-        if not any(type(x) is StandIn or id(x) in found for x in flat((call.operands, call.options))):
+        if any(x._name in instead for x in call.uses):
+            operands, options = _replaced(call.operands, instead), _replaced(call.options, instead)
+            uses = tuple([x for x in flat((operands, options)) if type(x) is StandIn])
+            call = call._replace(operands=operands, options=options, uses=uses)
+        if not call.uses and not any(id(x) in found for x in flat((call.operands, call.options))):
             instead.update((x._name, x._example) for x in call.results)
             continue
         key = call.form, call.function, listing.key(call.operands), listing.key(call.options)
@@ -513,7 +514,7 @@ def _needed(calls: list[Call], outputs: dict[str, Any]) -> list[Call]:
     needed = []
     for call in reversed(calls):
         if any(x._name in wanted for x in call.results):
-            wanted.update(x._name for x in flat((call.operands, call.options)) if type(x) is StandIn)
+            wanted.update([x._name for x in call.uses])
             needed.append(call)
     return needed[::-1]
 

@@ -40,6 +40,7 @@ class Call(NamedTuple):
     phase: str
     unpacked: Any  # None, or for several results the tuple that they came as
     is_guarded: bool
+    uses: tuple[StandIn, ...]  # the stand-ins among operands and options
 
 
 # --- What NumPy's functions are to a recording ---------------------------------------------------------
@@ -120,6 +121,11 @@ _COUNTS = (
 class Listing:
     """What is done with the stand-ins of one recording, in order.
 
+    Parameters
+    ----------
+    is_second : bool
+        Whether it is only compared with another one, which knows the lines of the way back.
+
     Attributes
     ----------
     calls : list of Call
@@ -130,7 +136,8 @@ class Listing:
         What runs: "forward", "backward" or "step".
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_second: bool = False) -> None:
+        self._is_second = is_second
         self.calls: list[Call] = []
         self.refusal: RefusedError | None = None
         self.phase = "forward"
@@ -162,9 +169,17 @@ class Listing:
 
     def call(self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Make a call with the examples and note it."""
-        self.key((operands, options))
-        value = function(*example(operands), **example(options))
-        line = self._line()
+        uses: list[StandIn] = []
+        for x in (*operands, *options.values()):
+            if type(x) is StandIn:
+                uses.append(x)
+            elif type(x) not in _PLAIN:
+                uses += [item for item in flat(x) if type(item) is StandIn]
+        for x in uses:
+            if x._listing is not self:
+                self.refuse("it uses an array of another recording: compiled functions do not nest")
+        value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
+        line = None if self._is_second and self.phase == "backward" else self._line()
         results: list[StandIn] = []
 
         def standing(x: Any) -> StandIn:
@@ -179,7 +194,7 @@ class Listing:
         stands = map_container(standing, value) if several else standing(value)
         made = Call(
             results, function, form, operands, options, line, self.phase,
-            value if several else None, function in _CHECKED or _counts(function, operands),
+            value if several else None, function in _CHECKED or _counts(function, operands), tuple(uses),
         )  # fmt: skip
         self.calls.append(made)
         self.made_by.update((x._name, made) for x in results)
@@ -188,8 +203,6 @@ class Listing:
     def key(self, x: Any) -> Any:
         """Give what tells operands apart: of numbers type and digits, so that -0.0 is not 0.0."""
         if type(x) is StandIn:
-            if x._listing is not self:
-                self.refuse("it uses an array of another recording: compiled functions do not nest")
             return x._name
         if type(x) is not np.ndarray:
             if type(x) in _WRITTEN:
@@ -234,6 +247,7 @@ class Listing:
         return None
 
 
+_PLAIN = {np.ndarray, bool, int, float, str, type(None)}
 _WRITTEN = {bool, int, float, complex, str, type(None), type(...)}
 _BACKWARD = backward.__code__
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -327,8 +341,6 @@ class StandIn:
         x, listing = self._example, self._listing
         if not hasattr(x, name) or name.startswith("__"):
             raise AttributeError(f"{type(x).__name__!r} object has no attribute {name!r}")
-        if name in _FIXED:
-            return getattr(x, name)
         if name in _PARTS:
             return listing.call(operator.attrgetter(name), "{}." + name, (self,), {})
         if name == "view":
@@ -405,6 +417,9 @@ for _name, _words in _OPERATORS.items():
     if _name not in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"):
         setattr(StandIn, f"__r{_name}__", _reflected)
 
+for _name in _FIXED:
+    setattr(StandIn, _name, property(operator.attrgetter(f"_example.{_name}")))
+
 _BRANCH = (
     "it branches on a value, and would go the same way for every other. np.where(condition, a, b) decides by "
     "element"
@@ -465,7 +480,7 @@ def example(x: Any) -> Any:
     """Put in the place of every stand-in its example, also inside lists, tuples, dicts and slices."""
     if type(x) is StandIn:
         return x._example
-    return x if type(x) is np.ndarray else map_container(example, x)
+    return map_container(example, x) if type(x) not in _PLAIN else x
 
 
 def varying(x: StandIn, kind_of_array: Any = None) -> Any:

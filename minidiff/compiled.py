@@ -335,7 +335,8 @@ class Compiled:
                 "Draw them before, and pass them as arguments."
             )
         found = alike(first.listing, second.listing)
-        if (doubt := first.listing.doubt(second.listing)) is not None and (array := reach.array()):
+        doubt = first.listing.doubt(second.listing, reach.makes_numbers)
+        if doubt is not None and (array := reach.array()):
             raise RefusedError(
                 f"compiled: {doubt}it uses an array that the loss makes anew, perhaps of {array}, which may "
                 "change. Make it before, outside of the loss, or pass what it is made of as an argument."

@@ -11,6 +11,7 @@ or booleans get the dtype of the prediction, so that a float32 model stays in fl
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -274,7 +275,7 @@ def _back_to_scores(g: Any, ans: Any, logp: Any, y: Any) -> Any:
     if type(g) is not np.ndarray:  # a number, or recorded
         return -g[..., np.newaxis] * _one_hot(y, logp)
     out = np.zeros(logp.shape, g.dtype)
-    out.reshape(y.size, logp.shape[-1])[np.arange(y.size), y.reshape(-1)] = -g.reshape(-1)
+    out.reshape(y.size, logp.shape[-1])[_counted(y.size), y.reshape(-1)] = -g.reshape(-1)
     return out
 
 
@@ -284,7 +285,7 @@ def _against(logp: Any, y: Any) -> Any:
     if y.ndim == logp.ndim:
         return -np.vecdot(y, np.where(y == 0, 0, logp))  # which would conjugate the first of them
     rows = logp.reshape(y.size, logp.shape[-1])
-    return -rows[np.arange(y.size), y.reshape(-1)].reshape(y.shape)
+    return -rows[_counted(y.size), y.reshape(-1)].reshape(y.shape)
 
 
 def binarycrossentropy(
@@ -620,8 +621,16 @@ def _smoothed(y: Any, classes: int, smoothing: float) -> Any:
     return y if smoothing == 0 else (1 - smoothing) * y + smoothing / classes
 
 
+@lru_cache(64)
+def _counted(n: int) -> Any:
+    """Give the numbers from 0 to n - 1, the same array every time: it is known to depend on nothing else."""
+    numbers = np.arange(n)
+    numbers.flags.writeable = False
+    return numbers
+
+
 def _one_hot(numbers: Any, ŷ: Any) -> Any:
-    return (numbers[..., np.newaxis] == np.arange(ŷ.shape[-1])).astype(ŷ.dtype)
+    return (numbers[..., np.newaxis] == _counted(ŷ.shape[-1])).astype(ŷ.dtype)
 
 
 def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:

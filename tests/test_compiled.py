@@ -262,6 +262,32 @@ def test_results_share_memory_with_nothing():
     assert bits(first) == kept
 
 
+class Attention:
+    """Has data that its loss does not read; makes zeros and a scale in it."""
+
+    def __init__(self, d):
+        self.d, self.samples = d, np.ones((3, d))
+        self.W = param(np.ones(d))
+
+    def loss(self, x):
+        h = np.zeros(self.d)
+        for row in (x, x * 2):
+            h = np.tanh(h + row * self.W) / self.d**0.5
+        return np.sum(h)
+
+    def of_samples(self, x):
+        return np.sum(self.W * (x + self.samples.mean(axis=0)))
+
+
+def test_what_the_loss_makes_of_no_data_is_a_constant():
+    model = Attention(4)
+    f = compiled(model.loss, params(model))
+    for x in (np.ones(4), np.arange(4.0)):
+        assert bits(f(x)) == bits(withgradient(lambda: model.loss(x), params(model)))
+    with pytest.raises(TypeError, match=r"makes anew, perhaps of .*samples"):
+        compiled(model.of_samples, params(model))(np.ones(4))
+
+
 # --- What is refused ------------------------------------------------------------------------------------
 
 W, DATA, RNG = param(np.array([0.5, 0.7, 1.5])), np.ones(3), np.random.default_rng(0)

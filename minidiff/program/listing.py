@@ -152,13 +152,13 @@ class Listing:
         self.constants[name] = array
         return StandIn(self, name, array)
 
-    def doubt(self, other: Listing) -> str | None:
-        """Name a line that uses an array or a float that the function makes anew whenever it runs."""
+    def doubt(self, other: Listing, of_numbers: bool) -> str | None:
+        """Name a line that uses an array, or a number, that the function makes anew whenever it runs."""
         for (line, a), (_, b) in zip(self._given, other._given, strict=False):
             for x, y in zip(a, b, strict=False):
-                if x is not y and not (
-                    isinstance(x, np.ndarray) and type(x) is type(y) and _place(x) == _place(y)
-                ):
+                if x is y or (type(x) is float and not of_numbers):
+                    continue
+                if not (isinstance(x, np.ndarray) and type(x) is type(y) and _place(x) == _place(y)):
                     return _shown(line)
         return None
 

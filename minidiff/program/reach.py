@@ -17,96 +17,97 @@ from minidiff.program.lines import RESERVED, free_name
 __all__ = ["Names", "Reach"]
 
 
-def _within(f: Any) -> Iterator[tuple[str, Any]]:
-    """Give what a function can reach by names: closures, globals, attributes, what lists and dicts hold."""
-    waiting: list[tuple[str, Any]] = [("", f)]
-    seen: dict[int, Any] = {}  # holds what it has seen, so that no id is given twice
-    while waiting and len(seen) < 20_000:
-        name, x = waiting.pop()
-        if id(x) in seen or isinstance(x, (str, bytes, int, float, complex, type(None))):
-            continue
-        seen[id(x)] = x
-        module = str(getattr(x, "__module__", "") or "")
-        if (
-            x is not f
-            and module.split(".")[0] in ("numpy", "autograd", "minidiff", "builtins")
-            and callable(x)
-            and not isinstance(x, partial)
-        ):
-            continue
-        yield name, x
-        if isinstance(x, types.FunctionType):
-            waiting += [
-                (n, c.cell_contents)
-                for n, c in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True)
-                if _is_set(c)
-            ]
-            waiting += [(n, v) for n, v in _globals(x.__code__, x.__globals__)]
-            waiting += [("", d) for d in (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values())]
-            waiting += [(n, v) for n, v in vars(x).items()]
-        elif isinstance(x, types.MethodType):
-            waiting += [("", x.__func__), ("", x.__self__)]
-        elif isinstance(x, partial):
-            waiting += [("", x.func), ("", x.args), ("", x.keywords)]
-        elif isinstance(x, Mapping):
-            waiting += [(str(key), item) for key, item in x.items()]
-        elif isinstance(x, (list, tuple, set, frozenset)):
-            waiting += [(f"{name}_{i}" if name else "", item) for i, item in enumerate(x)]
-        elif isinstance(x, type):
-            waiting += [(f"{x.__name__}.{n}", v) for n, v in vars(x).items()]
-        elif not isinstance(x, (np.ndarray, np.generic, Param, types.ModuleType)):
-            kinds = [kind for kind in type(x).__mro__ if kind.__module__ != "builtins"]
-            slots = [
-                s
-                for kind in kinds
-                for s in (lambda s: (s,) if isinstance(s, str) else s)(vars(kind).get("__slots__", ()))
-            ]
-            waiting += [(f"{name}.{s}", getattr(x, s, None)) for s in slots]
-            waiting += [(f"{name}.{n}", v) for n, v in getattr(x, "__dict__", {}).items()]
-            waiting += [("", kind) for kind in kinds]
-    if waiting:
-        yield "…", np.zeros(0)  # more than we can look at
-
-
-def _globals(code: types.CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name in code.co_names:
-        if name in names:
-            x = names[name]
-            yield name, x
-            if isinstance(x, types.ModuleType):
-                yield from (
-                    (f"{name}.{n}", vars(x)[n])
-                    for n in code.co_names
-                    if n in vars(x) and not x.__name__.startswith(("numpy", "minidiff"))
-                )
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            yield from _globals(inner, names)
-
-
-def _is_set(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
+# With these names in its code a function may read any attribute.
+_ANY = {"__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "eval", "exec", "getattr", "vars"}
+# Without any of these it makes no Python number of an array.
+_TO_NUMBER = {"complex", "eval", "exec", "float", "getattr", "int", "item", "math", "round", "tolist"}
+_OURS = "numpy", "autograd", "minidiff", "builtins", "abc", "collections", "types", "typing"
+_PLAIN = str, bytes, int, float, complex, type(None)
 
 
 class Reach:
-    """What a function can reach by names.
+    """What a function can reach by names: closures, globals, what lists and dicts hold, attributes.
+
+    Of an object it can reach the attributes whose names are in its code, or in that of functions it reaches.
 
     Parameters
     ----------
     f : callable
         The function.
+
+    Attributes
+    ----------
+    found : list of (str, object)
+        What it reaches, with names.
+    makes_numbers : bool
+        Whether it may make Python numbers of arrays.
     """
 
     def __init__(self, f: Any) -> None:
         self.f = f
-        self.found = list(_within(f))
+        self.found: list[tuple[str, Any]] = []
+        self._names: set[str] = set()
+        self._seen: dict[Any, Any] = {}  # holds what it has seen, so that no id is given twice
+        waiting: list[tuple[str, Any]] = [("", f)]
+        attributes: list[tuple[str, str, Any]] = []
+        while waiting and len(self._seen) < 20_000:
+            name, x = waiting.pop()
+            key = (id(x), isinstance(x, type) and bool(name))  # a class by its name may be called
+            if key not in self._seen and not isinstance(x, _PLAIN):
+                self._seen[key] = x
+                module = str(getattr(x, "__module__", "") or "").partition(".")[0]
+                if x is f or module not in _OURS or not callable(x) or isinstance(x, partial):
+                    self.found.append((name, x))
+                    waiting += self._held(name, x)
+                    attributes += _attributes(name, x)
+            if not waiting:
+                every = bool(self._names & _ANY)
+                waiting = [(name, x) for n, name, x in attributes if every or self._is_named(n)]
+                attributes = [] if every else [some for some in attributes if not self._is_named(some[0])]
+        if waiting:
+            self.found.append(("…", np.zeros(0)))  # more than we can look at
+        self.makes_numbers = bool(self._names & _TO_NUMBER) or any(
+            getattr(x, "__module__", "") == "math" for _, x in self.found
+        )
         kinds = np.random.Generator, np.random.RandomState, random.Random
         self._generators: list[Any] = [np.random.mtrand._rand, random._inst]
         self._generators += [x for _, x in self.found if isinstance(x, kinds)]
+
+    def _is_named(self, name: str) -> bool:
+        return name in self._names or name.startswith("__")
+
+    def _held(self, name: str, x: Any) -> Iterator[tuple[str, Any]]:
+        """Give what something holds otherwise than as attributes."""
+        if isinstance(x, types.FunctionType):
+            cells = zip(x.__code__.co_freevars, x.__closure__ or (), strict=True)
+            yield from ((n, cell.cell_contents) for n, cell in cells if _is_set(cell))
+            yield from self._globals(x.__code__, x.__globals__)
+            yield from (("", d) for d in (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()))
+            yield from vars(x).items()
+        elif isinstance(x, types.MethodType):
+            yield from (("", x.__func__), ("", x.__self__))
+        elif isinstance(x, partial):
+            yield from (("", x.func), ("", x.args), ("", x.keywords))
+        elif isinstance(x, property):
+            yield "", x.fget
+        elif isinstance(x, (classmethod, staticmethod)):
+            yield "", x.__func__
+        elif isinstance(x, Mapping):
+            yield from ((str(key), item) for key, item in x.items())
+        elif isinstance(x, (list, tuple, set, frozenset)):
+            yield from ((f"{name}_{i}" if name else "", item) for i, item in enumerate(x))
+
+    def _globals(self, code: types.CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        self._names.update(code.co_names)
+        for name in code.co_names:
+            if name in names:
+                x = names[name]
+                yield name, x
+                if isinstance(x, types.ModuleType) and not x.__name__.startswith(("numpy", "minidiff")):
+                    yield from ((f"{name}.{n}", vars(x)[n]) for n in code.co_names if n in vars(x))
+        for inner in code.co_consts:
+            if isinstance(inner, types.CodeType):
+                yield from self._globals(inner, names)
 
     def array(self) -> str:
         """Describe an array, if there is one."""
@@ -133,6 +134,33 @@ def _leaves(x: Any) -> Iterator[Any]:
             yield from _leaves(item)
         else:
             yield item
+
+
+def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
+    """Give the attributes of an object and of its classes: name, how it is shown, value."""
+    known = (
+        types.FunctionType, types.MethodType, types.BuiltinFunctionType, partial, Mapping, list, tuple, set,
+        frozenset, np.ndarray, np.generic, Param, types.ModuleType, property, classmethod, staticmethod,
+    )  # fmt: skip
+    if isinstance(x, type):
+        made = () if name else ("__init__", "__new__", "__post_init__")  # of an object that is there already
+        yield from ((n, f"{x.__name__}.{n}", v) for n, v in vars(x).items() if n not in made)
+    elif not isinstance(x, known):
+        for kind in type(x).__mro__:
+            if kind.__module__ != "builtins":
+                yield "__class__", "", kind
+                slots = vars(kind).get("__slots__", ())
+                for slot in (slots,) if isinstance(slots, str) else slots:
+                    yield slot, f"{name}.{slot}", getattr(x, slot, None)
+        yield from ((n, f"{name}.{n}", v) for n, v in getattr(x, "__dict__", {}).items())
+
+
+def _is_set(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 class Names:

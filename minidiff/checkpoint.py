@@ -9,22 +9,20 @@ Nothing is compressed, and a file that is laid out otherwise than `save` does it
 from __future__ import annotations
 
 import ast
-import errno
 import hashlib
 import io
 import json
 import math
 import os
-import secrets
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
 from minidiff.checks import described
+from minidiff.files import write
 from minidiff.interrupts import whole
 from minidiff.manifest import Array, Decoder, Encoder, RefusedError
 from minidiff.optimise.base import AbstractOptimiser
@@ -114,7 +112,7 @@ def save(
     arrays |= zip(members, (p.value for p in ps), strict=True)
     pieces = _pieces(arrays | optimiser.arrays | more.arrays)
     if isinstance(path, (str, bytes, os.PathLike)):
-        _write(os.fsdecode(path), pieces)
+        write(os.fsdecode(path), pieces)
     else:
         whole(_replace, path, b"".join(pieces))
 
@@ -342,54 +340,6 @@ def _replace(file: BinaryIO, contents: bytes) -> None:
     file.seek(0)
     file.write(contents)
     file.truncate()
-
-
-def _write(path: str, pieces: Iterator[Any]) -> None:
-    """Write a file in one move: to a temporary file, to the disk, to its name."""
-    target = os.path.realpath(path)
-    directory, name = os.path.split(target)
-    if os.path.isdir(target) or os.path.basename(path) in ("", ".", ".."):
-        raise IsADirectoryError(errno.EISDIR, "cannot save to a directory, name a file in it", path)
-    if not os.path.isdir(directory):
-        raise FileNotFoundError(errno.ENOENT, "cannot save to a directory that does not exist", path)
-    if os.path.lexists(target) and not os.path.isfile(target):
-        raise FileExistsError(
-            errno.EEXIST, "cannot save in place of something that is not a regular file", path
-        )
-    temporary = os.path.join(directory, f".{name[:32]}.{secrets.token_hex(8)}.tmp")
-
-    def put_in_place() -> None:
-        os.replace(temporary, target)
-        _sync_directory(directory)
-
-    try:
-        with open(temporary, "xb") as file:
-            with suppress(FileNotFoundError):
-                os.chmod(temporary, os.stat(target).st_mode & 0o7777)
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        whole(put_in_place)
-    except BaseException as error:
-        with suppress(OSError):
-            os.unlink(temporary)
-        if not isinstance(error, OSError):
-            raise
-        reason = error.strerror or str(error)
-        raise OSError(
-            error.errno, f"cannot save ({reason}); what was there before is unchanged", path
-        ) from error
-
-
-def _sync_directory(directory: str) -> None:
-    """Make a rename outlast a power cut, where the system lets directories be opened."""
-    with suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 # Reading ------------------------------------------------------------------------------------------

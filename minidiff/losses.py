@@ -11,13 +11,14 @@ or booleans get the dtype of the prediction, so that a float32 model stays in fl
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from minidiff.checks import described, integer, number
 from minidiff.functions import floating, logsoftmax, softplus
-from minidiff.tracing import derivative
+from minidiff.tracing import derivative, is_box, listed
 
 __all__ = [
     "binarycrossentropy",
@@ -274,7 +275,7 @@ def _back_to_scores(g: Any, ans: Any, logp: Any, y: Any) -> Any:
     if type(g) is not np.ndarray:  # a number, or recorded
         return -g[..., np.newaxis] * _one_hot(y, logp)
     out = np.zeros(logp.shape, g.dtype)
-    out.reshape(y.size, logp.shape[-1])[np.arange(y.size), y.reshape(-1)] = -g.reshape(-1)
+    out.reshape(y.size, logp.shape[-1])[_counted(y.size), y.reshape(-1)] = -g.reshape(-1)
     return out
 
 
@@ -284,7 +285,7 @@ def _against(logp: Any, y: Any) -> Any:
     if y.ndim == logp.ndim:
         return -np.vecdot(y, np.where(y == 0, 0, logp))  # vecdot conjugates its first argument
     rows = logp.reshape(y.size, logp.shape[-1])
-    return -rows[np.arange(y.size), y.reshape(-1)].reshape(y.shape)
+    return -rows[_counted(y.size), y.reshape(-1)].reshape(y.shape)
 
 
 def binarycrossentropy(
@@ -480,9 +481,7 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -
     if (y if hasattr(y, "dtype") else np.asarray(y)).dtype.kind == "b":
         raise ValueError(coding.format("booleans"))
     ŷ, y = _alike(ŷ, y)
-    if type(y) is np.ndarray and not y.all():
-        raise ValueError(coding.format(0))
-    return _agg(np.maximum(1 - ŷ * y, 0.0), agg, weights)
+    return _agg(np.maximum(1 - ŷ * _without_zero(y, coding), 0.0), agg, weights)
 
 
 def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
@@ -504,11 +503,7 @@ def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]
         if ignore is not None:
             counts = numbers != integer("ignore", ignore)
             numbers = np.where(counts, numbers, 0)
-        places, classes = numbers.astype(np.intp, copy=False), ŷ.shape[-1]
-        if places.size and places.view(np.uintp).max() >= classes:  # a negative number is a large one here
-            low, high = numbers.min(), numbers.max()
-            raise ValueError(f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}")
-        return ŷ, places, counts
+        return ŷ, _places(numbers, ŷ.shape[-1]), counts
     if not ŷ.shape or ŷ.shape != numbers.shape:
         raise ValueError(
             "prediction and target must have the same shape (..., classes), or the target be class numbers "
@@ -571,11 +566,44 @@ def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
 
 def _weights(weights: Any, dtype: Any) -> Any:
     w = floating(weights)
-    if type(w) is np.ndarray:
-        w = w.astype(dtype, copy=False)
-        if w.size and w.min() < 0:
-            raise ValueError(f"weights must be at least 0, got {w.min()}")
+    return _not_negative(w.astype(dtype, copy=False) if isinstance(w, np.ndarray) and not is_box(w) else w)
+
+
+# Checks of what is not recorded, which a compiled loss makes at every call, too.
+
+
+@listed
+def _places(numbers: Any, classes: int) -> Any:
+    """Return class numbers as they index, if they are from 0 to that of the last class."""
+    places = numbers.astype(np.intp, copy=False)
+    if places.size and places.view(np.uintp).max() >= classes:  # where negative numbers are large
+        low, high = numbers.min(), numbers.max()
+        raise ValueError(f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}")
+    return places
+
+
+@listed
+def _not_negative(w: Any) -> Any:
+    if type(w) is np.ndarray and w.size and w.min() < 0:
+        raise ValueError(f"weights must be at least 0, got {w.min()}")
     return w
+
+
+@listed
+def _without_zero(y: Any, coding: str) -> Any:
+    if type(y) is np.ndarray and not y.all():
+        raise ValueError(coding.format(0))
+    return y
+
+
+@listed
+def _in(y: Any, least: float, most: float, coding: str) -> Any:
+    """Return targets if they are within a range, which what is recorded is not asked for. NaN passes."""
+    if type(y) is np.ndarray and y.size:
+        low, high = y.min(), y.max()
+        if low < least or high > most:
+            raise ValueError(f"targets must be {coding}; got {low if low < least else high}")
+    return y
 
 
 def _broadcast(w: Any, shape: tuple[int, ...]) -> Any:
@@ -593,17 +621,16 @@ def _smoothed(y: Any, classes: int, smoothing: float) -> Any:
     return y if smoothing == 0 else (1 - smoothing) * y + smoothing / classes
 
 
-def _in(y: Any, least: float, most: float, coding: str) -> Any:
-    """Return targets if they are within a range, which what is recorded is not asked for. NaN passes."""
-    if type(y) is np.ndarray and y.size:
-        low, high = y.min(), y.max()
-        if low < least or high > most:
-            raise ValueError(f"targets must be {coding}; got {low if low < least else high}")
-    return y
+@lru_cache(64)
+def _counted(n: int) -> Any:
+    """Give the numbers from 0 to n - 1, the same array every time: it is known to depend on nothing else."""
+    numbers = np.arange(n)
+    numbers.flags.writeable = False
+    return numbers
 
 
 def _one_hot(numbers: Any, ŷ: Any) -> Any:
-    return (numbers[..., np.newaxis] == np.arange(ŷ.shape[-1])).astype(ŷ.dtype)
+    return (numbers[..., np.newaxis] == _counted(ŷ.shape[-1])).astype(ŷ.dtype)
 
 
 def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:
@@ -624,4 +651,4 @@ def _epsilon(epsilon: float | None, ŷ: Any) -> float:
 def _xlogy(x: Any, y: Any) -> Any:
     """x·log y, which is 0 for x = y = 0, the limit as x → 0."""
     both = (x == 0) & (y == 0)
-    return x * np.log(np.where(both, 1.0, y) if np.any(both) else y)
+    return x * np.log(np.where(both, 1.0, y))

@@ -2,9 +2,11 @@
 
 import functools
 import gc
+import io
 import math
 import pickle
 import random
+import re
 import sys
 import threading
 import time
@@ -20,7 +22,8 @@ from hypothesis.extra import numpy as hnp
 import minidiff.functions as mf
 import minidiff.losses as ml
 import minidiff.optimise as mo
-from minidiff import compiled, dropgrad, gradient, param, params, withgradient
+from minidiff import compiled, dropgrad, gradient, param, params, save, withgradient
+from minidiff.schedules import Exp, Scheduler
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_numpy_functions import CASES, METHODS, M
@@ -188,6 +191,42 @@ def test_a_program_is_made_for_each_signature():
         f(np.ma.array(x), 2)
 
 
+PROBABILITIES = np.array([[0.2, 0.3, 0.5], [0.0, 0.1, 0.9], [1.0, 0.0, 0.0], [0.25, 0.5, 0.25]])
+NUMBERS = np.array([0, 2, 1, 1])
+LOSSES = {
+    "mse": (ml.mse, PROBABILITIES, None),
+    "mae": (ml.mae, PROBABILITIES, None),
+    "huber": (ml.huber_loss, PROBABILITIES, None),
+    "crossentropy": (ml.crossentropy, PROBABILITIES, 1.5),
+    "of class numbers": (lambda p, y: ml.crossentropy(mf.softmax(p), y), NUMBERS, 3),
+    "logits": (ml.logitcrossentropy, PROBABILITIES, -0.5),
+    "logits of class numbers": (ml.logitcrossentropy, NUMBERS, -1),
+    "smoothed": (lambda p, y: ml.logitcrossentropy(p, y, smoothing=0.1), NUMBERS, 3),
+    "ignored": (lambda p, y: ml.logitcrossentropy(p, y, ignore=1), NUMBERS, 3),
+    "weighted": (lambda p, y: ml.mse(p, 0.5 + 0 * p, weights=y), PROBABILITIES[:, 0] + 0.5, -1.0),
+    "binary": (ml.binarycrossentropy, PROBABILITIES, 2.0),
+    "binary logits": (ml.logitbinarycrossentropy, PROBABILITIES, 2.0),
+    "Kullback-Leibler": (ml.kldivergence, PROBABILITIES, 2.0),
+    "Poisson": (ml.poisson_loss, np.round(4 * PROBABILITIES), -1.0),
+    "hinge": (ml.hinge_loss, np.sign(PROBABILITIES - 0.22), 0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("loss", "y", "wrong"), LOSSES.values(), ids=LOSSES)
+def test_a_loss_of_targets_checks_them_at_every_call(loss, y, wrong):
+    P = param(np.cos(np.arange(12.0)).reshape(4, 3) ** 2 * 0.9 + 0.05)
+    f = compiled(lambda y: loss(P, y), params(P))
+    for target in (y, y[::-1].copy()):
+        assert bits(f(target)) == bits(withgradient(lambda: loss(P, target), params(P)))
+    if wrong is not None:
+        y = y.copy()
+        y[0] = wrong
+        with pytest.raises(ValueError, match="must be") as eagerly:
+            loss(P, y)
+        with pytest.raises(ValueError, match=re.escape(str(eagerly.value))):
+            f(y)
+
+
 # --- Constants ------------------------------------------------------------------------------------------
 
 
@@ -221,6 +260,32 @@ def test_results_share_memory_with_nothing():
         assert not any(np.shares_memory(a, other) for other in arrays[:i])
     f(2 * x)
     assert bits(first) == kept
+
+
+class Attention:
+    """Has data that its loss does not read; makes zeros and a scale in it."""
+
+    def __init__(self, d):
+        self.d, self.samples = d, np.ones((3, d))
+        self.W = param(np.ones(d))
+
+    def loss(self, x):
+        h = np.zeros(self.d)
+        for row in (x, x * 2):
+            h = np.tanh(h + row * self.W) / self.d**0.5
+        return np.sum(h)
+
+    def of_samples(self, x):
+        return np.sum(self.W * (x + self.samples.mean(axis=0)))
+
+
+def test_what_the_loss_makes_of_no_data_is_a_constant():
+    model = Attention(4)
+    f = compiled(model.loss, params(model))
+    for x in (np.ones(4), np.arange(4.0)):
+        assert bits(f(x)) == bits(withgradient(lambda: model.loss(x), params(model)))
+    with pytest.raises(TypeError, match=r"makes anew, perhaps of .*samples"):
+        compiled(model.of_samples, params(model))(np.ones(4))
 
 
 # --- What is refused ------------------------------------------------------------------------------------
@@ -482,6 +547,186 @@ def test_compiled_steps_are_eager_steps(make, pattern):
         assert len(step._programs) == (way != "eager")
         results.append(bits([losses, [p.value for p in θ]]))
     assert results[0] == results[1]
+
+
+RULES = [mo.Descent, mo.Momentum, mo.Nesterov, mo.RMSProp, mo.ADAM, mo.RADAM, mo.AdaMax, mo.ADAGrad,
+    mo.ADADelta, mo.AMSGrad, mo.NADAM, mo.ADAMW, mo.OADAM, mo.AdaBelief]  # fmt: skip
+COMPOSED = {
+    "clipped": lambda: mo.Optimiser(mo.ClipValue(0.5), mo.WeightDecay(0.01), mo.ADAM(0.1)),
+    "decayed": lambda: mo.Optimiser(mo.ADAM(), mo.ExpDecay(1.0, 0.5, 2, 0.1)),
+    "inverse": lambda: mo.Optimiser(mo.Momentum(0.01), mo.InvDecay(0.1)),
+    "twice": lambda: mo.Optimiser(mo.Momentum(0.01), mo.Momentum(0.5)),
+    "scheduled": lambda: Scheduler(Exp(0.1, 0.5), mo.ADAM()),
+    "nested": lambda: mo.Optimiser(mo.ClipValue(1.0), Scheduler(Exp(0.1, 0.5), mo.Momentum())),
+}
+
+
+def several(seed=0):
+    """Parameters of several shapes and dtypes, some unreached, some large, and data with zeros in it."""
+    rng = np.random.default_rng(seed)
+    shapes = [(3, 2), (2,), (), (4,), (3, 1)]
+    ps = [param(rng.normal(size=shape)) for shape in shapes]
+    ps += [param(rng.normal(size=3).astype("f4")), param(rng.normal(size=(2, 2)).astype("f4"))]
+    ps += [param(rng.normal(size=2).astype("f2")), param(rng.normal(size=20_000)), param(np.ones(2))]
+    data = [rng.normal(size=2) * (rng.random(2) > 0.3) for _ in range(7)]
+
+    def loss(x):
+        A, b, c, d, e, f, g, h, large, _ = ps
+        total = np.sum(np.tanh(A @ x + e[:, 0]) ** 2) + np.sum(b * x) + c * x[0] + np.sum(d**2) * x[1]
+        return total + np.sum(f**2) * x[0] + np.sum(g * x) + np.sum(h * x) + np.sum(large) * x[0]
+
+    return params(ps), data, loss
+
+
+@pytest.mark.parametrize("make", [*RULES, *COMPOSED.values()], ids=[*[r.__name__ for r in RULES], *COMPOSED])
+@pytest.mark.parametrize("pattern", ["compiled", "in turn"])
+def test_every_rule_steps_compiled_as_it_does_eagerly(make, pattern):
+    results = []
+    for way in ("eager", pattern):
+        θ, data, loss = several()
+        opt = make()
+        step = compiled(loss, θ, opt)
+        for i, x in enumerate(data):
+            if way == "eager" or (way == "in turn" and i % 3 == 1):
+                value, grads = withgradient(lambda: loss(x), θ)
+                mo.update(opt, θ, grads)
+            else:
+                value = step(x)
+            if i == 2 and hasattr(opt, "eta") and type(opt) is not Scheduler:
+                opt.eta = 0.5 * opt.eta
+            if i == 4:
+                mo.reset(opt)
+                mo.update(opt, θ[0], np.ones(θ[0].shape))  # which is now a step ahead of the others
+        snapshot = io.BytesIO()
+        save(snapshot, θ, opt)
+        results.append((bits(value), bits([p.value for p in θ]), snapshot.getvalue()))
+        if way == "compiled":
+            assert "--- step ---" in step.source
+    assert results[0] == results[1]
+
+
+def test_the_optimiser_may_change_between_steps():
+    results = []
+    for way in ("eager", "compiled"):
+        _, θ, data, loss = regression()
+        opt = mo.Optimiser(mo.Momentum(0.1))
+        step = compiled(loss, θ, opt)
+        for i, (x, y) in enumerate(data):
+            if way == "compiled":
+                step(x, y)
+            else:
+                mo.update(opt, θ, gradient(lambda: loss(x, y), θ))
+            if i == 1:
+                opt.append(mo.WeightDecay(0.1))
+            if i == 3:
+                opt[0] = mo.ADAM()
+            if i == 4:
+                opt[0] = Custom()
+        results.append(bits([p.value for p in θ]))
+    assert results[0] == results[1]
+
+
+def test_what_is_kept_is_in_the_state_and_goes_its_way():
+    A, b = param(np.ones((2, 2))), param(np.zeros(2))
+    opt = mo.ADAM(0.1)
+    step = compiled(lambda x: np.sum((A @ x + b) ** 2), params(A, b), opt)
+    for _ in range(3):
+        step(np.ones(2))
+    (θ, again) = pickle.loads(pickle.dumps(([A, b], opt)))
+    assert bits([again.state[p][name] for p in θ for name in ("m", "v")]) == bits(
+        [opt.state[p][name] for p in (A, b) for name in ("m", "v")]
+    )
+    opt.state[A]["m"][...] = 7.0  # a view, which the next step sees
+    before = opt.state[b]["m"].copy()
+    step(np.ones(2))
+    g = gradient(lambda: np.sum((A @ np.ones(2) + b) ** 2), params(A, b))
+    assert (opt.state[A]["m"] > 6).all()
+    assert not np.array_equal(before, opt.state[b]["m"])
+    assert opt.state[A]["clock"][0] == opt.state[b]["clock"][0] == 4
+    assert g[A].shape == (2, 2)
+
+
+def test_the_step_says_what_is_taken_by_update():
+    θ, data, loss = several()
+    step = compiled(loss, θ, mo.ADAM())
+    step(data[0])
+    assert "by update: large" in str(step)
+    assert "by update: float16" in str(step)
+    step = compiled(loss, θ, mo.Optimiser(Custom(), mo.Momentum(0.1)))
+    step(data[0])
+    assert str(step).count("by update: Custom has an apply of its own") == 9
+    step = compiled(loss, θ, mo.Grouped((θ[:2], mo.Descent(0.1)), (θ[2:], mo.ADAM())))
+    step(data[0])
+    assert "by update: Grouped has an apply of its own" in str(step)
+
+
+def test_a_step_of_a_read_only_parameter_is_refused_and_nothing_has_changed():
+    A, b = param(np.ones(2)), param(np.ones(2))
+    step = compiled(lambda x: np.sum(A * x + b), params(A, b), mo.Momentum(0.1))
+    step(np.ones(2))
+    before = bits([A.value, b.value])
+    b.value.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        step(np.ones(2))
+    b.value.flags.writeable = True
+    assert bits([b.value]) == before[1:]
+
+
+def test_an_interrupt_at_any_line_leaves_whole_steps():
+    A, b = param(np.ones((2, 2))), param(np.zeros(2))
+    opt = mo.ADAM(0.1)
+    step = compiled(lambda x: np.sum((A @ x + b) ** 2), params(A, b), opt)
+    [step(np.ones(2)) for _ in range(2)]
+    mo.update(opt, A, np.ones((2, 2)))
+    mo.update(opt, b, np.ones(2))  # what is kept has to be gathered again
+    values = lambda: bits([A.value, b.value, *[opt.state[p][k] for p in (A, b) for k in ("m", "v")]])
+    before, interrupted, moment = values(), 0, 0
+    for moment in range(1, 600):
+        left = moment
+
+        def trace(frame, event, _):
+            nonlocal left
+            code = frame.f_code
+            if event == "line" and (code.co_filename.startswith("<compiled") or code.co_name in INSIDE):
+                left -= 1
+                if not left:
+                    raise KeyboardInterrupt
+            return trace
+
+        clock = opt.state[A]["clock"]
+        sys.settrace(trace)
+        try:
+            step(np.ones(2))
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            sys.settrace(None)
+        after = values()
+        assert opt.state[A]["clock"] == opt.state[b]["clock"]
+        assert (after == before) == (opt.state[A]["clock"] == clock)
+        before = after
+        if left > 0:
+            break
+    assert left > 0
+    assert interrupted > 50
+
+
+# What a step does beside taking locks: to raise from a line that does could leave it taken, as Ctrl-C cannot.
+INSIDE = {"_change", "vector", "give_back", "parts", "tick", "coefficients", "finish"}
+
+
+def test_steps_of_threads_are_taken_one_after_another():
+    A, opt = param(np.zeros(3)), mo.Momentum(0.125, 0.5)
+    step = compiled(lambda x: np.sum(A * x), params(A), opt)
+    step(np.ones(3))
+    threads = [threading.Thread(target=lambda: [step(np.ones(3)) for _ in range(50)]) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert opt.state[A]["clock"] == (201,)
+    B, other = param(np.zeros(3)), mo.Momentum(0.125, 0.5)
+    for _ in range(201):
+        mo.update(other, B, np.ones(3))
+    assert bits([A.value]) == bits([B.value])
 
 
 def test_an_error_leaves_parameters_and_state_as_they_were():

@@ -10,15 +10,13 @@ its memory takes the next result.
 
 from __future__ import annotations
 
-import builtins
 import functools
 import inspect
-import keyword
 import linecache
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import autograd
@@ -27,11 +25,7 @@ import numpy as np
 from minidiff.program.recorder import RefusedError
 from minidiff.tracing import backward, is_box, map_container, stands_beneath
 
-__all__ = ["Call", "ChangedError", "Listing", "Program", "StandIn", "alike", "example", "varying"]
-
-
-class ChangedError(Exception):
-    """A result has another shape or dtype than when its program was recorded."""
+__all__ = ["Call", "Listing", "StandIn", "alike", "example", "flat", "is_array", "varying"]
 
 
 class Call(NamedTuple):
@@ -46,6 +40,7 @@ class Call(NamedTuple):
     phase: str
     unpacked: Any  # None, or for several results the tuple that they came as
     is_guarded: bool
+    uses: tuple[StandIn, ...]  # the stand-ins among operands and options
 
 
 # --- What NumPy's functions are to a recording ---------------------------------------------------------
@@ -126,6 +121,11 @@ _COUNTS = (
 class Listing:
     """What is done with the stand-ins of one recording, in order.
 
+    Parameters
+    ----------
+    is_second : bool
+        Whether it is only compared with another one, which knows the lines of the way back.
+
     Attributes
     ----------
     calls : list of Call
@@ -133,10 +133,11 @@ class Listing:
     refusal : RefusedError or None
         The first thing that was refused: the function may have caught the error.
     phase : str
-        What runs: "forward" or "backward".
+        What runs: "forward", "backward" or "step".
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_second: bool = False) -> None:
+        self._is_second = is_second
         self.calls: list[Call] = []
         self.refusal: RefusedError | None = None
         self.phase = "forward"
@@ -151,13 +152,13 @@ class Listing:
         self.constants[name] = array
         return StandIn(self, name, array)
 
-    def doubt(self, other: Listing) -> str | None:
-        """Name a line that uses an array or a float that the function makes anew whenever it runs."""
+    def doubt(self, other: Listing, of_numbers: bool) -> str | None:
+        """Name a line that uses an array, or a number, that the function makes anew whenever it runs."""
         for (line, a), (_, b) in zip(self._given, other._given, strict=False):
             for x, y in zip(a, b, strict=False):
-                if x is not y and not (
-                    isinstance(x, np.ndarray) and type(x) is type(y) and _place(x) == _place(y)
-                ):
+                if x is y or (type(x) is float and not of_numbers):
+                    continue
+                if not (isinstance(x, np.ndarray) and type(x) is type(y) and _place(x) == _place(y)):
                     return _shown(line)
         return None
 
@@ -168,9 +169,17 @@ class Listing:
 
     def call(self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Make a call with the examples and note it."""
-        self.key((operands, options))
-        value = function(*example(operands), **example(options))
-        line = self._line()
+        uses: list[StandIn] = []
+        for x in (*operands, *options.values()):
+            if type(x) is StandIn:
+                uses.append(x)
+            elif type(x) not in _PLAIN:
+                uses += [item for item in flat(x) if type(item) is StandIn]
+        for x in uses:
+            if x._listing is not self:
+                self.refuse("it uses an array of another recording: compiled functions do not nest")
+        value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
+        line = None if self._is_second and self.phase == "backward" else self._line()
         results: list[StandIn] = []
 
         def standing(x: Any) -> StandIn:
@@ -185,7 +194,7 @@ class Listing:
         stands = map_container(standing, value) if several else standing(value)
         made = Call(
             results, function, form, operands, options, line, self.phase,
-            value if several else None, function in _CHECKED or _counts(function, operands),
+            value if several else None, function in _CHECKED or _counts(function, operands), tuple(uses),
         )  # fmt: skip
         self.calls.append(made)
         self.made_by.update((x._name, made) for x in results)
@@ -194,55 +203,71 @@ class Listing:
     def key(self, x: Any) -> Any:
         """Give what tells operands apart: of numbers type and digits, so that -0.0 is not 0.0."""
         if type(x) is StandIn:
-            if x._listing is not self:
-                self.refuse("it uses an array of another recording: compiled functions do not nest")
             return x._name
-        if isinstance(x, (tuple, list)):
-            return type(x), *map(self.key, x)
-        if isinstance(x, dict):
-            return tuple((name, self.key(item)) for name, item in sorted(x.items()))
-        if isinstance(x, slice):
-            return slice, *map(self.key, (x.start, x.stop, x.step))
-        if type(x) in (bool, int, float, complex, str, type(None), type(...)):
-            return type(x), repr(x)
+        if type(x) is not np.ndarray:
+            if type(x) in _WRITTEN:
+                return type(x), repr(x)
+            if isinstance(x, (tuple, list)):
+                return type(x), *map(self.key, x)
+            if isinstance(x, dict):
+                return tuple((name, self.key(item)) for name, item in sorted(x.items()))
+            if isinstance(x, slice):
+                return slice, *map(self.key, (x.start, x.stop, x.step))
         self._held.append(x)
         return id(x)
 
     def _line(self) -> tuple[str, int] | None:
-        """Find the user's line that runs, or on the way back the one whose derivative is computed."""
-        given: list[Any] | None = None
-        frame: Any = sys._getframe(1)
-        entry, on_the_way_back = None, self.phase != "forward"
+        """Find the user's line that runs, or on the way back the one whose derivative is computed.
+
+        In a step it is the formula's.
+        """
+        frame: Any = sys._getframe(2)
+        entry: Any = None
+        given: Any = None if self.phase == "forward" else []
         while frame is not None:
-            if frame.f_code is _BACKWARD:
+            code = frame.f_code
+            if code is _BACKWARD and self.phase == "backward":
                 value = getattr(frame.f_locals.get("call"), "_value", None)
-                made = next((self.made_by.get(x._name) for x in _flat(value) if type(x) is StandIn), None)
-                if on_the_way_back and made is not None:
-                    return made.line
-            name = frame.f_code.co_filename
-            if given is None and (name in _WRITTEN_OUT or not name.startswith(_LIBRARIES)):
-                given = [] if entry is None else [*_flat(list(entry.f_locals.values()))]
-            if not frame.f_code.co_filename.startswith(_LIBRARIES):
-                line = frame.f_code.co_filename, frame.f_lineno
-                if self.phase == "forward" and given:
-                    self._given.append((line, [x for x in given if _is_array(x) or type(x) is float]))
-                return None if on_the_way_back else line
+                for x in flat(value):
+                    if type(x) is StandIn and x._name in self.made_by:
+                        return self.made_by[x._name].line
+            kind = _KIND.get(code.co_filename) or _kind(code.co_filename)
+            if kind != "library":
+                if given is None:
+                    held = [] if entry is None else flat(list(entry.f_locals.values()))
+                    given = [x for x in held if is_array(x) or type(x) is float]
+                if kind == "user" or self.phase == "step":
+                    if kind == "user" and self.phase == "step":
+                        return None
+                    line = code.co_filename, frame.f_lineno
+                    if given:
+                        self._given.append((line, given))
+                    return None if self.phase == "backward" else line
             entry, frame = frame, frame.f_back
         return None
 
 
+_PLAIN = {np.ndarray, bool, int, float, str, type(None)}
+_WRITTEN = {bool, int, float, complex, str, type(None), type(...)}
 _BACKWARD = backward.__code__
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _LIBRARIES = (
-    *(os.path.dirname(path) + os.sep for path in (os.path.dirname(__file__), autograd.__file__, np.__file__)),
+    _OURS, *(os.path.dirname(path) + os.sep for path in (autograd.__file__, np.__file__)),
     "<__array_function__", "<frozen", functools.__file__, inspect.__file__,
 )  # fmt: skip
-
-
 # Of ours, but written as a user's function is: what they make of arrays is not noted unless stand-ins take
 # part.
 _WRITTEN_OUT = tuple(
-    os.path.join(os.path.dirname(os.path.dirname(__file__)), name) for name in ("functions.py", "losses.py")
+    _OURS + name.replace("/", os.sep)
+    for name in ("functions.py", "losses.py", "optimise/rules.py", "optimise/decays.py", "optimise/clips.py")
 )
+_KIND: dict[str, str] = {}
+
+
+def _kind(file: str) -> str:
+    """Tell whose a file is: the user's, a library's, or one of ours that is written as a user's is."""
+    known = "ours" if file in _WRITTEN_OUT else "library" if file.startswith(_LIBRARIES) else "user"
+    return _KIND.setdefault(file, known)
 
 
 def _shown(line: tuple[str, int] | None) -> str:
@@ -309,15 +334,13 @@ class StandIn:
         """Note a call of a function of minidiff's own as one, unless a trace has to see inside."""
         if _any_box(operands) or _any_box(options):
             return function.__wrapped__(*operands, **options)
-        listing = next(x._listing for x in _flat(operands) if type(x) is StandIn)
+        listing = next(x._listing for x in flat(operands) if type(x) is StandIn)
         return listing.call(function, function.__name__, operands, options)
 
     def __getattr__(self, name: str) -> Any:
         x, listing = self._example, self._listing
         if not hasattr(x, name) or name.startswith("__"):
             raise AttributeError(f"{type(x).__name__!r} object has no attribute {name!r}")
-        if name in _FIXED:
-            return getattr(x, name)
         if name in _PARTS:
             return listing.call(operator.attrgetter(name), "{}." + name, (self,), {})
         if name == "view":
@@ -394,6 +417,9 @@ for _name, _words in _OPERATORS.items():
     if _name not in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"):
         setattr(StandIn, f"__r{_name}__", _reflected)
 
+for _name in _FIXED:
+    setattr(StandIn, _name, property(operator.attrgetter(f"_example.{_name}")))
+
 _BRANCH = (
     "it branches on a value, and would go the same way for every other. np.where(condition, a, b) decides by "
     "element"
@@ -454,7 +480,7 @@ def example(x: Any) -> Any:
     """Put in the place of every stand-in its example, also inside lists, tuples, dicts and slices."""
     if type(x) is StandIn:
         return x._example
-    return map_container(example, x)
+    return map_container(example, x) if type(x) not in _PLAIN else x
 
 
 def varying(x: StandIn, kind_of_array: Any = None) -> Any:
@@ -471,18 +497,36 @@ def varying(x: StandIn, kind_of_array: Any = None) -> Any:
     return call(number, f"np.{number.__name__}", (x,), {}) if kind in "iufc" else None
 
 
-def _flat(x: Any) -> Iterator[Any]:
-    if isinstance(x, (list, tuple, dict)):
+def flat(x: Any) -> list[Any]:
+    """Give what lists, tuples, dicts and slices hold, one after the other."""
+    found: list[Any] = []
+    _flatten(x, found)
+    return found
+
+
+def _flatten(x: Any, found: list[Any]) -> None:
+    kind = type(x)
+    if kind is StandIn or kind is np.ndarray:
+        found.append(x)
+    elif kind is tuple or kind is list:
+        for item in x:
+            _flatten(item, found)
+    elif kind is slice:
+        found += x.start, x.stop, x.step
+    elif isinstance(x, (list, tuple, dict)):
         for item in x.values() if isinstance(x, dict) else x:
-            yield from _flat(item)
-    elif isinstance(x, slice):
-        yield from (x.start, x.stop, x.step)
+            _flatten(item, found)
     else:
-        yield x
+        found.append(x)
+
+
+def is_array(x: Any) -> bool:
+    """Tell whether `x` is an array, or a number of NumPy's, itself."""
+    return type(x) is not StandIn and isinstance(x, (np.ndarray, np.generic))
 
 
 def _any_box(x: Any) -> bool:
-    return any(map(is_box, _flat(x)))
+    return any(map(is_box, flat(x)))
 
 
 # --- Two recordings of the same -------------------------------------------------------------------------
@@ -534,9 +578,6 @@ def _same(a: Any, b: Any, found: set[int]) -> bool:
         return a.keys() == b.keys() and all(_same(x, b[name], found) for name, x in a.items())
     if isinstance(a, slice):
         return _same((a.start, a.stop, a.step), (b.start, b.stop, b.step), found)
-    if a is b:
-        found.add(id(a))
-        return True
     if isinstance(a, np.ndarray):
         if _place(a) == _place(b):
             found.add(id(a))
@@ -546,409 +587,8 @@ def _same(a: Any, b: Any, found: set[int]) -> bool:
         return bool(a.tobytes() == b.tobytes())
     if isinstance(a, (bool, int, float, complex, str)):
         return repr(a) == repr(b)
-    return isinstance(a, np.dtype) and bool(a == b)
+    return a is b or (isinstance(a, np.dtype) and bool(a == b))
 
 
 def _place(a: Any) -> Any:
     return a.__array_interface__["data"][0], a.shape, a.strides, a.dtype
-
-
-# --- From calls to source -------------------------------------------------------------------------------
-
-# There is one right result of these of real numbers, so that it has the same bits whether or not it is
-# written over an operand. Of complex numbers there is not: even the order of the factors matters.
-_OVER: dict[Any, str] = {
-    operator.add: "add", operator.sub: "subtract", operator.mul: "multiply", operator.truediv: "divide",
-    operator.neg: "negative", operator.abs: "absolute", np.add: "add", np.subtract: "subtract",
-    np.multiply: "multiply", np.divide: "divide", np.negative: "negative", np.absolute: "absolute",
-    np.maximum: "maximum", np.minimum: "minimum", np.sqrt: "sqrt", np.square: "square",
-}  # fmt: skip
-_SYMBOLS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
-_FORMS = {np.add: "{} + {}", np.subtract: "{} - {}", np.multiply: "{} * {}", np.divide: "{} / {}",
-    np.negative: "-{}", np.matmul: "{} @ {}"}  # fmt: skip
-
-
-class Program:
-    """What was noted, as a function of plain NumPy.
-
-    Parameters
-    ----------
-    listing : Listing
-        The recording.
-    inputs : list of str
-        The names of the stand-ins that the function was called with, in order.
-    outputs : mapping of str to (StandIn, number, ndarray or None)
-        What it gives. Arrays of it share memory with nothing.
-    found : set of int
-        The ids of the constants that are to be kept by reference.
-    names : mapping of int to str
-        Names for constants, by id.
-    title : str
-        The name of the function.
-
-    Attributes
-    ----------
-    run : callable
-        ``run(*inputs)`` gives the tuple of outputs.
-    source : str
-        Its source.
-    constants : dict
-        What the source uses by name beside NumPy.
-    """
-
-    def __init__(
-        self,
-        listing: Listing,
-        inputs: Sequence[str],
-        outputs: dict[str, Any],
-        found: set[int],
-        names: dict[int, str],
-        title: str,
-    ) -> None:
-        self._listing, self._found, self._given_names = listing, found, names
-        self.constants: dict[str, Any] = {}
-        self._constants: dict[int, str] = {}
-        self._taken = {*inputs, *outputs, "np", title, *keyword.kwlist, *dir(builtins), "ChangedError"}
-        self._text = {name: name for name in inputs}
-        self._helpers: dict[str, Any] = {}
-        calls, outputs = _once(self._needed(outputs.values()), outputs, listing)
-        calls, outputs = _folded(calls, outputs, found, listing.constants)
-        calls, outputs = _without_ones(calls, outputs, found)
-        calls = self._needed(outputs.values(), calls)
-        self.length = len(calls)
-        owners = {id(_owner(c)): None for c in self._held(calls)}
-        owners |= {id(_owner(x._example)): None for x in self._free(calls, outputs.values())}
-        self._external = set(owners)
-        self._last = self._last_uses(calls, outputs.values())
-        self._wanted = {x._name: name for name, x in reversed(outputs.items()) if type(x) is StandIn}
-        lines: list[str] = []
-        phase: Any = None
-        line: Any = None
-        for i, call in enumerate(calls):
-            if call.phase != phase:
-                lines += [f"# --- {call.phase} ---"]
-                phase, line = call.phase, None
-            if (
-                call.line != line
-                and call.line is not None
-                and (text := linecache.getline(*call.line).strip())
-            ):
-                lines.append(f"# {text}")
-            line = call.line
-            lines += self._written(i, call)
-        lines += self._returned(outputs)
-        about = [f"# {name}: {_described(x)}" for name, x in self.constants.items()]
-        self.source = "\n".join(
-            [*about, f"def {title}({', '.join(inputs)}):", *(f"    {text}" for text in lines), ""]
-        )
-        namespace = {"np": np, "ChangedError": ChangedError, **self._helpers, **self.constants}
-        filename = f"<compiled {title} {id(self)}>"
-        exec(compile(self.source, filename, "exec"), namespace)
-        linecache.cache[filename] = len(self.source), None, self.source.splitlines(True), filename
-        self.run: Callable[..., tuple[Any, ...]] = namespace[title]
-        del self._listing, self._last
-
-    def _needed(self, outputs: Iterable[Any], among: list[Call] | None = None) -> list[Call]:
-        wanted = {x._name for x in outputs if type(x) is StandIn}
-        calls = []
-        for call in reversed(self._listing.calls if among is None else among):
-            if any(x._name in wanted for x in call.results):
-                wanted.update(x._name for x in _flat((call.operands, call.options)) if type(x) is StandIn)
-                calls.append(call)
-        return calls[::-1]
-
-    @staticmethod
-    def _held(calls: list[Call]) -> Iterator[Any]:
-        for call in calls:
-            yield from (
-                x
-                for x in _flat((call.operands, call.options))
-                if isinstance(x, np.ndarray) and type(x) is not StandIn
-            )
-
-    def _free(self, calls: list[Call], outputs: Iterable[Any]) -> Iterator[Any]:
-        made = self._listing.made_by
-        for x in _flat(([(call.operands, call.options) for call in calls], list(outputs))):
-            if type(x) is StandIn and x._name not in made:
-                yield x
-
-    def _last_uses(self, calls: list[Call], outputs: Iterable[Any]) -> dict[int, int]:
-        last = {}
-        for i, call in enumerate(calls):
-            for x in _flat((call.operands, call.options)):
-                if type(x) is StandIn:
-                    last[id(_owner(x._example))] = i
-        for x in outputs:
-            if type(x) is StandIn:
-                last[id(_owner(x._example))] = len(calls)
-        return last
-
-    def _name(self, wished: str) -> str:
-        name, n = wished, 1
-        while name in self._taken:
-            n += 1
-            name = f"{wished}{n}"
-        self._taken.add(name)
-        return name
-
-    def _temporary(self) -> str:
-        self._count = getattr(self, "_count", 0) + 1
-        return self._name(f"v{self._count}")
-
-    def _written(self, i: int, call: Call) -> list[str]:
-        """Write a call as source."""
-        if call.unpacked is not None:
-            for x in call.results:
-                self._text[x._name] = self._wanted.get(x._name) or self._temporary()
-            left = "".join(f"{self._text[x._name]}, " for x in call.results) or "_"
-            return [f"{left.rstrip(' ')} = {self._called(call)}", *self._guards(call)]
-        (result,) = call.results
-        operands = [self._simpler(x, call) for x in call.operands]
-        is_exact = _is_real(result)
-        call = call._replace(operands=tuple(operands))
-        function = _OVER.get(call.function)
-        wanted = self._wanted.get(result._name)
-        target = self._dying(i, call, result) if function and is_exact and not call.options else None
-        if target is not None and wanted and result._example.nbytes > 2**14:
-            self._text[result._name] = wanted
-            out = self._text[target._name]
-            return [f"{wanted} = np.{function}({', '.join(map(self._ref, operands))}, out={out})"]
-        if target is not None and not wanted:
-            name = self._text[target._name]
-            self._text[result._name] = name
-            symbol = _SYMBOLS.get(function or "")
-            first, *rest = operands
-            if symbol and rest and first is target:
-                return [f"{name} {symbol}= {self._ref(rest[0])}"]
-            if function in ("add", "multiply") and rest and rest[0] is target:
-                return [f"{name} {symbol}= {self._ref(first)}"]
-            return [f"np.{function}({', '.join(map(self._ref, operands))}, out={name})"]
-        text = self._called(call)
-        self._text[result._name] = name = self._wanted.get(result._name) or self._temporary()
-        return [f"{name} = {text}", *self._guards(call)]
-
-    def _dying(self, i: int, call: Call, result: StandIn) -> StandIn | None:
-        """Find an operand whose memory nothing needs afterwards, and which can take the result."""
-        r = result._example
-        for x in call.operands:
-            if type(x) is StandIn and x._name in self._listing.made_by:
-                group = id(_owner(x._example))
-                if (
-                    group not in self._external
-                    and self._last.get(group, i) <= i
-                    and _alike_arrays(x._example, r)
-                ):
-                    return x
-        return None
-
-    def _simpler(self, x: Any, call: Call) -> Any:
-        """Give, in place of an array that is one number everywhere, that number, where it is all the same."""
-        if type(x) is not np.ndarray or id(x) in self._found or x.ndim == 0 or not x.size or call.options:
-            return x
-        if call.form not in _ELEMENTWISE and call.form not in (
-            "np.add",
-            "np.subtract",
-            "np.multiply",
-            "np.divide",
-        ):
-            return x
-        result = call.results[0]._example
-        if not _is_real(call.results[0]):
-            return x
-        others = [y._example for y in call.operands if type(y) is StandIn]
-        if not any(_alike_arrays(y, result, written=False) for y in others):
-            return x
-        first = x.reshape(-1)[:1]
-        return np.array(first[0]) if x.tobytes() == first.tobytes() * x.size else x
-
-    def _called(self, call: Call) -> str:
-        operands = [self._ref(x) for x in call.operands]
-        options = [f"{name}={self._ref(x)}" for name, x in call.options.items()]
-        form = call.form
-        if call.function in _FORMS and not options:
-            form = _FORMS[call.function]
-        if form == "{}[{}]":
-            index = call.operands[1]
-            parts = index if type(index) is tuple and index else (index,)
-            comma = "," if type(index) is tuple and len(index) == 1 else ""
-            return f"{operands[0]}[{', '.join(map(self._place, parts))}{comma}]"
-        if "{}" in form:
-            return form.format(*[f"({text})" if text.startswith("-") else text for text in operands])
-        if form.startswith("."):
-            x, *operands = operands
-            return f"{x}{form}({', '.join([*operands, *options])})"
-        if not (form.startswith("np.") or form in ("abs", "divmod")):
-            self._helpers[form] = call.function
-        return f"{form}({', '.join([*operands, *options])})"
-
-    def _place(self, x: Any) -> str:
-        """Write a part of an index."""
-        if not isinstance(x, slice):
-            return self._ref(x)
-        ends = ["" if end is None else self._ref(end) for end in (x.start, x.stop, x.step)]
-        return ":".join(ends if x.step is not None else ends[:2])
-
-    def _guards(self, call: Call) -> list[str]:
-        if not call.is_guarded:
-            return []
-        checks = []
-        for x in call.results:
-            name, e = self._text[x._name], x._example
-            checks.append(f"{name}.shape != {e.shape} or {name}.dtype != {str(e.dtype)!r}")
-        return [f"if {' or '.join(checks)}:", "    raise ChangedError"]
-
-    def _ref(self, x: Any) -> str:
-        if type(x) is StandIn:
-            constants = self._listing.constants
-            return self._constant(constants[x._name]) if x._name in constants else self._text[x._name]
-        if isinstance(x, tuple):
-            items = [self._ref(item) for item in x]
-            return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
-        if isinstance(x, list):
-            return f"[{', '.join(map(self._ref, x))}]"
-        if isinstance(x, slice):
-            return f"slice({self._ref(x.start)}, {self._ref(x.stop)}, {self._ref(x.step)})"
-        if isinstance(x, dict):
-            return f"{{{', '.join(f'{key!r}: {self._ref(item)}' for key, item in x.items())}}}"
-        if x is Ellipsis:
-            return "..."
-        if type(x) in (bool, int, str, type(None)) or (type(x) is float and np.isfinite(x)):
-            return repr(x)
-        if isinstance(x, type) and x in _PLAIN_TYPES:
-            return _PLAIN_TYPES[x]
-        name = getattr(x, "__name__", "")
-        if isinstance(x, type) and issubclass(x, np.generic) and getattr(np, name, None) is x:
-            return f"np.{name}"
-        if isinstance(x, np.dtype) and x.isnative and x.kind in "biufc":
-            return f"np.dtype({x.name!r})"
-        return self._constant(x)
-
-    def _constant(self, x: Any) -> str:
-        if id(x) not in self._constants:
-            name = self._name(self._given_names.get(id(x), f"k{len(self.constants) + 1}"))
-            self._constants[id(x)], self.constants[name] = name, x
-        return self._constants[id(x)]
-
-    def _returned(self, outputs: dict[str, Any]) -> list[str]:
-        lines, texts, used = [], [], set()
-        for x in outputs.values():
-            text = "None" if x is None else self._ref(x)
-            e = x._example if type(x) is StandIn else x
-            if isinstance(e, np.ndarray):
-                group = id(_owner(e)) if type(x) is StandIn else None
-                if group is None or group in self._external or group in used or _owner(e).nbytes != e.nbytes:
-                    text = f"{text}.copy()"
-                used.add(group)
-            texts.append(text)
-        lines.append(f"return {', '.join(texts)}{',' if len(texts) == 1 else ''}")
-        return lines
-
-
-_PLAIN_TYPES: dict[type, str] = {float: "float", complex: "complex", int: "int", bool: "bool"}
-_ELEMENTWISE = {"{} + {}", "{} - {}", "{} * {}", "{} / {}"}
-
-
-def _described(x: Any) -> str:
-    if _is_array(x) and x.size != 1:
-        return f"an array of {x.dtype}, of shape {x.shape}"
-    return f"{x!r:.60}"
-
-
-def _is_array(x: Any) -> bool:
-    return isinstance(x, (np.ndarray, np.generic)) and type(x) is not StandIn
-
-
-def _replaced(x: Any, instead: dict[str, Any]) -> Any:
-    if type(x) is StandIn:
-        return instead.get(x._name, x)
-    if isinstance(x, slice):
-        return slice(*[_replaced(end, instead) for end in (x.start, x.stop, x.step)])
-    return map_container(lambda item: _replaced(item, instead), x)
-
-
-def _once(calls: list[Call], outputs: dict[str, Any], listing: Listing) -> tuple[list[Call], dict[str, Any]]:
-    """Leave out calls that have been made before."""
-    instead: dict[str, Any] = {}
-    known: dict[Any, list[StandIn]] = {}
-    kept = []
-    for call in calls:
-        call = call._replace(
-            operands=_replaced(call.operands, instead), options=_replaced(call.options, instead)
-        )
-        key = call.form, call.function, listing.key(call.operands), listing.key(call.options)
-        if key in known:
-            instead.update((x._name, y) for x, y in zip(call.results, known[key], strict=True))
-        else:
-            known[key] = call.results
-            kept.append(call)
-    return kept, _replaced(outputs, instead)
-
-
-def _folded(
-    calls: list[Call], outputs: dict[str, Any], found: set[int], constants: dict[str, Any]
-) -> tuple[list[Call], dict[str, Any]]:
-    """Leave out calls with nothing but constants that cannot change: their results are constants too."""
-    instead = {name: x for name, x in constants.items() if id(x) not in found}
-    kept = []
-    for call in calls:
-        call = call._replace(
-            operands=_replaced(call.operands, instead), options=_replaced(call.options, instead)
-        )
-        given = [*_flat((call.operands, call.options))]
-        if any(type(x) is StandIn or (isinstance(x, np.ndarray) and id(x) in found) for x in given):
-            kept.append(call)
-        else:
-            instead.update((x._name, x._example) for x in call.results)
-    return kept, _replaced(outputs, instead)
-
-
-def _without_ones(
-    calls: list[Call], outputs: dict[str, Any], found: set[int]
-) -> tuple[list[Call], dict[str, Any]]:
-    """Leave out products with 1, which are their other factor."""
-    instead: dict[str, StandIn] = {}
-
-    kept = []
-    for call in calls:
-        call = call._replace(
-            operands=_replaced(call.operands, instead), options=_replaced(call.options, instead)
-        )
-        if call.form in ("{} * {}", "np.multiply") and not call.options and _is_real(call.results[0]):
-            (r,) = call.results
-            for one, x in (call.operands, call.operands[::-1]):
-                if (
-                    type(x) is StandIn
-                    and id(one) not in found
-                    and _is_one(one)
-                    and _can_stand_for(x._example, r._example)
-                ):
-                    instead[r._name] = x
-        if not all(x._name in instead for x in call.results):
-            kept.append(call)
-    return kept, _replaced(outputs, instead)
-
-
-def _can_stand_for(x: Any, y: Any) -> bool:
-    return _alike_arrays(x, y, written=False) or (isinstance(x, np.generic) and type(x) is type(y))
-
-
-def _is_real(x: StandIn) -> bool:
-    return getattr(x._example, "dtype", np.dtype(complex)).kind in "fiub"
-
-
-def _owner(x: Any) -> Any:
-    while isinstance(x, np.ndarray) and isinstance(x.base, np.ndarray):
-        x = x.base
-    return x
-
-
-def _is_one(x: Any) -> bool:
-    return _is_array(x) and x.size > 0 and bool((x == 1).all())
-
-
-def _alike_arrays(x: Any, y: Any, written: bool = True) -> bool:
-    """Tell whether an array can take the place of another: of its shape, dtype and layout, and writeable."""
-    return (
-        type(x) is np.ndarray and type(y) is np.ndarray and x.ndim > 0 and x.shape == y.shape
-        and x.dtype == y.dtype and x.strides == y.strides and (x.flags.writeable or not written)
-    )  # fmt: skip

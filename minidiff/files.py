@@ -1,0 +1,75 @@
+"""A file is written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from minidiff.interrupts import whole
+
+__all__ = ["write"]
+
+
+def write(path: str, pieces: Iterable[Any]) -> None:
+    """Write a file in one move: to a temporary file, to the disk, to its name.
+
+    Parameters
+    ----------
+    path : str
+        Where to.
+    pieces : iterable of bytes
+        What it holds.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written. What was there before is unchanged.
+    """
+    target = os.path.realpath(path)
+    directory, name = os.path.split(target)
+    if os.path.isdir(target) or os.path.basename(path) in ("", ".", ".."):
+        raise IsADirectoryError(errno.EISDIR, "cannot save to a directory, name a file in it", path)
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(errno.ENOENT, "cannot save to a directory that does not exist", path)
+    if os.path.lexists(target) and not os.path.isfile(target):
+        raise FileExistsError(
+            errno.EEXIST, "cannot save in place of something that is not a regular file", path
+        )
+    temporary = os.path.join(directory, f".{name[:32]}.{secrets.token_hex(8)}.tmp")
+
+    def put_in_place() -> None:
+        os.replace(temporary, target)
+        _sync_directory(directory)
+
+    try:
+        with open(temporary, "xb") as file:
+            with suppress(FileNotFoundError):
+                os.chmod(temporary, os.stat(target).st_mode & 0o7777)
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        whole(put_in_place)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        if not isinstance(error, OSError):
+            raise
+        reason = error.strerror or str(error)
+        raise OSError(
+            error.errno, f"cannot save ({reason}); what was there before is unchanged", path
+        ) from error
+
+
+def _sync_directory(directory: str) -> None:
+    """Make a rename outlast a power cut, where the system lets directories be opened."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

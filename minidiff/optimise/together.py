@@ -1,0 +1,350 @@
+"""The step of several small parameters as straight lines of NumPy: their rules' formulas, on one vector.
+
+What a rule keeps is then one vector, too. In the optimiser's state each parameter has its part of it, as a
+view: a step taken otherwise replaces that by an array of its own, and the next one here gathers it again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from minidiff.interrupts import finish
+from minidiff.optimise.base import SETTINGS, AbstractOptimiser
+from minidiff.optimise.decays import ExpDecay
+from minidiff.optimise.rule import tuple_of
+from minidiff.optimise.step import _ENGINE, BLOCK
+from minidiff.params import Param
+from minidiff.program.lines import EXACT, RESERVED, Lines, free_name
+from minidiff.program.listing import Call, Listing, StandIn, flat
+from minidiff.program.recorder import RefusedError
+from minidiff.program.source import quiet
+from minidiff.typing import Array
+
+__all__ = ["Together"]
+
+
+class Together:
+    """The step of several parameters at once.
+
+    Parameters
+    ----------
+    opt : AbstractOptimiser
+        The optimiser.
+    ps : sequence of Param
+        The parameters.
+    names : sequence of str
+        Their names in the source.
+    grads : sequence of (ndarray or None)
+        Examples of their gradients; None for a parameter that has none.
+    limit : float
+        Bytes up to which parameters take part: of large ones `update` changes a block at a time.
+
+    Attributes
+    ----------
+    lines : Lines or None
+        The program, once there is one.
+    inputs : list
+        Examples of what goes in.
+    apart : dict
+        Why a parameter takes no part, by its name.
+    """
+
+    def __init__(
+        self,
+        opt: AbstractOptimiser,
+        ps: Sequence[Param],
+        names: Sequence[str],
+        grads: Sequence[Any],
+        limit: float = BLOCK,
+    ) -> None:
+        self._opt, self._lock = opt, threading.Lock()
+        self._given = [
+            (p, *other) for p, *other in zip(ps, names, grads, strict=True) if other[1] is not None
+        ]
+        self._limit = limit
+        self._everything = list(range(len(self._given)))
+        self._stages: list[Any] = []
+        self._types: Any = None
+        self.lines: Lines | None = None
+        self.apart: dict[str, str] = {}
+
+    def take(self, grads: Sequence[Array]) -> Sequence[int]:
+        """Take the step of the parameters that take part.
+
+        Parameters
+        ----------
+        grads : sequence of ndarray
+            The gradients, of the parameters that have one.
+
+        Returns
+        -------
+        sequence of int
+            The places of the gradients of which no step was taken.
+        """
+        with self._lock:
+            if self._opt.stages() != self._stages:
+                self._look()
+            if not self._groups or _ENGINE.get() == "fused":
+                return self._everything
+            try:
+                turns, numbers = self._turns()
+                if tuple(map(type, numbers)) != self._types:
+                    self._record(numbers)
+                kept = [group.vector(keep, turns[keep[0]]) for group in self._groups for keep in self._keeps]
+                given = [*self._xs, *[grads[i] for i in self._places], *kept, *numbers]
+                news = quiet().run(self.lines.run, *given)  # type: ignore[union-attr]
+            except (TypeError, ValueError, ArithmeticError):
+                return self._everything  # `update` finds out what is wrong, or takes it as it is
+            finish(self._change, turns, kept, news)
+            for group in self._groups:
+                group.gathered.clear()
+            return self._others
+
+    def record(self) -> None:
+        """Make the program, if there can be one, without taking a step."""
+        with self._lock:
+            self._look()
+            if self._groups:
+                self._record([0.5] * len(self._turns()[1]))
+
+    # --- A step ---
+
+    def _turns(self) -> tuple[list[Any], list[Any]]:
+        """Give for each rule its state of each parameter, and where the clock will stand; and all numbers."""
+        turns, numbers = [], list[Any]()
+        with SETTINGS:
+            for rule in self._stages:
+                get = rule.state.get
+                states = [get(p) for p in self._ps]
+                clock = rule.clock if states[0] is None else states[0]["clock"]
+                for state in states:
+                    if (rule.clock if state is None else state["clock"]) != clock:
+                        raise ValueError("some parameters have made more steps than others")
+                clock = rule.tick(*clock)
+                mine = rule.coefficients(*clock)
+                numbers += mine if type(mine) is tuple else tuple_of(rule, mine)
+                turns.append((rule, states, clock))
+        return turns, numbers
+
+    def _change(self, turns: list[Any], kept: list[Array], news: Sequence[Array]) -> None:
+        """Make the changes of a step. To make them twice is to make them once."""
+        remaining = iter(news)
+        for x in self._xs:
+            x[...] = next(remaining)
+        for vector, new in zip(kept, remaining, strict=True):
+            vector[...] = new
+        for rule, states, clock in turns:
+            for i, p in enumerate(self._ps):
+                if states[i] is None:
+                    states[i] = rule.state[p] = {}
+                states[i]["clock"] = clock
+            if rule.notes_steps:
+                rule.stepped(*clock)
+        for group in self._groups:
+            group.give_back(turns)
+
+    # --- Recording ---
+
+    def _look(self) -> None:
+        """Find out which parameters can take part with the optimiser as it is."""
+        stages: list[Any] = self._opt.stages()
+        self._stages, self._types, self.lines = stages, None, None
+        why = _reason(stages)
+        self._keeps = [
+            (k, name) for k, rule in enumerate(self._stages) for name in ("" if why else rule.keeps)
+        ]
+        self.apart, self._places = {}, list[int]()
+        for i, (p, name, g) in enumerate(self._given):
+            because = why or _unfit(p.value, g, self._limit)
+            if because:
+                self.apart[name] = because
+            else:
+                self._places.append(i)
+        self._others = [i for i in self._everything if i not in self._places]
+        self._ps = [self._given[i][0] for i in self._places]
+        self._xs = [p.value for p in self._ps]
+        self._groups = self._grouped(True)
+
+    def _grouped(self, is_flat: bool) -> list[_Group]:
+        """Put parameters of one dtype into vectors of limited size, or each into a group of its own."""
+        groups: list[_Group] = []
+        for i, x in enumerate(self._xs):
+            for group in groups if is_flat else []:
+                if group.dtype == x.dtype and group.nbytes + x.nbytes <= self._limit:
+                    group.add(i, x)
+                    break
+            else:
+                groups.append(_Group(i, x))
+        return groups
+
+    def _record(self, numbers: Sequence[Any]) -> None:
+        if not {*map(type, numbers)} <= {bool, int, float}:
+            raise TypeError("NumPy goes by the dtypes of its own numbers")
+        try:
+            self._write(numbers)
+            if not self._is_exact:  # what stands beside an element may change its last bit
+                self._groups = self._grouped(False)
+                self._write(numbers)
+        except RefusedError as refusal:
+            self._groups, self._others = [], self._everything
+            self.apart = {name: str(refusal) for _, name, _ in self._given}
+            raise
+        self._types = tuple(map(type, numbers))
+
+    def _write(self, numbers: Sequence[Any]) -> None:
+        """Call the formulas with stand-ins, and make the program of what they do."""
+        listing, taken = Listing(), {*RESERVED, "step"}
+        listing.phase = "step"
+        inputs: list[str] = []
+        self.inputs = list[Any]()
+
+        def standing(name: str, value: Any) -> StandIn:
+            inputs.append(free_name(name, taken))
+            self.inputs.append(value)
+            return StandIn(listing, inputs[-1], value)
+
+        given = [self._given[i] for i in self._places]
+        xs = [standing(name, x) for (_, name, _), x in zip(given, self._xs, strict=True)]
+        Δs = [standing(f"d{name}", g) for _, name, g in given]
+        kept = [
+            [standing(group.called(name, xs), group.like()) for _, name in self._keeps]
+            for group in self._groups
+        ]
+        called = [
+            [*inspect.signature(rule.formula).parameters][2 + len(rule.keeps) :] for rule in self._stages
+        ]
+        if sum(map(len, called)) != len(numbers):
+            raise RefusedError("its formula does not name its numbers")
+        remaining = iter(numbers)
+        mine = [[standing(name, next(remaining)) for name in some] for some in called]
+        news: dict[int, Any] = {}
+        vectors: list[Any] = []
+        with np.errstate(all="ignore"):
+            for group, olds in zip(self._groups, kept, strict=True):
+                x, step = group.joined(xs), group.joined(Δs)
+                old = iter(olds)
+                for rule, coefficients in zip(self._stages, mine, strict=True):
+                    result = rule.formula(x, step, *[next(old) for _ in rule.keeps], *coefficients)
+                    step, *new = result if rule.keeps else (result,)
+                    vectors += new
+                for i, part in group.parts(step):
+                    news[i] = xs[i] - part
+        outputs = {free_name(f"{name}_new", taken): news[i] for i, (_, name, _) in enumerate(given)}
+        outputs |= {
+            free_name(f"{old._name}_new", taken): new for old, new in zip(flat(kept), vectors, strict=True)
+        }
+        if not all(type(new) is StandIn for new in outputs.values()):
+            raise RefusedError("its formula gives what does not depend on the gradient")
+        self._is_exact = all(map(_is_exact, listing.calls))
+        self.lines = Lines(listing, inputs, outputs, set(), {}, "step")
+
+
+def _is_exact(call: Call) -> bool:
+    """Tell whether a call has one right result, or computes nothing."""
+    is_number = type(call.results[0]._example) in (int, float)
+    return (
+        is_number
+        or call.function in EXACT
+        or call.form in ("np.concatenate", ".reshape", "{}[{}]", ".astype")
+    )
+
+
+class _Group:
+    """Parameters that make one vector, or one parameter as it is."""
+
+    def __init__(self, i: int, x: Array) -> None:
+        self.dtype, self.nbytes = x.dtype, 0
+        self._members: list[tuple[int, Array]] = []
+        self._vectors: dict[Any, tuple[Array, list[Array]]] = {}
+        self.gathered: set[tuple[int, str]] = set()  # since the last step that was taken
+        self.add(i, x)
+
+    def add(self, i: int, x: Array) -> None:
+        self._members.append((i, x))
+        self.nbytes += x.nbytes
+
+    def like(self) -> Array:
+        """Give an example of what is kept."""
+        if len(self._members) == 1:
+            return np.full_like(self._members[0][1], 0.5)
+        return np.full(sum(x.size for _, x in self._members), 0.5, self.dtype)
+
+    def called(self, name: str, xs: list[Any]) -> str:
+        """Name what is kept."""
+        return f"{name}_{xs[self._members[0][0]]._name}" if len(self._members) == 1 else name
+
+    def joined(self, xs: list[Any]) -> Any:
+        """Join one array of each parameter to a vector."""
+        mine = [xs[i] for i, _ in self._members]
+        if len(mine) == 1:
+            return mine[0].astype(self.dtype) if mine[0].dtype != self.dtype else mine[0]
+        options: Any = {} if all(x.dtype == self.dtype for x in mine) else {"dtype": self.dtype}
+        return np.concatenate(tuple(mine), axis=None, **options)
+
+    def parts(self, vector: Any) -> Iterator[tuple[int, Any]]:
+        """Give each parameter's part of a vector, with its place."""
+        if len(self._members) == 1:
+            yield self._members[0][0], vector
+            return
+        start = 0
+        for i, x in self._members:
+            part = vector[start : start + x.size]
+            yield i, part.reshape(x.shape) if x.ndim != 1 else part
+            start += x.size
+
+    def vector(self, keep: tuple[int, str], turn: Any) -> Array:
+        """Give what a rule keeps, as one vector: the one of the last step if its parts are still in use."""
+        _, name = keep
+        rule, states, _ = turn
+        held = self._vectors.get(keep)
+        mine = [states[i] for i, _ in self._members]
+        if held is not None and all(
+            state is not None and state[name] is part for state, part in zip(mine, held[1], strict=True)
+        ):
+            return held[0]
+        olds = []
+        for state, (_, x) in zip(mine, self._members, strict=True):
+            olds.append(old := rule.begin(x)[name] if state is None else state[name])
+            if old.dtype != x.dtype or old.shape != x.shape:
+                raise ValueError("what is kept is not of the parameter's shape or dtype")
+        vector = olds[0].copy() if len(olds) == 1 else np.concatenate(olds, axis=None)
+        self._vectors[keep] = vector, [part for _, part in self.parts(vector)]
+        self.gathered.add(keep)
+        return vector
+
+    def give_back(self, turns: list[Any]) -> None:
+        """Put each parameter's part of what has been gathered into its state."""
+        for keep in self.gathered:
+            k, name = keep
+            for (i, _), part in zip(self._members, self._vectors[keep][1], strict=True):
+                turns[k][1][i][name] = part
+
+
+def _reason(stages: list[Any]) -> str:
+    """Say why formulas cannot be joined, if so."""
+    for k, rule in enumerate(stages):
+        name = type(rule).__name__
+        if not rule.has_formula:
+            return f"{name} has an apply of its own"
+        if any(rule is other for other in stages[:k]):
+            return f"{name} comes twice"
+        used = type(rule).formula, type(rule).coefficients, type(rule).tick, type(rule).begin
+        if not all(f.__module__.startswith("minidiff.") for f in used):
+            return f"{name} may do otherwise for each parameter"
+        if rule.notes_steps and type(rule).stepped is not ExpDecay.stepped:
+            return f"{name} takes note of each parameter's steps"
+    return ""
+
+
+def _unfit(x: Array, g: Any, limit: float) -> str:
+    """Say why a parameter cannot take part, if so."""
+    if x.nbytes > limit:
+        return "large"
+    if x.dtype.char not in "fd" or not x.dtype.isnative or g.dtype.kind != "f":
+        return f"{x.dtype}" if g.dtype.kind == "f" else f"its gradient is {g.dtype}"
+    return ""

@@ -1,0 +1,572 @@
+"""What a recording noted, as lines of plain NumPy.
+
+Calls whose results nothing needs are left out, and so is what was computed before, what follows from
+constants alone, and products with 1. Where a temporary dies its memory takes the next result. What is large
+and no result gets arrays that are kept from call to call: the system gives a new one page by page.
+"""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import linecache
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from minidiff.program.listing import Call, Listing, StandIn, example, flat, is_array
+from minidiff.tracing import map_container
+
+__all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Workspace", "free_name"]
+
+# From so many bytes on an array is kept.
+LARGE = 2**16
+
+# There is one right result of these of real numbers, so that it has the same bits whether or not it is
+# written over an operand. Of complex numbers there is not: even the order of the factors matters.
+_OVER: dict[Any, str] = {
+    operator.add: "add", operator.sub: "subtract", operator.mul: "multiply", operator.truediv: "divide",
+    operator.neg: "negative", operator.abs: "absolute", np.add: "add", np.subtract: "subtract",
+    np.multiply: "multiply", np.divide: "divide", np.negative: "negative", np.absolute: "absolute",
+    np.maximum: "maximum", np.minimum: "minimum", np.sqrt: "sqrt", np.square: "square",
+}  # fmt: skip
+EXACT = frozenset(_OVER)
+_SYMBOLS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
+_FORMS: dict[Any, str] = {
+    np.add: "{} + {}", np.subtract: "{} - {}", np.multiply: "{} * {}", np.divide: "{} / {}",
+    np.negative: "-{}", np.matmul: "{} @ {}",
+}  # fmt: skip
+_PRODUCTS = operator.mul, np.multiply
+_ARITHMETIC = {*(f for f, name in _OVER.items() if name in _SYMBOLS)}
+_UFUNCS: dict[Any, Any] = {
+    **{f: getattr(np, name) for f, name in _OVER.items()}, operator.matmul: np.matmul,
+    operator.gt: np.greater, operator.ge: np.greater_equal, operator.lt: np.less,
+    operator.le: np.less_equal, operator.eq: np.equal, operator.ne: np.not_equal,
+}  # fmt: skip
+_RESULT = 2**60  # where an output is used: after every call
+RESERVED = (
+    *keyword.kwlist,
+    *dir(builtins),
+    "ChangedError",
+    "Workspace",
+    "file",
+    "given",
+    "kept",
+    "np",
+    "pathlib",
+    "stored",
+    "workspace",
+)
+_PLAIN_TYPES: dict[type, str] = {float: "float", complex: "complex", int: "int", bool: "bool"}
+
+
+class ChangedError(Exception):
+    """A result has another shape or dtype than when its program was recorded."""
+
+
+class Workspace:
+    """Sets of arrays that are kept from call to call; a call takes a set, so that threads do not share one.
+
+    Parameters
+    ----------
+    *arrays : tuple of (shape, str, {"C", "F"})
+        Shape, dtype and memory order of each.
+    """
+
+    def __init__(self, *arrays: Any) -> None:
+        self.arrays = arrays
+        self.kept: list[Any] = []
+
+    def take(self) -> Any:
+        """Give a set that no other call has now."""
+        try:
+            return self.kept.pop()
+        except IndexError:
+            return [np.empty(*array) for array in self.arrays]
+
+
+def free_name(wished: str, taken: set[str]) -> str:
+    """Make a name of some text, one that is neither taken nor of those that results and constants get."""
+    name = wished = re.sub(r"\W+", "_", wished).strip("_") or "x"
+    wished = name = name if name.isidentifier() and not re.fullmatch(r"[vkcw]\d+", name) else f"x_{name}"
+    numbers = count(2)
+    while name in taken:
+        name = f"{wished}_{next(numbers)}"
+    taken.add(name)
+    return name
+
+
+class Verbatim(str):
+    """A piece of source in the place of an operand."""
+
+    __slots__ = ()
+
+
+class Lines:
+    """What was noted, as a function of plain NumPy.
+
+    Parameters
+    ----------
+    listing : Listing
+        The recording.
+    inputs : list of str
+        The names of the stand-ins that the function was called with, in order.
+    outputs : mapping of str to (StandIn, number, ndarray or None)
+        What it gives. Arrays of it share memory with nothing.
+    found : set of int
+        The ids of the constants that are to be kept by reference.
+    names : mapping of int to str
+        Names for constants, by id.
+    title : str
+        The name of the function.
+
+    Attributes
+    ----------
+    run : callable
+        ``run(*inputs)`` gives the tuple of outputs.
+    source : str
+        Its source.
+    constants : dict
+        What the source uses by name beside NumPy: arrays, numbers, dtypes.
+    helpers : dict
+        Functions that it calls and NumPy does not have.
+    workspace : list of (shape, str, {"C", "F"})
+        The arrays that are kept from call to call.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        inputs: Sequence[str],
+        outputs: dict[str, Any],
+        found: set[int],
+        names: dict[int, str],
+        title: str,
+    ) -> None:
+        self.inputs, self.outputs, self.title = list(inputs), list(outputs), title
+        self._found, self._names, self._listing = found, names, listing
+        self.constants: dict[str, Any] = {}
+        self.helpers: dict[str, Any] = {}
+        self.workspace: list[tuple[Any, ...]] = []
+        self._named: dict[int, str] = {}  # by its id, the name of a constant
+        self._taken = {*inputs, *outputs, title, *RESERVED}
+        self._text = {name: name for name in inputs}
+        calls, outputs, self._same = _simplified(listing, outputs, found)
+        self.length, self._count = len(calls), 0
+        made = {x._name for call in calls for x in call.results}
+        used = [*flat([[call.operands, call.options] for call in calls]), *flat(outputs)]
+        free = [x for x in used if type(x) is not StandIn or x._name not in made]
+        self._external = {self._memory(x) for x in free}  # memory that is not ours to write into
+        self._last, self._uses = self._used(calls, outputs.values())
+        self._wanted = {x._name: name for name, x in reversed(outputs.items()) if type(x) is StandIn}
+        self._arrays: dict[Any, str] = {}
+        self._borrowed: dict[int, str] = {}  # by the id of an array, the one of the workspace that it is in
+        self._body: list[str] = []
+        self._write(calls)
+        self._body.append(f"return {self._returned(outputs)}")
+        if self.workspace:
+            kept = [f"w{i + 1}" for i in range(len(self.workspace))]
+            self._body.insert(0, f"{', '.join(kept)}, = kept = workspace.take()")
+            self._body.insert(-1, "workspace.kept.append(kept)")
+        head = f"def {title}({', '.join(inputs)}):"
+        self.body = "\n".join([head, *(f"    {text}" for text in self._body), ""])
+        about = [f"# {name}: {_described(x)}" for name, x in self.constants.items()]
+        about += [f"# w{i + 1}: kept, {dtype} {shape}" for i, (shape, dtype, _) in enumerate(self.workspace)]
+        self.source = "\n".join([*about, self.body])
+        namespace = {"np": np, "ChangedError": ChangedError, **self.helpers, **self.constants}
+        namespace["workspace"] = Workspace(*self.workspace)
+        filename = f"<compiled {title} {id(self)}>"
+        exec(compile(self.source, filename, "exec"), namespace)
+        linecache.cache[filename] = len(self.source), None, self.source.splitlines(True), filename
+        self.run: Callable[..., tuple[Any, ...]] = namespace[title]
+        del self._listing, self._last, self._uses, self._wanted, self._text, self._borrowed, self._same
+
+    # --- Line by line ---
+
+    def _write(self, calls: list[Call]) -> None:
+        """Write the calls, with their phases and the user's lines as comments."""
+        phase = line = None
+        for i, call in enumerate(calls):
+            if call.phase != phase:
+                self._body.append(f"# --- {call.phase} ---")
+                phase, line = call.phase, None
+            before = len(self._body)
+            self._write_call(i, call)
+            if len(self._body) > before and call.line is not None and call.line != line:
+                line = call.line
+                if text := linecache.getline(*line).strip():
+                    self._body.insert(before, f"# {text}")
+
+    def _write_call(self, i: int, call: Call) -> None:
+        """Write a call, unless it goes into the line that uses its result."""
+        if call.unpacked is not None:
+            for x in call.results:
+                self._text[x._name] = self._wanted.get(x._name) or self._temporary()
+            left = "".join(f"{self._text[x._name]}, " for x in call.results) or "_"
+            self._assign(left.rstrip(" "), call)
+            return
+        (result,) = call.results
+        wanted = self._wanted.get(result._name)
+        if call.phase == "step":
+            if type(result._example) in (bool, int, float):  # of numbers alone
+                self._text[result._name] = f"({self._called(call)})"
+                return
+            call = call._replace(operands=tuple([self._as_array(x, call) for x in call.operands]))
+        call = call._replace(operands=tuple([self._simpler(x, call) for x in call.operands]))
+        target = out = None
+        if not wanted and not call.is_guarded:
+            if self._uses[result._name] == 1 and self._is_view(call):
+                self._text[result._name] = self._called(call)
+                return
+            target = self._dying(i, call, result)
+            out = None if target is not None else self._borrow(i, call, result)
+        if target is not None:
+            name = self._text[result._name] = self._text[target._name]
+            self._body.append(_over(_OVER[call.function], name, [*map(self._ref, call.operands)]))
+        elif out is not None:
+            self._text[result._name] = out
+            ufunc: Any = _UFUNCS.get(call.function, call.function)
+            name = ufunc.__name__
+            self._body.append(f"np.{name}({', '.join(map(self._ref, call.operands))}, out={out})")
+        else:
+            name = wanted or self._temporary()
+            self._assign(name, call, result)
+
+    def _assign(self, left: str, call: Call, result: StandIn | None = None) -> None:
+        self._body.append(f"{left} = {self._called(call)}")
+        if result is not None:
+            self._text[result._name] = left
+        if call.is_guarded:
+            checks = []
+            for x in call.results:
+                name, e = self._text[x._name], x._example
+                checks.append(f"{name}.shape != {e.shape} or {name}.dtype != {str(e.dtype)!r}")
+            self._body += [f"if {' or '.join(checks)}:", "    raise ChangedError"]
+
+    # --- Memory ---
+
+    def _memory(self, x: Any) -> int:
+        """Tell whose memory an array is in, by an id."""
+        memory = id(_owner(example(x)))
+        while memory in self._same:
+            memory = self._same[memory]
+        return memory
+
+    def _is_view(self, call: Call) -> bool:
+        """Tell whether a call shows its operand's memory in another way."""
+        e, x = call.results[0]._example, call.operands[0] if call.operands else None
+        is_short = call.form == "{}[{}]" or call.form.startswith((".", "{}."))
+        return (
+            type(e) is np.ndarray
+            and type(x) is StandIn
+            and is_short
+            and self._memory(call.results[0]) == self._memory(x)
+        )
+
+    def _used(self, calls: list[Call], outputs: Iterable[Any]) -> tuple[dict[int, int], dict[str, int]]:
+        """Tell which call uses memory last, and how often each result is used."""
+        last: dict[int, int] = {}
+        times: dict[str, int] = {}
+        results = [x for x in outputs if type(x) is StandIn]
+        for i, uses in [*enumerate(call.uses for call in calls), (_RESULT, results)]:
+            for x in uses:
+                last[self._memory(x)] = i
+                times[x._name] = times.get(x._name, 0) + 1
+        return last, times
+
+    def _dying(self, i: int, call: Call, result: StandIn) -> StandIn | None:
+        """Find an operand whose memory nothing needs afterwards, and which can take the result."""
+        if call.function not in _OVER or call.options or not _is_real(result):
+            return None
+        mine = self._memory(result)
+        for x in call.operands:
+            if type(x) is StandIn and x._name in self._listing.made_by and self._text[x._name].isidentifier():
+                group = self._memory(x)
+                if group in self._external or self._last.get(group, i) > i:
+                    continue
+                if group in self._borrowed and self._last.get(mine, i) == _RESULT:
+                    continue  # it will be a result
+                if can_replace(x._example, result._example) and x._example.flags.writeable:
+                    if group in self._borrowed:
+                        self._borrowed[mine] = self._borrowed.pop(group)
+                    return x
+        return None
+
+    def _borrow(self, i: int, call: Call, result: StandIn) -> str | None:
+        """Name an array of the workspace that can take a large result, which is no output."""
+        e = result._example
+        ufunc = _UFUNCS.get(call.function, call.function)
+        if not isinstance(ufunc, np.ufunc) or ufunc.nout > 1 or call.options:
+            return None
+        if ufunc.signature is not None and ufunc is not np.matmul:
+            return None
+        mine = self._memory(result)
+        if type(e) is not np.ndarray or e.nbytes < LARGE or self._last.get(mine, i) == _RESULT:
+            return None
+        if not (e.flags.c_contiguous or e.flags.f_contiguous):
+            return None
+        spec = e.shape, e.dtype.str, "C" if e.flags.c_contiguous else "F"
+        busy = {name for group, name in self._borrowed.items() if self._last[group] >= i}
+        names = (f"w{j + 1}" for j, other in enumerate(self.workspace) if other == spec)
+        name = next((name for name in names if name not in busy), None)
+        if name is None:
+            self.workspace.append(spec)
+            name = f"w{len(self.workspace)}"
+        self._borrowed[mine] = name
+        return name
+
+    # --- What stands for an operand ---
+
+    def _as_array(self, x: Any, call: Call) -> Any:
+        """Give, in place of a number in a step, an array without axes: NumPy takes it in half the time."""
+        if type(example(x)) not in (int, float) or call.function not in EXACT:
+            return x
+        dtype = call.results[0]._example.dtype
+        text = self._ref(x)
+        if (text, dtype) not in self._arrays:
+            name = self._arrays[text, dtype] = self._name(f"k{len(self._arrays) + 1}")
+            self._body.append(
+                f"{name} = np.array({text[1:-1] if text.startswith('(') else text}, {dtype.name!r})"
+            )
+        return Verbatim(self._arrays[text, dtype])
+
+    def _simpler(self, x: Any, call: Call) -> Any:
+        """Give, in place of an array that is one number everywhere, that number, where it is all the same."""
+        if type(x) is not np.ndarray or id(x) in self._found or x.ndim == 0 or not x.size or call.options:
+            return x
+        result = call.results[0]
+        others = [y._example for y in call.operands if type(y) is StandIn]
+        if (
+            call.function in _ARITHMETIC
+            and _is_real(result)
+            and any(can_replace(y, result._example) for y in others)
+        ):
+            first = x.reshape(-1)[:1]
+            return np.array(first[0]) if x.tobytes() == first.tobytes() * x.size else x
+        return x
+
+    def _temporary(self) -> str:
+        self._count += 1
+        return self._name(f"v{self._count}")
+
+    def _name(self, wished: str) -> str:
+        name, n = wished, 1
+        while name in self._taken:
+            n += 1
+            name = f"{wished}{n}"
+        self._taken.add(name)
+        return name
+
+    def _called(self, call: Call) -> str:
+        """Write a call as an expression."""
+        operands = [self._ref(x) for x in call.operands]
+        options = [f"{name}={self._ref(x)}" for name, x in call.options.items()]
+        form: str = call.form if options else _FORMS.get(call.function, call.form)
+        if form == "{}[{}]":
+            index = call.operands[1]
+            parts = index if type(index) is tuple and index else (index,)
+            comma = "," if type(index) is tuple and len(index) == 1 else ""
+            return f"{operands[0]}[{', '.join(map(self._place, parts))}{comma}]"
+        if "{}" in form:
+            return form.format(*[f"({text})" if text.startswith("-") else text for text in operands])
+        if form.startswith("."):
+            x, *operands = operands
+            if form == ".swapaxes" and call.results[0]._example.ndim == 2:
+                return f"{x}.T"
+            return f"{x}{form}({', '.join([*operands, *options])})"
+        if not (form.startswith("np.") or form in ("abs", "divmod")):
+            if id(call.function) not in self._named:
+                self._named[id(call.function)] = self._name(form)
+            form = self._named[id(call.function)]
+            self.helpers[form] = call.function
+        return f"{form}({', '.join([*operands, *options])})"
+
+    def _place(self, x: Any) -> str:
+        """Write a part of an index."""
+        if not isinstance(x, slice):
+            return self._ref(x)
+        ends = ["" if end is None else self._ref(end) for end in (x.start, x.stop, x.step)]
+        return ":".join(ends if x.step is not None else ends[:2])
+
+    def _ref(self, x: Any) -> str:
+        """Write an operand."""
+        if type(x) is Verbatim:
+            return x
+        if type(x) is StandIn:
+            constants = self._listing.constants
+            return self._constant(constants[x._name]) if x._name in constants else self._text[x._name]
+        if isinstance(x, tuple):
+            items = [self._ref(item) for item in x]
+            return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+        if isinstance(x, list):
+            return f"[{', '.join(map(self._ref, x))}]"
+        if isinstance(x, slice):
+            return f"slice({self._ref(x.start)}, {self._ref(x.stop)}, {self._ref(x.step)})"
+        if isinstance(x, dict):
+            return f"{{{', '.join(f'{key!r}: {self._ref(item)}' for key, item in x.items())}}}"
+        return literal(x) or self._constant(x)
+
+    def _constant(self, x: Any) -> str:
+        if id(x) not in self._named:
+            name = self._name(self._names.get(id(x), f"k{len(self.constants) + 1}"))
+            self._named[id(x)], self.constants[name] = name, x
+        return self._named[id(x)]
+
+    def _returned(self, outputs: dict[str, Any]) -> str:
+        """Write the results, each of which shares memory with nothing."""
+        texts, used = [], set()
+        for x in outputs.values():
+            text = "None" if x is None else self._ref(x)
+            e = x._example if type(x) is StandIn else x
+            if isinstance(e, np.ndarray):
+                group = self._memory(x) if type(x) is StandIn else None
+                if group is None or group in self._external or group in used or _owner(e).nbytes != e.nbytes:
+                    text = f"{text}.copy()"
+                used.add(group)
+            texts.append(text)
+        return ", ".join(texts) + ("," if len(texts) == 1 else "")
+
+
+def literal(x: Any) -> str:
+    """Write what Python or NumPy have a name or digits for; nothing for other things."""
+    if x is Ellipsis:
+        return "..."
+    if type(x) in (bool, int, str, type(None)) or (type(x) is float and np.isfinite(x)):
+        return repr(x)
+    if isinstance(x, type):
+        return _PLAIN_TYPES.get(x) or _name_in_numpy(x)
+    if isinstance(x, np.dtype) and x.isnative and x.kind in "biufc":
+        return f"np.dtype({x.name!r})"
+    return ""
+
+
+def _name_in_numpy(kind: Any) -> str:
+    name: str = kind.__name__
+    return f"np.{name}" if getattr(np, name, None) is kind else ""
+
+
+def _over(function: str, name: str, operands: list[str]) -> str:
+    """Write a call whose result goes to the operand of this name."""
+    if function in _SYMBOLS and len(operands) == 2:
+        first, second = operands
+        if first == name:
+            return f"{name} {_SYMBOLS[function]}= {second}"
+        if function in ("add", "multiply") and second == name:
+            return f"{name} {_SYMBOLS[function]}= {first}"
+    return f"np.{function}({', '.join(operands)}, out={name})"
+
+
+# --- What is needed -------------------------------------------------------------------------------------
+
+
+def _simplified(
+    listing: Listing, outputs: dict[str, Any], found: set[int]
+) -> tuple[list[Call], dict[str, Any], dict[int, int]]:
+    """Leave out what need not be computed.
+
+    Parameters
+    ----------
+    listing : Listing
+        The recording.
+    outputs : dict
+        What is asked of it.
+    found : set of int
+        The ids of arrays that may change from call to call.
+
+    Returns
+    -------
+    tuple
+        The calls that remain; the outputs, which may be constants now; and by the id of an array that is no
+        longer made, that of the one that stands for it.
+    """
+    instead: dict[str, Any] = {name: x for name, x in listing.constants.items() if id(x) not in found}
+    known: dict[Any, list[StandIn]] = {}
+    memories: dict[int, int] = {}
+    kept = []
+    for call in _needed(listing.calls, outputs):
+        if any(x._name in instead for x in call.uses):
+            operands, options = _replaced(call.operands, instead), _replaced(call.options, instead)
+            uses = tuple([x for x in flat((operands, options)) if type(x) is StandIn])
+            call = call._replace(operands=operands, options=options, uses=uses)
+        if not call.uses and not any(id(x) in found for x in flat((call.operands, call.options))):
+            instead.update((x._name, x._example) for x in call.results)
+            continue
+        key = call.form, call.function, listing.key(call.operands), listing.key(call.options)
+        same: Any = known.get(key) or _factor(call, found)
+        if same:
+            instead.update((x._name, y) for x, y in zip(call.results, same, strict=True))
+            for x, y in zip(call.results, same, strict=True):
+                if (memory := id(_owner(x._example))) != (other := id(_owner(y._example))):
+                    memories[memory] = other
+        else:
+            known[key] = call.results
+            kept.append(call)
+    outputs = _replaced(outputs, instead)
+    return _needed(kept, outputs), outputs, memories
+
+
+def _needed(calls: list[Call], outputs: dict[str, Any]) -> list[Call]:
+    wanted = {x._name for x in flat(outputs) if type(x) is StandIn}
+    needed = []
+    for call in reversed(calls):
+        if any(x._name in wanted for x in call.results):
+            wanted.update([x._name for x in call.uses])
+            needed.append(call)
+    return needed[::-1]
+
+
+def _factor(call: Call, found: set[int]) -> list[StandIn] | None:
+    """Give the other factor of a product with 1."""
+    if call.function in _PRODUCTS and not call.options and _is_real(call.results[0]):
+        r = call.results[0]._example
+        for one, x in (call.operands, call.operands[::-1]):
+            if type(x) is StandIn and id(one) not in found and _is_one(one):
+                e = x._example
+                if can_replace(e, r) or (isinstance(e, np.generic) and type(e) is type(r)):
+                    return [x]
+    return None
+
+
+def _replaced(x: Any, instead: dict[str, Any]) -> Any:
+    if type(x) is StandIn:
+        return instead.get(x._name, x)
+    if not instead or type(x) is np.ndarray:
+        return x
+    if isinstance(x, slice):
+        return slice(*[_replaced(end, instead) for end in (x.start, x.stop, x.step)])
+    return map_container(lambda item: _replaced(item, instead), x)
+
+
+# --- What a value is like -------------------------------------------------------------------------------
+
+
+def _is_real(x: StandIn) -> bool:
+    return getattr(x._example, "dtype", np.dtype(complex)).kind in "fiub"
+
+
+def _is_one(x: Any) -> bool:
+    return is_array(x) and x.size > 0 and bool((x == 1).all())
+
+
+def _owner(x: Any) -> Any:
+    while isinstance(x, np.ndarray) and isinstance(x.base, np.ndarray):
+        x = x.base
+    return x
+
+
+def can_replace(x: Any, y: Any) -> bool:
+    """Tell whether an array has the shape, dtype and layout of another."""
+    return (
+        type(x) is np.ndarray and type(y) is np.ndarray and x.ndim > 0 and x.shape == y.shape
+        and x.dtype == y.dtype and x.strides == y.strides
+    )  # fmt: skip
+
+
+def _described(x: Any) -> str:
+    if is_array(x) and x.size != 1:
+        return f"an array of {x.dtype}, of shape {x.shape}"
+    return f"{x!r:.60}"

@@ -1,0 +1,215 @@
+"""A program as a module of its own, which imports NumPy alone."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import io
+import math
+import os
+import re
+import textwrap
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from minidiff.files import write
+from minidiff.program.lines import ChangedError, Lines, Workspace, literal
+from minidiff.program.signature import described as shown
+
+__all__ = ["save"]
+
+# Arrays of more elements stand in a file beside the module.
+INLINE = 16
+_FIRST = "# Written by minidiff's compiled(…).save: plain NumPy, nothing of minidiff is needed."
+
+
+def save(path: str, about: str, functions: list[tuple[Lines, str, list[Any]]]) -> None:
+    """Write programs as a module, whole or not at all.
+
+    Parameters
+    ----------
+    path : str
+        The module's file.
+    about : str
+        What the module is about.
+    functions : list of (Lines, str, list)
+        The programs; what each does; and, for each of its inputs, an example.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file that `save` has not written.
+    TypeError
+        If a program uses what NumPy alone has not.
+    """
+    before = ""
+    if os.path.lexists(path):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            before = file.read()
+        if not before.startswith(_FIRST):
+            raise FileExistsError(
+                f"save: {path} is there, and save has not written it: give another name, or delete it"
+            )
+    text, arrays = _module(about, functions)
+    if arrays:
+        contents = io.BytesIO()
+        np.savez(contents, **arrays)
+        data = contents.getvalue()
+        # Its name tells its contents: so an old module finds its own arrays until the new one is in place.
+        beside = f"{os.path.splitext(path)[0]}-{hashlib.sha256(data).hexdigest()[:12]}.npz"
+        write(beside, [data])
+        text = text.replace("CONSTANTS.npz", os.path.basename(beside))
+    try:
+        write(path, [text.encode()])
+    except BaseException:
+        if arrays and os.path.basename(beside) not in before:
+            os.unlink(beside)
+        raise
+    for old in re.findall(r'with_name\("(.+?\.npz)"\)', before):
+        if old not in text and os.path.exists(leftover := os.path.join(os.path.dirname(path), old)):
+            os.unlink(leftover)
+
+
+def _module(about: str, functions: list[tuple[Lines, str, list[Any]]]) -> tuple[str, dict[str, Any]]:
+    """Write the module; give the arrays that it reads from a file, too."""
+    arrays: dict[str, Any] = {}
+    helpers = {"given": inspect.getsource(given)}
+    parts = []
+    for i, (lines, what, examples) in enumerate(functions):
+        for f in lines.helpers.values():
+            helpers |= _sources(f)
+        constants = [_constant(x, name, arrays, f"_{i}" * bool(i)) for name, x in lines.constants.items()]
+        if lines.workspace:
+            helpers["Workspace"] = inspect.getsource(Workspace)
+            constants.append(f"workspace = Workspace({', '.join(map(repr, lines.workspace))})")
+        if "raise ChangedError" in lines.body:
+            helpers["ChangedError"] = inspect.getsource(ChangedError)
+        if taken := helpers.keys() & lines.constants:
+            raise TypeError(
+                f"save: a constant is named {min(taken)}, as a function is that the program calls"
+            )
+        head, body = lines.body.split("\n", 1)
+        doc = textwrap.indent(_docstring(f"{what}\n\n{_described(lines, examples)}\n"), "    ")
+        named = zip(lines.inputs, examples, strict=True)
+        checks = [f"    {name} = given({name!r}, {name}, {_kind(x)})" for name, x in named]
+        written = "\n".join([*constants, *["", ""] * bool(constants), head, doc, *checks, body.rstrip()])
+        title = f"{lines.title}_{i + 1}" if lines.title == functions[0][0].title and i else lines.title
+        if title != lines.title or (i and constants):  # names that come twice
+            inside = textwrap.indent(written, "    ", lambda line: bool(line.strip()))
+            written = f"def _{title}():\n{inside}\n\n    return {lines.title}\n\n\n{title} = _{title}()"
+        parts.append(written)
+    top = [_FIRST, _docstring(about), "", "from __future__ import annotations", ""]
+    if arrays:
+        top += ["import pathlib", "", "import numpy as np", ""]
+        top += [
+            'with np.load(pathlib.Path(__file__).with_name("CONSTANTS.npz")) as file:',
+            "    stored = dict(file)",
+        ]
+    else:
+        top += ["import numpy as np"]
+    sources = [source.rstrip() for source in helpers.values()]
+    return "\n\n\n".join(["\n".join(top), *sources, *parts]) + "\n", arrays
+
+
+def given(name: str, x: Any, dtype: Any, shape: Any = None, order: Any = "C") -> Any:
+    """Refuse what the program was not made for; lay an array out in memory as it was then."""
+    if shape is None:
+        if type(x) is not dtype:
+            raise TypeError(f"{name} must be a {dtype.__name__}, not {x!r:.60}")
+        return x
+    if not isinstance(x, np.ndarray) or x.shape != shape or x.dtype != dtype:
+        got = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else f"{x!r:.60}"
+        raise TypeError(f"{name} must be an array of {dtype} and shape {shape}, not {got}")
+    if order in ("C", "F"):
+        return np.asarray(x, order=order)
+    if x.strides != order:
+        raise TypeError(f"{name} must be laid out in memory with strides {order}, not {x.strides}")
+    return x
+
+
+def _kind(x: Any) -> str:
+    """Write what `given` compares an input with."""
+    if not isinstance(x, np.ndarray):
+        return literal(type(x))
+    order = {"C": "", "F": ", order='F'"}.get(_order(x), f", order={x.strides}")
+    return f"{x.dtype.str!r}, {x.shape}{order}"
+
+
+def _order(x: Any) -> str:
+    return "C" if x.flags.c_contiguous else "F" if x.flags.f_contiguous else ""
+
+
+def _docstring(text: str) -> str:
+    text = text.replace("\\", "\\\\").replace('"', "'")
+    return f'"""{text}"""'
+
+
+def _described(lines: Lines, examples: list[Any]) -> str:
+    named = zip(lines.inputs, examples, strict=True)
+    takes = [f"    {name}: {shown(x)}" for name, x in named]
+    return "\n".join(["Takes", *takes, "Gives", f"    {', '.join(lines.outputs)}"])
+
+
+def _constant(x: Any, name: str, arrays: dict[str, Any], suffix: str) -> str:
+    """Write a line that makes a constant; a large array goes among `arrays`, to be read from there."""
+    is_array = isinstance(x, np.ndarray)
+    if isinstance(x, np.dtype) and x.kind in "biufc":
+        return f"{name} = np.dtype({x.str!r})"
+    if isinstance(x, (float, complex)) and not isinstance(x, np.generic):
+        return f"{name} = {_digits(x)}"
+    if not isinstance(x, (np.ndarray, np.generic)) or x.dtype.kind not in "biufc" or x.dtype.char in "gG":
+        raise TypeError(f"save: the program uses {x!r:.60}, which cannot be written down")
+    if not is_array:
+        return f"{name} = np.{type(x).__name__}({_digits(x.item())})"
+    if not _order(x):
+        steps = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)]
+        start, size = -sum(s for s in steps if s < 0), sum(map(abs, steps)) + x.itemsize
+        home = f"np.ndarray({x.shape}, {x.dtype.str!r}, bytearray({size}), {start}, {x.strides})"
+        return f"{name} = {home}\n{_constant(x.copy(), f'{name}[...]', arrays, suffix)}"
+    if x.size > INLINE:
+        stored = name.removesuffix("[...]") + suffix
+        arrays[stored] = x
+        return f"{name} = stored[{stored!r}]"
+    order = "" if _order(x) == "C" else ", order='F'"
+    if not x.size:
+        return f"{name} = np.empty({x.shape}, {x.dtype.str!r}{order})"
+    return f"{name} = np.array({_digits(x.tolist())}, {x.dtype.str!r}{order})"
+
+
+def _digits(x: Any) -> str:
+    if isinstance(x, list):
+        return f"[{', '.join(map(_digits, x))}]"
+    if isinstance(x, complex):
+        return f"complex({_digits(x.real)}, {_digits(x.imag)})"
+    return repr(x) if not isinstance(x, float) or math.isfinite(x) else f"float('{x}')"
+
+
+def _sources(f: Any) -> dict[str, str]:
+    """Give the source of a function of minidiff's, and of those that it calls, by name."""
+    f = inspect.unwrap(f)
+    if not isinstance(f, FunctionType) or f.__closure__ or not f.__module__.startswith("minidiff."):
+        name = getattr(f, "__name__", f)
+        raise TypeError(
+            f"save: the program calls {name}, which NumPy alone has not: it cannot be written down"
+        )
+    found: dict[str, str] = {}
+    for name in _names(f.__code__):
+        x = f.__globals__.get(name)
+        if isinstance(x, FunctionType):
+            found |= _sources(x) if inspect.unwrap(x) is not f else {}
+        elif x is not None and x is not np:
+            raise TypeError(
+                f"save: {f.__name__} uses {name}, which NumPy alone has not: it cannot be written down"
+            )
+    source = textwrap.dedent(inspect.getsource(f))
+    return {**found, f.__name__: source[source.index("def ") :]}
+
+
+def _names(code: Any) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if inspect.iscode(inner):
+            yield from _names(inner)

@@ -1,0 +1,212 @@
+"""Saved programs: modules of NumPy alone, with the bits of the program, written whole or not at all."""
+
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_compiled import CASES, bits, projected
+
+import minidiff.losses as ml
+import minidiff.optimise as mo
+from minidiff import compiled, files, param, params
+from minidiff.program import lines
+
+
+def imported(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+W, V = param(np.linspace(-1, 1, 10).reshape(2, 5)), param(np.arange(3.0))
+LARGE, STRIDED = np.sin(np.arange(60.0)).reshape(5, 12), np.arange(24.0)[::-2]
+SMALL = np.array([[0.1, -0.0, np.nan], [np.inf, 1e-300, 3]], "f4", order="F")
+
+
+def model(x, y, scale):
+    h = np.tanh(W @ x) @ LARGE[:, :6].T
+    return (
+        np.sum(h**2) * scale + np.sum(STRIDED[:3] * V) + ml.mse(y, V) + np.sum(np.where(V > 9, SMALL[0], 0.0))
+    )
+
+
+def arguments(seed=0):
+    rng = np.random.default_rng(seed)
+    return np.asfortranarray(rng.normal(size=(5, 6))), rng.normal(size=3), float(rng.normal())
+
+
+OUTSIDE = """
+import pickle, sys
+assert not any("minidiff" in path for path in sys.path)
+sys.path.insert(0, ".")
+import carried
+inputs = pickle.load(open("inputs", "rb"))
+pickle.dump([carried.loss_and_gradient(*some) for some in inputs], open("outputs", "wb"))
+assert not {"minidiff", "autograd", "scipy"} & set(sys.modules)
+print(carried.__doc__, carried.loss_and_gradient.__doc__)
+"""
+
+
+def test_a_saved_program_has_the_same_bits_where_minidiff_is_not(tmp_path):
+    f = compiled(model, params(W, V))
+    f(*arguments())
+    f.save(tmp_path / "carried.py")
+    assert len(list(tmp_path.glob("carried-*.npz"))) == 1
+    inputs = [(W.value * (i + 1), V.value + i, *arguments(i)) for i in range(3)]
+    (tmp_path / "inputs").write_bytes(pickle.dumps(inputs))
+    (tmp_path / "run.py").write_text(OUTSIDE)
+    packages = Path(np.__file__).parent.parent
+    (tmp_path / "packages").mkdir()
+    for found in packages.glob("numpy*"):  # NumPy, and nothing else
+        (tmp_path / "packages" / found.name).symlink_to(found)
+    run = [sys.executable, "-S", "-c", "import sys; sys.path.append('packages'); exec(open('run.py').read())"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    said = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "y: float64 (3,)" in said.stdout
+    assert "value, dW, dV" in said.stdout
+    outputs = pickle.loads((tmp_path / "outputs").read_bytes())
+    for (w, v, *others), output in zip(inputs, outputs, strict=True):
+        W[...], V[...] = w, v
+        val, grads = f(*others)
+        assert bits(output) == bits((val, grads[W], grads[V]))
+
+
+@pytest.mark.parametrize(("name", "call", "x"), CASES[::7])
+def test_so_has_that_of_every_function(name, call, x, tmp_path):
+    f = compiled(lambda x: projected(call(np, x)))
+    with np.errstate(all="ignore"):
+        try:
+            val, (g,) = f(x)
+        except TypeError:
+            return
+        if name == "prod":  # whose derivative looks at values
+            with pytest.raises(TypeError, match="NumPy alone has not"):
+                f.save(tmp_path / "saved.py")
+            return
+        f.save(tmp_path / "saved.py")
+        saved = imported(tmp_path / "saved.py").loss_and_gradient(np.asarray(x)[()])
+    assert bits(saved) == bits((val, g))
+
+
+def test_large_arrays_have_a_workspace_there_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "LARGE", 1)
+    f = compiled(model, params(W, V))
+    val, grads = f(*arguments())
+    f.save(tmp_path / "spacious.py")
+    module = imported(tmp_path / "spacious.py")
+    assert "workspace = Workspace(" in (tmp_path / "spacious.py").read_text()
+    for _ in range(2):
+        assert bits(module.loss_and_gradient(W.value, V.value, *arguments())) == bits(
+            (val, grads[W], grads[V])
+        )
+
+
+def test_programs_of_several_signatures_and_a_step(tmp_path):
+    A, b = param(np.ones((2, 3))), param(np.zeros(2))
+    opt = mo.ADAM(0.1)
+    step = compiled(lambda x, y: np.sum((A @ x + b - y) ** 2), params(A, b), opt)
+    step(np.ones(3), np.ones(2))
+    step(np.ones((3, 2)), np.ones(2))
+    step.save(tmp_path / "several.py")
+    module = imported(tmp_path / "several.py")
+    values, x, y = [A.value.copy(), b.value.copy()], np.linspace(0, 1, 3), np.ones(2)
+    value, dA, db = module.loss_and_gradient(*values, x, y)
+    assert module.loss_and_gradient_2(*values, np.ones((3, 2)), y)[1].shape == (2, 3)
+    state = opt.state[A]
+    kept = [np.concatenate([opt.state[p][name].ravel() for p in (A, b)]) for name in ("m", "v")]
+    numbers = opt.coefficients(*opt.tick(*state["clock"]))
+    new = module.step(*values, dA, db, *kept, *numbers)
+    assert step(x, y) == value
+    after = [
+        A.value,
+        b.value,
+        *[np.concatenate([opt.state[p][n].ravel() for p in (A, b)]) for n in ("m", "v")],
+    ]
+    assert bits(list(new)) == bits(after)
+
+
+def test_what_a_saved_program_was_not_made_for_it_refuses(tmp_path):
+    f = compiled(model, params(W, V))
+    f(*arguments())
+    f.save(tmp_path / "strict.py")
+    run = imported(tmp_path / "strict.py").loss_and_gradient
+    x, y, scale = arguments()
+    given = W.value, V.value, x, y, scale
+    assert bits(run(W.value, V.value, np.ascontiguousarray(x), y, scale)) == bits(run(*given))
+    for i, wrong, why in [
+        (0, W.value[:1], r"W must be an array of <f8 and shape \(2, 5\), not float64 \(1, 5\)"),
+        (2, x.astype("f4"), "x must be an array"),
+        (3, [1.0, 2.0, 3.0], "y must be an array"),
+        (4, 2, "scale must be a float, not 2"),
+    ]:
+        with pytest.raises(TypeError, match=why):
+            run(*given[:i], wrong, *given[i + 1 :])
+
+
+def test_what_cannot_be_saved_says_why(tmp_path):
+    f = compiled(model, params(W, V))
+    with pytest.raises(ValueError, match="nothing has been recorded yet"):
+        f.save(tmp_path / "a.py")
+    f(*arguments())
+    for name in ("a", "a.txt", "1.py", "class.py", "a-b.py"):
+        with pytest.raises(ValueError, match="named as a module is"):
+            f.save(tmp_path / name)
+    step = compiled(lambda: np.sum(V**2), params(V), mo.ClipNorm(1.0))
+    step()
+    with pytest.raises(TypeError, match="ClipNorm has an apply of its own"):
+        step.save(tmp_path / "a.py")
+    special = pytest.importorskip("scipy.special")
+    data = compiled(lambda x: np.sum(V * special.entr(x)), params(V))
+    data(np.ones(3))
+    with pytest.raises(TypeError, match="calls entr, which NumPy alone has not"):
+        data.save(tmp_path / "a.py")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_save_has_written_is_replaced(tmp_path):
+    f, path = compiled(model, params(W, V)), tmp_path / "mine.py"
+    f(*arguments())
+    path.write_text("precious = 1\n")
+    with pytest.raises(FileExistsError, match="has not written it"):
+        f.save(path)
+    assert path.read_text() == "precious = 1\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.py"]
+    path.unlink()
+    f.save(path)
+    first = {p.name for p in tmp_path.iterdir()}
+    f.save(str(path))
+    assert {p.name for p in tmp_path.iterdir()} == first
+    LARGE[0, 0] += 1
+    f.save(path)
+    LARGE[0, 0] -= 1
+    after = {p.name for p in tmp_path.iterdir()}
+    assert len(after) == 2
+    assert after != first
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+def test_nothing_is_left_half_written(fails, tmp_path, monkeypatch):
+    f, path = compiled(model, params(W, V)), tmp_path / "whole.py"
+    f(*arguments())
+    f.save(path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    replace, count = os.replace, iter(range(9))
+
+    def failing(*names):
+        if next(count) == fails:
+            raise OSError(28, "No space left on device")
+        replace(*names)
+
+    monkeypatch.setattr(files.os, "replace", failing)
+    LARGE[0, 0] += 1
+    with pytest.raises(OSError, match="No space left"):
+        f.save(path)
+    LARGE[0, 0] -= 1
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -59,7 +59,10 @@ shutil.copytree(HERE.parent / "images", copies / "images")
 # Docstrings name things as a user imports them, so a name leads to the first module that offers it.
 MODULES = [
     "minidiff",
-    *(f"minidiff.{name}" for name in ("optimise", "schedules", "losses", "functions", "data", "plot")),
+    *(
+        f"minidiff.{name}"
+        for name in ("optimise", "schedules", "losses", "functions", "data", "parallel", "plot")
+    ),
 ]
 HOMES: dict[str, str] = {}
 for module in MODULES:

@@ -171,21 +171,19 @@ class average(Joint):  # noqa: N801 - it is called as a function is
 
     def _meet(self, loss: float, grads: Grads, weight: float, batch: int, at: int) -> tuple[float, Grads]:
         """Hear how all ranks stand, and sum what they have."""
-        ranks, ps = self._ranks, list(grads.keys())
-        ids = tuple(map(id, ps))
-        if self._layout is None or self._layout.ids != ids:
-            self._layout = _Layout(ps, ids)
-        layout = self._layout
+        ranks, layout, ps = self._ranks, self._layout, grads._params
+        if layout is None or (layout.ps is not ps and layout.ids != list(map(id, ps))):
+            self._layout = layout = _Layout(ps)
         values: list[Any] = [
             g if g is None or type(g) is np.ndarray else np.asarray(g) for g in grads.values()
         ]
         reached = bytes([g is not None for g in values])
-        heads = ranks.meet(STEP, batch, at, layout.key, zlib.crc32(reached), weight, loss)
-        if _differ(heads[:, 3:5]):
+        heads, are_alike = ranks.meet(STEP, batch, at, layout.key, zlib.crc32(reached), weight, loss)
+        if not are_alike:
             if _differ(heads[:, 3]):
                 ranks.compare(layout.description)
             by_one = bytearray(reached)  # what one rank has reached all have
-            ranks.comm.Allreduce(_mpi().IN_PLACE, by_one, _mpi().MAX)
+            ranks.comm.Allreduce(ranks.in_place, by_one, ranks.most)
             reached = bytes(by_one)
         weights = heads[:, 5].tolist()
         total = math.fsum(weights)
@@ -204,7 +202,7 @@ class average(Joint):  # noqa: N801 - it is called as a function is
             if self.reproducible:
                 _add_in_order(ranks, buffer, self._memory)
             else:
-                ranks.comm.Allreduce(_mpi().IN_PLACE, buffer)
+                ranks.comm.Allreduce(ranks.in_place, buffer)
         for i in layout.halves:
             parts[i] = None if parts[i] is None else parts[i].astype(np.float16)
         return loss, Grads(ps, parts, grads._named)
@@ -311,6 +309,7 @@ class _Ranks:
         self.comm = comm.Dup()
         self.rank: int = comm.rank
         self.size: int = comm.size
+        self.in_place, self.most = _mpi().IN_PLACE, _mpi().MAX
         self.grace = 5.0
         self.have_parted = False  # all have heard that this training or piece of work is over
         if self.size > 1:
@@ -322,11 +321,27 @@ class _Ranks:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         whole(self.part, error)
 
-    def meet(self, status: int, batch: int, at: int = 0, *more: float) -> NDArray[np.float64]:
-        """Tell the others how this rank stands; give how all stand, or raise what keeps them from a step."""
-        heads = self._exchange((status, batch, at, *more))
-        if not _differ(heads[:, :3]):  # in short: all take the same step
-            return heads
+    def meet(self, status: int, batch: int, *more: float) -> tuple[NDArray[np.float64], bool]:
+        """Tell the others how this rank stands, or raise what keeps them from a step.
+
+        Parameters
+        ----------
+        status : int
+            STEP or LEFT_OUT.
+        batch : int
+            The number of the batch.
+        *more : float
+            Of a step: what tells the order of the samples, what tells the parameters, which of them have a
+            gradient, the weight and the loss.
+
+        Returns
+        -------
+        ndarray, shape (size, 7), and bool
+            The same of all ranks, and whether they differ in nothing but weights and losses.
+        """
+        heads = self._exchange((status, batch, *more))
+        if not _differ(heads[:, :5]):
+            return heads, True
         statuses = heads[:, 0]
         self._hear(statuses)
         reason = ""
@@ -340,7 +355,7 @@ class _Ranks:
             raise RuntimeError(f"the ranks do not go through the samples {reason}")
         if status == STEP and LEFT_OUT in statuses:
             raise Skip(f"rank {np.argmax(statuses)} leaves out batch {batch}")
-        return heads
+        return heads, False
 
     def part(self, error: BaseException | None, what: str = "") -> None:
         """End a training or a piece of work, by an error or not, together with the others.
@@ -489,12 +504,10 @@ class _Layout:
     ----------
     ps : list of Param
         The parameters.
-    ids : tuple of int
-        Their identities.
     """
 
-    def __init__(self, ps: list[Param], ids: tuple[int, ...]) -> None:
-        self.ps, self.ids = ps, ids
+    def __init__(self, ps: list[Param]) -> None:
+        self.ps, self.ids = ps, list(map(id, ps))
         self.description = [f"{p.value.shape} {p.value.dtype}" for p in ps]
         self.key = zlib.crc32(repr(self.description).encode())
         self.halves = [i for i, p in enumerate(ps) if p.value.dtype == np.float16]
@@ -524,15 +537,16 @@ class _Layout:
         buffers = {}
         for real, length in self._lengths.items():
             buffers[real] = memory.take(real, -(-length // size) * size)
-            buffers[real][length:] = 0
+            if len(buffers[real]) > length:
+                buffers[real][length:] = 0
         arrays = [
-            None if slot is None else buffers[slot[0]][slot[1]].view(slot[2]).reshape(slot[3])
+            None if slot is None else np.ndarray(slot[0], slot[1], buffers[slot[2]], slot[3])
             for slot in self._slots
         ]
         return arrays, list(buffers.values())
 
     def _slots_for(self, reached: bytes) -> tuple[list[Any], dict[str, int]]:
-        """Give each gradient's buffer and place there, dtype and shape; and how long each buffer is."""
+        """Give each gradient's shape, dtype, buffer and place there; and how long each buffer is."""
         lengths: dict[str, int] = {}
         slots: list[Any] = []
         for p, is_reached in zip(self.ps, reached, strict=True):
@@ -540,10 +554,9 @@ class _Layout:
             kind = np.result_type(x.dtype, np.float32)
             real = kind.char.lower()
             start = lengths.get(real, 0)
-            stop = start + x.size * (2 if kind.kind == "c" else 1)
-            slots.append((real, slice(start, stop), kind, x.shape) if is_reached else None)
+            slots.append((x.shape, kind, real, start * np.dtype(real).itemsize) if is_reached else None)
             if is_reached:
-                lengths[real] = stop
+                lengths[real] = start + x.size * (2 if kind.kind == "c" else 1)
         return slots, lengths
 
 

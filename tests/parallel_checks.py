@@ -191,6 +191,27 @@ def check_sums_go_in_the_order_of_the_ranks():
     assert mean(Grads(params(W), [g]))[W].tobytes() == total.tobytes()
 
 
+def check_one_sum_for_each_dtype():
+    class Counting:
+        def __init__(self, comm):
+            self.comm, self.calls = comm, []
+
+        def __getattr__(self, name):
+            self.calls.append(name)
+            return getattr(self.comm, name)
+
+    mean = average(comm)
+    counting = mean._ranks.comm = Counting(mean._ranks.comm)
+    for dtypes, sums in (["f8"] * 9, 1), (["f8", "c16", "f4", "f2", "c8"], 2):
+        ps = params([param(np.ones(5), d) for d in dtypes])
+        grads = Grads(ps, [p.value for p in ps])
+        for _ in range(3):
+            counting.calls.clear()
+            mean(grads)
+            assert counting.calls == ["Allgather"] + ["Allreduce"] * sums
+    mean._ranks.comm = counting.comm
+
+
 def check_none_is_agreed_upon():
     a, b, c = param(np.ones(2)), param(np.ones(3)), param(1.0)
     for reproducible in False, True:

@@ -12,5 +12,5 @@ requirements = [
     *(line for name in extras if name != "bench" for line in extras[name]),
 ]
 for requirement in sorted(set(requirements)):
-    if match := re.fullmatch(r"([\w-]+)>=([\w.]+)", requirement):
-        print("==".join(match.groups()))
+    if match := re.fullmatch(r"([\w-]+)>=([\w.]+)(;.*)?", requirement):
+        print(f"{match[1]}=={match[2]}{match[3] or ''}")

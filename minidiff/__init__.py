@@ -14,8 +14,8 @@ Mark arrays as parameters, write a loss in NumPy, take its gradient, hand it to 
 0.64
 
 The rest is in `minidiff.optimise` (rules, decays, clips, composition, training), `minidiff.schedules`,
-`minidiff.losses`, `minidiff.functions`, `minidiff.data` and `minidiff.plot`, which are there after
-``import minidiff`` as well, and read when they are first asked for.
+`minidiff.losses`, `minidiff.functions`, `minidiff.data`, `minidiff.parallel` and `minidiff.plot`, which are
+there after ``import minidiff`` as well, and read when they are first asked for.
 """
 
 from importlib import import_module
@@ -67,4 +67,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), "functions", "losses", "plot", "schedules"]
+    return [*globals(), "functions", "losses", "parallel", "plot", "schedules"]

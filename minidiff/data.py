@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -49,6 +50,8 @@ class DataLoader(Generic[Data]):
     ----------
     rng : numpy.random.Generator
         What the orders are drawn from.
+    weight : int
+        How many samples the batch has that was handed out last: of a shard, how many are this process's own.
 
     Raises
     ------
@@ -97,6 +100,11 @@ class DataLoader(Generic[Data]):
     ((3, 2), [0, 1, 4])
     """
 
+    weight = 0
+    # Which of how many shards this is, and a number that tells the order and the batch from others.
+    _shard = 0, 1
+    _order = _at = 0
+
     def __init__(
         self,
         data: Data,
@@ -112,15 +120,17 @@ class DataLoader(Generic[Data]):
         self.shuffle = shuffle
         self.partial = partial
         self.rng = generator("rng", rng)
+        self._is_seeded = rng is not None
         self._n = _samples(self.data)
         # Where the latest iteration stands: the generator's state before it, and how many batches count.
         self._place: tuple[Mapping[str, Any] | None, int] = (None, 0)
         self._resumed = False
 
     def __repr__(self) -> str:
+        rank, size = self._shard
         return (
             f"DataLoader({self._n} samples, batchsize={self.batchsize}, shuffle={self.shuffle}, "
-            f"partial={self.partial})"
+            f"partial={self.partial}{f', shard {rank} of {size}' if size > 1 else ''})"
         )
 
     def __len__(self) -> int:
@@ -131,11 +141,17 @@ class DataLoader(Generic[Data]):
     def __iter__(self) -> Iterator[Data]:
         order = whole(self._start)
         begin, given = self._place
+        rank, size = self._shard
         for i in range(given, len(self)):
-            places = slice(i * self.batchsize, (i + 1) * self.batchsize)
+            start = i * self.batchsize
+            m = min(self.batchsize, self._n - start)
+            first, last = m * rank // size, m * (rank + 1) // size
+            # Where samples are fewer than shards, one without any has another's, which has no weight.
+            places = slice(start + first, start + max(last, first + 1))
             rows = places if order is None else order[places]
             batch = _of_each(partial(_batch, rows=rows), self.data)
             self._place = begin, i + 1
+            self.weight, self._at = last - first, self._order + i
             yield batch
         self._place = None, 0
 
@@ -149,7 +165,59 @@ class DataLoader(Generic[Data]):
             rng.bit_generator.state = begin
         order = rng.permutation(self._n) if self.shuffle else None
         self._place, self._resumed = (begin, batches), False
+        if self._shard[1] > 1:
+            self._order = zlib.crc32(repr(begin).encode()) if self.shuffle else 0
         return order
+
+    def shard(self, rank: int, size: int) -> DataLoader[Data]:
+        """Give the loader of one of several processes, each of which has its part of every batch.
+
+        The batches are those of this loader, in the same order, whatever the number of processes: all parts
+        of one together are the batch. `batchsize` is that of the whole. A part of a batch is what is read of
+        it, and parts differ by one sample at most. Where a batch has fewer samples than there are processes,
+        one that has none gets another's sample, and its `weight` is 0.
+
+        The `state` is that of the whole, too: it may be set in a loader with another number of shards.
+
+        Parameters
+        ----------
+        rank : int
+            Which process this is, from 0 on.
+        size : int
+            How many there are.
+
+        Returns
+        -------
+        DataLoader
+            With the same data and the same `rng`.
+
+        Raises
+        ------
+        ValueError
+            If the loader shuffles and was made without a seed: each process would have another order. If
+            `rank` is not less than `size`, or this is a shard.
+
+        Examples
+        --------
+        >>> for rank in range(2):
+        ...     loader = DataLoader(np.arange(10), batchsize=4, shuffle=True, rng=0)
+        ...     print([batch.tolist() for batch in loader.shard(rank, 2)])
+        [[4, 6], [3, 5], [8]]
+        [[2, 7], [9, 0], [1]]
+        """
+        size = integer("size", size, 1)
+        if integer("rank", rank, 0) >= size:
+            raise ValueError(f"rank must be less than size, {size}, got {rank}")
+        if self._shard[1] > 1:
+            raise ValueError(f"this is a shard, {self!r}: make shards of the whole loader")
+        if size > 1 and self.shuffle and not self._is_seeded:
+            raise ValueError(
+                "each process would shuffle in an order of its own: give all the same seed, "
+                "DataLoader(…, rng=0)"
+            )
+        part = copy(self)
+        part._shard = int(rank), size
+        return part
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -12,4 +12,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts backg
 settings.register_profile("minidiff", deadline=None, derandomize=True)
 settings.load_profile("minidiff")
 
+
+def pytest_collection_modifyitems(items):
+    """Leave the examples of `minidiff.parallel` to `test_parallel.py`, which runs them on several ranks."""
+    items[:] = [item for item in items if item.path.parts[-2:] != ("minidiff", "parallel.py")]
+
+
 collect_ignore = ["record_torch.py"]  # which needs PyTorch, and is run by hand

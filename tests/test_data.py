@@ -530,3 +530,66 @@ def test_a_source_that_fails_comes_through_and_its_batch_is_not_counted():
     loader.state = state
     train(loss, params(a), loader, ADAM())
     assert seen == [0, 1, 2, 3, 4]
+
+
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 7), st.booleans(), st.booleans())
+def test_the_parts_of_all_shards_are_the_batch(n, batchsize, size, shuffle, partial):
+    whole, *parts = [DataLoader(np.arange(n), batchsize, shuffle, partial, rng=5) for _ in range(size + 1)]
+    shards = [loader.shard(rank, size) for rank, loader in enumerate(parts)]
+    assert all(len(shard) == len(whole) for shard in shards)
+    for _ in range(2):
+        batches = [[(part, shard.weight) for part in shard] for shard in shards]
+        for batch, *of_all in zip(whole, *batches, strict=True):
+            assert np.concatenate([part[:weight] for part, weight in of_all]).tolist() == batch.tolist()
+            weights = [weight for _, weight in of_all]
+            assert max(weights) - min(weights) <= 1
+            assert all(len(part) == max(weight, 1) and set(part) <= set(batch) for part, weight in of_all)
+
+
+def test_a_shard_reads_its_part_alone():
+    class Samples:
+        read = []  # noqa: RUF012
+
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, i):
+            self.read.append(i)
+            return np.array(i)
+
+    assert [b.tolist() for b in DataLoader(Samples(), 4).shard(1, 2)] == [[2, 3], [6, 7], [9]]
+    assert Samples.read == [2, 3, 6, 7, 9]
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_shard_goes_on_as_others(again):
+    """The state is the whole loader's: two batches on two shards, the rest on three."""
+    whole = [b.tolist() for b in DataLoader(np.arange(23), 5, True, rng=1)]
+    shard = DataLoader(np.arange(23), 5, True, rng=1).shard(0, 2)
+    batches = iter(shard)
+    assert [next(batches).tolist() for _ in range(2)] == [batch[:2] for batch in whole[:2]]
+    state, rest = shard.state, []
+    assert [b.tolist() for b in again(shard)] == [batch[: len(batch) // 2] for batch in whole[2:]]
+    for rank in range(3):
+        other = DataLoader(np.arange(23), 5, True, rng=9).shard(rank, 3)
+        other.state = state
+        rest.append([b.tolist() for b in other])
+    assert [a + b + c for a, b, c in zip(*rest, strict=True)] == whole[2:]
+
+
+def test_what_cannot_be_a_shard_is_refused():
+    loader = DataLoader(np.arange(9), 3)
+    for rank, size, error, message in (
+        (2, 2, ValueError, "rank must be less than size, 2, got 2"),
+        (-1, 2, ValueError, "rank must be at least 0"),
+        (0, 0, ValueError, "size must be at least 1"),
+        ("0", 2, TypeError, "rank must be an integer"),
+    ):
+        with pytest.raises(error, match=message):
+            loader.shard(rank, size)
+    with pytest.raises(ValueError, match="make shards of the whole loader"):
+        loader.shard(0, 2).shard(0, 2)
+    with pytest.raises(ValueError, match="give all the same seed"):
+        DataLoader(np.arange(9), 3, shuffle=True).shard(0, 2)
+    assert "shard 1 of 2" in repr(loader.shard(1, 2))
+    assert len([*DataLoader(np.arange(9), 3, shuffle=True).shard(0, 1)]) == 3

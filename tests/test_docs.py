@@ -15,7 +15,8 @@ TUTORIALS = Path(__file__).parent.parent / "tutorials"
 CHEATSHEET = (TUTORIALS / "cheatsheet.md").read_text(encoding="utf-8")
 MODULES = [
     "minidiff",
-    *(f"minidiff.{name}" for name in ("optimise", "schedules", "losses", "functions", "plot", "data")),
+    *(f"minidiff.{name}" for name in ("optimise", "schedules", "losses", "functions", "parallel")),
+    *(f"minidiff.{name}" for name in ("plot", "data")),
 ]
 
 builds_site = pytest.mark.skipif(

@@ -15,9 +15,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.py"))
+OF_SEVERAL_PROCESSES = {"parallel_digits", "many_runs"}  # which tests/test_parallel.py runs
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in EXAMPLES if path.stem not in OF_SEVERAL_PROCESSES], ids=lambda path: path.stem
+)
 def test_example_is_a_script(path, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [path.name])
@@ -145,7 +148,7 @@ def test_snippets(page):
 
 def test_running_needs_only_numpy_and_autograd():
     """The package imports, and trains, where no extra can be imported."""
-    extras = ["matplotlib", "tqdm", "numba", "sklearn", "scipy", "pytest", "hypothesis"]
+    extras = ["matplotlib", "tqdm", "numba", "sklearn", "scipy", "pytest", "hypothesis", "mpi4py"]
     code = f"import sys; sys.modules.update(dict.fromkeys({extras})); sys.argv = ['x']; import runpy; " + (
         f"runpy.run_path({str(ROOT / 'examples' / 'linear_regression.py')!r}, run_name='__main__')"
     )

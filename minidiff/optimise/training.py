@@ -6,7 +6,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,7 +18,7 @@ from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, Trigger
-from minidiff.optimise.transforms import first_nonfinite
+from minidiff.optimise.transforms import Joint, first_nonfinite
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
 from minidiff.typing import NDArray
@@ -69,7 +69,8 @@ def train(
         The same after each epoch. The loss in the `Progress` is the mean over the epoch's steps.
     transform : callable or iterable of callables, optional
         What is done to the gradient before the step: from `Grads` to `Grads`, or to None, which leaves the
-        step out, as `clip_norm`, `skip_nonfinite` and `accumulate` do; several in order.
+        step out, as `clip_norm`, `skip_nonfinite` and `accumulate` do; several in order. On several
+        processes `minidiff.parallel.average`.
     epochs : int
         How many times to go through the data.
     progress : bool
@@ -126,6 +127,7 @@ def train(
     _check(loss, data, opt, epochs)
     ps, transforms = _params(ps), _functions("transform", transform)
     after_step, after_epoch = _callbacks("cb", cb), _callbacks("each_epoch", each_epoch)
+    joint = [f for f in transforms if isinstance(f, Joint)]
     slope = _slope(loss, ps, compiled)
     losses: list[float] = []
     unreached = [*ps]
@@ -133,7 +135,10 @@ def train(
     running = math.nan
     bar = _bar(data, epochs) if progress else nullcontext()
     try:
-        with bar as shown, Counted(data) as counted, counted:  # twice: an interrupt may cut one end short
+        # `counted` twice: an interrupt may cut one end short.
+        with bar as shown, Counted(data) as counted, counted, ExitStack() as together:
+            for f in joint:
+                together.enter_context(f)
 
             def take_step(grads: Grads, value: float) -> None:
                 update(opt, ps, grads)
@@ -151,7 +156,10 @@ def train(
                         if unreached:
                             unreached = [p for p in unreached if grads[p] is None]
                         for f in transforms:
-                            grads = _transformed(grads, f)
+                            if isinstance(f, Joint):
+                                value, grads = f.join(value, grads, data, batches)
+                            else:
+                                grads = _transformed(grads, f)
                         place = first_nonfinite(grads)
                         if place is not None or not math.isfinite(value):
                             raise _not_finite(value, place, ps, len(losses) + 1)
@@ -162,6 +170,8 @@ def train(
                         if after_step:
                             _call(after_step, len(losses), epoch, value)
                     except Skip:
+                        for f in joint:
+                            f.leave_out(batches)
                         counted.note()
                     if shown is not None:
                         shown.update()

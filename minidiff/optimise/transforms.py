@@ -6,6 +6,7 @@ the same. Any function of that kind is one, such as ``lambda grads: grads.map(np
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,43 @@ from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none
 from minidiff.tracing import constant
 
-__all__ = ["accumulate", "clip_norm", "skip_nonfinite"]
+__all__ = ["Joint", "accumulate", "clip_norm", "skip_nonfinite"]
+
+
+class Joint(ABC):
+    """A transform that several processes do together, each with a part of the batch.
+
+    It is a context manager, which `train` enters for the time of the training: an exception that ends the
+    training of one process ends that of the others.
+    """
+
+    @abstractmethod
+    def join(self, loss: float, grads: Grads, data: Any, batch: int) -> tuple[float, Grads]:
+        """Give the loss and the gradients of the whole batch.
+
+        Parameters
+        ----------
+        loss : float
+            The loss of this process.
+        grads : Grads
+            Its gradients.
+        data : iterable
+            What the batch came from. Its attribute ``weight``, if it has one, is the part's size.
+        batch : int
+            The number of the batch, counted from 1.
+        """
+
+    @abstractmethod
+    def leave_out(self, batch: int) -> None:
+        """Have all processes leave out this batch, unless they have joined for it."""
+
+    @abstractmethod
+    def __enter__(self) -> Any:
+        """Begin a training."""
+
+    @abstractmethod
+    def __exit__(self, *error: Any) -> None:
+        """End it together."""
 
 
 class clip_norm:  # noqa: N801 - it is called as a function is

@@ -142,7 +142,15 @@ MODULES = [
     "minidiff",
     *(
         f"minidiff.{name}"
-        for name in ("optimise", "schedules", "losses", "functions", "data", "plot")
+        for name in (
+            "optimise",
+            "schedules",
+            "losses",
+            "functions",
+            "data",
+            "parallel",
+            "plot",
+        )
     ),
 ]
 HOMES: dict[str, str] = {}

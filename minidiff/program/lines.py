@@ -251,10 +251,7 @@ class Lines:
 
     def _memory(self, x: Any) -> int:
         """Tell whose memory an array is in, by an id."""
-        memory = id(_owner(example(x)))
-        while memory in self._same:
-            memory = self._same[memory]
-        return memory
+        return _last_of(id(_owner(example(x))), self._same)
 
     def _is_view(self, call: Call) -> bool:
         """Tell whether a call shows its operand's memory in another way."""
@@ -500,7 +497,8 @@ def _simplified(
         if same:
             instead.update((x._name, y) for x, y in zip(call.results, same, strict=True))
             for x, y in zip(call.results, same, strict=True):
-                if (memory := id(_owner(x._example))) != (other := id(_owner(y._example))):
+                memory, other = (_last_of(id(_owner(example(z))), memories) for z in (x, y))
+                if memory != other:
                     memories[memory] = other
         else:
             known[key] = call.results
@@ -556,6 +554,13 @@ def _owner(x: Any) -> Any:
     while isinstance(x, np.ndarray) and isinstance(x.base, np.ndarray):
         x = x.base
     return x
+
+
+def _last_of(memory: int, instead: dict[int, int]) -> int:
+    """Follow what stands for what to its end."""
+    while memory in instead:
+        memory = instead[memory]
+    return memory
 
 
 def can_replace(x: Any, y: Any) -> bool:

@@ -18,6 +18,7 @@ from minidiff.grads import Grads
 from minidiff.interrupts import Deferred
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, Trigger
+from minidiff.optimise.together import Steps
 from minidiff.optimise.transforms import first_nonfinite
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
@@ -75,7 +76,8 @@ def train(
     progress : bool
         Whether to show a bar with the running loss and the rate. Needs tqdm, of the `plot` extra.
     compiled : bool
-        Whether to record the loss and its gradient and run them as NumPy: see `minidiff.compiled`.
+        Whether to record the loss and its gradient, and the step, and run them as NumPy: see
+        `minidiff.compiled`.
 
     Returns
     -------
@@ -126,7 +128,7 @@ def train(
     _check(loss, data, opt, epochs)
     ps, transforms = _params(ps), _functions("transform", transform)
     after_step, after_epoch = _callbacks("cb", cb), _callbacks("each_epoch", each_epoch)
-    slope = _slope(loss, ps, compiled)
+    slope, together = _slope(loss, ps, compiled), Steps(opt, [*ps], ps.names) if compiled else None
     losses: list[float] = []
     unreached = [*ps]
     batches = epoch = 0
@@ -136,7 +138,10 @@ def train(
         with bar as shown, Taken(data) as taken, Deferred() as deferred:
 
             def take_step(grads: Grads, value: float) -> None:
-                update(opt, ps, grads)
+                if together is None:
+                    update(opt, ps, grads)
+                else:
+                    together.take([grads[p] for p in ps])
                 taken.note()
                 losses.append(value)
 

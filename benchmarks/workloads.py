@@ -9,23 +9,33 @@ beforehand, functions of JAX are compiled and waited for. A step of training is 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+import models
 import numpy as np
 from growth import power
+from models import COMPILED, MINIDIFF, TORCH
 
 import minidiff.optimise as mo
-from minidiff import Params, gradient, param, params
+from minidiff import Params, compiled, gradient, param, params
 from minidiff.functions import relu
 from minidiff.losses import logitcrossentropy, mse
 
-MINIDIFF, NUMPY_ALONE = "minidiff", "minidiff without Numba"
+NUMPY_ALONE, EAGERLY = "minidiff without Numba", "one gradient without"
 NUMPY, AUTOGRAD, MYGRAD = "NumPy by hand", "autograd", "MyGrad"
-TORCH, TORCH_FUSED, JAX = "PyTorch", "PyTorch fused", "JAX jit"
-NEEDS = {AUTOGRAD: "autograd", MYGRAD: "mygrad", TORCH: "torch", TORCH_FUSED: "torch", JAX: "optax"}
+TORCH_FUSED, TORCH_COMPILE, JAX = "PyTorch fused", "torch.compile", "JAX jit"
+NEEDS = {
+    TORCH_COMPILE: "torch",
+    AUTOGRAD: "autograd",
+    MYGRAD: "mygrad",
+    TORCH: "torch",
+    TORCH_FUSED: "torch",
+    JAX: "optax",
+}
 
 
 class Contestant(NamedTuple):
@@ -70,7 +80,8 @@ class Work:
     @property
     def contestants(self) -> list[str]:
         """The names of those whose libraries are installed."""
-        return [name for name in self.makers if name not in NEEDS or importlib.util.find_spec(NEEDS[name])]
+        has = [name for name in self.makers if name not in NEEDS or importlib.util.find_spec(NEEDS[name])]
+        return [name for name in has if name != TORCH_COMPILE or shutil.which("g++")]
 
 
 def works(largest: int = 10**7) -> Iterator[Work]:
@@ -84,17 +95,30 @@ def works(largest: int = 10**7) -> Iterator[Work]:
         return [(n, dtype) for n in some for dtype in ("float32", "float64")]
 
     goals = {TORCH: 0.4, AUTOGRAD: 0.2, MYGRAD: 0.4, NUMPY: 4.0, JAX: 2.5}
-    yield Work("gradient, 2×5 linear regression", "", regression(), goals)
-    yield Work("gradient + ADAM, 2×5 linear regression", "", regression_step(), {TORCH: 0.3})
-    yield _mlp((64, 32, 10), 32, "float64", 0.6)
-    yield Work("a turn of composed_decay.py", "", composed_decay(), differs="each draws its own inputs")
+    fast = {NUMPY: 1.4, JAX: 0.55, TORCH: 0.12, TORCH_COMPILE: 0.35}
+    yield from _both("gradient, 2×5 linear regression", regression(), goals, fast)
+    yield from _both(
+        "gradient + ADAM, 2×5 linear regression", regression_step(), {TORCH: 0.3}, {JAX: 0.7, TORCH: 0.1}
+    )
+    yield from _mlp((64, 32, 10), 32, "float64", 0.6, 0.6, 0.25)
+    yield from _both(
+        "a turn of composed_decay.py", composed_decay(), {}, {TORCH: 0.35}, "each draws its own inputs"
+    )
+    for title, makers, eager, fast_ in [
+        ("train step, transformer of one block", models.transformer().steps(Contestant), 1.0, 0.7),
+        ("gradient, physics-informed network", models.physics_informed().gradients(Contestant), 1.0, 0.5),
+        ("gradient, LSTM of 20 steps", models.char_lstm().gradients(Contestant), 1.0, 0.7),
+        ("gradient, convolution by im2col", models.convolution().gradients(Contestant), 2.0, 1.5),
+    ]:
+        yield from _both(title, makers, {TORCH: eager}, {TORCH: fast_})
+    yield Work("gradient, recording its program, MLP 64-32-10", "", recording(), {EAGERLY: 30})
     for n, dtype in up_to(10, 100, 1000):
         goals = {TORCH: 0.25, TORCH_FUSED: 0.4}
         yield Work("ADAM step, 10 to 1000 elements", _case(n, dtype), rule_step("ADAM", n, dtype), goals)
     yield from _other_rules("every other rule, 100 elements", min(100, largest), 0.25)
 
-    yield _mlp((784, 64, 10), 128, "float32", 0.8)
-    yield _mlp((784, 256, 10), 512, "float32", 0.95)
+    yield from _mlp((784, 64, 10), 128, "float32", 0.8, 0.65, 0.25)
+    yield from _mlp((784, 256, 10), 512, "float32", 0.95, 0.8, 0.3)
     for n, dtype in up_to(10**5, 10**6, 10**7):
         goals = {TORCH: 0.5, TORCH_FUSED: 1.0}
         yield Work("ADAM step, 10⁵ to 10⁷ elements", _case(n, dtype), rule_step("ADAM", n, dtype), goals)
@@ -107,9 +131,21 @@ def works(largest: int = 10**7) -> Iterator[Work]:
         yield Work(title, _case(n, dtype), adam_without_numba(n, dtype), {TORCH: 1.0})
 
 
-def _mlp(sizes: tuple[int, ...], batch: int, dtype: str, goal: float) -> Work:
+def _both(
+    title: str, makers: Makers, eager: dict[str, float], fast: dict[str, float], differs: str = ""
+) -> Iterator[Work]:
+    """Give a work twice: for minidiff as it is, and compiled."""
+    peers = {name: maker for name, maker in makers.items() if name not in (MINIDIFF, COMPILED)}
+    slow = {name: maker for name, maker in peers.items() if name != TORCH_COMPILE}
+    yield Work(title, "", {MINIDIFF: makers[MINIDIFF], **slow}, eager, differs)
+    yield Work(f"{title}, compiled", "", {COMPILED: makers[COMPILED], **peers}, fast, differs)
+
+
+def _mlp(
+    sizes: tuple[int, ...], batch: int, dtype: str, eager: float, to_jax: float, to_torch: float
+) -> Iterator[Work]:
     title = f"train step, MLP {'-'.join(map(str, sizes))}, batch {batch}, {dtype}"
-    return Work(title, "", mlp_step(sizes, batch, dtype), {TORCH: goal})
+    return _both(title, mlp_step(sizes, batch, dtype), {TORCH: eager}, {JAX: to_jax, TORCH: to_torch})
 
 
 def _other_rules(title: str, n: int, goal: float) -> Iterator[Work]:
@@ -136,6 +172,11 @@ def regression() -> Makers:
         θ = params(W, b)
         loss = lambda x, y: np.sum((W @ x + b - y) ** 2)
         return Contestant(lambda: gradient(lambda: loss(x0, y0), θ), lambda grads: [grads[W], grads[b]])
+
+    def fast() -> Contestant:
+        W, b = param(W0), param(b0)
+        f = compiled(lambda x, y: np.sum((W @ x + b - y) ** 2), params(W, b))
+        return Contestant(lambda: f(x0, y0), lambda result: [result.grad[W], result.grad[b]])
 
     def by_hand() -> Contestant:
         def run() -> Any:
@@ -178,7 +219,27 @@ def regression() -> Makers:
         both = jax.jit(jax.grad(lambda W, b, x, y: ((W @ x + b - y) ** 2).sum(), (0, 1)))
         return Contestant(lambda: jax.block_until_ready(both(W, b, x, y)), list)
 
-    return {MINIDIFF: minidiff, NUMPY: by_hand, AUTOGRAD: autograd, MYGRAD: mygrad, TORCH: pytorch, JAX: jax}
+    def torch_compile() -> Contestant:
+        import torch
+
+        W, b, x, y = _tensors(W0, b0, x0, y0)
+        loss = lambda W, b, x, y: torch.sum((W @ x + b - y) ** 2)
+        both = torch.compile(torch.func.grad_and_value(loss, (0, 1)))
+        return Contestant(lambda: both(W, b, x, y), lambda result: [g.numpy() for g in result[0]])
+
+    return {
+        MINIDIFF: minidiff, COMPILED: fast, NUMPY: by_hand, AUTOGRAD: autograd, MYGRAD: mygrad,
+        TORCH: pytorch, TORCH_COMPILE: torch_compile, JAX: jax,
+    }  # fmt: skip
+
+
+def recording() -> Makers:
+    """Record the program of a gradient, for as long as it takes to take the gradient so many times."""
+    makers = dict(zip((MINIDIFF, EAGERLY), models.recording(), strict=True))
+    return {
+        name: lambda run=run: Contestant(run, lambda result: list(result.grad.values()))
+        for name, run in makers.items()
+    }
 
 
 # --- Training -------------------------------------------------------------------------------------------
@@ -188,10 +249,10 @@ def regression_step() -> Makers:
     """Take a step of ADAM down the same loss."""
     rng = np.random.default_rng(0)
     W0, b0, x0, y0 = rng.random((2, 5)), rng.random(2), rng.random(5), rng.random(2)
+    ours = lambda W, b, x, y: np.sum((W @ x + b - y) ** 2)
     return {
-        MINIDIFF: lambda: _minidiff_training(
-            [W0, b0], lambda W, b: np.sum((W @ x0 + b - y0) ** 2), mo.ADAM(0.001)
-        ),
+        MINIDIFF: lambda: _minidiff_training([W0, b0], ours, mo.ADAM(0.001), x0, y0),
+        COMPILED: lambda: _compiled_training([W0, b0], ours, mo.ADAM(0.001), x0, y0),
         TORCH: lambda: _torch_training(
             [W0, b0, x0, y0], 2, lambda W, b, x, y: ((W @ x + b - y) ** 2).sum(), _torch_adam
         ),
@@ -211,9 +272,9 @@ def mlp_step(sizes: tuple[int, ...], batch: int, dtype: str) -> Makers:
     ]
     x0, y0 = rng.standard_normal((batch, inputs)).astype(dtype), rng.integers(0, classes, batch)
 
-    def minidiff() -> Contestant:
-        loss = lambda W1, b1, W2, b2: logitcrossentropy(relu(x0 @ W1 + b1) @ W2 + b2, y0)
-        return _minidiff_training(start, loss, mo.ADAM(0.001))
+    ours = lambda W1, b1, W2, b2, x, y: logitcrossentropy(relu(x @ W1 + b1) @ W2 + b2, y)
+    minidiff = lambda: _minidiff_training(start, ours, mo.ADAM(0.001), x0, y0)
+    fast = lambda: _compiled_training(start, ours, mo.ADAM(0.001), x0, y0)
 
     def pytorch() -> Contestant:
         from torch.nn.functional import cross_entropy, linear, relu
@@ -235,7 +296,7 @@ def mlp_step(sizes: tuple[int, ...], batch: int, dtype: str) -> Makers:
         return _jax_training([*start, x0, y0], 4, loss)
 
     by_hand = lambda: _mlp_by_hand([a.copy() for a in start], x0, y0)
-    return {MINIDIFF: minidiff, NUMPY: by_hand, TORCH: pytorch, JAX: jax}
+    return {MINIDIFF: minidiff, COMPILED: fast, NUMPY: by_hand, TORCH: pytorch, JAX: jax}
 
 
 def _mlp_by_hand(θ: list[Any], x: Any, y: Any) -> Contestant:
@@ -307,17 +368,34 @@ def composed_decay() -> Makers:
 
         return _torch_training([*start], 2, loss, optimiser)
 
-    return {MINIDIFF: minidiff, TORCH: pytorch}
+    def fast() -> Contestant:
+        w, w1 = map(param, start)
+        opt = mo.Optimiser(mo.ExpDecay(0.001, 0.1, 1000, 1e-4), mo.Descent())
+        step = compiled(lambda x: mse(w @ x, w1 @ x), params(w, w1), opt)
+        return Contestant(lambda: step(rng.random(10)), lambda _: [w.value, w1.value])
+
+    return {MINIDIFF: minidiff, COMPILED: fast, TORCH: pytorch}
 
 
-def _minidiff_training(start: list[Any], loss: Callable[..., Any], opt: mo.AbstractOptimiser) -> Contestant:
+def _minidiff_training(
+    start: list[Any], loss: Callable[..., Any], opt: mo.AbstractOptimiser, *data: Any
+) -> Contestant:
     θ = params([param(a) for a in start])
     values = [*θ]
 
     def run() -> None:
-        mo.update(opt, θ, gradient(lambda: loss(*values), θ))
+        mo.update(opt, θ, gradient(lambda: loss(*values, *data), θ))
 
     return Contestant(run, lambda _: [p.value for p in θ])
+
+
+def _compiled_training(
+    start: list[Any], loss: Callable[..., Any], opt: mo.AbstractOptimiser, *data: Any
+) -> Contestant:
+    θ = params([param(a) for a in start])
+    values = [*θ]
+    step = compiled(lambda *data: loss(*values, *data), θ, opt)
+    return Contestant(lambda: step(*data), lambda _: [p.value for p in θ])
 
 
 def _torch_adam(θ: list[Any]) -> Any:

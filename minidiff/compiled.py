@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from minidiff.gradient import WithGradient, _check_loss, _ones, _own, _record, _
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
-from minidiff.optimise.together import Together
+from minidiff.optimise.together import Steps, Together
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
 from minidiff.program.lines import ChangedError, Lines
@@ -141,7 +141,7 @@ class Compiled:
         self._values = [p.value for p in self._ps]
         self._programs: dict[Any, _Made] = {}
         self._latest: tuple[Any, _Made | None] = None, None
-        self._steps: dict[Any, Together] = {}
+        self._steps: Steps | None = None
         self._lock = threading.RLock()
         self._recorded = 0
         name = getattr(loss, "__name__", type(loss).__name__)
@@ -189,31 +189,22 @@ class Compiled:
 
     def _step(self, made: _Made, every: Any) -> Any:
         """Take a step with what a program gave, and give the loss."""
-        grads = every[1:]
-        step = made.step or self._step_of(made, grads)
-        apart = step.take(grads)
-        if apart:
-            ps = [self._ps[made.reached[i]] for i in apart]
-            whole(update, self._opt, Params(ps), Grads(ps, [grads[i] for i in apart]))
+        steps: Any = self._steps
+        grads = every[1:] if made.is_whole else made.filled(every)
+        if made.step is None:
+            made.step = steps.of(grads)
+        steps.take(grads, made.step)
         return every[0]
-
-    def _step_of(self, made: _Made, grads: Any) -> Together:
-        """Give the step for a program; those whose gradients are alike have one together."""
-        key = tuple(made.reached), tuple([g.dtype for g in grads])
-        with self._lock:
-            if key not in self._steps:
-                ps = [self._ps[i] for i in made.reached]
-                names = [made.names[i] for i in made.reached]
-                self._steps[key] = Together(cast("Any", self._opt), ps, names, grads)
-            made.step = self._steps[key]
-        return made.step
 
     @property
     def source(self) -> str:
         """The programs made so far, as NumPy code."""
         lines = [made.lines for made in list(self._programs.values())]
-        lines += [step.lines for step in list(self._steps.values()) if step.lines is not None]
+        lines += [step.lines for step in self._together() if step.lines is not None]
         return "\n\n".join(some.source.rstrip() for some in lines)
+
+    def _together(self) -> list[Together]:
+        return [] if self._steps is None else list(self._steps.known.values())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the programs made so far as a module that needs NumPy alone.
@@ -269,11 +260,9 @@ class Compiled:
             (made.lines, f"The loss and its gradient, for {made.signature or 'no arguments'}.", made.inputs)
             for made in programs
         ]
-        for made in programs[:1] if self._opt is not None else []:
-            step = Together(
-                cast("Any", self._opt), [self._ps[i] for i in made.reached],
-                [made.names[i] for i in made.reached], made.gradients, np.inf,
-            )  # fmt: skip
+        if self._opt is not None:
+            made = programs[0]
+            step = Together(self._opt, self._ps, made.names, made.gradients, np.inf)
             step.record()
             if step.lines is None or step.apart:
                 why = "; ".join(f"{name}: {reason}" for name, reason in step.apart.items())
@@ -290,7 +279,7 @@ class Compiled:
         lines = [f"compiled {self._name}: {what}"]
         programs = list(self._programs.values())
         lines += [f"  ({made.signature})  {made.lines.length} operations" for made in programs]
-        for step in list(self._steps.values()):
+        for step in self._together():
             if step.lines is not None:
                 lines.append(f"  step  {step.lines.length} operations")
             lines += [f"  step of {name} by update: {why}" for name, why in step.apart.items()]
@@ -342,6 +331,8 @@ class Compiled:
                 "change. Make it before, outside of the loss, or pass what it is made of as an argument."
             )
         made = _Made(self._params, first, names, found, args)
+        if self._opt is not None and self._steps is None:
+            self._steps = Steps(self._opt, self._ps, names.of_parameters)
         leaves: list[Any] = []
         for arg in args:
             key_of(arg, leaves)
@@ -352,7 +343,7 @@ class Compiled:
                 f"compiled: the program of {name} does not give what {name} gives. It changes an array while "
                 "it runs, or depends on an earlier call: compute new arrays."
             )
-        made.gradients = every[1:]
+        made.gradients = made.filled(every)
         return made
 
     def _recording(self, names: Names, args: tuple[Any, ...], is_second: bool = False) -> _Recording:
@@ -412,6 +403,8 @@ class _Made:
         What the variables are called.
     reached : list of int
         The places of those that have a gradient.
+    is_whole : bool
+        Whether these are all.
     inputs, gradients : list of ndarray
         Examples.
     step : Together or None
@@ -443,16 +436,21 @@ class _Made:
         self._params, self._ps = ps, None if ps is None else list(ps)
         self._args = args  # whose ids and objects the key goes by
         self._count, self._template = len(self.names), r.template
-        self._is_whole = len(self.reached) == self._count
+        self.is_whole = len(self.reached) == self._count
         self._is_flat = r.template == tuple(range(self._count))
+
+    def filled(self, every: tuple[Any, ...]) -> list[Any]:
+        """Give the gradients, with None where there is none."""
+        gs = [None] * self._count
+        for i, g in zip(self.reached, every[1:], strict=True):
+            gs[i] = g
+        return gs
 
     def result(self, every: tuple[Any, ...]) -> WithGradient:
         """Give what `withgradient` would."""
         val, *gs = every
-        if not self._is_whole:
-            gs = [None] * self._count
-            for i, g in zip(self.reached, every[1:], strict=True):
-                gs[i] = g
+        if not self.is_whole:
+            gs = self.filled(every)
         if self._ps is not None:
             return WithGradient(val, Grads(self._ps, gs, self._params))
         return WithGradient(val, tuple(gs) if self._is_flat else _filled(self._template, gs))

@@ -23,6 +23,7 @@ import minidiff.functions as mf
 import minidiff.losses as ml
 import minidiff.optimise as mo
 from minidiff import compiled, dropgrad, gradient, param, params, save, withgradient
+from minidiff.program import lines
 from minidiff.schedules import Exp, Scheduler
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -123,6 +124,34 @@ def test_so_have_methods_and_operators(method, request):
     why = refusal_of(lambda x: projected(method(x)), M)
     masked = request.node.callspec.id in ("mask", "sum where", "mean where")
     assert (why is not None) == masked, why
+
+
+@pytest.mark.parametrize(("name", "call", "x"), CASES[::5])
+def test_a_workspace_changes_no_bit(name, call, x, monkeypatch):
+    monkeypatch.setattr(lines, "LARGE", 1)
+    refusal_of(lambda x: projected(call(np, x)) + np.sum(np.tanh(np.abs(x) + 1.0) * np.abs(x)), x)
+
+
+def test_threads_have_a_workspace_each_and_errors_none(monkeypatch):
+    monkeypatch.setattr(lines, "LARGE", 1)
+    V = param(np.linspace(-1, 1, 30 * 30).reshape(30, 30))
+    loss = lambda x: np.sum(np.tanh(x @ V) ** 2 * np.linalg.det(x[:2, :2] / x[0, 0]))
+    f = compiled(loss, params(V))
+    xs = [np.full((30, 30), i + 1.0) + np.eye(300) for i in range(3)]
+    expected = [bits(withgradient(lambda: loss(x), params(V))) for x in xs]
+    f(xs[0])
+    assert "workspace.take()" in f.source
+    wrong = []
+    work = lambda k: [wrong.append(k) for i in range(6) if bits(f(xs[(i + k) % 3])) != expected[(i + k) % 3]]
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert wrong == []
+    kept = f._programs[next(iter(f._programs))].run.__globals__["workspace"].kept
+    assert 1 <= len(kept) <= 3
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        f(np.zeros((30, 30)))
+    assert bits(f(xs[1])) == expected[1]
 
 
 # --- Shapes, dtypes and structures ----------------------------------------------------------------------

@@ -13,19 +13,69 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.interrupts import finish
+from minidiff.checks import described
+from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 from minidiff.optimise.decays import ExpDecay
 from minidiff.optimise.rule import tuple_of
 from minidiff.optimise.step import _ENGINE, BLOCK
-from minidiff.params import Param
+from minidiff.optimise.update import update
+from minidiff.params import Param, Params
 from minidiff.program.lines import EXACT, RESERVED, Lines, free_name
 from minidiff.program.listing import Call, Listing, StandIn, flat
 from minidiff.program.recorder import RefusedError
 from minidiff.program.source import quiet
 from minidiff.typing import Array
 
-__all__ = ["Together"]
+__all__ = ["Steps", "Together"]
+
+
+class Steps:
+    """Steps of an optimiser: of small parameters together, of all others by `update`.
+
+    Parameters
+    ----------
+    opt : AbstractOptimiser
+        The optimiser.
+    ps : sequence of Param
+        The parameters.
+    names : sequence of str
+        Their names in the source.
+    """
+
+    def __init__(self, opt: AbstractOptimiser, ps: Sequence[Param], names: Sequence[str]) -> None:
+        self.opt, self.ps, self.names = opt, list(ps), list(names)
+        self.known: dict[Any, Together] = {}
+
+    def of(self, grads: Sequence[Any]) -> Together:
+        """Give what takes a step with such gradients, some of which may be None.
+
+        Parameters
+        ----------
+        grads : sequence of (ndarray or None)
+            The gradients, in the order of the parameters.
+        """
+        key = tuple([None if g is None else (np.shape(g), getattr(g, "dtype", type(g))) for g in grads])
+        if key not in self.known:
+            self.known[key] = Together(self.opt, self.ps, self.names, grads)
+        return self.known[key]
+
+    def take(self, grads: Sequence[Any], together: Together | None = None) -> None:
+        """Take a step.
+
+        Parameters
+        ----------
+        grads : sequence of (ndarray or None)
+            The gradients, in the order of the parameters.
+        together : Together, optional
+            What `of` gives for them.
+        """
+        together = together or self.of(grads)
+        given = [g for g in grads if g is not None]
+        if places := together.take(given):
+            ps = [p for p, g in zip(self.ps, grads, strict=True) if g is not None]
+            some = {ps[i]: given[i] for i in places}
+            whole(update, self.opt, Params([*some]), some)
 
 
 class Together:
@@ -343,6 +393,8 @@ def _reason(stages: list[Any]) -> str:
 
 def _unfit(x: Array, g: Any, limit: float) -> str:
     """Say why a parameter cannot take part, if so."""
+    if not isinstance(g, (np.ndarray, np.generic)) or g.shape != x.shape:
+        return f"its gradient is {described(g)}"
     if x.nbytes > limit:
         return "large"
     if x.dtype.char not in "fd" or not x.dtype.isnative or g.dtype.kind != "f":

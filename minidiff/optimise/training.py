@@ -18,6 +18,7 @@ from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, Trigger
+from minidiff.optimise.together import Steps
 from minidiff.optimise.transforms import Joint, first_nonfinite
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
@@ -76,7 +77,8 @@ def train(
     progress : bool
         Whether to show a bar with the running loss and the rate. Needs tqdm, of the `plot` extra.
     compiled : bool
-        Whether to record the loss and its gradient and run them as NumPy: see `minidiff.compiled`.
+        Whether to record the loss and its gradient, and the step, and run them as NumPy: see
+        `minidiff.compiled`.
 
     Returns
     -------
@@ -128,7 +130,7 @@ def train(
     ps, transforms = _params(ps), _functions("transform", transform)
     after_step, after_epoch = _callbacks("cb", cb), _callbacks("each_epoch", each_epoch)
     joint = [f for f in transforms if isinstance(f, Joint)]
-    slope = _slope(loss, ps, compiled)
+    slope, steps = _slope(loss, ps, compiled), Steps(opt, [*ps], ps.names) if compiled else None
     losses: list[float] = []
     unreached = [*ps]
     batches = epoch = 0
@@ -141,7 +143,10 @@ def train(
                 together.enter_context(f)
 
             def take_step(grads: Grads, value: float) -> None:
-                update(opt, ps, grads)
+                if steps is None:
+                    update(opt, ps, grads)
+                else:
+                    steps.take([grads[p] for p in ps])
                 counted.note()
                 losses.append(value)
 

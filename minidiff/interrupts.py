@@ -50,27 +50,28 @@ def whole(work: Callable[..., T], *args: Any) -> T:
     whole
     interrupted
     """
+    handler = _handler(signal.SIGINT)
+    if not callable(handler) or hasattr(handler, "waits"):  # interrupts end the process, or wait already
+        return work(*args)
     if threading.current_thread() is not threading.main_thread():
         return work(*args)
-    handler = _handler(signal.SIGINT)
-    if not callable(handler):  # interrupts are ignored, or end the process
-        return work(*args)
     came: list[tuple[Any, ...]] = []
-    over = False
 
-    def wait(*signal_and_frame: Any) -> None:
-        if over:  # `work` has left a handler that still calls this one
-            handler(*signal_and_frame)
-        else:
+    def hear(*signal_and_frame: Any) -> None:
+        if hasattr(wait, "waits"):
             came.append(signal_and_frame)
+        else:  # `work` has left a handler that still calls this one
+            handler(*signal_and_frame)
 
+    wait: Any = hear
+    wait.waits = True
     try:
         _set_handler(signal.SIGINT, wait)
         return work(*args)
     finally:
         if _handler(signal.SIGINT) is wait:
             _set_handler(signal.SIGINT, handler)
-        over = True
+        del wait.waits
         if came:
             handler(*came[-1])
 

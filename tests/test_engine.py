@@ -578,8 +578,9 @@ def test_a_fork_has_threads_of_its_own():
         pytest.skip("no fork here")
     script = """
 import os, numpy as np
-from minidiff.optimise import ADAM, update
-x, opt = np.ones(400_000), ADAM()
+from minidiff.optimise import ADAM, engine, update
+engine("fused")
+x, opt = np.ones(1_000_000), ADAM()
 update(opt, x, x.copy())
 child = os.fork()
 update(opt, x, x.copy())

@@ -130,7 +130,7 @@ def train(
     ps, transforms = _params(ps), _functions("transform", transform)
     after_step, after_epoch = _callbacks("cb", cb), _callbacks("each_epoch", each_epoch)
     joint = [f for f in transforms if isinstance(f, Joint)]
-    slope, steps = _slope(loss, ps, compiled), Steps(opt, [*ps], ps.names) if compiled else None
+    slope, compiled_steps = _slope(loss, ps, compiled), Steps(opt, [*ps], ps.names) if compiled else None
     losses: list[float] = []
     unreached = [*ps]
     batches = epoch = 0
@@ -143,10 +143,10 @@ def train(
                 together.enter_context(f)
 
             def take_step(grads: Grads, value: float) -> None:
-                if steps is None:
+                if compiled_steps is None:
                     update(opt, ps, grads)
                 else:
-                    steps.take([grads[p] for p in ps])
+                    compiled_steps.take([grads[p] for p in ps])
                 counted.note()
                 losses.append(value)
 

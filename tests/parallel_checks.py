@@ -79,7 +79,7 @@ def raised(work, *arguments, **keywords):
     try:
         work(*arguments, **keywords)
     except BaseException as error:
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 10
         return error
     raise AssertionError("nothing was raised")
 
@@ -208,7 +208,7 @@ def check_one_sum_for_each_dtype():
         for _ in range(3):
             counting.calls.clear()
             mean(grads)
-            assert counting.calls == ["Allgather"] + ["Allreduce"] * sums
+            assert counting.calls == ["Iallgather"] + ["Allreduce"] * sums
     mean._ranks.comm = counting.comm
 
 

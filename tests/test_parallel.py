@@ -84,8 +84,12 @@ def at(step, rank=1):
     return comm.rank == rank and len(calls) == step
 
 def loss(x):
-    factor = fail() if at(3) else 1
+    factor = failing() if at(3) else 1
     return factor * np.sum((W - x) ** 2)
+
+def failing():
+    print("failing", flush=True)
+    return fail()
 
 def go():
     train(loss, params(W), [1.0] * 10, Descent(0.1), transform=average(comm))
@@ -119,12 +123,12 @@ FAILURES = {
     ),
     "an exception while another rank does not come": (
         "def fail(): raise ValueError('bad data')\nmean = average(comm, grace=0.5)\nif comm.rank == 0:\n"
-        "    while True: time.sleep(0.1)\nfail()",
+        "    while True: time.sleep(0.1)\nfailing()",
         ["ValueError: bad data", "rank 1 ends all: it has failed with the ValueError above"],
     ),
     "an exception in a training while another rank does not come": (
         "def fail(): raise ValueError('bad data')\nmean = average(comm, grace=0.5)\nif comm.rank == 0:\n"
-        "    while True: time.sleep(0.1)\nwith mean: fail()",
+        "    while True: time.sleep(0.1)\nwith mean: failing()",
         ["ValueError: bad data", "rank 1 ends all: it has failed with the ValueError above"],
     ),
 }  # fmt: skip
@@ -133,8 +137,10 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_no_rank_is_left_waiting(failure):
     code, says = FAILURES[failure]
+    process = start(2, "-c", BEGINNING + code)
+    assert "failing" in process.stdout.readline()
     began = time.monotonic()
-    printed, returned = end(start(2, "-c", BEGINNING + code), 60)
+    printed, returned = end(process, 60)
     assert returned != 0
     assert time.monotonic() - began < 10, printed
     for text in set(says):

@@ -76,6 +76,7 @@ class average(Joint):  # noqa: N801 - it is called as a function is
     What ends the training of one rank ends that of all at their next step. There it raises an error of the
     same class, which names the rank: also KeyboardInterrupt, for Ctrl-C, and what `stop` raises. A batch that
     one rank leaves out by `skip`, or by a transform before this one, all leave out.
+    A rank that waits hears Ctrl-C when the others come; in a terminal mpiexec sends it to all.
     A gradient or loss that is not finite spoils the mean of all, so all find it before the step, and the
     error names the rank that it came from. For `skip_nonfinite` to leave it out, it comes after this in
     ``transform=[average(comm), skip_nonfinite()]``.
@@ -404,14 +405,14 @@ class _Ranks:
         self.have_parted = True
         if FAILED in statuses or CRASHED in statuses:
             reports = self.comm.allgather(None if error is None else _report(error, what))
-            if error is None:
-                raise next(_raised_by(rank, report) for rank, report in enumerate(reports) if report)
-            places = [
-                f"rank {rank}: {report[2]}" for rank, report in enumerate(reports) if report and report[2]
-            ]
+            theirs = [_raised_by(rank, r) for rank, r in enumerate(reports) if r and rank != self.rank]
+            theirs.sort(key=lambda one: isinstance(one, Stop))  # an error counts for more
+            if theirs and (error is None or (isinstance(error, Stop) and not isinstance(theirs[0], Stop))):
+                raise theirs[0]
+            places = [f"rank {rank}: {r[2]}" for rank, r in enumerate(reports) if r and r[2]]
             if isinstance(error, FloatingPointError) and places:
                 error.args = (f"{error} ({'; '.join(places)})",)
-            else:
+            elif error is not None:
                 add_note(error, f"on rank {self.rank} of {self.size}")
         elif _differ(statuses):
             ended, going = np.argmax(statuses), np.argmin(statuses)

@@ -402,6 +402,21 @@ def check_stop_on_one_side_is_for_all():
         assert same_everywhere(model.vector())
 
 
+def check_an_error_counts_for_more_than_a_stop():
+    model, calls = Model(), []
+
+    def loss(x, y):
+        calls.append(1)
+        if len(calls) == 3:
+            if rank == last:
+                raise ValueError("bad data")
+            stop()
+        return model.loss(x, y)
+
+    error = raised(train, loss, model.θ, shard(), mo.ADAM(), transform=average(comm), epochs=2)
+    on_all(error, ValueError, f"rank {last}")
+
+
 def check_accumulated_batches():
     ends = []
     for transform in (

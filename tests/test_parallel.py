@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -34,12 +35,16 @@ def start(ranks, *arguments, **keywords):
 
 
 def end(process, seconds=200):
-    """Give what a process prints until it ends, and its return code."""
-    try:
-        return process.communicate(timeout=seconds)[0], process.returncode
-    except subprocess.TimeoutExpired:
-        process.kill()
-        pytest.fail(f"some rank waits: {process.communicate()[0]}")
+    """Give what a process prints from here on until it ends, and its return code."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    with process:
+        printed = process.stdout.read()
+    waits = not timer.is_alive()
+    timer.cancel()
+    if waits:
+        pytest.fail(f"some rank waits: {printed}")
+    return printed, process.returncode
 
 
 @cache

@@ -76,6 +76,7 @@ class average(Joint):  # noqa: N801 - it is called as a function is
     What ends the training of one rank ends that of all at their next step. There it raises an error of the
     same class, which names the rank: also KeyboardInterrupt, for Ctrl-C, and what `stop` raises. A batch that
     one rank leaves out by `skip`, or by a transform before this one, all leave out.
+    A rank that waits hears Ctrl-C when the others come; in a terminal mpiexec sends it to all.
     A gradient or loss that is not finite spoils the mean of all, so all find it before the step, and the
     error names the rank that it came from. For `skip_nonfinite` to leave it out, it comes after this in
     ``transform=[average(comm), skip_nonfinite()]``.
@@ -118,7 +119,7 @@ class average(Joint):  # noqa: N801 - it is called as a function is
         self.reproducible = bool(reproducible)
         self._layout: _Layout | None = None
         self._memory = _Memory()
-        self._batch = 0
+        self._batch, self._total = 0, 0.0
         self._latest: tuple[float, Grads] | None = None  # what this rank had in its latest step
 
     def __repr__(self) -> str:
@@ -152,7 +153,7 @@ class average(Joint):  # noqa: N801 - it is called as a function is
         """Have all ranks leave out a batch, unless this one has joined for it."""
         if batch != self._batch and self._ranks.size > 1:
             self._batch = batch
-            whole(self._ranks.meet, LEFT_OUT, batch)
+            whole(lambda: self._ranks.hear(self._ranks.tell(LEFT_OUT, batch)))
 
     def __enter__(self) -> average:
         self._batch, self._ranks.have_parted = 0, False
@@ -178,26 +179,27 @@ class average(Joint):  # noqa: N801 - it is called as a function is
             g if g is None or type(g) is np.ndarray else np.asarray(g) for g in grads.values()
         ]
         reached = bytes([g is not None for g in values])
-        heads, are_alike = ranks.meet(STEP, batch, at, layout.key, zlib.crc32(reached), weight, loss)
+        told = ranks.tell(STEP, batch, at, layout.key, zlib.crc32(reached), weight, loss)
+        # Until the others have been heard, all are taken to weigh as much as last time.
+        expected = self._total or weight * ranks.size or 1.0
+        parts, buffers = layout.places(reached, ranks.size, self._memory)
+        _fill(parts, values, weight / expected)
+        heads, are_alike = ranks.hear(told)
+        weights = heads[:, 5].tolist()
+        self._total = total = math.fsum(weights)
+        if not 0 < total < math.inf:
+            ranks.have_parted = True
+            raise ValueError(f"the weights of all ranks must have a finite sum above 0, got {weights}")
         if not are_alike:
             if _differ(heads[:, 3]):
                 ranks.compare(layout.description)
             by_one = bytearray(reached)  # what one rank has reached all have
             ranks.comm.Allreduce(ranks.in_place, by_one, ranks.most)
-            reached = bytes(by_one)
-        weights = heads[:, 5].tolist()
-        total = math.fsum(weights)
-        if not 0 < total < math.inf:
-            ranks.have_parted = True
-            raise ValueError(f"the weights of all ranks must have a finite sum above 0, got {weights}")
+            parts, buffers = layout.places(bytes(by_one), ranks.size, self._memory)
+        if total != expected or not are_alike:
+            _fill(parts, values, weight / total)
         pairs = zip(weights, heads[:, 6].tolist(), strict=True)
         loss = sum([w / total * one for w, one in pairs if w], 0.0)
-        parts, buffers = layout.places(reached, ranks.size, self._memory)
-        for part, g in zip(parts, values, strict=True):
-            if part is not None and (g is None or weight == 0):
-                part[...] = 0
-            elif part is not None:
-                np.multiply(g, weight / total, out=part, dtype=part.dtype)
         for buffer in buffers:
             if self.reproducible:
                 _add_in_order(ranks, buffer, self._memory)
@@ -321,25 +323,35 @@ class _Ranks:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         whole(self.part, error)
 
-    def meet(self, status: int, batch: int, *more: float) -> tuple[NDArray[np.float64], bool]:
-        """Tell the others how this rank stands, or raise what keeps them from a step.
+    def tell(self, *head: float) -> tuple[Any, Any, Any]:
+        """Begin to tell the others how this rank stands.
 
         Parameters
         ----------
-        status : int
-            STEP or LEFT_OUT.
-        batch : int
-            The number of the batch.
-        *more : float
-            Of a step: what tells the order of the samples, what tells the parameters, which of them have a
-            gradient, the weight and the loss.
+        *head : float
+            The status, and of a step or a batch left out its number; of a step also what tells the order of
+            the samples, what tells the parameters, which of them have a gradient, the weight and the loss.
+
+        Returns
+        -------
+        tuple
+            What `hear` needs, to wait for what the others tell.
+        """
+        mine, heads = np.zeros(7), np.empty((self.size, 7))
+        mine[: len(head)] = head
+        self._told = self.comm.Iallgather(mine, heads), mine, heads  # whose memory must stay until it is over
+        return self._told
+
+    def hear(self, told: tuple[Any, Any, Any]) -> tuple[NDArray[np.float64], bool]:
+        """Give how all stand, or raise what keeps this rank from a step.
 
         Returns
         -------
         ndarray, shape (size, 7), and bool
-            The same of all ranks, and whether they differ in nothing but weights and losses.
+            The heads of all ranks, and whether they differ in nothing but weights and losses.
         """
-        heads = self._exchange((status, batch, *more))
+        request, mine, heads = told
+        request.Wait()
         if not _differ(heads[:, :5]):
             return heads, True
         statuses = heads[:, 0]
@@ -353,8 +365,8 @@ class _Ranks:
         if reason:
             self.have_parted = True
             raise RuntimeError(f"the ranks do not go through the samples {reason}")
-        if status == STEP and LEFT_OUT in statuses:
-            raise Skip(f"rank {np.argmax(statuses)} leaves out batch {batch}")
+        if mine[0] == STEP and LEFT_OUT in statuses:
+            raise Skip(f"rank {np.argmax(statuses)} leaves out batch {int(mine[1])}")
         return heads, False
 
     def part(self, error: BaseException | None, what: str = "") -> None:
@@ -371,7 +383,7 @@ class _Ranks:
             return
         # Those that are at work on a long step have the time that they need, if nothing is wrong.
         hurry = error is not None and not isinstance(error, Stop)
-        heads = self._exchange((DONE if error is None else FAILED,), error if hurry else None)
+        heads = self._meet(DONE if error is None else FAILED, error if hurry else None)
         self._hear(heads[:, 0], error, what)
 
     def compare(self, description: list[str]) -> None:
@@ -393,14 +405,14 @@ class _Ranks:
         self.have_parted = True
         if FAILED in statuses or CRASHED in statuses:
             reports = self.comm.allgather(None if error is None else _report(error, what))
-            if error is None:
-                raise next(_raised_by(rank, report) for rank, report in enumerate(reports) if report)
-            places = [
-                f"rank {rank}: {report[2]}" for rank, report in enumerate(reports) if report and report[2]
-            ]
+            theirs = [_raised_by(rank, r) for rank, r in enumerate(reports) if r and rank != self.rank]
+            theirs.sort(key=lambda one: isinstance(one, Stop))  # an error counts for more
+            if theirs and (error is None or (isinstance(error, Stop) and not isinstance(theirs[0], Stop))):
+                raise theirs[0]
+            places = [f"rank {rank}: {r[2]}" for rank, r in enumerate(reports) if r and r[2]]
             if isinstance(error, FloatingPointError) and places:
                 error.args = (f"{error} ({'; '.join(places)})",)
-            else:
+            elif error is not None:
                 add_note(error, f"on rank {self.rank} of {self.size}")
         elif _differ(statuses):
             ended, going = np.argmax(statuses), np.argmin(statuses)
@@ -416,21 +428,20 @@ class _Ranks:
         error = getattr(sys, "last_value", None)
         limited = error
         while True:
-            heads = self._exchange((GONE if error is None else CRASHED,), limited)
+            heads = self._meet(GONE if error is None else CRASHED, limited)
             limited = None  # they have heard of it
             if FAILED in heads[:, 0] or CRASHED in heads[:, 0]:
                 self.comm.allgather(None if error is None else _report(error, ""))
             if heads[:, 0].min() >= GONE:
                 break
 
-    def _exchange(self, head: tuple[float, ...], error: BaseException | None = None) -> NDArray[np.float64]:
+    def _meet(self, status: int, error: BaseException | None) -> Any:
         """Give the heads of all ranks. With an error, the others have some time to come, or are ended."""
-        mine, heads = np.zeros(7), np.empty((self.size, 7))
-        mine[: len(head)] = head
+        request, _, heads = self.tell(status)
         if error is None:
-            self.comm.Allgather(mine, heads)
+            request.Wait()
             return heads
-        waiting = threading.Thread(target=self.comm.Allgather, args=(mine, heads), daemon=True)
+        waiting = threading.Thread(target=request.Wait, daemon=True)
         waiting.start()
         waiting.join(self.grace)
         if waiting.is_alive():
@@ -560,6 +571,16 @@ class _Layout:
         return slots, lengths
 
 
+def _fill(parts: list[Any], values: list[Any], factor: float) -> None:
+    """Write gradients times a factor to their places. Without a weight they count for nothing, NaN too."""
+    with np.errstate(all="ignore"):  # as in a sum of MPI's
+        for part, g in zip(parts, values, strict=True):
+            if part is not None and (g is None or factor == 0):
+                part[...] = 0
+            elif part is not None:
+                np.multiply(g, factor, out=part, dtype=part.dtype)
+
+
 class _Memory:
     """Memory for arrays, which is used again once no array refers to it.
 
@@ -600,7 +621,7 @@ def _add_in_order(ranks: _Ranks, buffer: Any, memory: _Memory) -> None:
     """Sum a buffer over the ranks in their order: each rank a piece of it, which the others then get."""
     pieces = memory.take(buffer.dtype.char, len(buffer)).reshape(ranks.size, -1)
     ranks.comm.Alltoall(buffer, pieces)
-    with np.errstate(all="ignore"):  # as in a sum of MPI's
+    with np.errstate(all="ignore"):
         for piece in pieces[1:]:
             pieces[0] += piece
     ranks.comm.Allgather(pieces[0], buffer)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -34,12 +35,16 @@ def start(ranks, *arguments, **keywords):
 
 
 def end(process, seconds=200):
-    """Give what a process prints until it ends, and its return code."""
-    try:
-        return process.communicate(timeout=seconds)[0], process.returncode
-    except subprocess.TimeoutExpired:
-        process.kill()
-        pytest.fail(f"some rank waits: {process.communicate()[0]}")
+    """Give what a process prints from here on until it ends, and its return code."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    with process:
+        printed = process.stdout.read()
+    waits = not timer.is_alive()
+    timer.cancel()
+    if waits:
+        pytest.fail(f"some rank waits: {printed}")
+    return printed, process.returncode
 
 
 @cache
@@ -84,8 +89,12 @@ def at(step, rank=1):
     return comm.rank == rank and len(calls) == step
 
 def loss(x):
-    factor = fail() if at(3) else 1
+    factor = failing() if at(3) else 1
     return factor * np.sum((W - x) ** 2)
+
+def failing():
+    print("failing", flush=True)
+    return fail()
 
 def go():
     train(loss, params(W), [1.0] * 10, Descent(0.1), transform=average(comm))
@@ -119,12 +128,12 @@ FAILURES = {
     ),
     "an exception while another rank does not come": (
         "def fail(): raise ValueError('bad data')\nmean = average(comm, grace=0.5)\nif comm.rank == 0:\n"
-        "    while True: time.sleep(0.1)\nfail()",
+        "    while True: time.sleep(0.1)\nfailing()",
         ["ValueError: bad data", "rank 1 ends all: it has failed with the ValueError above"],
     ),
     "an exception in a training while another rank does not come": (
         "def fail(): raise ValueError('bad data')\nmean = average(comm, grace=0.5)\nif comm.rank == 0:\n"
-        "    while True: time.sleep(0.1)\nwith mean: fail()",
+        "    while True: time.sleep(0.1)\nwith mean: failing()",
         ["ValueError: bad data", "rank 1 ends all: it has failed with the ValueError above"],
     ),
 }  # fmt: skip
@@ -133,8 +142,10 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_no_rank_is_left_waiting(failure):
     code, says = FAILURES[failure]
+    process = start(2, "-c", BEGINNING + code)
+    assert "failing" in process.stdout.readline()
     began = time.monotonic()
-    printed, returned = end(start(2, "-c", BEGINNING + code), 60)
+    printed, returned = end(process, 60)
     assert returned != 0
     assert time.monotonic() - began < 10, printed
     for text in set(says):
@@ -143,21 +154,22 @@ def test_no_rank_is_left_waiting(failure):
 
 
 def test_ctrl_c_on_one_side_ends_all():
-    code = (
-        "def loss(x): time.sleep(0.01); return np.sum(W)\nprint('rank', comm.rank, os.getpid(), flush=True)\n"
-    )
-    process = start(
-        2,
-        "-c",
-        BEGINNING + code + "train(loss, params(W), [0.0] * 5000, Descent(0), transform=average(comm))",
-    )
-    pids = {}
-    while len(pids) < 2:
-        rank, pid = process.stdout.readline().split()[1:]
-        pids[rank] = int(pid)
+    code = """
+def loss(x):
+    time.sleep(0.01)
+    return np.sum(W)
+
+mean = average(comm)
+pids = comm.gather(os.getpid())
+if pids:
+    print(*pids, flush=True)
+train(loss, params(W), [0.0] * 5000, Descent(0), transform=mean)
+"""
+    process = start(2, "-c", BEGINNING + code)
+    pids = process.stdout.readline().split()
     time.sleep(0.3)
     began = time.monotonic()
-    os.kill(pids["1"], signal.SIGINT)
+    os.kill(int(pids[1]), signal.SIGINT)
     printed, returned = end(process, 60)
     assert returned != 0
     assert time.monotonic() - began < 10

@@ -86,7 +86,7 @@ def test_so_has_that_of_every_function(name, call, x, tmp_path):
             val, (g,) = f(x)
         except TypeError:
             return
-        if name == "prod":  # whose derivative looks at values
+        if name in ("prod", "linalg.det", "linalg.svd"):  # whose derivatives look at values
             with pytest.raises(TypeError, match="NumPy alone has not"):
                 f.save(tmp_path / "saved.py")
             return

@@ -13,11 +13,13 @@ PACKAGE = Path(minidiff.__file__).parent
 # From the ground up. A module imports what stands in its own line or above it.
 LAYERS = """
     typing iddict checks
-    settings interrupts
+    settings interrupts files
     tracing tracing.*
+    params
     program.*
-    params grads gradient functions losses data
+    grads gradient functions losses data
     optimise.base optimise.rule optimise.step optimise.compose optimise.rules optimise.clips optimise.update
+    optimise.decays optimise.together
     compiled
     optimise optimise.*
     schedules schedules.*

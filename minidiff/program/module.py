@@ -192,6 +192,7 @@ def _sources(f: Any) -> dict[str, str]:
     f = inspect.unwrap(f)
     if not isinstance(f, FunctionType) or f.__closure__ or not f.__module__.startswith("minidiff."):
         name = getattr(f, "__name__", f)
+        name = name if str(name).isidentifier() else "a derivative that looks at values"
         raise TypeError(
             f"save: the program calls {name}, which NumPy alone has not: it cannot be written down"
         )

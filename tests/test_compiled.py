@@ -584,6 +584,7 @@ COMPOSED = {
     "clipped": lambda: mo.Optimiser(mo.ClipValue(0.5), mo.WeightDecay(0.01), mo.ADAM(0.1)),
     "decayed": lambda: mo.Optimiser(mo.ADAM(), mo.ExpDecay(1.0, 0.5, 2, 0.1)),
     "inverse": lambda: mo.Optimiser(mo.Momentum(0.01), mo.InvDecay(0.1)),
+    "of nothing": lambda: mo.Optimiser(),
     "twice": lambda: mo.Optimiser(mo.Momentum(0.01), mo.Momentum(0.5)),
     "scheduled": lambda: Scheduler(Exp(0.1, 0.5), mo.ADAM()),
     "nested": lambda: mo.Optimiser(mo.ClipValue(1.0), Scheduler(Exp(0.1, 0.5), mo.Momentum())),

@@ -118,7 +118,7 @@ class Together:
         ]
         self._limit = limit
         self._everything = list(range(len(self._given)))
-        self._stages: list[Any] = []
+        self._stages: Any = None  # not looked at yet
         self._types: Any = None
         self.lines: Lines | None = None
         self.apart: dict[str, str] = {}

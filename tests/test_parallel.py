@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SOON = 30  # seconds; on a machine that nobody shares it is less than ten
 BESIDE = Path(sys.executable).parent / "mpiexec"
 MPIEXEC = str(BESIDE) if BESIDE.exists() else shutil.which("mpiexec")
 ENVIRONMENT = os.environ | {
@@ -101,7 +102,7 @@ def go():
 
 """
 BY_HAND = """
-mean = average(comm)
+mean = average(comm, grace=1.0)
 for _ in range(10):
     update(Descent(0.1), params(W), mean(gradient(lambda: loss(1.0), params(W))))
 """
@@ -147,7 +148,7 @@ def test_no_rank_is_left_waiting(failure):
     began = time.monotonic()
     printed, returned = end(process, 60)
     assert returned != 0
-    assert time.monotonic() - began < 10, printed
+    assert time.monotonic() - began < SOON, printed
     for text in set(says):
         pattern = text if "|" in text else re.escape(text)
         assert len(re.findall(pattern, printed)) >= says.count(text), printed
@@ -172,7 +173,7 @@ train(loss, params(W), [0.0] * 5000, Descent(0), transform=mean)
     os.kill(int(pids[1]), signal.SIGINT)
     printed, returned = end(process, 60)
     assert returned != 0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SOON
     assert "KeyboardInterrupt: rank 1: KeyboardInterrupt" in printed
 
 

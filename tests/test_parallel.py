@@ -102,7 +102,7 @@ def go():
 
 """
 BY_HAND = """
-mean = average(comm, grace=1.0)
+mean = average(comm)
 for _ in range(10):
     update(Descent(0.1), params(W), mean(gradient(lambda: loss(1.0), params(W))))
 """

@@ -6,6 +6,7 @@ the same. Any function of that kind is one, such as ``lambda grads: grads.map(np
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from minidiff.checks import integer, number
 from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none
 from minidiff.optimise.rule import widened
+from minidiff.params import Params
 from minidiff.tracing import constant
 
 __all__ = ["Joint", "accumulate", "clip_norm", "skip_nonfinite"]
@@ -207,6 +209,16 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
         self.reset()
         means = [None if g is None else (g / self.n).astype(p.value.dtype) for p, g in total.items()]
         return Grads(list(grads.keys()), means)
+
+
+def what_is_not_finite(loss: float, grads: Grads, ps: Params | None) -> str:
+    """Say what holds infinity or NaN, the loss or the first such gradient; nothing if all is finite."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    place = first_nonfinite(grads)
+    if place is None:
+        return ""
+    return f"the gradient of parameter {ps.names[place] if ps else place} is not finite"
 
 
 def first_nonfinite(grads: Grads) -> int | None:

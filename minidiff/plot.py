@@ -420,7 +420,12 @@ class Explorer:
         self._figure.set_size_inches(5.6, 4.2)
         _pyplot().close(self._figure)  # a notebook would show it a second time
         self._sliders = {
-            (name, i): _slider(widgets, name if i is None else f"{name}[{i}]", value, ranges.get(name))
+            (name, i): _slider(
+                widgets,
+                name if i is None else f"{name}[{i}]",
+                value,
+                ranges.get(name) or _ends(opt, name, i, value),
+            )
             for name, i, value in _numbers(opt)
         }
         self._picture = widgets.Image(format="png")
@@ -558,12 +563,20 @@ def _numbers(opt: Rule) -> Iterator[tuple[str, int | None, float]]:
             yield name, None, value
 
 
-def _slider(widgets: Any, label: str, value: float, ends: tuple[float, float] | None) -> Any:
+def _ends(opt: Rule, name: str, i: int | None, value: float) -> tuple[float, float]:
+    """Give the ends of a slider: nearly 1 is the upper one if the rule refuses 1 itself."""
+    settings = opt.arguments()
+    was = settings[name]
+    try:
+        type(opt)(**{**settings, name: 1.0 if i is None else (*was[:i], 1.0, *was[i + 1 :])})
+    except ValueError:
+        return 0.0, 0.999
+    return (value / 100, value * 100) if value > 0 else (0.0, 1.0)
+
+
+def _slider(widgets: Any, label: str, value: float, ends: tuple[float, float]) -> Any:
     """Make a slider: on a logarithmic scale, if the ends are far apart and above 0."""
     options = {"description": label, "value": value, "continuous_update": True}
-    if ends is None:
-        ends = (0.0, 0.999) if label.split("[")[0] in ("rho", "beta") else (value / 100, value * 100)
-        ends = ends if ends[0] < ends[1] else (0.0, 1.0)
     low, high = (min(ends[0], value), max(ends[1], value))
     if low > 0 and high / low > 20:
         low, high = math.log10(low), math.log10(high)

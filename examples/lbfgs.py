@@ -1,17 +1,16 @@
-"""SciPy's L-BFGS with our gradients: all parameters as one vector, and back.
+"""SciPy's L-BFGS with our gradients.
 
 Where the loss is the same at every step (no minibatches), a method that learns its curvature from the
-gradients gets further with them than a first-order rule. SciPy asks for a function of a vector that gives the
-loss and its gradient; `Params` and `Grads` turn into such vectors.
+gradients gets further with them than a first-order rule.
 
-    .venv/bin/pip install -e '.[tutorials]'
+    .venv/bin/pip install -e '.[scipy]'
 """
 
 import numpy as np
 
-from minidiff import param, params, train, withgradient
+from minidiff import param, params, train
 from minidiff.losses import mse
-from minidiff.optimise import ADAM
+from minidiff.optimise import ADAM, minimize
 
 
 def network(rng, width=12):
@@ -21,33 +20,13 @@ def network(rng, width=12):
     return (lambda x: np.tanh(x @ W + b) @ V + c), params(W, b, V, c)
 
 
-def minimise(loss, θ, evaluations=500):
-    """Minimise a loss over its parameters; they are left at the minimum."""
-    from scipy.optimize import minimize
-
-    def loss_and_slope(v):
-        θ.from_vector(v)
-        value, grads = withgradient(loss, θ)
-        return value, grads.to_vector()
-
-    result = minimize(
-        loss_and_slope,
-        θ.to_vector(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxfun": evaluations, "maxiter": evaluations, "ftol": 0, "gtol": 1e-9},
-    )
-    θ.from_vector(result.x)
-    return result
-
-
 def main():
     """Fit a curve with both methods; give their losses, each after as many evaluations of the gradient."""
     x = np.linspace(-3, 3, 60)[:, None]
     y = np.sin(2 * x) * np.exp(-(x**2) / 4)
 
     f, θ = network(np.random.default_rng(0))
-    result = minimise(lambda: mse(f(x), y), θ)
+    result = minimize(lambda: mse(f(x), y), θ, maxfun=500, maxiter=500, ftol=0, gtol=1e-9)
     quasi_newton = mse(f(x), y)
 
     g, ϕ = network(np.random.default_rng(0))

@@ -18,6 +18,7 @@ from minidiff.optimise.clips import ClipNorm, ClipValue
 from minidiff.optimise.compose import Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
 from minidiff.optimise.grouped import Grouped
+from minidiff.optimise.minimisers import least_squares, minimize
 from minidiff.optimise.more import Lion, Rprop, SignDecay, Yogi
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.optimise.rules import (
@@ -94,6 +95,8 @@ __all__ = [
     "clip_norm",
     "early_stopping",
     "engine",
+    "least_squares",
+    "minimize",
     "patience",
     "plateau",
     "reset",

@@ -122,8 +122,9 @@ def minimize(
         value, grads = slope()
         if not search.met and (what := what_is_not_finite(float(value), grads, search.ps)):
             raise FloatingPointError(f"{what} where the search begins")
-        search.note(v, float(value), fun=float(value), jac=search.vector(grads))
-        return float(value), search.vector(grads)
+        slopes = search.vector(grads)
+        search.note(v, float(value), fun=float(value), jac=slopes)
+        return float(value), slopes
 
     def hessp(v: Any, direction: Any) -> Any:
         search.put(v)

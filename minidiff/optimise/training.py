@@ -19,8 +19,8 @@ from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, Trigger
 from minidiff.optimise.together import Steps
-from minidiff.optimise.transforms import Joint, what_is_not_finite
-from minidiff.optimise.update import update
+from minidiff.optimise.transforms import Joint, first_nonfinite, what_is_not_finite
+from minidiff.optimise.update import update_all
 from minidiff.params import Param, Params
 from minidiff.typing import NDArray
 
@@ -142,13 +142,13 @@ def train(
             for f in joint:
                 together.enter_context(f)
 
-            def take_step(grads: Grads, value: float) -> None:
-                if compiled_steps is None:
-                    update(opt, ps, grads)
-                else:
-                    compiled_steps.take([grads[p] for p in ps])
+            def note() -> None:
                 counted.note()
                 losses.append(value)
+
+            def take_compiled(compiled_steps: Steps) -> None:
+                compiled_steps.take([grads[p] for p in ps])
+                note()
 
             for epoch in range(1, epochs + 1):
                 first, before = len(losses), batches
@@ -157,7 +157,7 @@ def train(
                 for d in data:
                     batches += 1
                     try:
-                        value, grads = _gradient(loss, d, slope)
+                        value, grads = slope(d)
                         if unreached:
                             unreached = [p for p in unreached if grads[p] is None]
                         for f in transforms:
@@ -165,9 +165,12 @@ def train(
                                 value, grads = f.join(value, grads, data, batches)
                             else:
                                 grads = _transformed(grads, f)
-                        if what := what_is_not_finite(value, grads, ps):
-                            raise _not_finite(what, value, len(losses) + 1)
-                        whole(take_step, grads, value)
+                        if not math.isfinite(value) or first_nonfinite(grads) is not None:
+                            raise _not_finite(value, grads, ps, len(losses) + 1)
+                        if compiled_steps is None:
+                            update_all(opt, ps, grads, note)
+                        else:
+                            whole(take_compiled, compiled_steps)
                         if shown is not None:
                             running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
                             shown.set_postfix_str(f"loss {running:.4g}", refresh=False)
@@ -263,13 +266,27 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
         raise _exhausted(epochs)
 
 
-def _slope(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callable[..., Any]:
-    """Return the function of a batch that gives the loss and its gradient."""
+def _slope(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callable[[Any], tuple[float, Grads]]:
+    """Return the function of a batch that gives the loss, as a number, and its gradient."""
     if is_compiled:
         from minidiff.compiled import compiled  # which imports the optimisers
 
-        return compiled(loss, ps)
-    return lambda *d: withgradient(lambda: loss(*d), ps)
+        program = compiled(loss, ps)
+
+    def slope(d: Any) -> tuple[float, Grads]:
+        arguments = d if isinstance(d, tuple) else (d,)
+        try:
+            value, grads = program(*arguments) if is_compiled else withgradient(lambda: loss(*arguments), ps)
+        except TypeError as error:
+            if isinstance(d, list) and not takes(loss, d):
+                raise TypeError(
+                    "the loss got a batch that is a list as one argument: make it a tuple, (x, y), and the "
+                    "loss gets two"
+                ) from error
+            raise
+        return float(value if isinstance(value, float) else np.asarray(value).item()), grads
+
+    return slope
 
 
 def _params(ps: Any) -> Params:
@@ -318,21 +335,6 @@ def takes(f: Callable[..., Any], *arguments: Any) -> bool:
     return True
 
 
-def _gradient(loss: Callable[..., Any], d: Any, slope: Callable[..., Any]) -> tuple[float, Grads]:
-    """Compute the loss of a batch, as a number, and its gradient."""
-    arguments = d if isinstance(d, tuple) else (d,)
-    try:
-        value, grads = slope(*arguments)
-    except TypeError as error:
-        if isinstance(d, list) and not takes(loss, d):
-            raise TypeError(
-                "the loss got a batch that is a list as one argument: make it a tuple, (x, y), and the loss "
-                "gets two"
-            ) from error
-        raise
-    return float(value if isinstance(value, float) else np.asarray(value).item()), grads
-
-
 def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
     result = f(grads)
     if result is None:
@@ -340,7 +342,8 @@ def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
     return instance("what transform returns", result, Grads, "Grads, or None for no step")  # type: ignore[no-any-return]
 
 
-def _not_finite(what: str, value: float, step: int) -> FloatingPointError:
+def _not_finite(value: float, grads: Grads, ps: Params, step: int) -> FloatingPointError:
+    what = what_is_not_finite(value, grads, ps)
     advice = f" (the loss is {value:.4g}): transform=skip_nonfinite() leaves such steps out"
     return FloatingPointError(f"{what} at step {step}, not taken{advice if math.isfinite(value) else ''}")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
 
 from minidiff.checks import add_note, described
+from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.step import take
@@ -98,7 +99,7 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
         if g is not None:
             take(opt.stages(), p, x, _gradient(g, x))
         return
-    _update_all(opt, p, g)
+    update_all(opt, p, g)
 
 
 def _are_swapped(*others: Any) -> bool:
@@ -110,12 +111,13 @@ def _out_of_order() -> TypeError:
     return TypeError("the order is update(opt, ps, grads): the optimiser, the parameters, their gradients")
 
 
-def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
-    """Check every parameter and gradient, then take the steps."""
-    if isinstance(ps, Mapping) and isinstance(gs, (Params, Param)):
-        raise _out_of_order()
-    ps = ps if isinstance(ps, Params) else _parameters(ps)
-    if not isinstance(gs, Mapping):
+def update_all(opt: AbstractOptimiser, ps: Any, gs: Any, then: Callable[[], object] | None = None) -> None:
+    """Check every parameter and gradient, then take the steps and call `then`, whole."""
+    if not isinstance(ps, Params):
+        if isinstance(ps, Mapping) and isinstance(gs, (Params, Param)):
+            raise _out_of_order()
+        ps = _parameters(ps)
+    if not isinstance(gs, (Grads, Mapping)):
         advice = ": for p, g in zip(ps, gs): update(opt, p, g)" if isinstance(gs, (tuple, list)) else ""
         advice = ": take its .grad" if hasattr(gs, "grad") else advice
         raise TypeError(
@@ -134,10 +136,12 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
             ) from None
         if g is not None:
             steps.append((p, x, _gradient(g, x, (ps, i))))
-    whole(_take_all, opt.stages(), ps, steps)
+    whole(_take_all, opt.stages(), ps, steps, then)
 
 
-def _take_all(stages: list[AbstractOptimiser], ps: Any, steps: list[tuple[Any, Array, Array]]) -> None:
+def _take_all(
+    stages: list[AbstractOptimiser], ps: Any, steps: list[tuple[Any, Array, Array]], then: Any
+) -> None:
     for p, x, Δ in steps:
         try:
             take(stages, p, x, Δ)
@@ -146,6 +150,8 @@ def _take_all(stages: list[AbstractOptimiser], ps: Any, steps: list[tuple[Any, A
             which = _which((ps, i))
             add_note(error, f"in update(opt, ps, gs), at {which} of shape {x.shape}, which has not moved")
             raise
+    if then is not None:
+        then()
 
 
 def _parameters(ps: Any) -> list[Any]:

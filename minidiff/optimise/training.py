@@ -28,6 +28,7 @@ __all__ = ["skip", "stop", "train"]
 
 Callback = Callable[[], object] | Callable[[Progress], object]
 Transform = Callable[[Grads], Grads | None]
+_Callbacks = list[tuple[Callable[[Progress], object], bool]]  # and whether it is a trigger
 
 
 def train(
@@ -300,13 +301,14 @@ def _functions(name: str, given: Any, what: str = "a function, or several of the
     return [function(name, f, what) for f in functions]
 
 
-def _callbacks(name: str, given: Any) -> list[Callable[[Progress], object]]:
+def _callbacks(name: str, given: Any) -> _Callbacks:
     what = "a function of nothing or of the progress, or several of them"
-    return [_of_progress(name, callback) for callback in _functions(name, given, what)]
+    callbacks = _functions(name, given, what)
+    return [(_of_progress(name, callback), isinstance(callback, Trigger)) for callback in callbacks]
 
 
 def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress], object]:
-    """Give a callback as a function of the progress. A trigger stops the training."""
+    """Give a callback as a function of the progress."""
     call = callback
     if takes(callback):
         call = lambda _: callback()  # noqa: E731
@@ -315,13 +317,18 @@ def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress]
             f"{name} is called without arguments, or with one, the progress; but {callback!r} takes "
             f"{inspect.signature(callback)}"
         )
-    return (lambda progress: call(progress) and stop()) if isinstance(callback, Trigger) else call
+    return call
 
 
-def _call(callbacks: list[Callable[[Progress], object]], *progress: Any) -> None:
+def _call(callbacks: _Callbacks, *progress: Any) -> None:
+    """Call all callbacks, then stop if one was a trigger and said that it is time."""
+    is_time = False
     with suppress(Skip):
-        for callback in callbacks:
-            callback(Progress(*progress))
+        for callback, is_trigger in callbacks:
+            result = callback(Progress(*progress))
+            is_time = is_time or (is_trigger and bool(result))
+    if is_time:
+        stop()
 
 
 def takes(f: Callable[..., Any], *arguments: Any) -> bool:

@@ -20,7 +20,6 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, Trigger
 from minidiff.optimise.together import Steps
 from minidiff.optimise.transforms import Joint, first_nonfinite, what_is_not_finite
-from minidiff.optimise.update import update_all
 from minidiff.params import Param, Params
 from minidiff.typing import NDArray
 
@@ -28,6 +27,9 @@ __all__ = ["skip", "stop", "train"]
 
 Callback = Callable[[], object] | Callable[[Progress], object]
 Transform = Callable[[Grads], Grads | None]
+
+# Steps after which it pays to make a program of them: that takes as long as it saves in some two hundred.
+PATIENCE = 100
 _Callbacks = list[tuple[Callable[[Progress], object], bool]]  # and whether it is a trigger
 
 
@@ -131,7 +133,8 @@ def train(
     ps, transforms = _params(ps), _functions("transform", transform)
     after_step, after_epoch = _callbacks("cb", cb), _callbacks("each_epoch", each_epoch)
     joint = [f for f in transforms if isinstance(f, Joint)]
-    slope, compiled_steps = _slope(loss, ps, compiled), Steps(opt, [*ps], ps.names) if compiled else None
+    slope = _slope(loss, ps, compiled)
+    steps = Steps(opt, ps, ps.names, patience=0 if compiled else PATIENCE)
     losses: list[float] = []
     unreached = [*ps]
     batches = epoch = 0
@@ -143,13 +146,10 @@ def train(
             for f in joint:
                 together.enter_context(f)
 
-            def note() -> None:
+            def take_step(grads: Grads, value: float) -> None:
+                steps.take([grads[p] for p in ps])
                 counted.note()
                 losses.append(value)
-
-            def take_compiled(compiled_steps: Steps) -> None:
-                compiled_steps.take([grads[p] for p in ps])
-                note()
 
             for epoch in range(1, epochs + 1):
                 first, before = len(losses), batches
@@ -168,10 +168,7 @@ def train(
                                 grads = _transformed(grads, f)
                         if not math.isfinite(value) or first_nonfinite(grads) is not None:
                             raise _not_finite(value, grads, ps, len(losses) + 1)
-                        if compiled_steps is None:
-                            update_all(opt, ps, grads, note)
-                        else:
-                            whole(take_compiled, compiled_steps)
+                        whole(take_step, grads, value)
                         if shown is not None:
                             running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
                             shown.set_postfix_str(f"loss {running:.4g}", refresh=False)
@@ -189,10 +186,9 @@ def train(
                     _warn(ps, unreached, batches, data)
                     unreached = []
                 if after_epoch:
-                    steps = losses[first:]
-                    _call(
-                        after_epoch, len(losses), epoch, math.fsum(steps) / len(steps) if steps else math.nan
-                    )
+                    of_epoch = losses[first:]
+                    mean = math.fsum(of_epoch) / len(of_epoch) if of_epoch else math.nan
+                    _call(after_epoch, len(losses), epoch, mean)
     except Stop:
         _warn(ps, unreached, batches, data)
     except BaseException as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
@@ -99,7 +99,7 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
         if g is not None:
             take(opt.stages(), p, x, _gradient(g, x))
         return
-    update_all(opt, p, g)
+    _update_all(opt, p, g)
 
 
 def _are_swapped(*others: Any) -> bool:
@@ -111,8 +111,8 @@ def _out_of_order() -> TypeError:
     return TypeError("the order is update(opt, ps, grads): the optimiser, the parameters, their gradients")
 
 
-def update_all(opt: AbstractOptimiser, ps: Any, gs: Any, then: Callable[[], object] | None = None) -> None:
-    """Check every parameter and gradient, then take the steps and call `then`, whole."""
+def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
+    """Check every parameter and gradient, then take the steps."""
     if not isinstance(ps, Params):
         if isinstance(ps, Mapping) and isinstance(gs, (Params, Param)):
             raise _out_of_order()
@@ -136,12 +136,10 @@ def update_all(opt: AbstractOptimiser, ps: Any, gs: Any, then: Callable[[], obje
             ) from None
         if g is not None:
             steps.append((p, x, _gradient(g, x, (ps, i))))
-    whole(_take_all, opt.stages(), ps, steps, then)
+    whole(_take_all, opt.stages(), ps, steps)
 
 
-def _take_all(
-    stages: list[AbstractOptimiser], ps: Any, steps: list[tuple[Any, Array, Array]], then: Any
-) -> None:
+def _take_all(stages: list[AbstractOptimiser], ps: Any, steps: list[tuple[Any, Array, Array]]) -> None:
     for p, x, Δ in steps:
         try:
             take(stages, p, x, Δ)
@@ -150,8 +148,6 @@ def _take_all(
             which = _which((ps, i))
             add_note(error, f"in update(opt, ps, gs), at {which} of shape {x.shape}, which has not moved")
             raise
-    if then is not None:
-        then()
 
 
 def _parameters(ps: Any) -> list[Any]:

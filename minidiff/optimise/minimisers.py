@@ -119,12 +119,12 @@ def minimize(
 
     def evaluate(v: Any) -> tuple[float, Any]:
         search.put(v)
-        value, grads = slope()
-        if not search.met and (what := what_is_not_finite(float(value), grads, search.ps)):
+        value, grads = slope(())
+        if not search.met and (what := what_is_not_finite(value, grads, search.ps)):
             raise FloatingPointError(f"{what} where the search begins")
         slopes = search.vector(grads)
-        search.note(v, float(value), fun=float(value), jac=slopes)
-        return float(value), slopes
+        search.note(v, value, fun=value, jac=slopes)
+        return value, slopes
 
     def hessp(v: Any, direction: Any) -> Any:
         search.put(v)

@@ -28,6 +28,7 @@ from minidiff.data import DataLoader
 from minidiff.gradient import dropgrad, gradient, hessian, hvp, jacobian, jvp, pullback, withgradient
 from minidiff.grads import Grads
 from minidiff.iddict import IdDict
+from minidiff.implicit import fixed_point, implicit_root, recompute
 from minidiff.numerical import check_gradient
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.params import Param, Params, param, params
@@ -44,16 +45,19 @@ __all__ = [
     "check_gradient",
     "compiled",
     "dropgrad",
+    "fixed_point",
     "gradient",
     "guard",
     "hessian",
     "hvp",
+    "implicit_root",
     "jacobian",
     "jvp",
     "load",
     "param",
     "params",
     "pullback",
+    "recompute",
     "save",
     "skip",
     "stop",

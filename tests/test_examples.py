@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minidiff import gradient, params
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.py"))
@@ -35,6 +37,30 @@ def accumulation(whole, parts):
 
 def averaging(as_it_is, averaged):
     assert averaged[-200:].mean() < 0.6 * as_it_is[-200:].mean()
+
+
+def bilevel(losses, penalties, relevant, validation):
+    assert losses[-1] < losses[0] / 3
+    assert penalties[:relevant].max() < penalties[relevant:].mean()
+    as_differences(validation, penalties)
+
+
+def equilibrium(losses, θ, loss):
+    assert losses[-1] < losses[0] / 30
+    for p in θ:
+        as_differences(loss, p)
+
+
+def as_differences(loss, p):
+    """Compare a gradient with the change of the loss along a direction."""
+    v, start = np.random.default_rng(1).normal(size=p.shape), p.value.copy()
+    slope = np.sum(gradient(loss, params(p))[p] * v)
+    sides = []
+    for e in (1e-4, -1e-4):
+        p[...] = start + e * v
+        sides.append(loss())
+    p[...] = start
+    assert slope == pytest.approx((sides[0] - sides[1]) / 2e-4, rel=1e-4, abs=1e-6)
 
 
 def freezing(misfit, learned, after):
@@ -102,8 +128,8 @@ def vae(losses, mean, digits):
 CLAIMS = {
     f.__name__: f
     for f in (
-        accumulation, averaging, freezing, gaussian_process, global_clipping, hmc, hvp, kalman, lbfgs, ode,
-        plateau, transformer, vae,
+        accumulation, averaging, bilevel, equilibrium, freezing, gaussian_process, global_clipping, hmc, hvp,
+        kalman, lbfgs, ode, plateau, transformer, vae,
     )
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from importlib import import_module
 from itertools import count
 from typing import Any
 
@@ -106,7 +107,7 @@ def minimize(
     >>> np.round(a, 4), np.round(b, 4)
     (np.float64(0.5), array([0.25]))
     """
-    optimize, search = _scipy("minimize"), _Search("minimize", ps, bounds)
+    optimize, search = scipy("minimize"), _Search("minimize", ps, bounds)
     able = [name for name, takes in _METHODS.items() if bounds is None or "bounds" in takes]
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
@@ -194,7 +195,7 @@ def least_squares(
     >>> result.success, np.round(height, 6), np.exp(-rate).round(6)
     (True, np.float64(3.0), np.float64(0.5))
     """
-    optimize, search = _scipy("least_squares"), _Search("least_squares", ps, bounds)
+    optimize, search = scipy("least_squares"), _Search("least_squares", ps, bounds)
     function("residuals", residuals)
     if search.is_rough and not {"ftol", "xtol", "gtol"} & options.keys():
         options.update(dict.fromkeys(("ftol", "xtol", "gtol"), 10 * search.eps))
@@ -261,7 +262,7 @@ class _Search:
                 whole(self.put, self.best)
                 raise
             how = "stop() was called" if isinstance(end, Stop) else "Interrupted by Ctrl-C"
-            result = _scipy("").OptimizeResult(success=False, status=99, message=how, nfev=self.met)
+            result = scipy("").OptimizeResult(success=False, status=99, message=how, nfev=self.met)
         if not result.success:
             if not np.array_equal(result.get("x"), self.best):
                 result.update(x=self.best, **self.at_best)
@@ -291,9 +292,9 @@ class _Search:
         return np.concatenate(rows, axis=1)
 
 
-def _scipy(name: str) -> Any:
+def scipy(name: str, part: str = "optimize") -> Any:
+    """Import a part of SciPy, which is an extra, for who asks by name."""
     try:
-        from scipy import optimize
+        return import_module(f"scipy.{part}")
     except ImportError:
         raise ImportError(f"{name} needs SciPy: pip install 'minidiff[scipy]'") from None
-    return optimize

@@ -15,6 +15,7 @@ from minidiff.tracing.record import (
     is_box,
     is_recorded,
     is_tracing,
+    leaves_now,
     lift,
     map_container,
     name_of,
@@ -25,5 +26,5 @@ from minidiff.tracing.record import (
 )
 
 __all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled", "guard", "history",
-    "is_box", "is_recorded", "is_tracing", "lift", "listed", "map_container", "name_of", "no_attribute",
-    "standing_for_leaves", "standing_now", "stands_beneath"]  # fmt: skip
+    "is_box", "is_recorded", "is_tracing", "leaves_now", "lift", "listed", "map_container", "name_of",
+    "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath"]  # fmt: skip

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache, partial, wraps
-from itertools import count
+from itertools import count, repeat
 from numbers import Rational
 from typing import Any, NoReturn
 
@@ -137,11 +137,11 @@ class Trace:
         """Make a variable of this trace with the given value."""
         return Traced(value, None, (), NO_KEYWORDS, (), (), self)
 
-    def roots_of(self, leaves: Iterable[Leaf]) -> list[Traced]:
-        """Make the variables that stand for `leaves` while this trace runs."""
+    def roots_of(self, leaves: Iterable[Leaf], values: Iterable[Any] | None = None) -> list[Traced]:
+        """Make the variables that stand for `leaves` while this trace runs, with their values or others."""
         outer = _roots.get()
-        for leaf in leaves:
-            value = outer.get(leaf, leaf._array)
+        for leaf, value in zip(leaves, repeat(None) if values is None else values, strict=False):
+            value = outer.get(leaf, leaf._array) if values is None else value
             self._leaves[leaf] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 
@@ -749,6 +749,11 @@ def _standing(reader: Callable[[Any, int], Any], x: Any) -> Any:
 def standing_now() -> bool:
     """Tell whether stand-ins are used in this thread."""
     return _reader.get() is not None
+
+
+def leaves_now() -> list[Leaf]:
+    """List the leaves that are under differentiation in this thread."""
+    return list(_roots.get())
 
 
 def is_tracing() -> bool:

@@ -32,7 +32,7 @@ from minidiff.implicit import fixed_point, implicit_root, recompute
 from minidiff.numerical import check_gradient
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.params import Param, Params, param, params
-from minidiff.tracing import guard
+from minidiff.tracing import guard, watch
 
 __version__ = "0.1.0"
 
@@ -63,6 +63,7 @@ __all__ = [
     "stop",
     "throttle",
     "train",
+    "watch",
     "withgradient",
 ]
 

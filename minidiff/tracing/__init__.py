@@ -23,8 +23,9 @@ from minidiff.tracing.record import (
     standing_for_leaves,
     standing_now,
     stands_beneath,
+    watch,
 )
 
 __all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled", "guard", "history",
     "is_box", "is_recorded", "is_tracing", "leaves_now", "lift", "listed", "map_container", "name_of",
-    "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath"]  # fmt: skip
+    "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath", "watch"]  # fmt: skip

@@ -373,7 +373,8 @@ class Lines:
         if form.startswith("."):
             x, *operands = operands
             if form == ".swapaxes" and call.results[0]._example.ndim == 2:
-                return f"{x}.T"
+                if {int(axis) % 2 for axis in call.operands[1:]} == {0, 1}:
+                    return f"{x}.T"
             return f"{x}{form}({', '.join([*operands, *options])})"
         if not (form.startswith("np.") or form in ("abs", "divmod")):
             if id(call.function) not in self._named:

@@ -1,12 +1,20 @@
 """The rules beyond Flux's page are their equations, written a second time for one number in Python."""
 
+import copy
+import io
+import json
 import math
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minidiff.optimise as mo
+from minidiff import Params, compiled, load, param, params, save
 from minidiff.optimise import apply, update
+
+PEERS = json.loads((Path(__file__).parent / "golden" / "peers.json").read_text())
 
 
 def sign(z):
@@ -20,6 +28,19 @@ def lion(eta, beta):
         mean = sum((1 - β2) * β2**k * g for k, g in enumerate(reversed(past)))
         past.append(Δ)
         return eta * sign(mean * β1 + Δ - β1 * Δ)
+
+    return step
+
+
+def centred_rmsprop(eta, rho, epsilon, centred):
+    past = []
+
+    def step(x, Δ):
+        past.append(Δ)
+        weights = [(1 - rho) * rho**k for k in range(len(past))][::-1]
+        mean = sum(w * g for w, g in zip(weights, past, strict=True))
+        variance = sum(w * abs(g) ** 2 for w, g in zip(weights, past, strict=True)) - abs(mean) ** 2
+        return eta * Δ / (math.sqrt(variance) + epsilon)
 
     return step
 
@@ -64,6 +85,7 @@ RULES = {
     "Rprop": (rprop, {"eta": 0.2, "factors": (0.4, 1.5), "limits": (0.1, 0.6)}),
     "Yogi": (yogi, {"eta": 0.2, "beta": (0.7, 0.9), "epsilon": 1e-3}),
     "SignDecay": (signdecay, {"wd": 0.3}),
+    "RMSProp": (centred_rmsprop, {"eta": 0.1, "rho": 0.8, "epsilon": 1e-3, "centred": True}),
 }
 
 
@@ -83,6 +105,110 @@ def test_a_rule_equals_its_equation_over_twenty_steps(name, dtype, tol):
         assert step.dtype == dtype
         np.testing.assert_allclose(step, expected, rtol=tol, atol=tol)
         x -= step
+
+
+@pytest.mark.parametrize("shape", PEERS["starts"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "RMSProp(0.1, 0.8, 1e-6, centred=True)",
+        "Rprop(0.1, (0.4, 1.5), (0.01, 0.5))",
+        "Lion(0.1, (0.8, 0.95))",
+        "Yogi(0.1, (0.8, 0.95), 1e-3)",
+    ],
+)
+def test_steps_are_those_of_pytorch_or_optax(call, shape):
+    opt, x = eval(call, vars(mo)), np.array(PEERS["starts"][shape])
+    for g, expected in zip(PEERS["gradients"][shape], PEERS["paths"][call][shape], strict=True):
+        update(opt, x, g)
+        np.testing.assert_allclose(x, expected, rtol=1e-9, atol=1e-12)
+
+
+# Whatever else an optimiser is to go with, over parameters of every number of dimensions.
+ALL = {
+    name: lambda name=name, chosen=chosen: getattr(mo, name)(**chosen) for name, (_, chosen) in RULES.items()
+}
+
+
+def model(dtype="f8"):
+    draw = np.random.default_rng(1).normal
+    return params([param(draw(size=shape), dtype) for shape in ((3, 4), (4,), (), (2, 3, 4), (0, 2))])
+
+
+def loss(θ, t):
+    """Give a sum of parabolas whose places depend on the step."""
+    return sum(np.sum(abs(p - np.sin(t + i)) ** 2) for i, p in enumerate(θ))
+
+
+def gradients(θ, t):
+    return {p: 2 * (p.value - np.sin(t + i)) for i, p in enumerate(θ)}
+
+
+def steps(opt, θ, ts):
+    for t in ts:
+        update(opt, θ, gradients(θ, t))
+    return θ.to_vector()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_copy_a_pickle_and_a_checkpoint_go_on_as_the_original(name):
+    make, θ, saved = ALL[name], model(), io.BytesIO()
+    opt = make()
+    steps(opt, θ, range(4))
+    θ2, opt2 = copy.deepcopy((θ, opt))
+    θ3, opt3 = pickle.loads(pickle.dumps((θ, opt)))
+    save(saved, θ, opt)
+    θ4, opt4 = model(), make()
+    load(saved, θ4, opt4)
+    expected = steps(opt, θ, range(4, 8))
+    for ps, other in ((θ2, opt2), (θ3, opt3), (θ4, opt4)):
+        np.testing.assert_array_equal(steps(other, ps, range(4, 8)), expected)
+        assert repr(other) == repr(opt)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_after_a_reset_the_steps_are_those_of_a_new_one(name):
+    opt = ALL[name]()
+    steps(opt, model(), range(3))
+    θ = model()
+    steps(opt, θ, range(3))
+    mo.reset(opt)
+    again = model()
+    θ.from_vector(again.to_vector())
+    np.testing.assert_array_equal(steps(opt, θ, range(3)), steps(ALL[name](), again, range(3)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_compositions_and_groups_take_the_same_steps(name):
+    expected = steps(ALL[name](), model(), range(6))
+    one = mo.Descent(1.0)
+    for opt in (
+        mo.Optimiser(one, ALL[name]()),
+        mo.Optimiser(mo.Optimiser(ALL[name]()), mo.ClipNorm(1e9)),
+        mo.Grouped(rest=ALL[name]()),
+    ):
+        np.testing.assert_allclose(steps(opt, model(), range(6)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_compiled_step_is_the_same_step(name):
+    θ, opt = model(), ALL[name]()
+    step = compiled(lambda t: loss(θ, t), θ, opt)
+    for t in range(6):
+        step(float(t))
+    np.testing.assert_allclose(θ.to_vector(), steps(ALL[name](), model(), range(6)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "c8", "c16"])
+def test_every_dtype_stays_what_it_is_and_comes_near_the_steps_in_double(name, dtype):
+    θ = model(dtype)
+    exact = Params([param(p.value.astype("c16" if dtype[0] == "c" else "f8")) for p in θ])
+    steps(ALL[name](), θ, range(6))
+    steps(ALL[name](), exact, range(6))
+    for p, q in zip(θ, exact, strict=True):
+        assert p.dtype == dtype
+        np.testing.assert_allclose(p.value, q.value, rtol=0, atol=0.03 if dtype == "f2" else 1e-4)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -115,3 +241,30 @@ def test_settings_out_of_range_are_refused():
         mo.Rprop(0.1, (-0.5, 1.2))
     with pytest.raises(ValueError, match="wd"):
         mo.SignDecay(-1.0)
+
+
+def test_centred_or_not_is_chosen_once():
+    opt = mo.RMSProp(0.5, centred=True)
+    assert repr(opt) == "RMSProp(eta=0.5, rho=0.9, centred=True)"
+    assert "centred" not in repr(mo.RMSProp(0.5))
+    with pytest.raises(AttributeError, match=r"RMSProp\(centred=True\)"):
+        mo.RMSProp().centred = True
+    with pytest.raises(TypeError, match="centred must be True or False"):
+        mo.RMSProp(centred=1)
+
+
+def test_a_checkpoint_of_a_rule_that_is_centred_does_not_fit_one_that_is_not():
+    θ, opt, saved = model(), mo.RMSProp(), mo.RMSProp(centred=True)
+    for one, other in ((opt, saved), (saved, opt)):
+        file = io.BytesIO()
+        steps(one, θ, range(2))
+        save(file, θ, one)
+        with pytest.raises(ValueError, match="does not fit"):
+            load(file, θ, other)
+
+
+def test_centred_steps_stay_finite_where_rounding_takes_the_variance_below_zero():
+    opt, x = mo.RMSProp(centred=True), np.zeros(1000)
+    g = np.linspace(0.1, 1e3, 1000)
+    for _ in range(500):
+        assert np.isfinite(apply(opt, x, g)).all()

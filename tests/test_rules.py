@@ -605,7 +605,7 @@ DEFAULTS = {
     "Descent": {"eta": 0.1},
     "Momentum": {"eta": 0.01, "rho": 0.9},
     "Nesterov": {"eta": 0.001, "rho": 0.9},
-    "RMSProp": {"eta": 0.001, "rho": 0.9, "epsilon": 1e-8},
+    "RMSProp": {"eta": 0.001, "rho": 0.9, "epsilon": 1e-8, "centred": False},
     "ADAM": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
     "RADAM": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
     "AdaMax": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
@@ -637,6 +637,7 @@ def test_settings_and_their_defaults_in_the_order_of_the_signature(name):
         assert {setting: getattr(cls(), setting) for setting in shown} == defaults
     given = [(0.25, 0.5) if isinstance(defaults[name], tuple) else i + 7 for i, name in enumerate(shown)]
     given = [0.5 if setting == "rho" else value for setting, value in zip(shown, given, strict=True)]
+    given = [True if setting == "centred" else value for setting, value in zip(shown, given, strict=True)]
     opt = cls(*given)
     assert [getattr(opt, setting) for setting in shown] == given
 

@@ -43,7 +43,7 @@ def by_optax(make, name):
 def schedule_free(name):
     """Give the parameters, then the point of evaluation after each step."""
     x, path = jax.numpy.array(STARTS[name]), []
-    opt = optax.contrib.schedule_free_adamw(0.1, b1=0.8, b2=0.95, weight_decay=0.1, warmup_steps=4)
+    opt = optax.contrib.schedule_free_adamw(0.1, b1=0.8, b2=0.95, weight_decay=0.1)
     state = opt.init(x)
     for g in GRADIENTS[name]:
         step, state = opt.update(jax.numpy.array(g), state, x)
@@ -80,9 +80,10 @@ PEERS = {
             optax.scale_by_yogi(0.8, 0.95, 1e-3, initial_accumulator_value=0.0), optax.scale(-0.1)
         ),
     ),
-    "Adan(0.1, (0.9, 0.8, 0.95), epsilon=1e-6)": (
+    # With 0.5 for its second decay, as optax has 1 minus that in places.
+    "Adan(0.1, (0.9, 0.5, 0.95), epsilon=1e-6)": (
         by_optax,
-        lambda: optax.adan(0.1, 0.9, 0.8, 0.95, eps=1e-6, eps_root=0),
+        lambda: optax.adan(0.1, 0.9, 0.5, 0.95, eps=1e-6, eps_root=0),
     ),
     "LAMB(0.1, (0.8, 0.95), 0.1)": (by_optax, lambda: optax.lamb(0.1, 0.8, 0.95, weight_decay=0.1)),
     "Adafactor(0.3, 0.7, 1.0, (0, 0.01))": (
@@ -102,7 +103,7 @@ def projections():
     return {
         "points": points.tolist(),
         "simplex": [optax.projections.projection_simplex(p).tolist() for p in points],
-        "within_norm": [optax.projections.projection_l2_ball(p, 1.5).tolist() for p in points],
+        "ball": [optax.projections.projection_l2_ball(p, 1.5).tolist() for p in points],
     }
 
 
@@ -115,14 +116,18 @@ if __name__ == "__main__":
         }
         for call, (by, make) in PEERS.items()
     }
-    for call, path in (("Lookahead(ADAM(0.1), 3, 0.4)", lookahead), ("schedule-free", schedule_free)):
-        paths[call] = {name: np.array(path(name)).tolist() for name in SHAPES}
+    paths["Lookahead(ADAM(0.1), 3, 0.4)"] = {name: np.array(lookahead(name)).tolist() for name in SHAPES}
+    averages = {name: np.array(schedule_free(name)).tolist() for name in SHAPES}
+    paths["ScheduleFreeADAMW(0.1, (0.8, 0.95), 0.1)"] = {
+        name: np.array(path)[:, 0].tolist() for name, path in averages.items()
+    }
     recorded = {
         "torch": torch.__version__,
         "optax": optax.__version__,
         "starts": {name: x.tolist() for name, x in STARTS.items()},
         "gradients": {name: g.tolist() for name, g in GRADIENTS.items()},
         "paths": paths,
+        "averages": {name: np.array(path)[:, 1].tolist() for name, path in averages.items()},
         "projections": projections(),
     }
     (Path(__file__).parent / "golden" / "peers.json").write_text(json.dumps(recorded))

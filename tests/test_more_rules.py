@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from functools import partial
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -483,6 +484,19 @@ def test_a_rule_that_is_not_elementwise_sees_whole_arrays_also_between_others_th
         step = apply(rule, y, apply(momentum, y, np.clip(g, -2, 2)))
         y -= step + 0.01 * y
         np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="Numba is not installed")
+@pytest.mark.parametrize("name", ["RMSProp", "Adan", "ScheduleFreeADAMW", "Lookahead"])
+def test_compiled_loops_take_the_same_steps(name):
+    ends = []
+    for how in ("numpy", "fused"):
+        opt, x = ALL[name](), np.linspace(-1, 1, 30_000, dtype="f4")
+        with mo.engine(how):
+            for g in gs(30_000, n=4):
+                update(opt, x, g)
+        ends.append(x)
+    np.testing.assert_allclose(*ends, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [*WHOLE, "Muon"])

@@ -114,7 +114,7 @@ class Project(Rule):
     Notes
     -----
     A parameter is left where it begins until its first step. Of half precision the point is rounded after
-    the projection.
+    the projection. An average of steps, such as that of `ScheduleFreeADAMW`, is not projected.
 
     Examples
     --------
@@ -247,7 +247,7 @@ def within_norm(x: Array, thresh: float = 1.0) -> Array:
     array([0.6, 0.8])
     >>> opt = Optimiser(ADAM(), Project(partial(within_norm, thresh=2.0)))
     """
-    return ClipNorm(thresh).apply(x, x)
+    return ClipNorm(thresh).apply(x, np.asarray(x))
 
 
 def _real(name: str, x: Any) -> Array:

@@ -17,6 +17,7 @@ from minidiff.tracing.record import (
     is_tracing,
     lift,
     map_container,
+    name_of,
     no_attribute,
     standing_for_leaves,
     standing_now,
@@ -24,5 +25,5 @@ from minidiff.tracing.record import (
 )
 
 __all__ = ["WITHOUT_AUTOGRAD", "Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled",
-    "guard", "history", "is_box", "is_recorded", "is_tracing", "lift", "listed", "map_container",
+    "guard", "history", "is_box", "is_recorded", "is_tracing", "lift", "listed", "map_container", "name_of",
     "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath"]  # fmt: skip

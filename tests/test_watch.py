@@ -18,7 +18,10 @@ def test_the_first_value_that_is_not_finite_is_named_with_its_line():
         return np.sum(np.sqrt(z))  # and nan
 
     line = loss.__code__.co_firstlineno + 2
-    with watch(), pytest.raises(FloatingPointError, match=f"the value of np.log, in line {line}, .np.log.y"):
+    with (
+        watch(),
+        pytest.raises(FloatingPointError, match=f"np.log, in line {line}, .np.log.y.*: the value is not"),
+    ):
         gradient(loss, params(W))
     with pytest.warns(RuntimeWarning):
         gradient(loss, params(W))  # outside it runs as before
@@ -32,13 +35,13 @@ def test_the_first_gradient_that_is_not_finite_is_named_with_its_line():
     line = loss.__code__.co_firstlineno + 1
     with (
         watch(),
-        pytest.raises(FloatingPointError, match=f"gradient of np.sqrt, in line {line}, .* argument 0"),
+        pytest.raises(FloatingPointError, match=f"np.sqrt, in line {line}, .*gradient by argument 0"),
     ):
         gradient(loss, np.array([0.0, 1.0]), np.array([1.0, 1.0]))
     power = lambda x, n: x**n
     with (
         watch(),
-        pytest.raises(FloatingPointError, match=r"gradient of np.power, .* by its argument 0 is not"),
+        pytest.raises(FloatingPointError, match=r"np.power, .*: the gradient by argument 0 is not"),
     ):
         gradient(power, 0.0, 0.5)
 
@@ -51,20 +54,20 @@ def test_library_functions_are_named_with_the_line_that_calls_them():
         return mse(prediction, np.zeros(1))
 
     line = loss.__code__.co_firstlineno + 2
-    with watch(), pytest.raises(FloatingPointError, match=f", in line {line}, .mse"):
+    with watch(), pytest.raises(FloatingPointError, match=f", in line {line}, .mse.*value"):
         gradient(loss, params(W))
 
 
 def test_several_results_parts_second_derivatives_and_pullbacks_are_watched():
-    with watch(), pytest.raises(FloatingPointError, match=r"value of np\.linalg\.slogdet"):
+    with watch(), pytest.raises(FloatingPointError, match=r"np\.linalg\.slogdet.*: the value"):
         gradient(lambda A: np.linalg.slogdet(A)[1], np.zeros((2, 2)))
-    with watch(), pytest.raises(FloatingPointError, match=r"value of x\[…\], in line"):
+    with watch(), pytest.raises(FloatingPointError, match=r"x\[…\], in line.*: the value"):
         gradient(lambda x: np.sum(x[1:]), np.array([0.0, np.inf]))
-    with watch(), pytest.raises(FloatingPointError, match=r"gradient of np\.power"):
+    with watch(), pytest.raises(FloatingPointError, match=r"np\.power.*: the gradient"):
         hessian(lambda x: np.sum(x**1.5), np.zeros(2))
     with watch():
         _, back = pullback(lambda x: x**2, np.ones(2))
-    with pytest.raises(FloatingPointError, match=r"gradient of np\.power"):
+    with pytest.raises(FloatingPointError, match=r"np\.power.*: the gradient"):
         back(np.array([np.inf, 1.0]))  # recorded under it
 
 

@@ -127,15 +127,6 @@ def minimize(
         search.note(v, value, fun=value, jac=slopes)
         return value, slopes
 
-    def hessp(v: Any, direction: Any) -> Any:
-        search.put(v)
-        search.put(direction, along)
-        return search.vector(hvp(loss, search.ps, dict(zip(search.ps, along, strict=True))))
-
-    def hess(v: Any) -> Any:
-        search.put(v)
-        return hessian(loss, search.ps).astype(float)
-
     def heard(v: Any, *_: Any) -> None:
         search.put(v)
         value = search.least if np.array_equal(v, search.best) else float(loss())
@@ -144,13 +135,19 @@ def minimize(
             bar.update()
         _call(callbacks, next(steps), 1, value)
 
-    others = {name: f for name, f in (("hess", hess), ("hessp", hessp)) if name in _METHODS[method].split()}
+    second: dict[str, Callable[..., Any]] = {
+        "hess": lambda v: hessian(loss, search.put(v)).astype(float),
+        "hessp": lambda v, direction: search.vector(
+            hvp(loss, search.put(v), dict(zip(search.ps, search.put(direction, along), strict=True)))
+        ),
+    }
     with _bar(range(options.get("maxiter", 0)) or iter(()), 1) if progress else nullcontext() as bar:
         return search.run(
             lambda: optimize.minimize(
                 evaluate, search.start, jac=True, method=method, tol=tol, options=options or None,
                 bounds=None if bounds is None else optimize.Bounds(*search.bounds, keep_feasible=True),
-                callback=heard if callbacks or progress else None, **others,
+                callback=heard if callbacks or progress else None,
+                **{each: second[each] for each in _METHODS[method].split() if each in second},
             )
         )  # fmt: skip
 
@@ -211,11 +208,8 @@ def least_squares(
         search.note(v, found @ found / 2, fun=found, cost=found @ found / 2)
         return found
 
-    def slopes(v: Any) -> Any:
-        search.put(v)
-        return by_parameters("least_squares", residuals, search.ps)[1].astype(float)
-
-    return search.run(lambda: optimize.least_squares(evaluate, search.start, slopes, **options))
+    jac = lambda v: by_parameters("least_squares", residuals, search.put(v))[1].astype(float)  # noqa: E731
+    return search.run(lambda: optimize.least_squares(evaluate, search.start, jac, **options))
 
 
 class _Search:
@@ -243,9 +237,11 @@ class _Search:
         """Give parameters or gradients as one vector."""
         return x.to_vector().astype(self.dtype).view("f8")
 
-    def put(self, v: Any, ps: Params | None = None) -> None:
-        """Put the parameters where the vector says, or others like them."""
-        (self.ps if ps is None else ps).from_vector(np.ascontiguousarray(v, float).view(self.dtype))
+    def put(self, v: Any, ps: Params | None = None) -> Params:
+        """Put the parameters, or others like them, where the vector says, and give them."""
+        ps = self.ps if ps is None else ps
+        ps.from_vector(np.ascontiguousarray(v, float).view(self.dtype))
+        return ps
 
     def note(self, v: Any, value: float, **what: Any) -> None:
         """Note the value at a point, and what else SciPy's result says of it."""
@@ -257,14 +253,14 @@ class _Search:
         """Search, and leave the parameters where the result says, or at the best point."""
         try:
             result = solve()
-        except BaseException as end:
-            if not isinstance(end, (Stop, KeyboardInterrupt)):
-                whole(self.put, self.best)
-                raise
+        except (Stop, KeyboardInterrupt) as end:
             how = "stop() was called" if isinstance(end, Stop) else "Interrupted by Ctrl-C"
             result = scipy("").OptimizeResult(success=False, status=99, message=how, nfev=self.met)
+        except BaseException:
+            whole(self.put, self.best)
+            raise
         if not result.success:
-            if not np.array_equal(result.get("x"), self.best):
+            if self.least < result.get("cost", result.get("fun", np.inf)) or "x" not in result:
                 result.update(x=self.best, **self.at_best)
             result.message = f"{str(result.message).rstrip('.')}. The parameters are at the best point met."
         whole(self.put, result.x)

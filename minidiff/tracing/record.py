@@ -99,6 +99,7 @@ class guard:  # noqa: N801 - it is called as a function is
             trace.release()
 
 
+_OBJECT = np.dtype(object)
 _watching: ContextVar[bool] = ContextVar("watching", default=False)
 
 
@@ -127,7 +128,7 @@ def watch() -> Iterator[None]:
     ...     gradient(loss, np.array([0.0, 4.0]))
     Traceback (most recent call last):
         ...
-    FloatingPointError: the gradient of np.sqrt, in line ... by its argument 0 is not finite
+    FloatingPointError: np.sqrt, in line ...: the gradient by argument 0 is not finite
     """
     token = _watching.set(True)
     try:
@@ -135,13 +136,6 @@ def watch() -> Iterator[None]:
             yield
     finally:
         _watching.reset(token)
-
-
-def is_finite(x: Any) -> bool:
-    """Tell whether all numbers are finite, in several results as well."""
-    if isinstance(x, (tuple, list)):
-        return all(map(is_finite, x))
-    return bool(np.asarray(constant(x)).dtype.kind not in "fc" or np.all(np.isfinite(constant(x))))
 
 
 class _TraceStack(type(trace_stack)):  # type: ignore[misc]
@@ -199,8 +193,13 @@ class Trace:
             self.hold(call.arguments)
         if self.lines is not None and call.function is not None:
             self.lines[call.order] = name_of(call.function) + _where()[0]
-            if not is_finite(call._value):
-                raise FloatingPointError(f"the value of {self.lines[call.order]}, is not finite")
+            self.check(call, call._value, "value")
+
+    def check(self, call: Traced, x: Any, what: str) -> None:
+        """Raise an error if not all numbers are finite in `x`, which is of a call."""
+        for each in x if isinstance(x, (tuple, list)) else [constant(x)]:
+            if getattr(each, "dtype", _OBJECT).kind in "fc" and not np.all(np.isfinite(each)):
+                raise FloatingPointError(f"{self.lines[call.order]}: the {what} is not finite")  # type: ignore[index]
 
     def hold(self, arguments: tuple[Any, ...]) -> None:
         """Make the arrays among arguments read-only, and those whose memory they show."""

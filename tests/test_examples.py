@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidiff import gradient, params
+from minidiff import gradient, hessian, params, pullback
+from minidiff.functions import softmax
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -43,6 +44,24 @@ def bilevel(losses, penalties, relevant, validation):
     assert losses[-1] < losses[0] / 3
     assert penalties[:relevant].max() < penalties[relevant:].mean()
     as_differences(validation, penalties)
+
+
+def curvature(natural, adam, problem, product):
+    assert natural[-1] < adam[-1] / 10
+    model, loss, θ = problem()
+    scores, back = pullback(model, θ)
+    J = np.stack([back(e.reshape(scores.shape)).to_vector() for e in np.eye(scores.size)])
+    v = gradient(lambda: loss(model()), θ)
+    found, along = product(model, loss, θ, v).to_vector(), J @ v.to_vector()
+    H = hessian(loss, scores).reshape(scores.size, -1)
+    np.testing.assert_allclose(found, J.T @ (H @ along), atol=1e-10)
+    p = softmax(scores)  # the Fisher information: the mean of g gᵀ over what the model itself would answer
+    fisher = 0
+    for k in range(3):
+        slopes = (np.eye(3)[k] - p).reshape(-1, 1) * J
+        g = slopes.reshape(len(p), 3, -1).sum(axis=1)  # of log p, by the parameters, for each sample
+        fisher = fisher + (p[:, k] * (g @ v.to_vector())) @ g / len(p)
+    np.testing.assert_allclose(found, fisher, atol=1e-10)
 
 
 def equilibrium(losses, θ, loss):
@@ -128,8 +147,8 @@ def vae(losses, mean, digits):
 CLAIMS = {
     f.__name__: f
     for f in (
-        accumulation, averaging, bilevel, equilibrium, freezing, gaussian_process, global_clipping, hmc, hvp,
-        kalman, lbfgs, ode, plateau, transformer, vae,
+        accumulation, averaging, bilevel, curvature, equilibrium, freezing, gaussian_process, global_clipping,
+        hmc, hvp, kalman, lbfgs, ode, plateau, transformer, vae,
     )
 }  # fmt: skip
 

@@ -11,12 +11,11 @@ import numpy as np
 from minidiff.checks import described, function, integer, number
 from minidiff.gradient import dropgrad
 from minidiff.optimise.minimisers import scipy
-from minidiff.tracing import (
+from minidiff.tracing.backward import backward, history
+from minidiff.tracing.record import (
     Trace,
-    backward,
     constant,
     derivative,
-    history,
     is_recorded,
     leaves_now,
     map_container,
@@ -26,6 +25,7 @@ from minidiff.tracing import (
 __all__ = ["fixed_point", "implicit_root", "recompute"]
 
 _DENSE = 200  # up to so many unknowns the matrix is made
+_RESULTS = (np.ndarray, np.number, int, float, complex)
 
 
 def implicit_root(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = None) -> Any:
@@ -213,19 +213,15 @@ class _Call:
 
     def __init__(self, f: Callable[..., Any], args: Any, first: tuple[Any, ...] = ()) -> None:
         self.f, self.args, self.first, self.ps = f, args, first, leaves_now()
-        self.result, node, roots = self.run(
-            [*(p._array for p in self.ps), *constant(self.variables()[len(self.ps) :])]
-        )
-        if is_recorded(self.result) or not isinstance(
-            self.result, (np.ndarray, np.number, int, float, complex)
-        ):
+        plain = [p._array for p in self.ps], constant(self.variables()[len(self.ps) :])
+        self.result, node, roots = self.run([*plain[0], *plain[1]])
+        if is_recorded(self.result) or not isinstance(self.result, _RESULTS):
             raise TypeError(
                 "the function must return an array or a number, and what it uses under differentiation must "
                 f"be parameters or come as arguments; it returned {described(self.result)}"
             )
-        used = {id(node)} | {
-            id(p) for each in (history(node) if node is not None else ()) for p in each.parents
-        }
+        calls = [] if node is None else history(node)
+        used = {id(node), *(id(p) for call in calls for p in call.parents)}
         self.ps = [p for p, root in zip(self.ps, roots, strict=False) if id(root) in used]
 
     def variables(self) -> list[Any]:
@@ -247,13 +243,13 @@ class _Call:
         value, node, roots = self.run(values)
         if not np.allclose(constant(value), self.result, equal_nan=True):
             raise RuntimeError("the function gave another result the second time: pass random numbers to it")
-        calls = history(node) if node is not None else []
+        calls = [] if node is None else history(node)
 
         def back(g: Any) -> list[Any]:
-            found = (
-                [None] * len(roots) if node is None else backward(node, g.astype(node.dtype), roots, calls)
-            )
-            return [0 * v if h is None else h for h, v in zip(found, values, strict=True)]
+            if node is None:
+                return [np.zeros(np.shape(v)) for v in values]
+            found = backward(node, g.astype(node.dtype), roots, calls)
+            return [np.zeros(np.shape(v)) if h is None else h for h, v in zip(found, values, strict=True)]
 
         return back
 

@@ -135,12 +135,11 @@ def minimize(
             bar.update()
         _call(callbacks, next(steps), 1, value)
 
-    second: dict[str, Callable[..., Any]] = {
-        "hess": lambda v: hessian(loss, search.put(v)).astype(float),
-        "hessp": lambda v, direction: search.vector(
-            hvp(loss, search.put(v), dict(zip(search.ps, search.put(direction, along), strict=True)))
-        ),
-    }
+    def hessp(v: Any, direction: Any) -> Any:
+        pairs = zip(search.ps, search.put(direction, along), strict=True)
+        return search.vector(hvp(loss, search.put(v), dict(pairs)))
+
+    second: dict[str, Any] = {"hess": lambda v: hessian(loss, search.put(v)).astype(float), "hessp": hessp}
     with _bar(range(options.get("maxiter", 0)) or iter(()), 1) if progress else nullcontext() as bar:
         return search.run(
             lambda: optimize.minimize(
@@ -227,9 +226,12 @@ class _Search:
             raise ValueError(f"{call}: ps must have elements, none in half precision, got {self.ps}")
         self.start = self.best = self.vector(self.ps)
         if bounds is not None:
-            self.bounds = self._ends(
-                bounds if isinstance(bounds, Mapping) else dict.fromkeys(self.ps, bounds)
-            )
+            bounds = bounds if isinstance(bounds, Mapping) else dict.fromkeys(self.ps, bounds)
+            if self.dtype == "c16" or Params(bounds.keys()) - self.ps:
+                raise ValueError(f"bounds are for real parameters, all of them in ps, got {self.ps}")
+            pairs = zip(self.ps.names, self.ps, strict=True)
+            rows = [_interval(name, p, bounds.get(p, (None, None))) for name, p in pairs]
+            self.bounds = np.concatenate(rows, axis=1)
             self.start = np.clip(self.best, *self.bounds)
         self.least, self.at_best, self.met = np.inf, dict[str, Any](), 0
 
@@ -266,26 +268,18 @@ class _Search:
         whole(self.put, result.x)
         return result
 
-    def _ends(self, bounds: Mapping[Param, Any]) -> Any:
-        if self.dtype == "c16" or Params(bounds.keys()) - self.ps:
-            raise ValueError(f"bounds are for real parameters, all of them in ps, got {self.ps}")
-        rows = []
-        for name, p in zip(self.ps.names, self.ps, strict=True):
-            try:
-                low, high = bounds.get(p, (None, None))
-                ends = [-np.inf if low is None else low, np.inf if high is None else high]
-                rows.append(
-                    np.stack([np.broadcast_to(np.asarray(end, float), p.shape).ravel() for end in ends])
-                )
-                is_range = bool(np.all(rows[-1][0] <= rows[-1][1]))
-            except (TypeError, ValueError):
-                is_range = False
-            if not is_range:
-                raise ValueError(
-                    f"bounds of parameter {name} must be a pair of numbers or arrays {p.shape}, the lower "
-                    f"before the upper, got {described(bounds[p])}"
-                )
-        return np.concatenate(rows, axis=1)
+
+def _interval(name: str, p: Param, pair: Any) -> tuple[Any, Any]:
+    """Give the bounds of a parameter as two vectors."""
+    try:
+        ends = [no_end if end is None else end for end, no_end in zip(pair, (-np.inf, np.inf), strict=True)]
+        low, high = (np.broadcast_to(np.asarray(end, float), p.shape).ravel() for end in ends)
+        if np.all(low <= high):
+            return low, high
+    except (TypeError, ValueError):
+        pass
+    what = f"a pair of numbers or arrays {p.shape}, the lower before the upper"
+    raise ValueError(f"bounds of parameter {name} must be {what}, got {described(pair)}")
 
 
 def scipy(name: str, part: str = "optimize") -> Any:

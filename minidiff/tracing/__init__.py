@@ -15,7 +15,6 @@ from minidiff.tracing.record import (
     is_box,
     is_recorded,
     is_tracing,
-    leaves_now,
     lift,
     map_container,
     name_of,
@@ -27,6 +26,6 @@ from minidiff.tracing.record import (
 )
 
 __all__ = ["WITHOUT_AUTOGRAD", "Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled",
-    "guard", "history", "is_box", "is_recorded", "is_tracing", "leaves_now", "lift", "listed",
+    "guard", "history", "is_box", "is_recorded", "is_tracing", "lift", "listed",
     "map_container", "name_of", "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath",
     "watch"]  # fmt: skip

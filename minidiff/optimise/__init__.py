@@ -18,6 +18,7 @@ from minidiff.optimise.clips import ClipNorm, ClipValue, Project, non_negative, 
 from minidiff.optimise.compose import Lookahead, Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
 from minidiff.optimise.grouped import Grouped
+from minidiff.optimise.minimisers import least_squares, minimize
 from minidiff.optimise.more import LAMB, Adafactor, Adan, Centralise, Lion, Muon, Rprop, SignDecay, Yogi
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.optimise.rules import (
@@ -102,6 +103,8 @@ __all__ = [
     "clip_norm",
     "early_stopping",
     "engine",
+    "least_squares",
+    "minimize",
     "non_negative",
     "patience",
     "plateau",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from importlib import import_module
 from itertools import count
 from typing import Any
 
@@ -106,7 +107,7 @@ def minimize(
     >>> np.round(a, 4), np.round(b, 4)
     (np.float64(0.5), array([0.25]))
     """
-    optimize, search = _scipy("minimize"), _Search("minimize", ps, bounds)
+    optimize, search = scipy("minimize"), _Search("minimize", ps, bounds)
     able = [name for name, takes in _METHODS.items() if bounds is None or "bounds" in takes]
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
@@ -126,15 +127,6 @@ def minimize(
         search.note(v, value, fun=value, jac=slopes)
         return value, slopes
 
-    def hessp(v: Any, direction: Any) -> Any:
-        search.put(v)
-        search.put(direction, along)
-        return search.vector(hvp(loss, search.ps, dict(zip(search.ps, along, strict=True))))
-
-    def hess(v: Any) -> Any:
-        search.put(v)
-        return hessian(loss, search.ps).astype(float)
-
     def heard(v: Any, *_: Any) -> None:
         search.put(v)
         value = search.least if np.array_equal(v, search.best) else float(loss())
@@ -143,13 +135,18 @@ def minimize(
             bar.update()
         _call(callbacks, next(steps), 1, value)
 
-    others = {name: f for name, f in (("hess", hess), ("hessp", hessp)) if name in _METHODS[method].split()}
+    def hessp(v: Any, direction: Any) -> Any:
+        pairs = zip(search.ps, search.put(direction, along), strict=True)
+        return search.vector(hvp(loss, search.put(v), dict(pairs)))
+
+    second: dict[str, Any] = {"hess": lambda v: hessian(loss, search.put(v)).astype(float), "hessp": hessp}
     with _bar(range(options.get("maxiter", 0)) or iter(()), 1) if progress else nullcontext() as bar:
         return search.run(
             lambda: optimize.minimize(
                 evaluate, search.start, jac=True, method=method, tol=tol, options=options or None,
                 bounds=None if bounds is None else optimize.Bounds(*search.bounds, keep_feasible=True),
-                callback=heard if callbacks or progress else None, **others,
+                callback=heard if callbacks or progress else None,
+                **{each: second[each] for each in _METHODS[method].split() if each in second},
             )
         )  # fmt: skip
 
@@ -194,7 +191,7 @@ def least_squares(
     >>> result.success, np.round(height, 6), np.exp(-rate).round(6)
     (True, np.float64(3.0), np.float64(0.5))
     """
-    optimize, search = _scipy("least_squares"), _Search("least_squares", ps, bounds)
+    optimize, search = scipy("least_squares"), _Search("least_squares", ps, bounds)
     function("residuals", residuals)
     if search.is_rough and not {"ftol", "xtol", "gtol"} & options.keys():
         options.update(dict.fromkeys(("ftol", "xtol", "gtol"), 10 * search.eps))
@@ -210,11 +207,8 @@ def least_squares(
         search.note(v, found @ found / 2, fun=found, cost=found @ found / 2)
         return found
 
-    def slopes(v: Any) -> Any:
-        search.put(v)
-        return by_parameters("least_squares", residuals, search.ps)[1].astype(float)
-
-    return search.run(lambda: optimize.least_squares(evaluate, search.start, slopes, **options))
+    jac = lambda v: by_parameters("least_squares", residuals, search.put(v))[1].astype(float)  # noqa: E731
+    return search.run(lambda: optimize.least_squares(evaluate, search.start, jac, **options))
 
 
 class _Search:
@@ -232,9 +226,12 @@ class _Search:
             raise ValueError(f"{call}: ps must have elements, none in half precision, got {self.ps}")
         self.start = self.best = self.vector(self.ps)
         if bounds is not None:
-            self.bounds = self._ends(
-                bounds if isinstance(bounds, Mapping) else dict.fromkeys(self.ps, bounds)
-            )
+            bounds = bounds if isinstance(bounds, Mapping) else dict.fromkeys(self.ps, bounds)
+            if self.dtype == "c16" or Params(bounds.keys()) - self.ps:
+                raise ValueError(f"bounds are for real parameters, all of them in ps, got {self.ps}")
+            pairs = zip(self.ps.names, self.ps, strict=True)
+            rows = [_interval(name, p, bounds.get(p, (None, None))) for name, p in pairs]
+            self.bounds = np.concatenate(rows, axis=1)
             self.start = np.clip(self.best, *self.bounds)
         self.least, self.at_best, self.met = np.inf, dict[str, Any](), 0
 
@@ -242,9 +239,11 @@ class _Search:
         """Give parameters or gradients as one vector."""
         return x.to_vector().astype(self.dtype).view("f8")
 
-    def put(self, v: Any, ps: Params | None = None) -> None:
-        """Put the parameters where the vector says, or others like them."""
-        (self.ps if ps is None else ps).from_vector(np.ascontiguousarray(v, float).view(self.dtype))
+    def put(self, v: Any, ps: Params | None = None) -> Params:
+        """Put the parameters, or others like them, where the vector says, and give them."""
+        ps = self.ps if ps is None else ps
+        ps.from_vector(np.ascontiguousarray(v, float).view(self.dtype))
+        return ps
 
     def note(self, v: Any, value: float, **what: Any) -> None:
         """Note the value at a point, and what else SciPy's result says of it."""
@@ -256,44 +255,36 @@ class _Search:
         """Search, and leave the parameters where the result says, or at the best point."""
         try:
             result = solve()
-        except BaseException as end:
-            if not isinstance(end, (Stop, KeyboardInterrupt)):
-                whole(self.put, self.best)
-                raise
+        except (Stop, KeyboardInterrupt) as end:
             how = "stop() was called" if isinstance(end, Stop) else "Interrupted by Ctrl-C"
-            result = _scipy("").OptimizeResult(success=False, status=99, message=how, nfev=self.met)
+            result = scipy("").OptimizeResult(success=False, status=99, message=how, nfev=self.met)
+        except BaseException:
+            whole(self.put, self.best)
+            raise
         if not result.success:
-            if not np.array_equal(result.get("x"), self.best):
+            if self.least < result.get("cost", result.get("fun", np.inf)) or "x" not in result:
                 result.update(x=self.best, **self.at_best)
             result.message = f"{str(result.message).rstrip('.')}. The parameters are at the best point met."
         whole(self.put, result.x)
         return result
 
-    def _ends(self, bounds: Mapping[Param, Any]) -> Any:
-        if self.dtype == "c16" or Params(bounds.keys()) - self.ps:
-            raise ValueError(f"bounds are for real parameters, all of them in ps, got {self.ps}")
-        rows = []
-        for name, p in zip(self.ps.names, self.ps, strict=True):
-            try:
-                low, high = bounds.get(p, (None, None))
-                ends = [-np.inf if low is None else low, np.inf if high is None else high]
-                rows.append(
-                    np.stack([np.broadcast_to(np.asarray(end, float), p.shape).ravel() for end in ends])
-                )
-                is_range = bool(np.all(rows[-1][0] <= rows[-1][1]))
-            except (TypeError, ValueError):
-                is_range = False
-            if not is_range:
-                raise ValueError(
-                    f"bounds of parameter {name} must be a pair of numbers or arrays {p.shape}, the lower "
-                    f"before the upper, got {described(bounds[p])}"
-                )
-        return np.concatenate(rows, axis=1)
 
-
-def _scipy(name: str) -> Any:
+def _interval(name: str, p: Param, pair: Any) -> tuple[Any, Any]:
+    """Give the bounds of a parameter as two vectors."""
     try:
-        from scipy import optimize
+        ends = [no_end if end is None else end for end, no_end in zip(pair, (-np.inf, np.inf), strict=True)]
+        low, high = (np.broadcast_to(np.asarray(end, float), p.shape).ravel() for end in ends)
+        if np.all(low <= high):
+            return low, high
+    except (TypeError, ValueError):
+        pass
+    what = f"a pair of numbers or arrays {p.shape}, the lower before the upper"
+    raise ValueError(f"bounds of parameter {name} must be {what}, got {described(pair)}")
+
+
+def scipy(name: str, part: str = "optimize") -> Any:
+    """Import a part of SciPy, which is an extra, for who asks by name."""
+    try:
+        return import_module(f"scipy.{part}")
     except ImportError:
         raise ImportError(f"{name} needs SciPy: pip install 'minidiff[scipy]'") from None
-    return optimize

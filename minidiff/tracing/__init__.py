@@ -22,8 +22,10 @@ from minidiff.tracing.record import (
     standing_for_leaves,
     standing_now,
     stands_beneath,
+    watch,
 )
 
 __all__ = ["WITHOUT_AUTOGRAD", "Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled",
-    "guard", "history", "is_box", "is_recorded", "is_tracing", "lift", "listed", "map_container", "name_of",
-    "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath"]  # fmt: skip
+    "guard", "history", "is_box", "is_recorded", "is_tracing", "lift", "listed",
+    "map_container", "name_of", "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath",
+    "watch"]  # fmt: skip

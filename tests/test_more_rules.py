@@ -280,7 +280,7 @@ def test_large_and_small_arrays_step_alike_and_empty_ones_do_not_fail(name, dtyp
     update(rule(), np.zeros((0, 3), dtype), np.zeros((0, 3), dtype))
 
 
-@pytest.mark.parametrize("name", ["Lion", "Rprop", "Yogi"])
+@pytest.mark.parametrize("name", ["Lion", "Rprop", "Yogi", "Adan", "ScheduleFreeADAMW"])
 def test_a_rule_finds_the_minimum_of_a_parabola(name):
     opt, x = getattr(mo, name)(0.01), np.array([1.0, -2.0])
     for _ in range(1500):
@@ -664,6 +664,21 @@ def test_parameters_are_within_bounds_after_each_step(shape, dtype):
             assert x.dtype == dtype
             if x.size:
                 assert error(x.astype("f8")) <= (0 if onto is mo.non_negative else tol * 100)
+
+
+def test_projected_descent_ends_where_no_way_within_the_bounds_leads_down():
+    """The conditions of Karush, Kuhn and Tucker for non-negative least squares, and on the simplex."""
+    draw = np.random.default_rng(5).normal
+    A, b = draw(size=(20, 6)), draw(size=20)
+    for onto in (mo.non_negative, mo.simplex):
+        opt, x = mo.Optimiser(mo.Descent(0.01), mo.Project(onto)), np.full(6, 1 / 6)
+        for _ in range(3000):
+            update(opt, x, A.T @ (A @ x - b))
+        slope = A.T @ (A @ x - b)
+        slope -= slope @ x if onto is mo.simplex else 0  # the price of a higher sum
+        np.testing.assert_allclose(slope[x > 0], 0, atol=1e-8)
+        assert np.all(slope[x == 0] > 0)
+        assert np.any(x == 0)
 
 
 def test_what_cannot_be_projected_is_refused():

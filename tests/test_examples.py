@@ -65,6 +65,11 @@ def hvp(found, largest):
     assert found[-1] == pytest.approx(largest, rel=1e-6)
 
 
+def in_place(missed, off):
+    assert missed[-1] < 1e-4 * missed[0]
+    np.testing.assert_allclose(off, 0, atol=0.1)
+
+
 def kalman(losses, found, errors):
     assert losses[-1] < losses[0]
     assert found[1] == pytest.approx(4, rel=0.3)
@@ -102,8 +107,8 @@ def vae(losses, mean, digits):
 CLAIMS = {
     f.__name__: f
     for f in (
-        accumulation, averaging, freezing, gaussian_process, global_clipping, hmc, hvp, kalman, lbfgs, ode,
-        plateau, transformer, vae,
+        accumulation, averaging, freezing, gaussian_process, global_clipping, hmc, hvp, in_place,
+        kalman, lbfgs, ode, plateau, transformer, vae,
     )
 }  # fmt: skip
 

@@ -3,12 +3,14 @@
 from minidiff.tracing import composites as composites
 from minidiff.tracing import kinks as kinks
 from minidiff.tracing import spectra as spectra
+from minidiff.tracing.assign import made_zeros
 from minidiff.tracing.backward import backward, history
 from minidiff.tracing.derivatives import filled, listed
 from minidiff.tracing.record import (
     Leaf,
     Trace,
     Traced,
+    apart,
     constant,
     derivative,
     guard,
@@ -23,6 +25,6 @@ from minidiff.tracing.record import (
     stands_beneath,
 )
 
-__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled", "guard", "history",
-    "is_box", "is_recorded", "is_tracing", "lift", "listed", "map_container", "no_attribute",
-    "standing_for_leaves", "standing_now", "stands_beneath"]  # fmt: skip
+__all__ = ["Leaf", "Trace", "Traced", "apart", "backward", "constant", "derivative", "filled", "guard",
+    "history", "is_box", "is_recorded", "is_tracing", "lift", "listed", "made_zeros", "map_container",
+    "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath"]  # fmt: skip

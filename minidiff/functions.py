@@ -13,9 +13,10 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.tracing import derivative
+from minidiff.tracing import derivative, made_zeros
 
-__all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "relu", "sigmoid", "softmax", "softplus"]
+__all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "relu", "sigmoid", "softmax", "softplus",
+    "zeros"]  # fmt: skip
 
 
 def floating(x: Any) -> Any:
@@ -237,3 +238,34 @@ def logsoftmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
 def _logsoftmax(x: Any, axis: int | tuple[int, ...]) -> Any:
     x = x - x.max(axis=axis, keepdims=True)
     return x - np.log(np.exp(x).sum(axis=axis, keepdims=True))
+
+
+def zeros(shape: Any, dtype: Any = float) -> Any:
+    """Zeros to be filled: as `numpy.zeros`, and what is under differentiation may be assigned to it.
+
+    A plain array cannot hold recorded values. In a gradient this makes one that can.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        The shape.
+    dtype : dtype, default: float
+        The dtype. One of whole numbers or booleans gives a plain array.
+
+    Returns
+    -------
+    ndarray
+        The array; in a gradient one that is recorded.
+
+    Examples
+    --------
+    >>> from minidiff import gradient
+    >>> def fall(v):
+    ...     height = zeros(4)
+    ...     for t in range(3):
+    ...         height[t + 1] = height[t] + v - t
+    ...     return height[-1] ** 2
+    >>> fall(2.0), gradient(fall, 2.0)
+    (np.float64(9.0), (np.float64(18.0),))
+    """
+    return made_zeros(shape, dtype)

@@ -17,6 +17,7 @@ from minidiff.program.listing import StandIn, example, varying
 from minidiff.tracing import (
     Trace,
     Traced,
+    apart,
     backward,
     constant,
     filled,
@@ -549,6 +550,7 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
     for i, g in enumerate(gradients):
         if g is None:
             continue
+        gradients[i] = g = apart(g)
         array = example(g) if type(g) is StandIn else g
         if type(array) is np.ndarray:
             if array.base is not None or id(array) in given:

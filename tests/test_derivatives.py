@@ -129,6 +129,11 @@ def matrices(draw):
     return (x + 9 * np.eye(n),), {}
 
 
+def diagonal(draw):
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=3))
+    return (numbers(draw, (*shape, shape[-1]), "float64"), 0, -1, -2), {}
+
+
 def cumsum(draw):
     (x,), _ = one()(draw)
     return (x, draw(st.none() | st.integers(-x.ndim, x.ndim - 1)) if x.ndim else None), {}
@@ -179,6 +184,7 @@ CASES = {
     np.prod: reduction(low=1),  # of zeros autograd makes nan
     **dict.fromkeys((np.max, np.min, np.amax, np.amin), reduction(REAL, min_side=1)),
     np.cumsum: cumsum,
+    np.diagonal: diagonal,
     # of arrays autograd's is wrong
     np.linspace: lambda draw: ((numbers(draw, (), "float64"), numbers(draw, (), "float64"),
         draw(st.integers(2, 5))), {}),

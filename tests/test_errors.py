@@ -99,6 +99,16 @@ IN_PLACE = {
     }.items()
 }
 
+CHANGED = {  # what is differentiated by does not change meanwhile
+    ".fill() of a parameter": within(lambda m: m.W.fill(0), "in place", "x.copy()"),
+    ".sort() of a parameter": within(lambda m: m.W.sort(), "np.sort", "x.copy()"),
+    "W[0] = 1 on a parameter": within(lambda m: operator.setitem(m.W, 0, 1), "differentiation"),
+    "a view of a parameter changes": within(lambda m: operator.setitem(m.W[0], 0, 1), "in place", "x.copy()"),
+    "np.fill_diagonal of a parameter": within(lambda m: np.fill_diagonal(m.W, 1), "in place", "x.copy()"),
+    "np.add.at of a parameter": within(lambda m: np.add.at(m.W, 0, 1), "in place", "x.copy()"),
+    "out= a parameter": within(lambda m: np.exp(m.W * 1, out=m.W), "in place", "x.copy()"),
+}
+
 UNRECORDED = {  # what would quietly drop the gradient, on a parameter and on a result
     "float()": (float, lambda m: m.W[0, 0], "float()"),
     "int()": (int, lambda m: m.W[0, 0], "int()"),
@@ -112,10 +122,9 @@ UNRECORDED = {  # what would quietly drop the gradient, on a parameter and on a 
     ".item()": (lambda s: s.item(), lambda m: m.W[0, 0], ".item()"),
     ".tolist()": (lambda W: W.tolist(), lambda m: m.W, ".tolist()"),
     ".tobytes()": (lambda W: W.tobytes(), lambda m: m.W, ".tobytes()"),
-    ".fill()": (lambda W: W.fill(0), lambda m: m.W, "in place"),
-    ".sort()": (lambda W: W.sort(), lambda m: m.W, "np.sort"),
     ".view()": (lambda W: W.view(np.int64), lambda m: m.W, "astype"),
-    "W[0] = 1": (lambda W: operator.setitem(W, 0, 1), lambda m: m.W, "differentiation"),
+    "np.add.at": (lambda W: np.add.at(np.zeros(2), [0], W[0, 0]), lambda m: m.W, "np.add.at", "zeros_like"),
+    "np.copyto": (lambda W: np.copyto(np.zeros((2, 2)), W), lambda m: m.W, "np.copyto", "zeros_like"),
     "out=": (lambda W: np.exp(W, out=np.zeros((2, 2))), lambda m: m.W, "out="),
     "out= of a reduction": (lambda W: np.sum(W, axis=0, out=np.zeros(2)), lambda m: m.W, "out="),
     "x += W": (lambda W: operator.iadd(np.zeros((2, 2)), W), lambda m: m.W, "out="),
@@ -134,8 +143,6 @@ NO_GRADIENT = {
     "np.divmod": lambda W: np.divmod(W, 2),
     "np.histogram": np.histogram,
     "np.maximum.accumulate": np.maximum.accumulate,
-    "np.add.at": lambda W: np.add.at(np.zeros(2), [0], W[0, 0]),
-    "np.copyto": lambda W: np.copyto(np.zeros((2, 2)), W),
 }
 
 MISTAKES = {
@@ -218,6 +225,7 @@ MISTAKES = {
     "pullback of None": (lambda m: pullback(lambda: None, m.θ), TypeError, ("number or an array", "None")),
     # What cannot be recorded: on a parameter, on a result.
     **IN_PLACE,
+    **CHANGED,
     "W @=": within(lambda m: operator.imatmul(m.W, np.eye(2)), "W @="),
     **{
         f"{name} of a {kind}": within(lambda m, use=use, of=of, lift=lift: use(lift(of(m))), *words)

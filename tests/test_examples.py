@@ -110,6 +110,11 @@ def hvp(found, largest):
     assert found[-1] == pytest.approx(largest, rel=1e-6)
 
 
+def in_place(missed, off):
+    assert missed[-1] < 1e-4 * missed[0]
+    np.testing.assert_allclose(off, 0, atol=0.1)
+
+
 def kalman(losses, found, errors):
     assert losses[-1] < losses[0]
     assert found[1] == pytest.approx(4, rel=0.3)
@@ -148,7 +153,7 @@ CLAIMS = {
     f.__name__: f
     for f in (
         accumulation, averaging, bilevel, curvature, equilibrium, freezing, gaussian_process, global_clipping,
-        hmc, hvp, kalman, lbfgs, ode, plateau, transformer, vae,
+        hmc, hvp, in_place, kalman, lbfgs, ode, plateau, transformer, vae,
     )
 }  # fmt: skip
 

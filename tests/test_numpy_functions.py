@@ -502,8 +502,11 @@ def test_methods_operators_and_keywords_equal_their_functions(method, function):
 
 CONSTANT = {
     "np.argmax": np.argmax, "np.shape": np.shape, "np.ndim": np.ndim, "np.size": np.size,
-    "np.zeros_like": np.zeros_like, "np.ones_like": np.ones_like,
-    "np.full_like": lambda x: np.full_like(x, 2), "np.empty_like": lambda x: np.empty_like(x).shape,
+    "np.zeros_like": lambda x: np.zeros_like(x, int), "np.ones_like": lambda x: np.ones_like(x, bool),
+    "np.full_like": lambda x: np.full_like(x, 2, int), "np.empty_like": lambda x: np.empty_like(x).shape,
+    "a comparison of np.zeros_like": lambda x: np.zeros_like(x) < 1,
+    "float": lambda x: float(np.zeros_like(x[0, 0])),
+    "np.asarray": lambda x: np.asarray(np.ones_like(x)), "tolist": lambda x: np.full_like(x, 2.0).tolist(),
     "np.isfinite": np.isfinite, "np.sign": np.sign, "np.floor": np.floor,
     "np.ceil": np.ceil, "np.round": np.round, "np.rint": np.rint, "np.trunc": np.trunc,
     "np.argsort": np.argsort, "np.nonzero": np.nonzero, "np.where": lambda x: np.where(x > 0),

@@ -27,7 +27,18 @@ from minidiff.tracing.derivatives import (
     shown,
     typed,
 )
-from minidiff.tracing.record import PLAIN, Trace, Traced, described, name_of, record, standing, standing_now
+from minidiff.tracing.record import (
+    PLAIN,
+    Trace,
+    Traced,
+    at_its_time,
+    described,
+    is_blank,
+    name_of,
+    record,
+    standing,
+    standing_now,
+)
 
 
 def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | None = None) -> list[Any]:
@@ -91,6 +102,8 @@ def history(end: Traced, until: Iterable[Traced] = ()) -> list[Traced]:
     calls = [end] if end.function is not None and end not in found else []
     found |= {end}
     for call in calls:  # which grows meanwhile
+        if end.owner.changed:
+            call.parents = tuple([at_its_time(parent, call) for parent in call.parents])
         for parent in call.parents:
             if parent.function is not None and parent not in found:
                 found.add(parent)
@@ -129,6 +142,10 @@ def _again(end: Traced, call: Traced, result: Any) -> tuple[Traced, Traced]:
         if changed:
             parents = {i: done[p] for i, p in zip(later.argnums, later.parents, strict=True) if p in done}
             values = tuple([parents[i]._value if i in parents else x for i, x in enumerate(later.arguments)])
+            if any(map(is_blank, values)):
+                raise NotImplementedError(
+                    "arrays that change afterwards have no gradient where values are equal"
+                )
             value = record(later.function, values, later.keywords)
             done[later] = Traced(
                 value, later.function, values, later.keywords, tuple(parents), tuple(parents.values())

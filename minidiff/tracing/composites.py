@@ -118,7 +118,8 @@ def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
     n = len(arrays)
     apart = [np.reshape(a, [-1 if i == j else 1 for j in range(n)]) for i, a in enumerate(arrays)]
     grids = _broadcast_arrays(*apart)
-    return tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
+    grids = tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
+    return grids if options.get("copy") is False else tuple(np.copy(a, "C") for a in grids)
 
 
 def _full_like(
@@ -156,7 +157,8 @@ def _tile(x: Any, reps: Any) -> Any:
     reps = (1,) * (ndim - len(reps)) + reps
     apart = x.reshape([n for size in shape for n in (1, size)])
     repeated = np.broadcast_to(apart, tuple(n for pair in zip(reps, shape, strict=True) for n in pair))
-    return repeated.reshape([r * n for r, n in zip(reps, shape, strict=True)])
+    tiled = repeated.reshape([r * n for r, n in zip(reps, shape, strict=True)])
+    return tiled if max(reps, default=1) > 1 else np.copy(tiled)
 
 
 def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "raise") -> Any:
@@ -191,15 +193,14 @@ def _sort(x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *
     return _take_along_axis(x, np.argsort(x, axis, kind="stable"), axis)
 
 
-def _diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    x = np.moveaxis(x, (axis1, axis2), (-2, -1))
-    rows, columns = x.shape[-2:]
-    i = np.arange(max(0, -offset), max(0, -offset, min(rows, columns - offset)))
-    return x[..., i, i + offset]
+def _splitting(function: Callable[..., Any], axis_of: Callable[[Any, int], int]) -> Callable[..., Any]:
+    def composite(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+        axis = axis_of(x, axis)
+        parts = function(np.arange(x.shape[axis]), indices_or_sections)
+        starts = [part[0] if part.size else 0 for part in parts]
+        return [x[_along(x, axis, slice(i, i + part.size))] for i, part in zip(starts, parts, strict=True)]
 
-
-def _diag(x: Any, k: int = 0) -> Any:
-    return _diagonal(x, k) if x.ndim == 2 else NotImplemented
+    return composite
 
 
 # --- Sums, products and signs ---------------------------------------------------------------------------
@@ -389,6 +390,7 @@ def _cholesky(x: Any, /, *, upper: bool = False) -> Any:
 
 
 COMPOSITES |= {
+    np.array_split: _splitting(np.array_split, lambda x, axis: axis),
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
     np.astype: lambda x, dtype, **options: x.astype(dtype),
     np.atleast_1d: _each(np.atleast_1d),
@@ -400,15 +402,15 @@ COMPOSITES |= {
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),
     np.concatenate: _concatenate,
     np.compress: lambda condition, x, axis=None: np.take(x, np.flatnonzero(condition), axis),
-    np.copy: lambda x, order="K", subok=False: x,
     np.dstack: lambda arrays: _concatenate([np.atleast_3d(as_array(a)) for a in arrays], 2),
     np.flip: _flip,
+    np.hsplit: _splitting(np.split, lambda x, axis: int(x.ndim > 1)),
     np.hstack: lambda arrays, **options: _concatenate(
         [np.atleast_1d(as_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
     ),
     np.cumprod: _cumprod,
-    np.diag: _diag,
-    np.diagonal: _diagonal,
+    np.diag: lambda x, k=0: np.diagonal(x, k) if x.ndim == 2 else NotImplemented,
+    np.dsplit: _splitting(np.split, lambda x, axis: 2),
     np.einsum: _einsum,
     np.fft.fft2: _each_axis_once(np.fft.fft2),
     np.fft.ifft2: _each_axis_once(np.fft.ifft2),
@@ -429,7 +431,7 @@ COMPOSITES |= {
     np.linalg.multi_dot: lambda arrays: functools.reduce(np.matmul, map(as_array, arrays)),
     np.linalg.pinv: _real_only(np.linalg.pinv),
     np.linalg.slogdet: _slogdet,
-    np.linalg.trace: lambda x, offset=0: _diagonal(x, offset, -2, -1).sum(-1),
+    np.linalg.trace: lambda x, offset=0: np.diagonal(x, offset, -2, -1).sum(-1),
     np.linalg.vector_norm: _vector_norm,
     np.meshgrid: _meshgrid,
     np.nanmean: _nanmean,
@@ -443,16 +445,18 @@ COMPOSITES |= {
     np.select: _select,
     np.sign: _sign,
     np.sort: _sort,
+    np.split: _splitting(np.split, lambda x, axis: axis),
     np.stack: _stack,
     np.take: _take,
     np.take_along_axis: _take_along_axis,
     np.tile: _tile,
-    np.trace: lambda x, offset=0, axis1=0, axis2=1: _diagonal(x, offset, axis1, axis2).sum(-1),
+    np.trace: lambda x, offset=0, axis1=0, axis2=1: np.diagonal(x, offset, axis1, axis2).sum(-1),
     np.trapezoid: _trapezoid,
     np.vdot: lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y)),
     np.vecdot: lambda x, y, axis=-1: np.sum(
         np.conj(np.moveaxis(x, axis, -1)) * np.moveaxis(y, axis, -1), axis=-1
     ),
+    np.vsplit: _splitting(np.split, lambda x, axis: 0),
     np.vstack: lambda arrays, **options: _concatenate(
         [np.atleast_2d(as_array(a)) for a in arrays], **options
     ),

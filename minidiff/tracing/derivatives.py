@@ -679,6 +679,21 @@ RULES[np.expand_dims] = RULES[np.squeeze] = (_like,)
 RULES[np.atleast_1d] = RULES[np.atleast_2d] = RULES[np.atleast_3d] = (_like,)
 RULES[np.transpose] = (_transpose,)
 RULES[np.swapaxes] = (lambda g, ans, x, axis1, axis2: g.swapaxes(axis1, axis2),)
+
+
+def _diagonal(g: Any, ans: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    axis1, axis2 = axis1 % x.ndim, axis2 % x.ndim
+    others = [i for i in range(x.ndim) if i not in (axis1, axis2)]
+    *places, along = np.ix_(*map(np.arange, ans.shape))
+    index = {
+        **dict(zip(others, places, strict=True)),
+        axis1: along + max(0, -offset),
+        axis2: along + max(0, offset),
+    }
+    return scatter(x.shape, [tuple(index[i] for i in range(x.ndim))], g)
+
+
+RULES[np.diagonal] = (_diagonal,)
 RULES[np.broadcast_to] = (lambda g, ans, x, shape, **kwargs: unbroadcast(g, x),)
 
 # --- Determinants ---------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ import linecache
 import operator
 import sys
 import threading
+import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -42,6 +44,7 @@ from minidiff.tracing.derivatives import (
     overlooked,
     parameters_of,
     primitive_of,
+    shown,
     typed,
 )
 
@@ -54,6 +57,8 @@ from minidiff.tracing.derivatives import (
 # itself is the key: in a copied context its root may stay for long, and an address would be given anew.
 _top: ContextVar[int] = ContextVar("top", default=-1)
 _roots: ContextVar[dict[Leaf, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
+# The innermost trace itself, for arrays that a loss makes of nothing.
+_innermost: ContextVar[Trace | None] = ContextVar("innermost", default=None)
 
 
 # The traces under the guard that is on.
@@ -160,7 +165,7 @@ trace_stack.__class__ = _TraceStack
 class Trace:
     """One call under differentiation: `run` records what is done to its roots."""
 
-    __slots__ = ("_leaves", "heeds", "held", "lines", "number", "open")
+    __slots__ = ("_leaves", "changed", "first", "heeds", "held", "lines", "number", "open", "views")
 
     def __init__(self) -> None:
         # Arrays made read-only until the way back is done, if there is a guard.
@@ -174,17 +179,21 @@ class Trace:
         self.number = _top.get() + 1
         self.open = True  # what outlives its trace is a plain value again
         self._leaves: dict[Leaf, Traced] = {}
+        self.first: Traced | None = None  # one of its variables, while it runs
+        self.changed = False  # whether an array was assigned to
+        self.views: list[weakref.ref[Traced]] = []  # until then, what may be a view of another array
 
     def root(self, value: Any) -> Traced:
         """Make a variable of this trace with the given value."""
-        return Traced(value, None, (), NO_KEYWORDS, (), (), self)
+        self.first = Traced(apart(value), None, (), NO_KEYWORDS, (), (), self)
+        return self.first
 
     def roots_of(self, leaves: Iterable[Leaf], values: Iterable[Any] | None = None) -> list[Traced]:
         """Make the variables that stand for `leaves` while this trace runs, with their values or others."""
         outer = _roots.get()
         for leaf, value in zip(leaves, repeat(None) if values is None else values, strict=False):
             value = outer.get(leaf, leaf._array) if values is None else value
-            self._leaves[leaf] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
+            self._leaves[leaf] = self.first = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 
     def heed(self, call: Traced) -> None:
@@ -231,11 +240,15 @@ class Trace:
             raise
         finally:
             self.open = False
-            self._leaves = {}  # the roots know their trace: no cycle is left for the garbage collector
+            self._leaves, self.first = (
+                {},
+                None,
+            )  # the roots know their trace: no cycle is left for the garbage collector
 
     def _run(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Traced | None]:
         outer = _roots.get()
         _top.set(self.number)
+        _innermost.set(self)
         _roots.set({**outer, **self._leaves} if outer else self._leaves)
         try:
             return self._split(f(*arguments))
@@ -243,10 +256,10 @@ class Trace:
             self.open = False  # here as well as in `run`: an interrupt can keep one of them from it
 
     def _split(self, result: Any) -> tuple[Any, Traced | None]:
-        if type(result) is not Traced and isinstance(result, Leaf):
+        if type(result) is Stale or (type(result) is not Traced and isinstance(result, Leaf)):
             result = result.lift()
         if type(result) is Traced and result.owner is self:
-            return result._value, result
+            return apart(result._value), result
         x = _living(result)
         while type(x) is Traced:
             if x.owner is self:  # within a trace that is none of those around this one
@@ -290,9 +303,9 @@ def no_attribute(what: str, name: str) -> str:
     return f"{what} has no attribute {name!r}. {_ELSEWHERE.get(name, '')}".rstrip()
 
 
-def _refuse(what: str, instead: str) -> NoReturn:
+def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
     where, source = _where()
-    cures = " ".join(cure for words, cure in _CURES if any(word in source for word in words))
+    cures = " ".join(cure for words, cure in _CURES if any(word in source for word in words) and not is_sure)
     raise TypeError(
         f"{what} cannot be recorded, and its gradient would be lost{where}. {cures or instead} "
         "If a constant is meant, dropgrad(x) gives the plain value."
@@ -308,7 +321,9 @@ _CURES = [
         "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
     (("r_[", "c_["), "np.concatenate joins arrays, np.stack numbers."),
     ((".normal(", ".uniform("), "Write m + s * rng.normal(size=n): the random numbers are constants."),
-    (("] =",), "Build the new array with np.where, np.concatenate or np.stack."),
+    (("] =", "] +=", "] -=", "] *=", "] /=", "fill_diagonal", "put_along_axis"),
+        "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
+        "minidiff.functions.zeros(n)."),
 ]  # fmt: skip
 
 
@@ -342,6 +357,7 @@ def _source(frame: Any) -> str:
         if first == frame.f_lineno and stop is not None:
             text = line.encode()[start : stop if last == first else None].decode()
             rest = line.encode()[stop:].lstrip()
+            rest = rest[rest[:1] in (b"+", b"-", b"*", b"/") :]
             return text + " = …" if rest[:1] == b"=" != rest[1:2] else text
     return line.strip()
 
@@ -394,22 +410,6 @@ def _matmul(x: Any, y: Any) -> Any:
         raise
 
 
-def _augmented(symbol: str) -> Any:
-    """Make the method of an augmented assignment: numbers go on with ``x = x + y``, arrays would change."""
-
-    def refuse(self: Traced, other: Any) -> Any:
-        is_array = self.owner.open and isinstance(getval(self), np.ndarray)
-        # autograd's own derivatives write x += y for x = x + y.
-        if is_array and not str(sys._getframe(1).f_globals.get("__name__")).startswith("autograd."):
-            _refuse(
-                f"b {symbol}= … on an array under differentiation changes all that shares its memory. That",
-                f"Write b = b {symbol} …, which makes a new array.",
-            )
-        return NotImplemented
-
-    return refuse
-
-
 def _recorded(function: Any) -> Any:
     """Make the method that does what the NumPy function of the same name does."""
     return lambda self, *args, **kwargs: call(function, (self, *args), kwargs)
@@ -460,7 +460,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         The trace; that of the parents unless given.
     """
 
-    __slots__ = ("argnums", "arguments", "function", "keywords", "order", "owner", "parents", "vjp")
+    __slots__ = ("__weakref__", "argnums", "arguments", "function", "keywords", "order", "owner", "parents",
+        "past", "source", "views", "vjp")  # fmt: skip
 
     # The signature up to `parents` is the one by which autograd makes its nodes.
     def __init__(
@@ -500,14 +501,9 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     __pow__, __rpow__ = _binary(np.power, operator.pow)
     __matmul__, __rmatmul__ = _binary(np.matmul, _matmul)
     __mod__, __rmod__ = _binary(np.mod, operator.mod)
-    __iadd__, __isub__, __imul__, __itruediv__ = map(_augmented, "+-*/")
-    __ifloordiv__, __imod__, __ipow__, __imatmul__ = map(_augmented, ("//", "%", "**", "@"))
-    __iand__, __ior__, __ixor__, __ilshift__, __irshift__ = map(_augmented, ("&", "|", "^", "<<", ">>"))
     __neg__ = _recorded(np.negative)
+    __pos__ = _recorded(np.positive)
     __abs__ = _recorded(np.abs)
-
-    def __pos__(self) -> Traced:
-        return self
 
     __divmod__, __rdivmod__ = (lambda x, y: (x // y, x % y)), (lambda x, y: (y // x, y % x))
     __hash__ = object.__hash__
@@ -519,7 +515,10 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return kind if issubclass(kind, np.generic) else Traced
 
     def __getitem__(self, index: Any) -> Any:
-        return record(ArrayBox.__getitem__, (self, constant(index)), NO_KEYWORDS)
+        part = record(_GETITEM, (self, constant(index)), NO_KEYWORDS)
+        if self.owner.changed:
+            _let_go(part)
+        return part
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
@@ -547,10 +546,9 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     device = "cpu"
     T = property(_recorded(np.transpose))
     mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
-    real = property(_recorded(np.real), lambda self, x: self.__setitem__(..., x))
-    imag = property(_recorded(np.imag), lambda self, x: self.__setitem__(..., x))
-
-    flat = property(lambda self: self.ravel())
+    real = property(_recorded(np.real))
+    imag = property(_recorded(np.imag))
+    flat = property(lambda self: _flat(self))  # noqa: PLW0108 - which comes below
 
     def reshape(self, *shape: Any, **options: Any) -> Any:
         return record(_RESHAPE, (self, shape[0] if len(shape) == 1 else shape), options)
@@ -563,18 +561,14 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
             _refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
         if np.dtype(dtype).kind not in "fc":
             return getval(self).astype(dtype, *args, **kwargs)
+        if kwargs.get("copy") is False and self.dtype == dtype:
+            return self
         return cast(self, np.dtype(dtype))
 
     def to_device(self, device: str, **options: Any) -> Traced:
         if device != "cpu":
             raise ValueError(f"to_device: arrays are on the device 'cpu', got {device!r}.")
         return self
-
-    # It never changes, so that it is its own copy.
-    def copy(self, *args: Any, **kwargs: Any) -> Traced:
-        return self
-
-    __copy__ = __deepcopy__ = copy
 
     def clip(self, min: Any = None, max: Any = None, **options: Any) -> Any:
         return call(np.clip, (self, min, max), options)
@@ -597,8 +591,6 @@ for _name in (
 for _name in ("eq", "ne", "lt", "le", "gt", "ge", "floordiv", "or_", "and_", "xor"):
     setattr(Traced, f"__{_name.strip('_')}__", _plain(getattr(operator, _name)))
     setattr(Traced, f"__r{_name.strip('_')}__", _plain(partial(_swapped, getattr(operator, _name))))
-Traced.flatten = Traced.ravel
-
 # What would lose the gradient, and what to do instead.
 _REFUSED = {
     "__float__": ("float() of a value under differentiation (a `math` function or x[i] = … may call it)",
@@ -613,13 +605,9 @@ _REFUSED = {
     "__round__": ("round() of a value under differentiation", "Use np.round(x)."),
     "tolist": (".tolist() of a value under differentiation", "Iterate over it instead."),
     "tobytes": (".tobytes() of a value under differentiation", "Work with the array itself."),
-    "__setitem__": ("Assignment into an array under differentiation",
-        "Build the new array with np.where, np.concatenate or np.stack."),
-    "sort": (".sort() in place of a value under differentiation", "Use np.sort(x)."),
-    "partition": (".partition() in place of a value under differentiation", "Use np.partition(x, k)."),
-    **dict.fromkeys(("fill", "put", "resize", "itemset", "setfield", "byteswap"),
-        ("Changing an array under differentiation in place", "Build a new array instead.")),
-    "setflags": ("setflags() on a value under differentiation", "It never changes."),
+    **dict.fromkeys(("resize", "setfield", "byteswap"),
+        ("Changing the memory of an array under differentiation", "Build a new array instead.")),
+    "setflags": ("setflags() on a value under differentiation", "Take a copy of it, x.copy()."),
     "__dlpack__": ("np.from_dlpack() of a value under differentiation", "NumPy functions take it as it is."),
     **dict.fromkeys(("view", "getfield"),
         ("A view of other type on a value under differentiation", "Use astype.")),
@@ -630,7 +618,7 @@ def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
     """Make the method that is refused. Once the trace has ended it does what the plain value does."""
 
     def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
-        if self.owner.open:
+        if self.owner.open and (self.parents or self.function is None):  # not just made, as of np.zeros_like
             _refuse(what, instead)
         return getattr(getval(self), name)(*args, **kwargs)
 
@@ -656,7 +644,6 @@ for _name, _instead in {
     "shape": "Write b = b.reshape(shape).",
     "dtype": "Write b = b.astype(dtype).",
     "strides": "Write b = b.reshape(shape) or b = b.transpose(axes).",
-    "flat": "Build the new array with np.where, np.concatenate or np.stack.",
 }.items():
     setattr(Traced, _name, getattr(Traced, _name).setter(_fixed(_name, _instead)))
 
@@ -674,7 +661,160 @@ for _name in (*_ELSEWHERE, *dir(np.ndarray)):
     if not hasattr(Traced, _name) and not _name.startswith("__"):
         setattr(Traced, _name, _elsewhere(_name))
 
-_RESHAPE, _TRANSPOSE = (trace_primitives_map[f] for f in (np.reshape, np.transpose))
+_RESHAPE, _TRANSPOSE, _POSITIVE = (trace_primitives_map[f] for f in (np.reshape, np.transpose, np.positive))
+_GETITEM: Any = ArrayBox.__getitem__
+FLAT = define(lambda x: x.flatten(), (lambda g, ans, x: g.reshape(x.shape),))
+
+
+def _flat(x: Traced) -> Any:
+    flat = record(FLAT, (x,), NO_KEYWORDS)
+    if type(flat) is Traced and flat.owner is x.owner:
+        _perhaps_view(flat)
+    return flat
+
+
+# ---------------------------------------------------------------------------------------------------
+# Names of arrays that change
+# ---------------------------------------------------------------------------------------------------
+
+# A recorded value is its own node, and what the loss holds. Where an array changes, its name goes on as the
+# node of the changed one; the node before lives on in its `past`, and a call, which knows when it was
+# recorded, has that of its time for a parent. A view knows its `source`: the array and how it was taken.
+
+
+class Stale(Traced):
+    """A view of an array that has changed since: it is taken anew when it is read."""
+
+    __slots__ = ()
+
+    _value = property(lambda self: self.lift()._value)
+
+    def lift(self) -> Any:
+        _set_class(self, Traced)
+        root, way = self.source
+        anew = root
+        for step in way:
+            anew = retake(step, anew)
+        if type(anew) is Traced and anew.owner is self.owner:
+            replace(self, anew, _VALUE_OF.__get__(self))
+            _let_go(self)
+            root.views.append(weakref.ref(self))
+        else:  # its trace has ended
+            _keep(self, _VALUE_OF.__get__(self), next(_latest_first))
+            _VALUE_OF.__set__(self, anew)
+        return _living(self)
+
+
+_VALUE_OF: Any = vars(Box)["_value"]
+_set_class: Any = vars(object)["__class__"].__set__  # past the property, which is for `isinstance`
+
+
+def retake(step: tuple[Any, ...], x: Any) -> Any:
+    """Take one view of `x`: do the call once more that made it."""
+    function, i, arguments, keywords = step
+    return function(*arguments[:i], x, *arguments[i + 1 :], **keywords)
+
+
+def replace(x: Traced, new: Traced, value: Any) -> None:
+    """Let `x` be `new` from now on; what was computed before has a node with `value` in its place."""
+    old = _keep(x, value, new.order)
+    x.function, x.arguments, x.keywords, x.argnums = new.function, new.arguments, new.keywords, new.argnums
+    x.parents, x.order = tuple([old if parent is x else parent for parent in new.parents]), new.order
+    _VALUE_OF.__set__(x, new._value)
+
+
+def _keep(x: Traced, value: Any, order: int) -> Traced:
+    """Keep the node that `x` has been until the call of this order."""
+    old = Traced(value, x.function, x.arguments, x.keywords, x.argnums, x.parents, x.owner)
+    old.order = x.order
+    if not hasattr(x, "past"):
+        x.past = []
+    x.past.append((-order, old))
+    return old
+
+
+def at_its_time(x: Traced, call: Traced) -> Traced:
+    """Give the node that `x` was when `call` was recorded."""
+    past = getattr(x, "past", ())
+    i = bisect_left(past, -call.order, key=lambda version: version[0])
+    if i < len(past):
+        return past[i][1]  # type: ignore[no-any-return]
+    return _keep(x, _VALUE_OF.__get__(x), next(_latest_first)) if type(x) is Stale else x
+
+
+def apart(x: Any) -> Any:
+    """Give `x` under another name: what is assigned to the one is not seen by the other."""
+    if type(x) in (Traced, Stale) and x.function is not None and isinstance(getval(x), np.ndarray):
+        return Traced(x._value, _POSITIVE, (x._value,), NO_KEYWORDS, (0,), (x,)) if x.owner.open else x
+    return x
+
+
+def source_of(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
+    """Give the array whose memory `x` shows, and the steps that lead from it to `x`."""
+    return getattr(x, "source", (x, ()))
+
+
+def _perhaps_view(x: Traced) -> None:
+    """Note a result that shares memory with something: whether it is a view is asked where arrays change."""
+    if x.owner.changed:
+        settle(x)
+    else:
+        x.owner.views.append(weakref.ref(x))
+
+
+def settle(x: Traced) -> None:
+    """Find out whether `x` is a view, with the array's own memory, and note of what."""
+    i, parent = x.argnums[0], x.parents[0]
+    root, way = source_of(parent)
+    memory: Any = shown(getval(root))
+    way = (*way, (x.function, i, (*x.arguments[:i], None, *x.arguments[i + 1 :]), x.keywords))
+    # What is read through .flat follows the array as a view does, but what is read of that is a copy.
+    if x.function is not FLAT:
+        if not _share(shown(getval(x)), shown(getval(x.arguments[i]))):
+            return
+        if not _share(seen_from(memory, constant(way)), memory):
+            return
+    x.source = root, way
+    if not hasattr(root, "views"):
+        root.views = []
+    root.views.append(weakref.ref(x))
+
+
+def seen_from(memory: Any, way: tuple[Any, ...]) -> Any:
+    """Give the view of a plain array to which a way leads."""
+    for function, *how in way:
+        memory = retake((getattr(function, "fun", function), *how), memory)
+    return memory
+
+
+def _share(x: Any, y: Any) -> bool:
+    return isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and np.may_share_memory(x, y)
+
+
+def _let_go(part: Any) -> None:
+    """Let what was read of an array that is being filled hold a copy, so that this is filled in place."""
+    if type(part) is not Traced or part.function is not _GETITEM or type(part.arguments[0]) is not np.ndarray:
+        return
+    part.arguments = blank(part.arguments[0]), part.arguments[1]
+    value = part._value
+    if type(value) is np.ndarray and value.base is not None and value.flags.writeable:
+        turned = tuple([slice(None, None, -1 if step < 0 else 1) for step in value.strides])
+        copy = value[turned].copy(order="K")[turned]
+        if copy.strides == value.strides:  # of another layout it might be rounded in another way
+            part._value = copy
+
+
+_NOTHING = bytes(32)
+
+
+def blank(x: Any) -> Any:
+    """Give an array of the shape and dtype of `x` for rules that ask for no more, without memory."""
+    return np.ndarray(x.shape, x.dtype, _NOTHING, strides=(0,) * x.ndim)
+
+
+def is_blank(x: Any) -> bool:
+    """Tell whether `x` is the stand-in for an array whose values are gone."""
+    return getattr(x, "base", None) is _NOTHING
 
 
 class Leaf(_AsksUs):
@@ -724,11 +864,16 @@ class Leaf(_AsksUs):
 def _box(value: Any, trace: int, node: Any) -> Any:
     if type(node) is Traced:
         node._value = typed(value)
+        plain = shown(getval(value))
+        if isinstance(plain, np.ndarray) and node.argnums:
+            of = shown(getval(node.arguments[node.argnums[0]]))
+            if plain.base is not None or plain is of:
+                _perhaps_view(node)
         return node
     return ArrayBox(value, trace, node)
 
 
-Box.types.add(Traced)
+Box.types |= {Traced, Stale}
 Box.type_mappings.update({t: _box for t, box in Box.type_mappings.items() if box is ArrayBox})
 Box.type_mappings[Traced] = _box
 notrace_primitives[Traced] = notrace_primitives[VJPNode]
@@ -829,7 +974,7 @@ def lift(x: Any) -> Any:
         return x
     if type(x) is Traced:
         return _living(x)
-    return x.lift() if isinstance(x, Leaf) else map_container(lift, x)
+    return x.lift() if type(x) is Stale or isinstance(x, Leaf) else map_container(lift, x)
 
 
 def _living(x: Any) -> Any:
@@ -908,7 +1053,7 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         if len({x.owner for x in boxes if x._trace == trace}) > 1:
             raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
         argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
-        values = tuple([x._value if i in argnums else x for i, x in enumerate(arguments)])
+        values = tuple([x._value if i in argnums else apart(x) for i, x in enumerate(arguments)])
         recorded = values, argnums, tuple([arguments[i] for i in argnums])
         if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
             function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
@@ -962,7 +1107,10 @@ def _node(
     """Record the result of a call, which may be of any type."""
     kind = type(result)
     if kind is np.float64 or (kind is np.ndarray and result.dtype.kind != "O"):
-        return Traced(result, primitive, values, keywords, argnums, parents)
+        node = Traced(result, primitive, values, keywords, argnums, parents)
+        if kind is np.ndarray and (result.base is not None or result is values[argnums[0]]):
+            _perhaps_view(node)
+        return node
     if kind is np.ndarray:
         _refuse(
             f"{name_of(primitive)} of {described(values, keywords)}", "Objects in arrays have no gradient."
@@ -1060,7 +1208,9 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
     if not _any_box(args) and not _any_box(kwargs):
         return _returning(given, getattr(ufunc, method)(*args, **kwargs))
     if kwargs.get("out") is not None:
-        _refuse(f"np.{ufunc.__name__}.{method} with out=", "Leave out= away: the result is a new array.")
+        return COMPOSITES["out"](getattr(ufunc, method), args, kwargs)
+    if method == "at":
+        return COMPOSITES["at"](ufunc, *args)
     if method == "outer":
         x, y = args
         return ufunc(np.reshape(x, np.shape(x) + (1,) * np.ndim(y)), y, **kwargs)
@@ -1085,9 +1235,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if kwargs or len(args) > places:
         args, kwargs = _by_name(function, args, kwargs, places)
     if kwargs.get("out") is not None:
-        _refuse(
-            f"{name_of(function)} with out= (as in b += …)", "Leave it away, b = b + …: the result is new."
-        )
+        return COMPOSITES["out"](function, args, kwargs)
     if "dtype" in kwargs and (function in CASTING or function in _KNOWING):
         cast_first = _with_dtype(function, args, kwargs)
         if cast_first is not None:

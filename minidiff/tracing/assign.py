@@ -1,0 +1,455 @@
+"""Arrays that change in place under differentiation.
+
+A change is one recorded call, `assigned`: the array after it, as a function of the array before and of what
+was put. The names of the array and of its views go on with the new one (`record.replace`, `record.Stale`).
+All other ways to write into an array come down to that.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import getval
+
+from minidiff.tracing.composites import _full_like
+from minidiff.tracing.derivatives import COMPOSITES, define, listed, primitive_of, shown, unbroadcast
+from minidiff.tracing.record import (
+    _GETITEM,
+    FLAT,
+    NO_KEYWORDS,
+    PLAIN,
+    Stale,
+    Traced,
+    _innermost,
+    _refuse,
+    _set_class,
+    as_array,
+    blank,
+    constant,
+    is_box,
+    lift,
+    name_of,
+    record,
+    replace,
+    retake,
+    seen_from,
+    settle,
+    source_of,
+)
+
+# --- The array after a change ---------------------------------------------------------------------------
+
+# A place is the order of an array's axes in memory, the way to a view of it (steps of `retake`), and an
+# index: NumPy itself writes there, through the view.
+
+
+def _copied_for(x: Any, place: Any) -> Any:
+    """Copy `x` to memory of the order in which the way of the place leads to views."""
+    order, way, _ = place
+    return np.array(x.transpose(order), order="C").transpose(np.argsort(order)) if way else np.array(x)
+
+
+@listed
+def _assigned(x: Any, place: Any, w: Any) -> Any:
+    out = _copied_for(x, place)
+    seen_from(out, place[1])[place[2]] = w
+    return out
+
+
+@listed
+def _added(x: Any, place: Any, w: Any) -> Any:
+    out = _copied_for(x, place)
+    np.add.at(seen_from(out, place[1]), place[2], w)
+    return out
+
+
+def _seen(g: Any, place: Any) -> Any:
+    """Give of a gradient what belongs to the place; of an imaginary part that is -Im g."""
+    for step in place[1]:
+        g = -retake(step, g) if step[0] is _IMAG else retake(step, g)
+    return g[place[2]]
+
+
+_IMAG = primitive_of(np.imag)
+
+
+def _fitted(g: Any, w: Any) -> Any:
+    return unbroadcast(g.reshape((1,) * (w.ndim - g.ndim) + g.shape), w)
+
+
+def _of_what_is_put(g: Any, ans: Any, x: Any, place: Any, w: Any) -> Any:
+    h, index = _seen(g, place), place[2]
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(part, np.ndarray) and part.dtype != bool for part in map(shown, parts)):
+        h = anp.where(_last(index, seen_from(blank(ans), place[1]).shape), h, np.zeros((), h.dtype))
+    return _fitted(h, w)
+
+
+@listed
+def _last(index: Any, shape: tuple[int, ...]) -> Any:
+    """Tell which of the values put at `index` stay: where an element is named twice the last one does."""
+    who = np.zeros(shape, int)
+    number = np.arange(who[index].size).reshape(who[index].shape)
+    who[index] = number
+    return who[index] == number
+
+
+def _of_what_is_left(g: Any, ans: Any, x: Any, place: Any, w: Any) -> Any:
+    return record(ASSIGNED, (g, place, 0.0), NO_KEYWORDS)
+
+
+ASSIGNED: Any = define(_assigned, (_of_what_is_left, None, _of_what_is_put))
+ADDED = define(
+    _added, (lambda g, ans, x, place, w: g, None, lambda g, ans, x, place, w: _fitted(_seen(g, place), w))
+)
+COPIED = define(lambda x, order: x.copy(order), (lambda g, ans, x, order: g,))
+MADE = primitive_of(np.positive)  # of nothing: an array without parents
+
+# --- The change of a name -------------------------------------------------------------------------------
+
+
+def _opened(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
+    """Give the array that a change of `x` changes, and the way from it to `x`; refuse what is no result."""
+    trace = x.owner
+    if not trace.changed:
+        trace.changed = True
+        for view in [view for reference in trace.views if (view := reference()) is not None]:
+            settle(view)
+    root, way = source_of(x)
+    if root.function is None:
+        _refuse(
+            "Changing in place what is differentiated by (a parameter, an argument, or a view of it)",
+            "Take a copy first, b = x.copy(), and change that; or make a new array (b = b + …, np.sort).",
+            is_sure=True,
+        )
+    return root, way
+
+
+def _references(x: Any) -> int:
+    value = x._value
+    return sys.getrefcount(value)
+
+
+_ALONE = _references(SimpleNamespace(_value=np.zeros(1)))
+_WRITTEN = {ASSIGNED, ADDED, COPIED, MADE}  # arrays of our own, and none of whose rules reads them
+
+
+def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
+    """Do ``x[index] = w`` for all names and views of `x`."""
+    if not isinstance(getval(x), np.ndarray):
+        raise TypeError(f"'{type(getval(x)).__name__}' object does not support item assignment")
+    if x.function is FLAT:
+        _set_flat(x.parents[0], index, w)
+        return
+    root, way = _opened(x)
+    w, index = as_array(lift(w)), _kept(constant(index))
+    if w.dtype.kind == "c" != x.dtype.kind:
+        raise TypeError(f"a complex value cannot be put into an array of {x.dtype}: take np.real of it.")
+    if type(w) is Traced:
+        if w._trace > x._trace:
+            _refuse(
+                "Assignment of what an inner gradient computes into an array of an outer one",
+                "Make the array in the inner loss, or return the value from it and assign outside.",
+                is_sure=True,
+            )
+        of, taken = source_of(w)
+        is_itself = of is root and taken[:-1] == way and w.function is _GETITEM
+        if is_itself and type(index) in (slice, tuple) and repr(index) == repr(w.arguments[1]):
+            return  # the second half of x[index] += …, which has changed x
+    is_free = root.function in _WRITTEN and _references(root) == _ALONE
+    value: Any = root._value
+    strides = shown(getval(value)).strides
+    place = tuple(sorted(range(len(strides)), key=lambda i: -abs(strides[i]))), way, index
+    put = w._value if type(w) is Traced and w.owner is x.owner else w
+    nothing = blank(value) if type(value) is np.ndarray else value
+    if type(value) is np.ndarray and type(put) in PLAIN:
+        is_free = is_free and value.base is None and value.flags.writeable
+        out = value if is_free else value.copy(order="K")
+        if function is ASSIGNED:
+            seen_from(out, way)[index] = put
+        else:
+            np.add.at(seen_from(out, way), index, put)
+        argnums, parents = ((0,), (root,)) if put is w else ((0, 2), (root, w))
+        new: Any = Traced(out, function, (nothing, place, put), NO_KEYWORDS, argnums, parents)
+    else:
+        new = record(function, (root, place, w), NO_KEYWORDS)
+    _go_on(root, new, nothing if root.function in _WRITTEN else value)
+
+
+def _go_on(root: Traced, new: Traced, value: Any) -> None:
+    """Let a name and those of its views go on with the array after a change."""
+    replace(root, new, value)
+    views, root.views = getattr(root, "views", ()), []
+    for reference in views:
+        if (view := reference()) is not None:
+            _set_class(view, Stale)
+
+
+def _kept(index: Any) -> Any:
+    """Copy an index, which may be refilled before the way back."""
+    if isinstance(index, tuple):
+        return tuple(map(_kept, index))
+    return np.array(index) if isinstance(index, list) or type(index) is np.ndarray else index
+
+
+def _become(x: Traced, new: Any, do: Callable[[Any], Any]) -> None:
+    """Let `x` hold `new`, as an augmented assignment or ``out=`` does; `do` does it with a plain array."""
+    root, way = _opened(x)
+    old: Any = root._value
+    value: Any = new._value if type(new) is Traced and new.owner is x.owner else None
+    is_like = not way and type(old) is type(value) is np.ndarray and value.base is None
+    if is_like and old.dtype == value.dtype and old.strides == value.strides:
+        _go_on(x, new, old)  # nobody else holds the result of an operator
+    else:
+        _exactly(x, do, lambda: _change(x, ..., new))
+
+
+def _exactly(x: Traced, do: Callable[[Any], Any], change: Callable[[], None]) -> None:
+    """Make a change with the errors that NumPy has, and rounded as it rounds in memory of this layout."""
+    root, way = source_of(x)
+    memory: Any = getval(root)
+    exact = None
+    if type(memory) is np.ndarray:
+        do(exact := seen_from(memory.copy(order="K"), way))
+    change()
+    if exact is not None and type(root._value) is np.ndarray:
+        seen_from(root._value, way)[...] = exact
+
+
+# --- Ways to write into an array ------------------------------------------------------------------------
+
+
+def _into_plain(what: str) -> NoReturn:
+    _refuse(
+        f"{what} into a plain array (out= and the like)",
+        "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
+        "minidiff.functions.zeros(n). Or write b = b + …, which is new.",
+        is_sure=True,
+    )
+
+
+def _method(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
+        if self.owner.open:
+            return change(self, *args, **kwargs)
+        if is_box(living := lift(self)):
+            what = f"A change ({name}) of an array of a gradient that has ended"
+            _refuse(what, "Take a copy first, b = x.copy().", is_sure=True)
+        return getattr(living, name)(*args, **kwargs)
+
+    return method
+
+
+def _augmented(operate: Callable[[Any, Any], Any], in_place: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    def method(self: Traced, other: Any) -> Any:
+        is_array = self.owner.open and isinstance(getval(self), np.ndarray)
+        # autograd's own derivatives write x += y for x = x + y, and NumPy has it so of x.flat.
+        of = str(sys._getframe(1).f_globals.get("__name__"))
+        if not is_array or self.function is FLAT or of.startswith("autograd."):
+            return NotImplemented
+        new = operate(self, other)
+        if not hasattr(new, "dtype"):
+            return new
+        _become(self, new, lambda exact: in_place(exact, constant(other)))
+        return self
+
+    return method
+
+
+def _by_number(x: Traced, w: Any, into: Callable[[Any, Any], None]) -> None:
+    """Put values where NumPy, called with their numbers, puts these."""
+    w, numbers = as_array(lift(w)), np.full(x.shape, -1)
+    into(numbers, np.arange(w.size).reshape(w.shape))
+    is_put = numbers >= 0
+    if is_put.any():
+        _change(x, is_put, np.ravel(w)[numbers[is_put]])
+
+
+def _set_flat(x: Traced, index: Any, w: Any) -> None:
+    _by_number(x, w, lambda numbers, n: operator.setitem(numbers.flat, constant(index), n))
+
+
+def _fill(x: Traced, value: Any) -> None:
+    if np.size(value) != 1:
+        raise ValueError(f"fill: the value must be one number, got the shape {np.shape(value)}.")
+    _change(x, ..., np.reshape(value, ()))
+
+
+def _copyto(x: Traced, src: Any, casting: str = "same_kind", where: Any = True) -> None:
+    src = as_array(lift(src))
+    if not np.can_cast(src.dtype, x.dtype, casting):  # type: ignore[arg-type]
+        raise TypeError(f"np.copyto: {src.dtype} cannot be cast to {x.dtype} by the rule {casting!r}.")
+    _by_number(x, src, lambda numbers, n: np.copyto(numbers, n, where=constant(where)))
+
+
+def _put(x: Traced, ind: Any, v: Any, mode: Any = "raise") -> None:
+    _by_number(x, v, lambda numbers, n: np.put(numbers, constant(ind), n, mode))
+
+
+def _place(x: Traced, mask: Any, vals: Any) -> None:
+    _by_number(x, vals, lambda numbers, n: np.place(numbers, constant(mask), n))
+
+
+def _putmask(x: Traced, mask: Any, values: Any) -> None:
+    _by_number(x, values, lambda numbers, n: np.putmask(numbers, constant(mask), n))
+
+
+def _put_along_axis(x: Traced, indices: Any, values: Any, axis: Any) -> None:
+    _by_number(x, values, lambda numbers, n: np.put_along_axis(numbers, constant(indices), n, axis))
+
+
+def _fill_diagonal(x: Traced, val: Any, wrap: bool = False) -> None:
+    _by_number(x, val, lambda numbers, n: np.fill_diagonal(numbers, n, wrap))
+
+
+def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
+    """Do ``ufunc.at``: in rounds, of which each meets an element once, but sums at once."""
+    if type(x) is not Traced:
+        _into_plain(f"np.{ufunc.__name__}.at with recorded values")
+    if ufunc in (np.add, np.subtract):
+        _change(x, index, as_array(lift(w[0])) if ufunc is np.add else -as_array(lift(w[0])), ADDED)
+        return
+    places = np.ravel(np.arange(x.size).reshape(x.shape)[constant(index)])
+    shape = np.empty(x.shape)[constant(index)].shape
+    values = [np.ravel(np.broadcast_to(as_array(lift(v)), shape)) for v in w]
+    order = np.argsort(places, kind="stable")
+    _, first, count = np.unique(places[order], return_index=True, return_counts=True)
+    turn = np.empty(places.size, int)
+    turn[order] = np.arange(places.size) - np.repeat(first, count)
+
+    def change() -> None:
+        for i in range(int(turn.max(initial=-1)) + 1):
+            now = np.unravel_index(places[turn == i], x.shape)
+            _change(x, now, ufunc(x[now], *[v[turn == i] for v in values]))
+
+    _exactly(x, lambda exact: ufunc.at(exact, constant(index), *constant(w)), change)
+
+
+def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what ``out=`` asks for, of a call with something recorded."""
+    (out,) = outs if isinstance(outs := kwargs["out"], tuple) and len(outs) == 1 else (outs,)
+    if type(out) is not Traced:
+        _into_plain(f"{name_of(function)} with recorded values")
+    rest = {key: x for key, x in kwargs.items() if key != "out"}
+
+    def do(exact: Any) -> None:
+        function(*constant(args), **constant(rest), out=exact)
+
+    if isinstance(function, np.ufunc) and function.signature is None and "where" in rest:
+        where = np.broadcast_to(constant(rest["where"]), out.shape)
+        parts = [np.broadcast_to(x, out.shape)[where] if np.ndim(x) else x for x in args]
+        others = {key: x for key, x in rest.items() if key != "where"}
+        _exactly(out, do, lambda: _change(out, where, function(*parts, **others)))
+    else:
+        _become(out, as_array(function(*args, **rest)), do)
+    return out
+
+
+def _first(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
+    def function(x: Any, *args: Any, **options: Any) -> None:
+        if type(x) is not Traced:
+            _into_plain(f"np.{name} with recorded values")
+        change(x, *args, **options)
+
+    return function
+
+
+COMPOSITES |= {
+    "out": _out, "at": _at,
+    np.copy: lambda x, order="K", subok=False: record(COPIED, (x, order), NO_KEYWORDS),
+    np.copyto: _first("copyto", _copyto), np.put: _first("put", _put), np.place: _first("place", _place),
+    np.putmask: _first("putmask", _putmask), np.put_along_axis: _first("put_along_axis", _put_along_axis),
+    np.fill_diagonal: _first("fill_diagonal", _fill_diagonal),
+}  # fmt: skip
+
+_METHODS: dict[str, Callable[..., Any]] = {
+    "__setitem__": _change, "fill": _fill, "put": _put,
+    "sort": lambda x, *args, **options: _become(
+        x, np.sort(x, *args, **options), lambda exact: exact.sort(*args, **options)
+    ),
+    "partition": lambda x, *args, **options: _become(
+        x, np.partition(x, *args, **options), lambda exact: exact.partition(*args, **options)
+    ),
+}  # fmt: skip
+for _name, _do in _METHODS.items():
+    setattr(Traced, _name, _method(_name, _do))
+
+_AUGMENTED = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+for _name in _AUGMENTED.split():
+    _operators = [getattr(operator, f"__{i}{_name}__") for i in ("", "i")]
+    setattr(Traced, f"__i{_name}__", _augmented(*_operators))
+
+
+def _set_imaginary(x: Traced, w: Any) -> None:
+    if x.dtype.kind != "c":
+        raise TypeError("an array of real numbers has no imaginary part to set.")
+    _change(x.imag, ..., w)
+
+
+_ATTRIBUTES: dict[str, Callable[[Any, Any], None]] = {
+    "flat": lambda x, w: _set_flat(x, ..., w), "real": lambda x, w: _change(x.real, ..., w),
+    "imag": _set_imaginary,
+}  # fmt: skip
+
+
+def _setter(name: str, change: Callable[[Any, Any], None]) -> Callable[[Traced, Any], None]:
+    def assign(self: Traced, w: Any) -> None:
+        if self.owner.open:
+            change(self, w)
+        else:
+            setattr(lift(self), name, w)
+
+    return assign
+
+
+for _name, _do in _ATTRIBUTES.items():
+    setattr(Traced, _name, getattr(Traced, _name).setter(_setter(_name, _do)))
+
+# --- Copies, and arrays that are made to be filled ------------------------------------------------------
+
+
+def _copy(self: Traced, order: str = "C") -> Any:
+    return record(COPIED, (self, order), NO_KEYWORDS)
+
+
+_OWN: dict[str, Callable[..., Any]] = {
+    "copy": _copy, "__copy__": lambda self: _copy(self, "K"),
+    "__deepcopy__": lambda self, _: _copy(self, "K"),
+    "flatten": lambda self, order="C": _copy(self.ravel(order)),
+}  # fmt: skip
+for _name, _do in _OWN.items():
+    setattr(Traced, _name, _do)
+
+
+def _made(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> Any:
+    """Make an array that recorded values may be assigned to: in the innermost gradient that runs."""
+    array, trace = function(constant(x), *args, **options), _innermost.get() or getattr(x, "owner", None)
+    if trace is None or not trace.open or shown(array).dtype.kind not in "fc":
+        return array
+    return Traced(array, MADE, (), NO_KEYWORDS, (), (), trace)
+
+
+def made_zeros(shape: Any, dtype: Any) -> Any:
+    """Make zeros: to be filled, in a running gradient."""
+    trace = _innermost.get()
+    if trace is None or trace.first is None:
+        return np.zeros(shape, dtype)
+    return _made(np.zeros_like, trace.first, shape=shape, dtype=dtype)
+
+
+def _full(x: Any, *args: Any, **options: Any) -> Any:
+    array = _full_like(x, *args, **options)
+    return array if type(array) is Traced else _made(lambda _: array, x)
+
+
+COMPOSITES |= {
+    np.zeros_like: partial(_made, np.zeros_like), np.ones_like: partial(_made, np.ones_like),
+    np.empty_like: partial(_made, np.zeros_like), np.full_like: _full,
+}  # fmt: skip

@@ -1,0 +1,664 @@
+"""Assignment under differentiation means what it means in NumPy, for every name and view.
+
+Random programs of assignments, views, aliases and reads are run three times: by NumPy, recorded, and with
+functional updates, in which no array ever changes. INPLACE_EXAMPLES=10000 runs as many of them.
+"""
+
+import operator
+import os
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidiff import (
+    check_gradient,
+    compiled,
+    dropgrad,
+    gradient,
+    guard,
+    hvp,
+    jacobian,
+    param,
+    params,
+    pullback,
+    withgradient,
+)
+from minidiff.functions import zeros
+
+EXAMPLES = int(os.environ.get("INPLACE_EXAMPLES", "100"))
+
+VIEWS = {
+    "T": lambda a: a.T,
+    "reshape": lambda a: a.reshape(-1),
+    "reshape in Fortran's order": lambda a: a.reshape(-1, order="F"),
+    "ravel": lambda a: a.ravel(),
+    "np.ravel": np.ravel,
+    "first": lambda a: a[:1],
+    "back": lambda a: a[::-1],
+    "last row": lambda a: a[-1:],
+    "every other": lambda a: a[..., ::2],
+    "newaxis": lambda a: a[None],
+    "squeeze": lambda a: a.squeeze(),
+    "np.squeeze": np.squeeze,
+    "split": lambda a: np.split(a, [1])[-1],
+    "array_split": lambda a: np.array_split(a, 2, axis=-1)[0],
+    "alias": lambda a: a,
+    "a row": lambda a: next(iter(a)) if a.ndim > 1 else a,
+    "rows": lambda a: list(a)[-1] if a.ndim > 1 else a,
+    "real": lambda a: a.real,
+    "np.real": np.real,
+    "imag": lambda a: a.imag if a.dtype.kind == "c" else a,
+    "swapaxes": lambda a: a.swapaxes(0, -1),
+    "moveaxis": lambda a: np.moveaxis(a, 0, -1),
+    "expand_dims": lambda a: np.expand_dims(a, -1),
+    "atleast_2d": np.atleast_2d,
+    "flip": np.flip,
+    "rot90": lambda a: np.rot90(a) if a.ndim > 1 else a,
+    "diagonal": lambda a: a.diagonal() if a.ndim > 1 else a,
+    "np.diag": lambda a: np.diag(a) if a.ndim == 2 else a,
+    "broadcast_to": lambda a: np.broadcast_to(a, (2, *a.shape)),
+    "fancy": lambda a: a[[0, -1]],
+    "masked": lambda a: a[a.real > 0.5],
+    "taken": lambda a: np.take(a, [0, -1]),
+    "copy": lambda a: a.copy(),
+    "np.copy": np.copy,
+    "plus": lambda a: +a,
+    "flatten": lambda a: a.flatten(),
+    "flat": lambda a: a.flat[:2],
+    "astype": lambda a: a.astype(a.dtype),
+    "times": lambda a: 0.5 * a,
+    "tile": lambda a: np.tile(a, 1),
+    "zeros_like": np.zeros_like,
+    "meshgrid": lambda a: np.meshgrid(a.ravel(), a.ravel()[:2])[0],
+}
+INDICES = {
+    "all": lambda a: ...,
+    "everything": lambda a: slice(None),
+    "first": lambda a: 0,
+    "last": lambda a: -1,
+    "slice": lambda a: slice(0, 2),
+    "step": lambda a: slice(None, None, 2),
+    "back": lambda a: (slice(None, None, -1), ...),
+    "newaxis": lambda a: (None, 0),
+    "an element": lambda a: (0,) * a.ndim,
+    "none": lambda a: slice(0, 0),
+    "beyond": lambda a: 7,
+    "mask": lambda a: a.real > 0.5,
+    "mask of rows": lambda a: np.arange(len(a)) % 2 == 0,
+    "fancy": lambda a: [0, -1, 0],
+    "fancy and slice": lambda a: (slice(None), [0, 0]) if a.ndim > 1 else [0, 0],
+}
+AUGMENTED = {
+    "+=": (operator.iadd, operator.add),
+    "-=": (operator.isub, operator.sub),
+    "*=": (operator.imul, operator.mul),
+    "/=": (lambda a, b: operator.itruediv(a, 2 + b * b), lambda a, b: a / (2 + b * b)),
+    "**=": (lambda a, b: operator.ipow(a, 2), lambda a, b: a**2),
+    "//=": (lambda a, b: operator.ifloordiv(a, 0.7), lambda a, b: a // 0.7),
+    "%=": (lambda a, b: operator.imod(a, 0.7), lambda a, b: a % 0.7),
+    "@=": (
+        lambda a, b: operator.imatmul(a, np.eye(a.shape[-1]) * b.ravel()[0]),
+        lambda a, b: a @ (np.eye(a.shape[-1]) * b.ravel()[0]),
+    ),
+}
+
+
+def elements(change):
+    """Make a functional update of one that goes element by element."""
+
+    def update(a, w):
+        items = list(a.ravel())
+        change(items, a, w.ravel())
+        return np.stack(items).reshape(a.shape).astype(a.dtype)
+
+    return update
+
+
+def each(pairs):
+    """Put elements: `pairs` gives place and value."""
+
+    def change(items, a, w):
+        for i, x in pairs(a, w):
+            items[i] = x
+
+    return elements(change)
+
+
+def at(operate):
+    def change(items, a, w):
+        places = np.arange(a.size).reshape(a.shape)[[0, -1, 0]].reshape(3, -1)
+        for i, x in zip(places, w[[0, 0, -1]], strict=True):
+            for j in i:
+                items[j] = operate(items[j], x)
+
+    return elements(change)
+
+
+def rows(a, w):
+    """Three values for three rows; NumPy's `at` writes into what is read-only, too."""
+    if not a.flags.writeable:
+        raise ValueError("read-only")
+    return w[[0, 0, -1]].reshape((3,) + (1,) * (a.ndim - 1))
+
+
+def positive(a):
+    return a.real > 0.5
+
+
+def diagonal(a, w):
+    n = min(a.shape)
+    return [(int(np.ravel_multi_index((i,) * a.ndim, a.shape)), w[i % len(w)]) for i in range(n)]
+
+
+def masked(a, w):
+    return list(zip(np.flatnonzero(positive(a)), [w[i % len(w)] for i in range(a.size)], strict=False))
+
+
+def fill_diagonal(a, w):
+    if a.ndim > 2 or (a.ndim == 2 and a.shape[0] > a.shape[1]):
+        raise ValueError("of other shapes the diagonal is another")
+    np.fill_diagonal(a, w)
+
+
+def partition(a, w):
+    if a.ndim > 1:
+        raise ValueError("autograd has a gradient of vectors alone")
+    a.partition(a.size // 2)
+
+
+def set_flat(a, w):
+    a.flat = w
+
+
+def set_in_flat(a, w):
+    a.flat[-1] = w[0]
+
+
+def set_imaginary(a, w):
+    if a.dtype.kind == "c":
+        a.imag = w[0].real
+    else:
+        a.real = w[0]
+
+
+def add_through_a_view(a, w):
+    a[1:] += w[-1]
+
+
+# In place, with an array `a` and a vector `w`; and as a function that gives the array afterwards.
+CHANGES = {
+    "fill": (lambda a, w: a.fill(w[0]), lambda a, w: np.zeros(a.shape) + w[0]),
+    "sort": (lambda a, w: a.sort(), lambda a, w: np.sort(a)),
+    "partition": (partition, lambda a, w: np.partition(a, a.size // 2)),
+    "put": (lambda a, w: a.put([0, -1, 0], w), each(lambda a, w: zip((0, -1, 0), (w[0], w[1 % len(w)],
+        w[2 % len(w)]), strict=True))),
+    "np.put": (lambda a, w: np.put(a, [a.size], w, mode="wrap"), each(lambda a, w: [(0, w[0])])),
+    "place": (lambda a, w: np.place(a, positive(a), w), each(masked)),
+    "putmask": (lambda a, w: np.putmask(a, positive(a), w), each(lambda a, w: [(int(i), w[i % len(w)])
+        for i in np.flatnonzero(positive(a))])),
+    "copyto": (lambda a, w: np.copyto(a, w[-1], where=positive(a)),
+        lambda a, w: np.where(positive(a), w[-1], a)),
+    "fill_diagonal": (fill_diagonal, each(diagonal)),
+    "put_along_axis": (lambda a, w: np.put_along_axis(a, np.zeros((*a.shape[:-1], 1), int), w[0], -1),
+        lambda a, w: np.where(np.arange(a.shape[-1]) == 0, w[0], a)),
+    "add.at": (lambda a, w: np.add.at(a, [0, -1, 0], rows(a, w)), at(operator.add)),
+    "subtract.at": (lambda a, w: np.subtract.at(a, [0, -1, 0], rows(a, w)), at(operator.sub)),
+    "multiply.at": (lambda a, w: np.multiply.at(a, [0, -1, 0], rows(a, w)), at(operator.mul)),
+    "out": (lambda a, w: np.add(a, w[0], out=a), lambda a, w: a + w[0]),
+    "out of a function": (lambda a, w: np.cumsum(a, axis=0, out=a), lambda a, w: np.cumsum(a, axis=0)),
+    "out where": (lambda a, w: np.divide(w[0], a, out=a, where=positive(a)),
+        lambda a, w: np.where(positive(a), w[0] / np.where(positive(a), a, 1), a)),
+    "flat": (set_flat, each(lambda a, w: [(i, w[i % len(w)]) for i in range(a.size)])),
+    "in flat": (set_in_flat, each(lambda a, w: [(-1, w[0])])),
+    "imag": (set_imaginary, lambda a, w: a.real + 1j * w[0].real if a.dtype.kind == "c" else w[0] + 0 * a),
+    "through a view": (add_through_a_view,
+        lambda a, w: a + w[-1] * (np.arange(len(a)) > 0).reshape((-1,) + (1,) * (a.ndim - 1))),
+    "normalise": (lambda a, w: operator.isub(a, np.mean(a)), lambda a, w: a - np.mean(a)),
+    "a helper": (lambda a, w: operator.itruediv(a, 1 + np.sum(a * np.conj(a)).real),
+        lambda a, w: a / (1 + np.sum(a * np.conj(a)).real)),
+    "from itself": (lambda a, w: operator.setitem(a, slice(1, None), a[:-1]),
+        lambda a, w: np.concatenate([a[:1], a[:-1]])),
+}  # fmt: skip
+
+number = st.integers(0, 9)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("view"), number, st.sampled_from(sorted(VIEWS)), number),
+        st.tuples(st.just("assign"), number, st.sampled_from(sorted(INDICES)), number),
+        st.tuples(st.just("add to"), number, st.sampled_from(sorted(INDICES)), number),
+        st.tuples(st.just("augment"), number, st.sampled_from(sorted(AUGMENTED)), number),
+        st.tuples(st.just("change"), number, st.sampled_from(sorted(CHANGES)), number),
+        st.tuples(st.just("read"), number, st.none(), number),
+    ),
+    min_size=3,
+    max_size=14,
+)
+
+
+class InPlace:
+    """Names as NumPy has them. What it does is noted: which steps fail, which results are views."""
+
+    def __init__(self, x):
+        self.names, self.failures, self.views = [x], [], []
+
+    def get(self, i):
+        return self.names[i % len(self.names)]
+
+    def attempt(self, do):
+        try:
+            do()
+        except (ValueError, IndexError, TypeError):
+            self.failures.append(True)
+        else:
+            self.failures.append(False)
+
+    def view(self, i, name):
+        a = self.get(i)
+        self.attempt(lambda: self.names.append(VIEWS[name](a)))
+        if not self.failures[-1] and type(a) is np.ndarray:
+            new = self.names[-1]
+            self.views.append((np.empty_like(new, int), np.may_share_memory(a, new)))
+
+    def put(self, i, index, w):
+        self.attempt(lambda: operator.setitem(self.get(i), index, w))
+
+    def change(self, i, pair, w):
+        self.attempt(lambda: pair[0](self.get(i), w))
+
+
+class Functional:
+    """Every name is a vector, the places in it that it shows, and which part; no array ever changes."""
+
+    def __init__(self, x, noted):
+        self.vectors, self.names = [x.ravel()], [(0, np.arange(x.size).reshape(x.shape), "whole")]
+        self.failures, self.views = iter(noted.failures), iter(noted.views)
+
+    def get(self, i):
+        vector, places, part = self.names[i % len(self.names)]
+        a = self.vectors[vector][places.ravel()].reshape(places.shape)
+        return {"whole": lambda: a, "real": lambda: a.real, "imag": lambda: a.imag}[part]()
+
+    def view(self, i, name):
+        if next(self.failures):
+            return
+        (places, is_view), a = next(self.views), self.get(i)
+        vector, shown, part = self.names[i % len(self.names)]
+        if is_view:
+            if a.dtype.kind == "c" and name.removeprefix("np.") in ("real", "imag"):
+                part = name.removeprefix("np.")
+            self.names.append((vector, VIEWS[name](shown), part))
+            return
+        places[...] = np.arange(places.size).reshape(places.shape)
+        self.vectors.append(VIEWS[name](a).ravel())
+        self.names.append((len(self.vectors) - 1, places, "whole"))
+
+    def put(self, i, index, w):
+        def update(a, w):
+            if not w.size:
+                return a
+            numbers = np.full(a.shape, -1)
+            numbers[index] = np.arange(w.size).reshape(w.shape)
+            return np.where(numbers < 0, a, w.ravel()[np.maximum(numbers, 0)])
+
+        self.change(i, (None, update), np.asarray(w) if type(w) is float else w)
+
+    def change(self, i, pair, w):
+        if next(self.failures):
+            return
+        vector, places, part = self.names[i % len(self.names)]
+        if not places.size:
+            return
+        a, old = self.get(i), self.vectors[vector]
+        new = pair[1](a, w)
+        if new.dtype != a.dtype:
+            new = new.astype(a.dtype)
+        whole = old[places.ravel()].reshape(places.shape)
+        if part == "real":
+            new = new + 1j * whole.imag
+        elif part == "imag":
+            new = whole.real + 1j * new
+        where = np.full(old.size, -1)
+        where[places.ravel()] = np.arange(places.size)
+        self.vectors[vector] = np.where(where < 0, old, new.ravel()[np.maximum(where, 0)])
+
+
+def run(kind, program, x, *rest):
+    """Run a program; give a number that depends on all there is in the end, and was meanwhile."""
+    state = kind(x * 1, *rest)
+    total = 0.0
+    for what, i, name, j in program:
+        a, w = state.get(i), state.get(j)
+        size = np.sum(w * w) * 0.1 + np.ravel(x)[1]
+        size = size if a.dtype.kind == "c" else size.real
+        if what == "view":
+            state.view(i, name)
+        elif what == "read":
+            total = total + np.sum(np.sin(a.real) * a)
+        elif what == "augment":
+            state.change(i, AUGMENTED[name], np.cos(a) if j % 2 else size + np.zeros(1))
+        elif what == "change":
+            state.change(i, CHANGES[name], np.stack([size, np.sin(size), 0.5 * size]))
+        else:
+            index = INDICES[name](a)
+            try:
+                part = a[index]
+            except IndexError:
+                part = a
+            if what == "add to":
+                state.put(i, index, part + size)
+            else:
+                state.put(i, index, [size + np.zeros(()), np.cos(part) * size, part[..., :1] * 2, 0.7][j % 4]
+                    if part.ndim else size + np.zeros(()))  # fmt: skip
+    for i in range(len(state.names)):
+        a = state.get(i)
+        total = total + np.sum(np.tanh(a.real) * (i + 1 + np.arange(a.size).reshape(a.shape)))
+        total = total + np.sum(a.imag) if a.dtype.kind == "c" else total
+    return total.real, state
+
+
+@st.composite
+def programs(draw):
+    dtype = draw(st.sampled_from(["f8"] * 4 + ["f4", "c16"]))
+    shape = draw(st.sampled_from([(3, 2), (4,), (2, 2), (3, 1, 2), (2, 3)]))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    x, d = rng.uniform(0.1, 1.1, (2, *shape))
+    if dtype == "c16":
+        x, d = x + 1j * rng.uniform(0.1, 1.1, shape), d + 1j * rng.standard_normal(shape)
+    return draw(steps), x.astype(dtype), d.astype(dtype)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(programs())
+def test_a_program_of_assignments_means_what_numpy_means(case):
+    program, x, d = case
+    with np.errstate(all="ignore"):
+        outside, noted = run(InPlace, program, x)
+        inside = []
+
+        def loss(x):
+            value, state = run(InPlace, program, x)
+            inside.append(state)
+            return value
+
+        value, (g,) = withgradient(loss, x)
+        assert inside[0].failures == noted.failures
+        for a, b in zip([dropgrad(a) for a in inside[0].names], noted.names, strict=True):
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+        assert value.tobytes() == outside.tobytes()
+        if not np.isfinite(outside) or abs(outside) > 1e4 or x.dtype == "f4" or np.max(np.abs(g)) > 1e5:
+            return
+        functional = lambda x: run(Functional, program, x, noted)[0]
+        np.testing.assert_allclose(functional(x), outside, rtol=1e-12)
+        np.testing.assert_allclose(g, gradient(functional, x)[0], rtol=1e-9, atol=1e-9)
+        if not np.all(np.isfinite(g)):  # 0·∞, of what has overflown and was overwritten
+            return
+        slope = lambda h: (
+            (run(InPlace, program, x + h * d)[0] - run(InPlace, program, x - h * d)[0]) / (2 * h)
+        )
+        along = slope(1e-6)
+        if np.isclose(along, slope(5e-7), rtol=1e-4, atol=1e-4):  # no branch or order changes hereabouts
+            np.testing.assert_allclose(np.sum(np.conj(g) * d).real, along, rtol=1e-3, atol=1e-3)
+
+
+@settings(max_examples=EXAMPLES // 5, deadline=None)
+@given(programs())
+def test_its_second_derivative_is_that_of_the_functional_program(case):
+    program, x, d = case
+    if x.dtype != "f8":
+        return
+    with np.errstate(all="ignore"):
+        outside, noted = run(InPlace, program, x)
+        if not np.isfinite(outside) or abs(outside) > 1e3:
+            return
+        expected = hvp(lambda x: run(Functional, program, x, noted)[0], x, d)
+        if np.max(np.abs(expected)) > 1e5:
+            return
+        np.testing.assert_allclose(
+            hvp(lambda x: run(InPlace, program, x)[0], x, d), expected, rtol=1e-7, atol=1e-7
+        )
+
+
+X = np.array([0.5, -1.5, 2.5])
+
+
+def squared(x):
+    b = x * 2
+    b[0] = b[1] * b[2]
+    b[1:] += b[0]
+    return b
+
+
+def test_derivatives_of_every_order_and_kind():
+    check_gradient(squared, X)
+    check_gradient(lambda x: gradient(lambda y: np.sum(squared(x * y) ** 2), x)[0], X)
+    J = [[0, 4 * X[2], 4 * X[1]], [0, 2 + 4 * X[2], 4 * X[1]], [0, 4 * X[2], 2 + 4 * X[1]]]
+    np.testing.assert_allclose(jacobian(squared, X)[0], J)
+    value, back = pullback(squared, X)
+    for row in (*np.eye(3), *np.eye(3)):
+        np.testing.assert_allclose(back(row)[0], row @ J)
+    np.testing.assert_array_equal(value, squared(X))
+
+
+def test_what_was_computed_before_keeps_its_derivative():
+    def loss(x):
+        b = x * 1
+        before, part, name = np.exp(b), b[:1] * 3, b
+        b[...] = 7.0
+        b *= x
+        assert name is b
+        return np.sum(before) + np.sum(part) + np.sum(name * name)
+
+    np.testing.assert_allclose(gradient(loss, X)[0], np.exp(X) + [3, 0, 0] + 98 * X)
+
+
+def test_what_an_inner_gradient_has_used_does_not_change_for_it():
+    """An array of the outer gradient is assigned to between the inner one's two ways."""
+
+    def outer(x):
+        b = x * 2
+        value, back = pullback(lambda w: np.exp(w * b), np.ones(3))
+        product, way = pullback(lambda w: w * w, b)
+        b[0] = 5.0
+        value[...] = 0.0
+        product -= 1.0
+        return np.sum(back(np.ones(3))[0]) + np.sum(way(np.ones(3))[0]) + np.sum(b) + np.sum(value * product)
+
+    np.testing.assert_allclose(
+        gradient(outer, X)[0], 2 * np.exp(2 * X) * (1 + 2 * X) + 4 + np.array([0, 2, 2])
+    )
+
+
+def test_steps_in_place_are_differentiated():
+    """A descent within the loss, as in learning to optimise."""
+
+    def learned(rate, anew):
+        w = rate * X
+        for _ in range(3):
+            (g,) = gradient(lambda w: np.sum(w**4), w)
+            if anew:
+                w = w - rate * g
+            else:
+                g *= rate
+                w -= g
+        return np.sum(w**2)
+
+    check_gradient(lambda rate: learned(rate, False), 0.3, tol=1e-5)
+    got, expected = (gradient(lambda rate, anew=anew: learned(rate, anew), 0.3)[0] for anew in (False, True))
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_gradients_of_two_arguments_do_not_share_memory():
+    def loss(x):
+        a, b = gradient(lambda a, b: np.sum(x * (a + b)), x, x)
+        a *= 2
+        return np.sum(b * b)
+
+    np.testing.assert_allclose(gradient(loss, X)[0], 2 * X)
+
+
+def test_dtypes_are_cast_as_numpy_casts_in_place():
+    x = X.astype(np.float32)
+
+    def loss(x, double):
+        b = x * 1
+        b[0] = np.sum(double)
+        b += 0.1
+        assert b.dtype == np.float32
+        return np.sum(b * b)
+
+    value, (dx, ddouble) = withgradient(loss, x, X)
+    assert value == loss(x, X)
+    assert (dx.dtype, ddouble.dtype) == (np.float32, np.float64)
+    for change in (
+        lambda b: operator.setitem(b, 0, np.sum(b) * 1j),
+        lambda b: operator.iadd(b, 1j),
+        lambda b: np.multiply(b, 1j, out=b),
+        lambda b: np.copyto(b, b * 1j),
+    ):
+        with pytest.raises(TypeError, match=r"complex"):
+            gradient(lambda x, change=change: np.sum(change(x * 1)), x)
+
+
+def test_what_numpy_refuses_is_refused_and_nothing_has_changed():
+    def refused(b, change, error):
+        with pytest.raises(error):
+            change(b)
+
+    def loss(x):
+        b = x * 1
+        refused(b, lambda b: operator.setitem(b, 5, 1.0), IndexError)
+        refused(b, lambda b: operator.setitem(b, slice(2), x), ValueError)
+        refused(b, lambda b: operator.iadd(b, np.ones((2, 3))), ValueError)
+        refused(b, lambda b: operator.iand(b, 1), TypeError)
+        refused(b, lambda b: operator.setitem(np.broadcast_to(b, (2, 3)), 0, 1.0), ValueError)
+        refused(b[:, None] * b, lambda a: operator.setitem(a.diagonal(), 0, 1.0), ValueError)
+        refused(np.sum(b), lambda a: operator.setitem(a, (), 1.0), TypeError)
+        refused(b, lambda b: setattr(b, "imag", 1.0), TypeError)
+        refused(b, lambda b: b.fill(x), ValueError)
+        return np.sum(b * b)
+
+    value, (g,) = withgradient(loss, X)
+    assert value == np.sum(X * X)
+    np.testing.assert_allclose(g, 2 * X)
+
+
+def test_arrays_are_made_to_be_filled():
+    makers = {
+        "zeros_like": lambda x: np.zeros_like(x, shape=4),
+        "ones_like": lambda x: np.ones_like(x, shape=4),
+        "empty_like": lambda x: np.empty_like(x, shape=4),
+        "full_like": lambda x: np.full_like(x, 2.0, shape=4),
+        "zeros": lambda x: zeros(4),
+    }
+    for make in makers.values():
+
+        def loss(x, make=make):
+            z = make(x)
+            z[1:] = x
+            z[:1] = 3.0
+            return np.sum(z**2)
+
+        value, (g,) = withgradient(loss, X)
+        assert value == loss(X)
+        np.testing.assert_allclose(g, 2 * X)
+    assert type(zeros(3)) is np.ndarray
+    seen = []
+    W = param(X)
+    gradient(lambda: seen.append(zeros(3, int)) or np.sum(W), params(W))
+    assert type(seen[0]) is np.ndarray
+
+
+def assign_element(z, w):
+    z[0] = w[0]
+
+
+def assign_all(z, w):
+    z[:] = w
+
+
+def add_to_element(z, w):
+    z[0] += w[0]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        assign_element,
+        assign_all,
+        add_to_element,
+        lambda z, w: operator.iadd(z, w),
+        lambda z, w: np.add(w, w, out=z),
+        lambda z, w: np.add.at(z, [0], w[0]),
+        lambda z, w: np.copyto(z, w),
+        lambda z, w: np.fill_diagonal(z[:, None], w),
+    ],
+)
+def test_a_plain_array_that_meets_a_recorded_value_says_what_to_write(write):
+    with pytest.raises(TypeError, match=r"np\.zeros_like.*x\.copy.*minidiff\.functions\.zeros"):
+        gradient(lambda x: np.sum(write(np.zeros(3), x * 1)), X)
+
+
+def test_an_array_of_an_outer_gradient_cannot_hold_what_an_inner_one_computes():
+    def outer(x):
+        b = x * 1
+        return np.sum(gradient(lambda w: operator.setitem(b, 0, w[0]) or np.sum(w), x)[0])
+
+    with pytest.raises(TypeError, match="inner loss"):
+        gradient(outer, X)
+
+
+def test_what_has_left_its_gradient_is_not_changed_under_an_outer_one():
+    def outer(x):
+        kept = []
+        gradient(lambda w: np.sum(kept.append(w * 2) or w * x), x)
+        kept[0][0] = 1.0
+        return np.sum(x)
+
+    with pytest.raises(TypeError, match="has ended"):
+        gradient(outer, X)
+
+
+def test_a_loop_of_assignments_does_not_keep_what_nobody_sees():
+    def path(x, n):
+        p = np.zeros_like(x, shape=(n, 2))
+        p[0] = x[:2]
+        for i in range(n - 1):
+            p[i + 1] = p[i] + 0.1 * p[i, ::-1]
+        return np.sum(p**2)
+
+    tracemalloc.start()
+    gradient(lambda x: path(x, 400), X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400 * 400 * 2 * 8  # as many copies of the path as it has points
+
+
+def test_it_is_compiled():
+    W = param(X)
+
+    def loss(x):
+        b = W * x
+        b[0] = b[1] * b[2]
+        part = b[1:]
+        part *= x[0]
+        z = zeros(2)
+        for i in range(2):
+            z[i] = b[i] * W[i]
+        b.sort()
+        return np.sum(b[0] * z)
+
+    step = compiled(loss, params(W))
+    for x in (np.array([1.0, 2.0, 3.0]), np.array([0.5, -2.0, 1.0])):
+        value, grads = step(x)
+        expected = withgradient(lambda x=x: loss(x), params(W))
+        assert value == expected.val
+        np.testing.assert_array_equal(grads[W], expected.grad[W])
+
+
+def test_under_the_guard_recorded_arrays_change_as_without():
+    with guard():
+        (g,) = gradient(lambda x: np.sum(squared(x) ** 2), X)
+    np.testing.assert_array_equal(g, gradient(lambda x: np.sum(squared(x) ** 2), X)[0])

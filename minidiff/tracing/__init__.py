@@ -5,7 +5,7 @@ from minidiff.tracing import kinks as kinks
 from minidiff.tracing import spectra as spectra
 from minidiff.tracing.assign import made_zeros
 from minidiff.tracing.backward import backward, history
-from minidiff.tracing.derivatives import filled, listed
+from minidiff.tracing.derivatives import WITHOUT_AUTOGRAD, filled, listed
 from minidiff.tracing.record import (
     Leaf,
     Trace,
@@ -19,12 +19,15 @@ from minidiff.tracing.record import (
     is_tracing,
     lift,
     map_container,
+    name_of,
     no_attribute,
     standing_for_leaves,
     standing_now,
     stands_beneath,
+    watch,
 )
 
-__all__ = ["Leaf", "Trace", "Traced", "apart", "backward", "constant", "derivative", "filled", "guard",
-    "history", "is_box", "is_recorded", "is_tracing", "lift", "listed", "made_zeros", "map_container",
-    "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath"]  # fmt: skip
+__all__ = ["WITHOUT_AUTOGRAD", "Leaf", "Trace", "Traced", "apart", "backward", "constant", "derivative",
+    "filled", "guard", "history", "is_box", "is_recorded", "is_tracing", "lift", "listed", "made_zeros",
+    "map_container", "name_of", "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath",
+    "watch"]  # fmt: skip

@@ -62,7 +62,7 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
         It may share memory with the seed or with another gradient.
     """
     gradients = {end: seed}  # of what has been reached so far, each the sum of those that came
-    stands = standing_now()
+    stands, watched = standing_now(), end.owner.lines is not None
     own: set[Traced] = set()  # where that sum is an array that nobody else holds: it is added to in place
     for call in history(end) if calls is None else calls:
         g = gradients.pop(call)
@@ -75,6 +75,8 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
             rules = rules_of(call, g)
             for i, parent in zip(call.argnums, call.parents):  # noqa: B905  (of one length by construction)
                 h = rules[i](g, value, *arguments, **keywords) if keywords else rules[i](g, value, *arguments)
+                if watched:
+                    end.owner.check(call, h, f"gradient by argument {i}")
                 dtype = getattr(parent._value, "dtype", None)  # None: a tuple of several results
                 if type(h) in _ARRAYS and h.dtype is dtype and parent not in gradients:
                     gradients[parent] = h
@@ -99,8 +101,9 @@ def history(end: Traced, until: Iterable[Traced] = ()) -> list[Traced]:
     found = set(until)
     calls = [end] if end.function is not None and end not in found else []
     found |= {end}
+    has_changed = end.owner.views is None
     for call in calls:  # which grows meanwhile
-        if end.owner.changed:
+        if has_changed:
             call.parents = tuple([at_its_time(parent, call) for parent in call.parents])
         for parent in call.parents:
             if parent.function is not None and parent not in found:

@@ -550,13 +550,14 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
     for i, g in enumerate(gradients):
         if g is None:
             continue
-        gradients[i] = g = apart(g)
         array = example(g) if type(g) is StandIn else g
         if type(array) is np.ndarray:
             if array.base is not None or id(array) in given:
                 gradients[i] = g = g.copy()
             given.add(id(array))
-        elif not is_recorded(array) and type(example(roots[i]._value)) is np.ndarray:
+        elif is_recorded(g):
+            gradients[i] = g = apart(g)
+        elif type(example(roots[i]._value)) is np.ndarray:
             gradients[i] = g = np.array(g) if g is array else varying(g, np.array)
         if g.dtype.kind == "c":
             gradients[i] = np.conj(g)

@@ -502,7 +502,9 @@ def test_whatever_ends_a_loss_leaves_nothing_open():
         return interrupt
 
     at = -1
-    before = contextvars.copy_context().run(lambda: (record._top.get(), dict(record._roots.get())))
+    before = contextvars.copy_context().run(
+        lambda: (record._top.get(), record._innermost.get(), dict(record._roots.get()))
+    )
     sys.settrace(interrupt)
     gradient(lambda: np.sum(W**2), ps)
     sys.settrace(None)
@@ -515,7 +517,7 @@ def test_whatever_ends_a_loss_leaves_nothing_open():
             pass
         finally:
             sys.settrace(None)
-        assert (record._top.get(), dict(record._roots.get())) == before
+        assert (record._top.get(), record._innermost.get(), dict(record._roots.get())) == before
         update(Descent(0.0), ps, {W: np.zeros(2)})
 
 

@@ -42,6 +42,8 @@ from minidiff.tracing.record import (
     seen_from,
     settle,
     source_of,
+    standing_now,
+    story_of,
 )
 
 # --- The array after a change ---------------------------------------------------------------------------
@@ -118,9 +120,9 @@ MADE = primitive_of(np.positive)  # of nothing: an array without parents
 def _opened(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
     """Give the array that a change of `x` changes, and the way from it to `x`; refuse what is no result."""
     trace = x.owner
-    if not trace.changed:
-        trace.changed = True
-        for view in [view for reference in trace.views if (view := reference()) is not None]:
+    if trace.views is not None:
+        pending, trace.views = trace.views, None
+        for view in [view for reference in pending if (view := reference()) is not None]:
             settle(view)
     root, way = source_of(x)
     if root.function is None:
@@ -186,7 +188,8 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
 def _go_on(root: Traced, new: Traced, value: Any) -> None:
     """Let a name and those of its views go on with the array after a change."""
     replace(root, new, value)
-    views, root.views = getattr(root, "views", ()), []
+    story = story_of(root)
+    views, story.views = story.views, []
     for reference in views:
         if (view := reference()) is not None:
             _set_class(view, Stale)
@@ -439,9 +442,14 @@ def _made(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> A
 def made_zeros(shape: Any, dtype: Any) -> Any:
     """Make zeros: to be filled, in a running gradient."""
     trace = _innermost.get()
-    if trace is None or trace.first is None:
+    if trace is None:
         return np.zeros(shape, dtype)
-    return _made(np.zeros_like, trace.first, shape=shape, dtype=dtype)
+    variable = next(iter(trace._leaves.values()), None)
+    if variable is None:
+        if standing_now():
+            _refuse("functions.zeros in what is compiled by arguments", "Write np.zeros_like(x, shape=n).")
+        return _made(lambda _: np.zeros(shape, dtype), None)
+    return _made(np.zeros_like, variable, shape=shape, dtype=dtype)
 
 
 def _full(x: Any, *args: Any, **options: Any) -> Any:

@@ -101,8 +101,9 @@ def history(end: Traced, until: Iterable[Traced] = ()) -> list[Traced]:
     found = set(until)
     calls = [end] if end.function is not None and end not in found else []
     found |= {end}
+    has_changed = end.owner.views is None
     for call in calls:  # which grows meanwhile
-        if end.owner.changed:
+        if has_changed:
             call.parents = tuple([at_its_time(parent, call) for parent in call.parents])
         for parent in call.parents:
             if parent.function is not None and parent not in found:

@@ -52,13 +52,12 @@ from minidiff.tracing.derivatives import (
 # The running traces
 # ---------------------------------------------------------------------------------------------------
 
-# Both belong to the current thread (or asyncio task): the number of the innermost trace, counted as
-# autograd does, and for a leaf the root that stands for it in the innermost trace that has one. The leaf
+# They belong to the current thread (or asyncio task): the innermost trace; the number of autograd's own that
+# is innermost; and for a leaf the root that stands for it in the innermost trace that has one. The leaf
 # itself is the key: in a copied context its root may stay for long, and an address would be given anew.
+_innermost: ContextVar[Trace | None] = ContextVar("innermost", default=None)
 _top: ContextVar[int] = ContextVar("top", default=-1)
 _roots: ContextVar[dict[Leaf, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
-# The innermost trace itself, for arrays that a loss makes of nothing.
-_innermost: ContextVar[Trace | None] = ContextVar("innermost", default=None)
 
 
 # The traces under the guard that is on.
@@ -152,7 +151,8 @@ class _TraceStack(type(trace_stack)):  # type: ignore[misc]
 
     @property
     def top(self) -> int:
-        return _top.get()
+        trace = _innermost.get()
+        return _top.get() if trace is None else max(trace.number, _top.get())
 
     @top.setter
     def top(self, top: int) -> None:
@@ -165,7 +165,7 @@ trace_stack.__class__ = _TraceStack
 class Trace:
     """One call under differentiation: `run` records what is done to its roots."""
 
-    __slots__ = ("_leaves", "changed", "first", "heeds", "held", "lines", "number", "open", "views")
+    __slots__ = ("_leaves", "heeds", "held", "lines", "number", "open", "views")
 
     def __init__(self) -> None:
         # Arrays made read-only until the way back is done, if there is a guard.
@@ -176,24 +176,24 @@ class Trace:
         # By the order of each call what it was and where, if calls are watched.
         self.lines: dict[int, str] | None = {} if _watching.get() and not standing_now() else None
         self.heeds = self.held is not None or self.lines is not None
-        self.number = _top.get() + 1
+        outer = _innermost.get()
+        self.number: int = (_top.get() if outer is None else max(outer.number, _top.get())) + 1
         self.open = True  # what outlives its trace is a plain value again
         self._leaves: dict[Leaf, Traced] = {}
-        self.first: Traced | None = None  # one of its variables, while it runs
-        self.changed = False  # whether an array was assigned to
-        self.views: list[weakref.ref[Traced]] = []  # until then, what may be a view of another array
+        # What may be a view of another array; None once an array has changed.
+        self.views: list[weakref.ref[Traced]] | None = []
 
     def root(self, value: Any) -> Traced:
         """Make a variable of this trace with the given value."""
-        self.first = Traced(apart(value), None, (), NO_KEYWORDS, (), (), self)
-        return self.first
+        value = value if type(value) in PLAIN else apart(value)
+        return Traced(value, None, (), NO_KEYWORDS, (), (), self)
 
     def roots_of(self, leaves: Iterable[Leaf], values: Iterable[Any] | None = None) -> list[Traced]:
         """Make the variables that stand for `leaves` while this trace runs, with their values or others."""
         outer = _roots.get()
         for leaf, value in zip(leaves, repeat(None) if values is None else values, strict=False):
-            value = outer.get(leaf, leaf._array) if values is None else value
-            self._leaves[leaf] = self.first = Traced(value, None, (), NO_KEYWORDS, (), (), self)
+            value = outer.get(leaf, leaf._array) if values is None else apart(value)
+            self._leaves[leaf] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 
     def heed(self, call: Traced) -> None:
@@ -240,14 +240,10 @@ class Trace:
             raise
         finally:
             self.open = False
-            self._leaves, self.first = (
-                {},
-                None,
-            )  # the roots know their trace: no cycle is left for the garbage collector
+            self._leaves = {}  # the roots know their trace: no cycle is left for the garbage collector
 
     def _run(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Traced | None]:
         outer = _roots.get()
-        _top.set(self.number)
         _innermost.set(self)
         _roots.set({**outer, **self._leaves} if outer else self._leaves)
         try:
@@ -259,7 +255,8 @@ class Trace:
         if type(result) is Stale or (type(result) is not Traced and isinstance(result, Leaf)):
             result = result.lift()
         if type(result) is Traced and result.owner is self:
-            return apart(result._value), result
+            value = result._value
+            return value if type(value) in PLAIN else apart(value), result
         x = _living(result)
         while type(x) is Traced:
             if x.owner is self:  # within a trace that is none of those around this one
@@ -461,7 +458,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     """
 
     __slots__ = ("__weakref__", "argnums", "arguments", "function", "keywords", "order", "owner", "parents",
-        "past", "source", "views", "vjp")  # fmt: skip
+        "story", "vjp")  # fmt: skip
 
     # The signature up to `parents` is the one by which autograd makes its nodes.
     def __init__(
@@ -516,7 +513,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
 
     def __getitem__(self, index: Any) -> Any:
         part = record(_GETITEM, (self, constant(index)), NO_KEYWORDS)
-        if self.owner.changed:
+        if self.owner.views is None:
             _let_go(part)
         return part
 
@@ -678,8 +675,26 @@ def _flat(x: Traced) -> Any:
 # ---------------------------------------------------------------------------------------------------
 
 # A recorded value is its own node, and what the loss holds. Where an array changes, its name goes on as the
-# node of the changed one; the node before lives on in its `past`, and a call, which knows when it was
-# recorded, has that of its time for a parent. A view knows its `source`: the array and how it was taken.
+# node of the changed one; the node before lives on in its past, and a call, which knows when it was
+# recorded, has that of its time for a parent. A view knows its source: the array and how it was taken.
+
+
+class _Story:
+    """What there is to know of a value where arrays change."""
+
+    __slots__ = ("past", "source", "views")
+
+    def __init__(self) -> None:
+        self.past: list[tuple[int, Traced]] = []  # earlier nodes, each with its end, counted upwards
+        self.source: tuple[Traced, tuple[Any, ...]] | None = None  # of a view, the array and the way from it
+        self.views: list[weakref.ref[Traced]] = []  # of an array, its views that are up to date
+
+
+def story_of(x: Traced) -> _Story:
+    """Give the story of `x`, which begins where something changes."""
+    if not hasattr(x, "story"):
+        x.story = _Story()
+    return x.story  # type: ignore[no-any-return]
 
 
 class Stale(Traced):
@@ -691,14 +706,14 @@ class Stale(Traced):
 
     def lift(self) -> Any:
         _set_class(self, Traced)
-        root, way = self.source
+        root, way = self.story.source
         anew = root
         for step in way:
             anew = retake(step, anew)
         if type(anew) is Traced and anew.owner is self.owner:
             replace(self, anew, _VALUE_OF.__get__(self))
             _let_go(self)
-            root.views.append(weakref.ref(self))
+            story_of(root).views.append(weakref.ref(self))
         else:  # its trace has ended
             _keep(self, _VALUE_OF.__get__(self), next(_latest_first))
             _VALUE_OF.__set__(self, anew)
@@ -727,36 +742,45 @@ def _keep(x: Traced, value: Any, order: int) -> Traced:
     """Keep the node that `x` has been until the call of this order."""
     old = Traced(value, x.function, x.arguments, x.keywords, x.argnums, x.parents, x.owner)
     old.order = x.order
-    if not hasattr(x, "past"):
-        x.past = []
-    x.past.append((-order, old))
+    story_of(x).past.append((-order, old))
     return old
 
 
 def at_its_time(x: Traced, call: Traced) -> Traced:
     """Give the node that `x` was when `call` was recorded."""
-    past = getattr(x, "past", ())
+    past: list[tuple[int, Traced]] = x.story.past if hasattr(x, "story") else []
     i = bisect_left(past, -call.order, key=lambda version: version[0])
     if i < len(past):
-        return past[i][1]  # type: ignore[no-any-return]
+        return past[i][1]
     return _keep(x, _VALUE_OF.__get__(x), next(_latest_first)) if type(x) is Stale else x
 
 
 def apart(x: Any) -> Any:
     """Give `x` under another name: what is assigned to the one is not seen by the other."""
-    if type(x) in (Traced, Stale) and x.function is not None and isinstance(getval(x), np.ndarray):
-        return Traced(x._value, _POSITIVE, (x._value,), NO_KEYWORDS, (0,), (x,)) if x.owner.open else x
-    return x
+    if type(x) not in (Traced, Stale) or x.function is None or not x.owner.open:
+        return x
+    value = x._value
+    return (
+        Traced(value, _POSITIVE, (value,), NO_KEYWORDS, (0,), (x,)) if type(_memory(x)) is np.ndarray else x
+    )
+
+
+def _memory(x: Any) -> Any:
+    """Give the plain array, or what it is, within all traces."""
+    while type(x) in (Traced, Stale):
+        x = x._value
+    return x if type(x) in PLAIN else shown(getval(x))
 
 
 def source_of(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
     """Give the array whose memory `x` shows, and the steps that lead from it to `x`."""
-    return getattr(x, "source", (x, ()))
+    source = x.story.source if hasattr(x, "story") else None
+    return (x, ()) if source is None else source
 
 
 def _perhaps_view(x: Traced) -> None:
     """Note a result that shares memory with something: whether it is a view is asked where arrays change."""
-    if x.owner.changed:
+    if x.owner.views is None:
         settle(x)
     else:
         x.owner.views.append(weakref.ref(x))
@@ -766,18 +790,16 @@ def settle(x: Traced) -> None:
     """Find out whether `x` is a view, with the array's own memory, and note of what."""
     i, parent = x.argnums[0], x.parents[0]
     root, way = source_of(parent)
-    memory: Any = shown(getval(root))
+    memory = _memory(root)
     way = (*way, (x.function, i, (*x.arguments[:i], None, *x.arguments[i + 1 :]), x.keywords))
     # What is read through .flat follows the array as a view does, but what is read of that is a copy.
     if x.function is not FLAT:
-        if not _share(shown(getval(x)), shown(getval(x.arguments[i]))):
+        if not _share(_memory(x), _memory(x.arguments[i])):
             return
         if not _share(seen_from(memory, constant(way)), memory):
             return
-    x.source = root, way
-    if not hasattr(root, "views"):
-        root.views = []
-    root.views.append(weakref.ref(x))
+    story_of(x).source = root, way
+    story_of(root).views.append(weakref.ref(x))
 
 
 def seen_from(memory: Any, way: tuple[Any, ...]) -> Any:
@@ -864,11 +886,11 @@ class Leaf(_AsksUs):
 def _box(value: Any, trace: int, node: Any) -> Any:
     if type(node) is Traced:
         node._value = typed(value)
-        plain = shown(getval(value))
-        if isinstance(plain, np.ndarray) and node.argnums:
-            of = shown(getval(node.arguments[node.argnums[0]]))
-            if plain.base is not None or plain is of:
-                _perhaps_view(node)
+        plain = _memory(value)
+        if type(plain) is np.ndarray and (
+            plain.base is not None or plain is _memory(node.arguments[node.argnums[0]])
+        ):
+            _perhaps_view(node)
         return node
     return ArrayBox(value, trace, node)
 
@@ -1053,7 +1075,12 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         if len({x.owner for x in boxes if x._trace == trace}) > 1:
             raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
         argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
-        values = tuple([x._value if i in argnums else apart(x) for i, x in enumerate(arguments)])
+        values = tuple(
+            [
+                x._value if i in argnums else x if type(x) in PLAIN else apart(x)
+                for i, x in enumerate(arguments)
+            ]
+        )
         recorded = values, argnums, tuple([arguments[i] for i in argnums])
         if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
             function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache, partial, wraps
-from itertools import count, repeat
+from itertools import count
 from numbers import Rational
 from typing import Any, NoReturn
 
@@ -175,15 +175,18 @@ class Trace:
         self.open = True  # what outlives its trace is a plain value again
         self._leaves: dict[Leaf, Traced] = {}
 
-    def root(self, value: Any) -> Traced:
-        """Make a variable of this trace with the given value."""
-        return Traced(value, None, (), NO_KEYWORDS, (), (), self)
+    def root(self, value: Any, leaf: Leaf | None = None) -> Traced:
+        """Make a variable of this trace with a value; it may stand for a leaf while the trace runs."""
+        root = Traced(value, None, (), NO_KEYWORDS, (), (), self)
+        if leaf is not None:
+            self._leaves[leaf] = root
+        return root
 
-    def roots_of(self, leaves: Iterable[Leaf], values: Iterable[Any] | None = None) -> list[Traced]:
-        """Make the variables that stand for `leaves` while this trace runs, with their values or others."""
+    def roots_of(self, leaves: Iterable[Leaf]) -> list[Traced]:
+        """Make the variables that stand for `leaves` while this trace runs."""
         outer = _roots.get()
-        for leaf, value in zip(leaves, repeat(None) if values is None else values, strict=False):
-            value = outer.get(leaf, leaf._array) if values is None else value
+        for leaf in leaves:
+            value = outer.get(leaf, leaf._array)
             self._leaves[leaf] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 

@@ -225,7 +225,7 @@ class _Call:
     def run(self, values: Any) -> tuple[Any, Any, list[Any]]:
         """Call it with values of the variables: give the result, its node, and the variables."""
         trace, n = Trace(), len(self.ps)
-        roots = [*trace.roots_of(self.ps, values[:n]), *map(trace.root, values[n:])]
+        roots = [*map(trace.root, values[:n], self.ps), *map(trace.root, values[n:])]
         remaining = iter(roots[n + len(self.first) :])
         args = (*roots[n : n + len(self.first)], *_replaced(self.args, lambda _: next(remaining)))
         return *trace.run(self.f, args), roots

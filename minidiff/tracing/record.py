@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache, partial, wraps
+from importlib import import_module
 from itertools import count
 from numbers import Rational
 from typing import Any, NoReturn
@@ -1011,6 +1012,9 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if composite is not None and (result := _composed(composite, args, kwargs)) is not NotImplemented:
         return result
     primitive = primitive_of(function)
+    if primitive is None and isinstance(function, np.ufunc) and "scipy.special" in sys.modules:
+        import_module("minidiff.tracing.special")  # only where SciPy is
+        primitive = primitive_of(function)
     if primitive is None:
         _no_gradient(function)
     if composite is None:

@@ -927,7 +927,7 @@ def derivative(
     Examples
     --------
     >>> import numpy as np
-    >>> from minidiff import gradient, hessian
+    >>> from minidiff import derivative, gradient, hessian
     >>> @derivative(lambda g, ans, x: g / (1 + np.abs(x)) ** 2)
     ... def softsign(x):
     ...     return x / (1 + np.abs(x))
@@ -957,7 +957,7 @@ def name_of(function: Any) -> str:
 def _no_gradient(function: Any) -> NoReturn:
     raise NotImplementedError(
         f"{name_of(function)} has no gradient here. Write it with functions that have one, give it one "
-        "(minidiff.tracing.derivative), or take dropgrad(x) of its arguments if a constant is meant."
+        "(minidiff.derivative), or take dropgrad(x) of its arguments if a constant is meant."
     )
 
 

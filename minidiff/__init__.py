@@ -30,7 +30,7 @@ from minidiff.grads import Grads
 from minidiff.iddict import IdDict
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.params import Param, Params, param, params
-from minidiff.tracing import guard
+from minidiff.tracing import derivative, guard
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,7 @@ __all__ = [
     "Param",
     "Params",
     "compiled",
+    "derivative",
     "dropgrad",
     "gradient",
     "guard",

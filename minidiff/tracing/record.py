@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache, partial, wraps
+from importlib import import_module
 from itertools import count
 from numbers import Rational
 from typing import Any, NoReturn
@@ -953,7 +954,7 @@ def derivative(
     Examples
     --------
     >>> import numpy as np
-    >>> from minidiff import gradient, hessian
+    >>> from minidiff import derivative, gradient, hessian
     >>> @derivative(lambda g, ans, x: g / (1 + np.abs(x)) ** 2)
     ... def softsign(x):
     ...     return x / (1 + np.abs(x))
@@ -983,7 +984,7 @@ def name_of(function: Any) -> str:
 def _no_gradient(function: Any) -> NoReturn:
     raise NotImplementedError(
         f"{name_of(function)} has no gradient here. Write it with functions that have one, give it one "
-        "(minidiff.tracing.derivative), or take dropgrad(x) of its arguments if a constant is meant."
+        "(minidiff.derivative), or take dropgrad(x) of its arguments if a constant is meant."
     )
 
 
@@ -1038,6 +1039,9 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if composite is not None and (result := _composed(composite, args, kwargs)) is not NotImplemented:
         return result
     primitive = primitive_of(function)
+    if primitive is None and isinstance(function, np.ufunc) and "scipy.special" in sys.modules:
+        import_module("minidiff.tracing.special")  # only where SciPy is
+        primitive = primitive_of(function)
     if primitive is None:
         _no_gradient(function)
     if composite is None:

@@ -1,0 +1,62 @@
+"""Elementwise NumPy functions written with others.
+
+Where a function jumps, its derivative is that of the smooth pieces beside the jump.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from autograd.tracer import getval
+
+from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
+from minidiff.tracing.record import as_array
+
+
+def _float_power(x: Any, y: Any) -> Any:
+    x, y = as_array(x), as_array(y)
+    kind = np.result_type(x.dtype, y.dtype, np.float64)
+    return np.power(x.astype(kind), y.astype(kind))
+
+
+def _logspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: Any = 10.0, *, axis: int = 0
+) -> Any:
+    if axis or np.ndim(base):
+        return NotImplemented
+    return base ** np.linspace(start, stop, num, endpoint)
+
+
+def _ediff1d(x: Any, to_end: Any = None, to_begin: Any = None) -> Any:
+    between = [np.diff(np.ravel(x))]
+    before = [] if to_begin is None else [np.ravel(as_array(to_begin))]
+    return np.concatenate(before + between + ([] if to_end is None else [np.ravel(as_array(to_end))]))
+
+
+COMPOSITES |= {
+    np.divmod: lambda x, y: (x // y, x % y),
+    np.ediff1d: _ediff1d,
+    np.float_power: _float_power,
+    np.ldexp: lambda x, n: x * np.exp2(n),
+    np.logspace: _logspace,
+    np.modf: lambda x: (x - np.trunc(x), np.trunc(x)),
+}
+if hasattr(np, "cumulative_sum"):
+    COMPOSITES |= {
+        np.cumulative_sum: lambda x, /, *, axis=None: np.cumsum(x, axis),
+        np.cumulative_prod: lambda x, /, *, axis=None: np.cumprod(x, axis),
+    }
+
+# The sign of the result is that of y, the zero's included, and jumps with it.
+enter(
+    np.copysign,
+    lambda g, ans, x, y: unbroadcast(g * np.sign(getval(x)) * np.copysign(1.0, getval(ans)), x),
+    lambda g, ans, x, y: unbroadcast(0 * g, y),
+)
+# fmod(x, y) is x - n y, where n is how often y goes into x.
+enter(
+    np.fmod,
+    lambda g, ans, x, y: unbroadcast(g, x),
+    lambda g, ans, x, y: unbroadcast(-g * np.rint((getval(x) - getval(ans)) / getval(y)), y),
+)

@@ -77,6 +77,8 @@ def _nan_extremum(function: Callable[..., Any], least: float) -> Callable[..., A
 def _nanvar(
     x: Any, axis: Any = None, dtype: None = None, out: None = None, ddof: Any = 0, keepdims: Any = False
 ) -> Any:
+    if dtype is not None:
+        raise NotImplementedError("np.nanvar and np.nanstd have no gradient with dtype=: use x.astype(dtype)")
     known = ~np.isnan(x)
     x = np.where(known, x, 0)
     count = np.sum(known, axis=axis, keepdims=True)
@@ -84,6 +86,12 @@ def _nanvar(
     squares = np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=keepdims)
     degrees = np.sum(known, axis=axis, keepdims=keepdims) - ddof
     return squares / np.where(degrees > 0, degrees, np.nan).astype(squares.dtype)
+
+
+def _nanstd(x: Any, *args: Any, **options: Any) -> Any:
+    variance = _nanvar(x, *args, **options)
+    some = np.where(variance == 0, 1, variance)  # at the kink of the root the gradient is 0, as of std
+    return np.where(variance == 0, variance, np.sqrt(some))
 
 
 def _cov(
@@ -97,12 +105,15 @@ def _cov(
     *,
     dtype: None = None,
 ) -> Any:
+    if dtype is not None:
+        raise NotImplementedError("np.cov has no gradient with dtype=: use x.astype(dtype)")
+
     def variables(x: Any) -> Any:
         x = np.atleast_2d(as_array(x))
         return x if rowvar or x.shape[0] == 1 else x.T
 
     x = variables(m) if y is None else np.concatenate([variables(m), variables(y)])
-    ddof = (0 if bias else 1) if ddof is None else ddof
+    ddof = int(bias == 0) if ddof is None else ddof  # None is no 0, as NumPy has it
     weights = np.ones(x.shape[1])
     for given in (fweights, aweights):
         weights = weights if given is None else weights * as_array(given)
@@ -190,12 +201,12 @@ COMPOSITES |= {
         x, 0.5, axis, keepdims=keepdims
     ),
     np.nanmedian: lambda x, axis=None, out=None, overwrite_input=False, keepdims=False: _nanquantile(
-        x, 0.5, axis, keepdims=keepdims is True
+        x, 0.5, axis, keepdims=keepdims is not np._NoValue and bool(keepdims)
     ),
     np.nanmax: _nan_extremum(np.max, -np.inf),
     np.nanmin: _nan_extremum(np.min, np.inf),
     np.nanvar: _nanvar,
-    np.nanstd: lambda x, *args, **options: np.sqrt(_nanvar(x, *args, **options)),
+    np.nanstd: _nanstd,
     np.nanprod: lambda x, *args, **options: np.prod(np.where(np.isnan(x), 1, x), *args, **options),
     np.nancumsum: lambda x, *args, **options: np.cumsum(np.where(np.isnan(x), 0, x), *args, **options),
     np.nancumprod: lambda x, *args, **options: np.cumprod(np.where(np.isnan(x), 1, x), *args, **options),

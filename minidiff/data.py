@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy, deepcopy
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
@@ -112,7 +112,11 @@ class DataLoader(Generic[Data]):
         shuffle: bool = False,
         partial: bool = True,
         rng: Seed = None,
+        **others: NoReturn,
     ) -> None:
+        for name in others:
+            hint = "batchsize=" if name == "batch_size" else "batchsize, shuffle, partial and rng"
+            raise TypeError(f"a DataLoader has no option {name!r}: write {hint}")
         if isinstance(batchsize, np.ndarray) and batchsize.ndim:
             raise TypeError("several arrays come as one tuple: DataLoader((x, y), batchsize=…)")
         self.data: Any = _of_each(_source, data)

@@ -593,3 +593,12 @@ def test_what_cannot_be_a_shard_is_refused():
         DataLoader(np.arange(9), 3, shuffle=True).shard(0, 2)
     assert "shard 1 of 2" in repr(loader.shard(1, 2))
     assert len([*DataLoader(np.arange(9), 3, shuffle=True).shard(0, 1)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [("batch_size", "write batchsize="), ("workers", "write batchsize, shuffle, partial and rng")],
+)
+def test_an_option_of_another_librarys_loader_is_named(option, advice):
+    with pytest.raises(TypeError, match=f"no option '{option}': {advice}"):
+        DataLoader(np.ones(3), **{option: 2})

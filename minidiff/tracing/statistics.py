@@ -38,13 +38,18 @@ def _ranked(quantile: Callable[..., Any], percent: bool) -> Callable[..., Any]:
         method: str = "linear",
         keepdims: Any = False,
     ) -> Any:
-        x, q = as_array(x), np.asarray(q)
+        x = as_array(x)
+        # NumPy says what dtype comes out, and refuses what it does not take.
+        if percent:
+            q = (q if isinstance(q, (int, float)) else np.asarray(q)) / 100
+        dtype = quantile(np.zeros(1, x.dtype), q, method=method).dtype
+        q, x = np.asarray(q), x.astype(dtype, copy=False)
         rows, kept = _last(x, axis)
         order = np.argsort(rows, -1, kind="stable")
         rows = np.take_along_axis(rows, order, -1)
         n = rows.shape[-1]
         ranks = np.where(np.isnan(rows), np.nan, np.arange(n, dtype=float))
-        place = quantile(ranks, q / 100 if percent else q, axis=-1, method=method)
+        place = quantile(ranks, q, axis=-1, method=method)
         place = np.moveaxis(place.reshape((q.size, *rows.shape[:-1])), 0, -1)
         known = np.where(np.isnan(place), 0.0, place)
         lower = np.floor(known).astype(int)
@@ -54,7 +59,7 @@ def _ranked(quantile: Callable[..., Any], percent: bool) -> Callable[..., Any]:
         # A part of nothing leaves the upper value out, which may be infinite or NaN.
         found = np.where(part == 0, low, low + part * (np.where(part == 0, low, high) - low))
         found = np.moveaxis(found, -1, 0)
-        return found.reshape((*q.shape, *(kept if keepdims else rows.shape[:-1])))
+        return found.reshape((*q.shape, *(kept if keepdims else rows.shape[:-1])))[()]
 
     return composite
 
@@ -62,11 +67,24 @@ def _ranked(quantile: Callable[..., Any], percent: bool) -> Callable[..., Any]:
 _quantile, _nanquantile = _ranked(np.quantile, False), _ranked(np.nanquantile, False)
 
 
+def _middle(quantile: Callable[..., Any]) -> Callable[..., Any]:
+    def composite(
+        x: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: Any = False
+    ) -> Any:
+        keepdims = keepdims is not np._NoValue and bool(keepdims)
+        x = as_array(x)
+        if x.dtype.kind not in "biuf" or not x.size:  # NaN with NumPy's warning, or NumPy's refusal
+            return np.mean(x, axis, keepdims=keepdims) if not x.size else NotImplemented
+        return quantile(x, 0.5, axis, keepdims=keepdims)
+
+    return composite
+
+
 def _nan_extremum(function: Callable[..., Any], least: float) -> Callable[..., Any]:
     def composite(x: Any, axis: Any = None, out: None = None, keepdims: Any = False) -> Any:
         missing = np.isnan(x)
         found = function(np.where(missing, least, x), axis=axis, keepdims=keepdims)
-        return np.where(np.all(missing, axis=axis, keepdims=keepdims), np.nan, found)
+        return np.where(np.all(missing, axis=axis, keepdims=keepdims), np.nan, found)[()]
 
     return composite
 
@@ -91,7 +109,7 @@ def _nanvar(
 def _nanstd(x: Any, *args: Any, **options: Any) -> Any:
     variance = _nanvar(x, *args, **options)
     some = np.where(variance == 0, 1, variance)  # at the kink of the root the gradient is 0, as of std
-    return np.where(variance == 0, variance, np.sqrt(some))
+    return np.where(variance == 0, variance, np.sqrt(some))[()]
 
 
 def _cov(
@@ -197,12 +215,8 @@ COMPOSITES |= {
     np.nanquantile: _nanquantile,
     np.percentile: _ranked(np.quantile, True),
     np.nanpercentile: _ranked(np.nanquantile, True),
-    np.median: lambda x, axis=None, out=None, overwrite_input=False, keepdims=False: _quantile(
-        x, 0.5, axis, keepdims=keepdims
-    ),
-    np.nanmedian: lambda x, axis=None, out=None, overwrite_input=False, keepdims=False: _nanquantile(
-        x, 0.5, axis, keepdims=keepdims is not np._NoValue and bool(keepdims)
-    ),
+    np.median: _middle(_quantile),
+    np.nanmedian: _middle(_nanquantile),
     np.nanmax: _nan_extremum(np.max, -np.inf),
     np.nanmin: _nan_extremum(np.min, np.inf),
     np.nanvar: _nanvar,

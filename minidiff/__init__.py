@@ -25,9 +25,10 @@ from typing import Any
 from minidiff.checkpoint import load, save
 from minidiff.compiled import compiled
 from minidiff.data import DataLoader
-from minidiff.gradient import dropgrad, gradient, hessian, jacobian, pullback, withgradient
+from minidiff.gradient import dropgrad, gradient, hessian, hvp, jacobian, jvp, pullback, withgradient
 from minidiff.grads import Grads
 from minidiff.iddict import IdDict
+from minidiff.numerical import check_gradient
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.params import Param, Params, param, params
 from minidiff.tracing import derivative, guard
@@ -40,13 +41,16 @@ __all__ = [
     "IdDict",
     "Param",
     "Params",
+    "check_gradient",
     "compiled",
     "derivative",
     "dropgrad",
     "gradient",
     "guard",
     "hessian",
+    "hvp",
     "jacobian",
+    "jvp",
     "load",
     "param",
     "params",

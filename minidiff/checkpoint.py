@@ -373,7 +373,7 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Outline]]:
     if not {"manifest", "checksum"} <= members.keys():
         raise RefusedError("is no checkpoint: it holds no manifest, or no checksum")
     _compare(file, members["manifest"])
-    manifest = _parse(_array(file, members["manifest"], hashlib.sha256()))
+    manifest = _parse(_array(file, members["manifest"]))
     if manifest is None:
         raise RefusedError("is damaged or no checkpoint: its manifest cannot be read")
     version, parameters = manifest["version"], manifest["parameters"]
@@ -389,15 +389,16 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Outline]]:
 
 def _contents(file: BinaryIO, version: int, members: dict[str, Outline]) -> dict[str, Array]:
     """Read all arrays, if they are as they were written."""
-    for (
-        outline
-    ) in members.values():  # before there is memory for any: that is quick, and finds all but malice
-        _compare(file, outline)
+    # Before there is memory for any: that is quick, and finds all but malice.
+    for name, outline in members.items():
+        if name != "manifest":  # which `_read` has compared
+            _compare(file, outline)
     arrays, digest, expected = {}, hashlib.sha256(), b""
     for name, outline in members.items():
         expected = digest.digest()
-        digest.update(name.encode())
-        arrays[name] = _array(file, outline, digest)
+        arrays[name] = a = _array(file, outline)
+        for piece in (name.encode(), outline.header, _bytes_of(a)):
+            digest.update(piece)
     if version > 1 and arrays["checksum"].tobytes() != expected:
         raise RefusedError(DAMAGED)
     return arrays
@@ -421,9 +422,7 @@ def _members(file: BinaryIO) -> tuple[dict[str, tuple[int, int, int]], bool]:
         begin = at + len(header)
         # A manifest that comes first names all that follow, and is longer than they are many.
         too_many = len(members) > (members["manifest"][1] if "manifest" in members else MANY)
-        as_before = (
-            b""  # zipfile of Python 3.10, which wrote the first version, gives sizes in 32 bits as well
-        )
+        as_before = b""  # zipfile of Python 3.10, which wrote the first version: sizes in 32 bits as well
         if size < FULL:
             sizes = struct.pack("<2I", size, size)
             as_before = header[:4] + b"\x14\0" + header[6:18] + sizes + header[26:]
@@ -470,17 +469,18 @@ def _compare(file: BinaryIO, outline: Outline) -> None:
         raise RefusedError(DAMAGED)
 
 
-def _array(file: BinaryIO, outline: Outline, digest: Any) -> Array:
-    """Read an array, and add it to the digest."""
+def _array(file: BinaryIO, outline: Outline) -> Array:
     a = np.empty(outline.shape, outline.dtype, outline.order)
-    flat = (a if a.flags.c_contiguous else a.T).reshape(-1)
-    raw: Any = flat.view(np.uint8) if a.nbytes else np.empty(0, np.uint8)
     file.seek(outline.begin)
-    if file.readinto(raw) != a.nbytes:  # type: ignore[attr-defined]
+    if file.readinto(_bytes_of(a)) != a.nbytes:  # type: ignore[attr-defined]
         raise EOFError
-    digest.update(outline.header)
-    digest.update(raw)
     return a
+
+
+def _bytes_of(a: Array) -> Any:
+    """Return the bytes of a contiguous array, as a view."""
+    flat = (a if a.flags.c_contiguous else a.T).reshape(-1)
+    return flat.view(np.uint8) if a.nbytes else np.empty(0, np.uint8)
 
 
 def _parse(text: Array) -> dict[str, Any] | None:

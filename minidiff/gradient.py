@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import autograd.numpy as anp
@@ -26,7 +26,17 @@ from minidiff.tracing import (
     standing_now,
 )
 
-__all__ = ["WithGradient", "dropgrad", "gradient", "hessian", "jacobian", "pullback", "withgradient"]
+__all__ = [
+    "WithGradient",
+    "dropgrad",
+    "gradient",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "pullback",
+    "withgradient",
+]
 
 
 class WithGradient(NamedTuple):
@@ -234,6 +244,11 @@ def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
     TypeError
         If an argument or the result is complex: take real and imaginary parts apart.
 
+    Notes
+    -----
+    It goes by rows, one way back for each element of the result; or by columns, one for each element of the
+    arguments, where there are more than four times as many results.
+
     Examples
     --------
     >>> import numpy as np
@@ -255,42 +270,49 @@ def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
         raise TypeError(
             f"jacobian(f, …): the arguments must be real numbers or arrays, got {[*map(type, args)]}."
         )
-    shape, dtype = np.shape(plain), getattr(plain, "dtype", float)
-    seeds = [row.reshape(shape) for row in np.eye(np.size(plain), dtype=dtype)]
-    calls = None if node is None else history(node)
-    rows = [[None] * len(roots) if node is None else backward(node, seed, roots, calls) for seed in seeds]
-    jacobians = []
-    for i, leaf in enumerate(leaves):
-        blocks = [np.zeros(leaf.shape, leaf.dtype) if row[i] is None else row[i] for row in rows]
-        stack = anp.stack if any(map(is_recorded, blocks)) else np.array
-        stacked = stack(blocks) if blocks else np.zeros(0, leaf.dtype)
-        jacobians.append(stacked.reshape((*shape, *leaf.shape)))
-    return tuple(jacobians)
+    shape = np.shape(plain)
+    blocks = _blocks(value, node, roots)
+    return tuple(block.reshape((*shape, *leaf.shape)) for block, leaf in zip(blocks, leaves, strict=True))
 
 
-def hessian(f: Callable[[Any], Any], x: Any) -> Any:
-    """Give the matrix of second derivatives of a function of one argument.
+def hessian(f: Callable[..., Any], x: Any) -> Any:
+    """Give the matrix of second derivatives of a function of one argument, or of a loss by parameters.
 
     Parameters
     ----------
     f : callable
-        Returns one real number.
-    x : float, ndarray or Param
-        Its argument, real, of any shape.
+        Returns one real number. It takes `x`, or nothing if that is a `Params`.
+    x : float, ndarray, Param or Params
+        Its argument, real, of any shape; or the parameters that it reaches, real as well.
 
     Returns
     -------
     ndarray
-        ∂²f/∂xᵢ∂xⱼ, the shape of `x` twice.
+        ∂²f/∂xᵢ∂xⱼ, the shape of `x` twice. For a `Params` of n elements one matrix (n, n), in the order of
+        `Params.to_vector`.
+
+    Raises
+    ------
+    TypeError
+        If `x` is complex, or nothing to differentiate by.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from minidiff import hessian
+    >>> from minidiff import hessian, param, params
     >>> hessian(lambda x: x[0] ** 2 * x[1], np.array([1.0, 3.0]))
     array([[6., 2.],
            [2., 0.]])
+    >>> a, b = param(1.0), param([3.0])
+    >>> hessian(lambda: a**2 * b[0], params(a, b))
+    array([[6., 2.],
+           [2., 0.]])
     """
+    if isinstance(x, Params):
+        value, node, roots, _ = _record(lambda: gradient(f, x).to_vector(), (x,), "hessian")
+        if np.iscomplexobj(constant(value)):
+            raise TypeError("hessian(f, ps): the parameters must be real. For complex ones use hvp.")
+        return np.concatenate(_blocks(value, node, roots), axis=1) if roots else np.zeros((0, 0))
     if _variable(x) is None:
         raise TypeError(
             f"hessian(f, x): x must be a real number, an array or a parameter, got {described(constant(x))}."
@@ -301,6 +323,120 @@ def hessian(f: Callable[[Any], Any], x: Any) -> Any:
         return 0 * x if g is None else g
 
     return jacobian(slope, x)[0]
+
+
+def jvp(f: Callable[..., Any], args: Any, tangents: Any) -> tuple[Any, Any]:
+    """Give the value of a function, and how it changes as its arguments move along `tangents`.
+
+    Parameters
+    ----------
+    f : callable
+        Returns an array of any shape, or a number.
+    args : tuple or Params
+        Its arguments, nested as for `gradient`; or the parameters that it reaches without arguments.
+    tangents : tuple or mapping
+        For each argument how fast it moves: an array of its shape, nested as `args` is. For a `Params` a
+        mapping from parameter to array, such as `Grads`; None, and what is left out, stands still.
+
+    Returns
+    -------
+    tuple
+        The value, and its tangent J·v: of the value's shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the tangents are not as many as the arguments, or one has another shape or is complex where its
+        argument is real.
+
+    Notes
+    -----
+    The way back is linear in its seed, and the way back through that is the way forward. So everything that
+    has second derivatives has this product, and it can itself be differentiated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import jvp
+    >>> value, tangent = jvp(lambda x: x**2, (np.array([1.0, 2.0]),), (np.array([1.0, 10.0]),))
+    >>> value, tangent
+    (array([1., 4.]), array([ 2., 40.]))
+
+    References
+    ----------
+    J. Townsend, "A new trick for calculating Jacobian vector products", 2017.
+    """
+    if not isinstance(args, (tuple, Params)):
+        raise TypeError(f"jvp(f, args, tangents): args must be a tuple or a Params, got {described(args)}.")
+    value, node, roots, _ = _record(f, (args,) if isinstance(args, Params) else args, "jvp")
+    if not isinstance(constant(value), (np.ndarray, np.number, int, float, complex)):
+        raise TypeError(f"jvp(f, …): f must return a number or an array, got {described(constant(value))}.")
+    directions = _directions("jvp(f, args, tangents)", "tangents", args, tangents, roots)
+    dtype = getattr(constant(value), "dtype", None) or np.asarray(constant(value)).dtype
+    if node is None:
+        return value, np.zeros(np.shape(value), dtype)[()]
+    return value, _forwards(value, node, roots)(np.concatenate([v.ravel() for v in directions]))
+
+
+def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
+    """Give the product of a function's second derivatives with a vector, without the matrix.
+
+    Parameters
+    ----------
+    f : callable
+        Returns one real number. It takes `x`, or nothing if that is a `Params`.
+    x : float, ndarray, Param, list, tuple, dict or Params
+        Its argument, nested as for `gradient`; or the parameters that it reaches.
+    v : as x, or a mapping
+        The vector: an array of the shape of `x`, nested as `x` is. For a `Params` a mapping from parameter
+        to array, such as `Grads`; None, and what is left out, counts as zero.
+
+    Returns
+    -------
+    ndarray or Grads
+        H·v, in the form of `x`: a `Grads` for a `Params`. Zeros where it vanishes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `f` does not return one real number, or `v` is not like `x`.
+
+    Notes
+    -----
+    It costs about two gradients, whatever the number of elements. For complex `x` the derivatives are those
+    by real and imaginary parts, in the convention of `gradient`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import gradient, hvp, param, params
+    >>> hvp(lambda x: x[0] ** 2 * x[1], np.array([1.0, 3.0]), np.array([1.0, 0.0]))
+    array([6., 2.])
+    >>> W = param([1.0, 3.0])
+    >>> loss = lambda: W[0] ** 2 * W[1]
+    >>> hvp(loss, params(W), {W: [1.0, 0.0]})[W]
+    array([6., 2.])
+
+    References
+    ----------
+    B. A. Pearlmutter, "Fast Exact Multiplication by the Hessian", 1994.
+    """
+    directions: list[Any] = []
+
+    def slope(*args: Any) -> Any:
+        value, node, roots, _ = _record(f, args or (x,), "hvp")
+        _check_loss(value)
+        directions[:] = _directions("hvp(f, x, v)", "v", x if isinstance(x, Params) else (x,),
+                                    v if isinstance(x, Params) else (v,), roots)  # fmt: skip
+        gradients = _pull(node, _ones(value) if node is not None else None, roots)
+        pairs = zip(gradients, directions, strict=True)
+        return sum((np.sum(np.real(np.conj(g) * v)) for g, v in pairs if g is not None), np.float64(0))
+
+    value, node, roots, regrouped = _record(slope, (x,), "hvp")
+    products = _pull(node, _ones(value) if node is not None else None, roots)
+    pairs = zip(products, roots, strict=True)
+    products = [np.zeros(np.shape(r), r.dtype)[()] if h is None else h for h, r in pairs]
+    return Grads(list(x), products, x) if isinstance(x, Params) else regrouped(products)[0]
 
 
 def dropgrad(x: Any) -> Any:
@@ -426,6 +562,103 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
         if g.dtype.kind == "c":
             gradients[i] = np.conj(g)
     return gradients
+
+
+def _forwards(value: Any, node: Traced, roots: list[Traced]) -> Callable[[Any], Any]:
+    """Give the function from a vector, as long as all the roots together, to the tangent of the value.
+
+    The way back is recorded as a function of its seed. It is linear, and its own way back is its transpose.
+    """
+    calls = history(node)
+    plain = np.asarray(constant(value))
+
+    def pulled(seed: Any) -> Any:
+        gradients = backward(node, np.conj(seed) if plain.dtype.kind == "c" else seed, roots, calls)
+        pairs = zip(gradients, roots, strict=True)
+        return np.concatenate(
+            [np.ravel(np.zeros(np.shape(r), r.dtype) if g is None else g) for g, r in pairs]
+        )
+
+    _, linear, seeds, _ = _record(pulled, (np.ones(plain.shape, plain.dtype)[()],), "jvp")
+    later = None if linear is None else history(linear)
+
+    def forwards(v: Any) -> Any:
+        if linear is None:
+            return np.zeros(plain.shape, plain.dtype)[()]
+        return _own(backward(linear, v.astype(linear.dtype), seeds, later), seeds)[0]
+
+    return forwards
+
+
+def _blocks(value: Any, node: Traced | None, roots: list[Traced]) -> list[Any]:
+    """Give the Jacobian of a value by each root: a matrix, by rows or by columns, whichever are fewer."""
+    plain = constant(value)
+    shape, size, dtype = np.shape(plain), np.size(plain), getattr(plain, "dtype", np.dtype(float))
+    sizes = [np.size(constant(root)) for root in roots]
+    total = sum(sizes)
+    if node is None or not size or not total:
+        return [np.zeros((size, n), root.dtype) for n, root in zip(sizes, roots, strict=True)]
+    if 4 * total < size and not standing_now():
+        try:
+            forwards = _forwards(value, node, roots)
+            columns = [np.ravel(forwards(v)) for v in np.eye(total, dtype=dtype)]
+        except NotImplementedError:
+            pass  # a function without a second derivative goes by rows
+        else:
+            whole = (anp.stack if any(map(is_recorded, columns)) else np.stack)(columns, axis=1)
+            ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+            return [
+                whole[:, end - n : end].astype(root.dtype)
+                for end, n, root in zip(ends, sizes, roots, strict=True)
+            ]
+    seeds, calls = [row.reshape(shape) for row in np.eye(size, dtype=dtype)], history(node)
+    rows = [backward(node, seed, roots, calls) for seed in seeds]
+    blocks = []
+    for i, (n, root) in enumerate(zip(sizes, roots, strict=True)):
+        block = [np.zeros(root.shape, root.dtype) if row[i] is None else row[i] for row in rows]
+        stack = anp.stack if any(map(is_recorded, block)) else np.array
+        blocks.append(stack(block).reshape((size, n)))
+    return blocks
+
+
+def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> list[Any]:
+    """Give an array for each root, from what is nested as `x` is, or from a mapping for a `Params`."""
+    if isinstance(x, Params):
+        if not isinstance(v, Mapping):
+            raise TypeError(f"{call}: {name} must be a mapping from parameter to array, got {described(v)}.")
+        known = Params(v.keys()) - x
+        if known:
+            raise ValueError(
+                f"{call}: {name} has a parameter of shape {known[0].shape}, "
+                "which is not among the parameters."
+            )
+        given, names = [v.get(p) for p in x], x.names
+    else:
+        pairs = _pairs(call, name, x, v)
+        given, names = [b for a, b in pairs if _variable(a) is not None], tuple(map(str, range(len(roots))))
+    directions = []
+    for root, g, place in zip(roots, given, names, strict=True):
+        shape, dtype = np.shape(root), root.dtype
+        g = np.zeros(shape, dtype) if g is None else g.lift() if isinstance(g, Param) else g
+        g = g if is_recorded(g) else np.asarray(g)
+        if g.dtype.kind not in ("fciub" if dtype.kind == "c" else "fiub"):
+            raise TypeError(f"{call}: {name} {place} must be numbers of dtype {dtype}, got {g.dtype}.")
+        if g.shape != shape:
+            raise ValueError(f"{call}: {name} {place} must have the shape {shape}, got {g.shape}.")
+        directions.append(g.astype(dtype))
+    return directions
+
+
+def _pairs(call: str, name: str, x: Any, v: Any) -> Iterator[tuple[Any, Any]]:
+    """Go through two things nested alike."""
+    if not isinstance(x, (list, tuple, dict)):
+        yield x, v
+        return
+    alike = isinstance(v, dict) == isinstance(x, dict) and isinstance(v, (list, tuple, dict))
+    if not alike or len(x) != len(v) or (isinstance(x, dict) and x.keys() != v.keys()):
+        raise ValueError(f"{call}: {name} must be nested as {described(x)}, got {described(v)}.")
+    for key in x if isinstance(x, dict) else range(len(x)):
+        yield from _pairs(call, name, x[key], v[key])
 
 
 def _ones(value: Any) -> Any:

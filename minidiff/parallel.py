@@ -37,7 +37,7 @@ from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.training import Skip, Stop
-from minidiff.optimise.transforms import Joint, first_nonfinite
+from minidiff.optimise.transforms import Joint, what_is_not_finite
 from minidiff.params import Param, Params
 from minidiff.typing import NDArray
 
@@ -160,7 +160,10 @@ class average(Joint):  # noqa: N801 - it is called as a function is
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        what = self._what_is_not_finite() if isinstance(error, FloatingPointError) else ""
+        what = ""
+        if isinstance(error, FloatingPointError) and self._latest is not None:
+            loss, grads = self._latest
+            what = what_is_not_finite(loss, grads, grads._named)
         self._latest = None
         whole(self._ranks.part, error, what)
 
@@ -208,20 +211,6 @@ class average(Joint):  # noqa: N801 - it is called as a function is
         for i in layout.halves:
             parts[i] = None if parts[i] is None else parts[i].astype(np.float16)
         return loss, Grads(ps, parts, grads._named)
-
-    def _what_is_not_finite(self) -> str:
-        """Say what of this rank's own was not finite in the latest step, if anything was."""
-        if self._latest is None:
-            return ""
-        loss, grads = self._latest
-        if not math.isfinite(loss):
-            return f"the loss is {loss}"
-        place = first_nonfinite(grads)
-        if place is None:
-            return ""
-        return (
-            f"the gradient of parameter {grads._named.names[place] if grads._named else place} is not finite"
-        )
 
 
 def share(ps: Params, opt: AbstractOptimiser | None, comm: Any, **extra: Any) -> dict[str, Any]:

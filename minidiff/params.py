@@ -466,9 +466,8 @@ def params(*things: Any) -> Params:
     while waiting:
         path, thing = waiting.popleft()
         if isinstance(thing, Param):
-            if (
-                thing not in found and path and not path.isdecimal()
-            ):  # a parameter given by itself has no path
+            # A parameter given by itself has no path.
+            if thing not in found and path and not path.isdecimal():
                 found._paths[id(thing)] = path.removeprefix(".")
             found.add(thing)
         elif id(thing) not in seen:

@@ -16,13 +16,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidiff.checks import function, instance, integer, number
+from minidiff.files import write
 from minidiff.gradient import withgradient
 from minidiff.optimise import AbstractOptimiser, Rule, reset, update
 from minidiff.params import param, params
@@ -309,7 +309,7 @@ class PathAnimation:
             The file; one that is there is replaced.
         """
         page = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><body>{self.html}</body></html>'
-        Path(path).write_text(page, encoding="utf-8")
+        write(os.fspath(path), [page.encode()])
 
     def __repr__(self) -> str:
         return f"<PathAnimation of {self.steps} steps>"
@@ -359,8 +359,6 @@ def animate_paths(
     """
     rate = number("rate", rate, within="(0, inf)")
     width, height = (number(f"size[{i}]", x, within="(0, inf)") for i, x in enumerate(size))
-    from matplotlib import pyplot
-
     ax = plot_paths(f, paths, bounds)
     figure = _figure_of(ax)
     figure.set_size_inches(width, height)
@@ -373,7 +371,7 @@ def animate_paths(
     for line in drawn:
         line.set_data([], [])
     background = _png(figure, 150)
-    pyplot.close(figure)
+    _pyplot().close(figure)
     steps = max((len(way) for way in ways), default=1) - 1
     content = {
         "picture": base64.b64encode(background).decode(),
@@ -412,8 +410,6 @@ class Explorer:
         bounds: ArrayLike,
         steps: int,
     ) -> None:
-        from matplotlib import pyplot
-
         widgets = _ipywidgets()
         self._f, self._start, self._steps = f, start, steps
         self.opt: Rule = opt
@@ -422,9 +418,14 @@ class Explorer:
         self._line = self._ax.lines[0]
         self._figure = _figure_of(self._ax)
         self._figure.set_size_inches(5.6, 4.2)
-        pyplot.close(self._figure)  # a notebook would show it a second time
+        _pyplot().close(self._figure)  # a notebook would show it a second time
         self._sliders = {
-            (name, i): _slider(widgets, name if i is None else f"{name}[{i}]", value, ranges.get(name))
+            (name, i): _slider(
+                widgets,
+                name if i is None else f"{name}[{i}]",
+                value,
+                ranges.get(name) or _ends(opt, name, i, value),
+            )
             for name, i, value in _numbers(opt)
         }
         self._picture = widgets.Image(format="png")
@@ -468,9 +469,9 @@ class Explorer:
 
     def _still(self) -> bytes:
         """Draw sliders and path as one picture."""
-        from matplotlib import pyplot
         from matplotlib.widgets import Slider
 
+        pyplot = _pyplot()
         n = len(self._sliders)
         figure, axes = pyplot.subplots(
             n + 1, figsize=(5.6, 4.4 + 0.3 * n), layout="constrained", height_ratios=[1] * n + [16]
@@ -562,12 +563,20 @@ def _numbers(opt: Rule) -> Iterator[tuple[str, int | None, float]]:
             yield name, None, value
 
 
-def _slider(widgets: Any, label: str, value: float, ends: tuple[float, float] | None) -> Any:
+def _ends(opt: Rule, name: str, i: int | None, value: float) -> tuple[float, float]:
+    """Give the ends of a slider: nearly 1 is the upper one if the rule refuses 1 itself."""
+    settings = opt.arguments()
+    was = settings[name]
+    try:
+        type(opt)(**{**settings, name: 1.0 if i is None else (*was[:i], 1.0, *was[i + 1 :])})
+    except ValueError:
+        return 0.0, 0.999
+    return (value / 100, value * 100) if value > 0 else (0.0, 1.0)
+
+
+def _slider(widgets: Any, label: str, value: float, ends: tuple[float, float]) -> Any:
     """Make a slider: on a logarithmic scale, if the ends are far apart and above 0."""
     options = {"description": label, "value": value, "continuous_update": True}
-    if ends is None:
-        ends = (0.0, 0.999) if label.split("[")[0] in ("rho", "beta") else (value / 100, value * 100)
-        ends = ends if ends[0] < ends[1] else (0.0, 1.0)
     low, high = (min(ends[0], value), max(ends[1], value))
     if low > 0 and high / low > 20:
         low, high = math.log10(low), math.log10(high)
@@ -648,16 +657,21 @@ def _ipywidgets() -> Any:
     return ipywidgets
 
 
-def _axes(ax: Any) -> Axes:
-    """Give the Axes to draw into: those given, or those of a new figure."""
+def _pyplot() -> Any:
     try:
-        from matplotlib import axes, pyplot
+        from matplotlib import pyplot
     except ImportError:
         raise ImportError("minidiff.plot draws with matplotlib: pip install 'minidiff[plot]'") from None
+    return pyplot
+
+
+def _axes(ax: Any) -> Axes:
+    """Give the Axes to draw into: those given, or those of a new figure."""
+    pyplot = _pyplot()
     if ax is None:
-        return pyplot.subplots(layout="constrained")[1]
+        return pyplot.subplots(layout="constrained")[1]  # type: ignore[no-any-return]
     advice = ": where plt.subplots gives an array of Axes, take one of them"
-    return instance("ax", ax, axes.Axes, "a matplotlib Axes", advice)  # type: ignore[no-any-return]
+    return instance("ax", ax, pyplot.Axes, "a matplotlib Axes", advice)  # type: ignore[no-any-return]
 
 
 def _styles(markers: tuple[str, ...]) -> Any:

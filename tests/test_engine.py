@@ -1192,6 +1192,24 @@ def test_kernels_are_kept_in_a_folder_of_ones_own_that_is_made_when_needed(given
 
 
 @needs_numba
+@pytest.mark.parametrize("library", ["numba", "llvmlite"])
+def test_each_version_of_the_compiler_keeps_its_kernels_in_files_of_its_own(library, tmp_path, monkeypatch):
+    def kept() -> set[str]:
+        class Kept(Rule):  # a class anew, because one compiles its formula once
+            formula = staticmethod(lambda x, Δ: Δ * 4.75)
+
+        with engine("fused"):
+            update(Kept(), np.ones(3), np.ones(3))
+        return {path.name for path in tmp_path.rglob("*.py")}
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    here = kept()
+    assert kept() == here
+    monkeypatch.setattr(f"{library}.__version__", "0.1")
+    assert len(kept() - here) == 1
+
+
+@needs_numba
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o720, 0o702, None])
 @pytest.mark.parametrize("which", ["", "__pycache__"])
 @pytest.mark.skipif(os.name != "posix", reason="it is about modes of folders")

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 
 from minidiff import IdDict, gradient, param
-from minidiff.optimise import ADAM, AbstractOptimiser, Descent, ExpDecay, Momentum, Optimiser, update
+from minidiff.optimise import ADAM, AbstractOptimiser, Descent, ExpDecay, Momentum, Optimiser, Rule, update
 from minidiff.plot import animate_paths, explore, plot_losses, plot_paths, plot_schedule, trace_path
 from minidiff.schedules import Cos, Exp, OneCycle, Scheduler, Shortened
+from minidiff.settings import Fraction
 
 BOUNDS = [(-2.0, 3.0), (-1.0, 2.0)]
 DRAWINGS = {
@@ -367,6 +368,23 @@ def test_the_sliders_are_the_settings_and_move_the_path():
     np.testing.assert_array_equal(explorer.path, trace_path(bowl, (-2.0, 1.0), ADAM(0.3, (0.8, 0.9)), 30))
     assert explorer.widget.children[-1].value != before
     assert plt.get_fignums() == []
+
+
+def test_a_slider_ends_where_its_setting_does_whatever_its_name_is():
+    class Forgetful(Rule):
+        eta: float = 0.1
+        nu: Fraction = 0.5
+
+        def coefficients(self, t):
+            return (self.eta * (1 - self.nu**t),)
+
+        @staticmethod
+        def formula(x, Δ, η):
+            return η * Δ
+
+    eta, nu = explore(bowl, Forgetful(), steps=3).widget.children[:-1]
+    assert (nu.min, nu.max) == (0.0, 0.999)
+    np.testing.assert_allclose([eta.min, eta.max], [-3, 1])  # powers of ten
 
 
 def test_a_path_that_diverges_is_shown_as_far_as_it_goes():

@@ -616,6 +616,10 @@ DEFAULTS = {
     "ADAMW": {"eta": 0.001, "beta": (0.9, 0.999), "decay": 0.0, "epsilon": 1e-8},
     "OADAM": {"eta": 0.0001, "beta": (0.5, 0.9), "epsilon": 1e-8},
     "AdaBelief": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-16},
+    "Lion": {"eta": 0.001, "beta": (0.9, 0.999)},
+    "Rprop": {"eta": 0.001, "factors": (0.5, 1.2), "limits": (1e-6, 50.0)},
+    "Yogi": {"eta": 0.01, "beta": (0.9, 0.999), "epsilon": 0.001},
+    "SignDecay": {"wd": 0.001},
     "ExpDecay": {"eta": 0.001, "decay": 0.1, "decay_step": 1000, "clip": 1e-4, "start": 0},
     "InvDecay": {"gamma": 0.001},
     "WeightDecay": {"wd": 0.0},
@@ -631,7 +635,7 @@ def test_settings_and_their_defaults_in_the_order_of_the_signature(name):
     assert {setting: p.default for setting, p in shown.items()} == defaults
     if inspect.Parameter.empty not in defaults.values():
         assert {setting: getattr(cls(), setting) for setting in shown} == defaults
-    given = [(0.25, 0.5) if setting == "beta" else i + 7 for i, setting in enumerate(shown)]
+    given = [(0.25, 0.5) if isinstance(defaults[name], tuple) else i + 7 for i, name in enumerate(shown)]
     given = [0.5 if setting == "rho" else value for setting, value in zip(shown, given, strict=True)]
     opt = cls(*given)
     assert [getattr(opt, setting) for setting in shown] == given

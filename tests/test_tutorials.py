@@ -130,12 +130,10 @@ def test_notebooks_for_students_have_the_exercises_and_not_the_answers(tmp_path)
 )
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_the_sheet_of_errors_tells_what_is_seen_and_what_to_write(wrong, message, right):
-    namespace = {}
-    exec(re.search(r"^```python\n(.*?)^```", ERRORS, re.DOTALL | re.MULTILINE)[1], namespace)
+    beginning = re.search(r"^```python\n(.*?)^```", ERRORS, re.DOTALL | re.MULTILINE)[1]
     with pytest.raises(Exception, match=re.escape(message)):  # warnings are errors here
-        run(wrong, "<wrong>", namespace)
-    exec(re.search(r"^```python\n(.*?)^```", ERRORS, re.DOTALL | re.MULTILINE)[1], namespace)
-    run(right, "<right>", namespace)
+        run(f"{beginning}\n{wrong}", "<wrong>", {})
+    run(f"{beginning}\n{right}", "<right>", {})
 
 
 # What the notebooks claim: m is the module that the cells have made ------------------------------------

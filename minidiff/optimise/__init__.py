@@ -18,6 +18,7 @@ from minidiff.optimise.clips import ClipNorm, ClipValue
 from minidiff.optimise.compose import Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
 from minidiff.optimise.grouped import Grouped
+from minidiff.optimise.more import Lion, Rprop, SignDecay, Yogi
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.optimise.rules import (
     ADAM,
@@ -72,6 +73,7 @@ __all__ = [
     "IdDict",
     "InvDecay",
     "KeepBest",
+    "Lion",
     "Momentum",
     "NAdam",
     "Nesterov",
@@ -81,8 +83,11 @@ __all__ = [
     "RAdam",
     "RMSProp",
     "ReducePlateau",
+    "Rprop",
     "Rule",
+    "SignDecay",
     "WeightDecay",
+    "Yogi",
     "abs2",
     "accumulate",
     "apply",

@@ -11,6 +11,7 @@ import numpy as np
 from minidiff.checks import integer, number
 from minidiff.optimise.callbacks import assign
 from minidiff.optimise.memory import Memory, arrays_or_none
+from minidiff.optimise.rule import widened
 from minidiff.params import Param, Params
 from minidiff.typing import Array
 
@@ -79,7 +80,7 @@ class Average(Memory):
 
     def __call__(self) -> None:
         """Take the parameters as they are into the average."""
-        arrays = [p.value.astype(np.float32) if p.value.dtype.char == "e" else p.value for p in self.ps]
+        arrays = [widened(p.value) for p in self.ps]
         if self.values is None:
             new = [np.array(x) for x in arrays]
         else:

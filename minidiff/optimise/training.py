@@ -19,7 +19,7 @@ from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, Trigger
 from minidiff.optimise.together import Steps
-from minidiff.optimise.transforms import Joint, first_nonfinite
+from minidiff.optimise.transforms import Joint, what_is_not_finite
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
 from minidiff.typing import NDArray
@@ -165,9 +165,8 @@ def train(
                                 value, grads = f.join(value, grads, data, batches)
                             else:
                                 grads = _transformed(grads, f)
-                        place = first_nonfinite(grads)
-                        if place is not None or not math.isfinite(value):
-                            raise _not_finite(value, place, ps, len(losses) + 1)
+                        if what := what_is_not_finite(value, grads, ps):
+                            raise _not_finite(what, value, len(losses) + 1)
                         whole(take_step, grads, value)
                         if shown is not None:
                             running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
@@ -341,13 +340,9 @@ def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
     return instance("what transform returns", result, Grads, "Grads, or None for no step")  # type: ignore[no-any-return]
 
 
-def _not_finite(value: float, place: int | None, ps: Params, step: int) -> FloatingPointError:
-    if not math.isfinite(value):
-        return FloatingPointError(f"the loss is {value} at step {step}, not taken")
-    return FloatingPointError(
-        f"the gradient of parameter {ps.names[place or 0]} is not finite at step {step}, not taken (the loss "
-        f"is {value:.4g}): transform=skip_nonfinite() leaves such steps out"
-    )
+def _not_finite(what: str, value: float, step: int) -> FloatingPointError:
+    advice = f" (the loss is {value:.4g}): transform=skip_nonfinite() leaves such steps out"
+    return FloatingPointError(f"{what} at step {step}, not taken{advice if math.isfinite(value) else ''}")
 
 
 def _warn(ps: Params, unreached: list[Param], batches: int, data: Any) -> None:

@@ -6,6 +6,7 @@ the same. Any function of that kind is one, such as ``lambda grads: grads.map(np
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 from minidiff.checks import integer, number
 from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none
+from minidiff.optimise.rule import widened
+from minidiff.params import Params
 from minidiff.tracing import constant
 
 __all__ = ["Joint", "accumulate", "clip_norm", "skip_nonfinite"]
@@ -90,15 +93,13 @@ class clip_norm:  # noqa: N801 - it is called as a function is
     def __call__(self, grads: Grads) -> Grads:
         """Give the gradients, clipped."""
         norm = grads.norm()
-        return grads.map(partial(_times, self.thresh / norm)) if norm > self.thresh else grads
+        if not norm > self.thresh:
+            return grads
+        factor = self.thresh / norm
+        return grads.map(lambda g: (widened(g) * factor).astype(g.dtype, copy=False))
 
     def __repr__(self) -> str:
         return f"clip_norm({self.thresh})"
-
-
-def _times(factor: Any, g: Any) -> Any:
-    """Multiply without losing a small factor in half precision."""
-    return (g * np.float32(factor)).astype(g.dtype) if g.dtype == np.float16 else g * factor
 
 
 class skip_nonfinite(Memory):  # noqa: N801 - it is called as a function is
@@ -201,7 +202,7 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
         if first_nonfinite(grads) is not None:
             raise FloatingPointError("a gradient to be accumulated is not finite: see skip_nonfinite()")
         total = Grads(list(grads.keys()), [None] * len(grads) if self.total is None else self.total)
-        total = total + grads.map(_wide)
+        total = total + grads.map(widened)  # a sum may be too large for half precision
         if self.count + 1 < self.n:
             self.count, self.total = self.count + 1, list(total.values())
             return None
@@ -210,9 +211,14 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
         return Grads(list(grads.keys()), means)
 
 
-def _wide(g: Any) -> Any:
-    """Give half precision as single precision: a sum may be too large for it where the mean is not."""
-    return g.astype(np.float32) if g.dtype == np.float16 else g
+def what_is_not_finite(loss: float, grads: Grads, ps: Params | None) -> str:
+    """Say what holds infinity or NaN, the loss or the first such gradient; nothing if all is finite."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    place = first_nonfinite(grads)
+    if place is None:
+        return ""
+    return f"the gradient of parameter {ps.names[place] if ps else place} is not finite"
 
 
 def first_nonfinite(grads: Grads) -> int | None:

@@ -65,6 +65,7 @@ def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array
     Exception
         Of Numba's, for what it cannot compile.
     """
+    import llvmlite
     import numba
 
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
@@ -77,7 +78,10 @@ def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array
         lines.append(f"{o.result.name} = {form.format(', '.join(program.operands(o)))}")
     lines += [f"{home}_[i] = {name}" for home, name in zip(program.homes, program.results, strict=True)]
     arguments = ", ".join([*(f"{name}_" for name in arrays), *program.names.values()])
-    head = f"import numpy as np\ndef loop({arguments}):\n    for i in range({arrays[0]}_.shape[0]):\n"
+    # Numba's cache names the version that wrote it before the code is there. Where two versions share files,
+    # one may so read the other's code: each version has files of its own.
+    head = f"# Numba {numba.__version__}, llvmlite {llvmlite.__version__}\nimport numpy as np\n"
+    head += f"def loop({arguments}):\n    for i in range({arrays[0]}_.shape[0]):\n"
     source = head + "".join(f"        {line}\n" for line in lines)
     vector = functools.partial(numba.types.Array, numba.from_dtype(dtype), 1, "C")
     signature = [vector(readonly=name not in program.homes) for name in arrays]

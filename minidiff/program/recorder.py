@@ -108,9 +108,8 @@ class Recorded(NDArrayOperatorsMixin):
         return self.tape.call(function, operands, options)
 
     def __pow__(self, p: Any) -> Any:
-        if type(p) in NUMBERS and not is_number(
-            self
-        ):  # NumPy computes some powers in other ways than `np.power`
+        # NumPy computes some powers in other ways than `np.power`.
+        if type(p) in NUMBERS and not is_number(self):
             return self.tape.call(operator.pow, (self, p), {})
         return super().__pow__(p)
 

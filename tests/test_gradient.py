@@ -866,12 +866,8 @@ def test_options_have_the_numerical_derivative(f):
 @pytest.mark.parametrize(
     "f",
     [
-        lambda x: np.var(x, mean=np.ones((1, 1))),
-        lambda x: np.std(x, mean=np.ones((1, 1))),
-        lambda x: np.prod(x, initial=2.0),
-        lambda x: np.sum(np.abs(np.fft.rfft(x, norm="forward"))),
-        lambda x: np.sum(np.abs(np.fft.rfft(x, None, -1, "forward"))),
         lambda x: np.sum(x.ravel(order="K")),
+        lambda x: np.sum(x.reshape(-1, order="A")),
     ],
 )
 def test_an_option_without_a_derivative_is_refused(f):
@@ -930,9 +926,8 @@ def test_a_norm_has_the_gradient_zero_at_zero(dtype):
 
 
 def test_an_option_that_a_composite_does_not_know_is_refused_by_name():
-    for f in (lambda x: np.nanmean(x, where=x > 0), lambda x: np.vecdot(x, x, keepdims=True)):
-        with pytest.raises(NotImplementedError, match=r"np\.(nanmean|vecdot)"):
-            gradient(lambda x: np.sum(f(x)), np.ones(3))
+    with pytest.raises(NotImplementedError, match=r"np\.nanmean"):
+        gradient(lambda x: np.sum(np.nanmean(x, where=x > 0)), np.ones(3))
     assert gradient(lambda x: np.sum(x * np.sign(x, casting="same_kind")), np.ones(3))[0].all()
 
 
@@ -971,7 +966,6 @@ def test_a_singular_matrix_is_named_as_the_reason():
     ("f", "words"),
     [
         (lambda x: np.sum(np.linalg.svd(x)[0]), "svd .* full_matrices"),
-        (lambda x: np.sum(np.rollaxis(x, -1)), "rollaxis .* axis < 0"),
         (lambda x: np.linalg.norm(x, 2), "norm .* ord=2"),
     ],
 )

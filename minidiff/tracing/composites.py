@@ -8,7 +8,6 @@ all. At the end of the file they are entered in the table by the functions that 
 from __future__ import annotations
 
 import functools
-import inspect
 import operator
 from collections.abc import Callable
 from itertools import accumulate
@@ -18,9 +17,9 @@ import autograd.numpy as anp
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES
+from minidiff.tracing.derivatives import COMPOSITES, cast, moments_options, scatter
 from minidiff.tracing.kinks import reduced_shape
-from minidiff.tracing.record import as_array, derivative
+from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
 
@@ -113,11 +112,11 @@ def _broadcast_arrays(*arrays: Any) -> tuple[Any, ...]:
 
 
 def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
-    if options.get("sparse") or indexing not in ("xy", "ij"):
+    if indexing not in ("xy", "ij"):
         return NotImplemented
     n = len(arrays)
     apart = [np.reshape(a, [-1 if i == j else 1 for j in range(n)]) for i, a in enumerate(arrays)]
-    grids = _broadcast_arrays(*apart)
+    grids = tuple(apart) if options.get("sparse") else _broadcast_arrays(*apart)
     return tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
 
 
@@ -141,6 +140,19 @@ def _each(function: Callable[..., Any]) -> Callable[..., Any]:
 def _flip(x: Any, axis: Any = None) -> Any:
     flipped = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
     return x[tuple(slice(None, None, -1) if i in flipped else slice(None) for i in range(x.ndim))]
+
+
+def _rollaxis(x: Any, axis: int, start: int = 0) -> Any:
+    axis, start = normalize_axis_index(axis, x.ndim), start + (x.ndim if start < 0 else 0)
+    return np.moveaxis(x, axis, normalize_axis_index(start, x.ndim + 1) - (start > axis))
+
+
+def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
+    first, second = normalize_axis_tuple(axes, m.ndim)
+    k = operator.index(k) % 4
+    flipped = tuple(axis for axis, turns in ((first, (1, 2)), (second, (2, 3))) if k in turns)
+    turned = np.swapaxes(m, first, second) if k % 2 else m
+    return np.flip(turned, flipped) if flipped else turned
 
 
 def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
@@ -212,20 +224,68 @@ def _average(
     if weights is None and not returned:
         return np.mean(x, axis=axis, keepdims=keepdims)
     weights = np.ones(x.shape, x.dtype) if weights is None else as_array(weights)
+    axis = axis if axis is None else normalize_axis_tuple(axis, x.ndim)
     if weights.shape != x.shape:
-        if np.ndim(axis) or axis is None or weights.shape != (x.shape[axis],):
+        if axis is None or weights.shape != tuple(x.shape[i] for i in axis):
             return NotImplemented
-        weights = np.moveaxis(np.broadcast_to(weights, np.moveaxis(x, axis, -1).shape), -1, axis)
+        weights = np.transpose(weights, np.argsort(axis).tolist())
+        weights = weights.reshape([n if i in axis else 1 for i, n in enumerate(x.shape)])
+        weights = np.broadcast_to(weights, x.shape)
     dtype = np.result_type(x.dtype, weights.dtype, *(["f8"] if x.dtype.kind in "biu" else []))
     x, weights = x.astype(dtype), weights.astype(dtype)
     total = np.sum(weights, axis=axis, keepdims=keepdims)
     average = np.sum(x * weights, axis=axis, keepdims=keepdims) / total
-    return (average, np.broadcast_to(total, average.shape)) if returned else average
+    return (average, np.broadcast_to(total, average.shape)[()]) if returned else average
 
 
 def _nanmean(x: Any, axis: Any = None, *, keepdims: Any = False) -> Any:
     count = np.sum(~np.isnan(x), axis=axis, keepdims=keepdims)
     return np.nansum(x, axis=axis, keepdims=keepdims) / count.astype(x.dtype)
+
+
+def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoValue, **options: Any) -> Any:
+    """Give the variance, or its root, around a mean that is known."""
+    if mean is np._NoValue:
+        return NotImplemented
+    x = cast(as_array(x), np.dtype(dtype)) if (dtype := options.get("dtype")) else as_array(x)
+    keepdims, where, ddof = moments_options(**options)
+    away = x - as_array(mean)
+    squares = np.real(away * np.conj(away)) if away.dtype.kind == "c" else away * away
+    total = np.sum(squares, axis=axis, keepdims=keepdims, where=where)
+    count = np.sum(np.broadcast_to(where, x.shape), axis=axis, keepdims=keepdims)
+    variance = total / np.maximum(count - ddof, 0).astype(total.dtype)
+    if function is np.var:
+        return variance
+    is_zero = variance == 0  # at the kink of the root the gradient is 0
+    return np.where(is_zero, variance, np.sqrt(np.where(is_zero, 1, variance)))[()]
+
+
+def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = None, **options: Any) -> Any:
+    """Bring the bounds to their places, where they may be under differentiation, and see to other options."""
+    if where is not True or dtype is not None:
+        options |= {"where": constant(where), "dtype": dtype}
+    elif not options:
+        return NotImplemented
+    plain = np.clip(constant(x), *constant(args), **constant(options))
+    names = [("a_min", "min"), ("a_max", "max")][len(args) :]
+    bounds = [*args, *(next((options[name] for name in pair if name in options), None) for pair in names)]
+    arrays: list[Any] = [b if b is None else as_array(b) for b in (x, *bounds)]
+    if dtype is not None:
+        arrays = [b if b is None else cast(b, plain.dtype) for b in arrays]
+    if where is True:
+        return np.clip(*arrays)
+    where = np.broadcast_to(np.asarray(constant(where)), plain.shape)
+    some: list[Any] = [b if b is None else np.broadcast_to(b, plain.shape)[where] for b in arrays]
+    return record(scatter, (plain.shape, [where], np.clip(*some)), {})[()]
+
+
+def _diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append: Any = np._NoValue) -> Any:
+    if prepend is np._NoValue and append is np._NoValue:
+        return NotImplemented
+    x = as_array(x)
+    shape = [1 if i == axis % x.ndim else size for i, size in enumerate(x.shape)]
+    parts = [as_array(part) for part in (prepend, x, append) if part is not np._NoValue]
+    return np.diff(np.concatenate([a if a.ndim else np.broadcast_to(a, shape) for a in parts], axis), n, axis)
 
 
 def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
@@ -326,34 +386,6 @@ def _real_only(function: Callable[..., Any]) -> Callable[..., Any]:
     return composite
 
 
-# --- Fourier transforms ---------------------------------------------------------------------------------
-
-
-def _fourier(function: Callable[..., Any], otherwise: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    # autograd's derivative knows the default norm by the name None only, and not norm="forward".
-    def composite(*args: Any, **options: Any) -> Any:
-        given = inspect.signature(function).bind(*args, **options).arguments
-        if given.get("norm") == "backward":
-            del given["norm"]
-            return function(given.pop("a"), **given)
-        if given.get("norm") == "forward":
-            raise NotImplementedError(
-                f"np.fft.{function.__name__} has no gradient with norm='forward'. Divide the result instead."
-            )
-        return otherwise(*args, **options) if otherwise else NotImplemented
-
-    return composite
-
-
-def _rfft(x: Any, n: int | None = None, axis: int = -1, norm: Any = None) -> Any:
-    # autograd's derivative is for as many points as there are.
-    if n is not None and n < x.shape[axis]:
-        x = np.take(x, np.arange(n), axis)
-    elif n is not None and n > x.shape[axis]:
-        x = np.pad(x, [(0, n - m if i == axis % x.ndim else 0) for i, m in enumerate(x.shape)])
-    return np.fft.rfft(x, axis=axis, norm=norm) if n is not None else NotImplemented
-
-
 # --- What stands for what -------------------------------------------------------------------------------
 
 
@@ -365,19 +397,6 @@ def _solve(A: Any, b: Any) -> Any:
 
 def _eigh(A: Any, UPLO: Any = "L") -> Any:
     return np.linalg.eigh(A, UPLO.upper()) if UPLO.upper() != UPLO else NotImplemented
-
-
-def _each_axis_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    default = inspect.signature(function).parameters["axes"].default
-
-    def composite(x: Any, s: Any = None, axes: Any = default, norm: Any = None) -> Any:
-        if axes is not None and len({a % x.ndim for a in axes}) < len(axes):
-            raise NotImplementedError(
-                f"np.fft.{function.__name__} has no gradient where an axis comes twice."
-            )
-        return NotImplemented
-
-    return composite
 
 
 def _cholesky(x: Any, /, *, upper: bool = False) -> Any:
@@ -400,7 +419,9 @@ COMPOSITES |= {
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),
     np.concatenate: _concatenate,
     np.compress: lambda condition, x, axis=None: np.take(x, np.flatnonzero(condition), axis),
+    (np.clip, "options"): _clip,
     np.copy: lambda x, order="K", subok=False: x,
+    np.diff: _diff,
     np.dstack: lambda arrays: _concatenate([np.atleast_3d(as_array(a)) for a in arrays], 2),
     np.flip: _flip,
     np.hstack: lambda arrays, **options: _concatenate(
@@ -410,16 +431,6 @@ COMPOSITES |= {
     np.diag: _diag,
     np.diagonal: _diagonal,
     np.einsum: _einsum,
-    np.fft.fft2: _each_axis_once(np.fft.fft2),
-    np.fft.ifft2: _each_axis_once(np.fft.ifft2),
-    np.fft.fftn: _each_axis_once(np.fft.fftn),
-    np.fft.ifftn: _each_axis_once(np.fft.ifftn),
-    np.fft.irfft: _fourier(np.fft.irfft),
-    np.fft.irfft2: _fourier(np.fft.irfft2),
-    np.fft.irfftn: _fourier(np.fft.irfftn),
-    np.fft.rfft: _fourier(np.fft.rfft, _rfft),
-    np.fft.rfft2: _fourier(np.fft.rfft2),
-    np.fft.rfftn: _fourier(np.fft.rfftn),
     np.full_like: _full_like,
     np.kron: _kron,
     np.linalg.cholesky: _cholesky,
@@ -439,7 +450,8 @@ COMPOSITES |= {
         np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
     ),
     np.repeat: _repeat,
-    np.rot90: lambda m, k=1, **options: anp.rot90(m, operator.index(k), **options),
+    np.rollaxis: _rollaxis,
+    np.rot90: _rot90,
     np.select: _select,
     np.sign: _sign,
     np.sort: _sort,
@@ -449,6 +461,8 @@ COMPOSITES |= {
     np.tile: _tile,
     np.trace: lambda x, offset=0, axis1=0, axis2=1: _diagonal(x, offset, axis1, axis2).sum(-1),
     np.trapezoid: _trapezoid,
+    (np.std, "options"): _var_of_mean,
+    (np.var, "options"): _var_of_mean,
     np.vdot: lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y)),
     np.vecdot: lambda x, y, axis=-1: np.sum(
         np.conj(np.moveaxis(x, axis, -1)) * np.moveaxis(y, axis, -1), axis=-1
@@ -457,9 +471,4 @@ COMPOSITES |= {
         [np.atleast_2d(as_array(a)) for a in arrays], **options
     ),
     np.where: lambda condition, *choices: NotImplemented if choices else np.nonzero(condition),
-    (np.add, "accumulate"): lambda x, axis=0, dtype=None: np.cumsum(x, axis, dtype),
-    (np.add, "reduce"): lambda x, axis=0, **options: np.sum(x, axis, **options),
-    (np.multiply, "reduce"): lambda x, axis=0, **options: np.prod(x, axis, **options),
-    (np.maximum, "reduce"): lambda x, axis=0, **options: np.max(x, axis, **options),
-    (np.minimum, "reduce"): lambda x, axis=0, **options: np.min(x, axis, **options),
 }

@@ -505,8 +505,10 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
         if np.dtype(dtype).kind in "OV" and self.owner.open:
             _refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
-        if np.dtype(dtype).kind not in "fc":
-            return getval(self).astype(dtype, *args, **kwargs)
+        if args or kwargs or np.dtype(dtype).kind not in "fc":
+            plain = getval(self).astype(dtype, *args, **kwargs)  # where NumPy refuses options, it says so
+            if plain.dtype.kind not in "fc":
+                return plain
         return cast(self, np.dtype(dtype))
 
     def to_device(self, device: str, **options: Any) -> Traced:
@@ -927,7 +929,7 @@ def _node(
 def as_array(x: Any) -> Any:
     """Make an array of a list of numbers, recorded or not; what is an array or a number stays."""
     if not isinstance(x, (list, tuple)):
-        return x if hasattr(x, "dtype") else np.array(x)
+        return x if x is None or hasattr(x, "dtype") else np.array(x)
     return np.stack([as_array(item) for item in x]) if x else np.array(x)
 
 
@@ -1000,12 +1002,7 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
         return _returning(given, getattr(ufunc, method)(*args, **kwargs))
     if kwargs.get("out") is not None:
         _refuse(f"np.{ufunc.__name__}.{method} with out=", "Leave out= away: the result is a new array.")
-    if method == "outer":
-        x, y = args
-        return ufunc(np.reshape(x, np.shape(x) + (1,) * np.ndim(y)), y, **kwargs)
-    if (function := COMPOSITES.get((ufunc, method))) is None:
-        raise NotImplementedError(f"np.{ufunc.__name__}.{method} has no gradient here. Write it otherwise.")
-    return function(*args, **kwargs)
+    return COMPOSITES[np.ufunc, method](ufunc, *args, **kwargs)
 
 
 # Functions met before that lead to one primitive however they are called, with the number of `_places`.
@@ -1015,7 +1012,7 @@ _direct: dict[Any, tuple[Any, int]] = {}
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
     primitive, places = _direct.get(function, (None, 0))
-    if primitive is not None and len(args) <= places and (not kwargs or _all_plain(kwargs)):
+    if primitive is not None and len(args) <= places and (not kwargs or _all_plain(function, kwargs)):
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
     if not _any_box(args) and not _any_box(kwargs):
@@ -1034,6 +1031,10 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     composite = COMPOSITES.get(function)
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
+    if kwargs and (with_options := COMPOSITES.get((_kind(function), "options"))) is not None:
+        result = with_options(function, *args, **kwargs)
+        if result is not NotImplemented:
+            return result
     if _any_box(kwargs):
         args, kwargs = _by_position(function, args, kwargs)
     if composite is not None and (result := _composed(composite, args, kwargs)) is not NotImplemented:
@@ -1086,8 +1087,19 @@ def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         raise
 
 
-def _all_plain(kwargs: dict[str, Any]) -> bool:
-    return "out" not in kwargs and "dtype" not in kwargs and all(type(x) in PLAIN for x in kwargs.values())
+# Options that need a look before the call is recorded; those of a ufunc all do.
+_LOOKED_AT = frozenset({"out", "dtype", "where", "initial", "mean"})
+
+
+def _all_plain(function: Any, kwargs: dict[str, Any]) -> bool:
+    if type(function) is np.ufunc or not _LOOKED_AT.isdisjoint(kwargs):
+        return False
+    return all(type(x) in PLAIN for x in kwargs.values())
+
+
+def _kind(function: Any) -> Any:
+    """Give what the options of a function are listed by: those of all ufuncs are the same."""
+    return np.ufunc if isinstance(function, np.ufunc) else function
 
 
 def _returning(kwargs: dict[str, Any], result: Any) -> Any:

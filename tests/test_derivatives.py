@@ -43,6 +43,11 @@ def two(dtypes=ALL, low=-16, high=16):
     return draw_case
 
 
+def ldexp(draw):
+    (x, y), _ = two(REAL)(draw)
+    return (x, y.astype(int)), {}
+
+
 def power(draw):
     x, y = two(low=1, high=16)(draw)[0]
     return draw(st.sampled_from([(x, y), (x, 2), (x, 3.0), (x, 0), (x, -1), (x, 1), (2.0, y)])), {}
@@ -159,7 +164,9 @@ CASES = {
     np.divide: two(low=1),
     np.power: power,
     **dict.fromkeys((np.maximum, np.minimum, np.logaddexp), two(REAL)),
-    np.hypot: two(REAL, low=1),
+    **dict.fromkeys((np.hypot, np.fmod), two(REAL, low=1)),
+    **dict.fromkeys((np.copysign, np.heaviside, np.nextafter), two(REAL)),
+    np.ldexp: ldexp,
     **dict.fromkeys((np.negative, np.square, np.exp, np.expm1, np.sin, np.cos, np.tanh, np.positive), one()),
     **dict.fromkeys((np.real, np.imag, np.conjugate), one()),
     **dict.fromkeys((np.cbrt, np.sinc), one(REAL, low=1)),

@@ -382,7 +382,7 @@ CALLS = {
     np.power.outer: [call(V**2 + 1, U), call(V**2 + 1, U, dtype=complex)],
 }
 if "min" in inspect.signature(np.clip).parameters:
-    CALLS[np.clip] += [call(M, min=V - 0.4, max=np.array(0.85)), call(M, max=V)]
+    CALLS[np.clip] += [call(M, min=V - 0.37, max=np.array(0.85)), call(M, max=V + 0.07)]
 if "copy" in inspect.signature(np.reshape).parameters:
     CALLS[np.reshape].append(call(M, (2, 6), copy=True))
 if hasattr(np, "astype"):

@@ -1,17 +1,19 @@
-"""Elementwise NumPy functions written with others.
+"""Elementwise NumPy functions written with others, and sequences of numbers between two ends.
 
 Where a function jumps, its derivative is that of the smooth pieces beside the jump.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
-from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
-from minidiff.tracing.record import as_array
+from minidiff.tracing.derivatives import COMPOSITES, Rule, enter, unbroadcast
+from minidiff.tracing.record import as_array, constant, derivative
 
 
 def _float_power(x: Any, y: Any) -> Any:
@@ -20,38 +22,109 @@ def _float_power(x: Any, y: Any) -> Any:
     return np.power(x.astype(kind), y.astype(kind))
 
 
+@derivative(lambda g, ans, x: g)
+def _fraction(x: Any) -> Any:
+    return np.modf(x)[0]
+
+
+def _frexp(x: Any) -> Any:
+    exponents = np.frexp(constant(x))[1]
+    return np.ldexp(x, -exponents), exponents
+
+
+# --- Sequences ------------------------------------------------------------------------------------------
+
+
 def _logspace(
-    start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: Any = 10.0, *, axis: int = 0
+    start: Any,
+    stop: Any,
+    num: int = 50,
+    endpoint: bool = True,
+    base: Any = 10.0,
+    dtype: Any = None,
+    axis: int = 0,
 ) -> Any:
-    if axis or np.ndim(base):
-        return NotImplemented
-    return base ** np.linspace(start, stop, num, endpoint)
+    start, stop, base = as_array(start), as_array(stop), base if np.ndim(base) == 0 else as_array(base)
+    if np.ndim(base):
+        # Each element of the base goes with those of the ends.
+        ndim = max(map(np.ndim, (start, stop, base)))
+        start, stop, base = (np.reshape(a, (1,) * (ndim - np.ndim(a)) + a.shape) for a in (start, stop, base))
+    return _along(np.power(base, np.linspace(start, stop, num, endpoint)), dtype, axis)
+
+
+def _share(num: int, endpoint: bool, ndim: int) -> Any:
+    return np.linspace(0.0, 1.0, num, endpoint).reshape([-1] + [1] * (ndim - 1))
+
+
+@derivative(
+    lambda g, ans, x, y, num, endpoint: unbroadcast(
+        (g * ans * (1 - _share(num, endpoint, ans.ndim)) / x).sum(axis=0), x
+    ),
+    lambda g, ans, x, y, num, endpoint: unbroadcast(
+        (g * ans * _share(num, endpoint, ans.ndim) / y).sum(axis=0), y
+    ),
+)
+def _geometric(start: Any, stop: Any, num: int, endpoint: bool) -> Any:
+    return np.geomspace(start, stop, num, endpoint)
+
+
+def _geomspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0
+) -> Any:
+    return _along(_geometric(as_array(start), as_array(stop), num, endpoint), dtype, axis)
+
+
+def _along(sequence: Any, dtype: Any, axis: int) -> Any:
+    sequence = np.moveaxis(sequence, 0, axis) if axis else sequence
+    return sequence if dtype is None else sequence.astype(dtype)
 
 
 def _ediff1d(x: Any, to_end: Any = None, to_begin: Any = None) -> Any:
-    between = [np.diff(np.ravel(x))]
-    before = [] if to_begin is None else [np.ravel(as_array(to_begin))]
-    return np.concatenate(before + between + ([] if to_end is None else [np.ravel(as_array(to_end))]))
+    x = as_array(x)
+    parts = [to_begin, np.diff(np.ravel(x)), to_end]
+    return np.concatenate([np.ravel(as_array(a)) for a in parts if a is not None], dtype=x.dtype)
+
+
+def _cumulative(function: Callable[..., Any], first: int) -> Callable[..., Any]:
+    def composite(x: Any, /, *, axis: Any = None, dtype: Any = None, include_initial: bool = False) -> Any:
+        x = np.atleast_1d(as_array(x))
+        if axis is None and x.ndim > 1:
+            raise ValueError(f"np.{function.__name__} of {x.ndim} dimensions needs axis=")
+        axis = 0 if axis is None else axis
+        total = function(x, axis, dtype=dtype)
+        if not include_initial:
+            return total
+        shape = [1 if i == axis % x.ndim else n for i, n in enumerate(x.shape)]
+        return np.concatenate([np.full(shape, first, total.dtype), total], axis)
+
+    return composite
 
 
 COMPOSITES |= {
     np.divmod: lambda x, y: (x // y, x % y),
     np.ediff1d: _ediff1d,
     np.float_power: _float_power,
+    np.frexp: _frexp,
+    np.geomspace: _geomspace,
     np.logspace: _logspace,
-    np.modf: lambda x: (x - np.trunc(x), np.trunc(x)),
+    np.modf: lambda x: (_fraction(x), np.trunc(x)),
 }
 if hasattr(np, "cumulative_sum"):
     COMPOSITES |= {
-        np.cumulative_sum: lambda x, /, *, axis=None: np.cumsum(x, axis),
-        np.cumulative_prod: lambda x, /, *, axis=None: np.cumprod(x, axis),
+        np.cumulative_sum: _cumulative(np.cumsum, 0),
+        np.cumulative_prod: _cumulative(np.cumprod, 1),
     }
+
+# --- Rules ----------------------------------------------------------------------------------------------
+
+_nothing: Rule = lambda g, ans, x, y: anp.zeros_like(x)  # noqa: E731
+_of_second: Rule = lambda g, ans, x, y: anp.zeros_like(y)  # noqa: E731
 
 # The sign of the result is that of y, the zero's included, and jumps with it.
 enter(
     np.copysign,
     lambda g, ans, x, y: unbroadcast(g * np.sign(getval(x)) * np.copysign(1.0, getval(ans)), x),
-    lambda g, ans, x, y: unbroadcast(0 * g, y),
+    _of_second,
 )
 # fmod(x, y) is x - n y, where n is how often y goes into x.
 enter(
@@ -59,4 +132,8 @@ enter(
     lambda g, ans, x, y: unbroadcast(g, x),
     lambda g, ans, x, y: unbroadcast(-g * np.rint((getval(x) - getval(ans)) / getval(y)), y),
 )
-enter(np.ldexp, lambda g, ans, x, n: unbroadcast(np.ldexp(g, n), x), lambda g, ans, x, n: 0 * g)
+enter(np.ldexp, lambda g, ans, x, n: unbroadcast(np.ldexp(g, n), x), _of_second)
+# A step: at 0 it is y.
+enter(np.heaviside, _nothing, lambda g, ans, x, y: unbroadcast(g * (x == 0), y))
+# The number beside x is as far from any other as x, give or take nothing.
+enter(np.nextafter, lambda g, ans, x, y: unbroadcast(g, x), _of_second)

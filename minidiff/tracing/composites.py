@@ -203,6 +203,19 @@ def _sort(x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *
     return _take_along_axis(x, np.argsort(x, axis, kind="stable"), axis)
 
 
+def _partition(x: Any, kth: Any, axis: int | None = -1, kind: Any = "introselect", order: None = None) -> Any:
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    # Where NumPy's own result has each element: they are the same ones, sorted.
+    there = np.argsort(np.partition(constant(x), kth, axis, kind), axis, kind="stable")
+    places = np.take_along_axis(np.argsort(x, axis, kind="stable"), np.argsort(there, axis), axis)
+    return _take_along_axis(x, places, axis)
+
+
+def _split_along(axis: int) -> Callable[..., Any]:
+    return lambda x, parts: np.split(x, parts, axis if x.ndim > 1 else 0) if x.ndim else NotImplemented
+
+
 def _diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     x = np.moveaxis(x, (axis1, axis2), (-2, -1))
     rows, columns = x.shape[-2:]
@@ -432,6 +445,7 @@ COMPOSITES |= {
     np.diagonal: _diagonal,
     np.einsum: _einsum,
     np.full_like: _full_like,
+    np.hsplit: _split_along(1),
     np.kron: _kron,
     np.linalg.cholesky: _cholesky,
     np.linalg.eigh: _eigh,
@@ -446,6 +460,7 @@ COMPOSITES |= {
     np.nanmean: _nanmean,
     np.nansum: lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options),
     np.pad: lambda x, pad_width, mode="constant", **options: anp.pad(x, pad_width, mode, **options),
+    np.partition: _partition,
     np.ptp: lambda x, axis=None, *, keepdims=False: (
         np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
     ),

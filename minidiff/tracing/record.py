@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import operator
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -236,7 +237,7 @@ def no_attribute(what: str, name: str) -> str:
 
 def _refuse(what: str, instead: str) -> NoReturn:
     where, source = _where()
-    cures = " ".join(cure for words, cure in _CURES if any(word in source for word in words))
+    cures = " ".join(cure for pattern, cure in _CURES if re.search(pattern, source))
     raise TypeError(
         f"{what} cannot be recorded, and its gradient would be lost{where}. {cures or instead} "
         "If a constant is meant, dropgrad(x) gives the plain value."
@@ -245,14 +246,15 @@ def _refuse(what: str, instead: str) -> NoReturn:
 
 # By what the refused line calls: what can be recorded in its place.
 _CURES = [
-    (("scipy",), "Take the function of that name in autograd.scipy, if it has one."),
-    ((".dot(",), "Write X @ W."),
-    (("full(",), "Write a * np.ones(shape)."),
-    (("np.array(", "array([", "stack(", "concatenate("),
+    (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
+    (r"scipy(?!\.sparse)", "Take the function of that name in autograd.scipy, if it has one."),
+    (r"\.dot\(", "Write X @ W."),
+    (r"full\(", "Write a * np.ones(shape)."),
+    (r"array\(\[|np\.array\(|stack\(|concatenate\(",
         "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
-    (("r_[", "c_["), "np.concatenate joins arrays, np.stack numbers."),
-    ((".normal(", ".uniform("), "Write m + s * rng.normal(size=n): the random numbers are constants."),
-    (("] =",), "Build the new array with np.where, np.concatenate or np.stack."),
+    (r"[rc]_\[", "np.concatenate joins arrays, np.stack numbers."),
+    (r"\.(normal|uniform)\(", "Write m + s * rng.normal(size=n): the random numbers are constants."),
+    (r"\] =", "Build the new array with np.where, np.concatenate or np.stack."),
 ]  # fmt: skip
 
 
@@ -585,6 +587,20 @@ def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
 
 for _name, _words in _REFUSED.items():
     setattr(Traced, _name, _refused(_name, *_words))
+_to_array = Traced.__array__
+
+
+def _array(self: Traced, *args: Any, **kwargs: Any) -> Any:
+    """Refuse, but in SciPy's product with a sparse matrix, which leaves what is no array to the value."""
+    frame: Any = sys._getframe(1)
+    if frame.f_code.co_name == "__array__":  # a parameter's
+        frame = frame.f_back
+    if (frame.f_code.co_name, frame.f_back.f_code.co_name) == ("_matmul_dispatch", "__matmul__"):
+        return np.array(None, object)
+    return _to_array(self, *args, **kwargs)
+
+
+Traced.__array__ = _array
 
 
 def _fixed(name: str, instead: str) -> Any:
@@ -800,7 +816,7 @@ def map_container(f: Callable[[Any], Any], x: Any) -> Any:
         if isinstance(x, (list, tuple)):
             items = [f(item) for item in x]
             return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-        if isinstance(x, dict):
+        if isinstance(x, dict) and not _is_sparse(x):
             return {key: f(item) for key, item in x.items()}
     except RecursionError:
         raise ValueError(f"a {type(x).__name__} holds itself, or others to a depth without end.") from None
@@ -843,6 +859,13 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         boxes = [x for x in arguments if type(x) in Box.types]
         if not boxes:
             return function(*arguments, **keywords)
+        if isinstance(primitive.fun, np.ufunc) and any(map(_is_sparse, arguments)):
+            if primitive.fun is np.matmul:
+                return COMPOSITES[np.matmul, "sparse"](*arguments)
+            raise TypeError(
+                f"{name_of(primitive)} of a sparse matrix and a value under differentiation cannot be "
+                "recorded: A @ W and W @ A can. A.toarray() is a dense array."
+            )
         if any(type(x) is not Traced for x in boxes):
             return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
         trace = max(x._trace for x in boxes)
@@ -862,6 +885,11 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         _tell_shapes(error, values)
         raise
     return _node(result, primitive, values, keywords, argnums, parents)
+
+
+def _is_sparse(x: Any) -> bool:
+    sparse = sys.modules.get("scipy.sparse")  # only where somebody has imported it
+    return sparse is not None and sparse.issparse(x)
 
 
 def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:

@@ -930,7 +930,7 @@ def test_a_norm_has_the_gradient_zero_at_zero(dtype):
 
 
 def test_an_option_that_a_composite_does_not_know_is_refused_by_name():
-    for f in (lambda x: np.nanmean(x, where=x > 0), lambda x: np.vecdot(x, x, keepdims=True)):
+    for f in (lambda x: np.nanmean(x, where=x > 0), lambda x: np.vecdot(x, x, signature="dd->d")):
         with pytest.raises(NotImplementedError, match=r"np\.(nanmean|vecdot)"):
             gradient(lambda x: np.sum(f(x)), np.ones(3))
     assert gradient(lambda x: np.sum(x * np.sign(x, casting="same_kind")), np.ones(3))[0].all()
@@ -972,18 +972,12 @@ def test_a_singular_matrix_is_named_as_the_reason():
     [
         (lambda x: np.sum(np.linalg.svd(x)[0]), "svd .* full_matrices"),
         (lambda x: np.sum(np.rollaxis(x, -1)), "rollaxis .* axis < 0"),
-        (lambda x: np.linalg.norm(x, 2), "norm .* ord=2"),
+        (lambda x: np.sum(np.linalg.qr(x, "raw")[0]), "qr .* mode='raw'"),
     ],
 )
 def test_a_call_without_a_derivative_is_named_with_the_reason(f, words):
     with pytest.raises(NotImplementedError, match=words):
         gradient(f, np.eye(3)[:, :2] if "svd" in words else np.eye(3))
-
-
-@pytest.mark.parametrize("f", [np.linalg.cholesky, np.linalg.pinv])
-def test_a_wrong_derivative_of_complex_matrices_is_refused(f):
-    with pytest.raises(NotImplementedError, match="complex"):
-        gradient(lambda x: np.sum(np.abs(f(x))), np.eye(2) + 0j)
 
 
 def test_what_pullback_returns_may_be_changed():

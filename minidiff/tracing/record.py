@@ -245,6 +245,9 @@ def _refuse(what: str, instead: str) -> NoReturn:
 
 # By what the refused line calls: what can be recorded in its place.
 _CURES = [
+    (("polynomial",),
+        "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
+        "c, and np.polyval(c[::-1], x) both."),
     (("scipy",), "Take the function of that name in autograd.scipy, if it has one."),
     ((".dot(",), "Write X @ W."),
     (("full(",), "Write a * np.ones(shape)."),

@@ -1,8 +1,9 @@
 """SciPy's L-BFGS with our gradients: all parameters as one vector, and back.
 
-Where the loss is the same at every step (no minibatches), a method that learns its curvature from the
-gradients gets further with them than a first-order rule. SciPy asks for a function of a vector that gives the
-loss and its gradient; `Params` and `Grads` turn into such vectors.
+Where the loss is the same at every step (no minibatches), a method that learns its
+curvature from the gradients gets further with them than a first-order rule. SciPy asks
+for a function of a vector that gives the loss and its gradient; `Params` and `Grads`
+turn into such vectors.
 
     .venv/bin/pip install -e '.[tutorials]'
 """
@@ -35,14 +36,19 @@ def minimise(loss, θ, evaluations=500):
         θ.to_vector(),
         jac=True,
         method="L-BFGS-B",
-        options={"maxfun": evaluations, "maxiter": evaluations, "ftol": 0, "gtol": 1e-9},
+        options={
+            "maxfun": evaluations,
+            "maxiter": evaluations,
+            "ftol": 0,
+            "gtol": 1e-9,
+        },
     )
     θ.from_vector(result.x)
     return result
 
 
 def main():
-    """Fit a curve with both methods; give their losses, each after as many evaluations of the gradient."""
+    """Fit a curve with both methods; give their losses after as many gradients."""
     x = np.linspace(-3, 3, 60)[:, None]
     y = np.sin(2 * x) * np.exp(-(x**2) / 4)
 
@@ -54,7 +60,10 @@ def main():
     train(lambda x, y: mse(g(x), y), ϕ, [(x, y)], ADAM(0.01), epochs=result.nfev)
     first_order = mse(g(x), y)
 
-    print(f"after {result.nfev} gradients: L-BFGS {quasi_newton:.2e}, ADAM {first_order:.2e}")
+    print(
+        f"after {result.nfev} gradients: "
+        f"L-BFGS {quasi_newton:.2e}, ADAM {first_order:.2e}"
+    )
     return quasi_newton, first_order
 
 

@@ -776,7 +776,8 @@ def _warn_unreached() -> None:
         level, frame = level + 1, frame.f_back
     warnings.warn(
         "The loss reaches none of the parameters: all gradients are None. Does it compute with the "
-        "parameters themselves, not with copies or with W.value?",
+        "parameters themselves, not with copies or with W.value? np.sign, np.round and comparisons end a "
+        "gradient, too: it is zero.",
         UserWarning,
         stacklevel=level,
     )
@@ -785,7 +786,9 @@ def _warn_unreached() -> None:
 def _cure(value: Any) -> str:
     if value is None:
         return "Does it lack a return?"
-    if np.iscomplexobj(value):
+    if isinstance(value, WithGradient):
+        return "It is compiled, or has had its gradient taken: give the function that computes the loss."
+    if isinstance(value, (complex, np.ndarray, np.number)) and np.iscomplexobj(value):
         return "Take np.abs(z)**2 or np.real(z) of it."
     if isinstance(value, np.ndarray):
         return "Reduce it, with np.sum or np.mean, or use pullback or jacobian."

@@ -92,7 +92,13 @@ CALLS = {
     np.kron: [call(M, V), call(V, M), call(M[:2], M), call(A[0], 2.0), call([1.0, 2.0], V)],
     np.linalg.matrix_power: [call(S, n) for n in (-3, -1, 0, 1, 2, 5)] + [call(np.stack([S, S.T]), n=3)],
     np.linalg.multi_dot: [call([M, S, S @ V]), call((M.T, M)), call([V, M.T, U])],
+    np.linalg.cholesky: [call(Z[:3] @ Z[:3].conj().T + 9 * np.eye(3)), call(S @ S.T, upper=True)],
+    np.linalg.pinv: [call(Z), call(M, rcond=1e-3), call(M, rtol=1e-3), call(S + S.T, hermitian=True)],
     np.linalg.norm: [
+        *[call(V, p) for p in (0, 0.5)],
+        *[call(M, p) for p in (1, 2, -2, np.inf, -np.inf)],
+        call(M[:3], -1),
+        call(A, 2, axis=(0, 1), keepdims=True),
         call(M),
         call(V),
         call(A),
@@ -107,8 +113,9 @@ CALLS = {
         *[call(A, p, axis=0, keepdims=True) for p in (1, 2, 3, np.inf, -np.inf)],
     ],
     np.linalg.slogdet: [call(S), call(np.stack([S, S.T]))],
-    np.linalg.trace: [call(S), call(A, offset=1), call(A, offset=-1)],
+    np.linalg.trace: [call(S, dtype=float), call(S), call(A, offset=1), call(A, offset=-1)],
     np.linalg.vector_norm: [
+        call(A, axis=(0, 1)),
         call(M),
         call(M, keepdims=True),
         call(M, axis=1),
@@ -395,15 +402,6 @@ DEAF |= {f: 1 for f in CALLS if getattr(f, "__name__", "") == "reduce"}
 
 # What has no derivative here, by the words that say so.
 REFUSED = {
-    np.linalg.norm: [
-        *[call(V, p) for p in (0, 0.5)],
-        *[call(M, p) for p in (1, 2, -1, -2, np.inf, -np.inf)],
-        call(A, 2, axis=(0, 1), keepdims=True),
-    ],
-    np.linalg.vector_norm: [call(A, axis=(0, 1))],
-    np.linalg.trace: [call(S, dtype=float)],
-    np.linalg.pinv: [call(Z), call(M, rcond=1e-3)],
-    np.linalg.cholesky: [call(Z[:3] @ Z[:3].conj().T + 9 * np.eye(3))],
     np.nanmean: [call(HOLED, where=M > 0), call(HOLED, dtype=float)],
     np.pad: [call(M, 1, mode) for mode in ("edge", "reflect", "wrap")],
     np.trace: [call(S, dtype=float)],

@@ -151,6 +151,14 @@ def matrices(draw):
     return (x + 9 * np.eye(n),), {}
 
 
+def equations(draw):
+    """Of one matrix: of a vector and several matrices autograd's rule is wrong."""
+    A = matrices(draw)[0][0]
+    A = A if A.ndim == 2 else A[0]
+    shape = draw(st.sampled_from([A.shape[:1], (A.shape[0], 2)]))
+    return (A, numbers(draw, shape, A.dtype.name)), {}
+
+
 def cumsum(draw):
     (x,), _ = one()(draw)
     return (x, draw(st.none() | st.integers(-x.ndim, x.ndim - 1)) if x.ndim else None), {}
@@ -203,6 +211,7 @@ CASES = {
     np.sum: reduction(),
     **dict.fromkeys((np.var, np.std), spread),
     np.linalg.det: matrices,
+    np.linalg.solve: equations,
     np.mean: reduction(min_side=1),
     np.prod: reduction(low=1),  # of zeros autograd makes nan
     **dict.fromkeys((np.max, np.min, np.amax, np.amin), reduction(REAL, min_side=1)),

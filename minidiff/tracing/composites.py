@@ -18,7 +18,6 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, cast, moments_options, scatter
-from minidiff.tracing.kinks import reduced_shape
 from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
@@ -360,13 +359,6 @@ def _matrix_power(x: Any, n: int) -> Any:
     return half @ half @ x if n % 2 else half @ half
 
 
-def _vector_norm(x: Any, axis: int | None = None, ord: Any = 2, keepdims: bool = False) -> Any:  # noqa: A002
-    if axis is None:
-        norm = np.linalg.norm(np.ravel(x), ord)
-        return np.reshape(norm, reduced_shape(x, None)) if keepdims else norm
-    return np.linalg.norm(x, ord, axis, keepdims) if np.ndim(axis) == 0 else NotImplemented
-
-
 def _from_phase(g: Any, phase: Any, x: Any) -> Any:
     # d phase = i phase dθ with dθ = Im tr(x⁻¹ dx)
     inverse = anp.swapaxes(anp.linalg.inv(x), -1, -2)
@@ -388,36 +380,11 @@ def _slogdet(x: Any) -> Any:
     return _SlogdetResult(_phase_of_det(x), anp.linalg.slogdet(x)[1])
 
 
-def _real_only(function: Callable[..., Any]) -> Callable[..., Any]:
-    def composite(x: Any, *args: Any, **options: Any) -> Any:
-        if x.dtype.kind == "c":
-            raise NotImplementedError(
-                f"np.linalg.{function.__name__} has no gradient of complex matrices here"
-            )
-        return NotImplemented
-
-    return composite
-
-
 # --- What stands for what -------------------------------------------------------------------------------
-
-
-def _solve(A: Any, b: Any) -> Any:
-    # autograd's derivative takes a vector for a matrix where A is a stack of matrices.
-    b = as_array(b)
-    return np.linalg.solve(A, b[..., None])[..., 0] if b.ndim == 1 and np.ndim(A) > 2 else NotImplemented
 
 
 def _eigh(A: Any, UPLO: Any = "L") -> Any:
     return np.linalg.eigh(A, UPLO.upper()) if UPLO.upper() != UPLO else NotImplemented
-
-
-def _cholesky(x: Any, /, *, upper: bool = False) -> Any:
-    if x.dtype.kind == "c" or upper:
-        return _real_only(np.linalg.cholesky)(x) if x.dtype.kind == "c" else NotImplemented
-    # NumPy reads the lower triangle alone, and takes the rest for its mirror image.
-    lower = np.tril(x)
-    return anp.linalg.cholesky(lower + np.swapaxes(np.tril(x, -1), -1, -2))
 
 
 COMPOSITES |= {
@@ -447,15 +414,10 @@ COMPOSITES |= {
     np.full_like: _full_like,
     np.hsplit: _split_along(1),
     np.kron: _kron,
-    np.linalg.cholesky: _cholesky,
     np.linalg.eigh: _eigh,
-    np.linalg.solve: _solve,
     np.linalg.matrix_power: _matrix_power,
     np.linalg.multi_dot: lambda arrays: functools.reduce(np.matmul, map(as_array, arrays)),
-    np.linalg.pinv: _real_only(np.linalg.pinv),
     np.linalg.slogdet: _slogdet,
-    np.linalg.trace: lambda x, offset=0: _diagonal(x, offset, -2, -1).sum(-1),
-    np.linalg.vector_norm: _vector_norm,
     np.meshgrid: _meshgrid,
     np.nanmean: _nanmean,
     np.nansum: lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options),
@@ -479,9 +441,6 @@ COMPOSITES |= {
     (np.std, "options"): _var_of_mean,
     (np.var, "options"): _var_of_mean,
     np.vdot: lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y)),
-    np.vecdot: lambda x, y, axis=-1: np.sum(
-        np.conj(np.moveaxis(x, axis, -1)) * np.moveaxis(y, axis, -1), axis=-1
-    ),
     np.vstack: lambda arrays, **options: _concatenate(
         [np.atleast_2d(as_array(a)) for a in arrays], **options
     ),

@@ -71,7 +71,10 @@ def _geometric(start: Any, stop: Any, num: int, endpoint: bool) -> Any:
 def _geomspace(
     start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0
 ) -> Any:
-    return _along(_geometric(as_array(start), as_array(stop), num, endpoint), dtype, axis)
+    start, stop = as_array(start), as_array(stop)
+    # A complex dtype is that of the ends: those of opposite signs have a sequence between them.
+    kind = np.result_type(start, stop, 1.0, *([] if dtype is None else [np.zeros((), dtype)]))
+    return _along(_geometric(start.astype(kind), stop.astype(kind), num, endpoint), dtype, axis)
 
 
 def _along(sequence: Any, dtype: Any, axis: int) -> Any:

@@ -246,6 +246,9 @@ def _refuse(what: str, instead: str) -> NoReturn:
 
 # By what the refused line calls: what can be recorded in its place.
 _CURES = [
+    (r"polynomial",
+        "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
+        "c, and np.polyval(c[::-1], x) both."),
     (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
     (r"scipy(?!\.sparse)", "Take the function of that name in autograd.scipy, if it has one."),
     (r"\.dot\(", "Write X @ W."),

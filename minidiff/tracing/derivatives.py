@@ -84,10 +84,6 @@ def _autograds(call: Any, g: Any) -> list[Any]:
 
     What the table prepares without knowing `g` stays with the call, for the next `g`.
     """
-    if call.function.fun in _LOOKING and (hook := next(hooks((g, call._value, call.arguments)), None)):
-        whole = _whole(call.function, call.argnums)
-        gradients = hook(whole, g, call._value, call.arguments, call.keywords)
-        return [_fitted(typed(h), parent) for h, parent in zip(gradients, call.parents, strict=True)]
     vjp = getattr(call, "vjp", None)
     if vjp is None:
         arguments = call.arguments
@@ -100,19 +96,6 @@ def _autograds(call: Any, g: Any) -> list[Any]:
         call.vjp = vjp
     places = zip(vjp(g), call.argnums, call.parents, strict=True)
     return [_fitted(flaws.mended(call.function.fun, i, typed(h)), parent) for h, i, parent in places]
-
-
-# Autograd's derivative of this looks at values, which only a call as one can do where there are stand-ins.
-_LOOKING = {np.partition}
-
-
-@lru_cache
-def _whole(primitive: Any, argnums: tuple[int, ...]) -> Callable[..., Any]:
-    def whole(g: Any, ans: Any, arguments: Any, keywords: Any) -> Any:
-        return list(map(typed, primitive_vjps[primitive](argnums, ans, arguments, keywords)(g)))
-
-    whole.__name__ = f"derivative_of_{primitive.fun.__name__}"
-    return listed(whole)
 
 
 def _fitted(h: Any, parent: Any) -> Any:
@@ -502,6 +485,7 @@ RULES[np.sinc] = (_sinc,)
 
 def _over_square(x: Any, y: Any) -> Any:
     """Divide x by x² + y², which is 0 where one of them is infinite."""
+    x, y = (a * 1.0 if a.dtype.kind in "biu" else a for a in map(typed, (x, y)))  # small ones overflow
     square = x * x + y * y
     is_infinite = np.isinf(square)
     return anp.where(is_infinite, 0.0, x / anp.where(is_infinite, 1.0, square))

@@ -1059,6 +1059,9 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cast_first = _with_dtype(function, args, kwargs)
         if cast_first is not None:
             return cast_first
+    foreign = isinstance(function, np.ufunc) and getattr(np, function.__name__, None) is not function
+    if foreign and "scipy.special" in sys.modules:
+        import_module("minidiff.tracing.special")  # only where SciPy is
     composite = COMPOSITES.get(function)
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
@@ -1071,9 +1074,6 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if composite is not None and (result := _composed(composite, args, kwargs)) is not NotImplemented:
         return result
     primitive = primitive_of(function)
-    if primitive is None and isinstance(function, np.ufunc) and "scipy.special" in sys.modules:
-        import_module("minidiff.tracing.special")  # only where SciPy is
-        primitive = primitive_of(function)
     if primitive is None:
         _no_gradient(function)
     if composite is None:

@@ -127,6 +127,8 @@ CALLS = {
         call(HOLED, 1),
         call(HOLED, axis=1, keepdims=True),
         call(M, axis=-1),
+        call(HOLED, where=M > 0),
+        call(HOLED, dtype=float),
     ],
     np.nansum: [
         call(HOLED),
@@ -142,6 +144,7 @@ CALLS = {
         call(V, (2, 1), mode="constant"),
         call(M, [(1, 2), (0, 0)], "constant"),
         call(M, 1, constant_values=2.5),
+        *[call(M, 1, mode) for mode in ("edge", "reflect", "wrap")],
     ],
     np.repeat: [
         call(M, 2),
@@ -304,8 +307,6 @@ REFUSED = {
     np.linalg.pinv: [call(Z), call(M, rcond=1e-3)],
     np.linalg.cholesky: [call(Z[:3] @ Z[:3].conj().T + 9 * np.eye(3))],
     np.meshgrid: [call(V, U, sparse=True)],
-    np.nanmean: [call(HOLED, where=M > 0), call(HOLED, dtype=float)],
-    np.pad: [call(M, 1, mode) for mode in ("edge", "reflect", "wrap")],
     np.trace: [call(S, dtype=float)],
     np.fft.irfft: [call(Z, n=5), call(Z, norm="forward")],
     np.fft.rfft: [call(A, n=5), call(A, norm="forward")],

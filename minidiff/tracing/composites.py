@@ -223,11 +223,6 @@ def _average(
     return (average, np.broadcast_to(total, average.shape)) if returned else average
 
 
-def _nanmean(x: Any, axis: Any = None, *, keepdims: Any = False) -> Any:
-    count = np.sum(~np.isnan(x), axis=axis, keepdims=keepdims)
-    return np.nansum(x, axis=axis, keepdims=keepdims) / count.astype(x.dtype)
-
-
 def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
     y = np.moveaxis(as_array(y), axis, -1)
     if x is not None:
@@ -432,9 +427,6 @@ COMPOSITES |= {
     np.linalg.trace: lambda x, offset=0: _diagonal(x, offset, -2, -1).sum(-1),
     np.linalg.vector_norm: _vector_norm,
     np.meshgrid: _meshgrid,
-    np.nanmean: _nanmean,
-    np.nansum: lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options),
-    np.pad: lambda x, pad_width, mode="constant", **options: anp.pad(x, pad_width, mode, **options),
     np.ptp: lambda x, axis=None, *, keepdims=False: (
         np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
     ),

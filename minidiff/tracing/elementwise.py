@@ -28,24 +28,12 @@ def _logspace(
     return base ** np.linspace(start, stop, num, endpoint)
 
 
-def _ediff1d(x: Any, to_end: Any = None, to_begin: Any = None) -> Any:
-    between = [np.diff(np.ravel(x))]
-    before = [] if to_begin is None else [np.ravel(as_array(to_begin))]
-    return np.concatenate(before + between + ([] if to_end is None else [np.ravel(as_array(to_end))]))
-
-
 COMPOSITES |= {
     np.divmod: lambda x, y: (x // y, x % y),
-    np.ediff1d: _ediff1d,
     np.float_power: _float_power,
     np.logspace: _logspace,
     np.modf: lambda x: (x - np.trunc(x), np.trunc(x)),
 }
-if hasattr(np, "cumulative_sum"):
-    COMPOSITES |= {
-        np.cumulative_sum: lambda x, /, *, axis=None: np.cumsum(x, axis),
-        np.cumulative_prod: lambda x, /, *, axis=None: np.cumprod(x, axis),
-    }
 
 # The sign of the result is that of y, the zero's included, and jumps with it.
 enter(

@@ -1,9 +1,11 @@
-"""A recurrent network that learns to spell Python's own documentation, with and without clipped gradients.
+"""A recurrent network that learns to spell Python's documentation, clipped and not.
 
-The text is what ``help("class")`` and the like show. The network reads one character at a time and says how
-likely each character is to be the next. Its gradient is a product of as many factors as there are characters
-in between, and now and then it explodes. RMSProp divides each step by the size of the gradients of late, so
-that after an explosion all steps are tiny for a while; `ClipNorm` before it keeps that from happening.
+The text is what ``help("class")`` and the like show. The network reads one character at
+a time and says how likely each character is to be the next. Its gradient is a product
+of as many factors as there are characters in between, and now and then it explodes.
+RMSProp divides each step by the size of the gradients of late, so that after an
+explosion all steps are tiny for a while; `ClipNorm` before it keeps that from
+happening.
 
 References
 ----------
@@ -26,10 +28,13 @@ from minidiff.optimise import ClipNorm, Optimiser, RMSProp
 
 
 def text():
-    """Give some pages of the language reference, which every Python carries for its `help`."""
+    """Give some pages of the language reference, as Python's `help` has them."""
     from pydoc_data.topics import topics
 
-    return "".join(topics[name] for name in ("class", "function", "with", "try", "for", "while", "if"))
+    return "".join(
+        topics[name]
+        for name in ("class", "function", "with", "try", "for", "while", "if")
+    )
 
 
 @dataclass
@@ -47,7 +52,7 @@ class RNN:
         return relu(self.E[characters] + h @ self.U + self.b)
 
     def __call__(self, characters):
-        """Give the scores of what comes after each of the characters, of shape (time, batch)."""
+        """Give scores of what follows each character, of shape (time, batch)."""
         states = [np.zeros((characters.shape[1], len(self.b)))]
         for now in characters:
             states.append(self.step(states[-1], now))
@@ -67,11 +72,17 @@ def network(alphabet, rng, width=64):
     """Make a network that at first keeps what it reads: U is the identity."""
     E = 0.1 * rng.normal(size=(alphabet, width))
     V = rng.normal(size=(width, alphabet)) / np.sqrt(width)
-    return RNN(param(E), param(np.eye(width)), param(np.zeros(width)), param(V), param(np.zeros(alphabet)))
+    return RNN(
+        param(E),
+        param(np.eye(width)),
+        param(np.zeros(width)),
+        param(V),
+        param(np.zeros(alphabet)),
+    )
 
 
 def windows(numbers, rng, length=48, batch=24):
-    """Give random pieces of the text without end, each with the same one character further on."""
+    """Give random pieces of the text, each with the same one character further on."""
     while True:
         starts = rng.integers(0, len(numbers) - length, batch)
         pieces = numbers[starts + np.arange(length + 1)[:, None]]
@@ -79,7 +90,7 @@ def windows(numbers, rng, length=48, batch=24):
 
 
 def main(steps=250):
-    """Train twice; give the losses with and without clipping, a median of the last steps."""
+    """Train with and without clipping; give the median losses of the last steps."""
     alphabet, numbers = np.unique(list(text()), return_inverse=True)
     final = {}
     for name, opt in {

@@ -1,7 +1,8 @@
-"""Clipping: what a few wild gradients do to a linear fit, and what is left of it when they are clipped.
+"""Clipping: what a few wild gradients do to a linear fit, and when they are clipped.
 
-One sample in a hundred is garbage, ten thousand times as large as the others. Without clipping each of them
-throws the weights far off; clipped, it counts as one step in a wrong direction.
+One sample in a hundred is garbage, ten thousand times as large as the others. Without
+clipping each of them throws the weights far off; clipped, it counts as one step in a
+wrong direction.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ OPTIMISERS = [
 
 
 def errors(opt, steps=3000):
-    """Fit 5 weights, one sample a step; return the distance from the true ones after each step."""
+    """Fit 5 weights, one sample a step; give the distance from the true ones."""
     rng = np.random.default_rng(0)
     true, w = rng.normal(size=5), param(np.zeros(5))
     distances = []
@@ -33,7 +34,8 @@ def main():
     for opt in OPTIMISERS:
         last = errors(opt)[-1000:]
         print(
-            f"{opt}\n    distance in the last 1000 steps: median {np.median(last):.2g}, most {max(last):.2g}"
+            f"{opt}\n    distance in the last 1000 steps: "
+            f"median {np.median(last):.2g}, most {max(last):.2g}"
         )
 
 

@@ -1,9 +1,10 @@
 """The page's composed decay, as printed and as it was meant.
 
-The page fits w1·x by w·x (both move) with ``Optimiser(ExpDecay(0.001, 0.1, 1000, 1e-4), Descent())`` and
-says that the loss falls from around 9 to around 0.9. That it cannot reach: the two rates multiply, so that
-the rate is 1e-4 for a thousand steps and 1e-5 from then on. All the rates of 10⁵ steps then add up to about
-1, and the loss falls to a quarter. "Around 0.9" needs the corrected line, whose rate begins at 0.1, and which
+The page fits w1·x by w·x (both move) with ``Optimiser(ExpDecay(0.001, 0.1, 1000, 1e-4),
+Descent())`` and says that the loss falls from around 9 to around 0.9. That it cannot
+reach: the two rates multiply, so that the rate is 1e-4 for a thousand steps and 1e-5
+from then on. All the rates of 10⁵ steps then add up to about 1, and the loss falls to a
+quarter. "Around 0.9" needs the corrected line, whose rate begins at 0.1, and which
 later versions of the page print. ``python composed_decay.py 1000`` takes fewer steps.
 """
 

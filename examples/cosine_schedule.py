@@ -1,6 +1,7 @@
-"""Learning rates on a schedule: the two snippets of Flux's page over a real training loop, and two more ways.
+"""Learning rates on a schedule: the two snippets of Flux's page, and two more ways.
 
-Fits a small network to a noisy sine with `Momentum`, a hundred epochs each time, and prints the losses.
+Fits a small network to a noisy sine with `Momentum`, a hundred epochs each time, and
+prints the losses.
 """
 
 from itertools import islice
@@ -9,7 +10,14 @@ import numpy as np
 
 from minidiff import gradient, param, params
 from minidiff.optimise import Momentum, update
-from minidiff.schedules import Cos, Interpolator, Scheduler, Sequence, Stateful, Triangle
+from minidiff.schedules import (
+    Cos,
+    Interpolator,
+    Scheduler,
+    Sequence,
+    Stateful,
+    Triangle,
+)
 
 EPOCHS, BATCHES = 100, 10
 
@@ -53,7 +61,7 @@ def zip_with_epochs():
 
 
 def stateful():
-    """Let the schedule keep count itself: the page's second snippet, whose ``next!`` is Python's ``next``."""
+    """Let the schedule keep count: the page's second snippet, with ``next``."""
     θ, etas = network(), []
     opt = Momentum()
     schedule = Stateful(Cos(λ0=1e-4, λ1=1e-2, period=10))
@@ -65,7 +73,7 @@ def stateful():
 
 
 def scheduler():
-    """Let the optimiser follow the schedule, by each parameter's own count of steps: ten to an epoch."""
+    """Let the optimiser follow the schedule by its count of steps: ten to an epoch."""
     θ, etas = network(), []
     schedule = Cos(λ0=1e-4, λ1=1e-2, period=10)
     opt = Scheduler(Interpolator(schedule, rate=BATCHES), Momentum())
@@ -89,7 +97,7 @@ def warm_up_then_cosine():
 
 
 def main():
-    """Give the loss at first, and by name each way's last loss and its rates, one per epoch."""
+    """Give the first loss, and by name each way's last loss and its rates."""
     ways = {}
     for way in (zip_with_epochs, stateful, scheduler, warm_up_then_cosine):
         θ, etas = way()
@@ -101,4 +109,7 @@ if __name__ == "__main__":
     first, ways = main()
     print(f"loss at first: {first:.4f}")
     for name, (last, etas) in ways.items():
-        print(f"{name.replace('_', ' ')}: eta {etas[0]:.4f} ... {etas[-1]:.4f}, loss {last:.4f}")
+        print(
+            f"{name.replace('_', ' ')}: "
+            f"eta {etas[0]:.4f} ... {etas[-1]:.4f}, loss {last:.4f}"
+        )

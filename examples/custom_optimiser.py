@@ -1,4 +1,4 @@
-"""The page's own optimiser, written twice: as a class with `apply`, and as a formula."""
+"""The page's own optimiser, written twice: with an `apply`, and as a formula."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from minidiff.optimise import AbstractOptimiser, Rule, update
 
 
 class Momentum(AbstractOptimiser):
-    """As on the page: a velocity for each parameter, kept under the parameter itself."""
+    """As on the page: a velocity for each parameter, kept under the parameter."""
 
     def __init__(self, eta, rho):
         self.eta, self.rho, self.velocity = eta, rho, IdDict()
@@ -22,7 +22,7 @@ class Momentum(AbstractOptimiser):
 
 
 class MomentumRule(Rule):
-    """The same as a formula, which runs block by block on large arrays, and compiled with Numba."""
+    """The same as a formula, which runs block by block, and compiled with Numba."""
 
     eta: float = 0.01
     rho: float = 0.9

@@ -1,8 +1,9 @@
-"""Handwritten digits: a small network, made of dataclasses, that can be stopped and go on.
+"""Handwritten digits: a network of dataclasses that can be stopped and go on.
 
-The framework has no layers and needs none: a layer is a dataclass that holds parameters and can be called.
-The data are scikit-learn's: 1797 images of 8×8 pixels. Run it with ``--checkpoint digits.npz``, press Ctrl-C,
-and run it again with ``--resume``: it ends as if it had never been stopped.
+The framework has no layers and needs none: a layer is a dataclass that holds parameters
+and can be called. The data are scikit-learn's: 1797 images of 8×8 pixels. Run it with
+``--checkpoint digits.npz``, press Ctrl-C, and run it again with ``--resume``: it ends
+as if it had never been stopped.
 
     .venv/bin/pip install -e '.[tutorials]'
     python examples/digits.py --checkpoint digits.npz [--resume]
@@ -44,13 +45,13 @@ class Network:
 
 
 def dense(n_in, n_out, rng):
-    """Make a layer with random weights, of a size that keeps the size of what passes through."""
+    """Make a layer with random weights that keeps the size of what passes through."""
     W = rng.normal(scale=np.sqrt(2 / n_in), size=(n_in, n_out))
     return Dense(param(W, np.float32), param(np.zeros(n_out), np.float32))
 
 
 def digits(rng):
-    """Give images of 64 brightnesses from 0 to 1 and their digits: for training, and for the test."""
+    """Give images of 64 brightnesses in [0, 1] and digits: for training, to test."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -87,8 +88,12 @@ def main(epochs=20, checkpoint=None, resume=False, progress=True):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Learn to read digits.")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--checkpoint", metavar="FILE", help="where to save after each epoch")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="where to save after each epoch"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoint"
+    )
     options = parser.parse_args()
     if options.resume and not options.checkpoint:
         parser.error("--resume needs --checkpoint FILE")

@@ -1,8 +1,9 @@
-"""Every optimiser brings a 10×10 linear map to a mean squared error under 0.01, within 10⁵ steps.
+"""Every optimiser brings a 10×10 linear map to an error under 0.01, in 10⁵ steps.
 
-The task of the page's composed decay: random inputs, one a step. Each optimiser has its default settings
-but for the learning rate, which is one that suits the task; the rates of the defaults are made for deep
-networks and long training. ``python every_optimiser.py 100`` stops there after 100 steps.
+The task of the page's composed decay: random inputs, one a step. Each optimiser has its
+default settings but for the learning rate, which is one that suits the task; the rates
+of the defaults are made for deep networks and long training. ``python
+every_optimiser.py 100`` stops there after 100 steps.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The page's linear regression: a loss, its gradient, and three ways to follow it downhill."""
+"""The page's linear regression: a loss, its gradient, and three ways downhill."""
 
 import numpy as np
 

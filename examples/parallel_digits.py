@@ -3,8 +3,9 @@
 pip install 'minidiff[mpi,tutorials]'
 mpiexec -n 2 python examples/parallel_digits.py
 
-The same file trains on one process (``-n 1``), on a laptop and on a cluster, with the same numbers to
-rounding. A run that was stopped goes on from its checkpoint, with any number of processes.
+The same file trains on one process (``-n 1``), on a laptop and on a cluster, with the
+same numbers to rounding. A run that was stopped goes on from its checkpoint, with any
+number of processes.
 """
 
 import os
@@ -30,7 +31,8 @@ def main(path="parallel_digits.npz", epochs=15):
     shard = loader.shard(comm.rank, comm.size)
 
     rng = np.random.default_rng(0)
-    W, V = (param(rng.normal(scale=(2 / n) ** 0.5, size=(n, m))) for n, m in ((64, 48), (48, 10)))
+    W = param(rng.normal(scale=64**-0.5, size=(64, 48)))
+    V = param(rng.normal(scale=48**-0.5, size=(48, 10)))
     b, c = param(np.zeros(48)), param(np.zeros(10))
     θ, opt = params({"W": W, "b": b, "V": V, "c": c}), ADAM(0.005)
 
@@ -40,9 +42,9 @@ def main(path="parallel_digits.npz", epochs=15):
     def loss(x, y):
         return logitcrossentropy(predict(x), y)
 
-    start = (
-        load(path, θ, opt) if comm.rank == 0 and os.path.exists(path) else {"epoch": 0, "loader": shard.state}
-    )
+    start = {"epoch": 0, "loader": shard.state}
+    if comm.rank == 0 and os.path.exists(path):
+        start = load(path, θ, opt)
     start = share(θ, opt, comm, **start)
     shard.state = start["loader"]
 
@@ -52,7 +54,8 @@ def main(path="parallel_digits.npz", epochs=15):
             save(path, θ, opt, epoch=epoch, loader=shard.state)
             print(f"epoch {epoch:2}  loss {progress.loss:.4f}", flush=True)
 
-    train(loss, θ, shard, opt, transform=mean, epochs=epochs - start["epoch"], each_epoch=keep)
+    epochs -= start["epoch"]
+    train(loss, θ, shard, opt, transform=mean, epochs=epochs, each_epoch=keep)
     accuracy = np.mean(predict(x[1500:]).argmax(-1) == y[1500:])
     if comm.rank == 0:
         print(f"test accuracy {accuracy:.1%} with {comm.size} processes")

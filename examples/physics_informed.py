@@ -1,7 +1,8 @@
 """A differential equation, solved by a network that is trained to satisfy it.
 
-A pendulum with friction, y'' + 2ζy' + y = 0, starts from rest at y = 1. The network stands for y(t); its
-derivatives in t come from `gradient`, in the loss, and the loss is then differentiated by the parameters.
+A pendulum with friction, y'' + 2ζy' + y = 0, starts from rest at y = 1. The network
+stands for y(t); its derivatives in t come from `gradient`, in the loss, and the loss is
+then differentiated by the parameters.
 
 References
 ----------
@@ -26,12 +27,16 @@ def exact(t):
 
 
 def network(rng, width=40):
-    """Make a function that begins with y(0) = 1, y'(0) = 0 whatever its parameters are."""
+    """Make a function with y(0) = 1, y'(0) = 0 whatever its parameters are."""
     W = rng.normal(size=width)
     bends = rng.uniform(0, END, width)
     W, b = param(W), param(-W * bends)
     V, c = param(np.zeros(width)), param(0.0)
-    return (lambda t: 1 + (1 - np.exp(-t)) ** 2 * (np.tanh(t[:, None] * W + b) @ V + c)), params(W, b, V, c)
+
+    def y(t):
+        return 1 + (1 - np.exp(-t)) ** 2 * (np.tanh(t[:, None] * W + b) @ V + c)
+
+    return y, params(W, b, V, c)
 
 
 def slope(y):
@@ -53,7 +58,10 @@ def main(steps=1500):
 
     t = np.linspace(0, END, 401)
     error = np.abs(y(t) - exact(t)).max()
-    print(f"the equation is off by {np.sqrt(losses[-1]):.1e} on average, the solution by {error:.1e} at most")
+    print(
+        f"the equation is off by {np.sqrt(losses[-1]):.1e} on average, "
+        f"the solution by {error:.1e} at most"
+    )
     return error
 
 

@@ -1,7 +1,7 @@
-"""Backpropagation, printed: the gradient of a regression and of a network as plain NumPy.
+"""Backpropagation, printed: gradients of a regression and of a network as NumPy.
 
-`compiled` records what a loss and its gradient do with NumPy, and runs that. Its source shows the chain rule
-at work: forward line by line, and back again.
+`compiled` records what a loss and its gradient do with NumPy, and runs that. Its source
+shows the chain rule at work: forward line by line, and back again.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def regression(rng):
 
 
 def network(rng):
-    """Make the loss of a classifier with one hidden layer, its parameters, and a batch."""
+    """Make the loss of a classifier with a hidden layer, parameters, and a batch."""
     W, b = param(rng.normal(size=(4, 8)) / 2), param(np.zeros(8))
     V, c = param(rng.normal(size=(8, 3)) / 3), param(np.zeros(3))
 
@@ -31,7 +31,8 @@ def network(rng):
         scores = hidden @ V + c
         return logitcrossentropy(scores, y)
 
-    return loss, params(W, b, V, c), (rng.normal(size=(16, 4)), np.eye(3)[rng.integers(0, 3, 16)])
+    batch = rng.normal(size=(16, 4)), np.eye(3)[rng.integers(0, 3, 16)]
+    return loss, params(W, b, V, c), batch
 
 
 def main():

@@ -309,10 +309,7 @@ def hessian(f: Callable[..., Any], x: Any) -> Any:
            [2., 0.]])
     """
     if isinstance(x, Params):
-        value, node, roots, _ = _record(lambda: gradient(f, x).to_vector(), (x,), "hessian")
-        if np.iscomplexobj(constant(value)):
-            raise TypeError("hessian(f, ps): the parameters must be real. For complex ones use hvp.")
-        return np.concatenate(_blocks(value, node, roots), axis=1) if roots else np.zeros((0, 0))
+        return by_parameters("hessian", lambda: gradient(f, x).to_vector(), x)[1]
     if _variable(x) is None:
         raise TypeError(
             f"hessian(f, x): x must be a real number, an array or a parameter, got {described(constant(x))}."
@@ -590,6 +587,15 @@ def _forwards(value: Any, node: Traced, roots: list[Traced]) -> Callable[[Any], 
     return forwards
 
 
+def by_parameters(name: str, f: Callable[..., Any], ps: Params) -> tuple[Any, Any]:
+    """Give what a function returns, and its Jacobian: a column for each element of the parameters."""
+    value, node, roots, _ = _record(f, (ps,), name)
+    if np.iscomplexobj(constant(value)) or any(np.iscomplexobj(p.value) for p in ps):
+        raise TypeError(f"{name}(f, ps): the parameters and results must be real. For complex ones use hvp.")
+    blocks = _blocks(value, node, roots)
+    return value, np.concatenate(blocks, axis=1) if blocks else np.zeros((np.size(constant(value)), 0))
+
+
 def _blocks(value: Any, node: Traced | None, roots: list[Traced]) -> list[Any]:
     """Give the Jacobian of a value by each root: a matrix, by rows or by columns, whichever are fewer."""
     plain = constant(value)
@@ -776,7 +782,8 @@ def _warn_unreached() -> None:
         level, frame = level + 1, frame.f_back
     warnings.warn(
         "The loss reaches none of the parameters: all gradients are None. Does it compute with the "
-        "parameters themselves, not with copies or with W.value?",
+        "parameters themselves, not with copies or with W.value? np.sign, np.round and comparisons end a "
+        "gradient, too: it is zero.",
         UserWarning,
         stacklevel=level,
     )
@@ -785,7 +792,9 @@ def _warn_unreached() -> None:
 def _cure(value: Any) -> str:
     if value is None:
         return "Does it lack a return?"
-    if np.iscomplexobj(value):
+    if isinstance(value, WithGradient):
+        return "It is compiled, or has had its gradient taken: give the function that computes the loss."
+    if isinstance(value, (complex, np.ndarray, np.number)) and np.iscomplexobj(value):
         return "Take np.abs(z)**2 or np.real(z) of it."
     if isinstance(value, np.ndarray):
         return "Reduce it, with np.sum or np.mean, or use pullback or jacobian."

@@ -18,7 +18,7 @@ import numpy as np
 
 from minidiff.checks import described, integer, number
 from minidiff.functions import floating, logsoftmax, softplus
-from minidiff.tracing import derivative, is_box, listed
+from minidiff.tracing import constant, derivative, is_box, listed
 
 __all__ = [
     "binarycrossentropy",
@@ -191,7 +191,7 @@ def crossentropy(
     Raises
     ------
     ValueError
-        If the shapes do not fit, or a class number is not one of ŷ's.
+        If the shapes do not fit, a class number is not one of ŷ's, or ŷ is below 0.
 
     Examples
     --------
@@ -204,7 +204,9 @@ def crossentropy(
     ϵ = _epsilon(epsilon, floating(ŷ))
 
     def losses(ŷ: Any, y: Any) -> Any:
-        return -np.sum(_xlogy(_one_hot(y, ŷ) if y.ndim < ŷ.ndim else y, ŷ + ϵ), axis=-1)
+        y = _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y
+        y = _beside(constant(ŷ), y, -ϵ, np.inf, "at least 0: of scores take logitcrossentropy")
+        return -np.sum(_xlogy(y, ŷ + ϵ), axis=-1)
 
     return _of_classes(losses, ŷ, y, agg, weights, ignore, smoothing)
 
@@ -336,6 +338,7 @@ def binarycrossentropy(
         _smoothed(_in(y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2"), 2, smoothing),
         _epsilon(epsilon, ŷ),
     )
+    y = _beside(constant(ŷ), y, -ϵ, 1 + ϵ, "in [0, 1]: of scores take logitbinarycrossentropy")
     return _agg(-_xlogy(y, ŷ + ϵ) - _xlogy(1 - y, 1 - ŷ + ϵ), agg, weights)
 
 
@@ -603,6 +606,16 @@ def _in(y: Any, least: float, most: float, coding: str) -> Any:
         low, high = y.min(), y.max()
         if low < least or high > most:
             raise ValueError(f"targets must be {coding}; got {low if low < least else high}")
+    return y
+
+
+@listed
+def _beside(ŷ: Any, y: Any, least: float, most: float, coding: str) -> Any:
+    """Return targets if the values of the predictions are within a range. NaN passes."""
+    if ŷ.size:
+        low, high = ŷ.min(), ŷ.max()
+        if low < least or high > most:
+            raise ValueError(f"predictions must be {coding}; got {low if low < least else high}")
     return y
 
 

@@ -36,7 +36,14 @@ def _unary(operate: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _in_place(operate: Callable[[Any, Any], Any], symbol: str) -> Callable[[Any, Any], Any]:
     def change(self: Param, other: Any) -> Param:
-        operate(self.in_place(f"W {symbol} …"), lift(other))
+        try:
+            operate(self.in_place(f"W {symbol} …"), lift(other))
+        except TypeError:
+            if isinstance(other, Mapping):
+                raise TypeError(
+                    f"W {symbol} … takes an array, got {described(other)}: the parameter's own is grads[W]"
+                ) from None
+            raise
         return self
 
     return change
@@ -413,6 +420,8 @@ def _several(iterable: Iterable[Any]) -> Iterable[Any]:
             f"Params are a set, neither made of {described(iterable)} nor calculated with. To collect "
             "from a dict write params(model); to take a step, update(Descent(0.1), θ, grads)."
         )
+    if not isinstance(iterable, Iterable) and not hasattr(iterable, "__getitem__"):
+        raise TypeError(f"expected parameters, got {described(iterable)}: they come as params(W, b).")
     return iterable
 
 

@@ -401,6 +401,19 @@ def test_a_trigger_as_a_callback_stops_and_counts_where_it_hangs(where):
     assert trigger.best == 2.0
 
 
+def test_callbacks_after_a_trigger_see_the_epoch_that_it_ends():
+    a, seen = param(0.0), []
+    each_epoch = [lambda p: seen.append(("before", p.epoch)), patience(lambda p: p.epoch >= 2, 1)]
+    each_epoch += [lambda p: seen.append(("after", p.epoch))]
+    train(square(a), params(a), [1.0], Descent(0.25), epochs=5, each_epoch=each_epoch)
+    assert seen == [("before", 1), ("after", 1), ("before", 2), ("after", 2)]
+
+
+def test_a_rate_that_a_schedule_sets_is_not_one_to_lower():
+    with pytest.raises(AttributeError, match="sets eta before every step"):
+        ReducePlateau(Scheduler(Exp(0.1, 0.5), Descent()), identity)
+
+
 def test_a_trigger_can_go_by_the_training_loss_of_the_epoch():
     a = param(0.0)
     trigger = plateau(lambda progress: progress.loss, 2, min_dist=0.01)
@@ -412,11 +425,15 @@ def identity(score):
     return score
 
 
+def is_low(score):
+    return score < 2.5
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda: early_stopping(identity, 2, init_score=9.0),
-        lambda: patience(identity, 2),
+        lambda: patience(is_low, 2),
         lambda: plateau(identity, 2, init_score=0.0),
     ],
 )
@@ -530,12 +547,15 @@ def test_a_rate_falls_on_a_plateau_as_pytorchs_does(case):
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: ReducePlateau(Optimiser(Descent())), TypeError, r"no eta to lower.*opt\[1\]"),
+        (lambda: ReducePlateau(Optimiser(Descent())), TypeError, r"no eta to lower.*opt\[0\]"),
         (lambda: ReducePlateau(Descent), TypeError, "opt must be an optimiser"),
         (lambda: ReducePlateau(Descent(), 3), TypeError, "metric must be a function"),
         (lambda: ReducePlateau(Descent(), factor=1.0), ValueError, "factor"),
         (lambda: ReducePlateau(Descent(), patience=-1), ValueError, "patience"),
         (lambda: KeepBest(params(), 3), TypeError, "metric must be a function"),
+        (lambda: KeepBest(identity, params()), TypeError, "expected parameters, got function"),
+        (lambda: Average(0.99, params()), TypeError, "expected parameters, got float 0.99"),
+        (lambda: patience(identity, 2)(0.5), TypeError, "true or false, got float 0.5.*early_stopping"),
         (lambda: accumulate(0), ValueError, "n must be at least 1"),
         (lambda: skip_nonfinite(-1), ValueError, "at_most"),
     ],

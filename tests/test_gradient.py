@@ -24,6 +24,7 @@ from minidiff import (
     Grads,
     Param,
     Params,
+    compiled,
     dropgrad,
     gradient,
     hessian,
@@ -1158,3 +1159,10 @@ def test_complex_numbers_scale_grads():
     assert [(1j * g)[k].tolist() for k in (p, z)] == [[1j, 2j], [-1 + 1j]]
     assert (g / 1j)[z].tolist() == [1 - 1j]
     assert g.norm() == pytest.approx(np.sqrt(7))
+
+
+def test_a_gradient_taken_for_a_loss_is_named():
+    W = param(np.ones(2))
+    f = compiled(lambda: np.sum(W**2), params(W))
+    with pytest.raises(TypeError, match=r"got WithGradient.*It is compiled"):
+        gradient(f, params(W))

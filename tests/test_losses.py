@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from minidiff import gradient, hessian, param, params
+from minidiff import compiled, gradient, hessian, param, params
 from minidiff.functions import elu, gelu, leakyrelu, logsoftmax, relu, sigmoid, softmax, softplus
 from minidiff.losses import (
     binarycrossentropy,
@@ -520,3 +520,20 @@ def test_a_function_is_recorded_by_autograd_too(f):
     x = np.array([[-1.5, 0.2, 3.0], [0.1, -0.4, 14.0]])
     weigh = lambda z: anp.sum(f(z) * np.array([1.0, 2.0, 3.0]))
     np.testing.assert_allclose(autograd.grad(weigh)(x), gradient(weigh, x)[0], rtol=1e-14, atol=1e-300)
+
+
+@pytest.mark.parametrize("how", [compiled, lambda f: lambda x: gradient(f, x)])
+@pytest.mark.parametrize(
+    ("loss", "y", "bad", "twin"),
+    [
+        (crossentropy, [[1.0, 0.0]], [[2.0, -1.0]], "logitcrossentropy"),
+        (crossentropy, [1], [[2.0, -1.0]], "logitcrossentropy"),
+        (binarycrossentropy, [[1.0, 0.0]], [[0.5, -0.1]], "logitbinarycrossentropy"),
+        (binarycrossentropy, [[1.0, 0.0]], [[1.5, 0.1]], "logitbinarycrossentropy"),
+    ],
+)
+def test_scores_for_probabilities_are_refused(loss, y, bad, twin, how):
+    f = how(lambda ŷ: loss(ŷ, np.array(y)))
+    f(np.array([[0.25, 0.75]]))
+    with pytest.raises(ValueError, match=f"of scores take {twin}; got"):
+        f(np.array(bad))

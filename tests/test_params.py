@@ -826,3 +826,11 @@ for module in (minidiff, minidiff.optimise):
     assert not hasattr(module, "nothing") and not hasattr(module, "_nothing")
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_gradients_taken_for_one_gradient_are_named():
+    W = param(np.ones(2))
+    grads = gradient(lambda: np.sum(W**2), params(W))
+    with pytest.raises(TypeError, match=r"W -= … takes an array, got Grads.*grads\[W\]"):
+        W -= 0.1 * grads
+    np.testing.assert_array_equal(W, 1)

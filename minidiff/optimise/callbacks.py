@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from typing import Any, NamedTuple
 
-from minidiff.checks import function, instance, integer, is_number, number
+import numpy as np
+
+from minidiff.checks import described, function, instance, integer, is_number, number
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.memory import Memory, anything, arrays_or_none
@@ -157,6 +159,11 @@ class patience(Trigger):  # noqa: N801 - it is called as a function is
 
     def holds(self, value: Any) -> bool:
         """Tell whether the predicate held."""
+        if isinstance(value, (float, np.floating)):
+            raise TypeError(
+                f"predicate must give true or false, got {described(value)}: a score is for early_stopping "
+                "or plateau"
+            )
         return bool(value)
 
 
@@ -452,7 +459,11 @@ class ReducePlateau(Memory):
     ) -> None:
         self.opt: Any = instance("opt", opt, AbstractOptimiser, "an optimiser")
         if not is_number(getattr(opt, "eta", None)):
-            raise TypeError(f"{opt!r} has no eta to lower: give the member that has, such as opt[1]")
+            raise TypeError(
+                f"opt is {type(opt).__name__}(…), which has no eta to lower: give the optimiser in it that "
+                "has, such as opt[0]"
+            )
+        self.opt.eta = self.opt.eta  # which a schedule refuses, and should now
         self.__wrapped__ = function("metric", metric)
         self.factor = number("factor", factor, within="[0, 1)")
         self.patience = integer("patience", patience, 0)

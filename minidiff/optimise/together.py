@@ -41,11 +41,17 @@ class Steps:
         The parameters.
     names : sequence of str
         Their names in the source.
+    patience : int
+        How many steps with such gradients are taken by `update` alone before the program is made.
     """
 
-    def __init__(self, opt: AbstractOptimiser, ps: Sequence[Param], names: Sequence[str]) -> None:
-        self.opt, self.ps, self.names = opt, list(ps), list(names)
+    def __init__(
+        self, opt: AbstractOptimiser, ps: Sequence[Param] | Params, names: Sequence[str], patience: int = 0
+    ) -> None:
+        self.opt, self.ps, self.names = opt, Params(ps), list(names)
         self.known: dict[Any, Together] = {}
+        self._waiting: dict[Any, int] = {}  # how many steps have been taken so
+        self._patience = patience
 
     def of(self, grads: Sequence[Any]) -> Together:
         """Give what takes a step with such gradients, some of which may be None.
@@ -55,9 +61,9 @@ class Steps:
         grads : sequence of (ndarray or None)
             The gradients, in the order of the parameters.
         """
-        key = tuple([None if g is None else (np.shape(g), getattr(g, "dtype", type(g))) for g in grads])
+        key = _key(grads)
         if key not in self.known:
-            self.known[key] = Together(self.opt, self.ps, self.names, grads)
+            self.known[key] = Together(self.opt, list(self.ps), self.names, grads)
         return self.known[key]
 
     def take(self, grads: Sequence[Any], together: Together | None = None) -> None:
@@ -70,12 +76,25 @@ class Steps:
         together : Together, optional
             What `of` gives for them.
         """
+        if together is None:
+            together = self.known.get(key := _key(grads))
+            if together is None and self._is_waiting(key):
+                update(self.opt, self.ps, dict(zip(self.ps, grads, strict=True)))
+                return
         together = together or self.of(grads)
         given = [g for g in grads if g is not None]
         if places := together.take(given):
             ps = [p for p, g in zip(self.ps, grads, strict=True) if g is not None]
             some = {ps[i]: given[i] for i in places}
             whole(update, self.opt, Params([*some]), some)
+
+    def _is_waiting(self, key: Any) -> bool:
+        self._waiting[key] = before = self._waiting.get(key, 0) + 1
+        return before <= self._patience
+
+
+def _key(grads: Sequence[Any]) -> Any:
+    return tuple([None if g is None else (np.shape(g), getattr(g, "dtype", type(g))) for g in grads])
 
 
 class Together:
@@ -381,6 +400,8 @@ def _reason(stages: list[Any]) -> str:
         name = type(rule).__name__
         if not rule.has_formula:
             return f"{name} has an apply of its own"
+        if not rule.elementwise:
+            return f"{name} is not elementwise"
         if any(rule is other for other in stages[:k]):
             return f"{name} comes twice"
         used = type(rule).formula, type(rule).coefficients, type(rule).tick, type(rule).begin

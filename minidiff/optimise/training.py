@@ -19,8 +19,7 @@ from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, Trigger
 from minidiff.optimise.together import Steps
-from minidiff.optimise.transforms import Joint, what_is_not_finite
-from minidiff.optimise.update import update
+from minidiff.optimise.transforms import Joint, first_nonfinite, what_is_not_finite
 from minidiff.params import Param, Params
 from minidiff.typing import NDArray
 
@@ -28,6 +27,10 @@ __all__ = ["skip", "stop", "train"]
 
 Callback = Callable[[], object] | Callable[[Progress], object]
 Transform = Callable[[Grads], Grads | None]
+
+# Steps after which it pays to make a program of them: that takes as long as it saves in some two hundred.
+PATIENCE = 100
+_Callbacks = list[tuple[Callable[[Progress], object], bool]]  # and whether it is a trigger
 
 
 def train(
@@ -130,7 +133,8 @@ def train(
     ps, transforms = _params(ps), _functions("transform", transform)
     after_step, after_epoch = _callbacks("cb", cb), _callbacks("each_epoch", each_epoch)
     joint = [f for f in transforms if isinstance(f, Joint)]
-    slope, compiled_steps = _slope(loss, ps, compiled), Steps(opt, [*ps], ps.names) if compiled else None
+    slope = _slope(loss, ps, compiled)
+    steps = Steps(opt, ps, ps.names, patience=0 if compiled else PATIENCE)
     losses: list[float] = []
     unreached = [*ps]
     batches = epoch = 0
@@ -143,10 +147,7 @@ def train(
                 together.enter_context(f)
 
             def take_step(grads: Grads, value: float) -> None:
-                if compiled_steps is None:
-                    update(opt, ps, grads)
-                else:
-                    compiled_steps.take([grads[p] for p in ps])
+                steps.take([grads[p] for p in ps])
                 counted.note()
                 losses.append(value)
 
@@ -157,7 +158,7 @@ def train(
                 for d in data:
                     batches += 1
                     try:
-                        value, grads = _gradient(loss, d, slope)
+                        value, grads = slope(d)
                         if unreached:
                             unreached = [p for p in unreached if grads[p] is None]
                         for f in transforms:
@@ -165,8 +166,8 @@ def train(
                                 value, grads = f.join(value, grads, data, batches)
                             else:
                                 grads = _transformed(grads, f)
-                        if what := what_is_not_finite(value, grads, ps):
-                            raise _not_finite(what, value, len(losses) + 1)
+                        if not math.isfinite(value) or first_nonfinite(grads) is not None:
+                            raise _not_finite(value, grads, ps, len(losses) + 1)
                         whole(take_step, grads, value)
                         if shown is not None:
                             running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
@@ -185,10 +186,9 @@ def train(
                     _warn(ps, unreached, batches, data)
                     unreached = []
                 if after_epoch:
-                    steps = losses[first:]
-                    _call(
-                        after_epoch, len(losses), epoch, math.fsum(steps) / len(steps) if steps else math.nan
-                    )
+                    of_epoch = losses[first:]
+                    mean = math.fsum(of_epoch) / len(of_epoch) if of_epoch else math.nan
+                    _call(after_epoch, len(losses), epoch, mean)
     except Stop:
         _warn(ps, unreached, batches, data)
     except BaseException as error:
@@ -263,13 +263,27 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
         raise _exhausted(epochs)
 
 
-def _slope(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callable[..., Any]:
-    """Return the function of a batch that gives the loss and its gradient."""
+def _slope(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callable[[Any], tuple[float, Grads]]:
+    """Return the function of a batch that gives the loss, as a number, and its gradient."""
     if is_compiled:
         from minidiff.compiled import compiled  # which imports the optimisers
 
-        return compiled(loss, ps)
-    return lambda *d: withgradient(lambda: loss(*d), ps)
+        program = compiled(loss, ps)
+
+    def slope(d: Any) -> tuple[float, Grads]:
+        arguments = d if isinstance(d, tuple) else (d,)
+        try:
+            value, grads = program(*arguments) if is_compiled else withgradient(lambda: loss(*arguments), ps)
+        except TypeError as error:
+            if isinstance(d, list) and not takes(loss, d):
+                raise TypeError(
+                    "the loss got a batch that is a list as one argument: make it a tuple, (x, y), and the "
+                    "loss gets two"
+                ) from error
+            raise
+        return float(value if isinstance(value, float) else np.asarray(value).item()), grads
+
+    return slope
 
 
 def _params(ps: Any) -> Params:
@@ -283,13 +297,14 @@ def _functions(name: str, given: Any, what: str = "a function, or several of the
     return [function(name, f, what) for f in functions]
 
 
-def _callbacks(name: str, given: Any) -> list[Callable[[Progress], object]]:
+def _callbacks(name: str, given: Any) -> _Callbacks:
     what = "a function of nothing or of the progress, or several of them"
-    return [_of_progress(name, callback) for callback in _functions(name, given, what)]
+    callbacks = _functions(name, given, what)
+    return [(_of_progress(name, callback), isinstance(callback, Trigger)) for callback in callbacks]
 
 
 def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress], object]:
-    """Give a callback as a function of the progress. A trigger stops the training."""
+    """Give a callback as a function of the progress."""
     call = callback
     if takes(callback):
         call = lambda _: callback()  # noqa: E731
@@ -298,13 +313,18 @@ def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress]
             f"{name} is called without arguments, or with one, the progress; but {callback!r} takes "
             f"{inspect.signature(callback)}"
         )
-    return (lambda progress: call(progress) and stop()) if isinstance(callback, Trigger) else call
+    return call
 
 
-def _call(callbacks: list[Callable[[Progress], object]], *progress: Any) -> None:
+def _call(callbacks: _Callbacks, *progress: Any) -> None:
+    """Call all callbacks, then stop if one was a trigger and said that it is time."""
+    is_time = False
     with suppress(Skip):
-        for callback in callbacks:
-            callback(Progress(*progress))
+        for callback, is_trigger in callbacks:
+            result = callback(Progress(*progress))
+            is_time = is_time or (is_trigger and bool(result))
+    if is_time:
+        stop()
 
 
 def takes(f: Callable[..., Any], *arguments: Any) -> bool:
@@ -318,21 +338,6 @@ def takes(f: Callable[..., Any], *arguments: Any) -> bool:
     return True
 
 
-def _gradient(loss: Callable[..., Any], d: Any, slope: Callable[..., Any]) -> tuple[float, Grads]:
-    """Compute the loss of a batch, as a number, and its gradient."""
-    arguments = d if isinstance(d, tuple) else (d,)
-    try:
-        value, grads = slope(*arguments)
-    except TypeError as error:
-        if isinstance(d, list) and not takes(loss, d):
-            raise TypeError(
-                "the loss got a batch that is a list as one argument: make it a tuple, (x, y), and the loss "
-                "gets two"
-            ) from error
-        raise
-    return float(value if isinstance(value, float) else np.asarray(value).item()), grads
-
-
 def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
     result = f(grads)
     if result is None:
@@ -340,7 +345,8 @@ def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
     return instance("what transform returns", result, Grads, "Grads, or None for no step")  # type: ignore[no-any-return]
 
 
-def _not_finite(what: str, value: float, step: int) -> FloatingPointError:
+def _not_finite(value: float, grads: Grads, ps: Params, step: int) -> FloatingPointError:
+    what = what_is_not_finite(value, grads, ps)
     advice = f" (the loss is {value:.4g}): transform=skip_nonfinite() leaves such steps out"
     return FloatingPointError(f"{what} at step {step}, not taken{advice if math.isfinite(value) else ''}")
 

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias, overload
 import numpy as np
 
 from minidiff.checks import add_note, described
+from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.step import take
@@ -112,10 +113,11 @@ def _out_of_order() -> TypeError:
 
 def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
     """Check every parameter and gradient, then take the steps."""
-    if isinstance(ps, Mapping) and isinstance(gs, (Params, Param)):
-        raise _out_of_order()
-    ps = ps if isinstance(ps, Params) else _parameters(ps)
-    if not isinstance(gs, Mapping):
+    if not isinstance(ps, Params):
+        if isinstance(ps, Mapping) and isinstance(gs, (Params, Param)):
+            raise _out_of_order()
+        ps = _parameters(ps)
+    if not isinstance(gs, (Grads, Mapping)):
         advice = ": for p, g in zip(ps, gs): update(opt, p, g)" if isinstance(gs, (tuple, list)) else ""
         advice = ": take its .grad" if hasattr(gs, "grad") else advice
         raise TypeError(

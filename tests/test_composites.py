@@ -138,6 +138,8 @@ CALLS = {
         call(HOLED, 1),
         call(HOLED, axis=1, keepdims=True),
         call(M, axis=-1),
+        call(HOLED, where=M > 0),
+        call(HOLED, dtype=float),
     ],
     np.nansum: [
         call(HOLED),
@@ -153,6 +155,7 @@ CALLS = {
         call(V, (2, 1), mode="constant"),
         call(M, [(1, 2), (0, 0)], "constant"),
         call(M, 1, constant_values=2.5),
+        *[call(M, 1, mode) for mode in ("edge", "reflect", "wrap")],
     ],
     np.repeat: [
         call(M, 2),
@@ -402,8 +405,6 @@ DEAF |= {f: 1 for f in CALLS if getattr(f, "__name__", "") == "reduce"}
 
 # What has no derivative here, by the words that say so.
 REFUSED = {
-    np.nanmean: [call(HOLED, where=M > 0), call(HOLED, dtype=float)],
-    np.pad: [call(M, 1, mode) for mode in ("edge", "reflect", "wrap")],
     np.trace: [call(S, dtype=float)],
 }
 # Mistakes, which NumPy refuses as well.

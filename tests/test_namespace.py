@@ -74,7 +74,7 @@ CALLS = {
         permute_dims trace unwrap fft.fft fft.ifft fft.fft2 fft.ifft2 fft.fftn fft.ifftn fft.rfft
         fft.rfft2 fft.rfftn fft.irfft fft.irfft2 fft.irfftn fft.hfft fft.ihfft fft.fftshift fft.ifftshift
         linalg.norm linalg.matrix_norm linalg.vector_norm linalg.svdvals linalg.diagonal linalg.trace
-        linalg.matrix_transpose linalg.pinv nan_to_num copy gradient sort_complex i0 trim_zeros flip
+        linalg.matrix_transpose linalg.pinv nan_to_num copy gradient sort_complex i0 flip
         diagflat""",
         of(M),
     ),
@@ -88,7 +88,7 @@ CALLS = {
     **each("cross linalg.cross dot inner vdot polyadd polysub polymul polyval", of(V, W)),
     **each("linspace logspace", of(V, W)),
     "polydiv": of(V, W[:2]),
-    **each("poly polyder polyint roots vander", of(V)),
+    **each("trim_zeros poly polyder polyint roots vander", of(V)),
     **each("column_stack concat concatenate dstack hstack stack vstack row_stack", joined(M, M)),
     **each("linalg.matmul tensordot linalg.tensordot", of(S, M.T)),
     "astype": with_last(complex),
@@ -139,6 +139,13 @@ CALLS = {
     "take_along_axis": with_last(np.argsort(M, axis=1), axis=1),
     "tile": with_last((2, 1)),
     "vsplit": with_last(2),
+    **each("unique unique_values", of(M)),
+    **each("unique_all unique_counts unique_inverse", lambda f: (lambda x: f(x)[0], (M,))),
+    **each("union1d setdiff1d setxor1d", of(V, W)),
+    "intersect1d": lambda f: (lambda x: f(x, x[::-1]), (V,)),
+    "piecewise": lambda f: (lambda x: f(x, [x < 0, x >= 0], [lambda v: -v, lambda v: v**2]), (M,)),
+    "apply_along_axis": lambda f: (lambda x: f(lambda v: v * v[0], 1, x), (M,)),
+    "histogram_bin_edges": with_last(3),
     "where": with_first(M > 0, M, P),
 }
 CALLS["tensordot"] = CALLS["linalg.tensordot"] = of(S, M.T, axes=1)

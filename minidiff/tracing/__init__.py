@@ -7,6 +7,7 @@ from minidiff.tracing import kinks as kinks
 from minidiff.tracing import linalg as linalg
 from minidiff.tracing import places as places
 from minidiff.tracing import polynomials as polynomials
+from minidiff.tracing import sequences as sequences
 from minidiff.tracing import sparse as sparse
 from minidiff.tracing import spectra as spectra
 from minidiff.tracing import statistics as statistics

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, cast, moments_options, scatter
-from minidiff.tracing.record import as_array, constant, derivative, record
+from minidiff.tracing.record import as_array, constant, derivative, is_box, record
 
 # --- Joining --------------------------------------------------------------------------------------------
 
@@ -211,6 +211,61 @@ def _partition(x: Any, kth: Any, axis: int | None = -1, kind: Any = "introselect
     return _take_along_axis(x, places, axis)
 
 
+def _unique(
+    x: Any,
+    return_index: Any = False,
+    return_inverse: Any = False,
+    return_counts: Any = False,
+    axis: int | None = None,
+    *,
+    equal_nan: bool = True,
+) -> Any:
+    found: Any = np.unique(constant(x), True, return_inverse, return_counts, axis, equal_nan=equal_nan)
+    values: Any = np.ravel(x)[found[1]] if axis is None else np.take(x, found[1], axis)
+    rest = found[1:] if return_index else found[2:]
+    return (values, *rest) if rest else values
+
+
+def _unique_apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make of a function with a name for each result, of which `values` may be in any order."""
+
+    def composite(x: Any, /) -> Any:
+        found: Any = function(constant(x))
+        plain = getattr(found, "values", found)
+        index = np.unique(constant(x), return_index=True, equal_nan=False)[1]
+        values = np.ravel(x)[index[np.argsort(np.argsort(plain))]]
+        return values if plain is found else found._replace(values=values)
+
+    return composite
+
+
+def _union1d(x: Any, y: Any) -> Any:
+    return _unique(_concatenate([x, y], None))
+
+
+def _intersect1d(x: Any, y: Any, assume_unique: bool = False, return_indices: bool = False) -> Any:
+    found = np.intersect1d(constant(x), constant(y), assume_unique, return_indices=True)
+    values = np.ravel(x)[found[1]] if is_box(x) else np.ravel(y)[found[2]]
+    return (values, *found[1:]) if return_indices else values
+
+
+def _setdiff1d(x: Any, y: Any, assume_unique: bool = False) -> Any:
+    x = np.ravel(as_array(x)) if assume_unique else _unique(as_array(x))
+    return x[~np.isin(x, y)]
+
+
+def _setxor1d(x: Any, y: Any, assume_unique: bool = False) -> Any:
+    x, y = as_array(x), as_array(y)
+    both = _concatenate([x, y] if assume_unique else [_unique(x), _unique(y)], None)
+    _, index, counts = np.unique(constant(both), return_index=True, return_counts=True)
+    return both[index[counts == 1]]
+
+
+def _sort_complex(x: Any) -> Any:
+    x = _sort(as_array(x))
+    return x if x.dtype.kind == "c" else x.astype("G" if x.dtype.char == "g" else "D")
+
+
 def _split_along(axis: int) -> Callable[..., Any]:
     return lambda x, parts: np.split(x, parts, axis if x.ndim > 1 else 0) if x.ndim else NotImplemented
 
@@ -248,11 +303,6 @@ def _average(
     total = np.sum(weights, axis=axis, keepdims=keepdims)
     average = np.sum(x * weights, axis=axis, keepdims=keepdims) / total
     return (average, np.broadcast_to(total, average.shape)[()]) if returned else average
-
-
-def _nanmean(x: Any, axis: Any = None, *, keepdims: Any = False) -> Any:
-    count = np.sum(~np.isnan(x), axis=axis, keepdims=keepdims)
-    return np.nansum(x, axis=axis, keepdims=keepdims) / count.astype(x.dtype)
 
 
 def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoValue, **options: Any) -> Any:
@@ -419,9 +469,6 @@ COMPOSITES |= {
     np.linalg.multi_dot: lambda arrays: functools.reduce(np.matmul, map(as_array, arrays)),
     np.linalg.slogdet: _slogdet,
     np.meshgrid: _meshgrid,
-    np.nanmean: _nanmean,
-    np.nansum: lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options),
-    np.pad: lambda x, pad_width, mode="constant", **options: anp.pad(x, pad_width, mode, **options),
     np.partition: _partition,
     np.ptp: lambda x, axis=None, *, keepdims=False: (
         np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
@@ -432,6 +479,7 @@ COMPOSITES |= {
     np.select: _select,
     np.sign: _sign,
     np.sort: _sort,
+    np.sort_complex: _sort_complex,
     np.stack: _stack,
     np.take: _take,
     np.take_along_axis: _take_along_axis,
@@ -441,8 +489,15 @@ COMPOSITES |= {
     (np.std, "options"): _var_of_mean,
     (np.var, "options"): _var_of_mean,
     np.vdot: lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y)),
+    np.unique: _unique,
+    np.union1d: _union1d,
+    np.intersect1d: _intersect1d,
+    np.setdiff1d: _setdiff1d,
+    np.setxor1d: _setxor1d,
     np.vstack: lambda arrays, **options: _concatenate(
         [np.atleast_2d(as_array(a)) for a in arrays], **options
     ),
     np.where: lambda condition, *choices: NotImplemented if choices else np.nonzero(condition),
 }
+for _function in (np.unique_all, np.unique_counts, np.unique_inverse, np.unique_values):
+    COMPOSITES[_function] = _unique_apart(_function)

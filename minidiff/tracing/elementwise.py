@@ -5,7 +5,6 @@ Where a function jumps, its derivative is that of the smooth pieces beside the j
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import autograd.numpy as anp
@@ -82,41 +81,14 @@ def _along(sequence: Any, dtype: Any, axis: int) -> Any:
     return sequence if dtype is None else sequence.astype(dtype)
 
 
-def _ediff1d(x: Any, to_end: Any = None, to_begin: Any = None) -> Any:
-    x = as_array(x)
-    parts = [to_begin, np.diff(np.ravel(x)), to_end]
-    return np.concatenate([np.ravel(as_array(a)) for a in parts if a is not None], dtype=x.dtype)
-
-
-def _cumulative(function: Callable[..., Any], first: int) -> Callable[..., Any]:
-    def composite(x: Any, /, *, axis: Any = None, dtype: Any = None, include_initial: bool = False) -> Any:
-        x = np.atleast_1d(as_array(x))
-        if axis is None and x.ndim > 1:
-            raise ValueError(f"np.{function.__name__} of {x.ndim} dimensions needs axis=")
-        axis = 0 if axis is None else axis
-        total = function(x, axis, dtype=dtype)
-        if not include_initial:
-            return total
-        shape = [1 if i == axis % x.ndim else n for i, n in enumerate(x.shape)]
-        return np.concatenate([np.full(shape, first, total.dtype), total], axis)
-
-    return composite
-
-
 COMPOSITES |= {
     np.divmod: lambda x, y: (x // y, x % y),
-    np.ediff1d: _ediff1d,
     np.float_power: _float_power,
     np.frexp: _frexp,
     np.geomspace: _geomspace,
     np.logspace: _logspace,
     np.modf: lambda x: (_fraction(x), np.trunc(x)),
 }
-if hasattr(np, "cumulative_sum"):
-    COMPOSITES |= {
-        np.cumulative_sum: _cumulative(np.cumsum, 0),
-        np.cumulative_prod: _cumulative(np.cumprod, 1),
-    }
 
 # --- Rules ----------------------------------------------------------------------------------------------
 

@@ -1,137 +1,218 @@
-"""NumPy's statistics, written with functions that have derivatives: quantiles, covariances, counts.
+"""NumPy's statistics, written with functions that have derivatives: quantiles, moments, covariances, counts.
 
-The quantile of a sample is taken as NumPy's own quantile of the ranks: its whole part says between which two
-sorted values it lies, the rest how far. So every method of NumPy's is met, and NaN is where NumPy has it.
+Where numbers are equal, a quantile has two derivatives by one of them: moved down, it is the first of them in
+the sorted row, and moved up, the last. The gradient is the mean of the two. Where NaN makes it NaN, or no
+number is left, it is 0.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES
-from minidiff.tracing.record import as_array, derivative
+from minidiff.tracing.exact import exactly
+from minidiff.tracing.record import as_array, constant, derivative, is_box
 
 # --- Order ----------------------------------------------------------------------------------------------
 
 
-def _last(x: Any, axis: Any) -> tuple[Any, list[int]]:
-    """Move some axes to the end and make one of them; give the shape of a reduction that keeps them, too."""
+def _from_kth(g: Any, ans: Any, rows: Any, k: Any) -> Any:
+    row, found = rows[..., None, :], ans[..., None]
+    is_equal = row == found
+    first = (row < found).sum(axis=-1)
+    last = first + is_equal.sum(axis=-1) - 1
+    share = ((k == first) * 1.0 + (k == last)) / 2
+    return ((g * share)[..., None] * is_equal).sum(axis=-2)
+
+
+@derivative(_from_kth)
+def _kth(rows: Any, k: Any) -> Any:
+    """Give of each row the k-th smallest numbers, counted from 0."""
+    return np.take_along_axis(np.sort(rows, axis=-1), k, -1)
+
+
+# By how much more than the number of elements the place in the sorted row grows, from q = 0 to 1. The other
+# methods jump.
+_SLOPES = {
+    "linear": -1, "hazen": 0, "weibull": 1, "interpolated_inverted_cdf": 0, "median_unbiased": 1 / 3,
+    "normal_unbiased": 1 / 4,
+}  # fmt: skip
+
+
+def _rows(x: Any, axis: Any) -> Any:
+    """Move some axes to the end and make one of them."""
     axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
     others = [i for i in range(x.ndim) if i not in axes]
-    rows = np.transpose(x, (*others, *axes))
     length = math.prod([x.shape[i] for i in axes])
-    kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
-    return rows.reshape((*[x.shape[i] for i in others], length)), kept
+    return np.transpose(x, (*others, *axes)).reshape((*[x.shape[i] for i in others], length))
 
 
-def _ranked(quantile: Callable[..., Any], percent: bool) -> Callable[..., Any]:
-    def composite(
-        x: Any,
-        q: Any,
-        axis: Any = None,
-        overwrite_input: bool = False,
-        method: str = "linear",
-        keepdims: Any = False,
-    ) -> Any:
-        x = as_array(x)
-        # NumPy says what dtype comes out, and refuses what it does not take.
-        if percent:
-            q = (q if isinstance(q, (int, float)) else np.asarray(q)) / 100
-        dtype = quantile(np.zeros(1, x.dtype), q, method=method).dtype
-        q, x = np.asarray(q), x.astype(dtype, copy=False)
-        rows, kept = _last(x, axis)
-        order = np.argsort(rows, -1, kind="stable")
-        rows = np.take_along_axis(rows, order, -1)
-        n = rows.shape[-1]
-        ranks = np.where(np.isnan(rows), np.nan, np.arange(n, dtype=float))
-        place = quantile(ranks, q, axis=-1, method=method)
-        place = np.moveaxis(place.reshape((q.size, *rows.shape[:-1])), 0, -1)
-        known = np.where(np.isnan(place), 0.0, place)
-        lower = np.floor(known).astype(int)
-        part = np.where(np.isnan(place), np.nan, known - lower).astype(rows.dtype)
-        low = np.take_along_axis(rows, lower, -1)
-        high = np.take_along_axis(rows, np.minimum(lower + 1, n - 1), -1)
-        # A part of nothing leaves the upper value out, which may be infinite or NaN.
-        found = np.where(part == 0, low, low + part * (np.where(part == 0, low, high) - low))
-        found = np.moveaxis(found, -1, 0)
-        return found.reshape((*q.shape, *(kept if keepdims else rows.shape[:-1])))[()]
-
-    return composite
-
-
-_quantile, _nanquantile = _ranked(np.quantile, False), _ranked(np.nanquantile, False)
-
-
-def _middle(quantile: Callable[..., Any]) -> Callable[..., Any]:
-    def composite(
-        x: Any, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: Any = False
-    ) -> Any:
-        keepdims = keepdims is not np._NoValue and bool(keepdims)
-        x = as_array(x)
-        if x.dtype.kind not in "biuf" or not x.size:  # NaN with NumPy's warning, or NumPy's refusal
-            return np.mean(x, axis, keepdims=keepdims) if not x.size else NotImplemented
-        return quantile(x, 0.5, axis, keepdims=keepdims)
-
-    return composite
-
-
-def _nan_extremum(function: Callable[..., Any], least: float) -> Callable[..., Any]:
-    def composite(x: Any, axis: Any = None, out: None = None, keepdims: Any = False) -> Any:
-        missing = np.isnan(x)
-        found = function(np.where(missing, least, x), axis=axis, keepdims=keepdims)
-        return np.where(np.all(missing, axis=axis, keepdims=keepdims), np.nan, found)[()]
-
-    return composite
-
-
-# --- Moments --------------------------------------------------------------------------------------------
-
-
-def _nanvar(
-    x: Any, axis: Any = None, dtype: None = None, out: None = None, ddof: Any = 0, keepdims: Any = False
+def _quantile(
+    quantile: Callable[..., Any],
+    x: Any,
+    q: Any,
+    axis: Any = None,
+    method: str = "linear",
+    keepdims: Any = False,
 ) -> Any:
-    if dtype is not None:
-        raise NotImplementedError("np.nanvar and np.nanstd have no gradient with dtype=: use x.astype(dtype)")
-    known = ~np.isnan(x)
-    x = np.where(known, x, 0)
-    count = np.sum(known, axis=axis, keepdims=True)
-    away = np.where(known, x - np.sum(x, axis=axis, keepdims=True) / count.astype(x.dtype), 0)
-    squares = np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=keepdims)
-    degrees = np.sum(known, axis=axis, keepdims=keepdims) - ddof
+    """Write a quantile with sorted numbers; between which it lies is found as the quantile of the ranks."""
+    rows = _rows(as_array(x), axis)
+    n = rows.shape[-1]
+    if not rows.size:
+        return np.sum(rows) * 0
+    # In the numbers' own dtype, in which NumPy rounds the place.
+    kind = np.dtype(rows.dtype.type(0).real)
+    dtype = kind if kind.kind == "f" and n < 1 / np.finfo(kind).eps else np.dtype(float)
+    missing = np.sort(np.isnan(constant(rows)), axis=-1) & (np.arange(n) > 0)
+    ranks = np.where(missing, np.nan, np.arange(n)).astype(dtype)
+    place = quantile(ranks, constant(q), axis=-1, method=method)
+    place = np.moveaxis(place.reshape((-1, *rows.shape[:-1])), 0, -1)
+    place = np.where(np.isnan(place), 0, place)
+    lower = np.floor(place).astype(int)
+    part = place - lower
+    if is_box(q := as_array(q)):
+        last = n - 1 - missing.sum(axis=-1, keepdims=True)
+        slope = last + 1 + _SLOPES[method] if method in _SLOPES else 0
+        slope = np.where((place > 0) & (place < last), slope, 0) / (100 if quantile in _PERCENT else 1)
+        part = part + slope * np.reshape(q - constant(q), (-1,))
+    low, high = _kth(rows, lower), _kth(rows, np.minimum(lower + 1, n - 1))
+    return np.moveaxis(low * (1 - part) + high * part, -1, 0)
+
+
+_PERCENT: Any = {np.percentile, np.nanpercentile}
+for _function in {np.quantile, np.nanquantile} | _PERCENT:
+    exactly(_function)(partial(_quantile, _function))
+
+
+@exactly(np.median)
+def _median(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
+    return _quantile(np.quantile, x, 0.5, axis)
+
+
+@exactly(np.nanmedian)
+def _nanmedian(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
+    return _quantile(np.nanquantile, x, 0.5, axis)
+
+
+# --- What leaves NaN out --------------------------------------------------------------------------------
+
+
+def _without(x: Any, where: Any, instead: Any) -> Any:
+    x = as_array(x)
+    return np.where(_known(x, where), x, instead)
+
+
+def _known(x: Any, where: Any) -> Any:
+    return ~np.isnan(x) & np.asarray(where, bool)
+
+
+def _extremum(function: Any, both: Any, least: float) -> Any:
+    def composition(
+        x: Any, axis: Any = None, keepdims: Any = False, initial: Any = None, where: Any = True
+    ) -> Any:
+        if not np.size(x):
+            return np.sum(x) * 0
+        found = function(_without(x, where, least), axis=axis, keepdims=keepdims)
+        return found if initial is None else both(found, initial)
+
+    return composition
+
+
+exactly(np.nanmax)(_extremum(np.max, np.maximum, -np.inf))
+exactly(np.nanmin)(_extremum(np.min, np.minimum, np.inf))
+
+
+@exactly(np.nansum)
+def _nansum(x: Any, axis: Any = None, keepdims: Any = False, initial: Any = 0, where: Any = True) -> Any:
+    return np.sum(_without(x, where, 0), axis=axis, keepdims=keepdims) + initial
+
+
+@exactly(np.nanprod)
+def _nanprod(x: Any, axis: Any = None, keepdims: Any = False, initial: Any = 1, where: Any = True) -> Any:
+    return np.prod(_without(x, where, 1), axis=axis, keepdims=keepdims) * initial
+
+
+@exactly(np.nancumsum)
+def _nancumsum(x: Any, axis: Any = None) -> Any:
+    return np.cumsum(_without(x, True, 0), axis=axis)
+
+
+@exactly(np.nancumprod)
+def _nancumprod(x: Any, axis: Any = None) -> Any:
+    return np.cumprod(_without(x, True, 1), axis=axis)
+
+
+def _counts(x: Any, axis: Any, where: Any) -> Any:
+    return np.sum(_known(x, where), axis=axis, keepdims=True)
+
+
+@exactly(np.nanmean)
+def _nanmean(x: Any, axis: Any = None, keepdims: Any = False, where: Any = True) -> Any:
+    x = _single(as_array(x))
+    count = _counts(x, axis, where)
+    return np.sum(_without(x, where, 0), axis=axis, keepdims=True) / np.maximum(count, 1).astype(x.dtype)
+
+
+def _single(x: Any) -> Any:
+    """Give numbers of half precision in single precision, in which sums and counts are finite."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
+@exactly(np.nanvar)
+def _nanvar(
+    x: Any,
+    axis: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    where: Any = True,
+    mean: Any = None,
+    correction: Any = None,
+) -> Any:
+    x = _single(as_array(x))
+    is_known = _known(x, where)
+    away = np.where(is_known, x - (_nanmean(x, axis, where=where) if mean is None else mean), 0)
+    degrees = _counts(x, axis, where) - (ddof if correction is None else correction)
+    squares = np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True)
     return squares / np.where(degrees > 0, degrees, np.nan).astype(squares.dtype)
 
 
+@exactly(np.nanstd)
 def _nanstd(x: Any, *args: Any, **options: Any) -> Any:
     variance = _nanvar(x, *args, **options)
-    some = np.where(variance == 0, 1, variance)  # at the kink of the root the gradient is 0, as of std
-    return np.where(variance == 0, variance, np.sqrt(some))[()]
+    is_zero = variance == 0  # at the kink of the root the gradient is 0, as of std
+    return np.where(is_zero, 0, np.sqrt(np.where(is_zero, 1, variance)))
 
 
+# --- Covariances ----------------------------------------------------------------------------------------
+
+# NumPy 2.0 takes a matrix of one row for one variable, whatever `rowvar` says.
+_TURNS_A_ROW = np.cov(np.zeros((1, 2)), rowvar=False, bias=True).ndim == 2
+
+
+@exactly(np.cov)
 def _cov(
     m: Any,
     y: Any = None,
     rowvar: Any = True,
     bias: Any = False,
-    ddof: int | None = None,
+    ddof: Any = None,
     fweights: Any = None,
     aweights: Any = None,
-    *,
-    dtype: None = None,
 ) -> Any:
-    if dtype is not None:
-        raise NotImplementedError("np.cov has no gradient with dtype=: use x.astype(dtype)")
-
-    def variables(x: Any) -> Any:
-        x = np.atleast_2d(as_array(x))
-        return x if rowvar or x.shape[0] == 1 else x.T
-
-    x = variables(m) if y is None else np.concatenate([variables(m), variables(y)])
-    ddof = int(bias == 0) if ddof is None else ddof  # None is no 0, as NumPy has it
+    m = _single(as_array(m))
+    x = np.atleast_2d(m)
+    x = x.T if not rowvar and m.ndim != 1 and (_TURNS_A_ROW or x.shape[0] != 1) else x
+    if not x.shape[0]:
+        return np.sum(x) * 0
+    if y is not None:
+        y = np.atleast_2d(_single(as_array(y)))
+        x = np.concatenate([x, y.T if not rowvar and y.shape[0] != 1 else y])
+    ddof = int(bias == 0) if ddof is None else ddof
     weights = np.ones(x.shape[1])
     for given in (fweights, aweights):
         weights = weights if given is None else weights * as_array(given)
@@ -140,66 +221,16 @@ def _cov(
     if aweights is not None:
         degrees = total - ddof * np.sum(weights * as_array(aweights)) / total
     away = x - np.sum(x * weights, axis=1, keepdims=True) / total
-    return np.squeeze((away * weights) @ np.conj(away.T) / degrees)
+    return (away * weights) @ np.conj(away.T) / np.where(degrees > 0, degrees, 0)
 
 
+@exactly(np.corrcoef)
 def _corrcoef(x: Any, y: Any = None, rowvar: Any = True, bias: Any = None, ddof: Any = None) -> Any:
     c = _cov(x, y, rowvar)
-    if not c.ndim:
-        return c / c
+    if c.size < 2:
+        return np.sum(c) * 0  # a variable's correlation with itself is 1
     deviations = np.sqrt(np.real(np.diagonal(c)))
     return c / deviations[:, None] / deviations
-
-
-# --- Signals --------------------------------------------------------------------------------------------
-
-# Linear in both arrays: the gradient of one is that of the result, convolved with the other reversed.
-
-
-def _unconvolve(g: Any, of: Any, other: Any) -> Any:
-    start = other.shape[0] - 1
-    return np.convolve(g, other[::-1])[start : start + of.shape[0]]
-
-
-@derivative(lambda g, ans, x, y: _unconvolve(g, x, y), lambda g, ans, x, y: _unconvolve(g, y, x))
-def _convolved(x: Any, y: Any) -> Any:
-    return np.convolve(x, y)
-
-
-_MODES = {0: "valid", 1: "same", 2: "full", "v": "valid", "s": "same", "f": "full"}
-
-
-def _convolve(x: Any, y: Any, mode: Any = "full") -> Any:
-    x, y = np.atleast_1d(as_array(x)), np.atleast_1d(as_array(y))
-    longer, shorter = max(x.shape[0], y.shape[0]), min(x.shape[0], y.shape[0])
-    whole, mode = _convolved(x, y), _MODES.get(mode, mode)
-    if mode == "full":
-        return whole
-    if mode not in ("same", "valid"):
-        return NotImplemented
-    start = (shorter - 1) // 2 if mode == "same" else shorter - 1
-    return whole[start : start + longer] if mode == "same" else whole[start:longer]
-
-
-def _correlate(x: Any, y: Any, mode: Any = "valid") -> Any:
-    x, y = np.atleast_1d(as_array(x)), np.atleast_1d(as_array(y))
-    if x.shape[0] >= y.shape[0]:
-        return _convolve(x, np.conj(y[::-1]), mode)
-    # NumPy turns the longer one round, and then the result.
-    return _convolve(np.conj(y), x[::-1], mode)[::-1]
-
-
-def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
-    if period is not None:
-        return NotImplemented
-    x, xp, fp = as_array(x), as_array(xp), as_array(fp)
-    last = xp.shape[0] - 1
-    i = np.clip(np.searchsorted(xp, x, "right") - 1, 0, max(last - 1, 0))
-    j = np.minimum(i + 1, last)
-    width = xp[j] - xp[i]
-    inside = fp[i] + (x - xp[i]) / np.where(width == 0, 1, width) * (fp[j] - fp[i])
-    inside = np.where(x < xp[0], fp[0] if left is None else left, inside)
-    return np.where(x > xp[-1], fp[-1] if right is None else right, inside)
 
 
 # --- Counts ---------------------------------------------------------------------------------------------
@@ -207,27 +238,41 @@ def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, perio
 
 @derivative(None, lambda g, ans, places, weights, length: g[places])
 def _counted(places: Any, weights: Any, length: int) -> Any:
-    return np.bincount(places, weights, length)
+    if weights.dtype.kind == "c":
+        return _counted(places, weights.real, length) + 1j * _counted(places, weights.imag, length)
+    return np.bincount(places, weights.astype(float), length)
 
 
-COMPOSITES |= {
-    np.quantile: _quantile,
-    np.nanquantile: _nanquantile,
-    np.percentile: _ranked(np.quantile, True),
-    np.nanpercentile: _ranked(np.nanquantile, True),
-    np.median: _middle(_quantile),
-    np.nanmedian: _middle(_nanquantile),
-    np.nanmax: _nan_extremum(np.max, -np.inf),
-    np.nanmin: _nan_extremum(np.min, np.inf),
-    np.nanvar: _nanvar,
-    np.nanstd: _nanstd,
-    np.nanprod: lambda x, *args, **options: np.prod(np.where(np.isnan(x), 1, x), *args, **options),
-    np.nancumsum: lambda x, *args, **options: np.cumsum(np.where(np.isnan(x), 0, x), *args, **options),
-    np.nancumprod: lambda x, *args, **options: np.cumprod(np.where(np.isnan(x), 1, x), *args, **options),
-    np.cov: _cov,
-    np.corrcoef: _corrcoef,
-    np.convolve: _convolve,
-    np.correlate: _correlate,
-    np.interp: _interp,
-    np.bincount: lambda x, weights=None, minlength=0: _counted(x, weights, minlength),
-}
+@exactly(np.bincount)
+def _bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
+    return _counted(x, as_array(weights), minlength)
+
+
+@exactly(np.histogram_bin_edges)
+def _edges(x: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> Any:  # noqa: A002
+    if as_array(x).dtype.kind == "c":
+        raise NotImplementedError("np.histogram of complex numbers has no gradient.")
+    n = np.histogram_bin_edges(*constant((x, bins, range))).size
+    if np.ndim(bins):
+        return as_array(bins)
+    first, last = (np.min(x), np.max(x)) if range is None else range
+    return np.linspace(first, last, n) if first != last else first + np.linspace(-0.5, 0.5, n)
+
+
+@exactly(np.histogram)
+def _histogram(
+    x: Any,
+    bins: Any = 10,
+    range: Any = None,  # noqa: A002
+    density: Any = None,
+    weights: Any = None,
+) -> Any:
+    x = np.ravel(as_array(x))
+    edges = _edges(x, bins, range)
+    places = np.searchsorted(constant(edges), constant(x), "right") - 1
+    n = edges.size - 1
+    places = np.where(constant(x) == constant(edges)[-1], n - 1, places)
+    inside = np.flatnonzero((places >= 0) & (places < n))
+    weights = np.ones(x.shape) if weights is None else np.ravel(as_array(weights))
+    counts = _counted(places[inside], weights[inside], n)
+    return (counts / np.diff(edges) / np.sum(counts) if density else counts), edges

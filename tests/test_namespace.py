@@ -11,7 +11,7 @@ from minidiff import gradient
 
 PAGE = (Path(__file__).parent.parent / "tutorials" / "which_numpy.md").read_text(encoding="utf-8")
 WITH, INSTEAD, WITHOUT = [
-    re.findall(r"`([a-z][\w.]*|__\w+__)`", re.sub(but, "", section, flags=re.MULTILINE))
+    re.findall(r"`([a-z][\w.]*)`", re.sub(but, "", section, flags=re.MULTILINE))
     for section, but in zip(
         re.split("^## ", PAGE, flags=re.MULTILINE)[1:4],
         (r"^[^`\n].*", r"\|[^|]*\|$", "^$"),  # what is said about the names
@@ -22,7 +22,7 @@ PUBLIC = {
     prefix + name: getattr(module, name)
     for prefix, module in {"": np, "linalg.": np.linalg, "fft.": np.fft}.items()
     for name in module.__all__
-    if callable(getattr(module, name, None))
+    if callable(getattr(module, name, None)) and name[0] != "_"
 }
 PUBLIC |= {f"ufunc.{name}": f for name, f in vars(np.ufunc).items() if callable(f) and name[0] != "_"}
 

@@ -32,7 +32,7 @@ from minidiff.implicit import fixed_point, implicit_root, recompute
 from minidiff.numerical import check_gradient
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.params import Param, Params, param, params
-from minidiff.tracing import guard, watch
+from minidiff.tracing import derivative, guard, watch
 
 __version__ = "0.1.0"
 
@@ -44,6 +44,7 @@ __all__ = [
     "Params",
     "check_gradient",
     "compiled",
+    "derivative",
     "dropgrad",
     "fixed_point",
     "gradient",

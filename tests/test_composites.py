@@ -48,6 +48,9 @@ CALLS = {
         call(M, axis=0, weights=[1.0, 2.0, 3.0, 4.0], returned=True),
         call(M, returned=True),
         call(M, axis=1, weights=M**2 + 1, returned=True, keepdims=True),
+        call(A, axis=(0, 1), weights=np.ones((2, 3))),
+        call(A, axis=(2, 0), weights=A[:, 1].T ** 2 + 1, keepdims=True),
+        call(M, axis=(1,), weights=V**2 + 1),
     ],
     np.block: [call([[M, M**2], [V, V]]), call([V, 3.0]), call([[A], [A]]), call(M), call([[1.0, V[:2]]])],
     np.broadcast_arrays: [call(V, U[:, None]), call(M, 2.0), call(A, A[0], A[0, 0])],
@@ -89,7 +92,13 @@ CALLS = {
     np.kron: [call(M, V), call(V, M), call(M[:2], M), call(A[0], 2.0), call([1.0, 2.0], V)],
     np.linalg.matrix_power: [call(S, n) for n in (-3, -1, 0, 1, 2, 5)] + [call(np.stack([S, S.T]), n=3)],
     np.linalg.multi_dot: [call([M, S, S @ V]), call((M.T, M)), call([V, M.T, U])],
+    np.linalg.cholesky: [call(Z[:3] @ Z[:3].conj().T + 9 * np.eye(3)), call(S @ S.T, upper=True)],
+    np.linalg.pinv: [call(Z), call(M, rcond=1e-3), call(M, rtol=1e-3), call(S + S.T, hermitian=True)],
     np.linalg.norm: [
+        *[call(V, p) for p in (0, 0.5)],
+        *[call(M, p) for p in (1, 2, -2, np.inf, -np.inf)],
+        call(M[:3], -1),
+        call(A, 2, axis=(0, 1), keepdims=True),
         call(M),
         call(V),
         call(A),
@@ -104,8 +113,9 @@ CALLS = {
         *[call(A, p, axis=0, keepdims=True) for p in (1, 2, 3, np.inf, -np.inf)],
     ],
     np.linalg.slogdet: [call(S), call(np.stack([S, S.T]))],
-    np.linalg.trace: [call(S), call(A, offset=1), call(A, offset=-1)],
+    np.linalg.trace: [call(S, dtype=float), call(S), call(A, offset=1), call(A, offset=-1)],
     np.linalg.vector_norm: [
+        call(A, axis=(0, 1)),
         call(M),
         call(M, keepdims=True),
         call(M, axis=1),
@@ -114,6 +124,7 @@ CALLS = {
         call(M, ord=np.inf, axis=1),
     ],
     np.meshgrid: [
+        call(V, U, sparse=True),
         call(V),
         call(V, indexing="ij"),
         call(V, U),
@@ -127,6 +138,8 @@ CALLS = {
         call(HOLED, 1),
         call(HOLED, axis=1, keepdims=True),
         call(M, axis=-1),
+        call(HOLED, where=M > 0),
+        call(HOLED, dtype=float),
     ],
     np.nansum: [
         call(HOLED),
@@ -142,6 +155,7 @@ CALLS = {
         call(V, (2, 1), mode="constant"),
         call(M, [(1, 2), (0, 0)], "constant"),
         call(M, 1, constant_values=2.5),
+        *[call(M, 1, mode) for mode in ("edge", "reflect", "wrap")],
     ],
     np.repeat: [
         call(M, 2),
@@ -238,6 +252,8 @@ CALLS = {
         call(Z, norm="backward"),
         call(Z, 4),
         call(Z, n=6, axis=0),
+        call(Z, n=5, norm="forward"),
+        call(Z[:, 0], 1),
     ],
     **{
         f: [
@@ -246,8 +262,18 @@ CALLS = {
             call(Z, norm="backward"),
             call(Z, axes=(0, 1), norm="ortho"),
             call(Z, s=(2, 4), axes=(1, 0)),
+            call(Z, s=(3, 5), axes=(0, 1), norm="forward"),
+            call(Z, axes=(0, 0)),
         ]
-        for f in (np.fft.irfft2, np.fft.irfftn)
+        for f in (np.fft.irfft2, np.fft.irfftn, np.fft.fft2, np.fft.ifft2, np.fft.fftn, np.fft.ifftn)
+    },
+    **{
+        f: [call(Z), call(A, n=3), call(A, 5, axis=1, norm="forward"), call(V, norm="ortho"), call(Z, 3, 0)]
+        for f in (np.fft.fft, np.fft.ifft)
+    },
+    **{
+        f: [call(V), call(A, 5, 1, norm="forward"), call(A, norm="ortho"), call(A, n=2, axis=0), call(V, 6)]
+        for f in (np.fft.hfft, np.fft.ihfft)
     },
     np.fft.rfft: [
         call(A),
@@ -257,6 +283,9 @@ CALLS = {
         call(A, n=6, axis=1),
         call(A, n=6, norm="ortho"),
         call(A, n=4, axis=-1, norm="ortho"),
+        call(A, n=5, norm="forward"),
+        call(V),
+        call(V, 1),
     ],
     **{
         f: [
@@ -265,58 +294,118 @@ CALLS = {
             call(A, None, norm="backward"),
             call(A, (2, 4), axes=(0, 1)),
             call(A, s=(2, 2), axes=(1, 2)),
+            call(A, s=(-1, 5), axes=(0, 1), norm="forward"),
+            call(A, axes=(1, 1)),
         ]
         for f in (np.fft.rfft2, np.fft.rfftn)
     },
     np.add.accumulate: [call(M), call(M, 1), call(A, axis=-1, dtype=complex)],
-    np.add.reduce: [
-        call(M),
-        call(M, 1),
-        call(A, axis=(0, 2), keepdims=True),
-        call(M, axis=None),
-        call(M, initial=2.0),
-        call(M, where=M > 0),
+    np.add.reduceat: [call(M, [0, 1]), call(A, [0, 3, 1], axis=-1), call(M, [3, 0, 0], dtype=complex)],
+    **{
+        f: [
+            call(M),
+            call(M, 1),
+            call(A, axis=-1, keepdims=True),
+            call(M, axis=None, initial=0.45),
+            call(M, initial=np.array(0.45)),
+            call(A, axis=(0, -1), where=A > 0, initial=0.25),
+            call(M, axis=(), dtype=float),
+        ]
+        for f in (
+            *(np.add.reduce, np.multiply.reduce, np.maximum.reduce, np.minimum.reduce, np.fmax.reduce),
+            *(np.fmin.reduce, np.logaddexp.reduce, np.logaddexp2.reduce, np.hypot.reduce),
+        )
+    },
+    np.subtract.reduce: [call(M), call(M, 1, where=M > 0, initial=0.4), call(A, axis=-1, keepdims=True)],
+    np.divide.reduce: [call(M), call(M, axis=1, initial=np.array(0.4))],
+    np.multiply.accumulate: [call(M), call(A, axis=1, dtype=complex)],
+    **{
+        f: [call(M), call(A, 1), call(A, axis=-1, dtype=float), call(V, None)]
+        for f in (np.maximum.accumulate, np.minimum.accumulate, np.fmax.accumulate, np.logaddexp.accumulate)
+    },
+    np.logaddexp.reduceat: [call(M, [0, 2, 1]), call(A, [0, 1], axis=2)],
+    np.maximum.reduceat: [call(M, [0, 2, 1], axis=0)],
+    np.add: [
+        call(M, V, dtype=complex),
+        call(M, V, casting="no", order="F", subok=False),
+        call(M, V, signature="dd->d"),
+        call(M, V, signature=(None, None, np.complex128)),
+        call(M, 2.0, where=True),
     ],
-    np.multiply.reduce: [call(M), call(M, 1), call(A, axis=-1, keepdims=True), call(M, axis=None)],
-    np.maximum.reduce: [call(M), call(M, 1), call(A, axis=-1, keepdims=True), call(M, axis=None)],
-    np.minimum.reduce: [call(M), call(M, 1), call(A, axis=-1, keepdims=True), call(M, axis=None)],
+    np.exp: [call(M, dtype=complex), call(Z, casting="safe", order="C")],
+    np.matmul: [
+        call(S, S, axes=[(0, 1), (1, 0), (0, 1)]),
+        call(A, S[:2, :2], axes=[(1, 0), (-1, -2), (2, 0)]),
+        call(S, V, dtype=complex),
+    ],
+    np.clip: [
+        call(M, -0.5, 0.85),
+        call(M, -(V**2), M**2 + 0.1),
+        call(M, a_min=np.array(-0.45), a_max=None),
+        call(M, None, V + 0.05),
+        call(M, -0.45, np.array(0.75), dtype=complex),
+        call(M, a_min=None, a_max=U[:, None] + 0.03),
+    ],
+    np.diff: [
+        call(M),
+        call(A, 2, axis=1),
+        call(A, axis=1, prepend=0.5, append=A[:, :2]),
+        call(M, prepend=np.array(0.3)),
+        call(V, 1, -1, V[:1], 2.0),
+    ],
+    **{
+        f: [
+            call(M),
+            call(M, mean=M[:1, :1] * 2),
+            call(A, axis=(0, 2), keepdims=True, mean=np.ones((1, 3, 1)), correction=1),
+            call(M, 1, None, None, 0.5, mean=U[:, None], where=M > -1.25),
+            call(Z, axis=0, mean=np.array(0.3 + 0.1j)),
+            call(M, dtype=float, mean=0.2),
+        ]
+        for f in (np.var, np.std)
+    },
+    **{
+        f: [
+            call(M, 1, keepdims=True),
+            call(M, initial=0.85, where=M > 0),
+            call(A, axis=(0, 2), where=A > 0, initial=np.array(0.25), keepdims=True),
+            call(M, 1, None, False, 0.45),
+        ]
+        for f in (np.max, np.min)
+    },
+    np.prod: [
+        call(M, 1, keepdims=True),
+        call(M, initial=2.0, where=M > 0),
+        call(A, axis=(0, 2), where=A > 0, initial=np.array(0.25), dtype=complex),
+        call(M, np.int64(0)),
+        call(M, None, None, None, False, 2.0, M > 0),
+    ],
+    np.sum: [
+        call(M, initial=np.array(2.0)),
+        call(M, 1, where=M > 0, initial=V[0] * np.ones(()), keepdims=True, dtype=complex),
+    ],
+    np.reshape: [call(M, (2, 6)), call(A, (4, -1), "F"), call(A, -1, order="F"), call(M, 12)],
+    np.rollaxis: [call(A, -1), call(A, 2, start=-1), call(A, 0, 3)],
+    np.rot90: [call(A, k=k, axes=axes) for k in range(-1, 4) for axes in ((0, 1), (2, 0))],
     np.add.outer: [call(V, U), call(M, V), call(V, 2.0)],
     np.multiply.outer: [call(V, M), call(A[0], V), call(np.array(0.7), V)],
-    np.power.outer: [call(V**2 + 1, U)],
+    np.power.outer: [call(V**2 + 1, U), call(V**2 + 1, U, dtype=complex)],
 }
+if "min" in inspect.signature(np.clip).parameters:
+    CALLS[np.clip] += [call(M, min=V - 0.37, max=np.array(0.85)), call(M, max=V + 0.07)]
+if "copy" in inspect.signature(np.reshape).parameters:
+    CALLS[np.reshape].append(call(M, (2, 6), copy=True))
 if hasattr(np, "astype"):
     CALLS[np.astype] = [call(M, float), call(M, np.complex128, copy=False)]
 if inspect.signature(np.take_along_axis).parameters["axis"].default == -1:
     CALLS[np.take_along_axis].append(call(A, np.argsort(A, -1)[..., :2]))
 # NumPy hands these over for some of their arguments only.
-DEAF = {np.full_like: 1, np.select: 1}
+DEAF = {np.full_like: 1, np.select: 1, **dict.fromkeys((np.max, np.min, np.prod, np.sum), 1)}
+DEAF |= {f: 1 for f in CALLS if getattr(f, "__name__", "") == "reduce"}
 
 # What has no derivative here, by the words that say so.
 REFUSED = {
-    np.average: [call(A, axis=(0, 1), weights=np.ones((2, 3))), call(M, axis=(1,), weights=V)],
-    np.linalg.norm: [
-        *[call(V, p) for p in (0, 0.5)],
-        *[call(M, p) for p in (1, 2, -1, -2, np.inf, -np.inf)],
-        call(A, 2, axis=(0, 1), keepdims=True),
-    ],
-    np.linalg.vector_norm: [call(A, axis=(0, 1))],
-    np.linalg.trace: [call(S, dtype=float)],
-    np.linalg.pinv: [call(Z), call(M, rcond=1e-3)],
-    np.linalg.cholesky: [call(Z[:3] @ Z[:3].conj().T + 9 * np.eye(3))],
-    np.meshgrid: [call(V, U, sparse=True)],
-    np.nanmean: [call(HOLED, where=M > 0), call(HOLED, dtype=float)],
-    np.pad: [call(M, 1, mode) for mode in ("edge", "reflect", "wrap")],
     np.trace: [call(S, dtype=float)],
-    np.fft.irfft: [call(Z, n=5), call(Z, norm="forward")],
-    np.fft.rfft: [call(A, n=5), call(A, norm="forward")],
-    **{
-        f: [call(Z.real if "irfft" not in f.__name__ else Z, norm="forward")]
-        for f in (np.fft.rfft2, np.fft.rfftn, np.fft.irfft2, np.fft.irfftn)
-    },
-    np.multiply.accumulate: [call(M)],
-    np.add.reduceat: [call(M, [0, 1])],
-    np.multiply.reduce: [call(M, initial=2.0)],
-    np.maximum.reduce: [call(M, initial=2.0)],
 }
 # Mistakes, which NumPy refuses as well.
 MISTAKES = {

@@ -43,6 +43,28 @@ def two(dtypes=ALL, low=-16, high=16):
     return draw_case
 
 
+def ldexp(draw):
+    (x, y), _ = two(REAL)(draw)
+    return (x, y.astype(int)), {}
+
+
+def fourier(dtypes=ALL[1:]):
+    def draw_case(draw):
+        shape = draw(hnp.array_shapes(min_dims=1, max_dims=3, min_side=2, max_side=6))
+        shape = (*shape[:-1], shape[-1] // 2 * 2)  # autograd has even lengths only
+        return (numbers(draw, shape, draw(st.sampled_from(dtypes))),), {}
+
+    return draw_case
+
+
+def reshape(draw):
+    x = numbers(draw, draw(shapes), draw(st.sampled_from(ALL)))
+    order = draw(st.sampled_from(["C", "F"]))
+    return draw(
+        st.sampled_from([((x, x.size), {"order": order}), ((x, (1, x.size)), {}), ((x, x.shape, order), {})])
+    )
+
+
 def power(draw):
     x, y = two(low=1, high=16)(draw)[0]
     return draw(st.sampled_from([(x, y), (x, 2), (x, 3.0), (x, 0), (x, -1), (x, 1), (2.0, y)])), {}
@@ -134,6 +156,14 @@ def diagonal(draw):
     return (numbers(draw, (*shape, shape[-1]), "float64"), 0, -1, -2), {}
 
 
+def equations(draw):
+    """Of one matrix: of a vector and several matrices autograd's rule is wrong."""
+    A = matrices(draw)[0][0]
+    A = A if A.ndim == 2 else A[0]
+    shape = draw(st.sampled_from([A.shape[:1], (A.shape[0], 2)]))
+    return (A, numbers(draw, shape, A.dtype.name)), {}
+
+
 def cumsum(draw):
     (x,), _ = one()(draw)
     return (x, draw(st.none() | st.integers(-x.ndim, x.ndim - 1)) if x.ndim else None), {}
@@ -163,8 +193,14 @@ CASES = {
     **dict.fromkeys((np.add, np.subtract, np.multiply), two()),
     np.divide: two(low=1),
     np.power: power,
-    **dict.fromkeys((np.maximum, np.minimum, np.logaddexp), two(REAL)),
-    np.hypot: two(REAL, low=1),
+    **dict.fromkeys((np.maximum, np.minimum, np.logaddexp, np.logaddexp2), two(REAL)),
+    np.arctan2: two(REAL, low=1),
+    **dict.fromkeys((np.fft.fft, np.fft.ifft, np.fft.irfft), fourier()),
+    np.fft.rfft: fourier(REAL[1:]),
+    np.reshape: reshape,
+    **dict.fromkeys((np.hypot, np.fmod), two(REAL, low=1)),
+    **dict.fromkeys((np.copysign, np.heaviside, np.nextafter), two(REAL)),
+    np.ldexp: ldexp,
     **dict.fromkeys((np.negative, np.square, np.exp, np.expm1, np.sin, np.cos, np.tanh, np.positive), one()),
     **dict.fromkeys((np.real, np.imag, np.conjugate), one()),
     **dict.fromkeys((np.cbrt, np.sinc), one(REAL, low=1)),
@@ -180,6 +216,7 @@ CASES = {
     np.sum: reduction(),
     **dict.fromkeys((np.var, np.std), spread),
     np.linalg.det: matrices,
+    np.linalg.solve: equations,
     np.mean: reduction(min_side=1),
     np.prod: reduction(low=1),  # of zeros autograd makes nan
     **dict.fromkeys((np.max, np.min, np.amax, np.amin), reduction(REAL, min_side=1)),

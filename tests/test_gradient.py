@@ -867,12 +867,8 @@ def test_options_have_the_numerical_derivative(f):
 @pytest.mark.parametrize(
     "f",
     [
-        lambda x: np.var(x, mean=np.ones((1, 1))),
-        lambda x: np.std(x, mean=np.ones((1, 1))),
-        lambda x: np.prod(x, initial=2.0),
-        lambda x: np.sum(np.abs(np.fft.rfft(x, norm="forward"))),
-        lambda x: np.sum(np.abs(np.fft.rfft(x, None, -1, "forward"))),
         lambda x: np.sum(x.ravel(order="K")),
+        lambda x: np.sum(x.reshape(-1, order="A")),
     ],
 )
 def test_an_option_without_a_derivative_is_refused(f):
@@ -931,9 +927,8 @@ def test_a_norm_has_the_gradient_zero_at_zero(dtype):
 
 
 def test_an_option_that_a_composite_does_not_know_is_refused_by_name():
-    for f in (lambda x: np.nanmean(x, where=x > 0), lambda x: np.vecdot(x, x, keepdims=True)):
-        with pytest.raises(NotImplementedError, match=r"np\.(nanmean|vecdot)"):
-            gradient(lambda x: np.sum(f(x)), np.ones(3))
+    with pytest.raises(NotImplementedError, match=r"np\.nanmean"):
+        gradient(lambda x: np.sum(np.nanmean(x, where=x > 0)), np.ones(3))
     assert gradient(lambda x: np.sum(x * np.sign(x, casting="same_kind")), np.ones(3))[0].all()
 
 
@@ -972,19 +967,12 @@ def test_a_singular_matrix_is_named_as_the_reason():
     ("f", "words"),
     [
         (lambda x: np.sum(np.linalg.svd(x)[0]), "svd .* full_matrices"),
-        (lambda x: np.sum(np.rollaxis(x, -1)), "rollaxis .* axis < 0"),
-        (lambda x: np.linalg.norm(x, 2), "norm .* ord=2"),
+        (lambda x: np.sum(np.linalg.qr(x, "raw")[0]), "qr .* mode='raw'"),
     ],
 )
 def test_a_call_without_a_derivative_is_named_with_the_reason(f, words):
     with pytest.raises(NotImplementedError, match=words):
         gradient(f, np.eye(3)[:, :2] if "svd" in words else np.eye(3))
-
-
-@pytest.mark.parametrize("f", [np.linalg.cholesky, np.linalg.pinv])
-def test_a_wrong_derivative_of_complex_matrices_is_refused(f):
-    with pytest.raises(NotImplementedError, match="complex"):
-        gradient(lambda x: np.sum(np.abs(f(x))), np.eye(2) + 0j)
 
 
 def test_what_pullback_returns_may_be_changed():
@@ -1012,8 +1000,8 @@ def test_no_gradient_is_an_array_that_a_derivative_keeps():
 
 
 def test_another_librarys_function_has_no_name_of_numpys():
-    with pytest.raises(NotImplementedError, match=r"^spence has no gradient"):
-        slope(lambda: np.sum(scipy.special.spence(W)), W := param(np.ones(2)))
+    with pytest.raises(NotImplementedError, match=r"^ellipj has no gradient"):
+        slope(lambda: np.sum(scipy.special.ellipj(W, 0.5)[0]), W := param(np.ones(2)))
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 2, 2)])

@@ -187,15 +187,13 @@ CALLS = {
     "ravel": (np.ravel, ("A",)),
     "flatten": (lambda M, *a: M.flatten(*a), ("A",)),
     "reshape": (np.reshape, (-1, "A")),
-    "prod": (np.prod, (None, None, None, False, 2.0)),
-    "prod where": (np.prod, (None, None, None, False, 1.0, np.array([True, False]))),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_an_option_given_by_position_is_an_option_given(name):
     function, options = CALLS[name]
-    with pytest.raises(NotImplementedError, match=r"order|initial|where"):
+    with pytest.raises(NotImplementedError, match="order"):
         gradient(lambda M: np.sum(function(M, *options)), np.arange(1.0, 5.0).reshape(2, 2))
 
 

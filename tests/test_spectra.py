@@ -164,7 +164,7 @@ ARBITRARY = {
     "a sign of zero": (lambda A: np.sum(by_svd(np.cos, A) * C[:, :3]), np.diag([1.0, 2.0, 0.0])),
     "a vector of zero": (lambda A: np.sum(by_svd(np.cos, A, full_matrices=False) * C),
         MATRICES["wide, one zero"]),
-    "a vector beyond": (lambda A: np.sum(np.linalg.svd(A)[0][:, 2]), C[:, :2]),
+    "a vector beyond": (lambda A: np.sum(np.linalg.svd(A)[0][:, 2]), C[:, :1]),
 }  # fmt: skip
 
 

@@ -1,8 +1,17 @@
 """All that knows autograd's inside: how NumPy calls are recorded, and how a gradient comes back."""
 
 from minidiff.tracing import composites as composites
+from minidiff.tracing import elementwise as elementwise
+from minidiff.tracing import fourier as fourier
 from minidiff.tracing import kinks as kinks
+from minidiff.tracing import linalg as linalg
+from minidiff.tracing import places as places
+from minidiff.tracing import polynomials as polynomials
+from minidiff.tracing import sequences as sequences
+from minidiff.tracing import sparse as sparse
 from minidiff.tracing import spectra as spectra
+from minidiff.tracing import statistics as statistics
+from minidiff.tracing import ufuncs as ufuncs
 from minidiff.tracing.assign import made_zeros
 from minidiff.tracing.backward import backward, history
 from minidiff.tracing.derivatives import WITHOUT_AUTOGRAD, filled, listed

@@ -8,7 +8,6 @@ all. At the end of the file they are entered in the table by the functions that 
 from __future__ import annotations
 
 import functools
-import inspect
 import operator
 from collections.abc import Callable
 from itertools import accumulate
@@ -18,9 +17,8 @@ import autograd.numpy as anp
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES
-from minidiff.tracing.kinks import reduced_shape
-from minidiff.tracing.record import as_array, derivative
+from minidiff.tracing.derivatives import COMPOSITES, cast, moments_options, scatter
+from minidiff.tracing.record import as_array, constant, derivative, is_box, record
 
 # --- Joining --------------------------------------------------------------------------------------------
 
@@ -113,11 +111,11 @@ def _broadcast_arrays(*arrays: Any) -> tuple[Any, ...]:
 
 
 def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
-    if options.get("sparse") or indexing not in ("xy", "ij"):
+    if indexing not in ("xy", "ij"):
         return NotImplemented
     n = len(arrays)
     apart = [np.reshape(a, [-1 if i == j else 1 for j in range(n)]) for i, a in enumerate(arrays)]
-    grids = _broadcast_arrays(*apart)
+    grids = tuple(apart) if options.get("sparse") else _broadcast_arrays(*apart)
     grids = tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
     return grids if options.get("copy") is False else tuple(np.copy(a, "C") for a in grids)
 
@@ -142,6 +140,19 @@ def _each(function: Callable[..., Any]) -> Callable[..., Any]:
 def _flip(x: Any, axis: Any = None) -> Any:
     flipped = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
     return x[tuple(slice(None, None, -1) if i in flipped else slice(None) for i in range(x.ndim))]
+
+
+def _rollaxis(x: Any, axis: int, start: int = 0) -> Any:
+    axis, start = normalize_axis_index(axis, x.ndim), start + (x.ndim if start < 0 else 0)
+    return np.moveaxis(x, axis, normalize_axis_index(start, x.ndim + 1) - (start > axis))
+
+
+def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
+    first, second = normalize_axis_tuple(axes, m.ndim)
+    k = operator.index(k) % 4
+    flipped = tuple(axis for axis, turns in ((first, (1, 2)), (second, (2, 3))) if k in turns)
+    turned = np.swapaxes(m, first, second) if k % 2 else m
+    return np.flip(turned, flipped) if flipped else turned
 
 
 def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
@@ -193,9 +204,75 @@ def _sort(x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *
     return _take_along_axis(x, np.argsort(x, axis, kind="stable"), axis)
 
 
+def _partition(x: Any, kth: Any, axis: int | None = -1, kind: Any = "introselect", order: None = None) -> Any:
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    # Where NumPy's own result has each element: they are the same ones, sorted.
+    there = np.argsort(np.partition(constant(x), kth, axis, kind), axis, kind="stable")
+    places = np.take_along_axis(np.argsort(x, axis, kind="stable"), np.argsort(there, axis), axis)
+    return _take_along_axis(x, places, axis)
+
+
+def _unique(
+    x: Any,
+    return_index: Any = False,
+    return_inverse: Any = False,
+    return_counts: Any = False,
+    axis: int | None = None,
+    *,
+    equal_nan: bool = True,
+) -> Any:
+    found: Any = np.unique(constant(x), True, return_inverse, return_counts, axis, equal_nan=equal_nan)
+    values: Any = np.ravel(x)[found[1]] if axis is None else np.take(x, found[1], axis)
+    rest = found[1:] if return_index else found[2:]
+    return (values, *rest) if rest else values
+
+
+def _unique_apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make of a function with a name for each result, of which `values` may be in any order."""
+
+    def composite(x: Any, /) -> Any:
+        found: Any = function(constant(x))
+        plain = getattr(found, "values", found)
+        index = np.unique(constant(x), return_index=True, equal_nan=False)[1]
+        values = np.ravel(x)[index[np.argsort(np.argsort(plain))]]
+        return values if plain is found else found._replace(values=values)
+
+    return composite
+
+
+def _union1d(x: Any, y: Any) -> Any:
+    return _unique(_concatenate([x, y], None))
+
+
+def _intersect1d(x: Any, y: Any, assume_unique: bool = False, return_indices: bool = False) -> Any:
+    found = np.intersect1d(constant(x), constant(y), assume_unique, return_indices=True)
+    values = np.ravel(x)[found[1]] if is_box(x) else np.ravel(y)[found[2]]
+    return (values, *found[1:]) if return_indices else values
+
+
+def _setdiff1d(x: Any, y: Any, assume_unique: bool = False) -> Any:
+    x = np.ravel(as_array(x)) if assume_unique else _unique(as_array(x))
+    return x[~np.isin(x, y)]
+
+
+def _setxor1d(x: Any, y: Any, assume_unique: bool = False) -> Any:
+    x, y = as_array(x), as_array(y)
+    both = _concatenate([x, y] if assume_unique else [_unique(x), _unique(y)], None)
+    _, index, counts = np.unique(constant(both), return_index=True, return_counts=True)
+    return both[index[counts == 1]]
+
+
+def _sort_complex(x: Any) -> Any:
+    x = _sort(as_array(x))
+    return x if x.dtype.kind == "c" else x.astype("G" if x.dtype.char == "g" else "D")
+
+
 def _splitting(function: Callable[..., Any], axis_of: Callable[[Any, int], int]) -> Callable[..., Any]:
-    def composite(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+    def composite(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
         axis = axis_of(x, axis)
+        if not -x.ndim <= axis < x.ndim:
+            return NotImplemented  # NumPy says what is wrong
         parts = function(np.arange(x.shape[axis]), indices_or_sections)
         starts = [part[0] if part.size else 0 for part in parts]
         return [x[_along(x, axis, slice(i, i + part.size))] for i, part in zip(starts, parts, strict=True)]
@@ -213,20 +290,63 @@ def _average(
     if weights is None and not returned:
         return np.mean(x, axis=axis, keepdims=keepdims)
     weights = np.ones(x.shape, x.dtype) if weights is None else as_array(weights)
+    axis = axis if axis is None else normalize_axis_tuple(axis, x.ndim)
     if weights.shape != x.shape:
-        if np.ndim(axis) or axis is None or weights.shape != (x.shape[axis],):
+        if axis is None or weights.shape != tuple(x.shape[i] for i in axis):
             return NotImplemented
-        weights = np.moveaxis(np.broadcast_to(weights, np.moveaxis(x, axis, -1).shape), -1, axis)
+        weights = np.transpose(weights, np.argsort(axis).tolist())
+        weights = weights.reshape([n if i in axis else 1 for i, n in enumerate(x.shape)])
+        weights = np.broadcast_to(weights, x.shape)
     dtype = np.result_type(x.dtype, weights.dtype, *(["f8"] if x.dtype.kind in "biu" else []))
     x, weights = x.astype(dtype), weights.astype(dtype)
     total = np.sum(weights, axis=axis, keepdims=keepdims)
     average = np.sum(x * weights, axis=axis, keepdims=keepdims) / total
-    return (average, np.broadcast_to(total, average.shape)) if returned else average
+    return (average, np.broadcast_to(total, average.shape)[()]) if returned else average
 
 
-def _nanmean(x: Any, axis: Any = None, *, keepdims: Any = False) -> Any:
-    count = np.sum(~np.isnan(x), axis=axis, keepdims=keepdims)
-    return np.nansum(x, axis=axis, keepdims=keepdims) / count.astype(x.dtype)
+def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoValue, **options: Any) -> Any:
+    """Give the variance, or its root, around a mean that is known."""
+    if mean is np._NoValue:
+        return NotImplemented
+    x = cast(as_array(x), np.dtype(dtype)) if (dtype := options.get("dtype")) else as_array(x)
+    keepdims, where, ddof = moments_options(**options)
+    away = x - as_array(mean)
+    squares = np.real(away * np.conj(away)) if away.dtype.kind == "c" else away * away
+    total = np.sum(squares, axis=axis, keepdims=keepdims, where=where)
+    count = np.sum(np.broadcast_to(where, x.shape), axis=axis, keepdims=keepdims)
+    variance = total / np.maximum(count - ddof, 0).astype(total.dtype)
+    if function is np.var:
+        return variance
+    is_zero = variance == 0  # at the kink of the root the gradient is 0
+    return np.where(is_zero, variance, np.sqrt(np.where(is_zero, 1, variance)))[()]
+
+
+def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = None, **options: Any) -> Any:
+    """Bring the bounds to their places, where they may be under differentiation, and see to other options."""
+    if where is not True or dtype is not None:
+        options |= {"where": constant(where), "dtype": dtype}
+    elif not options:
+        return NotImplemented
+    plain = np.clip(constant(x), *constant(args), **constant(options))
+    names = [("a_min", "min"), ("a_max", "max")][len(args) :]
+    bounds = [*args, *(next((options[name] for name in pair if name in options), None) for pair in names)]
+    arrays: list[Any] = [b if b is None else as_array(b) for b in (x, *bounds)]
+    if dtype is not None:
+        arrays = [b if b is None else cast(b, plain.dtype) for b in arrays]
+    if where is True:
+        return np.clip(*arrays)
+    where = np.broadcast_to(np.asarray(constant(where)), plain.shape)
+    some: list[Any] = [b if b is None else np.broadcast_to(b, plain.shape)[where] for b in arrays]
+    return record(scatter, (plain.shape, [where], np.clip(*some)), {})[()]
+
+
+def _diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append: Any = np._NoValue) -> Any:
+    if prepend is np._NoValue and append is np._NoValue:
+        return NotImplemented
+    x = as_array(x)
+    shape = [1 if i == axis % x.ndim else size for i, size in enumerate(x.shape)]
+    parts = [as_array(part) for part in (prepend, x, append) if part is not np._NoValue]
+    return np.diff(np.concatenate([a if a.ndim else np.broadcast_to(a, shape) for a in parts], axis), n, axis)
 
 
 def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
@@ -288,13 +408,6 @@ def _matrix_power(x: Any, n: int) -> Any:
     return half @ half @ x if n % 2 else half @ half
 
 
-def _vector_norm(x: Any, axis: int | None = None, ord: Any = 2, keepdims: bool = False) -> Any:  # noqa: A002
-    if axis is None:
-        norm = np.linalg.norm(np.ravel(x), ord)
-        return np.reshape(norm, reduced_shape(x, None)) if keepdims else norm
-    return np.linalg.norm(x, ord, axis, keepdims) if np.ndim(axis) == 0 else NotImplemented
-
-
 def _from_phase(g: Any, phase: Any, x: Any) -> Any:
     # d phase = i phase dθ with dθ = Im tr(x⁻¹ dx)
     inverse = anp.swapaxes(anp.linalg.inv(x), -1, -2)
@@ -316,77 +429,11 @@ def _slogdet(x: Any) -> Any:
     return _SlogdetResult(_phase_of_det(x), anp.linalg.slogdet(x)[1])
 
 
-def _real_only(function: Callable[..., Any]) -> Callable[..., Any]:
-    def composite(x: Any, *args: Any, **options: Any) -> Any:
-        if x.dtype.kind == "c":
-            raise NotImplementedError(
-                f"np.linalg.{function.__name__} has no gradient of complex matrices here"
-            )
-        return NotImplemented
-
-    return composite
-
-
-# --- Fourier transforms ---------------------------------------------------------------------------------
-
-
-def _fourier(function: Callable[..., Any], otherwise: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    # autograd's derivative knows the default norm by the name None only, and not norm="forward".
-    def composite(*args: Any, **options: Any) -> Any:
-        given = inspect.signature(function).bind(*args, **options).arguments
-        if given.get("norm") == "backward":
-            del given["norm"]
-            return function(given.pop("a"), **given)
-        if given.get("norm") == "forward":
-            raise NotImplementedError(
-                f"np.fft.{function.__name__} has no gradient with norm='forward'. Divide the result instead."
-            )
-        return otherwise(*args, **options) if otherwise else NotImplemented
-
-    return composite
-
-
-def _rfft(x: Any, n: int | None = None, axis: int = -1, norm: Any = None) -> Any:
-    # autograd's derivative is for as many points as there are.
-    if n is not None and n < x.shape[axis]:
-        x = np.take(x, np.arange(n), axis)
-    elif n is not None and n > x.shape[axis]:
-        x = np.pad(x, [(0, n - m if i == axis % x.ndim else 0) for i, m in enumerate(x.shape)])
-    return np.fft.rfft(x, axis=axis, norm=norm) if n is not None else NotImplemented
-
-
 # --- What stands for what -------------------------------------------------------------------------------
-
-
-def _solve(A: Any, b: Any) -> Any:
-    # autograd's derivative takes a vector for a matrix where A is a stack of matrices.
-    b = as_array(b)
-    return np.linalg.solve(A, b[..., None])[..., 0] if b.ndim == 1 and np.ndim(A) > 2 else NotImplemented
 
 
 def _eigh(A: Any, UPLO: Any = "L") -> Any:
     return np.linalg.eigh(A, UPLO.upper()) if UPLO.upper() != UPLO else NotImplemented
-
-
-def _each_axis_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    default = inspect.signature(function).parameters["axes"].default
-
-    def composite(x: Any, s: Any = None, axes: Any = default, norm: Any = None) -> Any:
-        if axes is not None and len({a % x.ndim for a in axes}) < len(axes):
-            raise NotImplementedError(
-                f"np.fft.{function.__name__} has no gradient where an axis comes twice."
-            )
-        return NotImplemented
-
-    return composite
-
-
-def _cholesky(x: Any, /, *, upper: bool = False) -> Any:
-    if x.dtype.kind == "c" or upper:
-        return _real_only(np.linalg.cholesky)(x) if x.dtype.kind == "c" else NotImplemented
-    # NumPy reads the lower triangle alone, and takes the rest for its mirror image.
-    lower = np.tril(x)
-    return anp.linalg.cholesky(lower + np.swapaxes(np.tril(x, -1), -1, -2))
 
 
 COMPOSITES |= {
@@ -402,6 +449,8 @@ COMPOSITES |= {
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),
     np.concatenate: _concatenate,
     np.compress: lambda condition, x, axis=None: np.take(x, np.flatnonzero(condition), axis),
+    (np.clip, "options"): _clip,
+    np.diff: _diff,
     np.dstack: lambda arrays: _concatenate([np.atleast_3d(as_array(a)) for a in arrays], 2),
     np.flip: _flip,
     np.hsplit: _splitting(np.split, lambda x, axis: int(x.ndim > 1)),
@@ -412,58 +461,48 @@ COMPOSITES |= {
     np.diag: lambda x, k=0: np.diagonal(x, k) if x.ndim == 2 else NotImplemented,
     np.dsplit: _splitting(np.split, lambda x, axis: 2),
     np.einsum: _einsum,
-    np.fft.fft2: _each_axis_once(np.fft.fft2),
-    np.fft.ifft2: _each_axis_once(np.fft.ifft2),
-    np.fft.fftn: _each_axis_once(np.fft.fftn),
-    np.fft.ifftn: _each_axis_once(np.fft.ifftn),
-    np.fft.irfft: _fourier(np.fft.irfft),
-    np.fft.irfft2: _fourier(np.fft.irfft2),
-    np.fft.irfftn: _fourier(np.fft.irfftn),
-    np.fft.rfft: _fourier(np.fft.rfft, _rfft),
-    np.fft.rfft2: _fourier(np.fft.rfft2),
-    np.fft.rfftn: _fourier(np.fft.rfftn),
     np.full_like: _full_like,
+    np.hsplit: _splitting(np.split, lambda x, axis: int(x.ndim > 1)),
     np.kron: _kron,
-    np.linalg.cholesky: _cholesky,
     np.linalg.eigh: _eigh,
-    np.linalg.solve: _solve,
     np.linalg.matrix_power: _matrix_power,
     np.linalg.multi_dot: lambda arrays: functools.reduce(np.matmul, map(as_array, arrays)),
-    np.linalg.pinv: _real_only(np.linalg.pinv),
     np.linalg.slogdet: _slogdet,
-    np.linalg.trace: lambda x, offset=0: np.diagonal(x, offset, -2, -1).sum(-1),
-    np.linalg.vector_norm: _vector_norm,
     np.meshgrid: _meshgrid,
-    np.nanmean: _nanmean,
-    np.nansum: lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options),
-    np.pad: lambda x, pad_width, mode="constant", **options: anp.pad(x, pad_width, mode, **options),
+    np.partition: _partition,
     np.ptp: lambda x, axis=None, *, keepdims=False: (
         np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
     ),
     np.repeat: _repeat,
-    np.rot90: lambda m, k=1, **options: anp.rot90(m, operator.index(k), **options),
+    np.rollaxis: _rollaxis,
+    np.rot90: _rot90,
     np.select: _select,
     np.sign: _sign,
     np.sort: _sort,
     np.split: _splitting(np.split, lambda x, axis: axis),
+    np.sort_complex: _sort_complex,
     np.stack: _stack,
     np.take: _take,
     np.take_along_axis: _take_along_axis,
     np.tile: _tile,
     np.trace: lambda x, offset=0, axis1=0, axis2=1: np.diagonal(x, offset, axis1, axis2).sum(-1),
     np.trapezoid: _trapezoid,
+    (np.std, "options"): _var_of_mean,
+    (np.var, "options"): _var_of_mean,
     np.vdot: lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y)),
     np.vecdot: lambda x, y, axis=-1: np.sum(
         np.conj(np.moveaxis(x, axis, -1)) * np.moveaxis(y, axis, -1), axis=-1
     ),
     np.vsplit: _splitting(np.split, lambda x, axis: 0),
+    np.unique: _unique,
+    np.union1d: _union1d,
+    np.intersect1d: _intersect1d,
+    np.setdiff1d: _setdiff1d,
+    np.setxor1d: _setxor1d,
     np.vstack: lambda arrays, **options: _concatenate(
         [np.atleast_2d(as_array(a)) for a in arrays], **options
     ),
     np.where: lambda condition, *choices: NotImplemented if choices else np.nonzero(condition),
-    (np.add, "accumulate"): lambda x, axis=0, dtype=None: np.cumsum(x, axis, dtype),
-    (np.add, "reduce"): lambda x, axis=0, **options: np.sum(x, axis, **options),
-    (np.multiply, "reduce"): lambda x, axis=0, **options: np.prod(x, axis, **options),
-    (np.maximum, "reduce"): lambda x, axis=0, **options: np.max(x, axis, **options),
-    (np.minimum, "reduce"): lambda x, axis=0, **options: np.min(x, axis, **options),
 }
+for _function in (np.unique_all, np.unique_counts, np.unique_inverse, np.unique_values):
+    COMPOSITES[_function] = _unique_apart(_function)

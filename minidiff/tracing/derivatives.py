@@ -35,8 +35,9 @@ from minidiff.tracing import flaws
 Rule: TypeAlias = Callable[..., Any]
 RULES: dict[Any, tuple[Rule, ...]] = {}
 
-# NumPy functions, and pairs of a ufunc and the name of its method, that are written with others. It is filled
-# where they are written. What returns `NotImplemented` leaves the call to the derivative of the function.
+# NumPy functions that are written with others, by the function. By (function, "options") what is called, with
+# the function first, where options come by keyword; by (np.ufunc, method) the methods of all ufuncs. They are
+# entered where they are written. What returns `NotImplemented` leaves the call to the function's derivative.
 COMPOSITES: dict[Any, Callable[..., Any]] = {}
 
 # --- What is asked of this module -----------------------------------------------------------------------
@@ -83,10 +84,6 @@ def _autograds(call: Any, g: Any) -> list[Any]:
 
     What the table prepares without knowing `g` stays with the call, for the next `g`.
     """
-    if call.function.fun in _LOOKING and (hook := next(hooks((g, call._value, call.arguments)), None)):
-        whole = _whole(call.function, call.argnums)
-        gradients = hook(whole, g, call._value, call.arguments, call.keywords)
-        return [_fitted(typed(h), parent) for h, parent in zip(gradients, call.parents, strict=True)]
     vjp = getattr(call, "vjp", None)
     if vjp is None:
         arguments = call.arguments
@@ -99,19 +96,6 @@ def _autograds(call: Any, g: Any) -> list[Any]:
         call.vjp = vjp
     places = zip(vjp(g), call.argnums, call.parents, strict=True)
     return [_fitted(flaws.mended(call.function.fun, i, typed(h)), parent) for h, i, parent in places]
-
-
-# Autograd's derivative of this looks at values, which only a call as one can do where there are stand-ins.
-_LOOKING = {np.partition}
-
-
-@lru_cache
-def _whole(primitive: Any, argnums: tuple[int, ...]) -> Callable[..., Any]:
-    def whole(g: Any, ans: Any, arguments: Any, keywords: Any) -> Any:
-        return list(map(typed, primitive_vjps[primitive](argnums, ans, arguments, keywords)(g)))
-
-    whole.__name__ = f"derivative_of_{primitive.fun.__name__}"
-    return listed(whole)
 
 
 def _fitted(h: Any, parent: Any) -> Any:
@@ -346,6 +330,9 @@ def _power_base(g: Any, ans: Any, x: Any, y: Any) -> Any:
 
 def _power_exponent(g: Any, ans: Any, x: Any, y: Any) -> Any:
     # d xʸ/dy = xʸ·log x, whose limit as x → 0 is 0.
+    if type(x) in (int, float) and x:
+        return unbroadcast(g * (ans * np.log(x)), y)
+    g = anp.where(x, g, np.zeros((), g.dtype))  # which may be infinite
     x = anp.where(x, x, anp.ones_like(x)) * 1.0  # whole numbers may be small ones, whose logarithm is float16
     return unbroadcast(g * (ans * np.log(x)), y)
 
@@ -494,6 +481,20 @@ def _sinc(g: Any, ans: Any, x: Any) -> Any:
 
 
 RULES[np.sinc] = (_sinc,)
+
+
+def _over_square(x: Any, y: Any) -> Any:
+    """Divide x by x² + y², which is 0 where one of them is infinite."""
+    x, y = (a * 1.0 if a.dtype.kind in "biu" else a for a in map(typed, (x, y)))  # small ones overflow
+    square = x * x + y * y
+    is_infinite = np.isinf(square)
+    return anp.where(is_infinite, 0.0, x / anp.where(is_infinite, 1.0, square))
+
+
+RULES[np.arctan2] = (
+    lambda g, ans, y, x: unbroadcast(g * _over_square(x, y), y),
+    lambda g, ans, y, x: unbroadcast(-g * _over_square(y, x), x),
+)
 RULES[np.positive] = (lambda g, ans, x: g,)
 RULES[np.real] = (lambda g, ans, x: g,)
 RULES[np.imag] = (lambda g, ans, x: g * -1j,)
@@ -511,16 +512,20 @@ RULES[np.maximum] = RULES[np.minimum] = (
 )
 
 
-def _softmax_share(x: Any, ans: Any, y: Any) -> Any:
+def _softmax_share(x: Any, ans: Any, y: Any, power: Any = np.exp) -> Any:
     """Give exp(x) / (exp(x) + exp(y)), which takes its limit where one is infinite, and ½ where both are."""
     is_all = x == ans
-    share = np.exp(anp.where(is_all, anp.zeros_like(x), x - anp.where(is_all, anp.zeros_like(ans), ans)))
+    share = power(anp.where(is_all, anp.zeros_like(x), x - anp.where(is_all, anp.zeros_like(ans), ans)))
     return share / (1.0 + (is_all & (y == ans)))
 
 
 RULES[np.logaddexp] = (
     lambda g, ans, x, y: unbroadcast(g * _softmax_share(x, ans, y), x),
     lambda g, ans, x, y: unbroadcast(g * _softmax_share(y, ans, x), y),
+)
+RULES[np.logaddexp2] = (
+    lambda g, ans, x, y: unbroadcast(g * _softmax_share(x, ans, y, np.exp2), x),
+    lambda g, ans, x, y: unbroadcast(g * _softmax_share(y, ans, x, np.exp2), y),
 )
 RULES[np.where] = (
     lambda g, ans, c, x, y: np.zeros(c.shape, c.dtype),
@@ -529,17 +534,30 @@ RULES[np.where] = (
 )
 
 
+def _bound(bound: Any, ans: Any) -> Any:
+    bound = np.asarray(bound) if isinstance(bound, (list, tuple)) else bound
+    return bound.astype(ans.dtype) if hasattr(bound, "dtype") else bound
+
+
 def _clip(g: Any, ans: Any, x: Any, low: Any = None, high: Any = None, **bounds: Any) -> Any:
     low, high = bounds.get("a_min", bounds.get("min", low)), bounds.get("a_max", bounds.get("max", high))
     inside = np.ones(x.shape, bool)
     for bound in (low, high):
         if bound is not None:
-            bound = np.asarray(bound) if isinstance(bound, (list, tuple)) else bound
-            inside = inside & (ans != (bound.astype(ans.dtype) if hasattr(bound, "dtype") else bound))
+            inside = inside & (ans != _bound(bound, ans))
     return unbroadcast(g * inside, x)
 
 
-RULES[np.clip] = (_clip,)
+def _clip_low(g: Any, ans: Any, x: Any, low: Any, high: Any = None) -> Any:
+    at_low = ans == _bound(low, ans)
+    return unbroadcast(g * (at_low if high is None else at_low & (ans != _bound(high, ans))), low)
+
+
+def _clip_high(g: Any, ans: Any, x: Any, low: Any, high: Any) -> Any:
+    return unbroadcast(g * (ans == _bound(high, ans)), high)
+
+
+RULES[np.clip] = (_clip, _clip_low, _clip_high)
 
 # --- Reductions -----------------------------------------------------------------------------------------
 
@@ -632,7 +650,7 @@ RULES[np.cumsum] = (_cumsum,)
 @listed
 def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
     keepdims, _ = _options(*args, **options)
-    if axis == () or not x.ndim:
+    if (type(axis) is tuple and not axis) or not x.ndim:
         return g
     size = np.abs(getval(ans))
     if np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)):
@@ -675,6 +693,12 @@ def _transpose(g: Any, ans: Any, x: Any, axes: Any = None) -> Any:
     return g.transpose() if axes is None else g.transpose([int(i) for i in np.argsort(np.mod(axes, x.ndim))])
 
 
+def _reshape(g: Any, ans: Any, x: Any, *shape: Any, order: str = "C", **options: Any) -> Any:
+    order = shape[1] if len(shape) > 1 else order
+    return g.reshape(x.shape) if order == "C" else anp.reshape(g, x.shape, order=order)
+
+
+RULES[np.reshape] = (_reshape,)
 RULES[np.expand_dims] = RULES[np.squeeze] = (_like,)
 RULES[np.atleast_1d] = RULES[np.atleast_2d] = RULES[np.atleast_3d] = (_like,)
 RULES[np.transpose] = (_transpose,)
@@ -757,10 +781,6 @@ _ever: Callable[[Any], bool] = lambda option: option is not np._NoValue  # noqa:
 _some: Callable[[Any], bool] = lambda option: option is not True and _ever(option)  # noqa: E731
 _kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: E731
 _overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
-    np.prod: {"where": _some, "initial": _ever},
-    np.clip: {"where": _some},
-    np.var: {"mean": _ever},
-    np.std: {"mean": _ever},
     np.ravel: {"order": _kept_order},
     np.reshape: {"order": _kept_order},
     np.linspace: {"retstep": lambda option: bool(option) and _ever(option), "dtype": _ever},

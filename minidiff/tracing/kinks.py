@@ -24,7 +24,7 @@ from minidiff.tracing.derivatives import (
     spread,
     unbroadcast,
 )
-from minidiff.tracing.record import PLAIN, Traced, derivative
+from minidiff.tracing.record import PLAIN, Traced, constant, derivative
 
 
 def _limit(g: Any, length: Any) -> Any:
@@ -131,7 +131,12 @@ def _from_p_norm(g: Any, ans: Any, x: Any, p: Any, axis: Any) -> Any:
     shape = reduced_shape(x, axis)
     is_zero = ans == 0
     norm = anp.reshape(anp.where(is_zero, anp.ones_like(ans), ans), shape)
-    return anp.reshape(g, shape) * (anp.conj(np.sign(x)) * (np.abs(x) / norm) ** (p - 1))
+    share = np.abs(x) / norm
+    if p < 1:
+        is_kink = (share == 0) | np.reshape(is_zero, shape)
+        share = anp.where(is_kink, anp.ones_like(share), share)
+        g = anp.where(is_kink, anp.zeros_like(share), anp.reshape(g, shape))
+    return anp.reshape(g, shape if p >= 1 else x.shape) * (anp.conj(np.sign(x)) * share ** (p - 1))
 
 
 @derivative(_from_p_norm)
@@ -140,20 +145,43 @@ def _p_norm(x: Any, p: Any, axis: Any) -> Any:
 
 
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
+    if axis is None and ord is not None and x.ndim != 1:
+        axis = tuple(range(x.ndim))
     axis = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
-    is_vector = x.ndim == 1 if axis is None else np.ndim(axis) == 0
-    if ord is None or (ord == 2 and is_vector) or (ord == "fro" and not is_vector and x.ndim > 1):
+    is_vector = np.ndim(axis) == 0 and (axis is not None or x.ndim == 1)
+    if ord is None or (ord == 2 and is_vector) or (ord in ("fro", "f") and np.shape(axis) == (2,)):
         return _length(x, axis, keepdims)
-    if ord == 1 and is_vector:
-        return np.sum(np.abs(x), axis=axis, keepdims=keepdims)
-    # What follows knows neither keepdims nor the norms of the largest and the least.
+    is_known = is_vector or (isinstance(axis, tuple) and len(axis) == 2)
+    if not is_known or (isinstance(ord, str) and (is_vector or ord != "nuc")):
+        return np.linalg.norm(constant(x), ord, axis, keepdims)  # which says what is wrong
     if keepdims:
-        return np.linalg.norm(x, ord, axis).reshape(reduced_shape(x, axis))
-    if ord in (np.inf, -np.inf) and is_vector:
+        return np.reshape(np.linalg.norm(x, ord, axis), reduced_shape(x, axis))
+    if not is_vector:
+        return _matrix_norm(np.moveaxis(x, axis, (-2, -1)), ord)
+    if ord == 0:
+        return np.linalg.norm(constant(x), 0, axis)  # how many are not 0 has no slope
+    if ord == 1:
+        return np.sum(np.abs(x), axis=axis)
+    if ord in (np.inf, -np.inf):
         return (np.max if ord > 0 else np.min)(np.abs(x), axis=axis)
-    if is_vector and isinstance(ord, (int, float)) and ord > 1:
-        return _p_norm(x, ord, axis)
-    return anp.linalg.norm(x, ord, axis)
+    return _p_norm(x, ord, axis)
+
+
+def _matrix_norm(x: Any, order: Any) -> Any:
+    if order in ("nuc", 2, -2):
+        values = np.linalg.svd(x, compute_uv=False)
+        if order == "nuc":
+            return np.sum(values, axis=-1)
+        # The least of several that are 0 stays 0 whichever element changes.
+        none = np.sum(values == 0, axis=-1) > 1
+        return values.max(-1) if order == 2 else anp.where(none, 0.0, values.min(-1))[()]
+    if order in (1, -1):
+        sums = np.sum(np.abs(x), axis=-2)
+    elif order in (np.inf, -np.inf):
+        sums = np.sum(np.abs(x), axis=-1)
+    else:
+        return np.linalg.norm(constant(x), order, (-2, -1))  # which says what is wrong
+    return sums.max(-1) if order > 0 else sums.min(-1)
 
 
 COMPOSITES[np.linalg.norm] = _norm

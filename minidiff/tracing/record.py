@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import linecache
 import operator
+import re
 import sys
 import threading
 import weakref
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache, partial, wraps
+from importlib import import_module
 from itertools import count
 from numbers import Rational
 from typing import Any, NoReturn
@@ -305,7 +307,7 @@ def no_attribute(what: str, name: str) -> str:
 
 def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
     where, source = _where()
-    cures = " ".join(cure for words, cure in _CURES if any(word in source for word in words) and not is_sure)
+    cures = " ".join(cure for pattern, cure in _CURES if re.search(pattern, source) and not is_sure)
     raise TypeError(
         f"{what} cannot be recorded, and its gradient would be lost{where}. {cures or instead} "
         "If a constant is meant, dropgrad(x) gives the plain value."
@@ -314,14 +316,18 @@ def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
 
 # By what the refused line calls: what can be recorded in its place.
 _CURES = [
-    (("scipy",), "Take the function of that name in autograd.scipy, if it has one."),
-    ((".dot(",), "Write X @ W."),
-    (("full(",), "Write a * np.ones(shape)."),
-    (("np.array(", "array([", "stack(", "concatenate("),
+    (r"polynomial",
+        "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
+        "c, and np.polyval(c[::-1], x) both."),
+    (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
+    (r"scipy(?!\.sparse)", "Take the function of that name in autograd.scipy, if it has one."),
+    (r"\.dot\(", "Write X @ W."),
+    (r"full\(", "Write a * np.ones(shape)."),
+    (r"array\(\[|np\.array\(|stack\(|concatenate\(",
         "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
-    (("r_[", "c_["), "np.concatenate joins arrays, np.stack numbers."),
-    ((".normal(", ".uniform("), "Write m + s * rng.normal(size=n): the random numbers are constants."),
-    (("] =", "] +=", "] -=", "] *=", "] /=", "fill_diagonal", "put_along_axis"),
+    (r"[rc]_\[", "np.concatenate joins arrays, np.stack numbers."),
+    (r"\.(normal|uniform)\(", "Write m + s * rng.normal(size=n): the random numbers are constants."),
+    (r"\] [-+*/]?=|fill_diagonal|put_along_axis",
         "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
         "minidiff.functions.zeros(n)."),
 ]  # fmt: skip
@@ -559,8 +565,10 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
         if np.dtype(dtype).kind in "OV" and self.owner.open:
             _refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
-        if np.dtype(dtype).kind not in "fc":
-            return getval(self).astype(dtype, *args, **kwargs)
+        if args or kwargs or np.dtype(dtype).kind not in "fc":
+            plain = getval(self).astype(dtype, *args, **kwargs)  # where NumPy refuses options, it says so
+            if plain.dtype.kind not in "fc":
+                return plain
         if kwargs.get("copy") is False and self.dtype == dtype:
             return self
         return cast(self, np.dtype(dtype))
@@ -627,6 +635,20 @@ def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
 
 for _name, _words in _REFUSED.items():
     setattr(Traced, _name, _refused(_name, *_words))
+_to_array = Traced.__array__
+
+
+def _array(self: Traced, *args: Any, **kwargs: Any) -> Any:
+    """Refuse, but in SciPy's product with a sparse matrix, which leaves what is no array to the value."""
+    frame: Any = sys._getframe(1)
+    if frame.f_code.co_name == "__array__":  # a parameter's
+        frame = frame.f_back
+    if (frame.f_code.co_name, frame.f_back.f_code.co_name) == ("_matmul_dispatch", "__matmul__"):
+        return np.array(None, object)
+    return _to_array(self, *args, **kwargs)
+
+
+Traced.__array__ = _array
 
 
 def _fixed(name: str, instead: str) -> Any:
@@ -1029,7 +1051,7 @@ def map_container(f: Callable[[Any], Any], x: Any) -> Any:
         if isinstance(x, (list, tuple)):
             items = [f(item) for item in x]
             return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-        if isinstance(x, dict):
+        if isinstance(x, dict) and not _is_sparse(x):
             return {key: f(item) for key, item in x.items()}
     except RecursionError:
         raise ValueError(f"a {type(x).__name__} holds itself, or others to a depth without end.") from None
@@ -1072,6 +1094,13 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         boxes = [x for x in arguments if type(x) in Box.types]
         if not boxes:
             return function(*arguments, **keywords)
+        if isinstance(primitive.fun, np.ufunc) and any(map(_is_sparse, arguments)):
+            if primitive.fun is np.matmul:
+                return COMPOSITES[np.matmul, "sparse"](*arguments)
+            raise TypeError(
+                f"{name_of(primitive)} of a sparse matrix and a value under differentiation cannot be "
+                "recorded: A @ W and W @ A can. A.toarray() is a dense array."
+            )
         if any(type(x) is not Traced for x in boxes):
             return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
         trace = max(x._trace for x in boxes)
@@ -1096,6 +1125,11 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         _tell_shapes(error, values)
         raise
     return _node(result, primitive, values, keywords, argnums, parents)
+
+
+def _is_sparse(x: Any) -> bool:
+    sparse = sys.modules.get("scipy.sparse")  # only where somebody has imported it
+    return sparse is not None and sparse.issparse(x)
 
 
 def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
@@ -1166,7 +1200,7 @@ def _node(
 def as_array(x: Any) -> Any:
     """Make an array of a list of numbers, recorded or not; what is an array or a number stays."""
     if not isinstance(x, (list, tuple)):
-        return x if hasattr(x, "dtype") else np.array(x)
+        return x if x is None or hasattr(x, "dtype") else np.array(x)
     return np.stack([as_array(item) for item in x]) if x else np.array(x)
 
 
@@ -1193,7 +1227,7 @@ def derivative(
     Examples
     --------
     >>> import numpy as np
-    >>> from minidiff import gradient, hessian
+    >>> from minidiff import derivative, gradient, hessian
     >>> @derivative(lambda g, ans, x: g / (1 + np.abs(x)) ** 2)
     ... def softsign(x):
     ...     return x / (1 + np.abs(x))
@@ -1223,7 +1257,7 @@ def name_of(function: Any) -> str:
 def _no_gradient(function: Any) -> NoReturn:
     raise NotImplementedError(
         f"{name_of(function)} has no gradient here. Write it with functions that have one, give it one "
-        "(minidiff.tracing.derivative), or take dropgrad(x) of its arguments if a constant is meant."
+        "(minidiff.derivative), or take dropgrad(x) of its arguments if a constant is meant."
     )
 
 
@@ -1241,12 +1275,7 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
         return COMPOSITES["out"](getattr(ufunc, method), args, kwargs)
     if method == "at":
         return COMPOSITES["at"](ufunc, *args)
-    if method == "outer":
-        x, y = args
-        return ufunc(np.reshape(x, np.shape(x) + (1,) * np.ndim(y)), y, **kwargs)
-    if (function := COMPOSITES.get((ufunc, method))) is None:
-        raise NotImplementedError(f"np.{ufunc.__name__}.{method} has no gradient here. Write it otherwise.")
-    return function(*args, **kwargs)
+    return COMPOSITES[np.ufunc, method](ufunc, *args, **kwargs)
 
 
 # Functions met before that lead to one primitive however they are called, with the number of `_places`.
@@ -1256,7 +1285,7 @@ _direct: dict[Any, tuple[Any, int]] = {}
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
     primitive, places = _direct.get(function, (None, 0))
-    if primitive is not None and len(args) <= places and (not kwargs or _all_plain(kwargs)):
+    if primitive is not None and len(args) <= places and (not kwargs or _all_plain(function, kwargs)):
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
     if not _any_box(args) and not _any_box(kwargs):
@@ -1270,9 +1299,16 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cast_first = _with_dtype(function, args, kwargs)
         if cast_first is not None:
             return cast_first
+    foreign = isinstance(function, np.ufunc) and getattr(np, function.__name__, None) is not function
+    if foreign and "scipy.special" in sys.modules:
+        import_module("minidiff.tracing.special")  # only where SciPy is
     composite = COMPOSITES.get(function)
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
+    if kwargs and (with_options := COMPOSITES.get((_kind(function), "options"))) is not None:
+        result = with_options(function, *args, **kwargs)
+        if result is not NotImplemented:
+            return result
     if _any_box(kwargs):
         args, kwargs = _by_position(function, args, kwargs)
     if composite is not None and (result := _composed(composite, args, kwargs)) is not NotImplemented:
@@ -1322,8 +1358,19 @@ def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         raise
 
 
-def _all_plain(kwargs: dict[str, Any]) -> bool:
-    return "out" not in kwargs and "dtype" not in kwargs and all(type(x) in PLAIN for x in kwargs.values())
+# Options that need a look before the call is recorded; those of a ufunc all do.
+_LOOKED_AT = frozenset({"out", "dtype", "where", "initial", "mean"})
+
+
+def _all_plain(function: Any, kwargs: dict[str, Any]) -> bool:
+    if type(function) is np.ufunc or not _LOOKED_AT.isdisjoint(kwargs):
+        return False
+    return all(type(x) in PLAIN for x in kwargs.values())
+
+
+def _kind(function: Any) -> Any:
+    """Give what the options of a function are listed by: those of all ufuncs are the same."""
+    return np.ufunc if isinstance(function, np.ufunc) else function
 
 
 def _returning(kwargs: dict[str, Any], result: Any) -> Any:

@@ -181,12 +181,17 @@ def _svd(
         return anp.conj((U * g[..., None, :]) @ Vh)
     (gu, _, gvh), (U, s, Vh) = g, ans
     k = s.shape[-1]
-    if U.shape[-1] + Vh.shape[-2] > 2 * k:
-        beyond = gu[..., k:], gvh[..., k:, :]
-        if not _can_look(*beyond) or any(np.any(getval(x)) for x in beyond):
+    hu, hv = anp.conj(gu[..., k:]), anp.swapaxes(gvh[..., k:, :], -1, -2)
+    beyond = [(hu, U[..., k:]), (hv, _adjoint(Vh[..., k:, :]))]
+    beyond = [(h, vectors) for h, vectors in beyond if h.size and (not _can_look(h) or np.any(getval(h)))]
+    if beyond:
+        if not _can_look(*beyond) or _apart(s, False) is not None:
             raise NotImplementedError(
                 "with full_matrices=True there is none of the vectors of no singular value"
             )
+        for h, vectors in beyond:
+            turned = _adjoint(vectors) @ h
+            _check(turned - _adjoint(turned), turned, _PHASE if vectors.shape[-1] == 1 else _BASIS)
     if _can_look(gu, gvh, s):
         p = _adjoint(U[..., :k]) @ anp.conj(gu[..., :k])
         q = Vh[..., :k, :] @ _adjoint(anp.conj(gvh[..., :k, :]))
@@ -202,11 +207,12 @@ def _svd(
 def _from_svd(g: Any, ans: Any, A: Any, *_: Any, **options: Any) -> Any:
     (gu, gs, gvh), (U, s, Vh) = g, ans
     k = s.shape[-1]
-    U, Vh = U[..., :k], Vh[..., :k, :]
+    hu, hv = gu[..., k:], gvh[..., k:, :]
+    u, vh, U, Vh = U[..., k:], Vh[..., k:, :], U[..., :k], Vh[..., :k, :]
     inner = anp.eye(k) * gs[..., None, :]
     outer = 0
     if _used(gu) or _used(gvh):
-        gu, gv = anp.conj(gu[..., :k]), _adjoint(anp.conj(gvh[..., :k, :]))
+        gu, gv = anp.conj(gu[..., :k]), anp.swapaxes(gvh[..., :k, :], -1, -2)
         p, q = _adjoint(U) @ gu, Vh @ gv
         p, q = p - _adjoint(p), q - _adjoint(q)
         sums = s[..., None, :] + s[..., :, None]
@@ -218,6 +224,11 @@ def _from_svd(g: Any, ans: Any, A: Any, *_: Any, **options: Any) -> Any:
             outer = ((gu - U @ (_adjoint(U) @ gu)) / s[..., None, :]) @ Vh
         elif m < n:
             outer = (U / s[..., None, :]) @ _adjoint(gv - _adjoint(Vh) @ (Vh @ gv))
+        # The vectors beyond turn towards those of singular values as these turn towards them.
+        if u.shape[-1] and _used(hu):
+            outer = outer - u @ ((anp.swapaxes(hu, -1, -2) @ U) / s[..., None, :]) @ Vh
+        if vh.shape[-2] and _used(hv):
+            outer = outer - (U / s[..., None, :]) @ (Vh @ anp.swapaxes(hv, -1, -2)) @ vh
     return anp.conj(U @ inner @ Vh + outer)
 
 

@@ -1,0 +1,114 @@
+"""Elementwise NumPy functions written with others, and sequences of numbers between two ends.
+
+Where a function jumps, its derivative is that of the smooth pieces beside the jump.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import getval
+
+from minidiff.tracing.derivatives import COMPOSITES, Rule, enter, unbroadcast
+from minidiff.tracing.record import as_array, constant, derivative
+
+
+def _float_power(x: Any, y: Any) -> Any:
+    x, y = as_array(x), as_array(y)
+    kind = np.result_type(x.dtype, y.dtype, np.float64)
+    return np.power(x.astype(kind), y.astype(kind))
+
+
+@derivative(lambda g, ans, x: g)
+def _fraction(x: Any) -> Any:
+    return np.modf(x)[0]
+
+
+def _frexp(x: Any) -> Any:
+    exponents = np.frexp(constant(x))[1]
+    return np.ldexp(x, -exponents), exponents
+
+
+# --- Sequences ------------------------------------------------------------------------------------------
+
+
+def _logspace(
+    start: Any,
+    stop: Any,
+    num: int = 50,
+    endpoint: bool = True,
+    base: Any = 10.0,
+    dtype: Any = None,
+    axis: int = 0,
+) -> Any:
+    start, stop, base = as_array(start), as_array(stop), base if np.ndim(base) == 0 else as_array(base)
+    if np.ndim(base):
+        # Each element of the base goes with those of the ends.
+        ndim = max(map(np.ndim, (start, stop, base)))
+        start, stop, base = (np.reshape(a, (1,) * (ndim - np.ndim(a)) + a.shape) for a in (start, stop, base))
+    return _along(np.power(base, np.linspace(start, stop, num, endpoint)), dtype, axis)
+
+
+def _share(num: int, endpoint: bool, ndim: int) -> Any:
+    return np.linspace(0.0, 1.0, num, endpoint).reshape([-1] + [1] * (ndim - 1))
+
+
+@derivative(
+    lambda g, ans, x, y, num, endpoint: unbroadcast(
+        (g * ans * (1 - _share(num, endpoint, ans.ndim)) / x).sum(axis=0), x
+    ),
+    lambda g, ans, x, y, num, endpoint: unbroadcast(
+        (g * ans * _share(num, endpoint, ans.ndim) / y).sum(axis=0), y
+    ),
+)
+def _geometric(start: Any, stop: Any, num: int, endpoint: bool) -> Any:
+    return np.geomspace(start, stop, num, endpoint)
+
+
+def _geomspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0
+) -> Any:
+    start, stop = as_array(start), as_array(stop)
+    # A complex dtype is that of the ends: those of opposite signs have a sequence between them.
+    kind = np.result_type(start, stop, 1.0, *([] if dtype is None else [np.zeros((), dtype)]))
+    return _along(_geometric(start.astype(kind), stop.astype(kind), num, endpoint), dtype, axis)
+
+
+def _along(sequence: Any, dtype: Any, axis: int) -> Any:
+    sequence = np.moveaxis(sequence, 0, axis) if axis else sequence
+    return sequence if dtype is None else sequence.astype(dtype)
+
+
+COMPOSITES |= {
+    np.divmod: lambda x, y: (x // y, x % y),
+    np.float_power: _float_power,
+    np.frexp: _frexp,
+    np.geomspace: _geomspace,
+    np.logspace: _logspace,
+    np.modf: lambda x: (_fraction(x), np.trunc(x)),
+}
+
+# --- Rules ----------------------------------------------------------------------------------------------
+
+_nothing: Rule = lambda g, ans, x, y: anp.zeros_like(x)  # noqa: E731
+_of_second: Rule = lambda g, ans, x, y: anp.zeros_like(y)  # noqa: E731
+
+# The sign of the result is that of y, the zero's included, and jumps with it.
+enter(
+    np.copysign,
+    lambda g, ans, x, y: unbroadcast(g * np.sign(getval(x)) * np.copysign(1.0, getval(ans)), x),
+    _of_second,
+)
+# fmod(x, y) is x - n y, where n is how often y goes into x.
+enter(
+    np.fmod,
+    lambda g, ans, x, y: unbroadcast(g, x),
+    lambda g, ans, x, y: unbroadcast(-g * np.rint((getval(x) - getval(ans)) / getval(y)), y),
+)
+enter(np.ldexp, lambda g, ans, x, n: unbroadcast(np.ldexp(g, n), x), _of_second)
+# A step: at 0 it is y.
+enter(np.heaviside, _nothing, lambda g, ans, x, y: unbroadcast(g * (x == 0), y))
+# The number beside x is as far from any other as x, give or take nothing.
+enter(np.nextafter, lambda g, ans, x, y: unbroadcast(g, x), _of_second)

@@ -1,0 +1,104 @@
+"""NumPy functions with NumPy's own values, and the derivatives of the same written with others.
+
+So what NumPy refuses is refused in its words, and a result has its bits, its dtype and its type, whatever the
+options: a composition needs to be right only in what it gives for a derivative.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidiff.tracing.derivatives import COMPOSITES
+from minidiff.tracing.record import constant, derivative, is_box, name_of
+
+Composition = Callable[..., Any]
+
+
+@derivative(lambda g, ans, written, value: g)
+def _valued(written: Any, value: Any) -> Any:
+    return value
+
+
+def _pinned(written: Any, value: Any) -> Any:
+    """Give `value`, what NumPy gave, the derivative of `written`, the same but for dtype and kept axes."""
+    if isinstance(value, (tuple, list)):
+        items = [_pinned(w, v) for w, v in zip(written, value, strict=True)]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if not is_box(written) or getattr(value, "dtype", np.dtype(int)).kind not in "fc":
+        return value
+    if written.shape != value.shape:
+        if written.size == value.size:
+            written = written.reshape(value.shape)
+        else:  # where nothing has a derivative, a 0 stands for all
+            written = written + np.zeros(value.shape)
+    return _valued(written, value)
+
+
+def exactly(*functions: Any) -> Callable[[Composition], Composition]:
+    """Let the derivative of NumPy functions be that of a composition, which need not know `out` and `dtype`.
+
+    With `overwrite_input` NumPy would change the caller's array, so it is left out.
+    """
+
+    def decorate(composition: Composition) -> Composition:
+        for function in functions:
+            COMPOSITES[function] = Exact(function, composition)
+        return composition
+
+    return decorate
+
+
+# Options that a composition does not get: they follow from the value.
+_LATE = ("dtype", "out", "overwrite_input")
+_REAL = "Take np.real(x) first."
+
+
+def _holds_complex(x: Any) -> bool:
+    if isinstance(x, (list, tuple)):
+        return any(map(_holds_complex, x))
+    return bool(getattr(x, "dtype", np.dtype(type(x))).kind == "c")
+
+
+class Exact:
+    """A function that gives the value of `function`, with the derivative of `composition`."""
+
+    def __init__(self, function: Any, composition: Composition) -> None:
+        self._function, self._composition = function, composition
+        self._signature = inspect.signature(composition)
+        try:
+            self._parameters = list(inspect.signature(function).parameters.values())
+        except ValueError:  # as of np.bincount in NumPy 2.0
+            self._parameters = []
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call `function` with plain values and `composition` with recorded ones."""
+        given = args
+        if self._parameters and all(p.kind is not p.VAR_POSITIONAL for p in self._parameters):
+            # An option that came by keyword may have been moved to a place where NumPy does not take it.
+            options |= {
+                p.name: x
+                for p, x in zip(self._parameters, args, strict=False)
+                if p.kind is p.KEYWORD_ONLY or p.name in _LATE or x is np._NoValue
+            }
+            n = next((i for i, p in enumerate(self._parameters) if p.name in options), len(args))
+            late = zip(self._parameters[n:], args[n:], strict=False)
+            given, options = args[:n], {p.name: x for p, x in late} | options
+        options = {key: x for key, x in options.items() if key != "overwrite_input" and x is not np._NoValue}
+        name = name_of(self._function)
+        value = self._function(*constant(given), **constant(options))
+        options.pop("out", None)
+        if np.dtype(options.pop("dtype", None) or complex).kind == "f" and _holds_complex(given):
+            raise NotImplementedError(
+                f"{name} of complex numbers has no gradient with a real dtype=. {_REAL}"
+            )
+        try:
+            self._signature.bind(*given, **options)
+        except TypeError:
+            words = ", ".join(f"{key}={x!r:.40}" for key, x in options.items())
+            raise NotImplementedError(f"{name} has no gradient with {words}. Write it otherwise.") from None
+        with np.errstate(all="ignore"):
+            return _pinned(self._composition(*given, **options), value)

@@ -1,0 +1,314 @@
+"""NumPy's linear algebra by its other names, and what follows from decompositions and inverses.
+
+Below, H is the conjugate of a gradient: the loss changes by Re tr(Hᴴ dA) where the matrix changes by dA.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
+from minidiff.tracing.kinks import reduced_shape
+from minidiff.tracing.record import as_array, constant, derivative
+
+
+def _adjoint(x: Any) -> Any:
+    return np.conj(x.swapaxes(-1, -2))
+
+
+def _mirrored(x: Any) -> Any:
+    """Take the lower triangle for the whole of a Hermitian matrix, as NumPy does."""
+    if x.shape[-2:-1] != x.shape[-1:]:
+        raise np.linalg.LinAlgError(f"the matrices must be square, got shape {x.shape}")
+    lower = anp.tril(x, -1)
+    return lower + _adjoint(lower) + _real_diagonal(x)
+
+
+def _real_diagonal(x: Any) -> Any:
+    return np.eye(x.shape[-1], dtype=x.real.dtype) * anp.real(x)
+
+
+# --- Solutions of linear equations ----------------------------------------------------------------------
+
+
+def _from_solution(g: Any, A: Any, b: Any) -> Any:
+    """Give Aᵀ⁻¹ g as a matrix, also where b is a vector."""
+    return anp.linalg.solve(A.swapaxes(-1, -2), g[..., None] if b.ndim == 1 else g)
+
+
+def _solve_left(g: Any, ans: Any, A: Any, b: Any) -> Any:
+    x = ans[..., None] if b.ndim == 1 else ans
+    return unbroadcast(-_from_solution(g, A, b) @ x.swapaxes(-1, -2), A)
+
+
+def _solve_right(g: Any, ans: Any, A: Any, b: Any) -> Any:
+    h = _from_solution(g, A, b)
+    return unbroadcast(h[..., 0] if b.ndim == 1 else h, b)
+
+
+enter(np.linalg.solve, _solve_left, _solve_right)
+
+
+def _from_pinv(g: Any, ans: Any, A: Any, rcond: Any) -> Any:
+    # Golub and Pereyra 1973: of constant rank, dP = -P dA P + P Pᴴ dAᴴ (1 - A P) + (1 - P A) dAᴴ Pᴴ P.
+    P, H = ans, np.conj(g)
+    rows, columns = (np.eye(n, dtype=P.dtype) for n in A.shape[-2:])
+    return np.conj(
+        -_adjoint(P) @ H @ _adjoint(P)
+        + (rows - A @ P) @ _adjoint(H) @ P @ _adjoint(P)
+        + _adjoint(P) @ P @ _adjoint(H) @ (columns - P @ A)
+    )
+
+
+@derivative(_from_pinv)
+def _pinv_of(A: Any, rcond: Any) -> Any:
+    return np.linalg.pinv(A, rcond)
+
+
+def _pinv(A: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._NoValue) -> Any:
+    if rcond is not None and rtol is not np._NoValue:
+        return NotImplemented
+    if rtol is None:
+        rcond = max(A.shape[-2:]) * np.finfo(A.dtype).eps
+    elif rcond is None:
+        rcond = 1e-15 if rtol is np._NoValue else rtol
+    return _pseudoinverse(_mirrored(A) if hermitian else A, rcond)
+
+
+def _pseudoinverse(A: Any, rcond: Any) -> Any:
+    if not _cuts(A, rcond):
+        return _pinv_of(A, rcond)
+    U, s, Vh = np.linalg.svd(A, full_matrices=False)
+    is_kept = s > np.asarray(rcond)[..., None] * s.max(axis=-1, keepdims=True)
+    inverse = anp.where(is_kept, 1 / anp.where(is_kept, s, 1), 0)
+    return (_adjoint(Vh) * inverse[..., None, :]) @ _adjoint(U)
+
+
+def _cuts(A: Any, rcond: Any) -> bool:
+    """Tell whether singular values may be taken for 0 that are more than that."""
+    return bool(np.any(rcond > np.finfo(A.dtype).eps ** 0.5))
+
+
+def _columns(x: Any) -> Any:
+    return x[:, None] if x.ndim == 1 else x
+
+
+def _from_least(g: Any, ans: Any, A: Any, b: Any, rcond: Any) -> Any:
+    P = _pinv_of(A, rcond)
+    return _from_pinv(_columns(g) @ _columns(b).T, P, A, rcond)
+
+
+@derivative(_from_least, lambda g, ans, A, b, rcond: _pinv_of(A, rcond).T @ g)
+def _least(A: Any, b: Any, rcond: Any) -> Any:
+    return np.linalg.lstsq(A, b, rcond)[0]
+
+
+def _from_squares(g: Any, A: Any, b: Any, rcond: Any) -> Any:
+    # They are least: they do not change with the solution.
+    return 2 * g * np.conj(_columns(b) - A @ _least(A, _columns(b), rcond))
+
+
+@derivative(
+    lambda g, ans, A, b, rcond: -_from_squares(g, A, b, rcond) @ _least(A, _columns(b), rcond).T,
+    lambda g, ans, A, b, rcond: _from_squares(g, A, b, rcond).reshape(b.shape),
+)
+def _squares(A: Any, b: Any, rcond: Any) -> Any:
+    return np.linalg.lstsq(A, b, rcond)[1]
+
+
+def _lstsq(A: Any, b: Any, rcond: Any = None) -> Any:
+    A, b = as_array(A), as_array(b)
+    known, squares, rank, _ = np.linalg.lstsq(constant(A), constant(b), rcond)
+    if type(known) is not np.ndarray:
+        return NotImplemented  # a matrix, whose vectors have two dimensions
+    A, b = A.astype(known.dtype), b.astype(known.dtype)
+    eps = np.finfo(known.dtype).eps
+    # LAPACK takes what is no share for the least one.
+    rcond = eps * max(A.shape) if rcond is None else rcond if 0 < rcond < 1 else eps
+    squares = _squares(A, b, rcond) if squares.size else squares
+    x = _pseudoinverse(A, rcond) @ b if _cuts(A, rcond) else _least(A, b, rcond)
+    return x, squares, rank, np.linalg.svd(A, compute_uv=False)
+
+
+def _tensorinv(a: Any, ind: int = 2) -> Any:
+    if ind <= 0:
+        raise ValueError(f"np.linalg.tensorinv: ind must be positive, got {ind}")
+    front, back = a.shape[:ind], a.shape[ind:]
+    return np.linalg.inv(a.reshape((math.prod(front), -1))).reshape((*back, *front))
+
+
+def _tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
+    a, b = as_array(a), as_array(b)
+    if axes is not None:
+        a = np.transpose(a, (*[i for i in range(a.ndim) if i not in axes], *axes))
+    shape = a.shape[b.ndim - a.ndim :] if a.ndim > b.ndim else ()
+    return np.linalg.solve(a.reshape((-1, math.prod(shape))), np.ravel(b)).reshape(shape)
+
+
+# --- Decompositions -------------------------------------------------------------------------------------
+
+
+def _from_cholesky(g: Any, ans: Any, A: Any) -> Any:
+    # Murray 2016: L⁻¹ dA L⁻ᴴ = L⁻¹ dL + (L⁻¹ dL)ᴴ, where L⁻¹ dL is lower triangular.
+    L = ans
+    N = _adjoint(L) @ np.conj(g)
+    half, upper = anp.tril(N, -1) + _real_diagonal(N) / 2, _adjoint(L)
+    return np.conj(anp.linalg.solve(upper, _adjoint(anp.linalg.solve(upper, _adjoint(half)))))
+
+
+@derivative(_from_cholesky)
+def _cholesky_of(A: Any) -> Any:
+    return np.linalg.cholesky(A)
+
+
+def _cholesky(A: Any, /, *, upper: bool = False) -> Any:
+    return _adjoint(_cholesky_of(_mirrored(_adjoint(A)))) if upper else _cholesky_of(_mirrored(A))
+
+
+def _from_qr(g: Any, ans: Any, A: Any) -> Any:
+    # dA R⁻¹ = dQ + Q dR R⁻¹: Qᴴ dQ is skew-Hermitian, dR R⁻¹ upper triangular with a real diagonal.
+    (Q, R), (HQ, HR) = ans, map(np.conj, g)
+    N = HR @ _adjoint(R) - _adjoint(Q) @ HQ
+    K = anp.triu(N, 1)
+    return np.conj(_adjoint(anp.linalg.solve(R, _adjoint(HQ + Q @ (K + _adjoint(K) + _real_diagonal(N))))))
+
+
+@derivative(_from_qr)
+def _qr_of(A: Any) -> Any:
+    return np.linalg.qr(A)
+
+
+def _qr(A: Any, mode: str = "reduced") -> Any:
+    m, n = A.shape[-2:]
+    if mode not in ("reduced", "r") and not (mode == "complete" and m <= n):
+        raise NotImplementedError(
+            f"np.linalg.qr has no gradient with mode={mode!r} of {m}×{n} matrices. Take mode='reduced'."
+        )
+    square = A[..., :m]
+    Q, R = _qr_of(square)
+    if m < n:
+        R = np.concatenate([R, _adjoint(Q) @ A[..., m:]], axis=-1)
+    return R if mode == "r" else _QRResult(Q, R)
+
+
+_QRResult: Any = type(np.linalg.qr(np.eye(1)))
+_SVDResult: Any = type(np.linalg.svd(np.eye(1)))
+
+
+def _svd(A: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False) -> Any:
+    if not hermitian:
+        return NotImplemented
+    w, v = np.linalg.eigh(A)
+    order = np.argsort(np.abs(w))[..., ::-1]
+    w = np.take_along_axis(w, order, -1)
+    if not compute_uv:
+        return np.abs(w)
+    v = np.take_along_axis(v, order[..., None, :], -1)
+    return _SVDResult(v, np.abs(w), _adjoint(v * np.sign(w)[..., None, :]))
+
+
+def _cond(A: Any, p: Any = None) -> Any:
+    if not A.size:
+        raise np.linalg.LinAlgError("np.linalg.cond is not defined on empty arrays")
+    if p in (None, 2, -2):
+        s = np.linalg.svd(A, compute_uv=False)
+        cond = s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+    else:
+        cond = np.linalg.norm(A, p, (-2, -1)) * np.linalg.norm(np.linalg.inv(A), p, (-2, -1))
+    is_singular = np.isnan(cond) & ~np.any(np.isnan(A), axis=(-2, -1))
+    return anp.where(is_singular, np.inf, cond)[()]
+
+
+# --- Products and norms ---------------------------------------------------------------------------------
+
+
+@derivative(
+    lambda g, ans, x, y: unbroadcast(np.cross(y, g), x),
+    lambda g, ans, x, y: unbroadcast(np.cross(g, x), y),
+)
+def _cross_of(x: Any, y: Any) -> Any:
+    return np.cross(x, y)
+
+
+def _cross(x: Any, y: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    x, y = np.moveaxis(as_array(x), axisa, -1), np.moveaxis(as_array(y), axisb, -1)
+    sizes = x.shape[-1], y.shape[-1]
+    if sizes != (3, 3):
+        np.cross(constant(x), constant(y))  # which warns of plane vectors, and refuses others
+        x, y = (
+            a if a.shape[-1] == 3 else np.concatenate([a, np.zeros((*a.shape[:-1], 1), a.dtype)], -1)
+            for a in (x, y)
+        )
+    product = _cross_of(x, y)
+    return product[..., 2] if sizes == (2, 2) else np.moveaxis(product, -1, axisc)
+
+
+def _spatial_cross(x: Any, y: Any, /, *, axis: int = -1) -> Any:
+    x, y = as_array(x), as_array(y)
+    if x.shape[axis] != 3 or y.shape[axis] != 3:
+        raise ValueError(
+            f"np.linalg.cross: both need 3 elements on axis {axis}, got shapes {x.shape}, {y.shape}"
+        )
+    return _cross(x, y, axis=axis)
+
+
+def _matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:  # noqa: A002
+    return np.linalg.norm(x, ord, (-2, -1), keepdims)
+
+
+def _vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:  # noqa: A002
+    axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
+    others = [i for i in range(x.ndim) if i not in axes]
+    rows = np.transpose(x, (*others, *axes)).reshape((*[x.shape[i] for i in others], -1))
+    norm = np.linalg.norm(rows, ord, -1)
+    return norm.reshape(reduced_shape(x, axis)) if keepdims else norm
+
+
+def _trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
+    return np.sum(np.linalg.diagonal(x, offset=offset), -1, dtype)
+
+
+def _vecdot(x: Any, y: Any, /, *, axis: int = -1, keepdims: bool = False) -> Any:
+    x, y = np.moveaxis(as_array(x), axis, -1), np.moveaxis(as_array(y), axis, -1)
+    product = np.sum(np.conj(x) * y, axis=-1)
+    return np.expand_dims(product, axis) if keepdims else product
+
+
+COMPOSITES |= {
+    np.cross: _cross,
+    np.linalg.cholesky: _cholesky,
+    np.linalg.cond: _cond,
+    np.linalg.cross: _spatial_cross,
+    np.linalg.diagonal: lambda x, /, *, offset=0: np.diagonal(x, offset, -2, -1),
+    np.linalg.eigvals: lambda x: np.linalg.eig(x)[0],
+    np.linalg.eigvalsh: lambda x, UPLO="L": np.linalg.eigh(x, UPLO)[0],
+    np.linalg.lstsq: _lstsq,
+    np.linalg.matmul: lambda x, y, /: np.matmul(x, y),
+    np.linalg.matrix_norm: _matrix_norm,
+    np.linalg.matrix_transpose: lambda x, /: np.swapaxes(x, -1, -2),
+    np.matrix_transpose: lambda x, /: np.swapaxes(x, -1, -2),
+    np.linalg.outer: lambda x, y, /: np.outer(x, y),
+    np.linalg.pinv: _pinv,
+    np.linalg.qr: _qr,
+    np.linalg.svd: _svd,
+    np.linalg.svdvals: lambda x, /: np.linalg.svd(x, compute_uv=False),
+    np.linalg.tensordot: lambda x, y, /, *, axes=2: np.tensordot(x, y, axes),
+    np.linalg.tensorinv: _tensorinv,
+    np.linalg.tensorsolve: _tensorsolve,
+    np.linalg.trace: _trace,
+    np.linalg.vecdot: lambda x, y, /, *, axis=-1: _vecdot(x, y, axis=axis),
+    np.linalg.vector_norm: _vector_norm,
+    np.vecdot: _vecdot,
+}
+if hasattr(np, "matvec"):
+    COMPOSITES |= {
+        np.matvec: lambda A, x: (A @ x[..., None])[..., 0],
+        np.vecmat: lambda x, A: (np.conj(x)[..., None, :] @ A)[..., 0, :],
+    }

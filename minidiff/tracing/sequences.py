@@ -1,0 +1,139 @@
+"""NumPy's functions of neighbours: convolutions, interpolation, slopes, running sums, angles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from minidiff.tracing.derivatives import hooks
+from minidiff.tracing.exact import exactly
+from minidiff.tracing.record import as_array, constant, derivative
+
+# --- Convolutions ---------------------------------------------------------------------------------------
+
+# Linear in both arrays: the gradient of one is that of the result, convolved with the other reversed.
+
+
+def _unconvolve(g: Any, of: Any, other: Any) -> Any:
+    start = other.shape[0] - 1
+    return np.convolve(g, other[::-1])[start : start + of.shape[0]]
+
+
+@derivative(lambda g, ans, x, y: _unconvolve(g, x, y), lambda g, ans, x, y: _unconvolve(g, y, x))
+def _convolved(x: Any, y: Any) -> Any:
+    return np.convolve(x, y)
+
+
+_MODES = {0: "valid", 1: "same", 2: "full", "v": "valid", "s": "same", "f": "full"}
+
+
+@exactly(np.convolve)
+def _convolve(x: Any, y: Any, mode: Any = "full") -> Any:
+    x, y = np.atleast_1d(as_array(x)), np.atleast_1d(as_array(y))
+    longer, shorter = max(x.shape[0], y.shape[0]), min(x.shape[0], y.shape[0])
+    whole, mode = _convolved(x, y), _MODES.get(mode, mode)
+    start = {"full": 0, "same": (shorter - 1) // 2, "valid": shorter - 1}[mode]
+    return whole[start : {"full": None, "same": start + longer, "valid": longer}[mode]]
+
+
+@exactly(np.correlate)
+def _correlate(x: Any, y: Any, mode: Any = "valid") -> Any:
+    x, y = as_array(x), as_array(y)
+    if x.shape[0] >= y.shape[0]:
+        return _convolve(x, np.conj(y[::-1]), mode)
+    # NumPy turns the longer one round, and then the result.
+    return _convolve(np.conj(y), x[::-1], mode)[::-1]
+
+
+# --- Interpolation --------------------------------------------------------------------------------------
+
+
+@exactly(np.interp)
+def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
+    x, xp = (np.real(as_array(a)).astype(float) for a in (x, xp))
+    fp = as_array(fp)
+    fp = fp.astype(np.result_type(fp.dtype, float))
+    if period is not None:
+        period, left, right = abs(period), None, None
+        x, xp = x % period, xp % period
+        order = np.argsort(xp)
+        xp, fp = xp[order], fp[order]
+        xp = np.concatenate([xp[-1:] - period, xp, xp[:1] + period])
+        fp = np.concatenate([fp[-1:], fp, fp[:1]])
+    elif next(hooks((constant(xp),)), None) is None and np.any(np.diff(constant(xp)) < 0):
+        raise ValueError("np.interp: xp must increase, got one that decreases. Sort xp and fp first.")
+    last = xp.shape[0] - 1
+    i = np.maximum(np.searchsorted(xp, x, "right") - 1, 0)
+    j = np.minimum(i + 1, last)
+    width = xp[j] - xp[i]
+    inside = fp[i] + (x - xp[i]) / np.where(width == 0, 1, width) * (fp[j] - fp[i])
+    inside = np.where(x < xp[0], fp[0] if left is None else left, inside)
+    return np.where(x > xp[-1], fp[-1] if right is None else right, inside)
+
+
+# --- Slopes ---------------------------------------------------------------------------------------------
+
+
+@exactly(np.ediff1d)
+def _ediff1d(x: Any, to_end: Any = None, to_begin: Any = None) -> Any:
+    parts = to_begin, np.diff(np.ravel(as_array(x))), to_end
+    return np.concatenate([np.ravel(as_array(part)) for part in parts if part is not None])
+
+
+def _end(f: Any, a: Any, b: Any, edge_order: int) -> Any:
+    """Give the slope at the first place, of what is at it and after it, `a` and `b` the distances."""
+    if edge_order == 1:
+        return (f[1:2] - f[:1]) / a
+    return ((a + b) ** 2 * (f[1:2] - f[:1]) - a**2 * (f[2:3] - f[:1])) / (a * b * (a + b))
+
+
+def _slopes(f: Any, spacing: Any, axis: int, edge_order: int) -> Any:
+    f = np.moveaxis(f, axis, 0)
+    h = np.diff(as_array(spacing) * 1.0) if np.ndim(spacing) else spacing * np.ones(f.shape[0] - 1)
+    h = np.reshape(h, (-1, *(1,) * (f.ndim - 1)))
+    before, after = h[:-1], h[1:]
+    steps = f[1:] - f[:-1]
+    inner = (before**2 * steps[1:] + after**2 * steps[:-1]) / (before * after * (before + after))
+    first = _end(f, h[:1], h[1:2], edge_order)
+    last = -_end(f[::-1], h[-1:], h[-2:-1], edge_order)
+    return np.moveaxis(np.concatenate([first, inner, last]), 0, axis)
+
+
+@exactly(np.gradient)
+def _gradient(f: Any, *spacings: Any, axis: Any = None, edge_order: int = 1) -> Any:
+    f = as_array(f) * 1.0
+    axes = range(f.ndim) if axis is None else normalize_axis_tuple(axis, f.ndim)
+    if len(spacings) < len(axes):
+        spacings = (spacings or (1.0,)) * len(axes)
+    found = [_slopes(f, h, i, edge_order) for h, i in zip(spacings, axes, strict=True)]
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+# --- Running sums, and angles ---------------------------------------------------------------------------
+
+
+def _running(function: Any, initial: float) -> Any:
+    def composition(x: Any, axis: Any = None, include_initial: Any = False) -> Any:
+        x = np.atleast_1d(as_array(x))
+        axis = 0 if axis is None else axis
+        found = function(x, axis)
+        if not include_initial:
+            return found
+        first = np.full([1 if i == axis % x.ndim else n for i, n in enumerate(x.shape)], initial, x.dtype)
+        return np.concatenate([first, found], axis)
+
+    return composition
+
+
+if hasattr(np, "cumulative_sum"):
+    exactly(np.cumulative_sum)(_running(np.cumsum, 0))
+    exactly(np.cumulative_prod)(_running(np.cumprod, 1))
+
+
+@exactly(np.unwrap)
+def _unwrap(p: Any, discont: Any = None, axis: int = -1, period: Any = 2 * np.pi) -> Any:
+    p = as_array(p)
+    at, wide, one = constant(p), constant(discont), constant(period)
+    return p + np.rint((np.unwrap(at, wide, axis, period=one) - at) / one) * period

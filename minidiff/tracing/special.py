@@ -1,0 +1,493 @@
+"""The ufuncs of `scipy.special`: what autograd has no derivative for, or none that broadcasts.
+
+It is imported when a value under differentiation meets one of them, so that SciPy is there. All are
+elementwise: a rule here is a slope, ``slope(ans, *arguments)``, by which the gradient is multiplied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.tracer import getval
+
+from minidiff.tracing.derivatives import COMPOSITES, CONSTANT, Rule, define, unbroadcast
+from minidiff.tracing.record import PLAIN, derivative
+
+sp: Any = import_module("autograd.scipy.special") and import_module("scipy.special")
+_own: Any = import_module("scipy.special._ufuncs")  # what SciPy's functions written in Python call
+
+
+def _function(name: str, *slopes: Rule) -> None:
+    """Enter the slopes of a ufunc of one result, if this SciPy has it."""
+    found = getattr(sp, name, None)
+    function = found if isinstance(found, np.ufunc) else getattr(_own, name, None)
+    if function is not None:
+        define(function, tuple(_elementwise(slope, i) for i, slope in enumerate(slopes)))
+
+
+def _elementwise(slope: Rule, i: int) -> Rule:
+    return lambda g, ans, *arguments: unbroadcast(g * slope(ans, *arguments), arguments[i])
+
+
+def _pair(name: str, *slopes: Rule) -> None:
+    """Enter the slopes of the several results of a ufunc of one argument."""
+
+    def rule(g: Any, ans: Any, x: Any) -> Any:
+        # A slope may be infinite whose result nobody has used.
+        used = [(h, slope) for h, slope in zip(g, slopes, strict=True) if type(h) not in PLAIN or np.any(h)]
+        return sum((h * slope(ans, x) for h, slope in used), anp.zeros_like(x))
+
+    define(getattr(sp, name), (rule,))
+
+
+def _none(words: str) -> Rule:
+    def refuse(*_: Any) -> Any:
+        raise NotImplementedError(f"there is none {words}")
+
+    return refuse
+
+
+_BY_ORDER = _none("by the order")
+_BY_PARAMETER = _none("by the parameters, only by the last argument")
+_BY_COUNT = _none("by what is a whole number")
+
+
+def _real(slope: Rule) -> Rule:
+    """Refuse complex arguments, of which the function is not holomorphic."""
+
+    def checked(ans: Any, *arguments: Any) -> Any:
+        if any(getattr(x, "dtype", np.dtype(type(x))).kind == "c" for x in arguments):
+            raise NotImplementedError("there is none of complex numbers")
+        return slope(ans, *arguments)
+
+    return checked
+
+
+def _over(x: Any, y: Any) -> Any:
+    """Divide x by y, which gives 0 where x is 0."""
+    return anp.where(x == 0, 0.0, x / anp.where(x == 0, 1.0, y))
+
+
+# --- Derivatives by a parameter -------------------------------------------------------------------------
+
+# Central differences of eighth order. Of a step of a 32nd of the width over which an analytic function
+# changes they leave out less than what rounding makes, about 1e-14 of the function itself.
+_WEIGHTS = 4 / 5, -1 / 5, 4 / 105, -1 / 280
+
+
+def _by_difference(name: str, place: int, width: Callable[..., Any]) -> Rule:
+    def slope(ans: Any, *arguments: Any) -> Any:
+        arguments = tuple([x.astype(float) if hasattr(x, "dtype") else x for x in arguments])
+        step = width(*map(getval, arguments)) / 32
+        before, x, after = arguments[:place], arguments[place], arguments[place + 1 :]
+
+        def at(k: int) -> Any:
+            return getattr(sp, name)(*before, x + k * step, *after)
+
+        return sum(w * (at(k) - at(-k)) for k, w in enumerate(_WEIGHTS, 1)) / step
+
+    return slope
+
+
+def _width(shape: Any, odds: Any) -> Any:
+    """Say over which a distribution function changes with its shape: `odds` is how far in a tail x lies."""
+    return np.minimum(shape, 1 / (np.abs(np.log(np.maximum(odds, 1e-300))) + 1 / np.sqrt(shape)))
+
+
+# --- Logarithms, entropies, powers ----------------------------------------------------------------------
+
+_function("xlogy", lambda ans, x, y: np.log(y), lambda ans, x, y: _over(x, y))
+_function("xlog1py", lambda ans, x, y: np.log1p(y), lambda ans, x, y: _over(x, 1 + y))
+_function("entr", lambda ans, x: -np.log(x) - 1)
+_function("rel_entr", lambda ans, x, y: np.log(x / y) + 1, lambda ans, x, y: -x / y)
+_function("kl_div", lambda ans, x, y: np.log(x / y), lambda ans, x, y: 1 - x / y)
+_function("log_expit", lambda ans, x: -np.expm1(ans))
+_function("log1p", lambda ans, x: 1 / (1 + x))
+_function("expm1", lambda ans, x: ans + 1)
+_function("exp2", lambda ans, x: ans * math.log(2))
+_function("exp10", lambda ans, x: ans * math.log(10))
+_function("cbrt", lambda ans, x: 1 / (3 * ans * ans))
+_function("cosm1", lambda ans, x: -np.sin(x))
+_function("exprel", lambda ans, x: sp.hyp1f1(2.0, 3.0, x) / 2)
+_function("powm1", lambda ans, x, y: y * x ** (y - 1.0), lambda ans, x, y: (ans + 1) * np.log(x))
+
+
+def _box_power(log: Any, power: Any) -> Any:
+    # (xᵖ - 1) / p = log x · exprel(p log x)
+    return log * log * sp.hyp1f1(2.0, 3.0, power * log) / 2
+
+
+_function(
+    "boxcox",
+    lambda ans, x, p: np.exp(sp.xlogy(p - 1, x)),
+    lambda ans, x, p: _box_power(np.log(x), p),
+)
+_function(
+    "boxcox1p",
+    lambda ans, x, p: np.exp(sp.xlog1py(p - 1, x)),
+    lambda ans, x, p: _box_power(np.log1p(x), p),
+)
+_function(
+    "inv_boxcox",
+    lambda ans, y, p: np.exp(sp.xlogy(1 - p, ans)),
+    lambda ans, y, p: -_box_power(np.log(ans), p) * np.exp(sp.xlogy(1 - p, ans)),
+)
+_function(
+    "inv_boxcox1p",
+    lambda ans, y, p: np.exp(sp.xlog1py(1 - p, ans)),
+    lambda ans, y, p: -_box_power(np.log1p(ans), p) * np.exp(sp.xlog1py(1 - p, ans)),
+)
+_function(
+    "huber",
+    lambda ans, d, r: np.maximum(np.abs(r) - d, 0),
+    lambda ans, d, r: np.sign(r) * np.minimum(np.abs(r), d),
+)
+_function(
+    "pseudo_huber",
+    lambda ans, d, r: 2 * ans / d - r * r / (d * np.sqrt(1 + (r / d) ** 2)),
+    lambda ans, d, r: r / np.sqrt(1 + (r / d) ** 2),
+)
+_function("wrightomega", lambda ans, z: ans / (1 + ans))
+_function("_lambertw", lambda ans, z, k, tol: np.exp(-ans) / (1 + ans), _BY_ORDER, _BY_COUNT)
+_function("spence", lambda ans, x: anp.where(x == 1, -1.0, np.log(x) / anp.where(x == 1, 1.0, 1 - x)))
+_function("sindg", lambda ans, x: np.pi / 180 * sp.cosdg(x))
+_function("cosdg", lambda ans, x: -np.pi / 180 * sp.sindg(x))
+_function("tandg", lambda ans, x: np.pi / 180 * (1 + ans * ans))
+_function("cotdg", lambda ans, x: -np.pi / 180 * (1 + ans * ans))
+_function("radian", *(lambda ans, *_, n=n: np.pi / 180 / n for n in (1, 60, 3600)))
+CONSTANT |= {sp.round, sp.gammasgn}
+
+# --- The error function and its kin ---------------------------------------------------------------------
+
+_ROOT = math.sqrt(2 * math.pi)
+_function("erfi", lambda ans, x: 2 / math.sqrt(math.pi) * np.exp(x * x))
+_function("erfcx", lambda ans, x: 2 * x * ans - 2 / math.sqrt(math.pi))
+_function("dawsn", lambda ans, x: 1 - 2 * x * ans)
+_function("wofz", lambda ans, z: 2j / math.sqrt(math.pi) - 2 * z * ans)
+_function("ndtr", lambda ans, x: np.exp(-x * x / 2) / _ROOT)
+_function("ndtri", lambda ans, p: _ROOT * np.exp(ans * ans / 2))
+_function("ndtri_exp", lambda ans, y: _ROOT * np.exp(y + ans * ans / 2))
+_function("log_ndtr", lambda ans, x: np.exp(-x * x / 2 - ans) / _ROOT)
+_function(
+    "owens_t",
+    lambda ans, h, a: -np.exp(-h * h / 2) * sp.erf(a * h / math.sqrt(2)) / (2 * _ROOT),
+    lambda ans, h, a: np.exp(-h * h * (1 + a * a) / 2) / (2 * np.pi * (1 + a * a)),
+)
+_pair("fresnel", lambda ans, x: np.sin(np.pi / 2 * x * x), lambda ans, x: np.cos(np.pi / 2 * x * x))
+_pair("sici", lambda ans, x: np.sinc(x / np.pi), lambda ans, x: np.cos(x) / x)
+_pair("shichi", lambda ans, x: _over(np.sinh(x), x) + (x == 0), lambda ans, x: np.cosh(x) / x)
+_function("exp1", lambda ans, x: -np.exp(-x) / x)
+_function("expi", lambda ans, x: np.exp(x) / x)
+_function(
+    "expn",
+    _BY_ORDER,
+    lambda ans, n, x: -anp.where(n == 0, ans * (1 + 1 / x), sp.expn(np.maximum(n, 1) - 1, x)),
+)
+
+# --- Gamma and beta functions and their distributions ---------------------------------------------------
+
+
+@derivative(_BY_ORDER, lambda g, ans, n, x: unbroadcast(g * _polygamma(n + 1, x), x))
+def _polygamma(n: Any, x: Any) -> Any:
+    return sp.polygamma(n, x)
+
+
+_function("psi", lambda ans, x: _polygamma(1, x))
+_function("loggamma", lambda ans, z: sp.psi(z))
+_function("rgamma", lambda ans, x: -sp.psi(x) * ans)
+_function("poch", lambda ans, z, m: ans * (sp.psi(z + m) - sp.psi(z)), lambda ans, z, m: ans * sp.psi(z + m))
+_function(
+    "binom",
+    lambda ans, n, k: ans * (sp.psi(n + 1) - sp.psi(n - k + 1)),
+    lambda ans, n, k: ans * (sp.psi(n - k + 1) - sp.psi(k + 1)),
+)
+
+
+def _from_pole(x: Any, *_: Any) -> Any:
+    return np.minimum(1.0, np.abs(x - 1) / 2)
+
+
+_function("zetac", _by_difference("zetac", 0, _from_pole))
+_function("_riemann_zeta", _by_difference("zetac", 0, _from_pole))
+_function("_zeta", _by_difference("zeta", 0, _from_pole), lambda ans, x, q: -x * sp.zeta(x + 1, q))
+
+
+def _gamma_density(a: Any, x: Any) -> Any:
+    return np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a))
+
+
+def _beta_density(a: Any, b: Any, x: Any) -> Any:
+    return np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b))
+
+
+def _t_density(df: Any, t: Any) -> Any:
+    half = (df + 1) / 2
+    return np.exp(sp.gammaln(half) - sp.gammaln(df / 2) - half * np.log1p(t * t / df)) / np.sqrt(np.pi * df)
+
+
+def _gamma_by_shape(name: str) -> Rule:
+    return _by_difference(name, 0, lambda a, x: _width(a, x / a))
+
+
+def _beta_by_shape(name: str, place: int) -> Rule:
+    def width(a: Any, b: Any, x: Any) -> Any:
+        return _width(a, x * (a + b) / a) if place == 0 else _width(b, (1 - x) * (a + b) / b)
+
+    return _by_difference(name, place, width)
+
+
+_by_shape = _gamma_by_shape("gammainc")
+_by_a, _by_b = _beta_by_shape("betainc", 0), _beta_by_shape("betainc", 1)
+_function("gammainc", _by_shape, lambda ans, a, x: _gamma_density(a, x))
+_function("gammaincc", _gamma_by_shape("gammaincc"), lambda ans, a, x: -_gamma_density(a, x))
+_function("betainc", _by_a, _by_b, lambda ans, a, b, x: _beta_density(a, b, x))
+_function(
+    "betaincc",
+    _beta_by_shape("betaincc", 0),
+    _beta_by_shape("betaincc", 1),
+    lambda ans, a, b, x: -_beta_density(a, b, x),
+)
+# Where F(a, x) = p, dx = (dp - F_a da) / F_x.
+for _name, _sign in {"gammaincinv": 1, "gammainccinv": -1}.items():
+    _function(
+        _name,
+        lambda ans, a, p: -_by_shape(p, a, ans) / _gamma_density(a, ans),
+        lambda ans, a, p, s=_sign: s / _gamma_density(a, ans),
+    )
+for _name, _sign in {"betaincinv": 1, "betainccinv": -1}.items():
+    _function(
+        _name,
+        lambda ans, a, b, p: -_by_a(p, a, b, ans) / _beta_density(a, b, ans),
+        lambda ans, a, b, p: -_by_b(p, a, b, ans) / _beta_density(a, b, ans),
+        lambda ans, a, b, p, s=_sign: s / _beta_density(a, b, ans),
+    )
+_by_df = _by_difference("stdtr", 0, lambda df, t: df / 2)
+_function("stdtr", _by_df, lambda ans, df, t: _t_density(df, t))
+_function(
+    "stdtrit",
+    lambda ans, df, p: -_by_df(p, df, ans) / _t_density(df, ans),
+    lambda ans, df, p: 1 / _t_density(df, ans),
+)
+
+
+def _binomial(k: Any, n: Any, p: Any) -> Any:
+    """Give how fast the share of at most k of n successes falls with their probability."""
+    k = np.floor(k)
+    return (n - k) * sp.binom(n, k) * np.exp(sp.xlogy(k, p) + sp.xlog1py(n - k - 1, -p))
+
+
+_function("bdtr", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: -_binomial(k, n, p))
+_function("bdtrc", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: _binomial(k, n, p))
+_function("bdtri", _BY_COUNT, _BY_COUNT, lambda ans, k, n, y: -1 / _binomial(k, n, ans))
+_function("nbdtr", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: _beta_density(n, np.floor(k) + 1, p))
+_function("nbdtrc", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: -_beta_density(n, np.floor(k) + 1, p))
+_function("nbdtri", _BY_COUNT, _BY_COUNT, lambda ans, k, n, y: 1 / _beta_density(n, np.floor(k) + 1, ans))
+_function("pdtr", _BY_COUNT, lambda ans, k, m: -_gamma_density(np.floor(k) + 1, m))
+_function("pdtrc", _BY_COUNT, lambda ans, k, m: _gamma_density(np.floor(k) + 1, m))
+_function("pdtri", _BY_COUNT, lambda ans, k, y: -1 / _gamma_density(np.floor(k) + 1, ans))
+_function(
+    "tklmbda",
+    lambda ans, x, p: 1 / (ans ** (p - 1) + (1 - ans) ** (p - 1)),
+    _by_difference("tklmbda", 1, lambda x, p: np.minimum(1.0, np.abs(p))),
+)
+COMPOSITES |= {
+    sp.chdtr: lambda v, x: sp.gammainc(v / 2, x / 2),
+    sp.chdtrc: lambda v, x: sp.gammaincc(v / 2, x / 2),
+    sp.chdtri: lambda v, p: 2 * sp.gammainccinv(v / 2, p),
+    sp.fdtr: lambda m, n, x: sp.betainc(m / 2, n / 2, m * x / (n + m * x)),
+    sp.fdtrc: lambda m, n, x: sp.betainc(n / 2, m / 2, n / (n + m * x)),
+    sp.gdtr: lambda a, b, x: sp.gammainc(b, a * x),
+    sp.gdtrc: lambda a, b, x: sp.gammaincc(b, a * x),
+    sp.gdtria: lambda p, b, x: sp.gammaincinv(b, p) / x,
+    sp.gdtrix: lambda a, b, p: sp.gammaincinv(b, p) / a,
+    sp.nrdtrimn: lambda p, sd, x: x - sd * sp.ndtri(p),
+    sp.nrdtrisd: lambda mean, p, x: (x - mean) / sp.ndtri(p),
+    sp.voigt_profile: lambda x, s, y: np.real(sp.wofz((x + 1j * y) / (s * math.sqrt(2)))) / (s * _ROOT),
+}
+
+# --- Bessel functions, by their argument ----------------------------------------------------------------
+
+
+def _bessel(name: str, below: float, above: float, rest: Rule = lambda ans, v, z: 0, of: str = "") -> None:
+    """Enter the slope (below · f(v-1, z) + above · f(v+1, z)) / 2 and a rest, of f or another function."""
+    f = getattr(sp, of or name)
+    _function(
+        name,
+        _BY_ORDER,
+        lambda ans, v, z: (below * f(v - 1.0, z) + above * f(v + 1.0, z)) / 2 + rest(ans, v, z),
+    )
+
+
+def _struve_rest(ans: Any, v: Any, x: Any) -> Any:
+    return (x / 2) ** v * sp.rgamma(v + 1.5) / (2 * math.sqrt(math.pi))
+
+
+_bessel("jv", 1, -1)
+_bessel("yv", 1, -1)
+_bessel("yn", 1, -1, of="yv")
+_bessel("iv", 1, 1)
+_bessel("kv", -1, -1)
+_bessel("kn", -1, -1, of="kv")
+_bessel("hankel1", 1, -1)
+_bessel("hankel2", 1, -1)
+_bessel("struve", 1, -1, _struve_rest)
+_bessel("modstruve", 1, 1, _struve_rest)
+# Those scaled by e to the power of x, of ∓ix, of minus |x| and minus |Im x|.
+_bessel("kve", -1, -1, lambda ans, v, z: ans)
+_bessel("hankel1e", 1, -1, lambda ans, v, z: -1j * ans)
+_bessel("hankel2e", 1, -1, lambda ans, v, z: 1j * ans)
+_bessel("ive", 1, 1, _real(lambda ans, v, x: -np.sign(x) * ans))
+_bessel("jve", 1, -1, _real(lambda ans, v, x: 0))
+_bessel("yve", 1, -1, _real(lambda ans, v, x: 0))
+_function("j0", lambda ans, x: -sp.j1(x))
+_function("y0", lambda ans, x: -sp.y1(x))
+_function("i0", lambda ans, x: sp.i1(x))
+_function("k0", lambda ans, x: -sp.k1(x))
+_function("j1", lambda ans, x: (sp.j0(x) - sp.jv(2, x)) / 2)
+_function("y1", lambda ans, x: (sp.y0(x) - sp.yv(2, x)) / 2)
+_function("i1", lambda ans, x: (sp.i0(x) + sp.iv(2, x)) / 2)
+_function("k1", lambda ans, x: -(sp.k0(x) + sp.kv(2, x)) / 2)
+_function("i0e", lambda ans, x: sp.i1e(x) - np.sign(x) * ans)
+_function("i1e", lambda ans, x: (sp.i0e(x) + sp.ive(2, x)) / 2 - np.sign(x) * ans)
+_function("k0e", lambda ans, x: ans - sp.k1e(x))
+_function("k1e", lambda ans, x: ans - (sp.k0e(x) + sp.kve(2, x)) / 2)
+
+
+def _spherical(name: str, below: int, above: int) -> None:
+    def slope(ans: Any, n: Any, z: Any) -> Any:
+        f = getattr(_own, name)
+        return (below * n * f(np.maximum(n - 1, 0), z) + above * (n + 1) * f(n + 1, z)) / (2 * n + 1)
+
+    _function(name, _BY_ORDER, slope)
+
+
+_spherical("_spherical_jn", 1, -1)
+_spherical("_spherical_yn", 1, -1)
+_spherical("_spherical_in", 1, 1)
+_spherical("_spherical_kn", -1, -1)
+
+
+_function("itstruve0", lambda ans, x: sp.struve(0, x))
+_function("it2struve0", lambda ans, x: -sp.struve(0, x) / x)
+_function("itmodstruve0", lambda ans, x: sp.modstruve(0, x))
+_pair("itj0y0", lambda ans, x: sp.j0(x), lambda ans, x: sp.y0(x))
+_pair("iti0k0", lambda ans, x: sp.i0(x), lambda ans, x: sp.k0(x))
+_pair("it2j0y0", lambda ans, x: (1 - sp.j0(x)) / x, lambda ans, x: -sp.y0(x) / x)
+_pair("it2i0k0", lambda ans, x: (sp.i0(x) - 1) / x, lambda ans, x: -sp.k0(x) / x)
+_pair(
+    "airy",
+    lambda ans, z: ans[1],
+    lambda ans, z: z * ans[0],
+    lambda ans, z: ans[3],
+    lambda ans, z: z * ans[2],
+)
+
+
+def _kelvin(name: str, other: str, sign: int) -> None:
+    # f″ + f′/x = ∓ its companion.
+    _function(name, lambda ans, x: getattr(sp, f"{name}p")(x))
+    _function(f"{name}p", lambda ans, x: sign * getattr(sp, other)(x) - ans / x)
+
+
+_kelvin("ber", "bei", -1)
+_kelvin("bei", "ber", 1)
+_kelvin("ker", "kei", -1)
+_kelvin("kei", "ker", 1)
+
+# --- Hypergeometric functions, orthogonal polynomials, elliptic integrals -------------------------------
+
+_function("hyp0f1", _BY_PARAMETER, lambda ans, v, z: sp.hyp0f1(v + 1, z) / v)
+_function("hyp1f1", *[_BY_PARAMETER] * 2, lambda ans, a, b, z: a / b * sp.hyp1f1(a + 1, b + 1, z))
+_function("hyperu", *[_BY_PARAMETER] * 2, lambda ans, a, b, x: -a * sp.hyperu(a + 1, b + 1, x))
+_function(
+    "hyp2f1", *[_BY_PARAMETER] * 3, lambda ans, a, b, c, z: a * b / c * sp.hyp2f1(a + 1, b + 1, c + 1, z)
+)
+_function("wright_bessel", *[_BY_PARAMETER] * 2, lambda ans, a, b, x: sp.wright_bessel(a, a + b, x))
+_function(
+    "log_wright_bessel",
+    *[_BY_PARAMETER] * 2,
+    lambda ans, a, b, x: np.exp(sp.log_wright_bessel(a, a + b, x) - ans),
+)
+
+
+def _jacobi(n: Any, a: Any, b: Any, x: Any) -> Any:
+    slope = (n + a + b + 1) / 2 * sp.eval_jacobi(np.maximum(n - 1, 0), a + 1, b + 1, x)
+    return anp.where(n == 0, 0.0, slope)
+
+
+def _gegenbauer(n: Any, a: Any, x: Any) -> Any:
+    return anp.where(n == 0, 0.0, 2 * a * sp.eval_gegenbauer(np.maximum(n - 1, 0), a + 1, x))
+
+
+def _lower(name: str, factor: float) -> Rule:
+    """Give the slope factor · n · f(n - 1, x)."""
+    return lambda ans, n, x: factor * n * getattr(sp, name)(np.maximum(n - 1, 0), x)
+
+
+_function("eval_jacobi", *[_BY_PARAMETER] * 3, lambda ans, n, a, b, x: _jacobi(n, a, b, x))
+_function(
+    "eval_sh_jacobi",
+    *[_BY_PARAMETER] * 3,
+    lambda ans, n, p, q, x: 2 * _jacobi(n, p - q, q - 1, 2 * x - 1) / sp.binom(2 * n + p - 1, n),
+)
+_function("eval_legendre", _BY_ORDER, lambda ans, n, x: _jacobi(n, 0, 0, x))
+_function("eval_sh_legendre", _BY_ORDER, lambda ans, n, x: 2 * _jacobi(n, 0, 0, 2 * x - 1))
+_function("eval_gegenbauer", *[_BY_PARAMETER] * 2, lambda ans, n, a, x: _gegenbauer(n, a, x))
+_function("eval_chebyt", _BY_ORDER, _lower("eval_chebyu", 1))
+_function("eval_sh_chebyt", _BY_ORDER, _lower("eval_sh_chebyu", 2))
+_function("eval_chebyc", _BY_ORDER, _lower("eval_chebys", 1))
+_function("eval_chebyu", _BY_ORDER, lambda ans, n, x: _gegenbauer(n, 1, x))
+_function("eval_sh_chebyu", _BY_ORDER, lambda ans, n, x: 2 * _gegenbauer(n, 1, 2 * x - 1))
+_function("eval_chebys", _BY_ORDER, lambda ans, n, x: _gegenbauer(n, 1, x / 2) / 2)
+_function("eval_hermite", _BY_ORDER, _lower("eval_hermite", 2))
+_function("eval_hermitenorm", _BY_ORDER, _lower("eval_hermitenorm", 1))
+
+
+def _laguerre(n: Any, a: Any, x: Any) -> Any:
+    return anp.where(n == 0, 0.0, -sp.eval_genlaguerre(np.maximum(n - 1, 0), a + 1, x))
+
+
+_function("eval_laguerre", _BY_ORDER, lambda ans, n, x: _laguerre(n, 0, x))
+_function("eval_genlaguerre", *[_BY_PARAMETER] * 2, lambda ans, n, a, x: _laguerre(n, a, x))
+_function(
+    "lpmv",
+    *[_BY_PARAMETER] * 2,
+    lambda ans, m, v, x: (v * x * ans - (v + m) * sp.lpmv(m, v - 1, x)) / (x * x - 1),
+)
+
+_function("ellipk", lambda ans, m: (ans - sp.elliprd(0.0, 1 - m, 1.0) / 3) / (2 * (1 - m)))
+_function("ellipkm1", lambda ans, p: -(ans - sp.elliprd(0.0, p, 1.0) / 3) / (2 * p))
+_function("ellipe", lambda ans, m: -sp.elliprd(0.0, 1 - m, 1.0) / 6)
+_function(
+    "ellipkinc",
+    lambda ans, f, m: 1 / np.sqrt(1 - m * np.sin(f) ** 2),
+    lambda ans, f, m: (
+        (sp.ellipeinc(f, m) / (1 - m) - ans) / (2 * m)
+        - np.sin(2 * f) / (4 * (1 - m) * np.sqrt(1 - m * np.sin(f) ** 2))
+    ),
+)
+_function(
+    "ellipeinc",
+    lambda ans, f, m: np.sqrt(1 - m * np.sin(f) ** 2),
+    lambda ans, f, m: (ans - sp.ellipkinc(f, m)) / (2 * m),
+)
+_function(
+    "elliprc",
+    lambda ans, x, y: -sp.elliprd(y, y, x) / 6,
+    lambda ans, x, y: -sp.elliprd(x, y, y) / 3,
+)
+_function(
+    "elliprf",
+    lambda ans, x, y, z: -sp.elliprd(y, z, x) / 6,
+    lambda ans, x, y, z: -sp.elliprd(z, x, y) / 6,
+    lambda ans, x, y, z: -sp.elliprd(x, y, z) / 6,
+)
+# In each argument they change over a width of its own size.
+for _name in ("elliprd", "elliprg", "elliprj", "agm"):
+    _nin = getattr(sp, _name).nin
+    _function(_name, *(_by_difference(_name, i, lambda *xs, i=i: np.abs(xs[i])) for i in range(_nin)))

@@ -1,0 +1,278 @@
+"""NumPy's statistics, written with functions that have derivatives: quantiles, moments, covariances, counts.
+
+Where numbers are equal, a quantile has two derivatives by one of them: moved down, it is the first of them in
+the sorted row, and moved up, the last. The gradient is the mean of the two. Where NaN makes it NaN, or no
+number is left, it is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from minidiff.tracing.exact import exactly
+from minidiff.tracing.record import as_array, constant, derivative, is_box
+
+# --- Order ----------------------------------------------------------------------------------------------
+
+
+def _from_kth(g: Any, ans: Any, rows: Any, k: Any) -> Any:
+    row, found = rows[..., None, :], ans[..., None]
+    is_equal = row == found
+    first = (row < found).sum(axis=-1)
+    last = first + is_equal.sum(axis=-1) - 1
+    share = ((k == first) * 1.0 + (k == last)) / 2
+    return ((g * share)[..., None] * is_equal).sum(axis=-2)
+
+
+@derivative(_from_kth)
+def _kth(rows: Any, k: Any) -> Any:
+    """Give of each row the k-th smallest numbers, counted from 0."""
+    return np.take_along_axis(np.sort(rows, axis=-1), k, -1)
+
+
+# By how much more than the number of elements the place in the sorted row grows, from q = 0 to 1. The other
+# methods jump.
+_SLOPES = {
+    "linear": -1, "hazen": 0, "weibull": 1, "interpolated_inverted_cdf": 0, "median_unbiased": 1 / 3,
+    "normal_unbiased": 1 / 4,
+}  # fmt: skip
+
+
+def _rows(x: Any, axis: Any) -> Any:
+    """Move some axes to the end and make one of them."""
+    axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
+    others = [i for i in range(x.ndim) if i not in axes]
+    length = math.prod([x.shape[i] for i in axes])
+    return np.transpose(x, (*others, *axes)).reshape((*[x.shape[i] for i in others], length))
+
+
+def _quantile(
+    quantile: Callable[..., Any],
+    x: Any,
+    q: Any,
+    axis: Any = None,
+    method: str = "linear",
+    keepdims: Any = False,
+) -> Any:
+    """Write a quantile with sorted numbers; between which it lies is found as the quantile of the ranks."""
+    rows = _rows(as_array(x), axis)
+    n = rows.shape[-1]
+    if not rows.size:
+        return np.sum(rows) * 0
+    # In the numbers' own dtype, in which NumPy rounds the place.
+    kind = np.dtype(rows.dtype.type(0).real)
+    dtype = kind if kind.kind == "f" and n < 1 / np.finfo(kind).eps else np.dtype(float)
+    missing = np.sort(np.isnan(constant(rows)), axis=-1) & (np.arange(n) > 0)
+    ranks = np.where(missing, np.nan, np.arange(n)).astype(dtype)
+    place = quantile(ranks, constant(q), axis=-1, method=method)
+    place = np.moveaxis(place.reshape((-1, *rows.shape[:-1])), 0, -1)
+    place = np.where(np.isnan(place), 0, place)
+    lower = np.floor(place).astype(int)
+    part = place - lower
+    if is_box(q := as_array(q)):
+        last = n - 1 - missing.sum(axis=-1, keepdims=True)
+        slope = last + 1 + _SLOPES[method] if method in _SLOPES else 0
+        slope = np.where((place > 0) & (place < last), slope, 0) / (100 if quantile in _PERCENT else 1)
+        part = part + slope * np.reshape(q - constant(q), (-1,))
+    low, high = _kth(rows, lower), _kth(rows, np.minimum(lower + 1, n - 1))
+    return np.moveaxis(low * (1 - part) + high * part, -1, 0)
+
+
+_PERCENT: Any = {np.percentile, np.nanpercentile}
+for _function in {np.quantile, np.nanquantile} | _PERCENT:
+    exactly(_function)(partial(_quantile, _function))
+
+
+@exactly(np.median)
+def _median(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
+    return _quantile(np.quantile, x, 0.5, axis)
+
+
+@exactly(np.nanmedian)
+def _nanmedian(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
+    return _quantile(np.nanquantile, x, 0.5, axis)
+
+
+# --- What leaves NaN out --------------------------------------------------------------------------------
+
+
+def _without(x: Any, where: Any, instead: Any) -> Any:
+    x = as_array(x)
+    return np.where(_known(x, where), x, instead)
+
+
+def _known(x: Any, where: Any) -> Any:
+    return ~np.isnan(x) & np.asarray(where, bool)
+
+
+def _extremum(function: Any, both: Any, least: float) -> Any:
+    def composition(
+        x: Any, axis: Any = None, keepdims: Any = False, initial: Any = None, where: Any = True
+    ) -> Any:
+        if not np.size(x):
+            return np.sum(x) * 0
+        found = function(_without(x, where, least), axis=axis, keepdims=keepdims)
+        return found if initial is None else both(found, initial)
+
+    return composition
+
+
+exactly(np.nanmax)(_extremum(np.max, np.maximum, -np.inf))
+exactly(np.nanmin)(_extremum(np.min, np.minimum, np.inf))
+
+
+@exactly(np.nansum)
+def _nansum(x: Any, axis: Any = None, keepdims: Any = False, initial: Any = 0, where: Any = True) -> Any:
+    return np.sum(_without(x, where, 0), axis=axis, keepdims=keepdims) + initial
+
+
+@exactly(np.nanprod)
+def _nanprod(x: Any, axis: Any = None, keepdims: Any = False, initial: Any = 1, where: Any = True) -> Any:
+    return np.prod(_without(x, where, 1), axis=axis, keepdims=keepdims) * initial
+
+
+@exactly(np.nancumsum)
+def _nancumsum(x: Any, axis: Any = None) -> Any:
+    return np.cumsum(_without(x, True, 0), axis=axis)
+
+
+@exactly(np.nancumprod)
+def _nancumprod(x: Any, axis: Any = None) -> Any:
+    return np.cumprod(_without(x, True, 1), axis=axis)
+
+
+def _counts(x: Any, axis: Any, where: Any) -> Any:
+    return np.sum(_known(x, where), axis=axis, keepdims=True)
+
+
+@exactly(np.nanmean)
+def _nanmean(x: Any, axis: Any = None, keepdims: Any = False, where: Any = True) -> Any:
+    x = _single(as_array(x))
+    count = _counts(x, axis, where)
+    return np.sum(_without(x, where, 0), axis=axis, keepdims=True) / np.maximum(count, 1).astype(x.dtype)
+
+
+def _single(x: Any) -> Any:
+    """Give numbers of half precision in single precision, in which sums and counts are finite."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
+@exactly(np.nanvar)
+def _nanvar(
+    x: Any,
+    axis: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    where: Any = True,
+    mean: Any = None,
+    correction: Any = None,
+) -> Any:
+    x = _single(as_array(x))
+    is_known = _known(x, where)
+    away = np.where(is_known, x - (_nanmean(x, axis, where=where) if mean is None else mean), 0)
+    degrees = _counts(x, axis, where) - (ddof if correction is None else correction)
+    squares = np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True)
+    return squares / np.where(degrees > 0, degrees, np.nan).astype(squares.dtype)
+
+
+@exactly(np.nanstd)
+def _nanstd(x: Any, *args: Any, **options: Any) -> Any:
+    variance = _nanvar(x, *args, **options)
+    is_zero = variance == 0  # at the kink of the root the gradient is 0, as of std
+    return np.where(is_zero, 0, np.sqrt(np.where(is_zero, 1, variance)))
+
+
+# --- Covariances ----------------------------------------------------------------------------------------
+
+# NumPy 2.0 takes a matrix of one row for one variable, whatever `rowvar` says.
+_TURNS_A_ROW = np.cov(np.zeros((1, 2)), rowvar=False, bias=True).ndim == 2
+
+
+@exactly(np.cov)
+def _cov(
+    m: Any,
+    y: Any = None,
+    rowvar: Any = True,
+    bias: Any = False,
+    ddof: Any = None,
+    fweights: Any = None,
+    aweights: Any = None,
+) -> Any:
+    m = _single(as_array(m))
+    x = np.atleast_2d(m)
+    x = x.T if not rowvar and m.ndim != 1 and (_TURNS_A_ROW or x.shape[0] != 1) else x
+    if not x.shape[0]:
+        return np.sum(x) * 0
+    if y is not None:
+        y = np.atleast_2d(_single(as_array(y)))
+        x = np.concatenate([x, y.T if not rowvar and y.shape[0] != 1 else y])
+    ddof = int(bias == 0) if ddof is None else ddof
+    weights = np.ones(x.shape[1])
+    for given in (fweights, aweights):
+        weights = weights if given is None else weights * as_array(given)
+    total = np.sum(weights)
+    degrees = total - ddof
+    if aweights is not None:
+        degrees = total - ddof * np.sum(weights * as_array(aweights)) / total
+    away = x - np.sum(x * weights, axis=1, keepdims=True) / total
+    return (away * weights) @ np.conj(away.T) / np.where(degrees > 0, degrees, 0)
+
+
+@exactly(np.corrcoef)
+def _corrcoef(x: Any, y: Any = None, rowvar: Any = True, bias: Any = None, ddof: Any = None) -> Any:
+    c = _cov(x, y, rowvar)
+    if c.size < 2:
+        return np.sum(c) * 0  # a variable's correlation with itself is 1
+    deviations = np.sqrt(np.real(np.diagonal(c)))
+    return c / deviations[:, None] / deviations
+
+
+# --- Counts ---------------------------------------------------------------------------------------------
+
+
+@derivative(None, lambda g, ans, places, weights, length: g[places])
+def _counted(places: Any, weights: Any, length: int) -> Any:
+    if weights.dtype.kind == "c":
+        return _counted(places, weights.real, length) + 1j * _counted(places, weights.imag, length)
+    return np.bincount(places, weights.astype(float), length)
+
+
+@exactly(np.bincount)
+def _bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
+    return _counted(x, as_array(weights), minlength)
+
+
+@exactly(np.histogram_bin_edges)
+def _edges(x: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> Any:  # noqa: A002
+    if as_array(x).dtype.kind == "c":
+        raise NotImplementedError("np.histogram of complex numbers has no gradient.")
+    n = np.histogram_bin_edges(*constant((x, bins, range))).size
+    if np.ndim(bins):
+        return as_array(bins)
+    first, last = (np.min(x), np.max(x)) if range is None else range
+    return np.linspace(first, last, n) if first != last else first + np.linspace(-0.5, 0.5, n)
+
+
+@exactly(np.histogram)
+def _histogram(
+    x: Any,
+    bins: Any = 10,
+    range: Any = None,  # noqa: A002
+    density: Any = None,
+    weights: Any = None,
+) -> Any:
+    x = np.ravel(as_array(x))
+    edges = _edges(x, bins, range)
+    places = np.searchsorted(constant(edges), constant(x), "right") - 1
+    n = edges.size - 1
+    places = np.where(constant(x) == constant(edges)[-1], n - 1, places)
+    inside = np.flatnonzero((places >= 0) & (places < n))
+    weights = np.ones(x.shape) if weights is None else np.ravel(as_array(weights))
+    counts = _counted(places[inside], weights[inside], n)
+    return (counts / np.diff(edges) / np.sum(counts) if density else counts), edges

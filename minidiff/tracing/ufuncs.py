@@ -1,0 +1,240 @@
+"""The options and methods of NumPy's ufuncs, written with calls that have none."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from itertools import accumulate
+from typing import Any, NoReturn
+
+import autograd.numpy as anp
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from minidiff.tracing.derivatives import COMPOSITES, cast, scatter
+from minidiff.tracing.record import as_array, constant, derivative, is_box, map_container, record
+
+# --- Options --------------------------------------------------------------------------------------------
+
+_NUMBERS = (int, float, complex)
+
+
+def _with_options(
+    ufunc: Any,
+    *args: Any,
+    where: Any = True,
+    dtype: Any = None,
+    signature: Any = None,
+    casting: Any = "same_kind",
+    order: Any = "K",
+    subok: Any = True,
+    **axes: Any,
+) -> Any:
+    arrays = [x if type(x) in _NUMBERS else as_array(x) for x in args]
+    if dtype is not None:
+        signature = (None,) * ufunc.nin + (np.dtype(dtype),) * ufunc.nout
+    options = {"casting": casting} if signature is None else {"casting": casting, "signature": signature}
+    kinds = [type(x) if type(x) in _NUMBERS else x.dtype for x in arrays]
+    kinds = ufunc.resolve_dtypes((*kinds, *[None] * ufunc.nout), **options)
+    if all(kind.kind not in "fc" for kind in kinds[ufunc.nin :]):
+        return ufunc(*constant(args), where=constant(where), **options, **axes)
+    arrays = [
+        cast(np.asarray(x) if type(x) in _NUMBERS else x, kind)
+        for x, kind in zip(arrays, kinds, strict=False)
+    ]
+    if any(option is not None and option is not False for option in axes.values()):
+        return _along(ufunc, arrays, **axes)
+    return ufunc(*arrays) if where is True else _for_some(ufunc, arrays, np.asarray(constant(where)))
+
+
+def _for_some(ufunc: Any, arrays: Sequence[Any], where: Any) -> Any:
+    """Call a ufunc for the elements chosen. The others of the result are 0, where NumPy leaves them open."""
+    if where.dtype != bool:
+        raise TypeError(f"np.{ufunc.__name__}: where= takes booleans, got {where.dtype}.")
+    shape = np.broadcast_shapes(where.shape, *[x.shape for x in arrays])
+    where = np.broadcast_to(where, shape)
+    some = ufunc(*[np.broadcast_to(x, shape)[where] for x in arrays])
+    return map_container(
+        lambda y: record(scatter, (shape, [where], y), {})[()], some if ufunc.nout > 1 else [some]
+    )[0]
+
+
+def _along(
+    ufunc: Any, arrays: Sequence[Any], axes: Any = None, axis: Any = None, keepdims: bool = False
+) -> Any:
+    """Call a ufunc of vectors or matrices along other axes than the last ones."""
+    cores = [len(core.split(",")) if core else 0 for core in re.findall(r"\((.*?)\)", ufunc.signature)]
+    if axes is None:
+        axes = [axis if axis is not None else tuple(range(-n, 0)) for n in cores[: ufunc.nin]]
+    axes = [(place,) if np.ndim(place) == 0 else tuple(place) for place in axes]
+    out = axes[ufunc.nin] if len(axes) > ufunc.nin else axes[0] if keepdims else tuple(range(-cores[-1], 0))
+    moved = [np.moveaxis(x, at, range(-len(at), 0)) for x, at in zip(arrays, axes, strict=False)]
+    result = ufunc(*moved)
+    if keepdims:
+        result = np.expand_dims(result, tuple(range(-len(out), 0)))
+    return np.moveaxis(result, range(-len(out), 0), out)
+
+
+# --- Reductions -----------------------------------------------------------------------------------------
+
+
+def _by_rule(ufunc: Any, rule: Callable[..., Any]) -> Any:
+    return derivative(partial(rule, ufunc))(ufunc.reduce)
+
+
+def _from_extremum(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:
+    chosen = rows == ans  # none where all are NaN
+    return g * (chosen / np.maximum(chosen.sum(axis=0), 1)).astype(g.dtype)
+
+
+def _from_logarithm(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:
+    # exp(x - ans), which takes its limit where one is infinite; several of them share.
+    is_all, zero = rows == ans, anp.zeros_like(rows)
+    away = anp.where(is_all, zero, rows - anp.where(is_all, zero, ans))
+    share = np.exp(away) if ufunc is np.logaddexp else np.exp2(away)
+    return g * share / np.maximum(is_all.sum(axis=0), 1)
+
+
+# Along the first axis. A ufunc that is not here goes from one element to the next.
+_REDUCTIONS: dict[Any, Callable[..., Any]] = {
+    np.add: lambda rows: np.sum(rows, axis=0),
+    np.multiply: lambda rows: np.prod(rows, axis=0),
+    np.maximum: lambda rows: np.max(rows, axis=0),
+    np.minimum: lambda rows: np.min(rows, axis=0),
+    np.hypot: lambda rows: np.linalg.norm(rows, axis=0),
+    **{ufunc: _by_rule(ufunc, _from_extremum) for ufunc in (np.fmax, np.fmin)},
+    **{ufunc: _by_rule(ufunc, _from_logarithm) for ufunc in (np.logaddexp, np.logaddexp2)},
+}
+
+
+def _reduce(
+    ufunc: Any,
+    x: Any,
+    axis: Any = 0,
+    dtype: Any = None,
+    keepdims: Any = False,
+    initial: Any = np._NoValue,
+    where: Any = True,
+) -> Any:
+    x, where = as_array(x), constant(where)
+    options = {} if initial is np._NoValue else {"initial": constant(initial)}
+    plain = ufunc.reduce(constant(x), axis, dtype, None, keepdims, where=where, **options)
+    if plain.dtype.kind not in "fc":
+        return plain
+    axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
+    others = [i for i in range(x.ndim) if i not in axes]
+    shape = (math.prod([x.shape[i] for i in axes]), *[x.shape[i] for i in others])
+    rows = np.transpose(cast(x, plain.dtype), (*axes, *others)).reshape(shape)
+    start: list[Any] = []
+    if initial is not np._NoValue and initial is not None:
+        start = [cast(as_array(initial), plain.dtype)]
+    elif not shape[0] or where is not True:
+        start = [plain.dtype.type(ufunc.identity)]
+    mask = np.transpose(np.broadcast_to(np.asarray(where), x.shape), (*axes, *others)).reshape(shape)
+    if ufunc in _REDUCTIONS and shape[0]:
+        if where is not True:
+            nothing = start[0] if ufunc.identity is None else plain.dtype.type(ufunc.identity)
+            rows = np.where(mask, rows, nothing)
+        result = reduce(ufunc, [*start, _REDUCTIONS[ufunc](rows)])
+    elif where is True:
+        result = _as_numpy_has_it(ufunc, reduce(ufunc, [*start, *rows]), plain)
+    else:
+        result = np.broadcast_to(start[0], shape[1:])
+        for row, some in zip(rows, mask, strict=True):
+            result = np.where(some, ufunc(result, row, where=some), result)
+    return np.reshape(result, plain.shape)[()]
+
+
+def _as_numpy_has_it(ufunc: Any, result: Any, plain: Any) -> Any:
+    """Refuse where NumPy does not go from one element to the next: in vectors some ufuncs do not."""
+    rtol = 8 * np.finfo(plain.dtype).eps ** 0.75
+    if not np.allclose(constant(result).reshape(plain.shape), plain, rtol, 0, equal_nan=True):
+        raise NotImplementedError(
+            f"np.{ufunc.__name__}: NumPy does not take one element of this array after the other, and there "
+            "is no gradient of what it gives. Write a loop."
+        )
+    return result
+
+
+def _accumulate(ufunc: Any, x: Any, axis: Any = 0, dtype: Any = None) -> Any:
+    x = as_array(x)
+    plain = ufunc.accumulate(constant(x), axis, dtype)
+    if plain.dtype.kind not in "fc":
+        return plain
+    axis = normalize_axis_index(axis or 0, x.ndim)
+    x = cast(x, plain.dtype)
+    if ufunc in (np.add, np.multiply):
+        return (np.cumsum if ufunc is np.add else np.cumprod)(x, axis)
+    if ufunc in (np.maximum, np.minimum, np.fmax, np.fmin):
+        values = constant(x)
+        chosen = (values == plain) | (np.isnan(values) & np.isnan(plain))
+        places = np.arange(x.shape[axis]).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+        return np.take_along_axis(x, np.maximum.accumulate(np.where(chosen, places, 0), axis), axis)
+    rows = [*accumulate(np.moveaxis(x, axis, 0), ufunc)]
+    return _as_numpy_has_it(ufunc, np.stack(rows, axis), plain) if rows else x
+
+
+def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None) -> Any:
+    x = as_array(x)
+    plain = ufunc.reduceat(constant(x), indices, axis, dtype)
+    if plain.dtype.kind not in "fc":
+        return plain
+    axis = normalize_axis_index(axis or 0, x.ndim)
+    rows = np.moveaxis(cast(x, plain.dtype), axis, 0)
+    starts = np.asarray(indices).tolist()
+    ends = [*starts[1:], x.shape[axis]]
+    parts = [_reduce(ufunc, rows[i:j]) if i + 1 < j else rows[i] for i, j in zip(starts, ends, strict=True)]
+    return np.stack(parts, axis) if parts else np.take(x, [], axis)
+
+
+def _outer(ufunc: Any, x: Any, y: Any, **options: Any) -> Any:
+    x, y = as_array(x), as_array(y)
+    return ufunc(np.reshape(x, x.shape + (1,) * y.ndim), y, **options)
+
+
+def _at(ufunc: Any, *args: Any) -> NoReturn:
+    raise NotImplementedError(
+        f"np.{ufunc.__name__}.at changes its first argument in place, which cannot be recorded. Build a new "
+        "array: b + np.bincount(i, weights=x, minlength=b.size) for sums, else np.where or np.stack."
+    )
+
+
+def _reduction(
+    ufunc: Any,
+    function: Any,
+    x: Any,
+    axis: Any = None,
+    *,
+    keepdims: Any = False,
+    initial: Any = np._NoValue,
+    where: Any = True,
+) -> Any:
+    """Call `np.max`, or what else is the reduction by a ufunc, with `initial` or `where`."""
+    where, keepdims = where is np._NoValue or where, keepdims is not np._NoValue and keepdims
+    if where is True and initial is np._NoValue:
+        return NotImplemented
+    return _reduce(ufunc, x, axis, None, keepdims, initial, where)
+
+
+def _sum(function: Any, *args: Any, initial: Any = np._NoValue, **options: Any) -> Any:
+    if initial is np._NoValue or not is_box(initial):
+        return NotImplemented
+    return _reduction(np.add, function, *args, initial=initial, **options)
+
+
+COMPOSITES |= {
+    (np.ufunc, "options"): _with_options,
+    (np.ufunc, "reduce"): _reduce,
+    (np.ufunc, "accumulate"): _accumulate,
+    (np.ufunc, "reduceat"): _reduceat,
+    (np.ufunc, "outer"): _outer,
+    (np.ufunc, "at"): _at,
+    (np.max, "options"): partial(_reduction, np.maximum),
+    (np.amax, "options"): partial(_reduction, np.maximum),
+    (np.min, "options"): partial(_reduction, np.minimum),
+    (np.amin, "options"): partial(_reduction, np.minimum),
+    (np.prod, "options"): partial(_reduction, np.multiply),
+    (np.sum, "options"): _sum,
+}

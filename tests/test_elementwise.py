@@ -1,0 +1,75 @@
+"""Elementwise functions and sequences that autograd has no derivative for."""
+
+import numpy as np
+import pytest
+from beside_numpy import check
+
+from minidiff import gradient
+
+rng = np.random.default_rng(1)
+A, B = rng.normal(size=(2, 3)), rng.uniform(0.6, 2.4, size=3)
+Z = B + 0.3j * A[0]
+SAMPLES = {
+    "float_power": [(np.float_power, B, A), (lambda x: np.float_power(x, 2), A), (np.float_power, Z, B)],
+    "fmod": [(np.fmod, 3 * A, B), (np.fmod, -2.3, 0.7), (np.fmod, A[:, :1] * 5, B)],
+    "copysign": [(np.copysign, A, -B), (np.copysign, A[0, 0], A), (lambda x: np.copysign(x, -0.0), A)],
+    "heaviside": [(np.heaviside, A, B), (lambda y: np.heaviside(0.0, y), B)],
+    "ldexp": [(lambda x: np.ldexp(x, [1, -2, 0]), A)],
+    "nextafter": [(np.nextafter, A, B)],
+    "divmod": [(np.divmod, 3 * A, B), (divmod, 3 * A, B)],
+    "modf": [(np.modf, 3 * A), (np.modf, -2.3)],
+    "frexp": [(np.frexp, 9 * A), (lambda x: np.frexp(x)[0], 0.3)],
+    "logspace": [
+        (lambda x, y: np.logspace(x, y, 4), A[0, 0], A[1, 1]),
+        (lambda x, y: np.logspace(x, y, 3, axis=-1, base=2), A, B),
+        (lambda x, y, b: np.logspace(x, y, 3, False, b), A[0, 0], B[1], B),
+        (lambda x: np.logspace(x, 1, 3, dtype=complex), B),
+    ],
+    "geomspace": [
+        (lambda x, y: np.geomspace(x, y, 4), B[0], B[1]),
+        (lambda x, y: np.geomspace(x, y, 3, endpoint=False, axis=1), B, 3 * B + abs(A)),
+        (lambda x, y: np.geomspace(x, y, 5), Z, 2j * B),
+        (lambda x: np.geomspace(x, -40.0, 1), -B),
+    ],
+    "ediff1d": [(np.ediff1d, A), (lambda x, y: np.ediff1d(x, y, [1.0, 2.0]), A, B)],
+}
+if hasattr(np, "cumulative_sum"):
+    SAMPLES |= {
+        "cumulative_sum": [(lambda x: np.cumulative_sum(x, axis=1, include_initial=True), A)],
+        "cumulative_prod": [
+            (np.cumulative_prod, B),
+            (lambda x: np.cumulative_prod(x, axis=0, include_initial=True), A),
+        ],
+    }
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_it_has_numpys_values_and_both_derivatives(name):
+    for f, *arrays in SAMPLES[name]:
+        check(f, *arrays)
+
+
+def test_a_step_gives_its_gradient_to_what_it_is_at_zero():
+    of_x, of_y = gradient(lambda x, y: np.sum(np.heaviside(x, y)), np.array([-1.0, 0, 2]), 0.5)
+    assert of_x.tolist() == [0, 0, 0]
+    assert of_y == 1
+
+
+def test_a_remainder_jumps_with_its_divisor():
+    # 7 = 3·2 + 1
+    assert gradient(np.fmod, 7.0, 2.0) == (1.0, -3.0)
+    assert gradient(np.fmod, -7.0, 2.0) == (1.0, 3.0)
+
+
+def test_differences_keep_the_dtype_of_their_array():
+    x = np.arange(3, dtype=np.float32)
+    (g,) = gradient(lambda x: np.sum(np.ediff1d(x, to_end=[1.0])), x)
+    assert g.dtype == np.float32
+    with pytest.raises(TypeError, match="complex"):
+        gradient(lambda x: np.sum(np.ediff1d(x, to_end=[1j])), x)
+
+
+@pytest.mark.skipif(not hasattr(np, "cumulative_sum"), reason="NumPy has none")
+def test_a_cumulative_sum_of_a_matrix_needs_an_axis():
+    with pytest.raises(ValueError, match="axis"):
+        gradient(lambda x: np.sum(np.cumulative_sum(x)), A)

@@ -1,0 +1,188 @@
+"""NumPy's linear algebra: values, shapes and dtypes are NumPy's, derivatives those of differences."""
+
+import numpy as np
+import pytest
+from beside_numpy import check
+
+from minidiff import check_gradient, gradient, hessian
+
+rng = np.random.default_rng(2)
+
+
+def normal(*shape):
+    return rng.normal(size=shape)
+
+
+def unitary(*shape):
+    return normal(*shape) + 1j * normal(*shape)
+
+
+V, W = normal(3), normal(4)
+A, T = normal(3, 4), normal(2, 3, 4)
+S = normal(3, 3) + 3 * np.eye(3)
+SS = normal(2, 3, 3) + 4 * np.eye(3)
+P = S @ S.T + np.eye(3)
+Z, ZZ = unitary(3, 4), unitary(2, 3, 3) + 4 * np.eye(3)
+H = ZZ @ np.conj(ZZ).swapaxes(-1, -2)
+LOW = normal(4, 2) @ normal(2, 3)  # of rank 2
+ROWS = normal(2, 3, 6)
+ORDERS = [None, 1, 2, -1, -2, np.inf, -np.inf]
+lin = np.linalg
+SAMPLES = {
+    "solve": [
+        *[
+            (lin.solve, a, b)
+            for a, b in [(S, V), (S, A), (SS, V), (SS, T), (S, T), (SS, A), (SS[:, None], T)]
+        ],
+        (lin.solve, ZZ, V),
+        (lin.solve, S[:0, :0], V[:0]),
+    ],
+    "lstsq": [
+        *[
+            (lambda a, b: lin.lstsq(a, b, rcond=None), a, b)
+            for a, b in [(A.T, W), (A.T, normal(4, 2)), (A, V)]
+        ],
+        (lambda a, b: lin.lstsq(a, b)[0], Z.T, W),
+        (lambda b: lin.lstsq(LOW, b)[0], W),
+        (lambda a, b: lin.lstsq(a, b, rcond=0.4), A, V),
+    ],
+    "pinv": [
+        *[(lin.pinv, a) for a in (A, T, Z, SS)],
+        (lambda a: lin.pinv(a @ a.T + 1.0, hermitian=True), S),
+        *[(lambda a, r=r: lin.pinv(a, rcond=r), T) for r in (0.01, 0.4, np.array([0.3, 0.5]))],
+        (lambda a, b: lin.pinv(a @ b, rcond=1e-9), normal(4, 2), normal(2, 3)),
+    ],
+    "qr": [
+        *[(lambda a, mode=mode: lin.qr(a, mode), a) for a in (A, A.T, T, S, Z) for mode in ("reduced", "r")],
+        (lambda a: lin.qr(a, mode="complete"), A),
+        (lambda a: lin.qr(a).Q, Z.T),
+    ],
+    "cholesky": [
+        *[(lambda a, up=up: lin.cholesky(a, upper=up), a) for a in (P, H, H[0]) for up in (False, True)],
+    ],
+    "svd": [
+        (lambda a: abs(lin.svd(a)[2]), A[:2, :3]),
+        (lambda a: (lambda u, s, v: u[:, 2:] @ u[:, 2:].T)(*lin.svd(a)), normal(4, 2)),
+        (lambda a: (lambda u, s, v: np.conj(v[2:]).T @ v[2:])(*lin.svd(a)), unitary(2, 4)),
+        (lambda a: lin.svd(a + a.T, hermitian=True).S, S),
+        (lambda a: lin.svd(a + a.T, compute_uv=False, hermitian=True), S),
+        (lambda a: lin.svd(a + a.T, hermitian=True), S),
+        (lin.svdvals, T),
+    ],
+    "eigenvalues": [
+        (lambda a: lin.eigvalsh(a + a.T), S),
+        (lambda a: lin.eigvalsh(a, "U"), H),
+        (lambda a: abs(lin.eigvals(a)) ** 2, S),
+    ],
+    "cond": [(lambda a, p=p: lin.cond(a, p), S) for p in [*ORDERS, "fro", "nuc"]]
+    + [(lin.cond, T), (lambda a: lin.cond(a, "nuc"), SS), (lin.cond, Z)],
+    "norm of a vector": [
+        (lambda x, p=p, k=k: lin.norm(x, p, axis=1, keepdims=k), A)
+        for p in [*ORDERS, 3, 0.5, 1.5, -3]
+        for k in (False, True)
+    ]
+    + [(lambda x: lin.norm(x, 0.5), unitary(3)), (lambda x: lin.norm(x, -2), V)],
+    "norm of a matrix": [
+        (lambda x, p=p: lin.norm(x, p, axis=(2, 0), keepdims=True), T) for p in [*ORDERS, "fro", "nuc"]
+    ]
+    + [(lambda x, p=p: lin.norm(x, p), Z) for p in (1, 2, "nuc", -np.inf)]
+    + [(lambda x, p=p: lin.matrix_norm(x, ord=p), T) for p in ("nuc", 2, 1)],
+    "vector_norm": [
+        (lambda x: lin.vector_norm(x, axis=(0, 2), ord=3), T),
+        (lambda x: lin.vector_norm(x, axis=(2, 0), keepdims=True), T),
+        (lambda x: lin.vector_norm(x, keepdims=True, ord=-1), T),
+        (lambda x: lin.vector_norm(x, axis=()), T),
+    ],
+    "cross": [
+        *[(np.cross, a, b) for a, b in [(V, S), (S, V), (S, SS), (SS[:, :1], S), (unitary(3), V)]],
+        (lambda a, b: np.cross(a, b, 0, -1, 0), A, normal(4, 3)),
+        (lambda a, b: np.cross(a, b, axis=0), S, S[:, :1]),
+        (lambda a, b: lin.cross(a, b, axis=0), S, S.T + 1),
+    ],
+    "tensor": [
+        (lin.tensorinv, ROWS.transpose(2, 0, 1), 1),
+        (lambda x: lin.tensorinv(x), ROWS),
+        (lin.tensorsolve, ROWS, normal(2, 3)),
+        (lambda a, b: lin.tensorsolve(a, b, axes=(0,)), ROWS.transpose(2, 0, 1), normal(2, 3)),
+    ],
+    "aliases": [
+        (lin.matmul, S, A),
+        (lin.outer, V, W),
+        (lambda x: lin.diagonal(x, offset=-1), T),
+        (lin.matrix_transpose, T),
+        (lambda x, y: lin.tensordot(x, y, axes=1), T, A.T),
+        (lambda x, y: lin.vecdot(x, y, axis=0), Z, unitary(3, 1)),
+        (lambda x, y: np.vecdot(x, y, keepdims=True), T, A),
+        (lambda x: lin.trace(x, offset=1, dtype=complex), T),
+    ],
+}
+SAMPLES["tensor"][0] = (lambda x: lin.tensorinv(x, ind=1), ROWS.transpose(2, 0, 1).reshape(6, 6))
+if hasattr(np, "matvec"):
+    SAMPLES["matvec"] = [(np.matvec, T, W), (np.matvec, Z, unitary(2, 4)), (np.vecmat, unitary(2, 3), Z)]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_it_has_numpys_values_and_both_derivatives(name):
+    for f, *arrays in SAMPLES[name]:
+        check(f, *arrays)
+
+
+@pytest.mark.filterwarnings("ignore:Arrays of 2-dimensional vectors:DeprecationWarning")
+def test_a_cross_product_in_the_plane_is_numpys_while_it_has_one():
+    try:
+        np.cross(V[:2], V[1:])
+    except ValueError:
+        pytest.skip("NumPy has none")
+    check(np.cross, V[:2], A[:, :2])
+    check(np.cross, V[:2], S)
+
+
+def test_what_no_vector_decides_has_a_gradient_and_what_one_does_is_refused():
+    two = normal(2, 4)
+    projection = lambda x: np.sum((lambda v: v.T @ v)(np.linalg.svd(x)[2][2:]) ** 2 * W)
+    check_gradient(projection, two)
+    with pytest.raises(NotImplementedError, match=r"svd .*vectors"):
+        gradient(lambda x: np.sum(np.linalg.svd(x)[2][2:] * W), two)
+
+
+def test_an_orthogonal_complement_is_refused():
+    with pytest.raises(NotImplementedError, match=r"np.linalg.qr has no gradient with mode='complete'"):
+        gradient(lambda x: np.sum(np.linalg.qr(x, "complete")[0]), A.T)
+
+
+def test_a_matrix_that_is_not_square_is_refused_as_numpy_does():
+    for f in (np.linalg.cholesky, lambda x: np.linalg.pinv(x, hermitian=True)):
+        with pytest.raises(np.linalg.LinAlgError, match="square"):
+            gradient(lambda x: np.sum(f(x)), A[:1])
+
+
+def test_a_power_norm_has_a_kink_where_an_element_is_zero():
+    (g,) = gradient(lambda x: np.linalg.norm(x, 0.5), np.array([0.0, 1.0, 4.0]))
+    assert g.tolist() == [0, 3, 1.5]
+    with np.errstate(divide="ignore"):
+        (g,) = gradient(lambda x: np.linalg.norm(x, -1), np.array([0.0, 1.0, 4.0]))
+    assert g.tolist() == [0, 0, 0]
+
+
+def test_how_many_are_not_zero_has_no_slope():
+    assert gradient(lambda x: np.linalg.norm(x, 0) * np.sum(x), V)[0].tolist() == [3, 3, 3]
+
+
+def test_half_the_squared_distance_to_a_column_space_has_a_projector_for_its_hessian():
+    X = normal(4, 2)
+    rest = lambda y: np.sum(np.linalg.lstsq(X, y)[1]) / 2
+    np.testing.assert_allclose(hessian(rest, W), np.eye(4) - X @ np.linalg.pinv(X), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_single_precision_stays_so(dtype):
+    x = (S + 0.3j * S.T if dtype == np.complex64 else S).astype(dtype)
+    for f in (
+        np.linalg.pinv,
+        lambda x: np.linalg.qr(x, "r"),
+        lambda x: np.linalg.solve(x, x),
+        np.linalg.cond,
+    ):
+        check(f, x)
+        (g,) = gradient(lambda x: np.sum(np.real(f(x))), x)
+        assert g.dtype == dtype

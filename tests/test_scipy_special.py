@@ -1,0 +1,228 @@
+"""The ufuncs of `scipy.special`, plainly imported, have derivatives in losses."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from minidiff import check_gradient, gradient, param, params
+
+special = pytest.importorskip("scipy.special")
+_ufuncs = pytest.importorskip("scipy.special._ufuncs")
+U, Q = np.array([0.3, 0.62, 0.45]), np.array([0.7, 0.12, 0.56])  # within (0, 1)
+P, R = np.array([0.4, 1.3, 2.6]), np.array([1.7, 0.6, 3.1])  # positive
+X = np.array([-1.3, 0.4, 2.2])
+Z = np.array([0.5 + 0.3j, -0.7 + 1.1j, 1.4 - 0.6j])
+N = np.array([0, 1, 4])
+
+
+def each(names, *samples):
+    return dict.fromkeys(names.split(), samples)
+
+
+# By name: arguments; those that are arrays of floats or complex numbers are differentiated by.
+CASES = {
+    **each("dawsn erf erfc erfcx erfi expit expm1 exprel exp2 exp10 log_expit log_ndtr ndtr", (X,)),
+    **each("sindg cosdg tandg cosm1 itj0y0 j0 j1 i0 i1 i0e i1e itstruve0 loggamma", (P,), (R[1],)),
+    **each("fresnel sici shichi it2i0k0 it2j0y0 it2struve0 itmodstruve0 iti0k0", (P,)),
+    **each("y0 y1 k0 k1 k0e k1e ber bei ker kei berp beip kerp keip exp1 expi", (P,)),
+    **each("gamma gammaln psi digamma rgamma entr cbrt log1p cotdg spence zetac wrightomega", (P,)),
+    **each("erfinv erfcinv logit ndtri ellipk ellipe ellipkm1", (U,)),
+    **each("jv yv iv kv", (1.4, P), (N, P), (2, Z)),
+    **each("hankel1 hankel2 hankel1e hankel2e kve jn", (1.4, P), (2, Z)),
+    **each("ive jve yve struve modstruve", (1.4, P), (N, P)),
+    **each("yn kn expn", (3, P), (np.array([1, 2, 4], np.uint8), P)),
+    **each("_spherical_jn _spherical_yn _spherical_in _spherical_kn", (N, P)),
+    **each("xlogy xlog1py rel_entr kl_div beta betaln poch binom agm elliprc", (P, R), (P[0], R)),
+    **each("boxcox boxcox1p", (P, X), (R, 0.0)),
+    **each("huber pseudo_huber", (P, X)),
+    **each("gammainc gammaincc chdtr chdtrc", (P, R), (30 * R, 30 * P), (P[0], R)),
+    **each("gammaincinv gammainccinv chdtri stdtrit", (R, U)),
+    **each("betainc betaincc betaincinv betainccinv", (P, R, U), (30.0, R, Q)),
+    **each("gdtr gdtrc fdtr fdtrc", (P, R, P[::-1])),
+    **each("bdtr bdtrc bdtri nbdtr nbdtrc nbdtri", (np.array([1, 2, 3]), 5, U)),
+    **each("pdtr pdtrc pdtri", (N, U)),
+    **each("elliprd elliprf", (P, R, U)),
+    **each("ellipeinc ellipkinc inv_boxcox inv_boxcox1p", (U, Q)),
+    **each("eval_legendre eval_chebyt eval_chebyu eval_chebyc eval_chebys eval_laguerre", (N, U)),
+    **each("eval_sh_legendre eval_sh_chebyt eval_sh_chebyu eval_hermite eval_hermitenorm", (N, U)),
+    **each("eval_gegenbauer eval_genlaguerre", (N, 1.3, U)),
+    **each("eval_jacobi eval_sh_jacobi", (N, 2.7, 1.4, U)),
+    **each("hyp1f1 hyperu wright_bessel log_wright_bessel", (0.7, 1.3, P)),
+    "airy": [(X,), (Z,)],
+    "_lambertw": [(P, 0, 1e-12)],
+    "_riemann_zeta": [(P + 1.5,)],
+    "_zeta": [(P + 1.5, R)],
+    "elliprg": [(P, R, U + 1)],
+    "elliprj": [(P, R, U, Q)],
+    "gdtria": [(U, R, P)],
+    "gdtrix": [(P, R, U)],
+    "hyp0f1": [(1.3, X)],
+    "hyp2f1": [(0.7, 1.3, 2.1, U)],
+    "lpmv": [(1, 3.0, U)],
+    "ndtri_exp": [(-P,)],
+    "nrdtrimn": [(U, P, X)],
+    "nrdtrisd": [(P, U, X)],
+    "owens_t": [(X, P)],
+    "powm1": [(P, X)],
+    "radian": [(X, P, R)],
+    "stdtr": [(R, X), (40.0, X)],
+    "tklmbda": [(0.3 * U, Q)],
+    "voigt_profile": [(X, P, R)],
+    "wofz": [(X,), (Z,)],
+}
+CONSTANT = ["gammasgn", "round"]
+WITHOUT = {
+    "an inverse that SciPy finds by a search": """
+        bdtrik bdtrin btdtria btdtrib chdtriv chndtridf chndtrinc chndtrix fdtri fdtridfd gdtrib nbdtrik
+        nbdtrin ncfdtri ncfdtridfd ncfdtridfn ncfdtrinc nctdtridf nctdtrinc nctdtrit pdtrik stdtridf""",
+    "a distribution whose density SciPy has no ufunc for": """
+        chndtr ncfdtr nctdtr kolmogorov kolmogi smirnov smirnovi""",
+    "several results by several arguments, or of complex numbers alone": """
+        ellipj pbdv pbvv pbwa kelvin airye itairy modfresnelm modfresnelp mathieu_cem mathieu_sem
+        mathieu_modcem1 mathieu_modcem2 mathieu_modsem1 mathieu_modsem2 obl_ang1 obl_ang1_cv obl_rad1
+        obl_rad1_cv obl_rad2 obl_rad2_cv pro_ang1 pro_ang1_cv pro_rad1 pro_rad1_cv pro_rad2 pro_rad2_cv""",
+    "no closed form": "besselpoly mathieu_a mathieu_b obl_cv pro_cv sph_harm",
+}
+UFUNCS = [name for name in dir(special) if isinstance(getattr(special, name), np.ufunc)]
+
+
+def function(name):
+    found = getattr(special, name, None)
+    return found if isinstance(found, np.ufunc) else getattr(_ufuncs, name, None)
+
+
+def joined(result):
+    return np.concatenate([np.ravel(x) for x in result]) if isinstance(result, tuple) else result
+
+
+SAMPLES = [
+    pytest.param(name, arguments, id=f"{name}-{i}")
+    for name, samples in CASES.items()
+    for i, arguments in enumerate(samples)
+    if function(name) is not None
+]
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize(("name", "arguments"), SAMPLES)
+def test_first_and_second_derivatives_are_those_of_differences(name, arguments):
+    f = function(name)
+    varied = [i for i, x in enumerate(arguments) if getattr(x, "dtype", np.dtype(int)).kind in "fc"]
+
+    def call(*arrays):
+        given = list(arguments)
+        for i, x in zip(varied, arrays, strict=True):
+            given[i] = x
+        return joined(f(*given))
+
+    seen = []
+    gradient(lambda *xs: np.sum(np.real(seen.append(call(*xs)) or seen[0])), *[arguments[i] for i in varied])
+    np.testing.assert_allclose(seen[0]._value, joined(f(*arguments)), rtol=1e-12)
+    check_gradient(call, *[arguments[i] for i in varied])
+
+
+@pytest.mark.parametrize("name", UFUNCS)
+def test_every_ufunc_has_a_derivative_or_a_reason_why_not(name):
+    reasons = [reason for reason, names in WITHOUT.items() if name in names.split()]
+    assert len(reasons) + (name in CASES) + (name in CONSTANT) == 1
+    if name in CASES or name in CONSTANT:
+        return
+    f = function(name)
+    with pytest.raises(NotImplementedError, match=f"{f.__name__} has no gradient"):
+        gradient(lambda x: np.sum(np.ravel(joined(f(x, *[2] * (f.nin - 1))))[0]), U)
+
+
+def test_no_reason_is_out_of_date():
+    named = " ".join(WITHOUT.values()).split()
+    assert len(named) == len(set(named))
+    assert not set(named) & set(CASES)
+
+
+@pytest.mark.parametrize("name", CONSTANT)
+def test_steps_are_constants(name):
+    assert (
+        gradient(lambda x: np.sum(x * getattr(special, name)(x)), P)[0].tolist()
+        == getattr(special, name)(P).tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["jv", "iv", "kv", "yn", "hyp1f1", "hyp2f1", "eval_legendre", "bdtr", "expn"]
+)
+def test_what_has_no_derivative_by_its_order_says_so(name):
+    f = function(name)
+    with pytest.raises(NotImplementedError, match=rf"{name} has no gradient .*: there is none by"):
+        gradient(lambda v: np.sum(f(v, *[1] * (f.nin - 2), 0.5)), 2.0)
+
+
+@pytest.mark.parametrize("name", ["ive", "jve", "yve"])
+def test_what_is_not_holomorphic_is_refused_of_complex_numbers(name):
+    with pytest.raises(NotImplementedError, match=f"{name} has no gradient .*: there is none of complex"):
+        gradient(lambda z: np.sum(np.abs(function(name)(2, z))), Z)
+
+
+@pytest.mark.parametrize("f", [special.xlogy, special.xlog1py])
+def test_nothing_times_a_logarithm_has_no_slope_in_it(f):
+    assert gradient(lambda y: f(0.0, y), 0.0) == (0.0,)
+
+
+def test_slopes_where_a_formula_divides_nothing_by_nothing():
+    assert gradient(special.spence, 1.0) == (-1.0,)
+    assert gradient(lambda x: special.shichi(x)[0], 0.0) == (1.0,)
+    np.testing.assert_allclose(gradient(special.boxcox, 3.0, 0.0)[1], np.log(3) ** 2 / 2)
+    np.testing.assert_allclose(gradient(special.ellipk, 0.0)[0], np.pi / 8)
+    for n in range(4):
+        np.testing.assert_allclose(gradient(lambda x: special.eval_legendre(n, x), 1.0)[0], n * (n + 1) / 2)
+
+
+def test_a_distribution_far_out_moves_with_its_shape():
+    # Γ(a, x) ~ xᵃ⁻¹ e⁻ˣ / Γ(a) for large x, and P(a, x) ~ xᵃ / Γ(a + 1) for small x.
+    a, x = 2.5, 200.0
+    slope = gradient(lambda a: np.log(special.gammaincc(a, x)), a)[0]
+    np.testing.assert_allclose(slope, np.log(x) - special.psi(a), rtol=1e-2)
+    slope = gradient(lambda a: np.log(special.gammainc(a, 1e-12)), a)[0]
+    np.testing.assert_allclose(slope, np.log(1e-12) - special.psi(a + 1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_derivative_by_a_shape_is_exact_also_in_single_precision(dtype):
+    a = np.asarray([1.0], dtype)
+    (g,) = gradient(lambda a: np.sum(special.gammainc(a, 1.5)), a)
+    # ∂P/∂a is the integral of (log t - ψ(a)) tᵃ⁻¹ e⁻ᵗ / Γ(a), with t = 1.5 u⁴.
+    u, w = np.polynomial.legendre.leggauss(40)
+    u, w = (u + 1) / 2, w / 2
+    t = 1.5 * u**4
+    exact = np.sum(w * 6 * u**3 * (np.log(t) + np.euler_gamma) * np.exp(-t))
+    assert g.dtype == dtype
+    np.testing.assert_allclose(g, exact, rtol=1e-6)
+    np.testing.assert_allclose(gradient(lambda a: special.gammainc(a, 1.5), 1.0)[0], exact, rtol=1e-9)
+
+
+def test_parameters_are_differentiated_by_too():
+    W = param([0.3, 0.7])
+    (g,) = gradient(lambda: np.sum(special.gammaln(W) + special.log_ndtr(W)), params(W)).values()
+    expected = gradient(lambda x: np.sum(special.gammaln(x) + special.log_ndtr(x)), W.value)[0]
+    np.testing.assert_allclose(g, expected)
+
+
+def test_nobody_needs_to_import_autograds_twin():
+    code = (
+        "from scipy.special import gammaln; import numpy as np; from minidiff import gradient; "
+        "assert np.isclose(gradient(gammaln, 1.0)[0], -np.euler_gamma)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_it_is_the_same_where_autograds_twin_has_been_imported():
+    code = (
+        "import autograd.scipy.special; from scipy.special import gammainc; from minidiff import gradient; "
+        "assert gradient(lambda a: gammainc(a, 1.0), 1.5)[0] < 0"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_scipy_is_imported_by_nobody_but_its_user():
+    code = "import minidiff, sys; assert not any(name.startswith('scipy') for name in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

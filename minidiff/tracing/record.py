@@ -45,6 +45,7 @@ from minidiff.tracing.derivatives import (
     primitive_of,
     typed,
 )
+from minidiff.tracing.twins import twin
 
 # ---------------------------------------------------------------------------------------------------
 # The running traces
@@ -235,8 +236,9 @@ def no_attribute(what: str, name: str) -> str:
 
 
 def _refuse(what: str, instead: str) -> NoReturn:
-    where, source = _where()
-    cures = " ".join(cure for words, cure in _CURES if any(word in source for word in words))
+    where, source, called = _where()
+    cures = twin(called, source) if called.startswith("scipy") else ""
+    cures = cures or " ".join(cure for words, cure in _CURES if any(word in source for word in words))
     raise TypeError(
         f"{what} cannot be recorded, and its gradient would be lost{where}. {cures or instead} "
         "If a constant is meant, dropgrad(x) gives the plain value."
@@ -248,7 +250,6 @@ _CURES = [
     (("polynomial",),
         "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
         "c, and np.polyval(c[::-1], x) both."),
-    (("scipy",), "Take the function of that name in autograd.scipy, if it has one."),
     ((".dot(",), "Write X @ W."),
     (("full(",), "Write a * np.ones(shape)."),
     (("np.array(", "array([", "stack(", "concatenate("),
@@ -259,13 +260,13 @@ _CURES = [
 ]  # fmt: skip
 
 
-def _where() -> tuple[str, str]:
+def _where() -> tuple[str, str, str]:
     """Name the line of the loss that is running, and the function that it calls there, if that is known.
 
     Returns
     -------
     tuple of str
-        The words for a message, and the source of what the line does there.
+        The words for a message, the source of what the line does there, and the name of the function.
     """
     frame: Any = sys._getframe(2)
     called = ""
@@ -274,11 +275,11 @@ def _where() -> tuple[str, str]:
         if module.partition(".")[0] not in ("minidiff", "autograd", "numpy", "scipy"):
             source = _source(frame)
             words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
-            return words + (f", which calls {called}" if called else ""), f"{source} {called}"
+            return words + (f", which calls {called}" if called else ""), f"{source} {called}", called
         if module.startswith(("numpy", "scipy")):
             called = f"{module.split('._')[0]}.{frame.f_code.co_name}"
         frame = frame.f_back
-    return "", ""
+    return "", "", ""
 
 
 def _source(frame: Any) -> str:

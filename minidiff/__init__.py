@@ -30,8 +30,9 @@ from minidiff.grads import Grads
 from minidiff.iddict import IdDict
 from minidiff.numerical import check_gradient
 from minidiff.optimise import skip, stop, throttle, train
+from minidiff.own import derivative
 from minidiff.params import Param, Params, param, params
-from minidiff.tracing import derivative, guard
+from minidiff.tracing import guard
 
 __version__ = "0.1.0"
 

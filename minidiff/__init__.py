@@ -28,11 +28,12 @@ from minidiff.data import DataLoader
 from minidiff.gradient import dropgrad, gradient, hessian, hvp, jacobian, jvp, pullback, withgradient
 from minidiff.grads import Grads
 from minidiff.iddict import IdDict
+from minidiff.implicit import fixed_point, implicit_root, recompute
 from minidiff.numerical import check_gradient
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.own import derivative
 from minidiff.params import Param, Params, param, params
-from minidiff.tracing import guard
+from minidiff.tracing import guard, watch
 
 __version__ = "0.1.0"
 
@@ -46,21 +47,25 @@ __all__ = [
     "compiled",
     "derivative",
     "dropgrad",
+    "fixed_point",
     "gradient",
     "guard",
     "hessian",
     "hvp",
+    "implicit_root",
     "jacobian",
     "jvp",
     "load",
     "param",
     "params",
     "pullback",
+    "recompute",
     "save",
     "skip",
     "stop",
     "throttle",
     "train",
+    "watch",
     "withgradient",
 ]
 

@@ -309,10 +309,7 @@ def hessian(f: Callable[..., Any], x: Any) -> Any:
            [2., 0.]])
     """
     if isinstance(x, Params):
-        value, node, roots, _ = _record(lambda: gradient(f, x).to_vector(), (x,), "hessian")
-        if np.iscomplexobj(constant(value)):
-            raise TypeError("hessian(f, ps): the parameters must be real. For complex ones use hvp.")
-        return np.concatenate(_blocks(value, node, roots), axis=1) if roots else np.zeros((0, 0))
+        return by_parameters("hessian", lambda: gradient(f, x).to_vector(), x)[1]
     if _variable(x) is None:
         raise TypeError(
             f"hessian(f, x): x must be a real number, an array or a parameter, got {described(constant(x))}."
@@ -588,6 +585,15 @@ def _forwards(value: Any, node: Traced, roots: list[Traced]) -> Callable[[Any], 
         return _own(backward(linear, v.astype(linear.dtype), seeds, later), seeds)[0]
 
     return forwards
+
+
+def by_parameters(name: str, f: Callable[..., Any], ps: Params) -> tuple[Any, Any]:
+    """Give what a function returns, and its Jacobian: a column for each element of the parameters."""
+    value, node, roots, _ = _record(f, (ps,), name)
+    if np.iscomplexobj(constant(value)) or any(np.iscomplexobj(p.value) for p in ps):
+        raise TypeError(f"{name}(f, ps): the parameters and results must be real. For complex ones use hvp.")
+    blocks = _blocks(value, node, roots)
+    return value, np.concatenate(blocks, axis=1) if blocks else np.zeros((np.size(constant(value)), 0))
 
 
 def _blocks(value: Any, node: Traced | None, roots: list[Traced]) -> list[Any]:

@@ -15,6 +15,8 @@ import io
 import json
 import math
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -23,10 +25,11 @@ import numpy as np
 
 from minidiff.checks import function, instance, integer, number
 from minidiff.files import write
-from minidiff.gradient import withgradient
+from minidiff.gradient import _record, withgradient
 from minidiff.optimise import AbstractOptimiser, Rule, reset, update
-from minidiff.params import param, params
+from minidiff.params import Params, param, params
 from minidiff.schedules.base import as_schedule, last_step, real
+from minidiff.tracing import Traced, constant, history, name_of
 from minidiff.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ __all__ = [
     "PathAnimation",
     "animate_paths",
     "explore",
+    "plot_graph",
     "plot_losses",
     "plot_paths",
     "plot_schedule",
@@ -281,6 +285,116 @@ def plot_paths(
         ax.plot(*start, linestyle="none", marker="x", color="black", markersize=8)
     ax.set(xlabel="x[0]", ylabel="x[1]", xlim=(left, right), ylim=(bottom, top))
     return _with_legend(ax)
+
+
+def plot_graph(f: Callable[..., Any], *args: Any, ax: Axes | None = None, most: int = 200) -> Axes:
+    """Draw what is recorded of a function: which NumPy calls make its result of the parameters.
+
+    Each box is a parameter or a call, with its shape, and the numbers themselves where there are at most
+    four. Every arrow is a way that the gradient goes back.
+
+    Parameters
+    ----------
+    f : callable
+        A loss, or any other function.
+    *args : Params, or any arguments
+        As for `gradient`: the parameters that it reaches, or its arguments.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure if not given, as large as the graph needs.
+    most : int, default 200
+        The largest number of calls to be drawn.
+
+    Returns
+    -------
+    Axes
+        Where it was drawn.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not what it should be, or more calls are recorded than `most`.
+    ImportError
+        If there is no matplotlib.
+
+    Notes
+    -----
+    Where Graphviz is installed, its ``dot`` says where the boxes stand; otherwise a box stands one row below
+    the lowest of those it is made from. A parameter that the result does not depend on has no arrow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import param
+    >>> W, x = param([[1.0, 2.0]]), np.array([1.0, 1.0])
+    >>> ax = plot_graph(lambda: np.sum((W @ x) ** 2), params(W))
+    >>> [text.get_text().split()[0] for text in ax.texts if text.get_text()]
+    ['0', 'np.matmul', 'np.power', 'np.sum']
+    """
+    _, node, roots, _ = _record(f, args, "plot_graph")
+    if node is None:
+        raise ValueError("plot_graph(f, …): there is nothing to draw, the result depends on none of them")
+    calls = history(node)[::-1]
+    if len(calls) > integer("most", most, 1):
+        raise ValueError(
+            f"f makes {len(calls)} calls, too many to be seen: draw a part, or raise most={most}"
+        )
+    of_params = isinstance(args[0], Params)
+    names = args[0].names if of_params else [f"argument {i}" for i in range(len(roots))]
+    boxes = {id(root): _label(name, root) for name, root in zip(names, roots, strict=True)}
+    boxes |= {id(call): _label(name_of(call.function), call) for call in calls}
+    arrows = list(dict.fromkeys((id(parent), id(call)) for call in calls for parent in call.parents))
+    places = _by_graphviz(boxes, arrows) if shutil.which("dot") else _by_rows(boxes, arrows)
+    points, margin = np.array([*places.values()]), np.array([1, 0.4])
+    low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
+    is_new, ax = ax is None, _axes(ax)
+    if is_new:
+        _figure_of(ax).set_size_inches(*np.clip(high - low, 2, 60))
+    for start, end in arrows:
+        style = {"arrowstyle": "-|>", "color": "0.5", "shrinkA": 13, "shrinkB": 13}
+        ax.annotate("", places[end], places[start], arrowprops=style)
+    colours = {id(root): "#0072b2" for root in roots} | {id(node): "#d55e00"}
+    for box, label in boxes.items():
+        frame = {"boxstyle": "round", "facecolor": "white", "edgecolor": colours.get(box, "black")}
+        ax.text(*places[box], label, ha="center", va="center", fontsize=7, bbox=frame)
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    ax.axis("off")
+    return ax
+
+
+def _label(name: str, x: Traced) -> str:
+    value = constant(x._value)
+    if not hasattr(value, "shape"):
+        return f"{name}\n{len(value)} results"
+    numbers = np.array2string(value, precision=3).replace("\n", "") if value.size <= 4 else ""
+    return f"{name}\n{value.shape} {numbers}".rstrip()
+
+
+def _by_rows(boxes: Iterable[int], arrows: list[tuple[int, int]]) -> dict[int, tuple[float, float]]:
+    """Place boxes in rows, each beneath all that lead to it and near their middle; in inches."""
+    row = dict.fromkeys(boxes, 0)
+    for start, end in arrows:  # those to a box come after those to what leads to it
+        row[end] = max(row[end], row[start] + 1)
+    inner = {end for _, end in arrows}
+    row |= {
+        box: min([row[e] for s, e in arrows if s == box], default=1) - 1 for box in row if box not in inner
+    }
+    places: dict[int, tuple[float, float]] = {}
+    for y in range(max(row.values()) + 1):
+        above = {box: [places[s][0] for s, e in arrows if e == box] for box in row if row[box] == y}
+        for i, box in enumerate(sorted(above, key=lambda box: np.mean(above[box] or 0.0))):
+            places[box] = (1.7 * (i - (len(above) - 1) / 2), -0.75 * y)
+    return places
+
+
+def _by_graphviz(boxes: Iterable[int], arrows: list[tuple[int, int]]) -> dict[int, tuple[float, float]]:
+    """Place boxes where Graphviz does; in inches."""
+    lines = [*map(str, boxes), *(f"{start} -> {end}" for start, end in arrows)]
+    source = "digraph { node [shape=box width=1.6]; " + "; ".join(lines) + " }"
+    plain = subprocess.run(
+        ["dot", "-Tplain"], input=source, capture_output=True, text=True, check=True
+    ).stdout
+    rows = [line.split() for line in plain.splitlines() if line.startswith("node")]
+    return {int(name): (float(x), float(y)) for _, name, x, y, *_ in rows}
 
 
 class PathAnimation:

@@ -18,4 +18,4 @@ def pytest_collection_modifyitems(items):
     items[:] = [item for item in items if item.path.parts[-2:] != ("minidiff", "parallel.py")]
 
 
-collect_ignore = ["record_torch.py"]  # which needs PyTorch, and is run by hand
+collect_ignore = ["record_rules.py", "record_torch.py"]  # which need PyTorch and optax, and are run by hand

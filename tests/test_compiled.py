@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 import time
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,18 @@ def test_so_have_methods_and_operators(method, request):
     why = refusal_of(lambda x: projected(method(x)), M)
     masked = request.node.callspec.id in ("mask", "sum where", "mean where")
     assert (why is not None) == masked, why
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_so_has_every_exchange_of_axes(ndim):
+    x = np.random.default_rng(1).normal(size=(3,) * ndim)  # where a wrong order does not show in the shape
+    places = range(-ndim, ndim)
+    calls = [lambda x, i=i, j=j: np.swapaxes(x, i, j) for i in places for j in places]
+    calls += [lambda x, i=i, j=j: np.moveaxis(x, i, j) for i in places for j in places]
+    calls += [lambda x, order=order: np.transpose(x, order) for order in permutations(range(ndim))]
+    calls += [lambda x, i=i: np.cumprod(x, axis=i) for i in places]
+    for call in calls:
+        assert refusal_of(lambda x, call=call: projected(call(x) * call(x)), x) is None
 
 
 @pytest.mark.parametrize(("name", "call", "x"), CASES[::5])

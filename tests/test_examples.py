@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minidiff import gradient, hessian, params, pullback
+from minidiff.functions import softmax
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.py"))
@@ -35,6 +38,48 @@ def accumulation(whole, parts):
 
 def averaging(as_it_is, averaged):
     assert averaged[-200:].mean() < 0.6 * as_it_is[-200:].mean()
+
+
+def bilevel(losses, penalties, relevant, validation):
+    assert losses[-1] < losses[0] / 3
+    assert penalties[:relevant].max() < penalties[relevant:].mean()
+    as_differences(validation, penalties)
+
+
+def curvature(natural, adam, problem, product):
+    assert natural[-1] < adam[-1] / 10
+    model, loss, θ = problem()
+    scores, back = pullback(model, θ)
+    J = np.stack([back(e.reshape(scores.shape)).to_vector() for e in np.eye(scores.size)])
+    v = gradient(lambda: loss(model()), θ)
+    found, along = product(model, loss, θ, v).to_vector(), J @ v.to_vector()
+    H = hessian(loss, scores).reshape(scores.size, -1)
+    np.testing.assert_allclose(found, J.T @ (H @ along), atol=1e-10)
+    p = softmax(scores)  # the Fisher information: the mean of g gᵀ over what the model itself would answer
+    fisher = 0
+    for k in range(3):
+        slopes = (np.eye(3)[k] - p).reshape(-1, 1) * J
+        g = slopes.reshape(len(p), 3, -1).sum(axis=1)  # of log p, by the parameters, for each sample
+        fisher = fisher + (p[:, k] * (g @ v.to_vector())) @ g / len(p)
+    np.testing.assert_allclose(found, fisher, atol=1e-10)
+
+
+def equilibrium(losses, θ, loss):
+    assert losses[-1] < losses[0] / 30
+    for p in θ:
+        as_differences(loss, p)
+
+
+def as_differences(loss, p):
+    """Compare a gradient with the change of the loss along a direction."""
+    v, start = np.random.default_rng(1).normal(size=p.shape), p.value.copy()
+    slope = np.sum(gradient(loss, params(p))[p] * v)
+    sides = []
+    for e in (1e-4, -1e-4):
+        p[...] = start + e * v
+        sides.append(loss())
+    p[...] = start
+    assert slope == pytest.approx((sides[0] - sides[1]) / 2e-4, rel=1e-4, abs=1e-6)
 
 
 def freezing(misfit, learned, after):
@@ -102,8 +147,8 @@ def vae(losses, mean, digits):
 CLAIMS = {
     f.__name__: f
     for f in (
-        accumulation, averaging, freezing, gaussian_process, global_clipping, hmc, hvp, kalman, lbfgs, ode,
-        plateau, transformer, vae,
+        accumulation, averaging, bilevel, curvature, equilibrium, freezing, gaussian_process, global_clipping,
+        hmc, hvp, kalman, lbfgs, ode, plateau, transformer, vae,
     )
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 import copy
 import gc
 import inspect
+import io
 import pickle
 import re
 import traceback
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidiff.optimise as mo
-from minidiff import IdDict, gradient, param, params, withgradient
+from minidiff import IdDict, gradient, param, params, save, withgradient
 from minidiff.optimise import (
     ADAM,
     AbstractOptimiser,
@@ -656,10 +657,12 @@ def test_every_state_consists_of_what_a_checkpoint_can_hold():
     for name in mo.__all__:
         cls = getattr(mo, name)
         if isinstance(cls, type) and issubclass(cls, Rule) and cls is not Rule:
-            opt = cls(1.0) if name.startswith("Clip") else cls()
+            arguments = {"ClipNorm": [1.0], "ClipValue": [1.0], "Project": [abs]}
+            opt = cls(*arguments.get(name, ()))
             update(opt, x, g)
-            for value in vars(opt).values():
-                assert isinstance(value, (int, float, tuple, IdDict))
+            save(io.BytesIO(), params(x), opt)
+            for setting, value in vars(opt).items():  # a projection is the program's
+                assert isinstance(value, (int, float, tuple, IdDict, AbstractOptimiser)) or setting == "onto"
             for value in opt.state.get(x, {}).values():  # ClipNorm keeps nothing
                 assert type(value) in (tuple, np.ndarray)
 

@@ -18,9 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 
-from minidiff import IdDict, gradient, param
+from minidiff import IdDict, gradient, param, params
 from minidiff.optimise import ADAM, AbstractOptimiser, Descent, ExpDecay, Momentum, Optimiser, Rule, update
-from minidiff.plot import animate_paths, explore, plot_losses, plot_paths, plot_schedule, trace_path
+from minidiff.plot import (
+    animate_paths,
+    explore,
+    plot_graph,
+    plot_losses,
+    plot_paths,
+    plot_schedule,
+    trace_path,
+)
 from minidiff.schedules import Cos, Exp, OneCycle, Scheduler, Shortened
 from minidiff.settings import Fraction
 
@@ -423,3 +431,90 @@ def test_a_page_without_a_kernel_gets_a_still_of_the_sliders():
 def test_explore_refuses_nonsense_by_name(arguments, options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         explore(*arguments, **options)
+
+
+# Graphs -------------------------------------------------------------------------------------------------
+
+
+def graph(ax):
+    """Give what a drawn graph says: the boxes' words by their places, and the arrows between them."""
+    boxes = {text.get_position(): text.get_text() for text in ax.texts if text.get_text()}
+    arrows = [(boxes[text.xyann], boxes[text.xy]) for text in ax.texts if not text.get_text()]
+    return boxes, arrows
+
+
+def network():
+    W, v, idle = param(np.arange(6.0).reshape(3, 2)), param(np.zeros(3)), param(1.0)
+    return (lambda: (v @ np.tanh(W @ np.ones(2)) - 0.5) ** 2), params(W, v, idle)
+
+
+def test_a_graph_has_a_box_for_each_parameter_and_call_and_an_arrow_for_each_way_back():
+    boxes, arrows = graph(plot_graph(*network()))
+    words = ["0\n(3, 2)", "1\n(3,) [0. 0. 0.]", "2\n() 1.", "np.matmul\n(3,) [1. 5. 9.]",
+        "np.tanh\n(3,) [0.762 1.    1.   ]", "np.matmul\n() 0.", "np.subtract\n() -0.5",
+        "np.power\n() 0.25"]  # fmt: skip
+    assert sorted(boxes.values()) == sorted(words)
+    assert sorted(arrows) == sorted([
+        (words[0], words[3]), (words[3], words[4]), (words[1], words[5]), (words[4], words[5]),
+        (words[5], words[6]), (words[6], words[7]),
+    ])  # fmt: skip
+
+
+def test_every_arrow_of_a_graph_leads_down_and_no_box_hides_another():
+    def loss(x, z):
+        for _ in range(6):
+            x = np.sin(x) * x + z * x[0]
+        return np.sum(x) + np.sum(np.linalg.eigh(np.outer(z, z))[0])
+
+    ax = plot_graph(loss, np.ones(5), np.ones(5))
+    for text in ax.texts:
+        if not text.get_text():
+            assert text.xy[1] < text.xyann[1]
+    boxes, arrows = graph(ax)
+    assert len(boxes) == len([text for text in ax.texts if text.get_text()])
+    assert "argument 1\n(5,)" in boxes.values()
+    assert any("np.linalg.eigh\n2 results" in end for _, end in arrows)
+    ax.figure.canvas.draw()
+    frames = [text.get_bbox_patch().get_window_extent() for text in ax.texts if text.get_text()]
+    assert not any(a.overlaps(b) for i, a in enumerate(frames) for b in frames[:i])
+    assert all(ax.figure.bbox.contains(*corner) for frame in frames for corner in (frame.min, frame.max))
+
+
+def test_a_graph_is_drawn_into_axes_given_and_marks_its_ends():
+    _, (left, right) = plt.subplots(1, 2)
+    assert plot_graph(*network(), ax=right) is right
+    assert not left.texts
+    edges = [text.get_bbox_patch().get_edgecolor() for text in right.texts if text.get_text()]
+    assert len(set(edges)) == 3
+    assert edges.count(edges[-1]) == 1  # the result
+    assert edges.count(edges[0]) == 3  # the parameters
+
+
+def test_graphviz_places_the_boxes_where_it_is_installed(monkeypatch, tmp_path):
+    dot = tmp_path / "dot"
+    dot.write_text(
+        f"#!{sys.executable}\nimport re, sys\n"
+        "source = sys.stdin.read(); print('graph 1 5 5')\n"
+        "assert source.count('->') == 6 and sys.argv[1:] == ['-Tplain']\n"
+        "names = [s.split()[-1] for s in re.split('[;{}]', source) if s.split()[-1:] and '->' not in s]\n"
+        "for i, n in enumerate(n for n in names if n.isdigit()): print('node', n, i, 2 * i, 1, 1, 'x')\n"
+        "print('edge 1 2'); print('stop')\n"
+    )
+    dot.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    boxes, arrows = graph(plot_graph(*network()))
+    assert set(boxes) == {(float(i), 2.0 * i) for i in range(8)}
+    assert len(arrows) == 6
+
+
+def test_what_cannot_be_drawn_as_a_graph_is_refused():
+    W = param(1.0)
+    with pytest.raises(ValueError, match=r"f makes 13 calls, too many to be seen: .* most=10"):
+        plot_graph(lambda: np.sin(sum([W] * 12)), params(W), most=10)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plot_graph(lambda: 1.0, params(W))
+    with pytest.raises(TypeError, match="plot_graph\\(f, …\\): f must be a function"):
+        plot_graph(3.0, params(W))
+    with pytest.raises(ValueError, match="most must be at least 1"):
+        plot_graph(lambda: W * 1, params(W), most=0)
+    assert len(graph(plot_graph(lambda: W * 1 * 2, params(W)))[0]) == 3

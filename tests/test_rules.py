@@ -601,11 +601,13 @@ def test_invdecay_gives_the_rate_of_the_definition():
     assert all(a > b for a, b in pairwise(steps))
 
 
+MADE_ANEW = inspect.signature(mo.Muon).parameters["rest"].default
+GIVEN = {"rho": 0.5, "centred": True, "rest": Descent(), "onto": np.abs}
 DEFAULTS = {
     "Descent": {"eta": 0.1},
     "Momentum": {"eta": 0.01, "rho": 0.9},
     "Nesterov": {"eta": 0.001, "rho": 0.9},
-    "RMSProp": {"eta": 0.001, "rho": 0.9, "epsilon": 1e-8},
+    "RMSProp": {"eta": 0.001, "rho": 0.9, "epsilon": 1e-8, "centred": False},
     "ADAM": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
     "RADAM": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
     "AdaMax": {"eta": 0.001, "beta": (0.9, 0.999), "epsilon": 1e-8},
@@ -620,6 +622,13 @@ DEFAULTS = {
     "Rprop": {"eta": 0.001, "factors": (0.5, 1.2), "limits": (1e-6, 50.0)},
     "Yogi": {"eta": 0.01, "beta": (0.9, 0.999), "epsilon": 0.001},
     "SignDecay": {"wd": 0.001},
+    "Adan": {"eta": 0.001, "beta": (0.98, 0.92, 0.99), "decay": 0.0, "epsilon": 1e-8},
+    "ScheduleFreeADAMW": {"eta": 0.0025, "beta": (0.9, 0.999), "decay": 0.0, "epsilon": 1e-8},
+    "LAMB": {"eta": 0.001, "beta": (0.9, 0.999), "decay": 0.0, "epsilon": 1e-6},
+    "Adafactor": {"eta": 0.01, "power": 0.8, "thresh": 1.0, "epsilon": (1e-30, 0.001)},
+    "Muon": {"eta": 0.02, "rho": 0.95, "decay": 0.01, "rest": MADE_ANEW},
+    "Centralise": {"axis": 0},
+    "Project": {"onto": inspect.Parameter.empty},
     "ExpDecay": {"eta": 0.001, "decay": 0.1, "decay_step": 1000, "clip": 1e-4, "start": 0},
     "InvDecay": {"gamma": 0.001},
     "WeightDecay": {"wd": 0.0},
@@ -634,9 +643,13 @@ def test_settings_and_their_defaults_in_the_order_of_the_signature(name):
     shown = inspect.signature(cls).parameters
     assert {setting: p.default for setting, p in shown.items()} == defaults
     if inspect.Parameter.empty not in defaults.values():
-        assert {setting: getattr(cls(), setting) for setting in shown} == defaults
-    given = [(0.25, 0.5) if isinstance(defaults[name], tuple) else i + 7 for i, name in enumerate(shown)]
-    given = [0.5 if setting == "rho" else value for setting, value in zip(shown, given, strict=True)]
+        for setting in shown:
+            assert getattr(cls(), setting) == defaults[setting] or defaults[setting] is MADE_ANEW
+    tuples = {n: tuple(0.25 * (i + 1) for i in range(n)) for n in (2, 3)}
+    given = [
+        tuples[len(defaults[name])] if isinstance(defaults[name], tuple) else GIVEN.get(name, i + 7)
+        for i, name in enumerate(shown)
+    ]
     opt = cls(*given)
     assert [getattr(opt, setting) for setting in shown] == given
 

@@ -4,7 +4,7 @@ import autograd
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, gradient, param, params
+from minidiff import check_gradient, dropgrad, gradient, implicit_root, param, params
 from minidiff.functions import logsoftmax, logsumexp, softmax
 
 scipy = pytest.importorskip("scipy")
@@ -193,8 +193,11 @@ def test_a_distribution_without_a_twin_is_written_out(name):
 
 
 def test_a_solver_within_a_loss_is_refused_with_what_to_do():
-    with pytest.raises(TypeError, match=r"Take minidiff\.derivative"):
-        gradient(lambda a: scipy.optimize.minimize(lambda z: np.sum((z - a) ** 2), [0.0]).x[0], 2.0)
+    solution = lambda a: scipy.optimize.minimize(lambda z: np.sum((z - a**2) ** 2), [0.0]).x[0]
+    with pytest.raises(TypeError, match=r"Take minidiff\.implicit_root"):
+        gradient(solution, 2.0)
+    twin = lambda a: implicit_root(lambda z, a: 2 * (z - a**2), solution(dropgrad(a)), a, tol=1e-5)
+    np.testing.assert_allclose(gradient(twin, 2.0)[0], 4.0)
 
 
 def test_an_equation_without_its_arguments_says_what_is_missing():

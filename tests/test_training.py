@@ -615,11 +615,6 @@ def test_clipping_helps_the_recurrent_network():
     assert clipped < plain < 4
 
 
-def test_with_as_many_gradients_l_bfgs_gets_further_than_adam():
-    quasi_newton, first_order = example("lbfgs")()
-    assert quasi_newton < first_order / 4 < 1e-3
-
-
 def test_the_network_solves_the_differential_equation():
     assert example("physics_informed")(steps=700) < 0.1
 

@@ -1,16 +1,14 @@
 """L-BFGS: a quasi-Newton method of SciPy, with gradients of ours.
 
-All parameters become one vector and come back. Where the loss is the same at every step
-(no minibatches), such a method gets much further with as many gradients than a
-first-order rule.
+Where the loss is the same at every step (no minibatches), such a method gets much
+further with as many gradients than a first-order rule.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.optimize import minimize
 
-from minidiff import gradient, param, params, withgradient
-from minidiff.optimise import ADAM, update
+from minidiff import gradient, param, params
+from minidiff.optimise import ADAM, minimize, update
 
 
 def problem():
@@ -32,33 +30,23 @@ def problem():
 
 def main():
     loss, θ = problem()
-    lbfgs = []
-
-    def loss_and_slope(vector):
-        θ.from_vector(vector)
-        value, grads = withgradient(loss, θ)
-        lbfgs.append(float(value))
-        return value, grads.to_vector()
-
-    options = {"ftol": 0, "gtol": 1e-12}
-    result = minimize(
-        loss_and_slope, θ.to_vector(), jac=True, method="L-BFGS-B", options=options
-    )
-    θ.from_vector(result.x)
+    lbfgs = [float(loss())]
+    note = lambda progress: lbfgs.append(progress.loss)
+    result = minimize(loss, θ, callback=note, ftol=0, gtol=1e-12)
 
     loss, θ = problem()
     opt, adam = ADAM(0.05), []
-    for _ in lbfgs:
+    for _ in range(result.nfev):
         update(opt, θ, gradient(loss, θ))
         adam.append(float(loss()))
     print(
-        f"after {len(lbfgs)} gradients: L-BFGS {min(lbfgs):.1e}, ADAM {min(adam):.1e}"
+        f"after {result.nfev} gradients: L-BFGS {min(lbfgs):.1e}, ADAM {min(adam):.1e}"
     )
 
     _, ax = plt.subplots(figsize=(5, 3), layout="constrained")
     ax.semilogy(lbfgs, "k-", label="L-BFGS")
     ax.semilogy(adam, "--", color="#0072b2", label="ADAM(0.05)")
-    ax.set(xlabel="gradients", ylabel="loss")
+    ax.set(xlabel="step", ylabel="loss")
     ax.legend()
     ax.figure.savefig("lbfgs.png", dpi=150)
     return lbfgs, adam

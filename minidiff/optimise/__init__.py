@@ -3,7 +3,7 @@
 from typing import Any
 
 from minidiff.iddict import IdDict
-from minidiff.optimise.average import Average
+from minidiff.optimise.average import Average, ScheduleFreeADAMW, sharp_gradient
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import (
     KeepBest,
@@ -14,11 +14,12 @@ from minidiff.optimise.callbacks import (
     plateau,
     throttle,
 )
-from minidiff.optimise.clips import ClipNorm, ClipValue
-from minidiff.optimise.compose import Optimiser
+from minidiff.optimise.clips import ClipNorm, ClipValue, Project, non_negative, simplex, within_norm
+from minidiff.optimise.compose import Lookahead, Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
 from minidiff.optimise.grouped import Grouped
-from minidiff.optimise.more import Lion, Rprop, SignDecay, Yogi
+from minidiff.optimise.minimisers import least_squares, minimize
+from minidiff.optimise.more import LAMB, Adafactor, Adan, Centralise, Lion, Muon, Rprop, SignDecay, Yogi
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.optimise.rules import (
     ADAM,
@@ -51,6 +52,7 @@ from minidiff.optimise.update import apply, reset, update
 __all__ = [
     "ADAM",
     "ADAMW",
+    "LAMB",
     "NADAM",
     "OADAM",
     "RADAM",
@@ -62,9 +64,12 @@ __all__ = [
     "AdaDelta",
     "AdaGrad",
     "AdaMax",
+    "Adafactor",
     "Adam",
     "AdamW",
+    "Adan",
     "Average",
+    "Centralise",
     "ClipNorm",
     "ClipValue",
     "Descent",
@@ -74,17 +79,21 @@ __all__ = [
     "InvDecay",
     "KeepBest",
     "Lion",
+    "Lookahead",
     "Momentum",
+    "Muon",
     "NAdam",
     "Nesterov",
     "OAdam",
     "Optimiser",
     "Progress",
+    "Project",
     "RAdam",
     "RMSProp",
     "ReducePlateau",
     "Rprop",
     "Rule",
+    "ScheduleFreeADAMW",
     "SignDecay",
     "WeightDecay",
     "Yogi",
@@ -94,15 +103,21 @@ __all__ = [
     "clip_norm",
     "early_stopping",
     "engine",
+    "least_squares",
+    "minimize",
+    "non_negative",
     "patience",
     "plateau",
     "reset",
+    "sharp_gradient",
+    "simplex",
     "skip",
     "skip_nonfinite",
     "stop",
     "throttle",
     "train",
     "update",
+    "within_norm",
 ]
 
 

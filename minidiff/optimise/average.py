@@ -1,21 +1,47 @@
-"""Averages of parameters over their steps."""
+"""Parameters elsewhere for a while: at averages of their steps, or at the worst point nearby."""
+
+# ruff: noqa: D102 - the methods of a rule are described in Rule
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from minidiff.checks import integer, number
+from minidiff.gradient import gradient
+from minidiff.grads import Grads
 from minidiff.optimise.callbacks import assign
 from minidiff.optimise.memory import Memory, arrays_or_none
-from minidiff.optimise.rule import widened
+from minidiff.optimise.rule import Rule, abs2, widened
 from minidiff.params import Param, Params
+from minidiff.settings import Fraction
 from minidiff.typing import Array
 
-__all__ = ["Average"]
+__all__ = ["Average", "ScheduleFreeADAMW", "sharp_gradient"]
+
+
+@contextmanager
+def exchanged(ps: Params, values: Iterable[Array]) -> Iterator[Params]:
+    """Give parameters other values within a ``with`` block, and their own back after it.
+
+    Parameters
+    ----------
+    ps : Params
+        The parameters.
+    values : iterable of ndarray
+        One for each, of its shape.
+    """
+    own = [p.value.copy() for p in ps]
+    try:
+        assign(ps, values)
+        yield ps
+    finally:
+        assign(ps, own)
 
 
 class Average(Memory):
@@ -89,14 +115,134 @@ class Average(Memory):
             new = [np.asarray(mean + weight * (x - mean)) for mean, x in pairs]
         vars(self).update(count=self.count + 1, values=new)  # both at once, also if an interrupt comes
 
-    @contextmanager
-    def swapped(self) -> Iterator[Params]:
+    def swapped(self) -> AbstractContextManager[Params]:
         """Give the parameters their averages within a ``with`` block, and their own values back after it."""
         if self.values is None:
             raise ValueError("there is no average yet: call it after each step, train(…, cb=average)")
-        own = [p.value.copy() for p in self.ps]
-        try:
-            assign(self.ps, self.values)
-            yield self.ps
-        finally:
-            assign(self.ps, own)
+        return exchanged(self.ps, self.values)
+
+
+class ScheduleFreeADAMW(Rule):
+    r"""Adam without a schedule: gradients are taken near an average of the steps, which is the result.
+
+    .. math::
+        v &\leftarrow β_2 v + (1 - β_2) Δ^2, \qquad
+        z \leftarrow z - η \left( \frac{Δ}{\sqrt{\hat v} + ε} + λ x \right) \\
+        a &\leftarrow (1 - c) a + c z, \quad c = η^2 / \textstyle\sum η^2, \qquad
+        x \leftarrow (1 - β_1) z + β_1 a
+
+    with v̂ as in `ADAM`; z and a begin where the parameter x does. Train with x, and evaluate at a, within a
+    block of `swapped`. The rate stays, after a warm-up: ``Scheduler(opt, eta=…)``.
+
+    Parameters
+    ----------
+    eta : float, default 0.0025
+        Learning rate η, at least 0.
+    beta : pair of float, default (0.9, 0.999)
+        The place β1 of x between z and the average a, and the decay β2 of the mean square, in [0, 1).
+    decay : float, default 0
+        Weight decay λ, at least 0. It is multiplied by η.
+    epsilon : float, default 1e-8
+        ε, at least 0.
+
+    Notes
+    -----
+    The names a, x and z are the paper's x, y and z. The authors' code and optax have the largest η so far in
+    c, which is the same while no rate falls. They do not keep a, and compute it from x and z.
+
+    Examples
+    --------
+    >>> from minidiff import gradient, param, params
+    >>> from minidiff.optimise import ScheduleFreeADAMW, update
+    >>> p = param(1.0)
+    >>> opt, loss = ScheduleFreeADAMW(0.5), lambda: (p - 3) ** 2
+    >>> for _ in range(50):
+    ...     update(opt, params(p), gradient(loss, params(p)))
+    >>> with opt.swapped():
+    ...     print(f"{p:.2f}")
+    3.00
+
+    References
+    ----------
+    A. Defazio, X. Yang, H. Mehta, K. Mishchenko, A. Khaled and A. Cutkosky, "The Road Less Scheduled", 2024,
+    arXiv:2405.15682, algorithm 1.
+    """
+
+    eta: float = 0.0025
+    beta: tuple[Fraction, Fraction] = (0.9, 0.999)
+    decay: float = 0.0
+    epsilon: float = 1e-8
+    keeps = ("v", "z", "a")
+    real = ("v",)
+    clock = (0, 1.0, 0.0)
+
+    def tick(self, t: int, β2t: float, total: float) -> tuple[Any, ...]:
+        return t + 1, self.beta[1] * β2t, total + self.eta**2
+
+    def can_show(self, t: int, β2t: float, total: float) -> bool:
+        return 0 <= β2t < 1 and total >= 0
+
+    def coefficients(self, t: int, β2t: float, total: float) -> tuple[float, ...]:
+        return self.eta, *self.beta, 1 - β2t, self.epsilon, self.decay, self.eta**2 / (total or 1.0)
+
+    def begin(self, x: Array) -> dict[str, Any]:
+        return super().begin(x) | {name: np.array(widened(x)) for name in ("z", "a")}
+
+    @staticmethod
+    def formula(
+        x: Any, Δ: Any, v: Any, z: Any, a: Any, η: Any, β1: Any, β2: Any, b2: Any, ε: Any, λ: Any, c: Any
+    ) -> Any:
+        v = β2 * v + (1 - β2) * abs2(Δ)
+        z = z - η * (Δ / (np.sqrt(v / b2) + ε) + λ * x)
+        a = (1 - c) * a + c * z
+        return x - ((1 - β1) * z + β1 * a), v, z, a
+
+    def swapped(self) -> AbstractContextManager[Params]:
+        """Give all parameters their averages within a ``with`` block, and their own values back after it."""
+        return exchanged(Params(list(self.state)), [kept["a"] for kept in self.state.values()])
+
+
+def sharp_gradient(loss: Callable[[], Any], ps: Params | Iterable[Param], rho: float = 0.05) -> Grads:
+    r"""Give the gradient at the worst point nearby, for sharpness-aware minimisation (SAM).
+
+    .. math:: ∇ L \left( x + ρ \frac{∇L(x)}{‖∇L(x)‖} \right)
+
+    with the norm over all parameters together. They are as before when it returns, also by an exception.
+
+    Parameters
+    ----------
+    loss : function
+        The loss, without arguments. It is called twice, and should compute the same both times.
+    ps : Params
+        The parameters.
+    rho : float, default 0.05
+        How far away the worst point is, at least 0.
+
+    Returns
+    -------
+    Grads
+        The gradients there; those at the parameters themselves, if these are all 0 or not finite.
+
+    Examples
+    --------
+    >>> from minidiff import param, params
+    >>> from minidiff.optimise import Descent, sharp_gradient, update
+    >>> a = param(3.0)
+    >>> sharp_gradient(lambda: a**2, params(a), rho=0.5)[a]
+    array(7.)
+    >>> a
+    param(3.)
+    >>> update(Descent(0.1), params(a), sharp_gradient(lambda: a**2, params(a)))
+
+    References
+    ----------
+    P. Foret, A. Kleiner, H. Mobahi and B. Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving
+    Generalization", 2020, arXiv:2010.01412. optax: ``contrib.sam``.
+    """
+    ps, rho = Params(ps), number("rho", rho, within="[0, inf)")
+    grads: Grads = gradient(loss, ps)
+    if 0 < (norm := grads.norm()) < math.inf:
+        away = [p.value if g is None else p.value + rho * (widened(g) / norm) for p, g in grads.items()]
+        with exchanged(ps, away):
+            grads = gradient(loss, ps)
+    return grads

@@ -1,4 +1,4 @@
-"""Clips, which keep single large gradients from throwing a parameter off its way."""
+"""Clips, which keep gradients within bounds, and projections, which keep parameters there."""
 
 # ruff: noqa: D102 - the methods of a rule are described in Rule
 
@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import numpy as np
 
+from minidiff.checks import described, function, number
 from minidiff.optimise.rule import Rule, widened
 from minidiff.program.source import quiet
 from minidiff.typing import Array
 
-__all__ = ["ClipNorm", "ClipValue"]
+__all__ = ["ClipNorm", "ClipValue", "Project", "non_negative", "simplex", "within_norm"]
 
 
 class ClipValue(Rule):
@@ -92,6 +94,166 @@ class ClipNorm(Rule):
             norm = norm_of(Δ)
         clipped: Array = call(np.multiply, Δ, self.thresh / norm)  # all NaN if the norm is NaN
         return clipped
+
+
+class Project(Rule):
+    r"""Projected descent: goes where the step leads, and from there to the nearest point of a set.
+
+    .. math:: x \leftarrow P(x - Δ)
+
+    The last member of an `Optimiser`. Other parameters that have no such bounds get another optimiser by
+    `Grouped`.
+
+    Parameters
+    ----------
+    onto : function of an array
+        P, the projection: `non_negative`, `simplex`, `within_norm`, or another that returns an array of the
+        same shape, such as ``lambda x: np.clip(x, -1, 1)``. ``functools.partial(within_norm, thresh=2.0)``
+        has settings, and can be pickled.
+
+    Notes
+    -----
+    A parameter is left where it begins until its first step. Of half precision the point is rounded after
+    the projection. An average of steps, such as that of `ScheduleFreeADAMW`, is not projected.
+
+    Examples
+    --------
+    Mixture weights, which sum to 1:
+
+    >>> import numpy as np
+    >>> from minidiff.optimise import Descent, Optimiser, Project, simplex, update
+    >>> opt, x = Optimiser(Descent(0.1), Project(simplex)), np.array([0.5, 0.25, 0.25])
+    >>> update(opt, x, [-3.0, 0.0, 3.0])
+    >>> x
+    array([0.775, 0.225, 0.   ])
+
+    References
+    ----------
+    optax: ``projections``.
+    """
+
+    onto: Annotated[Callable[[Array], Any], function]
+    elementwise = False
+
+    def coefficients(self, t: int) -> tuple[Any, ...]:
+        return (self.onto,)
+
+    @staticmethod
+    def formula(x: Any, Δ: Any, onto: Any) -> Any:
+        nearest = np.asarray(onto(x - Δ))
+        if nearest.shape != x.shape:
+            raise ValueError(f"onto must return an array of shape {x.shape}, not {nearest.shape}")
+        return x - nearest
+
+
+def non_negative(x: Array) -> Array:
+    """Return the nearest point without negative elements.
+
+    Parameters
+    ----------
+    x : ndarray
+        Any shape, real.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape.
+
+    Raises
+    ------
+    TypeError
+        For a complex array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import ADAM, Optimiser, Project, non_negative
+    >>> non_negative(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    >>> opt = Optimiser(ADAM(), Project(non_negative))
+    """
+    return np.maximum(_real("non_negative", x), 0)
+
+
+def simplex(x: Array, total: float = 1.0) -> Array:
+    """Return the nearest point whose rows have no negative elements and sum to `total`.
+
+    Parameters
+    ----------
+    x : ndarray
+        Any shape, real. Rows are along the last axis.
+    total : float, default 1
+        The sum of each row, above 0.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape.
+
+    Raises
+    ------
+    TypeError
+        For a complex array.
+    ValueError
+        For a `total` that is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import simplex
+    >>> simplex(np.array([[0.5, 0.75, -1.0], [2.0, 0.0, 0.0]]))
+    array([[0.375, 0.625, 0.   ],
+           [1.   , 0.   , 0.   ]])
+
+    References
+    ----------
+    J. Duchi, S. Shalev-Shwartz, Y. Singer and T. Chandra, "Efficient Projections onto the l1-Ball for
+    Learning in High Dimensions", 2008.
+    """
+    rows, total = np.atleast_1d(_real("simplex", x)), number("total", total, within="(0, inf)")
+    falling = -np.sort(-rows, axis=-1)
+    counts = np.arange(1, rows.shape[-1] + 1, dtype=rows.dtype)
+    # Each row goes down by what its largest elements have too much of; how many these are gives the most.
+    down = np.max((np.cumsum(falling, axis=-1) - total) / counts, axis=-1, keepdims=True, initial=-np.inf)
+    return np.maximum(rows - down, 0).reshape(np.shape(x))  # type: ignore[no-any-return]
+
+
+def within_norm(x: Array, thresh: float = 1.0) -> Array:
+    """Return the nearest point whose Euclidean norm is no larger than a threshold.
+
+    Parameters
+    ----------
+    x : ndarray
+        Any shape, real or complex. The norm is over all elements.
+    thresh : float, default 1
+        The largest norm, at least 0.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape: `x` itself, if it is within.
+
+    Raises
+    ------
+    ValueError
+        For a negative threshold.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> from minidiff.optimise import ADAM, Optimiser, Project, within_norm
+    >>> within_norm(np.array([3.0, 4.0]))
+    array([0.6, 0.8])
+    >>> opt = Optimiser(ADAM(), Project(partial(within_norm, thresh=2.0)))
+    """
+    return ClipNorm(thresh).apply(x, np.asarray(x))
+
+
+def _real(name: str, x: Any) -> Array:
+    if np.asarray(x).dtype.kind == "c":
+        raise TypeError(f"{name} is for real numbers, got {described(x)}")
+    return np.asarray(x)
 
 
 def norm_of(z: Array) -> float:

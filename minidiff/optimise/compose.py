@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, MutableSequence
-from typing import Any, overload
+from functools import partial
+from typing import Annotated, Any, overload
 
-from minidiff.checks import described
+import numpy as np
+
+from minidiff.checks import described, number
 from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.rule import Rule, widened
 from minidiff.optimise.step import step_of
+from minidiff.settings import PositiveInt
 from minidiff.typing import Array
 
-__all__ = ["Optimiser"]
+__all__ = ["Lookahead", "Optimiser"]
 
 
 class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
@@ -58,7 +63,7 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
         self.members: list[AbstractOptimiser] = [self._member(member) for member in members]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name != "members":
+        if name != "members" and not isinstance(getattr(type(self), name, None), property):
             raise AttributeError(
                 f"a composition has no {name!r} of its own: set a member's, opt[1].{name} = {value!r:.40}"
             )
@@ -124,6 +129,81 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
         if _contains(member, self):
             raise ValueError("a composition cannot contain itself")
         return member
+
+
+class SlowWeights(Rule):
+    """What `Lookahead` does to the steps of its optimiser."""
+
+    k: PositiveInt = 5
+    alpha: Annotated[float, partial(number, within="[0, 1]")] = 0.5
+    keeps = ("slow",)
+
+    def begin(self, x: Array) -> dict[str, Any]:
+        return super().begin(x) | {"slow": np.array(widened(x))}
+
+    def coefficients(self, t: int) -> tuple[float, ...]:
+        return self.alpha, t % self.k == 0
+
+    @staticmethod
+    def formula(x: Any, Δ: Any, slow: Any, α: float, is_due: bool) -> Any:
+        new = np.where(is_due, slow + α * (x - Δ - slow), slow)
+        return np.where(is_due, x - new, Δ), new
+
+
+class Lookahead(Optimiser):
+    r"""An optimiser that goes k steps ahead, and then a part of the way back.
+
+    .. math:: s \leftarrow s + α (x - s), \qquad x \leftarrow s \qquad \text{at every } k\text{-th step}
+
+    where the slow weights s begin as the parameter does. It is a composition of two: ``opt[0]`` is the
+    optimiser, and ``opt[1]`` has the settings k and alpha.
+
+    Parameters
+    ----------
+    opt : AbstractOptimiser
+        The optimiser that goes ahead.
+    k : int, default 5
+        The number of its steps from one synchronisation to the next, at least 1.
+    alpha : float, default 0.5
+        How much of the way is kept, α in [0, 1].
+
+    Attributes
+    ----------
+    eta : float
+        The learning rate of ``opt[0]``.
+
+    Notes
+    -----
+    Each parameter counts its own steps. The optimiser's state stays at a synchronisation, as in the paper's
+    experiments on images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import Descent, Lookahead, update
+    >>> opt, x = Lookahead(Descent(1.0), k=2), np.zeros(1)
+    >>> for _ in range(3):
+    ...     update(opt, x, [1.0])
+    ...     print(x)
+    [-1.]
+    [-1.]
+    [-2.]
+    >>> opt
+    Lookahead(
+        Descent(eta=1.0),
+        SlowWeights(k=2, alpha=0.5),
+    )
+
+    References
+    ----------
+    M. R. Zhang, J. Lucas, G. Hinton and J. Ba, "Lookahead Optimizer: k steps forward, 1 step back", 2019,
+    arXiv:1907.08610.
+    """
+
+    def __init__(self, opt: AbstractOptimiser, k: int = 5, alpha: float = 0.5) -> None:
+        super().__init__(opt, SlowWeights(k, alpha))
+
+    eta = property(lambda self: self[0].eta, lambda self, value: setattr(self[0], "eta", value))
 
 
 def _contains(outer: AbstractOptimiser, inner: AbstractOptimiser) -> bool:

@@ -4,15 +4,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import field
+from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
 
+from minidiff.checks import number
+from minidiff.optimise.clips import norm_of
+from minidiff.optimise.grouped import _optimiser
 from minidiff.optimise.rule import Rule, abs2
-from minidiff.optimise.rules import _BiasCorrected
+from minidiff.optimise.rules import ADAMW, _BiasCorrected
+from minidiff.optimise.step import step_of
 from minidiff.settings import Fraction
+from minidiff.typing import Array
 
-__all__ = ["Lion", "Rprop", "SignDecay", "Yogi"]
+__all__ = ["LAMB", "Adafactor", "Adan", "Centralise", "Lion", "Muon", "Rprop", "SignDecay", "Yogi"]
 
 
 def _sign(z: Any) -> Any:
@@ -178,6 +186,320 @@ class Yogi(_BiasCorrected, Rule):
         square = abs2(Δ)
         m, v = β1 * m + (1 - β1) * Δ, v - (1 - β2) * np.sign(v - square) * square
         return (η / b1) * m / (np.sqrt(v / b2) + ε), m, v
+
+
+class Adan(Rule):
+    r"""Adam that looks ahead, by the change from one gradient to the next.
+
+    .. math::
+        d &\leftarrow Δ - Δ_{old}, \qquad m \leftarrow β_1 m + (1 - β_1) Δ, \qquad
+        v \leftarrow β_2 v + (1 - β_2) d \\
+        n &\leftarrow β_3 n + (1 - β_3) (Δ + β_2 d)^2 \\
+        x &\leftarrow \left( x - η \frac{\hat m + β_2 \hat v}{\sqrt{\hat n} + ε} \right) / (1 + λ η)
+
+    with the bias corrections of `ADAM`: a hat divides by :math:`1 - β^t`. At the first step d is 0.
+
+    Parameters
+    ----------
+    eta : float, default 0.001
+        Learning rate η, at least 0.
+    beta : three floats, default (0.98, 0.92, 0.99)
+        Decays of the mean β1, of the mean change β2 and of the mean square β3, in [0, 1).
+    decay : float, default 0
+        Weight decay λ, at least 0.
+    epsilon : float, default 1e-8
+        ε, at least 0.
+
+    Notes
+    -----
+    As in the authors' code; the paper's β are 1 minus these. In optax 0.2 :math:`1 - β_2` stands in the place
+    of :math:`β_2` before d and v̂, and the decay is that of `ADAMW`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import Adan, update
+    >>> x = np.array([1.0, 2.0])
+    >>> update(Adan(0.1), x, [1e-3, -1e3])
+    >>> x.round(4)
+    array([0.9, 2.1])
+
+    References
+    ----------
+    X. Xie, P. Zhou, H. Li, Z. Lin and S. Yan, "Adan: Adaptive Nesterov Momentum Algorithm for Faster
+    Optimizing Deep Models", 2022, arXiv:2208.06677.
+    """
+
+    eta: float = 0.001
+    beta: tuple[Fraction, Fraction, Fraction] = (0.98, 0.92, 0.99)
+    decay: float = 0.0
+    epsilon: float = 1e-8
+    keeps = ("m", "v", "n", "g")
+    real = ("n",)
+    clock = (0, 1.0, 1.0, 1.0)
+    can_show = _BiasCorrected.can_show
+
+    def tick(self, t: int, *βts: float) -> tuple[Any, ...]:
+        return t + 1, *(β * βt for β, βt in zip(self.beta, βts, strict=True))
+
+    def coefficients(self, t: int, *βts: float) -> tuple[float, ...]:
+        return self.eta, *self.beta, *(1 - βt for βt in βts), self.epsilon, self.decay, float(t > 1)
+
+    @staticmethod
+    def formula(
+        x: Any, Δ: Any, m: Any, v: Any, n: Any, g: Any, η: Any, β1: Any, β2: Any, β3: Any, b1: Any, b2: Any,
+        b3: Any, ε: Any, λ: Any, is_later: Any,
+    ) -> Any:  # fmt: skip
+        d = is_later * (Δ - g)
+        m, v = β1 * m + (1 - β1) * Δ, β2 * v + (1 - β2) * d
+        n = β3 * n + (1 - β3) * abs2(Δ + β2 * d)
+        u = (m / b1 + (β2 / b2) * v) / (np.sqrt(n / b3) + ε)
+        return (η / (1 + λ * η)) * (u + λ * x), m, v, n, 1 * Δ
+
+
+class LAMB(ADAMW):
+    r"""Adam with steps in proportion to the parameter's norm, for large batches.
+
+    With m̂ and v̂ as in `ADAM`, and norms over the whole parameter:
+
+    .. math::
+        u = \frac{\hat m}{\sqrt{\hat v} + ε} + λ x, \qquad x \leftarrow x - η \frac{‖x‖}{‖u‖} u
+
+    Where one of the norms is 0 the step is η u.
+
+    Parameters
+    ----------
+    eta : float, default 0.001
+        Learning rate η, at least 0: the relative length of a step.
+    beta : pair of float, default (0.9, 0.999)
+        Decays β1 of the mean and β2 of the mean square, in [0, 1).
+    decay : float, default 0
+        Weight decay λ, at least 0.
+    epsilon : float, default 1e-6
+        ε, at least 0.
+
+    Notes
+    -----
+    As in optax, and in the paper with φ the identity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import LAMB, update
+    >>> x = np.array([3.0, 4.0])
+    >>> update(LAMB(0.1, epsilon=0.0), x, [1e-3, -1e3])
+    >>> x.round(4)
+    array([2.6464, 4.3536])
+
+    References
+    ----------
+    Y. You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", 2019,
+    arXiv:1904.00962.
+    """
+
+    epsilon: float = 1e-6
+    elementwise = False
+
+    @staticmethod
+    def formula(*args: Any, **_: Any) -> Any:
+        x, Δ, m, v, η, *numbers = args
+        u, m, v = ADAMW.formula(x, Δ, m, v, 1.0, *numbers)
+        of_x, of_u = norm_of(x), norm_of(u)
+        return η * (of_x / of_u if of_x and of_u else 1.0) * u, m, v
+
+
+class Adafactor(Rule):
+    r"""Adaptive steps with little memory: of a matrix only mean squares by row and by column are kept.
+
+    .. math::
+        r &\leftarrow β r + (1 - β) \textstyle\sum_{columns} (Δ^2 + ε_1), \qquad
+        c \leftarrow β c + (1 - β) \textstyle\sum_{rows} (Δ^2 + ε_1), \qquad β = 1 - t^{-\text{power}} \\
+        v &= r c^T / \textstyle\sum r, \qquad u = Δ / \sqrt{v} \\
+        x &\leftarrow x - \min(η, 1 / \sqrt t) \max(ε_2, \text{rms}(x)) \,
+        \frac{u}{\max(1, \text{rms}(u) / \text{thresh})}
+
+    Of a parameter with more axes the last two are taken for rows and columns. One with fewer is a single
+    column, for which v is r itself.
+
+    Parameters
+    ----------
+    eta : float, default 0.01
+        The highest learning rate η, at least 0, in proportion to the parameter's root mean square.
+    power : float, default 0.8
+        How fast β rises to 1, at least 0.
+    thresh : float, default 1
+        The largest root mean square of u that passes, above 0.
+    epsilon : pair of float, default (1e-30, 0.001)
+        ε1, and the least root mean square ε2 that a parameter counts as, at least 0.
+
+    Notes
+    -----
+    As in the paper. PyTorch has no ε1 in the averages but a least v. optax keeps v itself where an axis is
+    shorter than 128. There is no momentum; weight decay is another member of an `Optimiser`, after this one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import Adafactor, update
+    >>> x = np.array([[1.0, 1.0], [1.0, -1.0]])
+    >>> update(Adafactor(0.1), x, [[1.0, -2.0], [10.0, 20.0]])
+    >>> x
+    array([[ 0.9,  1.1],
+           [ 0.9, -1.1]])
+
+    References
+    ----------
+    N. Shazeer and M. Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018,
+    arXiv:1804.04235, algorithms 4 and 5.
+    """
+
+    eta: float = 0.01
+    power: float = 0.8
+    thresh: Annotated[float, partial(number, within="(0, inf)")] = 1.0
+    epsilon: tuple[float, float] = (1e-30, 1e-3)
+    keeps = ("r", "c")
+    real = ("r", "c")
+    elementwise = False
+
+    def begin(self, x: Array) -> dict[str, Any]:
+        kept = super().begin(_matrix(x))
+        return kept | {"r": kept["r"].sum(-1), "c": kept["c"].sum(-2)}
+
+    def coefficients(self, t: int) -> tuple[float, ...]:
+        return min(self.eta, t**-0.5), 1 - t**-self.power, self.thresh, *self.epsilon
+
+    @staticmethod
+    def formula(x: Any, Δ: Any, r: Any, c: Any, η: Any, β: Any, thresh: Any, ε1: Any, ε2: Any) -> Any:
+        square = abs2(_matrix(Δ)) + ε1
+        r, c = β * r + (1 - β) * square.sum(-1), β * c + (1 - β) * square.sum(-2)
+        v = (r / r.sum(-1, keepdims=True))[..., None] * c[..., None, :]
+        u = Δ / np.sqrt(v.reshape(Δ.shape))
+        root = math.sqrt(max(x.size, 1))  # a norm divided by it is a root mean square
+        return η * max(ε2, norm_of(x) / root) / max(1.0, norm_of(u) / root / thresh) * u, r, c
+
+
+def _matrix(z: Any) -> Any:
+    return z if z.ndim > 1 else z.reshape(-1, 1)
+
+
+class Muon(Rule):
+    r"""Momentum whose steps turn and stretch alike in all directions, for matrices.
+
+    .. math::
+        v \leftarrow ρ v + Δ, \qquad
+        x \leftarrow x - η \left( \sqrt{\max(1, m / n)} \operatorname{orth}(ρ v + Δ) + λ x \right)
+
+    for a matrix of m rows and n columns. The function orth brings all singular values near to 1, by five
+    steps of a Newton-Schulz iteration. Of a parameter with more axes the first is taken for the rows, and all
+    others together for the columns. One with fewer takes the steps of `rest`.
+
+    Parameters
+    ----------
+    eta : float, default 0.02
+        Learning rate η of matrices, at least 0.
+    rho : float, default 0.95
+        Momentum ρ, in [0, 1).
+    decay : float, default 0.01
+        Weight decay λ, at least 0. It is multiplied by η.
+    rest : AbstractOptimiser, default ADAMW(0.0003, (0.9, 0.95), 0.01)
+        Takes the steps of all other parameters.
+
+    Notes
+    -----
+    The defaults are those of Optimisers.jl; PyTorch has 0.001 and 0.1 for η and λ. Rows are outputs, as in
+    ``W @ x``. A schedule of ``eta`` leaves ``rest.eta`` as it is. With
+    ``Grouped((hidden, Muon()), rest=ADAMW(3e-4))`` it moves both rates, and the first and the last layer can
+    have another rule, as the authors advise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import Muon, update
+    >>> x = np.zeros((2, 2))
+    >>> update(Muon(0.1), x, [[0.0, 2.0], [-30.0, 0.0]])
+    >>> x.round(1)
+    array([[ 0. , -0.1],
+           [ 0.1,  0. ]])
+
+    References
+    ----------
+    K. Jordan, Y. Jin, V. Boza, J. You, F. Cesista, L. Newhouse and J. Bernstein, "Muon: An optimizer for
+    hidden layers in neural networks", 2024, https://kellerjordan.github.io/posts/muon/.
+    """
+
+    eta: float = 0.02
+    rho: Fraction = 0.95
+    decay: float = 0.01
+    rest: Annotated[Any, _optimiser] = field(default_factory=lambda: ADAMW(0.0003, (0.9, 0.95), 0.01))
+    keeps = ("v",)
+
+    def coefficients(self, t: int) -> tuple[float, ...]:
+        return self.eta, self.rho, self.decay
+
+    def apply(self, x: Any, Δ: Array) -> Array:
+        return super().apply(x, Δ) if x.ndim > 1 else step_of(self.rest.stages(), x, Δ)
+
+    @staticmethod
+    def formula(x: Any, Δ: Any, v: Any, η: float, ρ: float, λ: float) -> Any:
+        v = ρ * v + Δ
+        scale = math.sqrt(max(1.0, len(x) ** 2 / max(x.size, 1)))
+        return η * (scale * _orthogonalised(ρ * v + Δ) + λ * x), v
+
+
+def _orthogonalised(z: Array) -> Array:
+    """Bring the singular values of a matrix near to 1, by a polynomial that is steep at 0."""
+    x = z.reshape(len(z), math.prod(z.shape[1:]))
+    is_tall = x.shape[0] > x.shape[1]
+    x = (x.conj().T if is_tall else x) / (norm_of(x) or 1.0)
+    for _ in range(5):
+        square = x @ x.conj().T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return (x.conj().T if is_tall else x).reshape(z.shape)
+
+
+class Centralise(Rule):
+    r"""Gradient centralisation: takes from each output's gradient its mean.
+
+    .. math:: Δ_i \leftarrow Δ_i - \operatorname{mean}(Δ_i), \quad i \text{ along the axis of the outputs}
+
+    A gradient with fewer than two axes passes as it is.
+
+    Parameters
+    ----------
+    axis : int, default 0
+        The axis of the outputs: 0 for ``W @ x``, -1 for ``x @ W``.
+
+    Notes
+    -----
+    A member of an `Optimiser`, before the rule that makes steps. optax: ``centralize``, for the first axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff.optimise import ADAM, Centralise, Optimiser, apply
+    >>> apply(Centralise(), np.zeros((2, 2)), [[1.0, 3.0], [5.0, 5.0]])
+    array([[-1.,  1.],
+           [ 0.,  0.]])
+    >>> opt = Optimiser(Centralise(), ADAM())
+
+    References
+    ----------
+    H. Yong, J. Huang, X. Hua and L. Zhang, "Gradient Centralization: A New Optimization Technique for Deep
+    Neural Networks", 2020, arXiv:2004.01461.
+    """
+
+    axis: int = 0
+    elementwise = False
+
+    def coefficients(self, t: int) -> tuple[float, ...]:
+        return (self.axis,)
+
+    @staticmethod
+    def formula(x: Any, Δ: Any, axis: int) -> Any:
+        if Δ.ndim < 2 or not Δ.size:
+            return Δ
+        rows = np.moveaxis(Δ, axis, 0)
+        return np.moveaxis(rows - rows.mean(tuple(range(1, Δ.ndim)), keepdims=True), 0, axis)
 
 
 class SignDecay(Rule):

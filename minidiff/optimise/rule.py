@@ -88,6 +88,7 @@ class Rule(Settings, AbstractOptimiser):
       parameter: a tuple of Python floats.
     - ``keeps``, the names of the arrays that the formula keeps for each parameter, of its shape and dtype,
       zero at first; ``real``, those among them that are real even where the parameter is complex.
+    - ``elementwise = False``, where the formula needs the parameter as it is: its norm, its shape.
 
     A float16 parameter is a float32 array to the formula, and so is what the formula keeps. The parameter
     is rounded once a step.
@@ -137,6 +138,7 @@ class Rule(Settings, AbstractOptimiser):
 
     keeps: ClassVar[tuple[str, ...]] = ()
     real: ClassVar[tuple[str, ...]] = ()
+    elementwise: ClassVar[bool] = True
     # What a parameter's clock shows before its first step; `tick` moves it on.
     clock: ClassVar[tuple[Any, ...]] = (0,)
     # True where `stepped` does something.

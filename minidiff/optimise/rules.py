@@ -11,10 +11,12 @@ bias corrections 1 - β1ᵗ and 1 - β2ᵗ.
 from __future__ import annotations
 
 import math
+from dataclasses import InitVar
 from typing import Any
 
 import numpy as np
 
+from minidiff.checks import instance
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.settings import Fraction
 
@@ -175,6 +177,10 @@ class RMSProp(Rule):
 
     .. math:: a \leftarrow ρ a + (1 - ρ) Δ^2, \qquad x \leftarrow x - η \frac{Δ}{\sqrt{a} + ε}
 
+    Centred, it divides by the standard deviation of the gradient:
+
+    .. math:: m \leftarrow ρ m + (1 - ρ) Δ, \qquad x \leftarrow x - η \frac{Δ}{\sqrt{a - m^2} + ε}
+
     Parameters
     ----------
     eta : float, default 0.001
@@ -183,10 +189,13 @@ class RMSProp(Rule):
         Decay ρ of the mean square, in [0, 1).
     epsilon : float, default 1e-8
         ε, at least 0.
+    centred : bool, default False
+        Whether to divide by the standard deviation. It cannot be changed later, as both keep other arrays.
 
     Notes
     -----
-    PyTorch calls ρ ``alpha`` and has 0.01 and 0.99 for the defaults.
+    PyTorch calls ρ ``alpha`` and has 0.01 and 0.99 for the defaults. Of a gradient that stays the same the
+    standard deviation goes to 0, and the centred steps grow until ε stops them.
 
     Examples
     --------
@@ -196,17 +205,39 @@ class RMSProp(Rule):
     >>> update(RMSProp(0.1, 0.75), x, [0.001, -1000.0])
     >>> x.round(4)
     array([-0.2,  0.2])
+    >>> opt, x = RMSProp(0.1, 0.5, centred=True), np.zeros(1)
+    >>> update(opt, x, [4.0])
+    >>> x.round(4)
+    array([-0.2])
 
     References
     ----------
     T. Tieleman and G. Hinton, "Lecture 6.5: RMSProp", COURSERA: Neural Networks for Machine Learning, 2012.
+    A. Graves, "Generating Sequences With Recurrent Neural Networks", 2013, arXiv:1308.0850, equations 38 to
+    41, for the centred rule.
     """
 
     eta: float = 0.001
     rho: Fraction = 0.9
     epsilon: float = 1e-8
+    centred: InitVar[bool] = False
     keeps = ("a",)
     real = ("a",)
+
+    def __post_init__(self, centred: bool) -> None:
+        # Only what is centred has attributes for it: checkpoints without them remain those of the others.
+        if instance("centred", centred, bool, "True or False"):
+            vars(self).update(centred=True, keeps=("a", "m"), formula=_centred)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "centred":
+            raise AttributeError(
+                "a rule is centred, or not, from the first: make it so, RMSProp(centred=True)"
+            )
+        super().__setattr__(name, value)
+
+    def arguments(self) -> dict[str, Any]:
+        return super().arguments() | ({"centred": True} if "centred" in vars(self) else {})
 
     def coefficients(self, t: int) -> tuple[float, ...]:
         return self.eta, self.rho, self.epsilon
@@ -215,6 +246,12 @@ class RMSProp(Rule):
     def formula(x: Any, Δ: Any, a: Any, η: float, ρ: float, ε: float) -> Any:
         a = ρ * a + (1 - ρ) * abs2(Δ)
         return η * Δ / (np.sqrt(a) + ε), a
+
+
+def _centred(x: Any, Δ: Any, a: Any, m: Any, η: float, ρ: float, ε: float) -> Any:
+    a, m = ρ * a + (1 - ρ) * abs2(Δ), ρ * m + (1 - ρ) * Δ
+    # Rounding may take the difference below 0.
+    return η * Δ / (np.sqrt(np.maximum(a - abs2(m), 0)) + ε), a, m
 
 
 class ADAGrad(Rule):

@@ -140,11 +140,15 @@ def step_of(stages: list[Any], p: Any, Δ: Array) -> Array:
 
 
 def _parts(stages: list[Any]) -> list[list[Any]]:
-    """Split stages into lists of rules that run as one, each rule once. One with its own `apply` is alone."""
+    """Split stages into lists of rules that run as one, each rule once.
+
+    One with its own `apply`, or that is not elementwise, is alone.
+    """
     parts: list[list[Any]] = []
     for stage in stages:
-        if parts and stage.has_formula and parts[-1][0].has_formula and stage not in parts[-1]:
-            parts[-1].append(stage)
+        last = parts[-1] if parts and stage.has_formula and stage.elementwise else None
+        if last and last[0].has_formula and last[0].elementwise and stage not in last:
+            last.append(stage)
         else:
             parts.append([stage])
     return parts
@@ -272,6 +276,8 @@ class _Formulas:
 
         try:
             for rule in rules:
+                if not rule.elementwise:
+                    raise TypeError("it is not elementwise")
                 self._readings += readings(rule.formula)
             if dtype.isnative:
                 names = [f"s{i}" for i in range(len(kept))]

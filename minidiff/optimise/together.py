@@ -400,6 +400,8 @@ def _reason(stages: list[Any]) -> str:
         name = type(rule).__name__
         if not rule.has_formula:
             return f"{name} has an apply of its own"
+        if not rule.elementwise:
+            return f"{name} is not elementwise"
         if any(rule is other for other in stages[:k]):
             return f"{name} comes twice"
         used = type(rule).formula, type(rule).coefficients, type(rule).tick, type(rule).begin

@@ -372,7 +372,8 @@ class Lines:
             return form.format(*[f"({text})" if text.startswith("-") else text for text in operands])
         if form.startswith("."):
             x, *operands = operands
-            if form == ".swapaxes" and call.results[0]._example.ndim == 2:
+            is_matrix = call.results[0]._example.ndim == 2
+            if form == ".swapaxes" and is_matrix and {int(i) % 2 for i in call.operands[1:]} == {0, 1}:
                 return f"{x}.T"
             return f"{x}{form}({', '.join([*operands, *options])})"
         if not (form.startswith("np.") or form in ("abs", "divmod")):

@@ -18,6 +18,7 @@ import numpy as np
 from minidiff.files import write
 from minidiff.program.lines import ChangedError, Lines, Workspace, literal
 from minidiff.program.signature import described as shown
+from minidiff.tracing import WITHOUT_AUTOGRAD
 
 __all__ = ["save"]
 
@@ -199,7 +200,10 @@ def _sources(f: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in _names(f.__code__):
         x = f.__globals__.get(name)
-        if isinstance(x, FunctionType):
+        plain = next((text for other, text in WITHOUT_AUTOGRAD.items() if other is x), None)
+        if plain is not None:
+            found[name] = f"{name} = {plain}"
+        elif isinstance(x, FunctionType):
             found |= _sources(x) if inspect.unwrap(x) is not f else {}
         elif x is not None and x is not np:
             raise TypeError(

@@ -9,7 +9,7 @@ from minidiff.tracing import polynomials as polynomials
 from minidiff.tracing import spectra as spectra
 from minidiff.tracing import statistics as statistics
 from minidiff.tracing.backward import backward, history
-from minidiff.tracing.derivatives import filled, listed
+from minidiff.tracing.derivatives import WITHOUT_AUTOGRAD, filled, listed
 from minidiff.tracing.record import (
     Leaf,
     Trace,
@@ -22,12 +22,15 @@ from minidiff.tracing.record import (
     is_tracing,
     lift,
     map_container,
+    name_of,
     no_attribute,
     standing_for_leaves,
     standing_now,
     stands_beneath,
+    watch,
 )
 
-__all__ = ["Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled", "guard", "history",
-    "is_box", "is_recorded", "is_tracing", "lift", "listed", "map_container", "no_attribute",
-    "standing_for_leaves", "standing_now", "stands_beneath"]  # fmt: skip
+__all__ = ["WITHOUT_AUTOGRAD", "Leaf", "Trace", "Traced", "backward", "constant", "derivative", "filled",
+    "guard", "history", "is_box", "is_recorded", "is_tracing", "lift", "listed",
+    "map_container", "name_of", "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath",
+    "watch"]  # fmt: skip

@@ -51,7 +51,7 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
         It may share memory with the seed or with another gradient.
     """
     gradients = {end: seed}  # of what has been reached so far, each the sum of those that came
-    stands = standing_now()
+    stands, watched = standing_now(), end.owner.lines is not None
     own: set[Traced] = set()  # where that sum is an array that nobody else holds: it is added to in place
     for call in history(end) if calls is None else calls:
         g = gradients.pop(call)
@@ -64,6 +64,8 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
             rules = rules_of(call, g)
             for i, parent in zip(call.argnums, call.parents):  # noqa: B905  (of one length by construction)
                 h = rules[i](g, value, *arguments, **keywords) if keywords else rules[i](g, value, *arguments)
+                if watched:
+                    end.owner.check(call, h, f"gradient by argument {i}")
                 dtype = getattr(parent._value, "dtype", None)  # None: a tuple of several results
                 if type(h) in _ARRAYS and h.dtype is dtype and parent not in gradients:
                     gradients[parent] = h

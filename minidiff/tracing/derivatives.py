@@ -216,6 +216,10 @@ def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
     return out
 
 
+# What the derivatives take from autograd, as it is where no value is recorded: as a saved program has it.
+WITHOUT_AUTOGRAD: dict[Any, str] = {anp: "np", getval: "lambda x: x", ArrayBox: "()"}
+
+
 def listed(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let what stands for an array note a call of this function as one: it writes into arrays of its own."""
 
@@ -630,20 +634,18 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
     keepdims, _ = _options(*args, **options)
     if axis == () or not x.ndim:
         return g
-    if np.all(x != 0):
+    size = np.abs(getval(ans))
+    if np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)):
         return spread(g * ans, x, axis, keepdims) / x
     # The product of all the others without a division: those before times those after.
     axes = sorted(a % x.ndim for a in (range(x.ndim) if axis is None else np.atleast_1d(axis).tolist()))
     order = [i for i in range(x.ndim) if i not in axes] + axes
     rows = x.transpose(order).reshape((*(x.shape[i] for i in order[: -len(axes)]), -1))
-    before = [np.ones(rows.shape[:-1], x.dtype)]
-    after = [before[0]]
-    for i in range(rows.shape[-1] - 1):
-        before.append(before[-1] * rows[..., i])
-        after.append(after[-1] * rows[..., -1 - i])
-    others = anp.stack([b * a for b, a in zip(before, reversed(after), strict=True)], axis=-1)
-    others = others.reshape([x.shape[i] for i in order]).transpose(np.argsort(order).tolist())
-    return spread(g, x, axis, keepdims) * others
+    one, n = np.ones((*rows.shape[:-1], 1), x.dtype), rows.shape[-1]
+    before = anp.cumprod(anp.concatenate([one, rows[..., :-1]], axis=-1), axis=-1)
+    after = anp.cumprod(anp.concatenate([one, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
+    others = (before * after)[..., :n].reshape([x.shape[i] for i in order])
+    return spread(g, x, axis, keepdims) * others.transpose(np.argsort(order).tolist())
 
 
 RULES[np.prod] = (_prod,)

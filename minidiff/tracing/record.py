@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache, partial, wraps
 from importlib import import_module
-from itertools import count
+from itertools import count, repeat
 from numbers import Rational
 from typing import Any, NoReturn
 
@@ -101,6 +101,45 @@ class guard:  # noqa: N801 - it is called as a function is
             trace.release()
 
 
+_OBJECT = np.dtype(object)
+_watching: ContextVar[bool] = ContextVar("watching", default=False)
+
+
+@contextmanager
+def watch() -> Iterator[None]:
+    """Stop at the first call whose value or gradient is not finite, and name it, in the ``with`` block.
+
+    Raises
+    ------
+    FloatingPointError
+        By a gradient that is taken in the block. It names the function and the line of the loss.
+
+    Notes
+    -----
+    Every result and every gradient is looked at, which takes several times as long. Infinity counts as well
+    as NaN, also where the loss would leave it out later, by `np.where` or `min`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import gradient, watch
+    >>> def loss(x):
+    ...     root = np.sqrt(x)
+    ...     return np.sum(root)
+    >>> with watch():  # doctest: +ELLIPSIS
+    ...     gradient(loss, np.array([0.0, 4.0]))
+    Traceback (most recent call last):
+        ...
+    FloatingPointError: np.sqrt, in line ...: the gradient by argument 0 is not finite
+    """
+    token = _watching.set(True)
+    try:
+        with np.errstate(all="ignore"):  # NumPy would warn of the same
+            yield
+    finally:
+        _watching.reset(token)
+
+
 class _TraceStack(type(trace_stack)):  # type: ignore[misc]
     """autograd's counter of open traces, kept per thread.
 
@@ -123,7 +162,7 @@ trace_stack.__class__ = _TraceStack
 class Trace:
     """One call under differentiation: `run` records what is done to its roots."""
 
-    __slots__ = ("_leaves", "held", "number", "open")
+    __slots__ = ("_leaves", "heeds", "held", "lines", "number", "open")
 
     def __init__(self) -> None:
         # Arrays made read-only until the way back is done, if there is a guard.
@@ -131,6 +170,9 @@ class Trace:
         if (traces := _guards.get()) is not None:
             self.held = []
             traces.append(self)
+        # By the order of each call what it was and where, if calls are watched.
+        self.lines: dict[int, str] | None = {} if _watching.get() and not standing_now() else None
+        self.heeds = self.held is not None or self.lines is not None
         self.number = _top.get() + 1
         self.open = True  # what outlives its trace is a plain value again
         self._leaves: dict[Leaf, Traced] = {}
@@ -139,13 +181,27 @@ class Trace:
         """Make a variable of this trace with the given value."""
         return Traced(value, None, (), NO_KEYWORDS, (), (), self)
 
-    def roots_of(self, leaves: Iterable[Leaf]) -> list[Traced]:
-        """Make the variables that stand for `leaves` while this trace runs."""
+    def roots_of(self, leaves: Iterable[Leaf], values: Iterable[Any] | None = None) -> list[Traced]:
+        """Make the variables that stand for `leaves` while this trace runs, with their values or others."""
         outer = _roots.get()
-        for leaf in leaves:
-            value = outer.get(leaf, leaf._array)
+        for leaf, value in zip(leaves, repeat(None) if values is None else values, strict=False):
+            value = outer.get(leaf, leaf._array) if values is None else value
             self._leaves[leaf] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
+
+    def heed(self, call: Traced) -> None:
+        """Do with a new call what the guard and the watch are for."""
+        if self.held is not None:
+            self.hold(call.arguments)
+        if self.lines is not None and call.function is not None:
+            self.lines[call.order] = name_of(call.function) + _where()[0]
+            self.check(call, call._value, "value")
+
+    def check(self, call: Traced, x: Any, what: str) -> None:
+        """Raise an error if not all numbers are finite in `x`, which is of a call."""
+        for each in x if isinstance(x, (tuple, list)) else [constant(x)]:
+            if getattr(each, "dtype", _OBJECT).kind in "fc" and not np.all(np.isfinite(each)):
+                raise FloatingPointError(f"{self.lines[call.order]}: the {what} is not finite")  # type: ignore[index]
 
     def hold(self, arguments: tuple[Any, ...]) -> None:
         """Make the arrays among arguments read-only, and those whose memory they show."""
@@ -157,9 +213,10 @@ class Trace:
                 a = a.base
 
     def release(self) -> None:
-        """Let the arrays be written to again."""
-        while self.held:
-            self.held.pop().flags.writeable = True
+        """Let the arrays be written to again, the owners of memory before those that show it."""
+        for a in sorted(self.held or (), key=lambda a: a.base is not None):
+            a.flags.writeable = True
+        self.held = None if self.held is None else []
         if (traces := _guards.get()) is not None and self in traces:
             traces.remove(self)
 
@@ -430,8 +487,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         self.argnums = argnums
         self.parents = parents
         self.order = next(_latest_first)
-        if self.owner.held is not None:
-            self.owner.hold(arguments)
+        if self.owner.heeds:
+            self.owner.heed(self)
 
     __description__ = "a value under differentiation"  # in error messages
     _node = property(lambda self: self)
@@ -754,6 +811,11 @@ def _standing(reader: Callable[[Any, int], Any], x: Any) -> Any:
 def standing_now() -> bool:
     """Tell whether stand-ins are used in this thread."""
     return _reader.get() is not None
+
+
+def leaves_now() -> list[Leaf]:
+    """List the leaves that are under differentiation in this thread."""
+    return list(_roots.get())
 
 
 def is_tracing() -> bool:

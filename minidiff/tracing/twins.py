@@ -31,9 +31,7 @@ _TWINS = {
     "quad": "w @ f(x) with x, w = np.polynomial.legendre.leggauss(n)",
     "interp1d": "np.interp(x, xp, fp)",
     "cdist": "np.linalg.norm(x[:, None] - y, axis=-1)",
-    **dict.fromkeys(
-        _SOLVERS.split(), "minidiff.derivative: the solution has one by the theorem of implicit functions"
-    ),
+    **dict.fromkeys(_SOLVERS.split(), "minidiff.implicit_root(f, z, a), with the solution z for dropgrad(a)"),
 }
 _DENSITIES = {
     "beta": "logpdf(x, a, b)",

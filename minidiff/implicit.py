@@ -1,0 +1,298 @@
+"""Calls with a derivative of their own: solutions of equations, and what is computed anew on the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
+
+import numpy as np
+
+from minidiff.checks import described, function, integer, number
+from minidiff.gradient import dropgrad
+from minidiff.optimise.minimisers import scipy
+from minidiff.tracing.backward import backward, history
+from minidiff.tracing.record import (
+    Trace,
+    constant,
+    derivative,
+    is_recorded,
+    leaves_now,
+    map_container,
+    standing_now,
+)
+
+__all__ = ["fixed_point", "implicit_root", "recompute"]
+
+_DENSE = 200  # up to so many unknowns the matrix is made
+_RESULTS = (np.ndarray, np.number, int, float, complex)
+
+
+def implicit_root(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = None) -> Any:
+    """Give a solution of f(x, …) = 0, found by any solver, its derivative by the implicit function theorem.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args)`` is the equation, as many real numbers as `x` has, in its shape.
+    x : float or ndarray
+        The solution, real. How it was found does not matter and is not differentiated.
+    *args : any
+        What the equation depends on, nested as for `gradient`. Parameters may be reached otherwise, too.
+    tol : float, optional
+        Where an element of f(x, …) is larger, `x` is no solution; relative to the largest element of `x` if
+        that is above 1. Unless given, 5e-7 in double and 2e-3 in single precision.
+
+    Returns
+    -------
+    ndarray
+        `x`. Its derivative is -(∂f/∂x)⁻¹ ∂f/∂args, and has derivatives itself.
+
+    Raises
+    ------
+    RuntimeError
+        If the solver has not converged, f(x, …) is not zero; or, on the way back, GMRES.
+    TypeError, ValueError
+        If f(x, …) has another shape than `x`, or one is not real; or `f` uses a value under differentiation
+        that is neither a parameter nor among `args`.
+    LinAlgError
+        On the way back, if ∂f/∂x is singular.
+    ImportError
+        On the way back, for more than 200 unknowns, if there is no SciPy.
+
+    Notes
+    -----
+    The linear equation is solved by its matrix, or, for more than 200 unknowns, by GMRES with products. A
+    minimiser x of a function g is a root of its gradient, ``f = lambda x, a: gradient(g, x, a)[0]``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import dropgrad, gradient, hessian, implicit_root
+    >>> root = lambda a: implicit_root(lambda x, a: x**2 - a, np.sqrt(dropgrad(a)), a)
+    >>> gradient(root, 4.0), hessian(root, 4.0)
+    ((np.float64(0.25),), array(-0.03125))
+
+    With SciPy's `root` and `minimize` in a loss:
+
+    >>> from scipy import optimize
+    >>> equation = lambda x, a: x**3 + x - a
+    >>> solution = lambda a: implicit_root(equation, optimize.root(equation, [1.0], dropgrad(a)).x, a)
+    >>> gradient(lambda a: np.sum(solution(a) ** 2), 10.0)[0].round(6)  # 2 x / (3 x² + 1), x = 2
+    np.float64(0.307692)
+    >>> cost = lambda x, a: np.sum((x - a) ** 2) + np.sum(x) ** 2
+    >>> slope = lambda x, a: gradient(cost, x, a)[0]
+    >>> found = lambda a: optimize.minimize(cost, [0.0, 0.0], dropgrad(a)).x
+    >>> gradient(lambda a: implicit_root(slope, found(a), a, tol=1e-5)[0], np.array([1.0, 2.0]))[0].round(4)
+    array([ 0.6667, -0.3333])
+
+    References
+    ----------
+    M. Blondel and others, "Efficient and Modular Implicit Differentiation", 2022.
+    """
+    x = np.asarray(dropgrad(x))
+    if x.dtype.kind not in "fiu":
+        raise TypeError(f"implicit_root(f, x, …): x must be real numbers, got {described(x)}")
+    x = (x + 0.0)[()]
+    call = _Call(function("f", f), args, (x,))
+    left, size = np.asarray(call.result), max(1.0, float(np.max(np.abs(x), initial=0.0)))
+    if left.shape != x.shape or left.dtype.kind not in "fiu":
+        raise ValueError(f"f(x, …) must be real and of the shape {x.shape} of x, got {described(left)}")
+    most = size * float(np.finfo(x.dtype).eps ** 0.4 if tol is None else number("tol", tol, "[0, inf)"))
+    if not np.max(np.abs(left), initial=0.0) <= most:
+        largest = f"{np.max(np.abs(left)):.3g}, above {most:.3g}"
+        raise RuntimeError(f"the solver has not converged, or x is no solution: f(x, …) is up to {largest}")
+    return _root(call, *call.variables())
+
+
+def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = None, most: int = 1000) -> Any:
+    """Find x with x = f(x, …) by iteration; the derivative is that of the solution, not of the iterations.
+
+    Parameters
+    ----------
+    f : callable
+        ``f(x, *args)`` gives real numbers in the shape of `x`. It must be a contraction.
+    x : float or ndarray
+        Where the iteration begins.
+    *args : any
+        As for `implicit_root`.
+    tol : float, optional
+        The iteration ends when no element moves by more; relative to the largest element of `x` if that is
+        above 1. Unless given, 1e-12 in double and 5e-6 in single precision.
+    most : int, default 1000
+        The number of iterations after which it is an error.
+
+    Returns
+    -------
+    ndarray
+        The fixed point, with first and higher derivatives.
+
+    Raises
+    ------
+    RuntimeError
+        If the iteration has not converged.
+    TypeError, ValueError
+        As `implicit_root`.
+
+    Notes
+    -----
+    The memory needed does not grow with the number of iterations. Where a better solver is at hand,
+    ``implicit_root(lambda x, *args: f(x, *args) - x, solution, *args)`` takes what it found.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import fixed_point, gradient
+    >>> heron = lambda x, a: (x + a / x) / 2
+    >>> gradient(lambda a: fixed_point(heron, 1.0, a), 4.0)
+    (np.float64(0.25),)
+    """
+    function("f", f)
+    x, plain = np.asarray(dropgrad(x)) + 0.0, dropgrad(args)
+    tol = np.finfo(x.dtype).eps ** 0.76 if tol is None else number("tol", tol, "[0, inf)")
+    for _ in range(integer("most", most, 1)):
+        before, x = x, np.asarray(dropgrad(f(x[()], *plain)))
+        moved = np.max(np.abs(x - before), initial=0.0)
+        if moved <= tol * max(1.0, np.max(np.abs(x), initial=0.0)):
+            return implicit_root(lambda x, *args: f(x, *args) - x, x, *args)
+    raise RuntimeError(f"fixed_point has not converged: the last of {most} iterations moved x by {moved:.3g}")
+
+
+def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that keeps nothing of what it computes for the way back, and computes it again there.
+
+    It saves memory for time: a chain of n layers in √n blocks, each under `recompute`, keeps √n results and
+    the inside of one block, for one more run of the function.
+
+    Parameters
+    ----------
+    f : callable
+        Takes any arguments, nested as for `gradient`, and returns one array or number. It gives the same for
+        the same arguments. Parameters may be reached otherwise.
+
+    Returns
+    -------
+    callable
+        The same function to all else, gradients of any order included.
+
+    Raises
+    ------
+    TypeError
+        By the function that is returned, if `f` returns something else, or uses a value under differentiation
+        that is neither a parameter nor among its arguments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import gradient, param, params, recompute
+    >>> W = param([2.0, 3.0])
+    >>> block = recompute(lambda h: np.tanh(W * np.tanh(W * h)))
+    >>> np.round(gradient(lambda: np.sum(block(block(np.ones(2)))), params(W))[W], 4)
+    array([0.0953, 0.0104])
+    """
+    function("f", f)
+
+    @wraps(f)
+    def again(*args: Any, **constants: Any) -> Any:
+        if standing_now():  # a compiled loss computes as it was recorded
+            return f(*args, **constants)
+        call = _Call(partial(f, **constants), args)
+        return _computed(call, *call.variables())
+
+    return again
+
+
+class _Call:
+    """A call as a function of its variables: parameters that it reaches, `first`, what is recorded in `args`.
+
+    Attributes
+    ----------
+    result : ndarray or number
+        What ``f(*first, *args)`` gives, of which nothing is recorded.
+    """
+
+    def __init__(self, f: Callable[..., Any], args: Any, first: tuple[Any, ...] = ()) -> None:
+        self.f, self.args, self.first, self.ps = f, args, first, leaves_now()
+        plain = [p._array for p in self.ps], constant(self.variables()[len(self.ps) :])
+        self.result, node, roots = self.run([*plain[0], *plain[1]])
+        if is_recorded(self.result) or not isinstance(self.result, _RESULTS):
+            raise TypeError(
+                "the function must return an array or a number, and what it uses under differentiation must "
+                f"be parameters or come as arguments; it returned {described(self.result)}"
+            )
+        calls = [] if node is None else history(node)
+        used = {id(node), *(id(p) for call in calls for p in call.parents)}
+        self.ps = [p for p, root in zip(self.ps, roots, strict=False) if id(root) in used]
+
+    def variables(self) -> list[Any]:
+        """List what it depends on, as it is under differentiation now."""
+        recorded: list[Any] = []
+        _replaced(self.args, recorded.append)
+        return [*self.ps, *self.first, *recorded]
+
+    def run(self, values: Any) -> tuple[Any, Any, list[Any]]:
+        """Call it with values of the variables: give the result, its node, and the variables."""
+        trace, n = Trace(), len(self.ps)
+        roots = [*trace.roots_of(self.ps, values[:n]), *map(trace.root, values[n:])]
+        remaining = iter(roots[n + len(self.first) :])
+        args = (*roots[n : n + len(self.first)], *_replaced(self.args, lambda _: next(remaining)))
+        return *trace.run(self.f, args), roots
+
+    def way_back(self, values: Any) -> Callable[[Any], list[Any]]:
+        """Give the function from a gradient of the result to those of the variables."""
+        value, node, roots = self.run(values)
+        if not np.allclose(constant(value), self.result, equal_nan=True):
+            raise RuntimeError("the function gave another result the second time: pass random numbers to it")
+        calls = [] if node is None else history(node)
+
+        def back(g: Any) -> list[Any]:
+            if node is None:
+                return [np.zeros(np.shape(v)) for v in values]
+            found = backward(node, g.astype(node.dtype), roots, calls)
+            return [np.zeros(np.shape(v)) if h is None else h for h, v in zip(found, values, strict=True)]
+
+        return back
+
+
+def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:
+    """Put f(y) in the place of all y that are recorded, also inside lists, tuples and dicts."""
+    return f(x) if is_recorded(x) else map_container(lambda item: _replaced(item, f), x)
+
+
+def _of_computed(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[Any]:
+    gradients = call.way_back(values)(g)
+    return [gradients[i - 1] for i in argnums]
+
+
+def _of_root(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[Any]:
+    k, n, shape = len(call.ps), np.size(ans), np.shape(ans)
+    values = (*values[:k], ans, *values[k + 1 :])
+    back, right = call.way_back(constant(values)), np.ravel(constant(g))
+
+    def product(v: Any) -> Any:
+        return np.ravel(back(v.reshape(shape))[k])
+
+    if n <= _DENSE:
+        u = np.linalg.solve(np.stack([product(row) for row in np.eye(n)]).T, right)
+    else:
+        linalg = scipy("implicit_root of more than 200 unknowns", "sparse.linalg")
+        matrix = linalg.LinearOperator((n, n), product, dtype=right.dtype)
+        u, failed = linalg.gmres(matrix, right, rtol=np.finfo(right.dtype).eps ** 0.75, restart=50)
+        if failed:
+            raise RuntimeError("implicit_root: GMRES has not solved the linear equation of the derivative")
+    u = u.reshape(shape)[()]
+    if any(map(is_recorded, (g, *values))):  # then u is a root as well, of the transposed product less g
+        equation = _Call(lambda u, g, *values: call.way_back(values)(u)[k] - g, (g, *values), (u,))
+        u = _root(equation, *equation.variables())
+    gradients = call.way_back(values)(-u)
+    return [gradients[i - 1] for i in argnums]
+
+
+@derivative(jointly=_of_computed)
+def _computed(call: _Call, *values: Any) -> Any:
+    return call.result
+
+
+@derivative(jointly=_of_root)
+def _root(call: _Call, *values: Any) -> Any:
+    return values[len(call.ps)]

@@ -1,0 +1,290 @@
+"""SciPy's minimisers over parameters: for losses that are the same at every evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from importlib import import_module
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from minidiff.checks import described, function
+from minidiff.gradient import by_parameters, hessian, hvp
+from minidiff.interrupts import whole
+from minidiff.optimise.training import Callback, Stop, _bar, _call, _callbacks, _params, _slope
+from minidiff.optimise.transforms import what_is_not_finite
+from minidiff.params import Param, Params, param
+
+__all__ = ["least_squares", "minimize"]
+
+# What each method takes beside the gradient: products with the Hessian, the matrix, bounds.
+_METHODS = {
+    "L-BFGS-B": "bounds", "TNC": "bounds", "SLSQP": "bounds", "trust-constr": "bounds hessp", "CG": "",
+    "BFGS": "", "Newton-CG": "hessp", "trust-ncg": "hessp", "trust-krylov": "hessp", "trust-exact": "hess",
+    "dogleg": "hess",
+}  # fmt: skip
+
+
+def minimize(
+    loss: Callable[[], Any],
+    ps: Params | Iterable[Param],
+    method: str = "L-BFGS-B",
+    *,
+    bounds: Any = None,
+    callback: Callback | Iterable[Callback] | None = None,
+    progress: bool = False,
+    compiled: bool = False,
+    tol: float | None = None,
+    **options: Any,
+) -> Any:
+    """Minimise a loss over its parameters, in place, by one of SciPy's methods.
+
+    They learn the curvature on the way, and choose the step by a line search or a trust region. Where the
+    loss is the same at every evaluation (no minibatches, no random numbers) they need far fewer gradients
+    than a rule with a rate.
+
+    Parameters
+    ----------
+    loss : callable
+        Takes nothing, returns one real number.
+    ps : Params
+        The parameters, where the search begins and where it leaves what it found.
+    method : str, default "L-BFGS-B"
+        Any of `scipy.optimize.minimize` that uses gradients: L-BFGS-B, BFGS, CG, TNC, SLSQP. With products of
+        the Hessian, as `hvp` gives them, Newton-CG, trust-ncg, trust-krylov and trust-constr; with the matrix
+        trust-exact and dogleg.
+    bounds : pair, or mapping from parameter to pair, optional
+        The least and the greatest value, for all parameters or for some: numbers or arrays of the parameter's
+        shape, None for no bound. For L-BFGS-B, TNC, SLSQP and trust-constr. The search begins within them.
+    callback : callable or iterable of callables, optional
+        Called after each iteration as `train` calls its ``cb``, the parameters being where it led: without
+        arguments or, what takes one, with the `Progress`. `stop` ends the search.
+    progress : bool
+        Whether to show a bar with the loss. Needs tqdm, of the `plot` extra.
+    compiled : bool
+        Whether to record the loss and its gradient once, and run them as NumPy: see `minidiff.compiled`.
+    tol : float, optional
+        SciPy's tolerance for all its criteria together.
+    **options
+        Of the method, such as ``maxiter=1000`` or ``gtol=1e-9``.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        SciPy's result; ``x`` is the vector of all parameters, or of all their real and imaginary parts if
+        one is complex. Where ``success`` is False, after `stop` and Ctrl-C too, the parameters are at the
+        best point that was met, and ``message`` says so.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not what it should be. Parameters in half precision are refused: a line search
+        cannot tell their losses apart.
+    FloatingPointError
+        If the loss or its gradient is not finite where the search begins. Nothing has changed.
+    ImportError
+        If there is no SciPy.
+
+    Notes
+    -----
+    An error raised by the loss leaves the parameters at the best point as well. SciPy works in double
+    precision; in single precision the loss is rougher, and unless a tolerance is given the search ends where
+    its digits do. Complex parameters are minimised over by real and imaginary parts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import param, params
+    >>> from minidiff.optimise import minimize
+    >>> a, b = param(-1.2), param([1.0])
+    >>> rosenbrock = lambda: (1 - a) ** 2 + 100 * np.sum((b - a**2) ** 2)
+    >>> result = minimize(rosenbrock, params(a, b), gtol=1e-9)
+    >>> result.success, np.round(a, 4), np.round(b, 4)
+    (True, np.float64(1.0), array([1.]))
+    >>> result = minimize(rosenbrock, params(a, b), bounds={a: (None, 0.5)})
+    >>> np.round(a, 4), np.round(b, 4)
+    (np.float64(0.5), array([0.25]))
+    """
+    optimize, search = scipy("minimize"), _Search("minimize", ps, bounds)
+    able = [name for name, takes in _METHODS.items() if bounds is None or "bounds" in takes]
+    if method not in able:
+        what = "uses gradients" if bounds is None else "takes bounds"
+        raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r}")
+    slope, steps = _slope(function("loss", loss), search.ps, compiled), count(1)
+    callbacks, along = _callbacks("callback", callback), Params(map(param, search.ps))
+    if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
+        # for these two it is the norm of the gradient, which a search on rough losses brings less far
+        tol = search.eps**0.5 if method in ("BFGS", "CG") else 10 * search.eps
+
+    def evaluate(v: Any) -> tuple[float, Any]:
+        search.put(v)
+        value, grads = slope(())
+        if not search.met and (what := what_is_not_finite(value, grads, search.ps)):
+            raise FloatingPointError(f"{what} where the search begins")
+        slopes = search.vector(grads)
+        search.note(v, value, fun=value, jac=slopes)
+        return value, slopes
+
+    def heard(v: Any, *_: Any) -> None:
+        search.put(v)
+        value = search.least if np.array_equal(v, search.best) else float(loss())
+        if bar is not None:
+            bar.set_postfix_str(f"loss {value:.4g}", refresh=False)
+            bar.update()
+        _call(callbacks, next(steps), 1, value)
+
+    def hessp(v: Any, direction: Any) -> Any:
+        pairs = zip(search.ps, search.put(direction, along), strict=True)
+        return search.vector(hvp(loss, search.put(v), dict(pairs)))
+
+    second: dict[str, Any] = {"hess": lambda v: hessian(loss, search.put(v)).astype(float), "hessp": hessp}
+    with _bar(range(options.get("maxiter", 0)) or iter(()), 1) if progress else nullcontext() as bar:
+        return search.run(
+            lambda: optimize.minimize(
+                evaluate, search.start, jac=True, method=method, tol=tol, options=options or None,
+                bounds=None if bounds is None else optimize.Bounds(*search.bounds, keep_feasible=True),
+                callback=heard if callbacks or progress else None,
+                **{each: second[each] for each in _METHODS[method].split() if each in second},
+            )
+        )  # fmt: skip
+
+
+def least_squares(
+    residuals: Callable[[], Any], ps: Params | Iterable[Param], *, bounds: Any = None, **options: Any
+) -> Any:
+    """Minimise half the sum of squared residuals over the parameters, in place, with their Jacobian.
+
+    Parameters
+    ----------
+    residuals : callable
+        Takes nothing, returns a real array of any shape: not their squares, nor the sum.
+    ps : Params
+        The parameters, real, where the search begins and where it leaves what it found.
+    bounds : pair, or mapping from parameter to pair, optional
+        As for `minimize`; not for ``method="lm"``.
+    **options
+        Of `scipy.optimize.least_squares`, such as ``method="lm"``, ``loss="soft_l1"`` or ``xtol=1e-12``.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        SciPy's result, with ``cost`` and the Jacobian ``jac``. If ``success`` is False, after Ctrl-C too, the
+        parameters are at the best point that was met, and ``message`` says so.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not what it should be, or a parameter or a residual is complex.
+    ImportError
+        If there is no SciPy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minidiff import param, params
+    >>> from minidiff.optimise import least_squares
+    >>> x = np.arange(5.0)
+    >>> height, rate = param(1.0), param(1.0)
+    >>> result = least_squares(lambda: height * np.exp(-rate * x) - 3 * 0.5**x, params(height, rate))
+    >>> result.success, np.round(height, 6), np.exp(-rate).round(6)
+    (True, np.float64(3.0), np.float64(0.5))
+    """
+    optimize, search = scipy("least_squares"), _Search("least_squares", ps, bounds)
+    function("residuals", residuals)
+    if search.is_rough and not {"ftol", "xtol", "gtol"} & options.keys():
+        options.update(dict.fromkeys(("ftol", "xtol", "gtol"), 10 * search.eps))
+    if bounds is not None:
+        options["bounds"] = tuple(search.bounds)
+
+    def evaluate(v: Any) -> Any:
+        search.put(v)
+        found = np.ravel(np.asarray(residuals()))
+        if found.dtype.kind not in "fiu" or search.dtype == "c16":
+            raise TypeError(f"least_squares: residuals and parameters must be real, got {described(found)}")
+        found = found.astype(float)
+        search.note(v, found @ found / 2, fun=found, cost=found @ found / 2)
+        return found
+
+    jac = lambda v: by_parameters("least_squares", residuals, search.put(v))[1].astype(float)  # noqa: E731
+    return search.run(lambda: optimize.least_squares(evaluate, search.start, jac, **options))
+
+
+class _Search:
+    """All parameters as one real vector, the bounds of its elements, and the best vector that was met.
+
+    Complex numbers count as two; where one parameter is complex, all are taken for that.
+    """
+
+    def __init__(self, call: str, ps: Any, bounds: Any) -> None:
+        self.ps, self.bounds = _params(ps), bounds
+        self.dtype = "c16" if np.iscomplexobj(self.ps.to_vector()) else "f8"
+        self.eps = max([float(np.finfo(p.dtype).eps) for p in self.ps if p.size], default=1.0)
+        self.is_rough = self.eps > 1e-12  # too rough for SciPy's tolerances
+        if self.eps > 1e-6:
+            raise ValueError(f"{call}: ps must have elements, none in half precision, got {self.ps}")
+        self.start = self.best = self.vector(self.ps)
+        if bounds is not None:
+            bounds = bounds if isinstance(bounds, Mapping) else dict.fromkeys(self.ps, bounds)
+            if self.dtype == "c16" or Params(bounds.keys()) - self.ps:
+                raise ValueError(f"bounds are for real parameters, all of them in ps, got {self.ps}")
+            pairs = zip(self.ps.names, self.ps, strict=True)
+            rows = [_interval(name, p, bounds.get(p, (None, None))) for name, p in pairs]
+            self.bounds = np.concatenate(rows, axis=1)
+            self.start = np.clip(self.best, *self.bounds)
+        self.least, self.at_best, self.met = np.inf, dict[str, Any](), 0
+
+    def vector(self, x: Any) -> Any:
+        """Give parameters or gradients as one vector."""
+        return x.to_vector().astype(self.dtype).view("f8")
+
+    def put(self, v: Any, ps: Params | None = None) -> Params:
+        """Put the parameters, or others like them, where the vector says, and give them."""
+        ps = self.ps if ps is None else ps
+        ps.from_vector(np.ascontiguousarray(v, float).view(self.dtype))
+        return ps
+
+    def note(self, v: Any, value: float, **what: Any) -> None:
+        """Note the value at a point, and what else SciPy's result says of it."""
+        self.met += 1
+        if value < self.least:
+            self.least, self.best, self.at_best = value, v.copy(), what
+
+    def run(self, solve: Callable[[], Any]) -> Any:
+        """Search, and leave the parameters where the result says, or at the best point."""
+        try:
+            result = solve()
+        except (Stop, KeyboardInterrupt) as end:
+            how = "stop() was called" if isinstance(end, Stop) else "Interrupted by Ctrl-C"
+            result = scipy("").OptimizeResult(success=False, status=99, message=how, nfev=self.met)
+        except BaseException:
+            whole(self.put, self.best)
+            raise
+        if not result.success:
+            if self.least < result.get("cost", result.get("fun", np.inf)) or "x" not in result:
+                result.update(x=self.best, **self.at_best)
+            result.message = f"{str(result.message).rstrip('.')}. The parameters are at the best point met."
+        whole(self.put, result.x)
+        return result
+
+
+def _interval(name: str, p: Param, pair: Any) -> tuple[Any, Any]:
+    """Give the bounds of a parameter as two vectors."""
+    try:
+        ends = [no_end if end is None else end for end, no_end in zip(pair, (-np.inf, np.inf), strict=True)]
+        low, high = (np.broadcast_to(np.asarray(end, float), p.shape).ravel() for end in ends)
+        if np.all(low <= high):
+            return low, high
+    except (TypeError, ValueError):
+        pass
+    what = f"a pair of numbers or arrays {p.shape}, the lower before the upper"
+    raise ValueError(f"bounds of parameter {name} must be {what}, got {described(pair)}")
+
+
+def scipy(name: str, part: str = "optimize") -> Any:
+    """Import a part of SciPy, which is an extra, for who asks by name."""
+    try:
+        return import_module(f"scipy.{part}")
+    except ImportError:
+        raise ImportError(f"{name} needs SciPy: pip install 'minidiff[scipy]'") from None

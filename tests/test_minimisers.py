@@ -1,0 +1,280 @@
+"""SciPy's minimisers reach known minima, in place, and leave the best point whatever happens."""
+
+import signal
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from minidiff import Param, dropgrad, hvp, param, params, stop
+from minidiff.optimise import early_stopping, least_squares, minimize
+from minidiff.optimise.minimisers import _METHODS
+
+pytest.importorskip("scipy")
+BOUNDED = [method for method, takes in _METHODS.items() if "bounds" in takes]
+
+
+def rosenbrock(dtype="f8"):
+    """Give a loss with its minimum 0 at (1, 1), and its parameters, of different shapes."""
+    a, b = param(-1.2, dtype), param([[1.0]], dtype)
+    return (lambda: (1 - a) ** 2 + 100 * np.sum((b - a**2) ** 2)), params(a, b)
+
+
+def bowl(n=5, seed=0):
+    """Give a positive definite quadratic, its parameters, and its minimiser."""
+    rng = np.random.default_rng(seed)
+    A, c = rng.normal(size=(n, n)), rng.normal(size=n)
+    A, (v, w) = A @ A.T + np.eye(n), (param(np.zeros(2)), param(np.zeros(n - 2)))
+
+    def loss():
+        x = np.concatenate([v, w])
+        return x @ A @ x / 2 - c @ x
+
+    return loss, params(v, w), np.linalg.solve(A, c)
+
+
+@pytest.mark.parametrize("method", _METHODS)
+def test_every_method_reaches_the_minimum(method):
+    loss, θ = rosenbrock()
+    result = minimize(loss, θ, method, tol=1e-6 if method == "trust-krylov" else 1e-9)
+    assert result.success
+    np.testing.assert_allclose(θ.to_vector(), [1, 1], rtol=1e-3)
+    np.testing.assert_array_equal(θ.to_vector(), result.x)
+    assert loss() == pytest.approx(result.fun, abs=1e-15)
+    loss, θ, minimiser = bowl()
+    minimize(loss, θ, method, tol=1e-6 if method == "trust-krylov" else 1e-10)
+    np.testing.assert_allclose(θ.to_vector(), minimiser, atol=1e-4)
+
+
+def test_second_derivatives_are_used():
+    loss, θ, _ = bowl()
+    result = minimize(loss, θ, "trust-exact")
+    assert result.nhev > 0
+    result = minimize(*bowl()[:2], "Newton-CG")
+    assert result.nhev > 0
+    a = param(1.0)
+    result = minimize(lambda: np.cos(a) - a, params(a), "dogleg")  # the Hessian there is negative
+    assert not result.success
+    assert "non-psd Hessian" in result.message
+    assert a == 1
+
+
+@pytest.mark.parametrize("method", _METHODS)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_single_precision_is_minimised_to_its_own_digits(method, mixed):
+    loss, θ = rosenbrock("f4")
+    if mixed:
+        θ |= params(param(np.zeros(2)))
+    first = loss
+    total = (lambda: first() + np.sum((θ[2] - 3) ** 2)) if mixed else first
+    result = minimize(total, θ, method, **({"maxfun": 2000} if method == "TNC" else {}))
+    assert result.success, result.message
+    assert θ[0].dtype == "f4"
+    assert total() < 1e-4
+    np.testing.assert_allclose(θ.to_vector()[:2], [1, 1], atol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["L-BFGS-B", "Newton-CG", "trust-krylov"])
+def test_complex_parameters_are_minimised_by_both_parts(method):
+    z, w = param([1 + 1j, 0]), param(2.0)
+    target = np.array([2 - 3j, 1j])
+    loss = lambda: np.sum(np.abs(z - target) ** 4) + np.abs(w * z[0] - 1) ** 2
+    result = minimize(loss, params(z, w), method, tol=1e-6 if method == "trust-krylov" else 1e-10)
+    assert result.x.shape == (6,)
+    np.testing.assert_array_equal(result.x[:4].view(complex), z.value)
+    np.testing.assert_allclose(result.jac, 0, atol=1e-4)
+    H = np.array([np.ravel(hvp(loss, params(z, w), {z: v})[z].view(float)) for v in np.eye(4).view(complex)])
+    assert np.linalg.eigvalsh(H).min() > -1e-3  # no saddle
+    with pytest.raises(TypeError, match="must be real"):
+        minimize(loss, params(z, w), "trust-exact")
+
+
+@pytest.mark.parametrize("method", BOUNDED)
+def test_bounds_hold_at_every_evaluation_and_the_minimum_is_the_constrained_one(method):
+    a, b, met = param([3.0, -4.0]), param(5.0), []
+
+    def loss():
+        met.append(dropgrad(a))
+        return np.sum((a - [1, 2]) ** 2) + (b + 1) ** 2
+
+    minimize(
+        loss, params(a, b), method, bounds={a: (np.array([-np.inf, -5]), [0.5, 1]), b: (None, 7)}, tol=1e-9
+    )
+    np.testing.assert_allclose(a, [0.5, 1], atol=1e-4)
+    np.testing.assert_allclose(b, -1, atol=1e-4)
+    assert all(x[0] <= 0.5 and -5 <= x[1] <= 1 for x in met)
+    minimize(loss, params(a, b), method, bounds=(2, None), tol=1e-9)
+    np.testing.assert_allclose([*a, b], 2, atol=1e-3)
+
+
+@pytest.mark.parametrize("ends", ["interrupt", "signal", "stop", "error"])
+@pytest.mark.parametrize("method", ["L-BFGS-B", "TNC", "trust-krylov", "lm", "trf"])
+def test_the_best_point_is_kept_when_the_search_ends_early(method, ends):
+    loss, θ = rosenbrock()
+    met = []
+
+    def noted():
+        value = loss()
+        met.append(float(dropgrad(value)))
+        if len(met) == 12:
+            if ends == "signal":
+                signal.raise_signal(signal.SIGINT)
+            raise (
+                {"interrupt": KeyboardInterrupt, "error": ZeroDivisionError}[ends]
+                if ends != "stop"
+                else stop()
+            )
+        return value
+
+    def residuals():
+        noted_value = noted()
+        return np.stack([1 - θ[0], 10 * (θ[1] - θ[0] ** 2)[0, 0]]) + 0 * noted_value
+
+    def search():
+        if method in ("lm", "trf"):
+            return least_squares(residuals, θ, method=method)
+        return minimize(noted, θ, method)
+
+    if ends == "error":
+        with pytest.raises(ZeroDivisionError):
+            search()
+    else:
+        result = search()
+        assert not result.success
+        assert "The parameters are at the best point met" in result.message
+        assert ("Ctrl-C" in result.message) == (ends != "stop")
+        np.testing.assert_array_equal(result.x, θ.to_vector())
+    assert loss() == min(met[:-1])
+
+
+def test_a_search_that_runs_out_of_iterations_leaves_the_best_point_and_says_so():
+    loss, θ = rosenbrock()
+    result = minimize(loss, θ, maxiter=3)
+    assert not result.success
+    assert "best point" in result.message
+    assert loss() == result.fun < 4.2
+    result = least_squares(lambda: np.stack([loss()]) ** 0.25 * np.exp(θ[0]), θ, max_nfev=2)
+    assert not result.success
+    np.testing.assert_array_equal(result.x, θ.to_vector())
+
+
+def test_the_callback_is_called_as_that_of_train_with_the_parameters_in_place():
+    for method in _METHODS:
+        loss, θ = rosenbrock()
+        losses, steps = [], []
+        minimize(loss, θ, method, callback=[lambda: losses.append(float(loss())), lambda p: steps.append(p)])
+        assert [p.step for p in steps] == list(range(1, len(steps) + 1)), method
+        np.testing.assert_allclose([p.loss for p in steps], losses, rtol=1e-12)
+    loss, θ = rosenbrock()
+    result = minimize(loss, θ, callback=early_stopping(lambda progress: progress.loss, 1, init_score=2.0))
+    assert "stop() was called" in result.message
+    assert loss() == result.fun
+    loss, θ = rosenbrock()
+    minimize(loss, θ, callback=lambda p: p.step == 2 and stop())
+    assert loss() > 1
+
+
+def test_progress_shows_a_bar(capsys):
+    loss, θ = rosenbrock()
+    result = minimize(loss, θ, progress=True)
+    shown = capsys.readouterr().err
+    assert f"{result.nit}step" in shown.replace(" ", "").replace("steps", "step") or "step" in shown
+    assert "loss" in shown
+
+
+def test_a_compiled_loss_takes_the_same_way():
+    eager, compiled = [], []
+    for found, how in ((eager, False), (compiled, True)):
+        loss, θ, _ = bowl()
+        found.append(minimize(loss, θ, compiled=how).x)
+    np.testing.assert_array_equal(eager, compiled)
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "lm"}, {"loss": "soft_l1"}, {"bounds": (0, 10)}])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_least_squares_finds_the_curve(options, dtype):
+    x = np.linspace(0, 4, 30, dtype=dtype).reshape(5, 6)
+    height, rate = param([1.0], dtype), param(1.0, dtype)
+    residuals = lambda: height * np.exp(-rate * x) - 3 * np.exp(-x / 2)
+    result = least_squares(residuals, params(height, rate), **options)
+    assert result.success
+    np.testing.assert_allclose([height[0], rate], [3, 0.5], rtol=1e-3 if dtype == "f4" else 1e-6)
+    e = np.exp(-rate * x)
+    by_hand = np.stack([np.ravel(e), np.ravel(-height * x * e)], axis=1)
+    if "loss" not in options:
+        np.testing.assert_allclose(result.jac, by_hand, rtol=1e-3, atol=1e-5)
+    assert result.cost < 1e-6
+
+
+def test_least_squares_of_a_linear_model_is_the_normal_equations():
+    rng = np.random.default_rng(0)
+    A, y, W = rng.normal(size=(20, 3)), rng.normal(size=20), param(np.zeros(3))
+    result = least_squares(lambda: A @ W - y, params(W))
+    np.testing.assert_allclose(W, np.linalg.lstsq(A, y, rcond=None)[0], atol=1e-8)
+    assert result.njev <= 3
+
+
+def test_bad_input_is_refused_by_name_and_nothing_changes():
+    a, h, z = param([1.0, 2.0]), param([1.0], "f2"), param(1j)
+    loss = lambda: np.sum(a**2)
+    for message, error, call in (
+        ("method must be one that uses gradients, of L-BFGS-B, .*'Powell'", ValueError,
+            lambda: minimize(loss, params(a), "Powell")),
+        ("loss must be a function", TypeError, lambda: minimize(loss(), params(a))),
+        ("ps must be Params", TypeError, lambda: minimize(loss, a)),
+        ("ps must have elements", ValueError, lambda: minimize(loss, params())),
+        ("ps must have elements", ValueError, lambda: minimize(loss, params(param(np.zeros((0, 3)))))),
+        (r"none in half precision, got Params(.|\n)*1  \(1,\)  float16", ValueError,
+            lambda: minimize(loss, params(a, h))),
+        ("method must be one that takes bounds, of L-BFGS-B, TNC, SLSQP, trust-constr; got 'CG'", ValueError,
+            lambda: minimize(loss, params(a), "CG", bounds=(0, 1))),
+        ("bounds are for real parameters, all of them in ps", ValueError,
+            lambda: minimize(loss, params(a), bounds={z: (0, 1)})),
+        ("bounds are for real parameters", ValueError, lambda: minimize(loss, params(a, z), bounds=(0, 1))),
+        ("parameter 0 must be a pair of numbers or .*, got int 3", ValueError,
+            lambda: minimize(loss, params(a), bounds={a: 3})),
+        ("the lower before the upper", ValueError,
+            lambda: minimize(loss, params(a), bounds=(1, [0, 2]))),
+        ("the lower before", ValueError, lambda: minimize(loss, params(a), bounds=(np.nan, 1))),
+        (r"arrays \(2,\), .* got tuple of 2", ValueError,
+            lambda: minimize(loss, params(a), bounds=(0, np.ones(3)))),
+        ("callback must be a function", TypeError, lambda: minimize(loss, params(a), callback=[3])),
+        ("gradient of parameter 0 is not finite where the search begins", FloatingPointError,
+            lambda: minimize(lambda: np.sum(np.sqrt(a - 1)), params(a))),
+        ("residuals and parameters must be real", TypeError,
+            lambda: least_squares(lambda: np.abs(a), params(a, z))),
+        ("residuals and parameters must be real, got an ndarray", TypeError,
+            lambda: least_squares(lambda: a * 1j, params(a))),
+        ("residuals must be a function", TypeError, lambda: least_squares(3, params(a))),
+        ("one real number", TypeError, lambda: minimize(lambda: a * 2, params(a))),
+    ):  # fmt: skip
+        with np.errstate(all="ignore"), pytest.raises(error, match=message):
+            call()
+        np.testing.assert_array_equal(a, [1, 2])
+    fixed = param([1.0])
+    fixed.value.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        minimize(lambda: np.sum(a**2) + fixed[0] ** 2, params(a, fixed))
+    np.testing.assert_array_equal(a, [1, 2])
+
+
+def test_strided_parameters_and_such_without_influence_are_allowed():
+    memory = np.arange(6.0)
+    W, idle, empty = Param(memory[::2]), param([5.0]), param(np.zeros((0, 2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        minimize(lambda: np.sum((W - 1) ** 2), params(W, idle, empty), tol=1e-12)
+    np.testing.assert_allclose(memory, [1, 1, 1, 3, 1, 5], atol=1e-6)
+    assert idle == 5
+
+
+def test_scipy_is_imported_when_it_is_used_and_its_error_names_the_extra():
+    code = (
+        "import sys; sys.modules['scipy'] = None\n"
+        "from minidiff import param, params; from minidiff.optimise import minimize\n"
+        "a = param(1.0); minimize(lambda: a**2, params(a))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "minimize needs SciPy: pip install 'minidiff[scipy]'" in ran.stderr

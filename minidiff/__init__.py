@@ -31,8 +31,9 @@ from minidiff.iddict import IdDict
 from minidiff.implicit import fixed_point, implicit_root, recompute
 from minidiff.numerical import check_gradient
 from minidiff.optimise import skip, stop, throttle, train
+from minidiff.own import derivative
 from minidiff.params import Param, Params, param, params
-from minidiff.tracing import derivative, guard, watch
+from minidiff.tracing import guard, watch
 
 __version__ = "0.1.0"
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from minidiff.tracing import derivative, made_zeros
 
-__all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "relu", "sigmoid", "softmax", "softplus",
+__all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "logsumexp", "relu", "sigmoid", "softmax", "softplus",
     "zeros"]  # fmt: skip
 
 
@@ -238,6 +238,51 @@ def logsoftmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
 def _logsoftmax(x: Any, axis: int | tuple[int, ...]) -> Any:
     x = x - x.max(axis=axis, keepdims=True)
     return x - np.log(np.exp(x).sum(axis=axis, keepdims=True))
+
+
+def logsumexp(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+    r"""Logarithm of a sum of exponentials, :math:`\log \sum_j e^{x_j}`, which never overflows.
+
+    Parameters
+    ----------
+    x : array_like, any shape, not empty along the axes
+        Real numbers; a sum may have a share of 0, whose logarithm is -∞.
+    axis : int, tuple of int or None, default None
+        The axis (or axes) of the sum; None is all of them.
+    keepdims : bool, default False
+        Whether the axes stay, with length 1.
+
+    Returns
+    -------
+    array or number
+        Of the floating dtype of `x`.
+
+    Notes
+    -----
+    `scipy.special.logsumexp` does the same outside a loss. With weights b it is
+    ``logsumexp(x + np.log(b))``.
+
+    Examples
+    --------
+    >>> logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]]), axis=1).round(4)
+    array([1000.6931,    0.    ])
+    """
+    total = _logsumexp(floating(x), axis)
+    return total if keepdims else total.sum(axis=axis)
+
+
+def _shares(g: Any, ans: Any, x: Any, axis: Any) -> Any:
+    is_all = x == ans  # which may be infinite
+    share = np.exp(anp.where(is_all, 0.0, x - anp.where(is_all, 0.0, ans)))
+    return g * (share / share.sum(axis=axis, keepdims=True))
+
+
+@derivative(_shares)
+def _logsumexp(x: Any, axis: int | tuple[int, ...] | None) -> Any:
+    top = x.max(axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    with np.errstate(divide="ignore"):  # the logarithm of nothing
+        return top + np.log(np.exp(x - top).sum(axis=axis, keepdims=True))
 
 
 def zeros(shape: Any, dtype: Any = float) -> Any:

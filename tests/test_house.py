@@ -17,7 +17,7 @@ LAYERS = """
     tracing tracing.*
     params
     program.*
-    grads gradient functions losses data
+    grads gradient own functions losses data
     optimise.base optimise.rule optimise.step optimise.compose optimise.rules optimise.clips optimise.update
     optimise.decays optimise.together
     compiled

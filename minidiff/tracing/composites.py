@@ -490,9 +490,6 @@ COMPOSITES |= {
     (np.std, "options"): _var_of_mean,
     (np.var, "options"): _var_of_mean,
     np.vdot: lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y)),
-    np.vecdot: lambda x, y, axis=-1: np.sum(
-        np.conj(np.moveaxis(x, axis, -1)) * np.moveaxis(y, axis, -1), axis=-1
-    ),
     np.vsplit: _splitting(np.split, lambda x, axis: 0),
     np.unique: _unique,
     np.union1d: _union1d,

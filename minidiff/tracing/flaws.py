@@ -73,7 +73,12 @@ def _of_covariance(argnums: Any, arguments: Any, keywords: Any) -> str:
     return "" if np.ndim(arguments[1]) == 2 else "unless the covariance has two dimensions"
 
 
+def _of_equation(argnums: Any, arguments: Any, keywords: Any) -> str:
+    return "" if len(arguments) > 3 else "without arguments of f in a tuple"
+
+
 _OBJECTIONS: dict[str, _Objection] = {
+    "odeint": _of_equation,
     **dict.fromkeys(("jv", "yn", "iv", "polygamma"), _by(0, "by the order")),
     "ive": lambda *call: _by(0, "by the order")(*call) or _of_complex(1)(*call),
     "sqrtm": _of_complex(0),

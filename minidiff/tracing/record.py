@@ -49,6 +49,7 @@ from minidiff.tracing.derivatives import (
     shown,
     typed,
 )
+from minidiff.tracing.twins import twin
 
 # ---------------------------------------------------------------------------------------------------
 # The running traces
@@ -306,8 +307,9 @@ def no_attribute(what: str, name: str) -> str:
 
 
 def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
-    where, source = _where()
-    cures = " ".join(cure for pattern, cure in _CURES if re.search(pattern, source) and not is_sure)
+    where, source, called = _where()
+    cures = twin(called, source) if called.startswith("scipy") and not is_sure else ""
+    cures = cures or " ".join(cure for pattern, cure in _CURES if re.search(pattern, source) and not is_sure)
     raise TypeError(
         f"{what} cannot be recorded, and its gradient would be lost{where}. {cures or instead} "
         "If a constant is meant, dropgrad(x) gives the plain value."
@@ -320,7 +322,6 @@ _CURES = [
         "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
         "c, and np.polyval(c[::-1], x) both."),
     (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
-    (r"scipy(?!\.sparse)", "Take the function of that name in autograd.scipy, if it has one."),
     (r"\.dot\(", "Write X @ W."),
     (r"full\(", "Write a * np.ones(shape)."),
     (r"array\(\[|np\.array\(|stack\(|concatenate\(",
@@ -333,13 +334,13 @@ _CURES = [
 ]  # fmt: skip
 
 
-def _where() -> tuple[str, str]:
+def _where() -> tuple[str, str, str]:
     """Name the line of the loss that is running, and the function that it calls there, if that is known.
 
     Returns
     -------
     tuple of str
-        The words for a message, and the source of what the line does there.
+        The words for a message, the source of what the line does there, and the name of the function.
     """
     frame: Any = sys._getframe(2)
     called = ""
@@ -348,11 +349,11 @@ def _where() -> tuple[str, str]:
         if module.partition(".")[0] not in ("minidiff", "autograd", "numpy", "scipy"):
             source = _source(frame)
             words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
-            return words + (f", which calls {called}" if called else ""), f"{source} {called}"
+            return words + (f", which calls {called}" if called else ""), f"{source} {called}", called
         if module.startswith(("numpy", "scipy")):
             called = f"{module.split('._')[0]}.{frame.f_code.co_name}"
         frame = frame.f_back
-    return "", ""
+    return "", "", ""
 
 
 def _source(frame: Any) -> str:
@@ -1224,15 +1225,9 @@ def derivative(
     callable
         A decorator.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from minidiff import derivative, gradient, hessian
-    >>> @derivative(lambda g, ans, x: g / (1 + np.abs(x)) ** 2)
-    ... def softsign(x):
-    ...     return x / (1 + np.abs(x))
-    >>> gradient(softsign, 1.0), hessian(softsign, 1.0)
-    ((np.float64(0.25),), array(-0.25))
+    Notes
+    -----
+    `minidiff.derivative` is this one with checks of what the rules give.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

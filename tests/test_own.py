@@ -1,0 +1,187 @@
+"""A user's own derivatives: by rules, jointly, and of a class that keeps something for the way back."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from minidiff import check_gradient, compiled, derivative, gradient, hessian, jacobian, param, params
+
+X, Y = np.array([0.3, 1.2, 2.5]), np.array([[1.0, 0.4, 2.0], [0.7, 3.0, 1.1]])
+A, B = np.array([[2.0, 1.0], [0.5, 3.0]]), np.array([1.0, -1.0])
+
+
+@derivative(lambda g, ans, x: 3 * g * x * x)
+def cube(x):
+    return x**3
+
+
+@derivative(
+    lambda g, ans, x, y, power=1: (g * y**power).sum(axis=0),
+    lambda g, ans, x, y, power=1: g * x * power * y ** (power - 1),
+)
+def weighed(x, y, power=1):
+    return x * y**power
+
+
+@derivative(jointly=lambda argnums, g, ans, *xs: [g * ans / xs[i] for i in argnums])
+def product(*xs):
+    return np.prod(xs, axis=0)
+
+
+@derivative
+class solve:  # noqa: N801 - it becomes a function
+    """Keep the inverse."""
+
+    def forward(self, A, b, *, twice=False):
+        self.inverse = np.linalg.inv(A)
+        return self.inverse @ (2 * b if twice else b)
+
+    def backward(self, g, ans, A, b, *, twice=False):
+        h = self.inverse.T @ g
+        return -np.outer(h, ans), (2 * h if twice else h)
+
+
+@derivative(lambda g, ans, x: g[0] * ans[1] - g[1] * ans[0])
+def sine_and_cosine(x):
+    return np.sin(x), np.cos(x)
+
+
+def test_rules_have_first_and_second_derivatives():
+    check_gradient(cube, X)
+    check_gradient(weighed, X, Y)
+    check_gradient(lambda x, y: weighed(x, y, power=3), X, Y)
+    check_gradient(product, X, 2 * X, X**2)
+    check_gradient(lambda x: sine_and_cosine(x)[0] * sine_and_cosine(x)[1] ** 2, X)
+    assert gradient(lambda x: gradient(lambda x: gradient(cube, x)[0], x)[0], 2.0) == (6.0,)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_is_kept_serves_the_way_back(twice):
+    check_gradient(lambda A, b: solve(A, b, twice=twice), A, B)
+    np.testing.assert_array_equal(solve(A, B, twice=twice), np.linalg.inv(A) @ B * (1 + twice))
+
+
+def test_each_call_keeps_its_own():
+    f = lambda A, b: solve(A + np.eye(2), solve(A, b))
+    check_gradient(f, A, B)
+    check_gradient(lambda b: solve(A, b), B)
+
+
+def test_forward_runs_once_for_a_gradient():
+    runs = []
+
+    @derivative
+    class square:  # noqa: N801
+        def forward(self, x):
+            runs.append(type(x))
+            self.x = x
+            return x * x
+
+        def backward(self, g, ans, x):
+            return 2 * g * self.x
+
+    assert gradient(lambda x: square(x) + 1, 3.0) == (6.0,)
+    assert runs == [np.float64]
+    assert hessian(square, 3.0) == 2.0
+
+
+def test_what_is_kept_by_other_means_than_numpy_has_no_second_derivative_and_says_so():
+    @derivative
+    class square:  # noqa: N801
+        def forward(self, x):
+            self.x = float(x)
+            return x * x
+
+        def backward(self, g, ans, x):
+            return 2 * g * self.x
+
+    assert gradient(square, 3.0) == (6.0,)
+    with pytest.raises((TypeError, NotImplementedError), match="float"):
+        hessian(square, 3.0)
+
+
+def test_parameters_keywords_and_jacobians():
+    W = param(X)
+    (g,) = gradient(lambda: np.sum(weighed(y=Y, x=W)), params(W)).values()
+    np.testing.assert_allclose(g, Y.sum(0))
+    b = param(B)
+    (g,) = gradient(lambda: np.sum(solve(A, b=b)), params(b)).values()
+    np.testing.assert_allclose(g, np.linalg.inv(A).sum(0))
+    np.testing.assert_allclose(jacobian(lambda b: solve(A, b), B)[0], np.linalg.inv(A))
+
+
+def test_complex_numbers_are_conjugated_as_everywhere():
+    check_gradient(cube, X + 1j)
+
+
+def test_a_compiled_loss_has_it_too():
+    f = compiled(lambda x, A: np.sum(cube(x)) + np.sum(solve(A, x[:2])))
+    for x in (X, 2 * X):
+        assert f(x, A).val == np.sum(cube(x)) + np.sum(solve(A, x[:2]))
+        expected = gradient(lambda x: np.sum(cube(x)) + np.sum(solve(A, x[:2])), x)[0]
+        np.testing.assert_array_equal(f(x, A).grad[0], expected)
+
+
+def test_outside_a_gradient_it_is_the_function_it_was():
+    assert cube(2.0) == 8.0
+    assert cube.__name__ == "cube"
+    assert solve.__name__ == "solve"
+    assert solve.__doc__ == "Keep the inverse."
+    assert pickle.loads(pickle.dumps(cube)) is cube
+    assert pickle.loads(pickle.dumps(solve)) is solve
+
+
+def test_a_gradient_is_never_an_argument_nor_a_part_of_one():
+    for rule in (lambda g, ans, x: x, lambda g, ans, x: x[::-1], lambda g, ans, x: ans):
+        x = X.copy()
+        (g,) = gradient(lambda x: np.sum(derivative(rule)(lambda x: 1 * x)(x)), x)
+        assert not np.shares_memory(g, x)
+        g[:] = 9
+        assert x.tolist() == X.tolist()
+
+
+WRONG = {
+    "another shape": (lambda g, ans, x: g[:2], r"f has no gradient .*gives the shape \(2,\)"),
+    "nothing": (lambda g, ans, x: None, r"f has no gradient .*no rule for number 0"),
+    "a list": (lambda g, ans, x: [1.0, 2.0, 3.0], r"f has no gradient .*gives a list"),
+    "no rule": (None, r"f has no gradient .*no rule for number 0"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_rule_is_named_with_what_is_wrong(name):
+    rule, words = WRONG[name]
+
+    @derivative(rule)
+    def f(x):
+        return 2 * x
+
+    with pytest.raises(NotImplementedError, match=words):
+        gradient(lambda x: np.sum(f(x)), X)
+
+
+def test_an_argument_beyond_the_rules_is_named():
+    f = derivative(lambda g, ans, x, y: g * y)(lambda x, y: x * y)
+    assert gradient(lambda x: f(x, 3.0), 2.0) == (3.0,)
+    with pytest.raises(NotImplementedError, match="no rule for number 1"):
+        gradient(lambda y: f(2.0, y), 3.0)
+
+
+def test_mistakes_are_told_when_it_is_decorated():
+    for mistake, words in (
+        (lambda: derivative()(cube), "a rule for each argument"),
+        (lambda: derivative(cube, jointly=cube), "a rule for each argument"),
+        (lambda: derivative(3.0), "rule 0 must be callable"),
+        (lambda: derivative(cube)(3.0), "decorates a function"),
+        (lambda: derivative(cube, cube)(lambda x: x), "takes 1 arguments by position, got 2 rules"),
+        (lambda: derivative(type("half", (), {"forward": lambda self, x: x})), "needs a method backward"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            mistake()
+
+
+def test_too_few_gradients_are_told():
+    f = derivative(jointly=lambda argnums, g, ans, *xs: [g])(lambda *xs: sum(xs))
+    with pytest.raises(NotImplementedError, match="2 gradients are needed, there came 1"):
+        gradient(lambda x, y: f(x, y), 1.0, 2.0)

@@ -632,7 +632,7 @@ RULES[np.cumsum] = (_cumsum,)
 @listed
 def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
     keepdims, _ = _options(*args, **options)
-    if axis == () or not x.ndim:
+    if (isinstance(axis, tuple) and not axis) or not x.ndim:
         return g
     size = np.abs(getval(ans))
     if np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)):

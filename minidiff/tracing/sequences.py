@@ -68,7 +68,10 @@ def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, perio
     i = np.maximum(np.searchsorted(xp, x, "right") - 1, 0)
     j = np.minimum(i + 1, last)
     width = xp[j] - xp[i]
-    inside = fp[i] + (x - xp[i]) / np.where(width == 0, 1, width) * (fp[j] - fp[i])
+    # Where a point comes twice, and x is there, the other remains when one is moved.
+    is_twice = (xp[i] == x) & (xp[np.maximum(i - 1, 0)] == x) & (i > 0)
+    start = np.where(is_twice, constant(xp)[i], xp[i])
+    inside = fp[i] + (x - start) / np.where(width == 0, 1, width) * (fp[j] - fp[i])
     inside = np.where(x < xp[0], fp[0] if left is None else left, inside)
     return np.where(x > xp[-1], fp[-1] if right is None else right, inside)
 

@@ -15,23 +15,26 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from minidiff.tracing.derivatives import listed
 from minidiff.tracing.exact import exactly
 from minidiff.tracing.record import as_array, constant, derivative, is_box
 
 # --- Order ----------------------------------------------------------------------------------------------
 
 
-def _from_kth(g: Any, ans: Any, rows: Any, k: Any) -> Any:
-    row, found = rows[..., None, :], ans[..., None]
-    is_equal = row == found
-    first = (row < found).sum(axis=-1)
+@listed
+def _shares(rows: Any, found: Any, k: Any) -> Any:
+    """Give the derivative of the k-th smallest number of a row by each of its numbers."""
+    row, found = rows[..., None, :], found[..., None]
+    with np.errstate(invalid="ignore"):  # of complex NaN
+        is_equal, is_below = row == found, row < found
+    first = is_below.sum(axis=-1)
     last = first + is_equal.sum(axis=-1) - 1
-    share = ((k == first) * 1.0 + (k == last)) / 2
-    return ((g * share)[..., None] * is_equal).sum(axis=-2)
+    return (((k == first) * 1.0 + (k == last)) / 2)[..., None] * is_equal
 
 
-@derivative(_from_kth)
-def _kth(rows: Any, k: Any) -> Any:
+@derivative(lambda g, ans, rows, k: (g[..., None] * _shares(rows, ans, k)).sum(axis=-2))
+def kth(rows: Any, k: Any) -> Any:
     """Give of each row the k-th smallest numbers, counted from 0."""
     return np.take_along_axis(np.sort(rows, axis=-1), k, -1)
 
@@ -80,7 +83,7 @@ def _quantile(
         slope = last + 1 + _SLOPES[method] if method in _SLOPES else 0
         slope = np.where((place > 0) & (place < last), slope, 0) / (100 if quantile in _PERCENT else 1)
         part = part + slope * np.reshape(q - constant(q), (-1,))
-    low, high = _kth(rows, lower), _kth(rows, np.minimum(lower + 1, n - 1))
+    low, high = kth(rows, lower), kth(rows, np.minimum(lower + 1, n - 1))
     return np.moveaxis(low * (1 - part) + high * part, -1, 0)
 
 
@@ -108,7 +111,7 @@ def _without(x: Any, where: Any, instead: Any) -> Any:
 
 
 def _known(x: Any, where: Any) -> Any:
-    return ~np.isnan(x) & np.asarray(where, bool)
+    return ~np.isnan(x) & as_array(where).astype(bool)
 
 
 def _extremum(function: Any, both: Any, least: float) -> Any:

@@ -97,6 +97,10 @@ CALLS = [
     *quantiles(np.percentile, REAL[1:], 100)[::4],
     *quantiles(np.nanpercentile, HOLED, 100)[1::4],
     call(np.quantile, REAL[0], 0.4),
+    *[call(f, x, np.array([0.21, 0.67]) * s, axis=a, method="inverted_cdf", weights=w)
+        for f, x, s in [(np.quantile, M, 1), (np.nanpercentile, HOLED[1], 100)]
+        for a, w in [(0, np.abs(M)), (1, M**2), (None, M**2)]],
+    call(np.quantile, M, 0.3, axis=0, method="inverted_cdf", weights=G),
     *each(np.median, EITHER, of_more=TWO_AXES),
     *each(np.nanmedian, HOLED_EITHER, of_more=TWO_AXES),
     *each(np.nanmax, HOLED_EITHER, of_more=WITHOUT_LISTS),
@@ -335,6 +339,8 @@ def test_of_equal_numbers_a_quantile_takes_the_mean_of_both_sides():
         h = 1e-6 * np.eye(5)
         central = [(np.quantile(ties + d, q) - np.quantile(ties - d, q)) / 2e-6 for d in h]
         np.testing.assert_allclose(g, central, atol=1e-8)
+    weighted = lambda x: np.quantile(x, 0.5, method="inverted_cdf", weights=[1, 0.2, 5, 0.3, 1])
+    assert gradient(weighted, ties)[0].tolist() == [0, 0, 1, 0, 0]
     assert gradient(np.median, np.ones(2))[0].tolist() == [0.5, 0.5]
     assert gradient(np.median, np.ones(3))[0].tolist() == [0, 0, 0]  # to move one of them moves nothing
 
@@ -398,8 +404,11 @@ def test_lists_of_parameters_are_arrays():
 
 
 REFUSALS = {
-    "quantile": (
-        lambda x: np.quantile(x, 0.5, method="inverted_cdf", weights=[1, 2, 3]), NotImplementedError, "weigh"
+    "quantile": (lambda x: np.quantile(x, 0.5, out=np.zeros(())), TypeError, "out="),
+    "percentile": (
+        lambda x: np.percentile(
+            x.reshape(1, 3, 1), 5, (2, 1), method="inverted_cdf", weights=[[1, 2, 3]]
+        ), NotImplementedError, "several axes"
     ),
     "pad": (lambda x: np.pad(x, 1, lambda *a: None), NotImplementedError, "function as mode"),
     "interp": (lambda x: np.interp(1.5, [2, 1, 3], x), ValueError, "xp must increase"),

@@ -55,6 +55,26 @@ def _rows(x: Any, axis: Any) -> Any:
     return np.transpose(x, (*others, *axes)).reshape((*[x.shape[i] for i in others], length))
 
 
+@listed
+def _weighted_shares(rows: Any, weights: Any, found: Any, q: Any) -> Any:
+    """Give the derivative of a quantile, which is one of a row's numbers, by each of its numbers."""
+    row, weight, found = rows[..., None, :], weights[..., None, :], found[..., None]
+    weight = np.where(np.isnan(row), 0, weight)
+    is_equal = row == found
+    below = (weight * (row < found)).sum(axis=-1, keepdims=True)
+    equal = (weight * is_equal).sum(axis=-1, keepdims=True)
+    wanted = q[:, None] * weight.sum(axis=-1, keepdims=True)
+    share = ((wanted <= below + weight) * 1.0 + (wanted > below + equal - weight)) / 2
+    return np.where(is_equal.sum(axis=-1, keepdims=True) == 1, 1, share) * is_equal
+
+
+@derivative(
+    lambda g, ans, x, weights, q, quantile: (g[..., None] * _weighted_shares(x, weights, ans, q)).sum(axis=-2)
+)
+def _weighted(x: Any, weights: Any, q: Any, quantile: Any) -> Any:
+    return np.moveaxis(quantile(x, q, axis=-1, method="inverted_cdf", weights=weights), 0, -1)
+
+
 def _quantile(
     quantile: Callable[..., Any],
     x: Any,
@@ -62,12 +82,26 @@ def _quantile(
     axis: Any = None,
     method: str = "linear",
     keepdims: Any = False,
+    weights: Any = None,
 ) -> Any:
     """Write a quantile with sorted numbers; between which it lies is found as the quantile of the ranks."""
-    rows = _rows(as_array(x), axis)
+    x = as_array(x)
+    rows = _rows(x, axis)
     n = rows.shape[-1]
     if not rows.size:
         return np.sum(rows) * 0
+    if weights is not None:
+        weights = as_array(constant(weights))
+        if np.size(axis) > 1:  # NumPy 2.0 mixes them up
+            name = quantile.__name__
+            raise NotImplementedError(f"np.{name} with weights has no gradient along several axes.")
+        if weights.shape != x.shape:
+            axes = normalize_axis_tuple(axis, x.ndim)
+            weights = np.reshape(weights, [-1 if i in axes else 1 for i in range(x.ndim)])
+        weights = _rows(np.broadcast_to(weights, x.shape), axis)
+        q = np.ravel(constant(q)) / (100 if quantile in _PERCENT else 1)
+        quantile = np.nanquantile if quantile in (np.nanquantile, np.nanpercentile) else np.quantile
+        return np.moveaxis(_weighted(rows, weights, q, quantile), -1, 0)
     # In the numbers' own dtype, in which NumPy rounds the place.
     kind = np.dtype(rows.dtype.type(0).real)
     dtype = kind if kind.kind == "f" and n < 1 / np.finfo(kind).eps else np.dtype(float)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from minidiff.tracing.derivatives import listed
+from minidiff.tracing.derivatives import COMPOSITES, listed
 from minidiff.tracing.exact import exactly
 from minidiff.tracing.record import as_array, constant, derivative, is_box
 
@@ -33,7 +33,14 @@ def _shares(rows: Any, found: Any, k: Any) -> Any:
     return (((k == first) * 1.0 + (k == last)) / 2)[..., None] * is_equal
 
 
-@derivative(lambda g, ans, rows, k: (g[..., None] * _shares(rows, ans, k)).sum(axis=-2))
+def _from_kth(g: Any, ans: Any, rows: Any, k: Any) -> Any:
+    some = max((1 << 22) // max(rows.size, 1), 1)  # at a time: each has a share for each number
+    parts = [(..., slice(i, i + some)) for i in range(0, max(k.shape[-1], 1), some)]
+    shares = [(g[part][..., None] * _shares(rows, ans[part], k[part])).sum(axis=-2) for part in parts]
+    return sum(shares[1:], shares[0])
+
+
+@derivative(_from_kth)
 def kth(rows: Any, k: Any) -> Any:
     """Give of each row the k-th smallest numbers, counted from 0."""
     return np.take_along_axis(np.sort(rows, axis=-1), k, -1)
@@ -145,7 +152,8 @@ def _without(x: Any, where: Any, instead: Any) -> Any:
 
 
 def _known(x: Any, where: Any) -> Any:
-    return ~np.isnan(x) & as_array(where).astype(bool)
+    known = ~np.isnan(x)
+    return known if where is True else known & as_array(where).astype(bool)
 
 
 def _extremum(function: Any, both: Any, least: float) -> Any:
@@ -164,9 +172,8 @@ exactly(np.nanmax)(_extremum(np.max, np.maximum, -np.inf))
 exactly(np.nanmin)(_extremum(np.min, np.minimum, np.inf))
 
 
-@exactly(np.nansum)
-def _nansum(x: Any, axis: Any = None, keepdims: Any = False, initial: Any = 0, where: Any = True) -> Any:
-    return np.sum(_without(x, where, 0), axis=axis, keepdims=keepdims) + initial
+# A sum takes all options itself.
+COMPOSITES[np.nansum] = lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options)
 
 
 @exactly(np.nanprod)
@@ -184,15 +191,12 @@ def _nancumprod(x: Any, axis: Any = None) -> Any:
     return np.cumprod(_without(x, True, 1), axis=axis)
 
 
-def _counts(x: Any, axis: Any, where: Any) -> Any:
-    return np.sum(_known(x, where), axis=axis, keepdims=True)
-
-
 @exactly(np.nanmean)
 def _nanmean(x: Any, axis: Any = None, keepdims: Any = False, where: Any = True) -> Any:
     x = _single(as_array(x))
-    count = _counts(x, axis, where)
-    return np.sum(_without(x, where, 0), axis=axis, keepdims=True) / np.maximum(count, 1).astype(x.dtype)
+    is_known = _known(x, where)
+    count = np.maximum(np.sum(is_known, axis=axis, keepdims=keepdims), 1)
+    return np.sum(np.where(is_known, x, 0), axis=axis, keepdims=keepdims) * (1 / count).astype(x.dtype)
 
 
 def _single(x: Any) -> Any:
@@ -212,8 +216,9 @@ def _nanvar(
 ) -> Any:
     x = _single(as_array(x))
     is_known = _known(x, where)
-    away = np.where(is_known, x - (_nanmean(x, axis, where=where) if mean is None else mean), 0)
-    degrees = _counts(x, axis, where) - (ddof if correction is None else correction)
+    away = np.where(is_known, x - (_nanmean(x, axis, True, where) if mean is None else mean), 0)
+    count = np.sum(is_known, axis=axis, keepdims=True)
+    degrees = count - (ddof if correction is None else correction)
     squares = np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True)
     return squares / np.where(degrees > 0, degrees, np.nan).astype(squares.dtype)
 

@@ -7,6 +7,7 @@ options: a composition needs to be right only in what it gives for a derivative.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -52,9 +53,8 @@ def exactly(*functions: Any) -> Callable[[Composition], Composition]:
     return decorate
 
 
-# Options that a composition does not get: they follow from the value.
-_LATE = ("dtype", "out", "overwrite_input")
-_REAL = "Take np.real(x) first."
+# Options that a composition does not get: the value has what they ask for.
+_OF_THE_VALUE = ("dtype", "out", "overwrite_input")
 
 
 def _holds_complex(x: Any) -> bool:
@@ -73,32 +73,45 @@ class Exact:
             self._parameters = list(inspect.signature(function).parameters.values())
         except ValueError:  # as of np.bincount in NumPy 2.0
             self._parameters = []
+        late = (
+            i for i, p in enumerate(self._parameters) if p.kind is p.KEYWORD_ONLY or p.name in _OF_THE_VALUE
+        )
+        self._first = next(late, sys.maxsize)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call `function` with plain values and `composition` with recorded ones."""
-        given = args
-        if self._parameters and all(p.kind is not p.VAR_POSITIONAL for p in self._parameters):
-            # An option that came by keyword may have been moved to a place where NumPy does not take it.
-            options |= {
-                p.name: x
-                for p, x in zip(self._parameters, args, strict=False)
-                if p.kind is p.KEYWORD_ONLY or p.name in _LATE or x is np._NoValue
-            }
-            n = next((i for i, p in enumerate(self._parameters) if p.name in options), len(args))
-            late = zip(self._parameters[n:], args[n:], strict=False)
-            given, options = args[:n], {p.name: x for p, x in late} | options
-        options = {key: x for key, x in options.items() if key != "overwrite_input" and x is not np._NoValue}
-        name = name_of(self._function)
-        value = self._function(*constant(given), **constant(options))
-        options.pop("out", None)
-        if np.dtype(options.pop("dtype", None) or complex).kind == "f" and _holds_complex(given):
-            raise NotImplementedError(
-                f"{name} of complex numbers has no gradient with a real dtype=. {_REAL}"
-            )
+        if options or len(args) > self._first:
+            args, options = self._sorted_out(args, options)
+        value = self._function(*constant(args), **constant(options))
+        options = {key: x for key, x in options.items() if key not in _OF_THE_VALUE}
         try:
-            self._signature.bind(*given, **options)
+            with np.errstate(all="ignore"):
+                return _pinned(self._composition(*args, **options), value)
         except TypeError:
-            words = ", ".join(f"{key}={x!r:.40}" for key, x in options.items())
-            raise NotImplementedError(f"{name} has no gradient with {words}. Write it otherwise.") from None
-        with np.errstate(all="ignore"):
-            return _pinned(self._composition(*given, **options), value)
+            try:
+                self._signature.bind(*args, **options)
+            except TypeError:
+                words = ", ".join(f"{key}={x!r:.40}" for key, x in options.items())
+                name = name_of(self._function)
+                raise NotImplementedError(
+                    f"{name} has no gradient with {words}. Write it otherwise."
+                ) from None
+            raise
+
+    def _sorted_out(self, args: Any, options: dict[str, Any]) -> Any:
+        """Make keywords of options from the first on that a composition does not take by its place.
+
+        Some came by keyword and were moved to a place where NumPy does not take them.
+        """
+        if not any(p.kind is p.VAR_POSITIONAL for p in self._parameters):
+            given = zip(self._parameters, args, strict=False)
+            n = next((i for i, (p, x) in enumerate(given) if i >= self._first or x is np._NoValue), len(args))
+            late = zip(self._parameters[n:], args[n:], strict=False)
+            args, options = args[:n], {p.name: x for p, x in late} | options
+        options = {key: x for key, x in options.items() if key != "overwrite_input" and x is not np._NoValue}
+        if np.dtype(options.get("dtype") or complex).kind == "f" and _holds_complex(args):
+            raise NotImplementedError(
+                f"{name_of(self._function)} of complex numbers has no gradient with a real dtype=. "
+                "Take np.real(x) first."
+            )
+        return args, options

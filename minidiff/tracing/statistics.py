@@ -15,23 +15,33 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from minidiff.tracing.derivatives import COMPOSITES, listed
 from minidiff.tracing.exact import exactly
 from minidiff.tracing.record import as_array, constant, derivative, is_box
 
 # --- Order ----------------------------------------------------------------------------------------------
 
 
-def _from_kth(g: Any, ans: Any, rows: Any, k: Any) -> Any:
-    row, found = rows[..., None, :], ans[..., None]
-    is_equal = row == found
-    first = (row < found).sum(axis=-1)
+@listed
+def _shares(rows: Any, found: Any, k: Any) -> Any:
+    """Give the derivative of the k-th smallest number of a row by each of its numbers."""
+    row, found = rows[..., None, :], found[..., None]
+    with np.errstate(invalid="ignore"):  # of complex NaN
+        is_equal, is_below = row == found, row < found
+    first = is_below.sum(axis=-1)
     last = first + is_equal.sum(axis=-1) - 1
-    share = ((k == first) * 1.0 + (k == last)) / 2
-    return ((g * share)[..., None] * is_equal).sum(axis=-2)
+    return (((k == first) * 1.0 + (k == last)) / 2)[..., None] * is_equal
+
+
+def _from_kth(g: Any, ans: Any, rows: Any, k: Any) -> Any:
+    some = max((1 << 22) // max(rows.size, 1), 1)  # at a time: each has a share for each number
+    parts = [(..., slice(i, i + some)) for i in range(0, max(k.shape[-1], 1), some)]
+    shares = [(g[part][..., None] * _shares(rows, ans[part], k[part])).sum(axis=-2) for part in parts]
+    return sum(shares[1:], shares[0])
 
 
 @derivative(_from_kth)
-def _kth(rows: Any, k: Any) -> Any:
+def kth(rows: Any, k: Any) -> Any:
     """Give of each row the k-th smallest numbers, counted from 0."""
     return np.take_along_axis(np.sort(rows, axis=-1), k, -1)
 
@@ -52,6 +62,26 @@ def _rows(x: Any, axis: Any) -> Any:
     return np.transpose(x, (*others, *axes)).reshape((*[x.shape[i] for i in others], length))
 
 
+@listed
+def _weighted_shares(rows: Any, weights: Any, found: Any, q: Any) -> Any:
+    """Give the derivative of a quantile, which is one of a row's numbers, by each of its numbers."""
+    row, weight, found = rows[..., None, :], weights[..., None, :], found[..., None]
+    weight = np.where(np.isnan(row), 0, weight)
+    is_equal = row == found
+    below = (weight * (row < found)).sum(axis=-1, keepdims=True)
+    equal = (weight * is_equal).sum(axis=-1, keepdims=True)
+    wanted = q[:, None] * weight.sum(axis=-1, keepdims=True)
+    share = ((wanted <= below + weight) * 1.0 + (wanted > below + equal - weight)) / 2
+    return np.where(is_equal.sum(axis=-1, keepdims=True) == 1, 1, share) * is_equal
+
+
+@derivative(
+    lambda g, ans, x, weights, q, quantile: (g[..., None] * _weighted_shares(x, weights, ans, q)).sum(axis=-2)
+)
+def _weighted(x: Any, weights: Any, q: Any, quantile: Any) -> Any:
+    return np.moveaxis(quantile(x, q, axis=-1, method="inverted_cdf", weights=weights), 0, -1)
+
+
 def _quantile(
     quantile: Callable[..., Any],
     x: Any,
@@ -59,12 +89,26 @@ def _quantile(
     axis: Any = None,
     method: str = "linear",
     keepdims: Any = False,
+    weights: Any = None,
 ) -> Any:
     """Write a quantile with sorted numbers; between which it lies is found as the quantile of the ranks."""
-    rows = _rows(as_array(x), axis)
+    x = as_array(x)
+    rows = _rows(x, axis)
     n = rows.shape[-1]
     if not rows.size:
         return np.sum(rows) * 0
+    if weights is not None:
+        weights = as_array(constant(weights))
+        if np.size(axis) > 1:  # NumPy 2.0 mixes them up
+            name = quantile.__name__
+            raise NotImplementedError(f"np.{name} with weights has no gradient along several axes.")
+        if weights.shape != x.shape:
+            axes = normalize_axis_tuple(axis, x.ndim)
+            weights = np.reshape(weights, [-1 if i in axes else 1 for i in range(x.ndim)])
+        weights = _rows(np.broadcast_to(weights, x.shape), axis)
+        q = np.ravel(constant(q)) / (100 if quantile in _PERCENT else 1)
+        quantile = np.nanquantile if quantile in (np.nanquantile, np.nanpercentile) else np.quantile
+        return np.moveaxis(_weighted(rows, weights, q, quantile), -1, 0)
     # In the numbers' own dtype, in which NumPy rounds the place.
     kind = np.dtype(rows.dtype.type(0).real)
     dtype = kind if kind.kind == "f" and n < 1 / np.finfo(kind).eps else np.dtype(float)
@@ -80,7 +124,7 @@ def _quantile(
         slope = last + 1 + _SLOPES[method] if method in _SLOPES else 0
         slope = np.where((place > 0) & (place < last), slope, 0) / (100 if quantile in _PERCENT else 1)
         part = part + slope * np.reshape(q - constant(q), (-1,))
-    low, high = _kth(rows, lower), _kth(rows, np.minimum(lower + 1, n - 1))
+    low, high = kth(rows, lower), kth(rows, np.minimum(lower + 1, n - 1))
     return np.moveaxis(low * (1 - part) + high * part, -1, 0)
 
 
@@ -108,7 +152,8 @@ def _without(x: Any, where: Any, instead: Any) -> Any:
 
 
 def _known(x: Any, where: Any) -> Any:
-    return ~np.isnan(x) & np.asarray(where, bool)
+    known = ~np.isnan(x)
+    return known if where is True else known & as_array(where).astype(bool)
 
 
 def _extremum(function: Any, both: Any, least: float) -> Any:
@@ -127,9 +172,8 @@ exactly(np.nanmax)(_extremum(np.max, np.maximum, -np.inf))
 exactly(np.nanmin)(_extremum(np.min, np.minimum, np.inf))
 
 
-@exactly(np.nansum)
-def _nansum(x: Any, axis: Any = None, keepdims: Any = False, initial: Any = 0, where: Any = True) -> Any:
-    return np.sum(_without(x, where, 0), axis=axis, keepdims=keepdims) + initial
+# A sum takes all options itself.
+COMPOSITES[np.nansum] = lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options)
 
 
 @exactly(np.nanprod)
@@ -147,15 +191,12 @@ def _nancumprod(x: Any, axis: Any = None) -> Any:
     return np.cumprod(_without(x, True, 1), axis=axis)
 
 
-def _counts(x: Any, axis: Any, where: Any) -> Any:
-    return np.sum(_known(x, where), axis=axis, keepdims=True)
-
-
 @exactly(np.nanmean)
 def _nanmean(x: Any, axis: Any = None, keepdims: Any = False, where: Any = True) -> Any:
     x = _single(as_array(x))
-    count = _counts(x, axis, where)
-    return np.sum(_without(x, where, 0), axis=axis, keepdims=True) / np.maximum(count, 1).astype(x.dtype)
+    is_known = _known(x, where)
+    count = np.maximum(np.sum(is_known, axis=axis, keepdims=keepdims), 1)
+    return np.sum(np.where(is_known, x, 0), axis=axis, keepdims=keepdims) * (1 / count).astype(x.dtype)
 
 
 def _single(x: Any) -> Any:
@@ -175,8 +216,9 @@ def _nanvar(
 ) -> Any:
     x = _single(as_array(x))
     is_known = _known(x, where)
-    away = np.where(is_known, x - (_nanmean(x, axis, where=where) if mean is None else mean), 0)
-    degrees = _counts(x, axis, where) - (ddof if correction is None else correction)
+    away = np.where(is_known, x - (_nanmean(x, axis, True, where) if mean is None else mean), 0)
+    count = np.sum(is_known, axis=axis, keepdims=True)
+    degrees = count - (ddof if correction is None else correction)
     squares = np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True)
     return squares / np.where(degrees > 0, degrees, np.nan).astype(squares.dtype)
 

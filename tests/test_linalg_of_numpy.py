@@ -145,6 +145,11 @@ def test_what_no_vector_decides_has_a_gradient_and_what_one_does_is_refused():
         gradient(lambda x: np.sum(np.linalg.svd(x)[2][2:] * W), two)
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_least_squares_by_a_matrix_keep_the_shape_of_a_vector():
+    check(lambda b: np.linalg.lstsq(np.matrix(A.T), b)[0], W)
+
+
 def test_an_orthogonal_complement_is_refused():
     with pytest.raises(NotImplementedError, match=r"np.linalg.qr has no gradient with mode='complete'"):
         gradient(lambda x: np.sum(np.linalg.qr(x, "complete")[0]), A.T)

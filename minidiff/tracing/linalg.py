@@ -122,10 +122,11 @@ def _squares(A: Any, b: Any, rcond: Any) -> Any:
 
 
 def _lstsq(A: Any, b: Any, rcond: Any = None) -> Any:
-    A, b = as_array(A), as_array(b)
+    # Of a matrix every product would be one, with two dimensions.
+    A, b = np.asarray(A) if isinstance(A, np.matrix) else as_array(A), as_array(b)
     known, squares, rank, _ = np.linalg.lstsq(constant(A), constant(b), rcond)
-    if type(known) is not np.ndarray:
-        return NotImplemented  # a matrix, whose vectors have two dimensions
+    if isinstance(known, np.matrix):
+        return NotImplemented
     A, b = A.astype(known.dtype), b.astype(known.dtype)
     eps = np.finfo(known.dtype).eps
     # LAPACK takes what is no share for the least one.

@@ -308,7 +308,7 @@ def no_attribute(what: str, name: str) -> str:
 
 def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
     where, source, called = _where()
-    cures = twin(called, source) if called.startswith("scipy") and not is_sure else ""
+    cures = twin(called, source) if re.match(r"scipy(?!\.sparse)", called) and not is_sure else ""
     cures = cures or " ".join(cure for pattern, cure in _CURES if re.search(pattern, source) and not is_sure)
     raise TypeError(
         f"{what} cannot be recorded, and its gradient would be lost{where}. {cures or instead} "

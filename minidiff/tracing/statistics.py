@@ -153,7 +153,7 @@ def _without(x: Any, where: Any, instead: Any) -> Any:
 
 def _known(x: Any, where: Any) -> Any:
     known = ~np.isnan(x)
-    return known if where is True else known & as_array(where).astype(bool)
+    return known if where is True else known & np.asarray(where, bool)
 
 
 def _extremum(function: Any, both: Any, least: float) -> Any:

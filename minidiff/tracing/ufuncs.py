@@ -81,7 +81,10 @@ def _along(
 
 
 def _by_rule(ufunc: Any, rule: Callable[..., Any]) -> Any:
-    return derivative(partial(rule, ufunc))(ufunc.reduce)
+    def reduce(rows: Any) -> Any:
+        return ufunc.reduce(rows)
+
+    return derivative(partial(rule, ufunc))(reduce)
 
 
 def _from_extremum(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:

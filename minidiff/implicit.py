@@ -11,16 +11,8 @@ import numpy as np
 from minidiff.checks import described, function, integer, number
 from minidiff.gradient import dropgrad
 from minidiff.optimise.minimisers import scipy
-from minidiff.tracing.backward import backward, history
-from minidiff.tracing.record import (
-    Trace,
-    constant,
-    derivative,
-    is_recorded,
-    leaves_now,
-    map_container,
-    standing_now,
-)
+from minidiff.tracing import Trace, backward, constant, derivative, history, is_recorded, map_container
+from minidiff.tracing.record import leaves_now, standing_now
 
 __all__ = ["fixed_point", "implicit_root", "recompute"]
 
@@ -102,7 +94,7 @@ def implicit_root(f: Callable[..., Any], x: Any, *args: Any, tol: float | None =
     if not np.max(np.abs(left), initial=0.0) <= most:
         largest = f"{np.max(np.abs(left)):.3g}, above {most:.3g}"
         raise RuntimeError(f"the solver has not converged, or x is no solution: f(x, …) is up to {largest}")
-    return _root(call, *call.variables())
+    return solution(call, *call.variables())
 
 
 def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = None, most: int = 1000) -> Any:
@@ -197,7 +189,7 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
         if standing_now():  # a compiled loss computes as it was recorded
             return f(*args, **constants)
         call = _Call(partial(f, **constants), args)
-        return _computed(call, *call.variables())
+        return recomputed(call, *call.variables())
 
     return again
 
@@ -233,7 +225,7 @@ class _Call:
     def run(self, values: Any) -> tuple[Any, Any, list[Any]]:
         """Call it with values of the variables: give the result, its node, and the variables."""
         trace, n = Trace(), len(self.ps)
-        roots = [*trace.roots_of(self.ps, values[:n]), *map(trace.root, values[n:])]
+        roots = [*map(trace.root, values[:n], self.ps), *map(trace.root, values[n:])]
         remaining = iter(roots[n + len(self.first) :])
         args = (*roots[n : n + len(self.first)], *_replaced(self.args, lambda _: next(remaining)))
         return *trace.run(self.f, args), roots
@@ -259,7 +251,7 @@ def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:
     return f(x) if is_recorded(x) else map_container(lambda item: _replaced(item, f), x)
 
 
-def _of_computed(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[Any]:
+def _of_recomputed(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[Any]:
     gradients = call.way_back(values)(g)
     return [gradients[i - 1] for i in argnums]
 
@@ -283,16 +275,18 @@ def _of_root(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[
     u = u.reshape(shape)[()]
     if any(map(is_recorded, (g, *values))):  # then u is a root as well, of the transposed product less g
         equation = _Call(lambda u, g, *values: call.way_back(values)(u)[k] - g, (g, *values), (u,))
-        u = _root(equation, *equation.variables())
+        u = solution(equation, *equation.variables())
     gradients = call.way_back(values)(-u)
     return [gradients[i - 1] for i in argnums]
 
 
-@derivative(jointly=_of_computed)
-def _computed(call: _Call, *values: Any) -> Any:
+@derivative(jointly=_of_recomputed)
+def recomputed(call: _Call, *values: Any) -> Any:
+    """Give what a call has given."""
     return call.result
 
 
 @derivative(jointly=_of_root)
-def _root(call: _Call, *values: Any) -> Any:
+def solution(call: _Call, *values: Any) -> Any:
+    """Give the root of an equation."""
     return values[len(call.ps)]

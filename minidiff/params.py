@@ -548,4 +548,6 @@ def _not_a_param(x: object) -> str:
     advice = "Make one with param(x)."
     if isinstance(x, (np.ndarray, list, float)):
         advice = "Wrap it: W = param(W). If it was one, step with W -= …: W = W - … makes a plain array."
+    if isinstance(x, Mapping):
+        advice = "params(model) collects those that dicts and lists hold."
     return f"A parameter must be a Param, got {described(x)}. {advice}"

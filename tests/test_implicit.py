@@ -9,6 +9,7 @@ import pytest
 
 from minidiff import (
     check_gradient,
+    compiled,
     dropgrad,
     fixed_point,
     gradient,
@@ -17,6 +18,7 @@ from minidiff import (
     implicit,
     implicit_root,
     jacobian,
+    jvp,
     param,
     params,
     recompute,
@@ -221,6 +223,38 @@ def test_recomputing_changes_no_derivative():
     np.testing.assert_allclose(hessian(loss, x), hessian(plain, x), atol=1e-12)
     within = recompute(lambda x: loss(x))
     np.testing.assert_allclose(hessian(within, x), hessian(plain, x), atol=1e-12)
+
+
+@pytest.mark.parametrize("how", ["recomputed", "fixed point"])
+def test_products_and_jacobians_go_through(how):
+    W, x, v = param(rng.normal(size=3) / 4), rng.normal(size=3), rng.normal(size=3)
+    if how == "recomputed":
+        f = recompute(lambda x: np.tanh(W * np.sin(x)))
+    else:
+        f = lambda x: fixed_point(lambda z, x: np.tanh(W * z + x), np.zeros(3), x)
+    e = 1e-6
+    differences = (f(x + e * v) - f(x - e * v)) / (2 * e)
+    np.testing.assert_allclose(jvp(f, (x,), (v,))[1], differences, atol=1e-8)
+    np.testing.assert_allclose(jacobian(f, x)[0] @ v, differences, atol=1e-8)
+    W_start, sides = W.copy(), []
+    for s in (e, -e):
+        W[...] = W_start + s * v
+        sides.append(f(x))
+    W[...] = W_start
+    differences = (sides[0] - sides[1]) / (2 * e)
+    np.testing.assert_allclose(jvp(lambda: f(x), params(W), {W: v})[1], differences, atol=1e-8)
+
+
+def test_a_compiled_loss_runs_a_recomputed_function_and_refuses_to_solve():
+    W, x = param(rng.normal(size=3) / 4), rng.normal(size=3)
+    loss = lambda x: np.sum(recompute(lambda x: np.tanh(W * x))(x * W))
+    f = compiled(loss, params(W))
+    for _ in range(2):
+        np.testing.assert_array_equal(f(x).grad[W], gradient(lambda: loss(x), params(W))[W])
+        W *= 1.5
+    solving = compiled(lambda x: np.sum(fixed_point(lambda z: np.tanh(W * z) + x, np.zeros(3))), params(W))
+    with pytest.raises(TypeError, match=r"compiled: .*looks at values"):
+        solving(x)
 
 
 def test_recomputed_functions_take_any_arguments():

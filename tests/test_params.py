@@ -834,3 +834,8 @@ def test_gradients_taken_for_one_gradient_are_named():
     with pytest.raises(TypeError, match=r"W -= … takes an array, got Grads.*grads\[W\]"):
         W -= 0.1 * grads
     np.testing.assert_array_equal(W, 1)
+
+
+def test_a_model_taken_for_its_parameters_is_named():
+    with pytest.raises(TypeError, match=r"got dict of 1.*params\(model\) collects"):
+        save("nowhere.npz", [{"W": param(1.0)}])

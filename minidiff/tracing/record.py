@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache, partial, wraps
-from itertools import count, repeat
+from itertools import count
 from numbers import Rational
 from typing import Any, NoReturn
 
@@ -183,16 +183,19 @@ class Trace:
         # What may be a view of another array; None once an array has changed.
         self.views: list[weakref.ref[Traced]] | None = []
 
-    def root(self, value: Any) -> Traced:
-        """Make a variable of this trace with the given value."""
+    def root(self, value: Any, leaf: Leaf | None = None) -> Traced:
+        """Make a variable of this trace with a value; it may stand for a leaf while the trace runs."""
         value = value if type(value) in PLAIN else apart(value)
-        return Traced(value, None, (), NO_KEYWORDS, (), (), self)
+        root = Traced(value, None, (), NO_KEYWORDS, (), (), self)
+        if leaf is not None:
+            self._leaves[leaf] = root
+        return root
 
-    def roots_of(self, leaves: Iterable[Leaf], values: Iterable[Any] | None = None) -> list[Traced]:
-        """Make the variables that stand for `leaves` while this trace runs, with their values or others."""
+    def roots_of(self, leaves: Iterable[Leaf]) -> list[Traced]:
+        """Make the variables that stand for `leaves` while this trace runs."""
         outer = _roots.get()
-        for leaf, value in zip(leaves, repeat(None) if values is None else values, strict=False):
-            value = outer.get(leaf, leaf._array) if values is None else apart(value)
+        for leaf in leaves:
+            value = outer.get(leaf, leaf._array)
             self._leaves[leaf] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 

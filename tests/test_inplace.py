@@ -359,6 +359,13 @@ def run(kind, program, x, *rest):
     return total.real, state
 
 
+def bits(a):
+    """Give the bytes of an array, of what is not a number always the same ones."""
+    numbers = np.array(a).ravel().view(a.real.dtype)
+    numbers[np.isnan(numbers)] = np.nan
+    return numbers.tobytes()
+
+
 @st.composite
 def programs(draw):
     dtype = draw(st.sampled_from(["f8"] * 4 + ["f4", "c16"]))
@@ -386,8 +393,8 @@ def test_a_program_of_assignments_means_what_numpy_means(case):
         value, (g,) = withgradient(loss, x)
         assert inside[0].failures == noted.failures
         for a, b in zip([dropgrad(a) for a in inside[0].names], noted.names, strict=True):
-            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
-        assert value.tobytes() == outside.tobytes()
+            assert (a.dtype, a.shape, bits(a)) == (b.dtype, b.shape, bits(b))
+        assert bits(value) == bits(outside)
         if not np.isfinite(outside) or abs(outside) > 1e4 or x.dtype == "f4" or np.max(np.abs(g)) > 1e5:
             return
         functional = lambda x: run(Functional, program, x, noted)[0]

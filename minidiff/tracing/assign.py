@@ -350,8 +350,11 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         parts = [np.broadcast_to(x, out.shape)[where] if np.ndim(x) else x for x in args]
         others = {key: x for key, x in rest.items() if key != "where"}
         _exactly(out, do, lambda: _change(out, where, function(*parts, **others)))
-    else:
+    elif isinstance(function, np.ufunc):
         _become(out, as_array(function(*args, **rest)), do)
+    else:  # the result may be an array that somebody holds
+        result = as_array(function(*args, **rest))
+        _exactly(out, do, lambda: _change(out, ..., result))
     return out
 
 

@@ -313,9 +313,10 @@ CALLS = {
         ]
         for f in (
             *(np.add.reduce, np.multiply.reduce, np.maximum.reduce, np.minimum.reduce, np.fmax.reduce),
-            *(np.fmin.reduce, np.logaddexp.reduce, np.logaddexp2.reduce, np.hypot.reduce),
+            *(np.fmin.reduce, np.logaddexp.reduce, np.logaddexp2.reduce),
         )
     },
+    np.hypot.reduce: [call(M), call(M, 0, initial=-2.0, where=V > 0), call(A, axis=(0, 2), keepdims=True)],
     np.subtract.reduce: [call(M), call(M, 1, where=M > 0, initial=0.4), call(A, axis=-1, keepdims=True)],
     np.divide.reduce: [call(M), call(M, axis=1, initial=np.array(0.4))],
     np.multiply.accumulate: [call(M), call(A, axis=1, dtype=complex)],
@@ -370,6 +371,7 @@ CALLS = {
             call(M, initial=0.85, where=M > 0),
             call(A, axis=(0, 2), where=A > 0, initial=np.array(0.25), keepdims=True),
             call(M, 1, None, False, 0.45),
+            call(a=M, axis=0, where=True),
         ]
         for f in (np.max, np.min)
     },

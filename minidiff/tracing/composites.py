@@ -308,17 +308,22 @@ def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoV
     """Give the variance, or its root, around a mean that is known."""
     if mean is np._NoValue:
         return NotImplemented
-    x = cast(as_array(x), np.dtype(dtype)) if (dtype := options.get("dtype")) else as_array(x)
-    keepdims, where, ddof = moments_options(**options)
+    x, (keepdims, where, ddof) = as_array(x), moments_options(**options)
     away = x - as_array(mean)
     squares = np.real(away * np.conj(away)) if away.dtype.kind == "c" else away * away
-    total = np.sum(squares, axis=axis, keepdims=keepdims, where=where)
+    total = np.sum(squares, axis=axis, dtype=options.get("dtype"), keepdims=keepdims, where=where)
     count = np.sum(np.broadcast_to(where, x.shape), axis=axis, keepdims=keepdims)
     variance = total / np.maximum(count - ddof, 0).astype(total.dtype)
-    if function is np.var:
-        return variance
-    is_zero = variance == 0  # at the kink of the root the gradient is 0
-    return np.where(is_zero, variance, np.sqrt(np.where(is_zero, 1, variance)))[()]
+    result = variance
+    if function is np.std:
+        is_zero = variance == 0  # at the kink of the root the gradient is 0
+        result = np.where(is_zero, variance, np.sqrt(np.where(is_zero, 1, variance)))[()]
+    plain = function(constant(x), axis, mean=constant(mean), **constant(options))
+    result = result.astype(plain.dtype)
+    tolerance = np.finfo(plain.dtype).eps ** 0.5
+    if not np.allclose(constant(result), plain, tolerance, tolerance, equal_nan=True):
+        raise NotImplementedError(f"np.{function.__name__} has no gradient with this mean= and dtype=.")
+    return result
 
 
 def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = None, **options: Any) -> Any:

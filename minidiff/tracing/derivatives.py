@@ -485,7 +485,7 @@ RULES[np.sinc] = (_sinc,)
 
 def _over_square(x: Any, y: Any) -> Any:
     """Divide x by x² + y², which is 0 where one of them is infinite."""
-    x, y = (a * 1.0 if a.dtype.kind in "biu" else a for a in map(typed, (x, y)))  # small ones overflow
+    x, y = (a * 1.0 if getattr(a, "dtype", _REAL).kind in "biu" else a for a in (x, y))  # or they overflow
     square = x * x + y * y
     is_infinite = np.isinf(square)
     return anp.where(is_infinite, 0.0, x / anp.where(is_infinite, 1.0, square))

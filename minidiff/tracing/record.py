@@ -1301,6 +1301,8 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
     if kwargs and (with_options := COMPOSITES.get((_kind(function), "options"))) is not None:
+        if not args:
+            args, kwargs = _by_position(function, args, kwargs)
         result = with_options(function, *args, **kwargs)
         if result is not NotImplemented:
             return result

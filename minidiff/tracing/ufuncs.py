@@ -136,24 +136,25 @@ def _reduce(
     elif not shape[0] or where is not True:
         start = [plain.dtype.type(ufunc.identity)]
     mask = np.transpose(np.broadcast_to(np.asarray(where), x.shape), (*axes, *others)).reshape(shape)
-    if ufunc in _REDUCTIONS and shape[0]:
+    # Where hypot leaves all out, what is left is the initial value with its sign.
+    if ufunc in _REDUCTIONS and shape[0] and (where is True or ufunc is not np.hypot):
         if where is not True:
             nothing = start[0] if ufunc.identity is None else plain.dtype.type(ufunc.identity)
             rows = np.where(mask, rows, nothing)
         result = reduce(ufunc, [*start, _REDUCTIONS[ufunc](rows)])
     elif where is True:
-        result = _as_numpy_has_it(ufunc, reduce(ufunc, [*start, *rows]), plain)
+        result = reduce(ufunc, [*start, *rows])
     else:
         result = np.broadcast_to(start[0], shape[1:])
         for row, some in zip(rows, mask, strict=True):
             result = np.where(some, ufunc(result, row, where=some), result)
-    return np.reshape(result, plain.shape)[()]
+    return _as_numpy_has_it(ufunc, np.reshape(result, plain.shape)[()], plain)
 
 
 def _as_numpy_has_it(ufunc: Any, result: Any, plain: Any) -> Any:
     """Refuse where NumPy does not go from one element to the next: in vectors some ufuncs do not."""
     rtol = 8 * np.finfo(plain.dtype).eps ** 0.75
-    if not np.allclose(constant(result).reshape(plain.shape), plain, rtol, 0, equal_nan=True):
+    if not np.allclose(constant(result), plain, rtol, rtol, equal_nan=True):
         raise NotImplementedError(
             f"np.{ufunc.__name__}: NumPy does not take one element of this array after the other, and there "
             "is no gradient of what it gives. Write a loop."
@@ -212,12 +213,14 @@ def _reduction(
     *,
     keepdims: Any = False,
     initial: Any = np._NoValue,
-    where: Any = True,
+    where: Any = np._NoValue,
 ) -> Any:
     """Call `np.max`, or what else is the reduction by a ufunc, with `initial` or `where`."""
+    if where is np._NoValue and initial is np._NoValue:
+        return NotImplemented
     where, keepdims = where is np._NoValue or where, keepdims is not np._NoValue and keepdims
     if where is True and initial is np._NoValue:
-        return NotImplemented
+        return function(x, axis, keepdims=keepdims)
     return _reduce(ufunc, x, axis, None, keepdims, initial, where)
 
 

@@ -57,6 +57,20 @@ def with_last(*last, x=M, **options):
     return lambda f: (lambda x: f(x, *last, **options), (x,))
 
 
+def changing(*arguments):
+    """Change a copy, of which the result is another function."""
+
+    def call(f):
+        def changed(x):
+            b = x.copy()
+            f(b, *arguments)
+            return b * x
+
+        return changed, (M,)
+
+    return call
+
+
 def joined(*arrays, **options):
     return lambda f: (lambda *xs: f(xs, **options), arrays)
 
@@ -139,10 +153,13 @@ CALLS = {
     "take_along_axis": with_last(np.argsort(M, axis=1), axis=1),
     "tile": with_last((2, 1)),
     "vsplit": with_last(2),
-    **each("unique unique_values", of(M)),
-    **each("unique_all unique_counts unique_inverse", lambda f: (lambda x: f(x)[0], (M,))),
-    **each("union1d setdiff1d setxor1d", of(V, W)),
-    "intersect1d": lambda f: (lambda x: f(x, x[::-1]), (V,)),
+    "unique": of(M),
+    "copyto": changing(P),
+    "fill_diagonal": changing(0.5),
+    "place": changing(M > 0, [0.3, 0.7]),
+    "put": changing([0, 4], [0.3, 0.7]),
+    "put_along_axis": changing(np.array([[0], [2]]), 0.3, 1),
+    "putmask": changing(M > 0, P),
     "piecewise": lambda f: (lambda x: f(x, [x < 0, x >= 0], [lambda v: -v, lambda v: v**2]), (M,)),
     "apply_along_axis": lambda f: (lambda x: f(lambda v: v * v[0], 1, x), (M,)),
     "histogram_bin_edges": with_last(3),
@@ -225,8 +242,15 @@ UFUNCS = [
 @pytest.mark.parametrize("name", UFUNCS)
 def test_so_has_each_method_of_a_ufunc(name, method):
     method, x = getattr(np.ufunc, method), BASES.get(name, M)
-    others = {"reduceat": ([0, 1, 0],), "outer": (V,)}.get(method.__name__, ())
-    f = lambda x: method(PUBLIC[name], x, *others)
+    others = {"reduceat": ([0, 1, 0],), "outer": (V,), "at": ([0, 1, 0], V)}.get(method.__name__, ())
+
+    def f(x):
+        if method.__name__ != "at":
+            return method(PUBLIC[name], x, *others)
+        b = x.copy()
+        method(PUBLIC[name], b, *others)
+        return b
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -231,7 +231,6 @@ def options_of_all_functions():
     functions = {*derivatives.COMPOSITES, *derivatives.RULES, *trace_primitives_map} - {
         np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal,  # change their argument
         np.empty_like,  # gives any numbers
-        np.intersect1d, np.setdiff1d, np.setxor1d,  # jump where two numbers are equal
     }  # fmt: skip
     for f in sorted((f for f in functions if callable(f)), key=str):
         if isinstance(f, np.ufunc) or not (f in derivatives.COMPOSITES or derivatives.primitive_of(f)):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, cast, moments_options, scatter
-from minidiff.tracing.record import as_array, constant, derivative, is_box, record
+from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
 
@@ -228,41 +228,6 @@ def _unique(
     return (values, *rest) if rest else values
 
 
-def _unique_apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make of a function with a name for each result, of which `values` may be in any order."""
-
-    def composite(x: Any, /) -> Any:
-        found: Any = function(constant(x))
-        plain = getattr(found, "values", found)
-        index = np.unique(constant(x), return_index=True, equal_nan=False)[1]
-        values = np.ravel(x)[index[np.argsort(np.argsort(plain))]]
-        return values if plain is found else found._replace(values=values)
-
-    return composite
-
-
-def _union1d(x: Any, y: Any) -> Any:
-    return _unique(_concatenate([x, y], None))
-
-
-def _intersect1d(x: Any, y: Any, assume_unique: bool = False, return_indices: bool = False) -> Any:
-    found = np.intersect1d(constant(x), constant(y), assume_unique, return_indices=True)
-    values = np.ravel(x)[found[1]] if is_box(x) else np.ravel(y)[found[2]]
-    return (values, *found[1:]) if return_indices else values
-
-
-def _setdiff1d(x: Any, y: Any, assume_unique: bool = False) -> Any:
-    x = np.ravel(as_array(x)) if assume_unique else _unique(as_array(x))
-    return x[~np.isin(x, y)]
-
-
-def _setxor1d(x: Any, y: Any, assume_unique: bool = False) -> Any:
-    x, y = as_array(x), as_array(y)
-    both = _concatenate([x, y] if assume_unique else [_unique(x), _unique(y)], None)
-    _, index, counts = np.unique(constant(both), return_index=True, return_counts=True)
-    return both[index[counts == 1]]
-
-
 def _sort_complex(x: Any) -> Any:
     x = _sort(as_array(x))
     return x if x.dtype.kind == "c" else x.astype("G" if x.dtype.char == "g" else "D")
@@ -346,8 +311,8 @@ def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = Non
 
 
 def _diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append: Any = np._NoValue) -> Any:
-    if prepend is np._NoValue and append is np._NoValue:
-        return NotImplemented
+    if n == 0 or (prepend is np._NoValue and append is np._NoValue):
+        return x if n == 0 else NotImplemented  # as NumPy has it
     x = as_array(x)
     shape = [1 if i == axis % x.ndim else size for i, size in enumerate(x.shape)]
     parts = [as_array(part) for part in (prepend, x, append) if part is not np._NoValue]
@@ -497,14 +462,8 @@ COMPOSITES |= {
     np.vdot: lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y)),
     np.vsplit: _splitting(np.split, lambda x, axis: 0),
     np.unique: _unique,
-    np.union1d: _union1d,
-    np.intersect1d: _intersect1d,
-    np.setdiff1d: _setdiff1d,
-    np.setxor1d: _setxor1d,
     np.vstack: lambda arrays, **options: _concatenate(
         [np.atleast_2d(as_array(a)) for a in arrays], **options
     ),
     np.where: lambda condition, *choices: NotImplemented if choices else np.nonzero(condition),
 }
-for _function in (np.unique_all, np.unique_counts, np.unique_inverse, np.unique_values):
-    COMPOSITES[_function] = _unique_apart(_function)

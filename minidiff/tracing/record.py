@@ -644,7 +644,8 @@ def _array(self: Traced, *args: Any, **kwargs: Any) -> Any:
     frame: Any = sys._getframe(1)
     if frame.f_code.co_name == "__array__":  # a parameter's
         frame = frame.f_back
-    if (frame.f_code.co_name, frame.f_back.f_code.co_name) == ("_matmul_dispatch", "__matmul__"):
+    names = [f.f_code.co_name for f in (frame, frame.f_back) if f is not None]
+    if names == ["_matmul_dispatch", "__matmul__"]:
         return np.array(None, object)
     return _to_array(self, *args, **kwargs)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from itertools import accumulate
-from typing import Any, NoReturn
+from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
@@ -198,13 +198,6 @@ def _outer(ufunc: Any, x: Any, y: Any, **options: Any) -> Any:
     return ufunc(np.reshape(x, x.shape + (1,) * y.ndim), y, **options)
 
 
-def _at(ufunc: Any, *args: Any) -> NoReturn:
-    raise NotImplementedError(
-        f"np.{ufunc.__name__}.at changes its first argument in place, which cannot be recorded. Build a new "
-        "array: b + np.bincount(i, weights=x, minlength=b.size) for sums, else np.where or np.stack."
-    )
-
-
 def _reduction(
     ufunc: Any,
     function: Any,
@@ -236,7 +229,6 @@ COMPOSITES |= {
     (np.ufunc, "accumulate"): _accumulate,
     (np.ufunc, "reduceat"): _reduceat,
     (np.ufunc, "outer"): _outer,
-    (np.ufunc, "at"): _at,
     (np.max, "options"): partial(_reduction, np.maximum),
     (np.amax, "options"): partial(_reduction, np.maximum),
     (np.min, "options"): partial(_reduction, np.minimum),

@@ -377,6 +377,7 @@ def programs(draw):
     return draw(steps), x.astype(dtype), d.astype(dtype)
 
 
+@pytest.mark.filterwarnings("ignore:(Mean of empty|invalid value):RuntimeWarning")
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(programs())
 def test_a_program_of_assignments_means_what_numpy_means(case):
@@ -410,6 +411,7 @@ def test_a_program_of_assignments_means_what_numpy_means(case):
             np.testing.assert_allclose(np.sum(np.conj(g) * d).real, along, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:(Mean of empty|invalid value):RuntimeWarning")
 @settings(max_examples=EXAMPLES // 5, deadline=None)
 @given(programs())
 def test_its_second_derivative_is_that_of_the_functional_program(case):

@@ -336,9 +336,9 @@ def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = Non
     plain = np.clip(constant(x), *constant(args), **constant(options))
     names = [("a_min", "min"), ("a_max", "max")][len(args) :]
     bounds = [*args, *(next((options[name] for name in pair if name in options), None) for pair in names)]
-    arrays: list[Any] = [b if b is None else as_array(b) for b in (x, *bounds)]
-    if dtype is not None:
-        arrays = [b if b is None else cast(b, plain.dtype) for b in arrays]
+    arrays: list[Any] = [as_array(x), *bounds]
+    if where is not True or dtype is not None:
+        arrays = [b if b is None else cast(as_array(b), plain.dtype) for b in arrays]
     if where is True:
         return np.clip(*arrays)
     where = np.broadcast_to(np.asarray(constant(where)), plain.shape)
@@ -350,6 +350,8 @@ def _diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append
     if prepend is np._NoValue and append is np._NoValue:
         return NotImplemented
     x = as_array(x)
+    if n == 0:
+        return x  # as NumPy has it
     shape = [1 if i == axis % x.ndim else size for i, size in enumerate(x.shape)]
     parts = [as_array(part) for part in (prepend, x, append) if part is not np._NoValue]
     return np.diff(np.concatenate([a if a.ndim else np.broadcast_to(a, shape) for a in parts], axis), n, axis)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, cast, moments_options, scatter
-from minidiff.tracing.record import as_array, constant, derivative, is_box, record
+from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
 
@@ -241,24 +241,6 @@ def _unique_apart(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _union1d(x: Any, y: Any) -> Any:
     return _unique(_concatenate([x, y], None))
-
-
-def _intersect1d(x: Any, y: Any, assume_unique: bool = False, return_indices: bool = False) -> Any:
-    found = np.intersect1d(constant(x), constant(y), assume_unique, return_indices=True)
-    values = np.ravel(x)[found[1]] if is_box(x) else np.ravel(y)[found[2]]
-    return (values, *found[1:]) if return_indices else values
-
-
-def _setdiff1d(x: Any, y: Any, assume_unique: bool = False) -> Any:
-    x = np.ravel(as_array(x)) if assume_unique else _unique(as_array(x))
-    return x[~np.isin(x, y)]
-
-
-def _setxor1d(x: Any, y: Any, assume_unique: bool = False) -> Any:
-    x, y = as_array(x), as_array(y)
-    both = _concatenate([x, y] if assume_unique else [_unique(x), _unique(y)], None)
-    _, index, counts = np.unique(constant(both), return_index=True, return_counts=True)
-    return both[index[counts == 1]]
 
 
 def _sort_complex(x: Any) -> Any:
@@ -498,9 +480,6 @@ COMPOSITES |= {
     np.vdot: lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y)),
     np.unique: _unique,
     np.union1d: _union1d,
-    np.intersect1d: _intersect1d,
-    np.setdiff1d: _setdiff1d,
-    np.setxor1d: _setxor1d,
     np.vstack: lambda arrays, **options: _concatenate(
         [np.atleast_2d(as_array(a)) for a in arrays], **options
     ),

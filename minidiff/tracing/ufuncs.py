@@ -81,7 +81,11 @@ def _along(
 
 
 def _by_rule(ufunc: Any, rule: Callable[..., Any]) -> Any:
-    return derivative(partial(rule, ufunc))(ufunc.reduce)
+    @derivative(partial(rule, ufunc))
+    def total(rows: Any) -> Any:
+        return ufunc.reduce(rows)
+
+    return total
 
 
 def _from_extremum(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:

@@ -300,9 +300,9 @@ def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = Non
     plain = np.clip(constant(x), *constant(args), **constant(options))
     names = [("a_min", "min"), ("a_max", "max")][len(args) :]
     bounds = [*args, *(next((options[name] for name in pair if name in options), None) for pair in names)]
-    arrays: list[Any] = [b if b is None else as_array(b) for b in (x, *bounds)]
-    if dtype is not None:
-        arrays = [b if b is None else cast(b, plain.dtype) for b in arrays]
+    arrays: list[Any] = [as_array(x), *bounds]
+    if where is not True or dtype is not None:
+        arrays = [b if b is None else cast(as_array(b), plain.dtype) for b in arrays]
     if where is True:
         return np.clip(*arrays)
     where = np.broadcast_to(np.asarray(constant(where)), plain.shape)
@@ -423,7 +423,6 @@ COMPOSITES |= {
     np.diff: _diff,
     np.dstack: lambda arrays: _concatenate([np.atleast_3d(as_array(a)) for a in arrays], 2),
     np.flip: _flip,
-    np.hsplit: _splitting(np.split, lambda x, axis: int(x.ndim > 1)),
     np.hstack: lambda arrays, **options: _concatenate(
         [np.atleast_1d(as_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
     ),

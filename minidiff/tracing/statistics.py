@@ -153,7 +153,9 @@ def _without(x: Any, where: Any, instead: Any) -> Any:
 
 def _known(x: Any, where: Any) -> Any:
     known = ~np.isnan(x)
-    return known if where is True else known & np.asarray(where, bool)
+    if where is True:
+        return known
+    return known & (where if hasattr(where, "astype") else np.asarray(where)).astype(bool)
 
 
 def _extremum(function: Any, both: Any, least: float) -> Any:

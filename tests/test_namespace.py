@@ -241,6 +241,10 @@ UFUNCS = [
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", UFUNCS)
 def test_so_has_each_method_of_a_ufunc(name, method):
+    if PUBLIC[name] in (np.arctan2, np.power) and method in ("reduce", "reduceat"):
+        with pytest.raises(NotImplementedError, match="an order that depends on its dtype"):
+            gradient(lambda x: np.sum(getattr(PUBLIC[name], method)(x, *[[0]] * (method[6:] == "at"))), P)
+        return
     method, x = getattr(np.ufunc, method), BASES.get(name, M)
     others = {"reduceat": ([0, 1, 0],), "outer": (V,), "at": ([0, 1, 0], V)}.get(method.__name__, ())
 

@@ -117,7 +117,9 @@ def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
     apart = [np.reshape(a, [-1 if i == j else 1 for j in range(n)]) for i, a in enumerate(arrays)]
     grids = tuple(apart) if options.get("sparse") else _broadcast_arrays(*apart)
     grids = tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
-    return grids if options.get("copy") is False else tuple(np.copy(a, "C") for a in grids)
+    if options.get("copy") is False:
+        return list(grids) if options.get("sparse") else grids  # as NumPy has it
+    return tuple(np.copy(a, "C") for a in grids)
 
 
 def _full_like(

@@ -19,6 +19,7 @@ from minidiff.tracing.record import as_array, constant, derivative, is_box, map_
 # --- Options --------------------------------------------------------------------------------------------
 
 _NUMBERS = (int, float, complex)
+_BRANCHED = {np.arccos, np.arccosh, np.arcsin, np.arctanh}  # infinitely steep where the complex plane is cut
 
 
 def _with_options(
@@ -40,6 +41,10 @@ def _with_options(
     kinds = ufunc.resolve_dtypes((*kinds, *[None] * ufunc.nout), **options)
     if all(kind.kind not in "fc" for kind in kinds[ufunc.nin :]):
         return ufunc(*constant(args), where=constant(where), **options, **axes)
+    if ufunc in _BRANCHED and kinds[-1].kind == "c" and all(x.dtype.kind != "c" for x in arrays):
+        raise NotImplementedError(
+            f"np.{ufunc.__name__} has no gradient with a complex dtype= of real numbers."
+        )
     arrays = [
         cast(np.asarray(x) if type(x) in _NUMBERS else x, kind)
         for x, kind in zip(arrays, kinds, strict=False)
@@ -112,6 +117,9 @@ _REDUCTIONS: dict[Any, Callable[..., Any]] = {
 }
 
 
+_IN_NO_ORDER = {np.arctan2, np.power}
+
+
 def _reduce(
     ufunc: Any,
     x: Any,
@@ -121,6 +129,10 @@ def _reduce(
     initial: Any = np._NoValue,
     where: Any = True,
 ) -> Any:
+    if ufunc in _IN_NO_ORDER:
+        raise NotImplementedError(
+            f"np.{ufunc.__name__}.reduce goes through an array in an order that depends on its dtype. Write a loop."
+        )
     x, where = as_array(x), constant(where)
     options = {} if initial is np._NoValue else {"initial": constant(initial)}
     plain = ufunc.reduce(constant(x), axis, dtype, None, keepdims, where=where, **options)

@@ -131,7 +131,8 @@ def _reduce(
 ) -> Any:
     if ufunc in _IN_NO_ORDER:
         raise NotImplementedError(
-            f"np.{ufunc.__name__}.reduce goes through an array in an order that depends on its dtype. Write a loop."
+            f"np.{ufunc.__name__}.reduce goes through an array in an order that depends on its dtype. Write "
+            "a loop."
         )
     x, where = as_array(x), constant(where)
     options = {} if initial is np._NoValue else {"initial": constant(initial)}

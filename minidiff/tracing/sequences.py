@@ -26,16 +26,16 @@ def _convolved(x: Any, y: Any) -> Any:
     return np.convolve(x, y)
 
 
-_MODES = {0: "valid", 1: "same", 2: "full", "v": "valid", "s": "same", "f": "full"}
+_MODES: dict[Any, str] = {0: "v", 1: "s", 2: "f"}
 
 
 @exactly(np.convolve)
 def _convolve(x: Any, y: Any, mode: Any = "full") -> Any:
     x, y = np.atleast_1d(as_array(x)), np.atleast_1d(as_array(y))
     longer, shorter = max(x.shape[0], y.shape[0]), min(x.shape[0], y.shape[0])
-    whole, mode = _convolved(x, y), _MODES.get(mode, mode)
-    start = {"full": 0, "same": (shorter - 1) // 2, "valid": shorter - 1}[mode]
-    return whole[start : {"full": None, "same": start + longer, "valid": longer}[mode]]
+    whole, mode = _convolved(x, y), _MODES.get(mode, mode)[0].lower()  # NumPy reads one letter
+    start = {"f": 0, "s": (shorter - 1) // 2, "v": shorter - 1}[mode]
+    return whole[start : {"f": None, "s": start + longer, "v": longer}[mode]]
 
 
 @exactly(np.correlate)

@@ -24,6 +24,10 @@ import minidiff.optimise as mo
 from minidiff import Params, compiled, gradient, param, params
 from minidiff.functions import relu
 from minidiff.losses import logitcrossentropy, mse
+from minidiff.optimise import step
+
+# As in a training that has gone on for some seconds: large arrays do not wait for Numba any more.
+step.PATIENCE = 0.0
 
 NUMPY_ALONE, EAGERLY = "minidiff without Numba", "one gradient without"
 NUMPY, AUTOGRAD, MYGRAD = "NumPy by hand", "autograd", "MyGrad"

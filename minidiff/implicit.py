@@ -93,7 +93,10 @@ def implicit_root(f: Callable[..., Any], x: Any, *args: Any, tol: float | None =
     most = size * float(np.finfo(x.dtype).eps ** 0.4 if tol is None else number("tol", tol, "[0, inf)"))
     if not np.max(np.abs(left), initial=0.0) <= most:
         largest = f"{np.max(np.abs(left)):.3g}, above {most:.3g}"
-        raise RuntimeError(f"the solver has not converged, or x is no solution: f(x, …) is up to {largest}")
+        raise RuntimeError(
+            f"the solver has not converged, or x is no solution: f(x, …) is up to {largest}. Give the solver "
+            "a smaller tolerance, or raise tol"
+        )
     return solution(call, *call.variables())
 
 
@@ -144,6 +147,8 @@ def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = N
     tol = np.finfo(x.dtype).eps ** 0.76 if tol is None else number("tol", tol, "[0, inf)")
     for _ in range(integer("most", most, 1)):
         before, x = x, np.asarray(dropgrad(f(x[()], *plain)))
+        if x.shape != before.shape:
+            raise ValueError(f"f(x, …) must have the shape {before.shape} of x, got {described(x)}")
         moved = np.max(np.abs(x - before), initial=0.0)
         if moved <= tol * max(1.0, np.max(np.abs(x), initial=0.0)):
             return implicit_root(lambda x, *args: f(x, *args) - x, x, *args)

@@ -338,6 +338,10 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
 def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what ``out=`` asks for, of a call with something recorded."""
     (out,) = outs if isinstance(outs := kwargs["out"], tuple) and len(outs) == 1 else (outs,)
+    if isinstance(out, tuple):
+        raise NotImplementedError(
+            f"{name_of(function)} has no gradient with several arrays in out=. Assign the results instead."
+        )
     if type(out) is not Traced:
         _into_plain(f"{name_of(function)} with recorded values")
     rest = {key: x for key, x in kwargs.items() if key != "out"}
@@ -450,7 +454,10 @@ def made_zeros(shape: Any, dtype: Any) -> Any:
     variable = next(iter(trace._leaves.values()), None)
     if variable is None:
         if standing_now():
-            _refuse("functions.zeros in what is compiled by arguments", "Write np.zeros_like(x, shape=n).")
+            raise TypeError(
+                "functions.zeros in a function that is compiled by its arguments: write "
+                "np.zeros_like(x, shape=n), of an argument x."
+            )
         return _made(lambda _: np.zeros(shape, dtype), None)
     return _made(np.zeros_like, variable, shape=shape, dtype=dtype)
 

@@ -11,7 +11,7 @@ import numpy as np
 from minidiff.checks import described, function, integer, number
 from minidiff.gradient import dropgrad
 from minidiff.optimise.minimisers import scipy
-from minidiff.tracing import Trace, backward, constant, derivative, history, is_recorded, map_container
+from minidiff.tracing import Leaf, Trace, backward, constant, derivative, history, is_recorded, map_container
 from minidiff.tracing.record import leaves_now, standing_now
 
 __all__ = ["fixed_point", "implicit_root", "recompute"]
@@ -194,6 +194,9 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
         if standing_now():  # a compiled loss computes as it was recorded
             return f(*args, **constants)
         call = _Call(partial(f, **constants), args)
+        result = np.asarray(call.result)
+        if any(np.may_share_memory(result, x) for x in _arrays(args)):
+            raise TypeError("recompute: f returns what it was given, or a view of it: return a copy")
         return recomputed(call, *call.variables())
 
     return again
@@ -249,6 +252,15 @@ class _Call:
             return [np.zeros(np.shape(v)) if h is None else h for h, v in zip(found, values, strict=True)]
 
         return back
+
+
+def _arrays(x: Any) -> list[Any]:
+    """List the arrays in lists, tuples and dicts; not parameters, which do not change meanwhile."""
+    found: list[Any] = []
+    if not isinstance(x, Leaf):
+        map_container(lambda item: found.extend(_arrays(item)), x)
+        x = constant(x)
+    return [x] if isinstance(x, np.ndarray) else found
 
 
 def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:

@@ -201,10 +201,8 @@ def least_squares(
     def evaluate(v: Any) -> Any:
         search.put(v)
         found = np.ravel(np.asarray(residuals()))
-        if search.dtype == "c16":
-            raise TypeError("least_squares: ps must be real: take real and imaginary parts for parameters")
-        if found.dtype.kind not in "fiu":
-            raise TypeError(f"least_squares: residuals must be real, got {described(found)}")
+        if found.dtype.kind not in "fiu" or search.dtype == "c16":
+            raise TypeError(f"least_squares: residuals and parameters must be real, got {described(found)}")
         found = found.astype(float)
         search.note(v, found @ found / 2, fun=found, cost=found @ found / 2)
         return found
@@ -225,15 +223,12 @@ class _Search:
         self.eps = max([float(np.finfo(p.dtype).eps) for p in self.ps if p.size], default=1.0)
         self.is_rough = self.eps > 1e-12  # too rough for SciPy's tolerances
         if self.eps > 1e-6:
-            what = "in half precision, make them of float32" if self.eps < 1 else "without elements"
-            raise ValueError(f"{call}: ps must not be {what}, got {self.ps}")
+            raise ValueError(f"{call}: ps must have elements, none in half precision, got {self.ps}")
         self.start = self.best = self.vector(self.ps)
         if bounds is not None:
             bounds = bounds if isinstance(bounds, Mapping) else dict.fromkeys(self.ps, bounds)
-            if self.dtype == "c16":
-                raise ValueError("bounds are for real parameters: complex numbers have no order")
-            if others := Params(bounds.keys()) - self.ps:
-                raise ValueError(f"bounds has a parameter that is not in ps, of shape {others[0].shape}")
+            if self.dtype == "c16" or Params(bounds.keys()) - self.ps:
+                raise ValueError(f"bounds are for real parameters, all of them in ps, got {self.ps}")
             pairs = zip(self.ps.names, self.ps, strict=True)
             rows = [_interval(name, p, bounds.get(p, (None, None))) for name, p in pairs]
             self.bounds = np.concatenate(rows, axis=1)

@@ -68,8 +68,8 @@ def compiled(
     ------
     TypeError
         When the function is called with arguments of a new signature, if what the loss does would not be the
-        same for other values: it branches on one, makes a Python number of one, changes an array in place,
-        draws random numbers, counts its calls. The message names the line.
+        same for other values: it branches on one, makes a Python number of one, changes an array in place
+        that is not under differentiation, draws random numbers, counts its calls. The message names the line.
 
     Notes
     -----

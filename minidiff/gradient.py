@@ -100,8 +100,9 @@ def gradient(f: Any, *args: Any) -> Any:
     are those of what is smooth, as ``norm(x)**2``. A branch of `np.where` that is not taken but infinite
     makes its gradient NaN, as in other systems; an inner ``np.where`` that keeps the argument in the branch's
     domain cures that. Gradients nest: a `gradient` within a loss is itself differentiated. Threads may take
-    gradients at the same time, over the same parameters. An array that the loss has used is not copied, so it
-    must not be changed in place while the loss runs: `guard` sees to that.
+    gradients at the same time, over the same parameters. A plain array that the loss has used is not copied,
+    so it must not be changed in place while the loss runs: `guard` sees to that. One that the loss has
+    computed may be.
 
     Examples
     --------

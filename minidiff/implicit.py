@@ -11,7 +11,7 @@ import numpy as np
 from minidiff.checks import described, function, integer, number
 from minidiff.gradient import dropgrad
 from minidiff.optimise.minimisers import scipy
-from minidiff.tracing import Trace, backward, constant, derivative, history, is_recorded, map_container
+from minidiff.tracing import Leaf, Trace, backward, constant, derivative, history, is_recorded, map_container
 from minidiff.tracing.record import leaves_now, standing_now
 
 __all__ = ["fixed_point", "implicit_root", "recompute"]
@@ -93,7 +93,10 @@ def implicit_root(f: Callable[..., Any], x: Any, *args: Any, tol: float | None =
     most = size * float(np.finfo(x.dtype).eps ** 0.4 if tol is None else number("tol", tol, "[0, inf)"))
     if not np.max(np.abs(left), initial=0.0) <= most:
         largest = f"{np.max(np.abs(left)):.3g}, above {most:.3g}"
-        raise RuntimeError(f"the solver has not converged, or x is no solution: f(x, …) is up to {largest}")
+        raise RuntimeError(
+            f"the solver has not converged, or x is no solution: f(x, …) is up to {largest}. Give the solver "
+            "a smaller tolerance, or raise tol"
+        )
     return solution(call, *call.variables())
 
 
@@ -144,6 +147,8 @@ def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = N
     tol = np.finfo(x.dtype).eps ** 0.76 if tol is None else number("tol", tol, "[0, inf)")
     for _ in range(integer("most", most, 1)):
         before, x = x, np.asarray(dropgrad(f(x[()], *plain)))
+        if x.shape != before.shape:
+            raise ValueError(f"f(x, …) must have the shape {before.shape} of x, got {described(x)}")
         moved = np.max(np.abs(x - before), initial=0.0)
         if moved <= tol * max(1.0, np.max(np.abs(x), initial=0.0)):
             return implicit_root(lambda x, *args: f(x, *args) - x, x, *args)
@@ -189,6 +194,9 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
         if standing_now():  # a compiled loss computes as it was recorded
             return f(*args, **constants)
         call = _Call(partial(f, **constants), args)
+        result = np.asarray(call.result)
+        if any(np.may_share_memory(result, x) for x in _arrays(args)):
+            raise TypeError("recompute: f returns what it was given, or a view of it: return a copy")
         return recomputed(call, *call.variables())
 
     return again
@@ -244,6 +252,15 @@ class _Call:
             return [np.zeros(np.shape(v)) if h is None else h for h, v in zip(found, values, strict=True)]
 
         return back
+
+
+def _arrays(x: Any) -> list[Any]:
+    """List the arrays in lists, tuples and dicts; not parameters, which do not change meanwhile."""
+    found: list[Any] = []
+    if not isinstance(x, Leaf):
+        map_container(lambda item: found.extend(_arrays(item)), x)
+        x = constant(x)
+    return [x] if isinstance(x, np.ndarray) else found
 
 
 def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:

@@ -336,3 +336,14 @@ def test_threads_recompute_and_solve_at_the_same_time():
     for i, grads in found:
         for g in grads:
             np.testing.assert_array_equal(g, expected[i])
+
+
+def test_a_fixed_point_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"must have the shape \(3,\) of x"):
+        fixed_point(lambda x: x[:1] * 0.5, np.ones(3))
+
+
+def test_a_recomputed_view_is_refused():
+    view = recompute(lambda h: h["a"][1:])
+    with pytest.raises(TypeError, match="a view of it: return a copy"):
+        gradient(lambda x: np.sum(view({"a": x * 2})), np.ones(3))

@@ -671,3 +671,172 @@ def test_under_the_guard_recorded_arrays_change_as_without():
     with guard():
         (g,) = gradient(lambda x: np.sum(squared(x) ** 2), X)
     np.testing.assert_array_equal(g, gradient(lambda x: np.sum(squared(x) ** 2), X)[0])
+
+
+def a_view_of_one_element_after_a_change(x):
+    b = x * 2
+    b[0] = 1 * x[0]
+    e = b[1, ...]
+    e += x[0]
+    return b[1]
+
+
+def a_view_of_one_element_changed_twice(x):
+    b = x * 2
+    e = b[1, ...]
+    e *= 2
+    e *= 2
+    return b[1]
+
+
+def each_element_by_a_view(x):
+    b = x.copy()
+    for i in range(3):
+        e = b[i, ...]
+        e += x[0]
+    return np.sum(b)
+
+
+def a_view_of_a_number(x):
+    c = np.zeros_like(x, shape=())
+    c[()] = x[0]
+    d = c[...]
+    d *= 2
+    return c**2
+
+
+def out_is_larger(x):
+    b = np.stack([x, x])
+    np.multiply(x[None], 2, out=b)
+    return np.sum(b)
+
+
+def out_is_longer(x):
+    b = x * 1
+    np.negative(x[:1], out=b)
+    return np.sum(b)
+
+
+def out_is_longer_with_views(x):
+    b = x * 1
+    v = b
+    t = b[1:]
+    np.exp(x[:1] * 2, out=b)
+    t *= 2
+    return np.sum(v)
+
+
+def augmented_by_more_rows(x):
+    b = x[None] * 1
+    b += np.ones((2, 3))
+    return np.sum(b)
+
+
+def augmented_by_more_elements(x):
+    b = x[:1] * 1
+    b += x
+    return np.sum(b)
+
+
+def a_real_conjugate(x):
+    b = x * 2
+    c = b.conj()
+    c *= 3
+    return np.sum(b)
+
+
+def astype_without_a_copy(x):
+    b = x * 1
+    c = np.astype(b, float, copy=False)
+    c *= 2
+    return np.sum(b)
+
+
+def windows(x):
+    b = x * 1
+    c = np.lib.stride_tricks.sliding_window_view(b, 2)
+    b *= 2
+    return np.sum(c)
+
+
+def open_meshes(x):
+    b = x * 1
+    (i,) = np.ix_(b)
+    j, k = np.ix_(b, b)
+    b *= 2
+    return np.sum(i) + np.sum(j * k)
+
+
+def joined_over_itself(x):
+    b = np.outer(x, x) + 1
+    np.concatenate([b[1:], b[:1]], out=b)
+    return np.sum(b * np.arange(9).reshape(3, 3))
+
+
+def stacked_over_itself(x):
+    b = np.outer(x, x) + 1
+    np.stack([b[2], b[1], b[0]], out=b)
+    return np.sum(b * np.arange(9).reshape(3, 3))
+
+
+def flat_from_itself(x):
+    b = x * 2
+    b.flat[1:] = b[:-1]
+    return np.sum(b * [1, 2, 3])
+
+
+def placed_from_itself(x):
+    b = x * 2
+    np.place(b, [0, 1, 1], b)
+    return np.sum(b * [1, 2, 3])
+
+
+def no_index(x):
+    b = x * 2
+    b[[]] += 1
+    return np.sum(b)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        a_view_of_one_element_after_a_change,
+        a_view_of_one_element_changed_twice,
+        each_element_by_a_view,
+        a_view_of_a_number,
+        out_is_larger,
+        out_is_longer,
+        out_is_longer_with_views,
+        augmented_by_more_rows,
+        augmented_by_more_elements,
+        a_real_conjugate,
+        astype_without_a_copy,
+        windows,
+        open_meshes,
+        joined_over_itself,
+        stacked_over_itself,
+        flat_from_itself,
+        placed_from_itself,
+        no_index,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_what_numpy_shares_is_shared_or_refused(f):
+    x = np.array([0.3, 1.7, -0.8])
+    try:
+        expected = f(x)
+    except ValueError:
+        with pytest.raises(ValueError, match="broadcast"):
+            gradient(f, x)
+        return
+    refusal = ""
+    try:
+        value, (g,) = withgradient(f, x)
+    except (TypeError, NotImplementedError) as error:
+        refusal = str(error)
+    if refusal:
+        assert "copy" in refusal
+        return
+    np.testing.assert_allclose(value, expected, rtol=1e-14)
+    slopes = [(f(x + h) - f(x - h)) / 2e-6 for h in 1e-6 * np.eye(3)]
+    np.testing.assert_allclose(g, slopes, rtol=1e-5, atol=1e-7)

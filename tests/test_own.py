@@ -185,3 +185,11 @@ def test_too_few_gradients_are_told():
     f = derivative(jointly=lambda argnums, g, ans, *xs: [g])(lambda *xs: sum(xs))
     with pytest.raises(NotImplementedError, match="2 gradients are needed, there came 1"):
         gradient(lambda x, y: f(x, y), 1.0, 2.0)
+
+
+def test_a_gradient_is_not_the_array_of_a_rule():
+    kept = np.ones(3)
+    twice = derivative(lambda g, ans, x: kept)(lambda x: x * 1)
+    (g,) = gradient(lambda x: np.sum(twice(x)), np.ones(3))
+    g[...] = 8
+    np.testing.assert_array_equal(kept, 1)

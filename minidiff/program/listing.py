@@ -440,7 +440,8 @@ _PEEKS = {
         "NumPy functions take the array as it is; np.stack and np.concatenate join several",
     "__str__": "it makes text of a value", "__format__": "it makes text of a value",
     "__hash__": "it uses a value as a key",
-    "__setitem__": "it assigns into an array. Build the new one with np.where, np.concatenate or np.stack",
+    "__setitem__": "it assigns into an array that is not under differentiation. Build the new one with "
+        "np.where, np.concatenate or np.stack, or make it of a value that is: np.zeros_like(W, shape=n)",
     "__delitem__": "it deletes from an array",
     "__reduce_ex__": "it pickles a value",
     **{f"__i{name}__": "it changes an array in place. Write b = b + …: the result is new"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import sys
+import weakref
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -117,14 +118,19 @@ MADE = primitive_of(np.positive)  # of nothing: an array without parents
 # --- The change of a name -------------------------------------------------------------------------------
 
 
-def _opened(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
-    """Give the array that a change of `x` changes, and the way from it to `x`; refuse what is no result."""
+def _settled(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
+    """Give the array that `x` is a view of, and the way to it, once all views are known."""
     trace = x.owner
     if trace.views is not None:
         pending, trace.views = trace.views, None
         for view in [view for reference in pending if (view := reference()) is not None]:
             settle(view)
-    root, way = source_of(x)
+    return source_of(x)
+
+
+def _opened(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
+    """Give the array that a change of `x` changes, and the way from it to `x`; refuse what is no result."""
+    root, way = _settled(x)
     if root.function is None:
         _refuse(
             "Changing in place what is differentiated by (a parameter, an argument, or a view of it)",
@@ -199,6 +205,8 @@ def _kept(index: Any) -> Any:
     """Copy an index, which may be refilled before the way back."""
     if isinstance(index, tuple):
         return tuple(map(_kept, index))
+    if isinstance(index, list) and not index:
+        return np.zeros(0, int)
     return np.array(index) if isinstance(index, list) or type(index) is np.ndarray else index
 
 
@@ -208,7 +216,7 @@ def _become(x: Traced, new: Any, do: Callable[[Any], Any]) -> None:
     old: Any = root._value
     value: Any = new._value if type(new) is Traced and new.owner is x.owner else None
     is_like = not way and type(old) is type(value) is np.ndarray and value.base is None
-    if is_like and old.dtype == value.dtype and old.strides == value.strides:
+    if is_like and (old.shape, old.dtype, old.strides) == (value.shape, value.dtype, value.strides):
         _go_on(x, new, old)  # nobody else holds the result of an operator
     else:
         _exactly(x, do, lambda: _change(x, ..., new))
@@ -275,7 +283,16 @@ def _by_number(x: Traced, w: Any, into: Callable[[Any, Any], None]) -> None:
         _change(x, is_put, np.ravel(w)[numbers[is_put]])
 
 
+def _apart_from(x: Traced, w: Any, what: str) -> None:
+    """Refuse values that NumPy would read while it writes over them."""
+    root, _ = _opened(x)
+    for part in w if isinstance(w, (list, tuple)) else (w,):
+        if type(part) is Traced and source_of(part)[0] is root:
+            raise NotImplementedError(f"{what} from an array into its own memory: take a copy first.")
+
+
 def _set_flat(x: Traced, index: Any, w: Any) -> None:
+    _apart_from(x, lift(w), "Assignment to .flat")
     _by_number(x, w, lambda numbers, n: operator.setitem(numbers.flat, constant(index), n))
 
 
@@ -297,6 +314,7 @@ def _put(x: Traced, ind: Any, v: Any, mode: Any = "raise") -> None:
 
 
 def _place(x: Traced, mask: Any, vals: Any) -> None:
+    _apart_from(x, lift(vals), "np.place")
     _by_number(x, vals, lambda numbers, n: np.place(numbers, constant(mask), n))
 
 
@@ -335,12 +353,23 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
     _exactly(x, lambda exact: ufunc.at(exact, constant(index), *constant(w)), change)
 
 
+# These write piece after piece, also over what they have not read yet.
+_PIECEWISE = {np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack}
+
+
 def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what ``out=`` asks for, of a call with something recorded."""
     (out,) = outs if isinstance(outs := kwargs["out"], tuple) and len(outs) == 1 else (outs,)
+    if isinstance(out, tuple):
+        raise NotImplementedError(
+            f"{name_of(function)} has no gradient with several arrays in out=. Assign the results instead."
+        )
     if type(out) is not Traced:
         _into_plain(f"{name_of(function)} with recorded values")
     rest = {key: x for key, x in kwargs.items() if key != "out"}
+    if function in _PIECEWISE:
+        for arg in args:
+            _apart_from(out, arg, f"{name_of(function)} with out=")
 
     def do(exact: Any) -> None:
         function(*constant(args), **constant(rest), out=exact)
@@ -450,7 +479,10 @@ def made_zeros(shape: Any, dtype: Any) -> Any:
     variable = next(iter(trace._leaves.values()), None)
     if variable is None:
         if standing_now():
-            _refuse("functions.zeros in what is compiled by arguments", "Write np.zeros_like(x, shape=n).")
+            raise TypeError(
+                "functions.zeros in a function that is compiled by its arguments: write "
+                "np.zeros_like(x, shape=n), of an argument x."
+            )
         return _made(lambda _: np.zeros(shape, dtype), None)
     return _made(np.zeros_like, variable, shape=shape, dtype=dtype)
 
@@ -464,3 +496,24 @@ COMPOSITES |= {
     np.zeros_like: partial(_made, np.zeros_like), np.ones_like: partial(_made, np.ones_like),
     np.empty_like: partial(_made, np.zeros_like), np.full_like: _full,
 }  # fmt: skip
+
+# --- Views that are composites of ours ------------------------------------------------------------------
+
+
+def _noted(function: Any) -> Callable[..., Any]:
+    """Let what a composite gives be known for the view that it is in NumPy."""
+    composite = COMPOSITES[function]
+
+    def view(x: Any, *args: Any, **options: Any) -> Any:
+        result = composite(x, *args, **options)
+        if type(x) is Traced and type(result) is Traced:
+            root, way = _settled(x)
+            if root.function is not None:
+                story_of(result).source = root, (*way, (function, 0, (None, *args), options))
+                story_of(root).views.append(weakref.ref(result))
+        return result
+
+    return view
+
+
+COMPOSITES[np.lib.stride_tricks.sliding_window_view] = _noted(np.lib.stride_tricks.sliding_window_view)

@@ -411,7 +411,7 @@ def _eigh(A: Any, UPLO: Any = "L") -> Any:
 COMPOSITES |= {
     np.array_split: _splitting(np.array_split, lambda x, axis: axis),
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
-    np.astype: lambda x, dtype, **options: x.astype(dtype),
+    np.astype: lambda x, dtype, copy=True, device=None: x.astype(dtype, copy=copy),
     np.atleast_1d: _each(np.atleast_1d),
     np.atleast_2d: _each(np.atleast_2d),
     np.atleast_3d: _each(np.atleast_3d),

@@ -52,13 +52,9 @@ def _choose(a: Any, choices: Any, mode: str = "raise") -> Any:
     return np.take_along_axis(np.stack([np.broadcast_to(c, shape) for c in choices]), a[None], 0)
 
 
-@exactly(np.ix_)
 def _ix(*arrays: Any) -> Any:
-    n = len(arrays)
-    return tuple(
-        as_array(a).reshape([-1 if i == j else 1 for j in range(n)]) if is_box(a) else a
-        for i, a in enumerate(arrays)
-    )
+    plain = np.ix_(*constant(arrays))
+    return tuple(a.reshape(p.shape) if is_box(a) else p for a, p in zip(arrays, plain, strict=True))
 
 
 # --- Padding --------------------------------------------------------------------------------------------
@@ -194,6 +190,7 @@ COMPOSITES |= {
     np.diagflat: _diagflat,
     np.extract: lambda condition, x: np.ravel(as_array(x))[np.flatnonzero(condition)],
     np.insert: _insert,
+    np.ix_: _ix,
     np.lib.stride_tricks.sliding_window_view: _moved(np.lib.stride_tricks.sliding_window_view),
     np.pad: _pad_or_call,
     np.piecewise: _piecewise,

@@ -589,10 +589,12 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
 # Methods that do what NumPy's function of the same name does: recorded, or with plain values where there is
 # no gradient to record.
 for _name in (
-    "conj", "conjugate", "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod", "ravel",
+    "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod", "ravel",
     "ptp", "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
 ):  # fmt: skip
     setattr(Traced, _name, _recorded(getattr(np, _name)))
+for _name in ("conj", "conjugate"):  # of real numbers it is the array itself
+    setattr(Traced, _name, lambda self: np.conj(self) if self.dtype.kind == "c" else self)
 for _name in (
     "all", "any", "argmax", "argmin", "argpartition", "argsort", "nonzero", "round", "searchsorted",
 ):  # fmt: skip
@@ -847,7 +849,7 @@ def _let_go(part: Any) -> None:
     part.arguments = blank(part.arguments[0]), part.arguments[1]
     value = part._value
     if type(value) is np.ndarray and value.base is not None and value.flags.writeable:
-        turned = tuple([slice(None, None, -1 if step < 0 else 1) for step in value.strides])
+        turned: Any = (..., *[slice(None, None, -1 if step < 0 else 1) for step in value.strides])
         copy = value[turned].copy(order="K")[turned]
         if copy.strides == value.strides:  # of another layout it might be rounded in another way
             part._value = copy

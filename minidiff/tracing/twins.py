@@ -66,5 +66,7 @@ def twin(called: str, source: str) -> str:
         if name:
             return f"Take autograd.scipy.stats.{name}, by position: {name}.{_DENSITIES[name]}."
         return "Write the logarithm of the density with gammaln, xlogy, … of scipy.special."
+    if called.startswith("scipy.fft"):
+        return "Take the function of that name in np.fft."
     known = next((_TWINS[word] for word in words if word in _TWINS), "")
     return f"Take {known}." if known else "Take the function of that name in autograd.scipy, if it has one."

@@ -207,6 +207,8 @@ def _sort(x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *
 
 
 def _partition(x: Any, kth: Any, axis: int | None = -1, kind: Any = "introselect", order: None = None) -> Any:
+    if x.dtype.char == "g":
+        raise NotImplementedError("np.partition of long doubles has none: take np.sort")
     if axis is None:
         x, axis = x.reshape(-1), 0
     # Where NumPy's own result has each element: they are the same ones, sorted.

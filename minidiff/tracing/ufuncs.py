@@ -45,6 +45,9 @@ def _with_options(
         raise NotImplementedError(
             f"np.{ufunc.__name__} has no gradient with a complex dtype= of real numbers."
         )
+    pairs = zip(arrays, kinds, strict=False)
+    if any(getattr(x, "dtype", kind).kind == "c" != kind.kind for x, kind in pairs):
+        raise NotImplementedError(f"np.{ufunc.__name__} would drop imaginary parts: take np.real first.")
     arrays = [
         cast(np.asarray(x) if type(x) in _NUMBERS else x, kind)
         for x, kind in zip(arrays, kinds, strict=False)

@@ -276,6 +276,8 @@ def _augmented(operate: Callable[[Any, Any], Any], in_place: Callable[[Any, Any]
 
 def _by_number(x: Traced, w: Any, into: Callable[[Any, Any], None]) -> None:
     """Put values where NumPy, called with their numbers, puts these."""
+    if not shown(getval(x)).flags.writeable:
+        raise ValueError("the array to put values into is read-only")
     w, numbers = as_array(lift(w)), np.full(x.shape, -1)
     into(numbers, np.arange(w.size).reshape(w.shape))
     is_put = numbers >= 0

@@ -74,7 +74,10 @@ def test_what_must_hold_on_all_ranks(ranks):
     assert re.findall(r"^passed (\w+)", printed, re.M) == checks
 
 
-BEGINNING = """
+BEGINNING = """\
+import sys, traceback
+# Each rank prints its error at once, so that no other's stands within it.
+sys.excepthook = lambda *error: sys.stderr.write("".join(traceback.format_exception(*error)))
 import os, signal, sys, time
 import numpy as np
 from mpi4py import MPI

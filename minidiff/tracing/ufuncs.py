@@ -108,12 +108,11 @@ def _from_logarithm(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:
     return g * share / np.maximum(is_all.sum(axis=0), 1)
 
 
+# What NumPy itself has under another name.
+_NAMED: dict[Any, Any] = {np.add: np.sum, np.multiply: np.prod, np.maximum: np.max, np.minimum: np.min}
 # Along the first axis. A ufunc that is not here goes from one element to the next.
 _REDUCTIONS: dict[Any, Callable[..., Any]] = {
-    np.add: lambda rows: np.sum(rows, axis=0),
-    np.multiply: lambda rows: np.prod(rows, axis=0),
-    np.maximum: lambda rows: np.max(rows, axis=0),
-    np.minimum: lambda rows: np.min(rows, axis=0),
+    **{ufunc: partial(function, axis=0) for ufunc, function in _NAMED.items()},
     np.hypot: lambda rows: np.linalg.norm(rows, axis=0),
     **{ufunc: _by_rule(ufunc, _from_extremum) for ufunc in (np.fmax, np.fmin)},
     **{ufunc: _by_rule(ufunc, _from_logarithm) for ufunc in (np.logaddexp, np.logaddexp2)},
@@ -138,6 +137,8 @@ def _reduce(
             "a loop."
         )
     x, where = as_array(x), constant(where)
+    if ufunc in _NAMED and where is True and initial is np._NoValue and dtype is None:
+        return _NAMED[ufunc](x, axis, keepdims=keepdims)
     options = {} if initial is np._NoValue else {"initial": constant(initial)}
     plain = ufunc.reduce(constant(x), axis, dtype, None, keepdims, where=where, **options)
     if plain.dtype.kind not in "fc":

@@ -13,7 +13,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.tracing import derivative, made_zeros
+from minidiff.tracing import derivative, made_zeros, part_of
 
 __all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "logsumexp", "relu", "sigmoid", "softmax", "softplus",
     "zeros"]  # fmt: skip
@@ -272,8 +272,7 @@ def logsumexp(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool 
 
 
 def _shares(g: Any, ans: Any, x: Any, axis: Any) -> Any:
-    is_all = x == ans  # which may be infinite
-    share = np.exp(anp.where(is_all, 0.0, x - anp.where(is_all, 0.0, ans)))
+    share = part_of(x, ans)
     return g * (share / share.sum(axis=axis, keepdims=True))
 
 

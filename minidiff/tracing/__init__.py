@@ -14,7 +14,7 @@ from minidiff.tracing import statistics as statistics
 from minidiff.tracing import ufuncs as ufuncs
 from minidiff.tracing.assign import made_zeros
 from minidiff.tracing.backward import backward, history
-from minidiff.tracing.derivatives import WITHOUT_AUTOGRAD, filled, listed
+from minidiff.tracing.derivatives import WITHOUT_AUTOGRAD, filled, listed, part_of
 from minidiff.tracing.record import (
     Leaf,
     Trace,
@@ -38,5 +38,5 @@ from minidiff.tracing.record import (
 
 __all__ = ["WITHOUT_AUTOGRAD", "Leaf", "Trace", "Traced", "apart", "backward", "constant", "derivative",
     "filled", "guard", "history", "is_box", "is_recorded", "is_tracing", "lift", "listed", "made_zeros",
-    "map_container", "name_of", "no_attribute", "standing_for_leaves", "standing_now", "stands_beneath",
-    "watch"]  # fmt: skip
+    "map_container", "name_of", "no_attribute", "part_of", "standing_for_leaves", "standing_now",
+    "stands_beneath", "watch"]  # fmt: skip

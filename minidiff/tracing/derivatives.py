@@ -512,11 +512,15 @@ RULES[np.maximum] = RULES[np.minimum] = (
 )
 
 
+def part_of(x: Any, ans: Any, power: Any = np.exp) -> Any:
+    """Give exp(x - ans), the part of a summand in a sum, by their logarithms; 1 where both are infinite."""
+    is_all = x == ans
+    return power(anp.where(is_all, anp.zeros_like(x), x - anp.where(is_all, anp.zeros_like(ans), ans)))
+
+
 def _softmax_share(x: Any, ans: Any, y: Any, power: Any = np.exp) -> Any:
     """Give exp(x) / (exp(x) + exp(y)), which takes its limit where one is infinite, and ½ where both are."""
-    is_all = x == ans
-    share = power(anp.where(is_all, anp.zeros_like(x), x - anp.where(is_all, anp.zeros_like(ans), ans)))
-    return share / (1.0 + (is_all & (y == ans)))
+    return part_of(x, ans, power) / (1.0 + ((x == ans) & (y == ans)))
 
 
 RULES[np.logaddexp] = (

@@ -9,11 +9,10 @@ from functools import partial, reduce
 from itertools import accumulate
 from typing import Any
 
-import autograd.numpy as anp
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, cast, scatter, shown
+from minidiff.tracing.derivatives import COMPOSITES, cast, part_of, scatter, shown
 from minidiff.tracing.record import as_array, constant, derivative, is_box, map_container, record
 
 # --- Options --------------------------------------------------------------------------------------------
@@ -101,11 +100,8 @@ def _from_extremum(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:
 
 
 def _from_logarithm(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:
-    # exp(x - ans), which takes its limit where one is infinite; several of them share.
-    is_all, zero = rows == ans, anp.zeros_like(rows)
-    away = anp.where(is_all, zero, rows - anp.where(is_all, zero, ans))
-    share = np.exp(away) if ufunc is np.logaddexp else np.exp2(away)
-    return g * share / np.maximum(is_all.sum(axis=0), 1)
+    share = part_of(rows, ans, np.exp if ufunc is np.logaddexp else np.exp2)
+    return g * share / np.maximum((rows == ans).sum(axis=0), 1)  # several that are infinite share
 
 
 # What NumPy itself has under another name.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from numbers import Integral, Real
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "integer",
     "is_number",
     "number",
+    "scipy",
     "several",
 ]
 
@@ -151,3 +153,11 @@ def bit_generator(name: str, state: Any) -> np.random.BitGenerator:
     except Exception as error:
         raise ValueError(f"{name} is no state of a generator of NumPy's: {error!r}") from error
     return bits
+
+
+def scipy(name: str, part: str = "optimize") -> Any:
+    """Import a part of SciPy, which is an extra, for who asks by name."""
+    try:
+        return import_module(f"scipy.{part}")
+    except ImportError:
+        raise ImportError(f"{name} needs SciPy: pip install 'minidiff[scipy]'") from None

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, function, integer, number
+from minidiff.checks import described, function, integer, number, scipy
 from minidiff.gradient import dropgrad
-from minidiff.optimise.minimisers import scipy
 from minidiff.tracing import Leaf, Trace, backward, constant, derivative, history, is_recorded, map_container
 from minidiff.tracing.record import leaves_now, standing_now
 

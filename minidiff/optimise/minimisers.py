@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from importlib import import_module
 from itertools import count
 from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, function
+from minidiff.checks import described, function, scipy
 from minidiff.gradient import by_parameters, hessian, hvp
 from minidiff.interrupts import whole
-from minidiff.optimise.training import Callback, Stop, _bar, _call, _callbacks, _params, _slope
+from minidiff.optimise.training import (
+    Callback,
+    Stop,
+    call_all,
+    callbacks_of,
+    params_of,
+    progress_bar,
+    slope_of,
+)
 from minidiff.optimise.transforms import what_is_not_finite
 from minidiff.params import Param, Params, param
 
@@ -112,8 +119,8 @@ def minimize(
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
         raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r}")
-    slope, steps = _slope(function("loss", loss), search.ps, compiled), count(1)
-    callbacks, along = _callbacks("callback", callback), Params(map(param, search.ps))
+    slope, steps = slope_of(function("loss", loss), search.ps, compiled), count(1)
+    callbacks, along = callbacks_of("callback", callback), Params(map(param, search.ps))
     if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
         # for these two it is the norm of the gradient, which a search on rough losses brings less far
         tol = search.eps**0.5 if method in ("BFGS", "CG") else 10 * search.eps
@@ -133,14 +140,14 @@ def minimize(
         if bar is not None:
             bar.set_postfix_str(f"loss {value:.4g}", refresh=False)
             bar.update()
-        _call(callbacks, next(steps), 1, value)
+        call_all(callbacks, next(steps), 1, value)
 
     def hessp(v: Any, direction: Any) -> Any:
         pairs = zip(search.ps, search.put(direction, along), strict=True)
         return search.vector(hvp(loss, search.put(v), dict(pairs)))
 
     second: dict[str, Any] = {"hess": lambda v: hessian(loss, search.put(v)).astype(float), "hessp": hessp}
-    with _bar(range(options.get("maxiter", 0)) or iter(()), 1) if progress else nullcontext() as bar:
+    with progress_bar(range(options.get("maxiter", 0)) or iter(()), 1) if progress else nullcontext() as bar:
         return search.run(
             lambda: optimize.minimize(
                 evaluate, search.start, jac=True, method=method, tol=tol, options=options or None,
@@ -218,7 +225,7 @@ class _Search:
     """
 
     def __init__(self, call: str, ps: Any, bounds: Any) -> None:
-        self.ps, self.bounds = _params(ps), bounds
+        self.ps, self.bounds = params_of(ps), bounds
         self.dtype = "c16" if np.iscomplexobj(self.ps.to_vector()) else "f8"
         self.eps = max([float(np.finfo(p.dtype).eps) for p in self.ps if p.size], default=1.0)
         self.is_rough = self.eps > 1e-12  # too rough for SciPy's tolerances
@@ -280,11 +287,3 @@ def _interval(name: str, p: Param, pair: Any) -> tuple[Any, Any]:
         pass
     what = f"a pair of numbers or arrays {p.shape}, the lower before the upper"
     raise ValueError(f"bounds of parameter {name} must be {what}, got {described(pair)}")
-
-
-def scipy(name: str, part: str = "optimize") -> Any:
-    """Import a part of SciPy, which is an extra, for who asks by name."""
-    try:
-        return import_module(f"scipy.{part}")
-    except ImportError:
-        raise ImportError(f"{name} needs SciPy: pip install 'minidiff[scipy]'") from None

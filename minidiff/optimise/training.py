@@ -130,16 +130,16 @@ def train(
     2 0.005
     """
     _check(loss, data, opt, epochs)
-    ps, transforms = _params(ps), _functions("transform", transform)
-    after_step, after_epoch = _callbacks("cb", cb), _callbacks("each_epoch", each_epoch)
+    ps, transforms = params_of(ps), _functions("transform", transform)
+    after_step, after_epoch = callbacks_of("cb", cb), callbacks_of("each_epoch", each_epoch)
     joint = [f for f in transforms if isinstance(f, Joint)]
-    slope = _slope(loss, ps, compiled)
+    slope = slope_of(loss, ps, compiled)
     steps = Steps(opt, ps, ps.names, patience=0 if compiled else PATIENCE)
     losses: list[float] = []
     unreached = [*ps]
     batches = epoch = 0
     running = math.nan
-    bar = _bar(data, epochs) if progress else nullcontext()
+    bar = progress_bar(data, epochs) if progress else nullcontext()
     try:
         # `counted` twice: an interrupt may cut one end short.
         with bar as shown, Counted(data) as counted, counted, ExitStack() as together:
@@ -173,7 +173,7 @@ def train(
                             running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
                             shown.set_postfix_str(f"loss {running:.4g}", refresh=False)
                         if after_step:
-                            _call(after_step, len(losses), epoch, value)
+                            call_all(after_step, len(losses), epoch, value)
                     except Skip:
                         for f in joint:
                             f.leave_out(batches)
@@ -188,7 +188,7 @@ def train(
                 if after_epoch:
                     of_epoch = losses[first:]
                     mean = math.fsum(of_epoch) / len(of_epoch) if of_epoch else math.nan
-                    _call(after_epoch, len(losses), epoch, mean)
+                    call_all(after_epoch, len(losses), epoch, mean)
     except Stop:
         _warn(ps, unreached, batches, data)
     except BaseException as error:
@@ -263,7 +263,7 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
         raise _exhausted(epochs)
 
 
-def _slope(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callable[[Any], tuple[float, Grads]]:
+def slope_of(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callable[[Any], tuple[float, Grads]]:
     """Return the function of a batch that gives the loss, as a number, and its gradient."""
     if is_compiled:
         from minidiff.compiled import compiled  # which imports the optimisers
@@ -286,7 +286,8 @@ def _slope(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callable[
     return slope
 
 
-def _params(ps: Any) -> Params:
+def params_of(ps: Any) -> Params:
+    """Give what a call took for its parameters as `Params`."""
     if isinstance(ps, Iterable) and not isinstance(ps, (Params, Param, np.ndarray, str, Mapping)):
         return Params(ps)
     return instance("ps", ps, Params, "Params", ": wrap it in params(...)")  # type: ignore[no-any-return]
@@ -297,7 +298,8 @@ def _functions(name: str, given: Any, what: str = "a function, or several of the
     return [function(name, f, what) for f in functions]
 
 
-def _callbacks(name: str, given: Any) -> _Callbacks:
+def callbacks_of(name: str, given: Any) -> _Callbacks:
+    """Give the callbacks of an argument as functions of the progress."""
     what = "a function of nothing or of the progress, or several of them"
     callbacks = _functions(name, given, what)
     return [(_of_progress(name, callback), isinstance(callback, Trigger)) for callback in callbacks]
@@ -316,7 +318,7 @@ def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress]
     return call
 
 
-def _call(callbacks: _Callbacks, *progress: Any) -> None:
+def call_all(callbacks: _Callbacks, *progress: Any) -> None:
     """Call all callbacks, then stop if one was a trigger and said that it is time."""
     is_time = False
     with suppress(Skip):
@@ -375,7 +377,8 @@ def _exhausted(epochs: int) -> ValueError:
     )
 
 
-def _bar(data: Iterable[Any], epochs: int) -> Any:
+def progress_bar(data: Iterable[Any], epochs: int) -> Any:
+    """Give a bar that counts the steps of all epochs."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bar is plain

@@ -192,10 +192,7 @@ def pullback(f: Any, *args: Any) -> Any:
     if not args and isinstance(f, Params):
         return lambda body: pullback(body, f)
     value, node, roots, regrouped = _record(f, args, "pullback")
-    if not isinstance(constant(value), (np.ndarray, np.number, int, float, complex)):
-        raise TypeError(
-            f"pullback(f, …): f must return a number or an array, got {described(constant(value))}."
-        )
+    _check_result("pullback", value)
     arrays = [x.value if isinstance(x, Param) else x for x in _leaves(args)]
     arrays = [x for x in arrays if isinstance(x, np.ndarray)]
     before = [x.copy() for x in arrays]
@@ -368,8 +365,7 @@ def jvp(f: Callable[..., Any], args: Any, tangents: Any) -> tuple[Any, Any]:
     if not isinstance(args, (tuple, Params)):
         raise TypeError(f"jvp(f, args, tangents): args must be a tuple or a Params, got {described(args)}.")
     value, node, roots, _ = _record(f, (args,) if isinstance(args, Params) else args, "jvp")
-    if not isinstance(constant(value), (np.ndarray, np.number, int, float, complex)):
-        raise TypeError(f"jvp(f, …): f must return a number or an array, got {described(constant(value))}.")
+    _check_result("jvp", value)
     directions = _directions("jvp(f, args, tangents)", "tangents", args, tangents, roots)
     dtype = getattr(constant(value), "dtype", None) or np.asarray(constant(value)).dtype
     if node is None:
@@ -433,8 +429,7 @@ def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
 
     value, node, roots, regrouped = _record(slope, (x,), "hvp")
     products = _pull(node, _ones(value) if node is not None else None, roots)
-    pairs = zip(products, roots, strict=True)
-    products = [np.zeros(np.shape(r), r.dtype)[()] if h is None else h for h, r in pairs]
+    products = list(map(_or_zeros, products, roots))
     return Grads(list(x), products, x) if isinstance(x, Params) else regrouped(products)[0]
 
 
@@ -575,10 +570,7 @@ def _forwards(value: Any, node: Traced, roots: list[Traced]) -> Callable[[Any], 
 
     def pulled(seed: Any) -> Any:
         gradients = backward(node, np.conj(seed) if plain.dtype.kind == "c" else seed, roots, calls)
-        pairs = zip(gradients, roots, strict=True)
-        return np.concatenate(
-            [np.ravel(np.zeros(np.shape(r), r.dtype) if g is None else g) for g, r in pairs]
-        )
+        return np.concatenate([*map(np.ravel, map(_or_zeros, gradients, roots))])
 
     _, linear, seeds, _ = _record(pulled, (np.ones(plain.shape, plain.dtype)[()],), "jvp")
     later = None if linear is None else history(linear)
@@ -625,7 +617,7 @@ def _blocks(value: Any, node: Traced | None, roots: list[Traced]) -> list[Any]:
     rows = [backward(node, seed, roots, calls) for seed in seeds]
     blocks = []
     for i, (n, root) in enumerate(zip(sizes, roots, strict=True)):
-        block = [np.zeros(root.shape, root.dtype) if row[i] is None else row[i] for row in rows]
+        block = [_or_zeros(row[i], root) for row in rows]
         stack = anp.stack if any(map(is_recorded, block)) else np.array
         blocks.append(stack(block).reshape((size, n)))
     return blocks
@@ -649,7 +641,7 @@ def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> li
     directions = []
     for root, g, place in zip(roots, given, names, strict=True):
         shape, dtype = np.shape(root), root.dtype
-        g = np.zeros(shape, dtype) if g is None else g.lift() if isinstance(g, Param) else g
+        g = g.lift() if isinstance(g, Param) else _or_zeros(g, root)
         g = g if is_recorded(g) else np.asarray(g)
         if g.dtype.kind not in ("fciub" if dtype.kind == "c" else "fiub"):
             raise TypeError(f"{call}: {name} {place} must be numbers of dtype {dtype}, got {g.dtype}.")
@@ -722,6 +714,16 @@ def _nested(x: Any, trace: Trace, roots: list[Any]) -> Any:
         return map_container(lambda item: _nested(item, trace, roots), x)
     roots.append(trace.root(value))
     return roots[-1]
+
+
+def _check_result(call: str, value: Any) -> None:
+    value = constant(value)
+    if not isinstance(value, (np.ndarray, np.number, int, float, complex)):
+        raise TypeError(f"{call}(f, …): f must return a number or an array, got {described(value)}.")
+
+
+def _or_zeros(g: Any, root: Any) -> Any:
+    return np.zeros(np.shape(root), root.dtype)[()] if g is None else g
 
 
 def _renest(x: Any, gradients: Iterator[Any]) -> Any:

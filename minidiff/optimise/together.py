@@ -83,7 +83,10 @@ class Steps:
                 return
         together = together or self.of(grads)
         given = [g for g in grads if g is not None]
-        if places := together.take(given):
+        places = together.take(given)
+        if len(places) == len(self.ps):
+            update(self.opt, self.ps, dict(zip(self.ps, given, strict=True)))
+        elif places:
             ps = [p for p, g in zip(self.ps, grads, strict=True) if g is not None]
             some = {ps[i]: given[i] for i in places}
             whole(update, self.opt, Params([*some]), some)

@@ -19,7 +19,6 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
-from minidiff.tracing.composites import _full_like
 from minidiff.tracing.derivatives import COMPOSITES, define, listed, primitive_of, shown, unbroadcast
 from minidiff.tracing.record import (
     _GETITEM,
@@ -489,14 +488,23 @@ def made_zeros(shape: Any, dtype: Any) -> Any:
     return _made(np.zeros_like, variable, shape=shape, dtype=dtype)
 
 
-def _full(x: Any, *args: Any, **options: Any) -> Any:
-    array = _full_like(x, *args, **options)
-    return array if type(array) is Traced else _made(lambda _: array, x)
+def _full_like(
+    x: Any,
+    fill_value: Any,
+    dtype: Any = None,
+    order: Any = "K",
+    subok: Any = True,
+    shape: Any = None,
+    **_: Any,
+) -> Any:
+    filled = np.broadcast_to(as_array(fill_value), x.shape if shape is None else shape)
+    filled = filled.astype(x.dtype if dtype is None else dtype)
+    return filled if type(filled) is Traced else _made(lambda _: filled, x)
 
 
 COMPOSITES |= {
     np.zeros_like: partial(_made, np.zeros_like), np.ones_like: partial(_made, np.ones_like),
-    np.empty_like: partial(_made, np.zeros_like), np.full_like: _full,
+    np.empty_like: partial(_made, np.zeros_like), np.full_like: _full_like,
 }  # fmt: skip
 
 # --- Views that are composites of ours ------------------------------------------------------------------

@@ -122,19 +122,6 @@ def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
     return tuple(np.copy(a, "C") for a in grids)
 
 
-def _full_like(
-    x: Any,
-    fill_value: Any,
-    dtype: Any = None,
-    order: Any = "K",
-    subok: Any = True,
-    shape: Any = None,
-    **_: Any,
-) -> Any:
-    filled = np.broadcast_to(as_array(fill_value), x.shape if shape is None else shape)
-    return filled.astype(x.dtype if dtype is None else dtype)
-
-
 def _each(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *arrays: NotImplemented if len(arrays) == 1 else tuple(map(function, arrays))
 
@@ -434,7 +421,6 @@ COMPOSITES |= {
     np.diag: lambda x, k=0: np.diagonal(x, k) if x.ndim == 2 else NotImplemented,
     np.dsplit: _splitting(np.split, lambda x, axis: 2),
     np.einsum: _einsum,
-    np.full_like: _full_like,
     np.hsplit: _splitting(np.split, lambda x, axis: int(x.ndim > 1)),
     np.kron: _kron,
     np.linalg.eigh: _eigh,

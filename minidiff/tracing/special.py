@@ -18,7 +18,8 @@ from autograd.tracer import getval
 from minidiff.tracing.derivatives import COMPOSITES, CONSTANT, Rule, define, unbroadcast
 from minidiff.tracing.record import PLAIN, derivative
 
-sp: Any = import_module("autograd.scipy.special") and import_module("scipy.special")
+import_module("autograd.scipy.special")  # its derivatives first: ours take their place
+sp: Any = import_module("scipy.special")
 _own: Any = import_module("scipy.special._ufuncs")  # what SciPy's functions written in Python call
 
 

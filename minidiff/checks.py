@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -23,6 +23,7 @@ __all__ = [
     "generator",
     "instance",
     "integer",
+    "is_ndarray",
     "is_number",
     "number",
     "scipy",
@@ -30,12 +31,17 @@ __all__ = [
 ]
 
 
+def is_ndarray(x: object) -> TypeGuard[np.ndarray[Any, Any]]:
+    """Tell whether something is an ndarray: by its class, as a parameter passes for one with `isinstance`."""
+    return issubclass(type(x), np.ndarray)
+
+
 def described(x: object) -> str:
     """Describe a value for an error message.
 
     An attribute ``__description__`` of its class, if there is one, takes the place of the repr.
     """
-    if isinstance(x, np.ndarray):
+    if is_ndarray(x):
         return f"an ndarray of shape {x.shape} and dtype {x.dtype}"
     description = getattr(type(x), "__description__", None)
     if isinstance(description, str):
@@ -116,7 +122,7 @@ def several(name: str, x: Any, each: tuple[Any, ...]) -> tuple[Any, ...]:
 
     With ``...`` for the second check the first is for all items, however many there are.
     """
-    items = x.tolist() if isinstance(x, np.ndarray) else x
+    items = x.tolist() if is_ndarray(x) else x
     instance(name, items, (tuple, list), "a tuple" if ... in each else f"a tuple of {len(each)}")
     checks = each[:1] * len(items) if ... in each else each
     if len(items) != len(checks):
@@ -127,7 +133,7 @@ def several(name: str, x: Any, each: tuple[Any, ...]) -> tuple[Any, ...]:
 def generator(name: str, rng: Any) -> np.random.Generator:
     """Give argument `rng` as a generator: itself, or one made from a seed."""
     # NumPy follows nested lists to any depth: a list that holds itself would end the process.
-    several = rng.ravel().tolist() if isinstance(rng, np.ndarray) else rng if hasattr(rng, "__len__") else ()
+    several = rng.ravel().tolist() if is_ndarray(rng) else rng if hasattr(rng, "__len__") else ()
     if not all(isinstance(n, Integral) for n in several):
         raise TypeError(f"{name} must be a seed (an integer or several) or a generator, got {described(rng)}")
     try:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.checks import described
+from minidiff.checks import described, is_ndarray
 from minidiff.grads import Grads
 from minidiff.params import Param, Params
 from minidiff.program.listing import StandIn, example, varying
@@ -194,7 +194,7 @@ def pullback(f: Any, *args: Any) -> Any:
     value, node, roots, regrouped = _record(f, args, "pullback")
     _check_result("pullback", value)
     arrays = [x.value if isinstance(x, Param) else x for x in _leaves(args)]
-    arrays = [x for x in arrays if isinstance(x, np.ndarray)]
+    arrays = [x for x in arrays if is_ndarray(x)]
     before = [x.copy() for x in arrays]
     names = args[0].names if isinstance(args[0], Params) else [*map(str, range(len(arrays)))]
 
@@ -511,7 +511,7 @@ def _record(
         if advice is None:
             raise
         raise TypeError(advice) from error
-    if isinstance(value, np.ndarray):
+    if is_ndarray(value):
         value = value.copy()  # the graph or a parameter may hold this very array
 
     def regrouped(gradients: list[Any]) -> Any:
@@ -760,7 +760,7 @@ def _advice(
         return None
     if not variables:
         return f"{name}(f, ps) calls f without arguments, but f takes {signature}: {name}(lambda: f(…), ps)."
-    if any(isinstance(leaf, np.ndarray) for leaf in _leaves(args)) and not signature.parameters:
+    if any(is_ndarray(leaf) for leaf in _leaves(args)) and not signature.parameters:
         return (
             f"{name}(f, …): f takes no arguments, but got plain arrays to differentiate by. Make them "
             f"parameters, W = param(W), and write {name}(f, params(W))."
@@ -802,6 +802,6 @@ def _cure(value: Any) -> str:
         return "It is compiled, or has had its gradient taken: give the function that computes the loss."
     if isinstance(value, (complex, np.ndarray, np.number)) and np.iscomplexobj(value):
         return "Take np.abs(z)**2 or np.real(z) of it."
-    if isinstance(value, np.ndarray):
+    if is_ndarray(value):
         return "Reduce it, with np.sum or np.mean, or use pullback or jacobian."
     return "Return the loss itself."

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, function, integer, number, scipy
+from minidiff.checks import described, function, integer, is_ndarray, number, scipy
 from minidiff.gradient import dropgrad
 from minidiff.tracing import Leaf, Trace, backward, constant, derivative, history, is_recorded, map_container
 from minidiff.tracing.record import leaves_now, standing_now
@@ -259,7 +259,7 @@ def _arrays(x: Any) -> list[Any]:
     if not isinstance(x, Leaf):
         map_container(lambda item: found.extend(_arrays(item)), x)
         x = constant(x)
-    return [x] if isinstance(x, np.ndarray) else found
+    return [x] if is_ndarray(x) else found
 
 
 def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:

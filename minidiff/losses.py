@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, integer, number
+from minidiff.checks import described, integer, is_ndarray, number
 from minidiff.functions import floating, logsoftmax, softplus
-from minidiff.tracing import constant, derivative, is_box, listed
+from minidiff.tracing import constant, derivative, listed
 
 __all__ = [
     "binarycrossentropy",
@@ -569,7 +569,7 @@ def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
 
 def _weights(weights: Any, dtype: Any) -> Any:
     w = floating(weights)
-    return _not_negative(w.astype(dtype, copy=False) if isinstance(w, np.ndarray) and not is_box(w) else w)
+    return _not_negative(w.astype(dtype, copy=False) if is_ndarray(w) else w)
 
 
 # Checks of what is not recorded, which a compiled loss makes at every call, too.

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from minidiff.checks import described
+from minidiff.checks import described, is_ndarray
 from minidiff.tracing import Leaf, constant, is_recorded, lift, no_attribute
 from minidiff.typing import ArrayLike, DTypeLike, NDArray
 
@@ -69,7 +69,8 @@ class Param(Leaf):
     Notes
     -----
     A parameter is hashed, and found in `Params` and `Grads`, by identity; ``==`` is elementwise. What
-    ``copy``, ``pickle`` and `param` make of one is another parameter, also inside a gradient.
+    ``copy``, ``pickle`` and `param` make of one is another parameter, also inside a gradient. To `isinstance`
+    it is an ndarray, so that code which asks does with it what it does with its array.
 
     Examples
     --------
@@ -87,7 +88,7 @@ class Param(Leaf):
     __slots__ = ()
 
     def __init__(self, value: NDArray[Any]) -> None:
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":
+        if not is_ndarray(value) or value.dtype.kind not in "fc":
             raise TypeError(
                 f"Param holds a float or complex ndarray, got {described(value)}. Make one with param(x)."
             )
@@ -470,7 +471,7 @@ def params(*things: Any) -> Params:
     arrays = 0
     waiting = deque((str(i) if len(things) > 1 else "", thing) for i, thing in enumerate(things))
     for thing in things:
-        if isinstance(thing, np.ndarray) and thing.dtype != object:
+        if is_ndarray(thing) and thing.dtype != object:
             raise TypeError(_not_a_param(thing))
     while waiting:
         path, thing = waiting.popleft()
@@ -481,7 +482,7 @@ def params(*things: Any) -> Params:
             found.add(thing)
         elif id(thing) not in seen:
             seen[id(thing)] = thing
-            arrays += isinstance(thing, np.ndarray)
+            arrays += is_ndarray(thing)
             parts = [(path + step, part) for step, part in _parts(thing)]
             waiting.extendleft(reversed(parts))
     if things and not found:
@@ -501,7 +502,7 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
     """Give what `thing` holds, in the order of definition, each with the step that leads there."""
     if isinstance(thing, (set, frozenset)) and any(isinstance(item, Param) for item in thing):
         raise TypeError("params: a set of parameters has no order. Use a list, or Params([W, b]).")
-    if isinstance(thing, np.ndarray):
+    if is_ndarray(thing):
         return _items(thing.flat, ".flat") if thing.dtype == object else ()
     if isinstance(thing, (type, ModuleType, FunctionType, MethodType)):
         return ()

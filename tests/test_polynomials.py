@@ -59,6 +59,27 @@ SAMPLES = {
 }
 
 
+EVALUATIONS = [
+    np.polynomial.polynomial.polyval, np.polynomial.chebyshev.chebval, np.polynomial.legendre.legval,
+    np.polynomial.hermite.hermval, np.polynomial.hermite_e.hermeval, np.polynomial.laguerre.lagval,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("evaluate", EVALUATIONS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3), (3, 3)])
+def test_an_evaluation_is_numpys_for_coefficients_of_any_dimension(evaluate, shape):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=shape)
+    for dimensions in ((4,), (1, 3), (3, 3), (2, 3, 3)):
+        c = rng.normal(size=dimensions)
+        check(lambda x, c=c: evaluate(x, c), x)
+        if shape == dimensions[1:]:
+            check(lambda x, c=c: evaluate(x, c, tensor=False), x)
+        W = param(x)
+        np.testing.assert_array_equal(evaluate(W, c), evaluate(x, c))
+        check_gradient(lambda W=W, c=c: np.sum(evaluate(W, c) ** 2), params(W))
+
+
 @pytest.mark.filterwarnings("ignore:The covariance:RuntimeWarning")
 @pytest.mark.parametrize("name", SAMPLES)
 def test_it_has_numpys_values_and_both_derivatives(name):

@@ -14,7 +14,7 @@ import pytest
 from autograd.misc.flatten import flatten
 from autograd.tracer import trace_primitives_map
 
-from minidiff import Grads, dropgrad, gradient, guard, hessian, param, params, pullback, withgradient
+from minidiff import Grads, Param, dropgrad, gradient, guard, hessian, param, params, pullback, withgradient
 from minidiff.optimise import Descent, update
 from minidiff.tracing import derivatives, record
 from minidiff.tracing.record import Traced
@@ -328,6 +328,24 @@ def test_what_is_a_number_outside_is_one_inside(kind, dtype):
     gradient(loss, params(W))
     assert seen == [(isinstance(x[0], kind), True)] * 4
     np.testing.assert_array_equal(gradient(lambda x: np.abs(x[0]) * np.isscalar(x[0]), x.real)[0], [1.0, 0.0])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.complex128])
+def test_what_is_an_array_outside_is_one_inside(shape, dtype):
+    W, kinds = param(np.ones(shape, dtype)), (np.ndarray, np.generic, Param, list, np.matrix)
+    by_kind = lambda x: [isinstance(x, kind) for kind in kinds]
+    plain = by_kind(W.value)
+    assert by_kind(W) == [is_plain or kind is Param for is_plain, kind in zip(plain, kinds, strict=True)]
+
+    def loss():
+        nested = []
+        gradient(lambda: nested.append(by_kind(W.reshape(shape))) or np.sum(np.abs(W)), params(W))
+        assert by_kind(W.reshape(shape)) == nested[0] == plain
+        assert isinstance(W, np.ndarray)
+        return np.sum(np.abs(W))
+
+    gradient(loss, params(W))
 
 
 def test_compress_and_ptp_are_those_of_numpy():

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, ClassVar
 
-import numpy as np
-
-from minidiff.checks import described, instance
+from minidiff.checks import described, instance, is_ndarray
 
 __all__ = ["Memory", "anything", "arrays_or_none"]
 
@@ -72,6 +70,6 @@ def anything(_: str, x: Any) -> Any:
 def arrays_or_none(name: str, x: Any) -> list[Any] | None:
     """Check that this is None, or a list of arrays, some of which may be None."""
     items = () if x is None else instance(name, x, list, "a list of arrays")
-    if not all(a is None or isinstance(a, np.ndarray) for a in items):
+    if not all(a is None or is_ndarray(a) for a in items):
         raise TypeError(f"{name} must be a list of arrays, got {described(x)}")
     return x  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidiff.checks import number
+from minidiff.checks import is_ndarray, number
 from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.settings import Settings, dataclass_transform, no_setting
@@ -226,7 +226,7 @@ class Rule(Settings, AbstractOptimiser):
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of `x` by the gradient Δ and return the step to subtract from it."""
-        value, Δ = widened(x if isinstance(x, np.ndarray) else x.value), widened(Δ)
+        value, Δ = widened(x if is_ndarray(x) else x.value), widened(Δ)
         kept = self.state.get(x) or self.begin(value)
         clock = self.tick(*kept["clock"])
         olds = [widened(kept[name]) for name in self.keeps]

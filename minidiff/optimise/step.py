@@ -29,6 +29,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 
+from minidiff.checks import is_ndarray
 from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.rule import tuple_of, widened
@@ -133,7 +134,7 @@ def step_of(stages: list[Any], p: Any, Δ: Array) -> Array:
     ndarray
         The step, a new array; of a float16 parameter in single precision.
     """
-    x = p if isinstance(p, np.ndarray) else p.value
+    x = p if is_ndarray(p) else p.value
     step = np.empty_like(widened(x))
     take(stages, p, x, Δ, step)
     return step

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
 
-from minidiff.checks import add_note, described
+from minidiff.checks import add_note, described, is_ndarray
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
@@ -239,7 +239,7 @@ def _array_of(p: Any, place: Place | None = None, *, written: bool = True) -> Ar
     is_param = isinstance(p, Param)
     x = p.in_place("update(…)" if written else "apply(…)") if is_param else p
     if type(x) is not np.ndarray:
-        if not isinstance(x, np.ndarray):
+        if not is_ndarray(x):
             raise TypeError(f"{_which(place)} is {described(p)}: wrap it in param(...)")
         x = x.view(np.ndarray)  # a subclass may give operators another meaning (np.matrix)
     if not is_param and x.dtype.kind not in "fc":

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 import autograd
 import numpy as np
 
+from minidiff.checks import is_ndarray
 from minidiff.program.recorder import RefusedError
 from minidiff.tracing import backward, is_box, map_container, stands_beneath
 
@@ -158,7 +159,7 @@ class Listing:
             for x, y in zip(a, b, strict=False):
                 if x is y or (type(x) is float and not of_numbers):
                     continue
-                if not (isinstance(x, np.ndarray) and type(x) is type(y) and _place(x) == _place(y)):
+                if not (is_ndarray(x) and type(x) is type(y) and _place(x) == _place(y)):
                     return _shown(line)
         return None
 
@@ -523,7 +524,7 @@ def _flatten(x: Any, found: list[Any]) -> None:
 
 def is_array(x: Any) -> bool:
     """Tell whether `x` is an array, or a number of NumPy's, itself."""
-    return type(x) is not StandIn and isinstance(x, (np.ndarray, np.generic))
+    return issubclass(type(x), (np.ndarray, np.generic))
 
 
 def _any_box(x: Any) -> bool:
@@ -579,7 +580,7 @@ def _same(a: Any, b: Any, found: set[int]) -> bool:
         return a.keys() == b.keys() and all(_same(x, b[name], found) for name, x in a.items())
     if isinstance(a, slice):
         return _same((a.start, a.stop, a.step), (b.start, b.stop, b.step), found)
-    if isinstance(a, np.ndarray):
+    if is_ndarray(a):
         if _place(a) == _place(b):
             found.add(id(a))
             return True

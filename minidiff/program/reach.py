@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minidiff.checks import is_ndarray
 from minidiff.params import Param
 from minidiff.program.lines import RESERVED, free_name
 
@@ -112,7 +113,7 @@ class Reach:
     def array(self) -> str:
         """Describe an array, if there is one."""
         for name, x in self.found:
-            if isinstance(x, np.ndarray):
+            if is_ndarray(x):
                 return f"{name or 'an array'}, of shape {x.shape}"
         return ""
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from minidiff.checks import is_ndarray
+
 __all__ = ["described", "equal", "key_of", "parts_of", "stood"]
 
 _STATIC = (bool, int, str, bytes, type(None))
@@ -42,7 +44,7 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         return kind, tuple(x), *[key_of(item, leaves) for item in x.values()]
     if isinstance(x, (list, tuple)):
         return kind, *[key_of(item, leaves) for item in x]
-    if isinstance(x, np.ndarray):
+    if is_ndarray(x):
         raise TypeError(f"compiled functions take plain arrays, not {kind.__name__}: pass np.asarray(x).")
     return _Same(x)
 

@@ -36,7 +36,7 @@ from autograd.core import VJPNode, VSpace, vspace
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
-from minidiff.checks import add_note
+from minidiff.checks import add_note, is_ndarray
 from minidiff.tracing.derivatives import (
     COMPOSITES,
     CONSTANT,
@@ -219,7 +219,7 @@ class Trace:
     def hold(self, arguments: tuple[Any, ...]) -> None:
         """Make the arrays among arguments read-only, and those whose memory they show."""
         for a in arguments:
-            while isinstance(a, np.ndarray):
+            while is_ndarray(a):
                 if a.flags.writeable:
                     a.flags.writeable = False
                     self.held.append(a)  # type: ignore[union-attr]
@@ -517,9 +517,10 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        """For `isinstance` and `np.isscalar` a number under differentiation is a number, as outside."""
+        """For `isinstance` it is the array or the number that it is outside."""
         kind = type(getval(self))
-        return kind if issubclass(kind, np.generic) else Traced
+        is_number = issubclass(kind, (np.ndarray, np.generic)) and not _in_a_sparse_product()
+        return kind if is_number else Traced
 
     def __getitem__(self, index: Any) -> Any:
         part = record(_GETITEM, (self, constant(index)), NO_KEYWORDS)
@@ -643,13 +644,15 @@ _to_array = Traced.__array__
 
 def _array(self: Traced, *args: Any, **kwargs: Any) -> Any:
     """Refuse, but in SciPy's product with a sparse matrix, which leaves what is no array to the value."""
-    frame: Any = sys._getframe(1)
-    if frame.f_code.co_name == "__array__":  # a parameter's
+    return np.array(None, object) if _in_a_sparse_product() else _to_array(self, *args, **kwargs)
+
+
+def _in_a_sparse_product() -> bool:
+    """Tell whether SciPy asks, in ``A @ x`` of a sparse A, about x or the parameter that x stands for."""
+    frame = sys._getframe(1).f_back
+    if frame is not None and frame.f_code.co_name == "__array__":  # a parameter's
         frame = frame.f_back
-    names = [f.f_code.co_name for f in (frame, frame.f_back) if f is not None]
-    if names == ["_matmul_dispatch", "__matmul__"]:
-        return np.array(None, object)
-    return _to_array(self, *args, **kwargs)
+    return frame is not None and frame.f_code.co_name == "_matmul_dispatch"
 
 
 Traced.__array__ = _array
@@ -839,7 +842,7 @@ def seen_from(memory: Any, way: tuple[Any, ...]) -> Any:
 
 
 def _share(x: Any, y: Any) -> bool:
-    return isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and np.may_share_memory(x, y)
+    return is_ndarray(x) and is_ndarray(y) and np.may_share_memory(x, y)
 
 
 def _let_go(part: Any) -> None:
@@ -878,6 +881,14 @@ class Leaf(_AsksUs):
     __slots__ = ("__weakref__", "_array")
 
     _array: np.ndarray[Any, Any]
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """For `isinstance` it is an array as well as what it is."""
+        return type(self) if _in_a_sparse_product() else type(_ARRAY.__get__(self))
+
+    def __dir__(self) -> Iterable[str]:
+        return dir(type(self))  # `object.__dir__` asks for `__class__`
 
     def __init_subclass__(cls) -> None:
         Box.types.add(cls)

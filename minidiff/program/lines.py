@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.program.listing import Call, Listing, StandIn, example, flat, is_array
-from minidiff.tracing import map_container
+from minidiff.tracing import added, added_at, assigned, is_basic, map_container, seen_from, summed
 
 __all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Workspace", "free_name"]
 
@@ -47,6 +47,8 @@ _UFUNCS: dict[Any, Any] = {
     operator.gt: np.greater, operator.ge: np.greater_equal, operator.lt: np.less,
     operator.le: np.less_equal, operator.eq: np.equal, operator.ne: np.not_equal,
 }  # fmt: skip
+# They change a copy of their first operand.
+_CHANGING = {added, added_at, assigned, summed}
 _RESULT = 2**60  # where an output is used: after every call
 RESERVED = (
     *keyword.kwlist,
@@ -217,6 +219,8 @@ class Lines:
                 return
             call = call._replace(operands=tuple([self._as_array(x, call) for x in call.operands]))
         call = call._replace(operands=tuple([self._simpler(x, call) for x in call.operands]))
+        if call.function in _CHANGING and self._write_change(i, call, result, wanted):
+            return
         target = out = None
         if not wanted and not call.is_guarded:
             if self._uses[result._name] == 1 and self._is_view(call):
@@ -235,6 +239,57 @@ class Lines:
         else:
             name = wanted or self._temporary()
             self._assign(name, call, result)
+
+    def _write_change(self, i: int, call: Call, result: StandIn, wanted: str | None) -> bool:
+        """Write a call that changes a copy of an array, or the array itself where nothing else needs it.
+
+        The change is a line as the user writes it. It fails where that is not so short: the call stays.
+        """
+        x = call.operands[0]
+        copied = np.zeros(result._example.shape) if x is None else np.array(example(x))
+        if copied.strides != result._example.strides:
+            return False
+        is_alone = type(x) is StandIn and [self._memory(y) for y in call.uses].count(self._memory(x)) == 1
+        if is_alone and self._passes_on(i, x, result):
+            start = self._text[x._name]
+        elif x is None:
+            start = f"np.zeros({self._ref(call.operands[1])}, {self._ref(call.operands[2])})"
+        else:
+            start = f"np.array({self._ref(x)})"
+        name = wanted or (start if start.isidentifier() else self._temporary())
+        if name != start:
+            self._body.append(f"{name} = {start}")
+        self._body.append(self._change(call, name, result._example))
+        self._text[result._name] = name
+        return True
+
+    def _change(self, call: Call, name: str, copy: Any) -> str:
+        """Write what a call does to the copy of its first operand."""
+        if call.function is added:
+            return f"{name} += {self._ref(call.operands[1])}"
+        if call.function is added_at:
+            *_, index, w = call.operands
+            if is_basic(index):
+                return f"{self._item(name, index)} += {self._ref(w)}"
+        else:
+            _, (_, way, index), w = call.operands
+            steps = self._steps(copy, way)
+            for step in steps:
+                self._text[step.operands[0]._name] = name
+                name = self._called(step)
+            if call.function is assigned:
+                is_whole = index is ... and steps and steps[-1].form == "{}[{}]"
+                return f"{name if is_whole else self._item(name, index)} = {self._ref(w)}"
+        return f"np.add.at({name}, {self._ref(index)}, {self._ref(w)})"
+
+    def _steps(self, array: Any, way: Any) -> list[Call]:
+        """List the calls that lead from an array to a view of it."""
+        calls = self._listing.calls
+        before = len(calls)
+        seen_from(StandIn(self._listing, f"changed {id(array)}", array), way)
+        steps = calls[before:]
+        del calls[before:]
+        return steps
 
     def _assign(self, left: str, call: Call, result: StandIn | None = None) -> None:
         self._body.append(f"{left} = {self._called(call)}")
@@ -279,19 +334,22 @@ class Lines:
         """Find an operand whose memory nothing needs afterwards, and which can take the result."""
         if call.function not in _OVER or call.options or not _is_real(result):
             return None
-        mine = self._memory(result)
-        for x in call.operands:
-            if type(x) is StandIn and x._name in self._listing.made_by and self._text[x._name].isidentifier():
-                group = self._memory(x)
-                if group in self._external or self._last.get(group, i) > i:
-                    continue
-                if group in self._borrowed and self._last.get(mine, i) == _RESULT:
-                    continue  # it will be a result
-                if can_replace(x._example, result._example) and x._example.flags.writeable:
-                    if group in self._borrowed:
-                        self._borrowed[mine] = self._borrowed.pop(group)
-                    return x
-        return None
+        return next((x for x in call.operands if type(x) is StandIn and self._passes_on(i, x, result)), None)
+
+    def _passes_on(self, i: int, x: StandIn, result: StandIn) -> bool:
+        """Give the memory of `x` to the result of a call, if nothing else needs it later; tell whether."""
+        if x._name not in self._listing.made_by or not self._text[x._name].isidentifier():
+            return False
+        group, mine = self._memory(x), self._memory(result)
+        if group in self._external or self._last.get(group, i) > i:
+            return False
+        if group in self._borrowed and self._last.get(mine, i) == _RESULT:
+            return False  # it will be a result
+        if not can_replace(x._example, result._example) or not x._example.flags.writeable:
+            return False
+        if group in self._borrowed:
+            self._borrowed[mine] = self._borrowed.pop(group)
+        return True
 
     def _borrow(self, i: int, call: Call, result: StandIn) -> str | None:
         """Name an array of the workspace that can take a large result, which is no output."""
@@ -364,10 +422,7 @@ class Lines:
         options = [f"{name}={self._ref(x)}" for name, x in call.options.items()]
         form: str = call.form if options else _FORMS.get(call.function, call.form)
         if form == "{}[{}]":
-            index = call.operands[1]
-            parts = index if type(index) is tuple and index else (index,)
-            comma = "," if type(index) is tuple and len(index) == 1 else ""
-            return f"{operands[0]}[{', '.join(map(self._place, parts))}{comma}]"
+            return self._item(operands[0], call.operands[1])
         if "{}" in form:
             return form.format(*[f"({text})" if text.startswith("-") else text for text in operands])
         if form.startswith("."):
@@ -382,6 +437,11 @@ class Lines:
             form = self._named[id(call.function)]
             self.helpers[form] = call.function
         return f"{form}({', '.join([*operands, *options])})"
+
+    def _item(self, x: str, index: Any) -> str:
+        parts = index if type(index) is tuple and index else (index,)
+        comma = "," if type(index) is tuple and len(index) == 1 else ""
+        return f"{x}[{', '.join(map(self._place, parts))}{comma}]"
 
     def _place(self, x: Any) -> str:
         """Write a part of an index."""

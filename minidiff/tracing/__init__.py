@@ -12,9 +12,17 @@ from minidiff.tracing import sparse as sparse
 from minidiff.tracing import spectra as spectra
 from minidiff.tracing import statistics as statistics
 from minidiff.tracing import ufuncs as ufuncs
-from minidiff.tracing.assign import made_zeros
+from minidiff.tracing.assign import assigned, made_zeros, summed
 from minidiff.tracing.backward import backward, history
-from minidiff.tracing.derivatives import WITHOUT_AUTOGRAD, filled, listed, part_of
+from minidiff.tracing.derivatives import (
+    WITHOUT_AUTOGRAD,
+    added,
+    added_at,
+    filled,
+    is_basic,
+    listed,
+    part_of,
+)
 from minidiff.tracing.record import (
     Leaf,
     Trace,
@@ -30,13 +38,14 @@ from minidiff.tracing.record import (
     map_container,
     name_of,
     no_attribute,
+    seen_from,
     standing_for_leaves,
     standing_now,
     stands_beneath,
     watch,
 )
 
-__all__ = ["WITHOUT_AUTOGRAD", "Leaf", "Trace", "Traced", "apart", "backward", "constant", "derivative",
-    "filled", "guard", "history", "is_box", "is_recorded", "is_tracing", "lift", "listed", "made_zeros",
-    "map_container", "name_of", "no_attribute", "part_of", "standing_for_leaves", "standing_now",
-    "stands_beneath", "watch"]  # fmt: skip
+__all__ = ["WITHOUT_AUTOGRAD", "Leaf", "Trace", "Traced", "added", "added_at", "apart", "assigned",
+    "backward", "constant", "derivative", "filled", "guard", "history", "is_basic", "is_box", "is_recorded",
+    "is_tracing", "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",
+    "seen_from", "standing_for_leaves", "standing_now", "stands_beneath", "summed", "watch"]  # fmt: skip

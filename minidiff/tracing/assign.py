@@ -59,14 +59,16 @@ def _copied_for(x: Any, place: Any) -> Any:
 
 
 @listed
-def _assigned(x: Any, place: Any, w: Any) -> Any:
+def assigned(x: Any, place: Any, w: Any) -> Any:
+    """Put `w` at a place of a copy of `x`."""
     out = _copied_for(x, place)
     seen_from(out, place[1])[place[2]] = w
     return out
 
 
 @listed
-def _added(x: Any, place: Any, w: Any) -> Any:
+def summed(x: Any, place: Any, w: Any) -> Any:
+    """Add `w` at a place of a copy of `x`, as many times as its index names an element."""
     out = _copied_for(x, place)
     np.add.at(seen_from(out, place[1]), place[2], w)
     return out
@@ -103,13 +105,15 @@ def _last(index: Any, shape: tuple[int, ...]) -> Any:
     return who[index] == number
 
 
-def _of_what_is_left(g: Any, ans: Any, x: Any, place: Any, w: Any) -> Any:
-    return record(ASSIGNED, (g, place, 0.0), NO_KEYWORDS)
+def _of_assigned(argnums: Any, g: Any, ans: Any, x: Any, place: Any, w: Any) -> list[Any]:
+    """Give both gradients; that of `w` is read first, so that a program can write over `g`."""
+    put = _of_what_is_put(g, ans, x, place, w) if 2 in argnums else None
+    return [record(ASSIGNED, (g, place, 0.0), NO_KEYWORDS) if i == 0 else put for i in argnums]
 
 
-ASSIGNED: Any = define(_assigned, (_of_what_is_left, None, _of_what_is_put))
+ASSIGNED: Any = define(assigned, _of_assigned)
 ADDED = define(
-    _added, (lambda g, ans, x, place, w: g, None, lambda g, ans, x, place, w: _fitted(_seen(g, place), w))
+    summed, (lambda g, ans, x, place, w: g, None, lambda g, ans, x, place, w: _fitted(_seen(g, place), w))
 )
 COPIED = define(lambda x, order: x.copy(order), (lambda g, ans, x, order: g,))
 MADE = primitive_of(np.positive)  # of nothing: an array without parents

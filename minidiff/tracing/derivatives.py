@@ -270,14 +270,16 @@ def added_at(earlier: Any, shape: tuple[int, ...], dtype: Any, index: Any, g: An
 
 def add_at(out: np.ndarray[Any, Any], index: Any, g: Any) -> None:
     """Add `g` to ``out[index]`` in place, as many times as `index` names an element."""
-    if type(index) in (int, slice) or _is_basic(index):
+    if is_basic(index):
         out[index] += g
     else:
         np.add.at(out, index, g)
 
 
-def _is_basic(index: Any) -> bool:
+def is_basic(index: Any) -> bool:
     """Tell whether `index` reads no element twice: integers, slices, newaxis, ellipsis or a mask."""
+    if type(index) in (int, slice):
+        return True
     parts = index if isinstance(index, tuple) else (index,)
     return all(
         part is None

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from minidiff import gradient
+from minidiff.tracing import name_of
+from minidiff.tracing.derivatives import COMPOSITES
 
 rng = np.random.default_rng(17)
 V, U, W = rng.normal(size=7), rng.normal(size=7), rng.normal(size=4)
@@ -190,3 +192,25 @@ def test_it_has_numpys_values_and_both_derivatives(name, f, arrays):
     along = lambda *xs: inner(*gradient(weighed(f), *xs))
     second = gradient(lambda *xs: along(*xs) + sum(np.sum(x) * 0 for x in xs), *arrays)
     np.testing.assert_allclose(inner(*second), slope(along, arrays, directions, 1e-4), rtol=1e-6, atol=1e-7)
+
+
+WRITTEN_WITH_OTHERS = sorted(filter(callable, COMPOSITES), key=name_of)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("function", WRITTEN_WITH_OTHERS, ids=name_of)
+@pytest.mark.parametrize("shape", [(3,), (3, 3)])
+def test_with_a_matrix_it_has_numpys_shape_or_is_refused(function, shape):
+    matrix, x = np.matrix(S[:3, :3]), A.ravel()[: np.prod(shape)].reshape(shape)
+    calls = [lambda x: function(matrix, x), lambda x: function(x, matrix), lambda x: function([x, matrix])]
+    for f in calls:
+        try:
+            expected = [np.asarray(r).shape for r in parts(f(x))]
+        except Exception:
+            continue  # NumPy has no such call
+        seen = []
+        try:
+            gradient(lambda x, f=f: seen.extend(parts(f(x))) or np.sum(x), x)
+        except (TypeError, NotImplementedError, ValueError):
+            continue
+        assert [np.shape(r) for r in seen] == expected

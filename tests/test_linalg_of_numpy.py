@@ -1,5 +1,7 @@
 """NumPy's linear algebra: values, shapes and dtypes are NumPy's, derivatives those of differences."""
 
+import itertools
+
 import numpy as np
 import pytest
 from beside_numpy import check
@@ -167,6 +169,27 @@ def test_a_power_norm_has_a_kink_where_an_element_is_zero():
     with np.errstate(divide="ignore"):
         (g,) = gradient(lambda x: np.linalg.norm(x, -1), np.array([0.0, 1.0, 4.0]))
     assert g.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "sizes", [(3, 3), (2, 3, 4), (5, 2, 7, 1), (5, 1, 7, 2), (2, 0, 3, 2), (3, 2, 0), (9, 2, 8, 3, 7, 4)]
+)
+@pytest.mark.parametrize("ends", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("dtypes", ["d", "f", "D", "fd", "efd"])
+def test_a_chain_of_products_has_numpys_bits(sizes, ends, dtypes):
+    shapes = list(itertools.pairwise(sizes))
+    shapes[0], shapes[-1] = shapes[0][ends[0] :], shapes[-1]
+    shapes[-1] = shapes[-1][: len(shapes[-1]) - ends[1]]
+    if len(shapes) < 2:
+        shapes *= 2  # of one vector, or a square matrix, the product with itself
+    arrays = [normal(*s).astype(d) for s, d in zip(shapes, itertools.cycle(dtypes), strict=False)]
+    expected = np.linalg.multi_dot(arrays)
+    seen = []
+    gradient(lambda *xs: seen.append(np.linalg.multi_dot(xs)) or np.sum(np.abs(seen[0])), *arrays)
+    assert seen[0].dtype == expected.dtype
+    np.testing.assert_array_equal(seen[0]._value, expected)
+    if dtypes == "d" and expected.size:
+        check_gradient(lambda *xs: np.sum(np.linalg.multi_dot(xs) ** 2), *arrays)
 
 
 def test_how_many_are_not_zero_has_no_slope():

@@ -447,3 +447,17 @@ def test_a_parameter_is_never_overwritten():
         p = param(V)
         gradient(lambda p=p, f=f: f(p, overwrite_input=True), params(p))
         assert p.value.tolist() == V.tolist()
+
+
+@pytest.mark.parametrize("function", [np.var, np.std])
+@pytest.mark.parametrize("of", ["e", "f", "d", "F"])
+@pytest.mark.parametrize("dtype", [None, "f", "d", "g"])
+def test_a_spread_around_a_given_mean_has_numpys_bits(function, of, dtype):
+    x = np.array([[1.7, -0.3, 0.9], [2.1, 0.4, -1.6]], of)
+    dtype = np.result_type(dtype, np.complex64) if dtype and of == "F" else dtype
+    for mean in (0.3, x[:1, :1] / 3):
+        f = lambda x, mean=mean: function(x, axis=1, dtype=dtype, mean=mean)
+        seen = []
+        gradient(lambda x, f=f: seen.append(f(x)) or np.sum(np.abs(seen[0])), x)
+        assert seen[0].dtype == f(x).dtype
+        np.testing.assert_array_equal(seen[0]._value, f(x))

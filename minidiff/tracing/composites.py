@@ -7,7 +7,6 @@ all. At the end of the file they are entered in the table by the functions that 
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Callable
 from itertools import accumulate
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, cast, moments_options, scatter, shown
+from minidiff.tracing.exact import pinned
 from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "rai
     indices = (indices if hasattr(indices, "dtype") else np.asarray(indices)).astype(np.intp)
     if mode == "wrap":
         indices = indices % max(n, 1)
-    elif mode == "clip":
+    elif mode == "clip" or (n and not x.size):  # where there is nothing to take NumPy lets any pass
         indices = indices.clip(0, max(n - 1, 0))
     return x[_along(x, axis, indices)]
 
@@ -265,7 +265,9 @@ def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoV
     if mean is np._NoValue:
         return NotImplemented
     x, (keepdims, where, ddof) = as_array(x), moments_options(**options)
-    away = x - as_array(mean)
+    away = x - (
+        as_array(mean) if isinstance(mean, (list, tuple)) else mean
+    )  # a number of Python's has no dtype
     squares = np.real(away * np.conj(away)) if away.dtype.kind == "c" else away * away
     total = np.sum(squares, axis=axis, dtype=options.get("dtype"), keepdims=keepdims, where=where)
     count = np.sum(np.broadcast_to(where, x.shape), axis=axis, keepdims=keepdims)
@@ -275,11 +277,10 @@ def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoV
         is_zero = variance == 0  # at the kink of the root the gradient is 0
         result = np.where(is_zero, variance, np.sqrt(np.where(is_zero, 1, variance)))[()]
     plain = function(constant(x), axis, mean=constant(mean), **constant(options))
-    result = result.astype(plain.dtype)
     tolerance = np.finfo(plain.dtype).eps ** 0.5
     if not np.allclose(shown(constant(result)), shown(plain), tolerance, tolerance, equal_nan=True):
         raise NotImplementedError(f"np.{function.__name__} has no gradient with this mean= and dtype=.")
-    return result
+    return pinned(result.astype(plain.dtype), plain)
 
 
 def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = None, **options: Any) -> Any:
@@ -425,7 +426,6 @@ COMPOSITES |= {
     np.kron: _kron,
     np.linalg.eigh: _eigh,
     np.linalg.matrix_power: _matrix_power,
-    np.linalg.multi_dot: lambda arrays: functools.reduce(np.matmul, map(as_array, arrays)),
     np.linalg.slogdet: _slogdet,
     np.meshgrid: _meshgrid,
     np.partition: _partition,

@@ -24,10 +24,10 @@ def _valued(written: Any, value: Any) -> Any:
     return value
 
 
-def _pinned(written: Any, value: Any) -> Any:
+def pinned(written: Any, value: Any) -> Any:
     """Give `value`, what NumPy gave, the derivative of `written`, the same but for dtype and kept axes."""
     if isinstance(value, (tuple, list)):
-        items = [_pinned(w, v) for w, v in zip(written, value, strict=True)]
+        items = [pinned(w, v) for w, v in zip(written, value, strict=True)]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if not is_box(written) or getattr(value, "dtype", np.dtype(int)).kind not in "fc":
         return value
@@ -86,7 +86,7 @@ class Exact:
         options = {key: x for key, x in options.items() if key not in _OF_THE_VALUE}
         try:
             with np.errstate(all="ignore"):
-                return _pinned(self._composition(*args, **options), value)
+                return pinned(self._composition(*args, **options), value)
         except TypeError:
             try:
                 self._signature.bind(*args, **options)

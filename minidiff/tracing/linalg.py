@@ -6,6 +6,7 @@ Below, H is the conjugate of a gradient: the loss changes by Re tr(Hᴴ dA) wher
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import autograd.numpy as anp
@@ -282,7 +283,34 @@ def _vecdot(x: Any, y: Any, /, *, axis: int = -1, keepdims: bool = False) -> Any
     return np.expand_dims(product, axis) if keepdims else product
 
 
+def _multi_dot(arrays: Any) -> Any:
+    """Multiply in NumPy's order, that of the fewest multiplications."""
+    matrices = [as_array(a) for a in arrays]
+    shape = matrices[0].shape[:-1] + matrices[-1].shape[1:]
+    matrices[0] = np.atleast_2d(matrices[0])
+    matrices[-1] = matrices[-1][:, None] if matrices[-1].ndim == 1 else matrices[-1]
+    if len(matrices) < 3 or any(m.ndim != 2 for m in matrices):
+        np.linalg.multi_dot(constant(arrays))  # says what is wrong, if something is
+    sizes = [m.shape[0] for m in matrices] + [matrices[-1].shape[1]]
+
+    @cache
+    def best(i: int, j: int) -> tuple[int, int]:
+        """Give the cost of the product of matrices i to j, and the last of its left factor."""
+        ways = [
+            (best(i, k)[0] + best(k + 1, j)[0] + sizes[i] * sizes[k + 1] * sizes[j + 1], k)
+            for k in range(i, j)
+        ]
+        return min(ways, default=(0, i))
+
+    def product(i: int, j: int) -> Any:
+        _, k = best(i, j)
+        return matrices[i] if i == j else np.dot(product(i, k), product(k + 1, j))
+
+    return product(0, len(matrices) - 1).reshape(shape)[()]
+
+
 COMPOSITES |= {
+    np.linalg.multi_dot: _multi_dot,
     np.cross: _cross,
     np.linalg.cholesky: _cholesky,
     np.linalg.cond: _cond,

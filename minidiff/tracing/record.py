@@ -303,7 +303,8 @@ _ELSEWHERE = {
 
 def no_attribute(what: str, name: str) -> str:
     """Say that there is no such attribute, and what there is instead."""
-    return f"{what} has no attribute {name!r}. {_ELSEWHERE.get(name, '')}".rstrip()
+    of_arrays = "dropgrad(x) gives the plain array, which has it." if hasattr(np.ndarray, name) else ""
+    return f"{what} has no attribute {name!r}. {_ELSEWHERE.get(name, of_arrays)}".rstrip()
 
 
 def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
@@ -443,6 +444,9 @@ class _AsksUs:
         if method == "__call__":
             return call(ufunc, args, kwargs)
         return call_ufunc_method(ufunc, method, args, kwargs)
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        return np
 
 
 class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
@@ -1205,11 +1209,15 @@ def _node(
     if kind in PLAIN:
         return node
     if kind not in Box.type_mappings:
-        raise TypeError(
-            f"{name_of(primitive)} gave a {kind.__name__}, which cannot be differentiated. "
-            "Give it plain arrays or numbers."
-        )
+        raise _no_array(primitive, kind)
     return Box.type_mappings[kind](result, node._trace, node)
+
+
+def _no_array(function: Any, kind: type) -> TypeError:
+    return TypeError(
+        f"{name_of(function)} gave a {kind.__name__}, which cannot be differentiated. "
+        "Give it plain arrays or numbers."
+    )
 
 
 def as_array(x: Any) -> Any:
@@ -1322,8 +1330,10 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return result
     if _any_box(kwargs):
         args, kwargs = _by_position(function, args, kwargs)
-    if composite is not None and (result := _composed(composite, args, kwargs)) is not NotImplemented:
-        return result
+    if composite is not None:
+        result = _composed(function, composite, args, kwargs)
+        if result is not NotImplemented:
+            return result
     primitive = primitive_of(function)
     if primitive is None:
         _no_gradient(function)
@@ -1357,8 +1367,12 @@ def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return function(cast(x, dtype), **dict(options))
 
 
-def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _composed(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a composite, or give `NotImplemented` where it has no such parameters."""
+    if _of_a_subclass((*args, *kwargs.values())) and _of_a_subclass(
+        result := function(*constant(args), **constant(kwargs))
+    ):
+        raise _no_array(function, type(result))
     try:
         return composite(*args, **kwargs)
     except TypeError:
@@ -1367,6 +1381,13 @@ def _composed(composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         except TypeError:
             return NotImplemented
         raise
+
+
+def _of_a_subclass(x: Any) -> bool:
+    """Tell whether there is something like a `np.matrix`, to which operators mean something else."""
+    if type(x) in (list, tuple):
+        return any(map(_of_a_subclass, x))
+    return type(x) not in PLAIN and is_ndarray(x)
 
 
 # Options that need a look before the call is recorded; those of a ufunc all do.

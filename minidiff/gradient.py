@@ -546,17 +546,17 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
     for i, g in enumerate(gradients):
         if g is None:
             continue
+        if g.dtype.kind == "c":
+            gradients[i] = g = np.conj(g)
         array = example(g) if type(g) is StandIn else g
         if type(array) is np.ndarray:
             if array.base is not None or id(array) in given:
-                gradients[i] = g = g.copy()
+                gradients[i] = g.copy()
             given.add(id(array))
         elif is_recorded(g):
-            gradients[i] = g = apart(g)
+            gradients[i] = apart(g)
         elif type(example(roots[i]._value)) is np.ndarray:
-            gradients[i] = g = np.array(g) if g is array else varying(g, np.array)
-        if g.dtype.kind == "c":
-            gradients[i] = np.conj(g)
+            gradients[i] = np.array(g) if g is array else varying(g, np.array)
     return gradients
 
 
@@ -691,7 +691,7 @@ def _variable(x: Any) -> Any:
     if isinstance(x, (int, float, complex, np.number, np.ndarray)):
         if isinstance(x, int) and abs(x) > _LARGEST:
             raise ValueError(f"an argument is an integer of {x.bit_length()} bits, which no float can hold.")
-        x = np.asarray(x)[()]
+        x = x if isinstance(x, np.ndarray) else np.asarray(x)[()]
         if x.dtype.kind in "iu":
             x = x.astype(np.float64)
         return x if x.dtype.kind in "fc" else None

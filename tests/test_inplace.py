@@ -859,3 +859,26 @@ def test_what_numpy_shares_is_shared_or_refused(f):
     np.testing.assert_allclose(value, expected, rtol=1e-14)
     slopes = [(f(x + h) - f(x - h)) / 2e-6 for h in 1e-6 * np.eye(3)]
     np.testing.assert_allclose(g, slopes, rtol=1e-5, atol=1e-7)
+
+
+def grown(s):
+    t = s.copy()
+    u = t
+    t += s
+    np.multiply(t, s, out=t)
+    return u * 1
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c16"])
+def test_an_array_without_axes_changes_as_one_with_some(dtype):
+    for shape in ((), (1,), (1, 1)):
+        x = np.full(shape, 1.5, dtype)
+        loss = lambda x: np.sum(np.abs(grown(x)))
+        value, (g,) = withgradient(loss, x)
+        assert value == loss(x)
+        assert (type(g), g.shape, g.dtype) == (np.ndarray, shape, x.dtype)
+        np.testing.assert_allclose(g, 4 * x)
+        value, (g,) = compiled(loss)(x)
+        assert (value, type(g)) == (loss(x), np.ndarray)
+        W = param(x)
+        np.testing.assert_allclose(gradient(lambda W=W: loss(W), params(W))[W], 4 * x)

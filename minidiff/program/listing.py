@@ -494,7 +494,7 @@ def varying(x: StandIn, kind_of_array: Any = None) -> Any:
     if isinstance(e, (np.ndarray, np.generic)):
         if kind in "iu":
             x = call(_method("astype"), ".astype", (x, np.float64), {})
-        return None if kind not in "iufc" else x[()] if isinstance(e, np.ndarray) and not e.ndim else x
+        return x if kind in "iufc" else None
     number = np.complex128 if kind == "c" else np.float64
     return call(number, f"np.{number.__name__}", (x,), {}) if kind in "iufc" else None
 

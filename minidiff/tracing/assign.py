@@ -140,7 +140,20 @@ def _opened(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
             "Take a copy first, b = x.copy(), and change that; or make a new array (b = b + …, np.sort).",
             is_sure=True,
         )
+    if not way:
+        _refuse_read_only(root, way)
     return root, way
+
+
+def _refuse_read_only(root: Traced, way: tuple[Any, ...]) -> None:
+    """Refuse to write into what NumPy has read-only; an array that a guard holds is not."""
+    memory: Any = shown(getval(root))
+    if not isinstance(memory, np.ndarray):
+        return
+    if any(array is memory for array in root.owner.held or ()):
+        memory = memory.copy(order="K")
+    if not seen_from(memory, way).flags.writeable:
+        raise ValueError("the array to be changed is read-only: take a copy first, b = x.copy().")
 
 
 def _references(x: Any) -> int:
@@ -279,8 +292,7 @@ def _augmented(operate: Callable[[Any, Any], Any], in_place: Callable[[Any, Any]
 
 def _by_number(x: Traced, w: Any, into: Callable[[Any, Any], None]) -> None:
     """Put values where NumPy, called with their numbers, puts these."""
-    if not shown(getval(x)).flags.writeable:
-        raise ValueError("the array to put values into is read-only")
+    _refuse_read_only(*_settled(x))
     w, numbers = as_array(lift(w)), np.full(x.shape, -1)
     into(numbers, np.arange(w.size).reshape(w.shape))
     is_put = numbers >= 0

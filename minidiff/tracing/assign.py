@@ -229,11 +229,11 @@ def _kept(index: Any) -> Any:
 def _become(x: Traced, new: Any, do: Callable[[Any], Any]) -> None:
     """Let `x` hold `new`, as an augmented assignment or ``out=`` does; `do` does it with a plain array."""
     root, way = _opened(x)
-    old: Any = root._value
-    value: Any = new._value if type(new) is Traced and new.owner is x.owner else None
+    old: Any = shown(root._value)
+    value: Any = shown(new._value) if type(new) is Traced and new.owner is x.owner else None
     is_like = not way and type(old) is type(value) is np.ndarray and value.base is None
     if is_like and (old.shape, old.dtype, old.strides) == (value.shape, value.dtype, value.strides):
-        _go_on(x, new, old)  # nobody else holds the result of an operator
+        _go_on(x, new, root._value)  # nobody else holds the result of an operator
     else:
         _exactly(x, do, lambda: _change(x, ..., new))
 

@@ -34,6 +34,11 @@ def leggauss(f):
     return w @ f(x)
 
 
+def layer(y, t, k):
+    h = np.concatenate([np.tanh(np.dot(S, y) * k), np.sum(y * k, keepdims=True)])
+    return np.where(k > 0, -h[:3], 0) + np.cross(k, y) * np.linalg.norm(np.stack([y, k])) - np.mean(y) * 0.1
+
+
 # What was written; the words of the error; what is written instead.
 TWINS = {
     "logsumexp": (special.logsumexp, "minidiff.functions.logsumexp", logsumexp),
@@ -89,6 +94,11 @@ TWINS = {
         lambda k: scipy.integrate.odeint(lambda y, t, k: -k * y, X, T, (k,), **FINE),
         "autograd.scipy.integrate.odeint",
         lambda k: asp.integrate.odeint(lambda y, t, k: -k * y, X, T, autograd.builtins.tuple((k,)), **FINE),
+    ),
+    "odeint of plain NumPy": (
+        lambda k: scipy.integrate.odeint(layer, X, T, (k,), **FINE),
+        "autograd.scipy.integrate.odeint",
+        lambda k: asp.integrate.odeint(layer, X, T, autograd.builtins.tuple((k,)), **FINE),
     ),
     "odeint from a start": (
         lambda y: scipy.integrate.odeint(lambda y, t: -y * y, y, T, **FINE),

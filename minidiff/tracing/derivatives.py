@@ -20,6 +20,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from functools import cache, lru_cache, partial, wraps
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
@@ -77,6 +78,8 @@ def _constantly(h: Any) -> Rule:
 
 
 _REAL = np.dtype(float)
+# Such a rule may open traces of autograd's for a function of the user's, as that of its `odeint` does.
+in_a_rule_of_autograds: ContextVar[bool] = ContextVar("in_a_rule_of_autograds", default=False)
 
 
 def _autograds(call: Any, g: Any) -> list[Any]:
@@ -94,7 +97,11 @@ def _autograds(call: Any, g: Any) -> list[Any]:
             arguments = tuple([a * 1.0 if getattr(a, "dtype", _REAL).kind in "biu" else a for a in arguments])
         vjp = primitive_vjps[call.function](call.argnums, call._value, arguments, call.keywords)
         call.vjp = vjp
-    places = zip(vjp(g), call.argnums, call.parents, strict=True)
+    token = in_a_rule_of_autograds.set(True)
+    try:
+        places = zip(vjp(g), call.argnums, call.parents, strict=True)
+    finally:
+        in_a_rule_of_autograds.reset(token)
     return [_fitted(flaws.mended(call.function.fun, i, typed(h)), parent) for h, i, parent in places]
 
 

@@ -43,6 +43,7 @@ from minidiff.tracing.derivatives import (
     RULES,
     cast,
     define,
+    in_a_rule_of_autograds,
     overlooked,
     parameters_of,
     primitive_of,
@@ -936,12 +937,18 @@ def _box(value: Any, trace: int, node: Any) -> Any:
         ):
             _perhaps_view(node)
         return node
-    return ArrayBox(value, trace, node)
+    return (_Asking if in_a_rule_of_autograds.get() else ArrayBox)(value, trace, node)
 
 
-Box.types |= {Traced, Stale}
+class _Asking(_AsksUs, ArrayBox):  # type: ignore[misc]
+    """A box of autograd's that all of NumPy knows, not its ufuncs alone."""
+
+    __slots__ = ()
+
+
+Box.types |= {Traced, Stale, _Asking}
 Box.type_mappings.update({t: _box for t, box in Box.type_mappings.items() if box is ArrayBox})
-Box.type_mappings[Traced] = _box
+Box.type_mappings[Traced] = Box.type_mappings[_Asking] = _box
 notrace_primitives[Traced] = notrace_primitives[VJPNode]
 
 

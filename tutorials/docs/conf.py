@@ -49,6 +49,7 @@ html_css_files = ["wide.css"]
 html_js_files = ["formulas.js"]
 html_favicon = "_static/favicon.svg"
 html_copy_source = False
+html_domain_indices = False
 html_show_copyright = False
 
 autodoc_typehints = "none"  # the docstrings say it better

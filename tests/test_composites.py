@@ -53,7 +53,12 @@ CALLS = {
         call(M, axis=(1,), weights=V**2 + 1),
     ],
     np.block: [call([[M, M**2], [V, V]]), call([V, 3.0]), call([[A], [A]]), call(M), call([[1.0, V[:2]]])],
-    np.broadcast_arrays: [call(V, U[:, None]), call(M, 2.0), call(A, A[0], A[0, 0])],
+    np.broadcast_arrays: [
+        call(V, U[:, None], subok=True),
+        call(V, U[:, None]),
+        call(M, 2.0),
+        call(A, A[0], A[0, 0]),
+    ],
     np.column_stack: [call([U, M]), call((U, U)), call([M, U, M])],
     np.concatenate: [
         call([M, M]),
@@ -387,6 +392,8 @@ CALLS = {
         call(M, 1, where=M > 0, initial=V[0] * np.ones(()), keepdims=True, dtype=complex),
     ],
     np.reshape: [call(M, (2, 6)), call(A, (4, -1), "F"), call(A, -1, order="F"), call(M, 12)],
+    np.roll: [call(A, (1, 2)), call(A, [1, -5], None), call(A, (1, 2), (0, 2)), call(A, 3)],
+    np.broadcast_to: [call(V, (2, 3), True), call(V, (2, 3), subok=True)],
     np.rollaxis: [call(A, -1), call(A, 2, start=-1), call(A, 0, 3)],
     np.rot90: [call(A, k=k, axes=axes) for k in range(-1, 4) for axes in ((0, 1), (2, 0))],
     np.add.outer: [call(V, U), call(M, V), call(V, 2.0)],

@@ -31,6 +31,20 @@ SAMPLES = {
         (lambda x, y: np.geomspace(x, y, 5), Z, 2j * B),
         (lambda x: np.geomspace(x, -40.0, 1), -B),
     ],
+    "emath": [
+        *[
+            (f, x)
+            for f in (np.emath.sqrt, np.emath.log, np.emath.log2, np.emath.log10)
+            for x in (A, B, Z, -0.7)
+        ],
+        *[(f, x) for f in (np.emath.arccos, np.emath.arcsin) for x in (A, B / 3, 2 * B, -1.5)],
+        *[(np.emath.arctanh, x) for x in (B, B / 3, -B)],
+        (lambda x: np.emath.power(x, 2.5), A),
+        (lambda x: np.emath.power([2, 3, 4], x), A),
+        (np.emath.power, B, A),
+        (lambda x: np.emath.logn(2, x), A),
+        (np.emath.logn, B, 2 * B),
+    ],
     "ediff1d": [(np.ediff1d, A), (lambda x, y: np.ediff1d(x, y, [1.0, 2.0]), A, B)],
 }
 if hasattr(np, "cumulative_sum"):

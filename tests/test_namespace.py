@@ -20,7 +20,7 @@ WITH, INSTEAD, WITHOUT = [
 ]
 PUBLIC = {
     prefix + name: getattr(module, name)
-    for prefix, module in {"": np, "linalg.": np.linalg, "fft.": np.fft}.items()
+    for prefix, module in {"": np, "linalg.": np.linalg, "fft.": np.fft, "emath.": np.emath}.items()
     for name in module.__all__
     if callable(getattr(module, name, None)) and name[0] != "_"
 }
@@ -162,6 +162,11 @@ CALLS = {
     "putmask": changing(M > 0, P),
     "piecewise": lambda f: (lambda x: f(x, [x < 0, x >= 0], [lambda v: -v, lambda v: v**2]), (M,)),
     "apply_along_axis": lambda f: (lambda x: f(lambda v: v * v[0], 1, x), (M,)),
+    "apply_over_axes": lambda f: (lambda x: f(np.sum, x, [0, -1]), (A,)),
+    **each("emath.arccos emath.arcsin emath.arctanh", of(2 * M)),
+    **each("emath.log emath.log10 emath.log2 emath.sqrt", of(M)),
+    "emath.logn": with_first(2.5, M),
+    "emath.power": with_last(1.7),
     "histogram_bin_edges": with_last(3),
     "where": with_first(M > 0, M, P),
 }

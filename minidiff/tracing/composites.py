@@ -105,7 +105,7 @@ def _select(conditions: Any, choices: Any, default: Any = 0) -> Any:
 # --- Shapes and places ----------------------------------------------------------------------------------
 
 
-def _broadcast_arrays(*arrays: Any) -> tuple[Any, ...]:
+def _broadcast_arrays(*arrays: Any, subok: bool = False) -> tuple[Any, ...]:
     shape = np.broadcast_shapes(*map(np.shape, arrays))
     return tuple(np.broadcast_to(a, shape) for a in arrays)
 

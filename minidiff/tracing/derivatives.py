@@ -731,7 +731,8 @@ def _diagonal(g: Any, ans: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: 
 
 
 RULES[np.diagonal] = (_diagonal,)
-RULES[np.broadcast_to] = (lambda g, ans, x, shape, **kwargs: unbroadcast(g, x),)
+RULES[np.roll] = (lambda g, ans, x, shift, axis=None: np.roll(g, np.negative(shift).tolist(), axis),)
+RULES[np.broadcast_to] = (lambda g, ans, x, shape, *subok, **options: unbroadcast(g, x),)
 
 # --- Determinants ---------------------------------------------------------------------------------------
 

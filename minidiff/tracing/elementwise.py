@@ -11,7 +11,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
-from minidiff.tracing.derivatives import COMPOSITES, Rule, enter, unbroadcast
+from minidiff.tracing.derivatives import COMPOSITES, Rule, cast, enter, unbroadcast
 from minidiff.tracing.record import as_array, constant, derivative
 
 
@@ -29,6 +29,16 @@ def _fraction(x: Any) -> Any:
 def _frexp(x: Any) -> Any:
     exponents = np.frexp(constant(x))[1]
     return np.ldexp(x, -exponents), exponents
+
+
+def _of_all_numbers(function: Any, narrow: Any) -> Any:
+    """Make the composite of one of np.emath, complex where a number is outside the domain of `narrow`."""
+
+    def wide(*args: Any) -> Any:
+        dtype = function(*constant(args)).dtype
+        return narrow(*[cast(as_array(a), dtype) if dtype.kind == "c" else a for a in args])
+
+    return wide
 
 
 # --- Sequences ------------------------------------------------------------------------------------------
@@ -82,11 +92,16 @@ def _along(sequence: Any, dtype: Any, axis: int) -> Any:
 
 
 COMPOSITES |= {
+    getattr(np.emath, name): _of_all_numbers(getattr(np.emath, name), getattr(np, name))
+    for name in ("arccos", "arcsin", "arctanh", "log", "log10", "log2", "power", "sqrt")
+}
+COMPOSITES |= {
     np.divmod: lambda x, y: (x // y, x % y),
     np.float_power: _float_power,
     np.frexp: _frexp,
     np.geomspace: _geomspace,
     np.logspace: _logspace,
+    np.emath.logn: lambda n, x: np.emath.log(x) / np.emath.log(n),
     np.modf: lambda x: (_fraction(x), np.trunc(x)),
 }
 
@@ -95,6 +110,13 @@ COMPOSITES |= {
 _nothing: Rule = lambda g, ans, x, y: anp.zeros_like(x)  # noqa: E731
 _of_second: Rule = lambda g, ans, x, y: anp.zeros_like(y)  # noqa: E731
 
+def _cosine(x: Any) -> Any:
+    """Give the cosine of arcsin x, on the branch cuts on that side of them on which NumPy's arcsin is."""
+    return np.sqrt(1 + x) * np.sqrt(-(x - 1)) if x.dtype.kind == "c" else np.sqrt(1 - x**2)
+
+
+enter(np.arcsin, lambda g, ans, x: g / _cosine(x))
+enter(np.arccos, lambda g, ans, x: -g / _cosine(x))
 # The sign of the result is that of y, the zero's included, and jumps with it.
 enter(
     np.copysign,

@@ -184,8 +184,19 @@ def _apply_along_axis(function: Any, axis: int, x: Any, *args: Any, **options: A
     return np.transpose(whole, order)
 
 
+def _apply_over_axes(func: Any, a: Any, axes: Any) -> Any:
+    x = as_array(a)
+    for axis in np.ravel(axes).tolist():
+        result = func(x, axis)
+        x = result if result.ndim == x.ndim else np.expand_dims(result, axis)
+        if result.ndim not in (x.ndim, x.ndim - 1):
+            raise ValueError("np.apply_over_axes: the function must keep the axis or leave it out")
+    return x
+
+
 COMPOSITES |= {
     np.apply_along_axis: _apply_along_axis,
+    np.apply_over_axes: _apply_over_axes,
     np.delete: _moved(np.delete),
     np.diagflat: _diagflat,
     np.extract: lambda condition, x: np.ravel(as_array(x))[np.flatnonzero(condition)],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
+import html
 import io
 import json
 import math
@@ -484,7 +485,7 @@ def animate_paths(
     frame = [box.x0 * scale, 72 * height - box.y1 * scale, box.width * scale, box.height * scale]
     for line in drawn:
         line.set_data([], [])
-    background = _png(figure, 150)
+    background = _png(figure, 192)
     _pyplot().close(figure)
     steps = max((len(way) for way in ways), default=1) - 1
     content = {
@@ -495,11 +496,15 @@ def animate_paths(
         "colours": json.dumps([line.get_color() for line in drawn]),
         "dashes": json.dumps([_SVG_DASHES[line.get_linestyle()] for line in drawn]),
         "points": json.dumps([np.round(np.clip(way, -1e4, 1e4), 1).tolist() for way in ways]),
+        "names": html.escape(", ".join(str(line.get_label()) for line in drawn)),
         "steps": str(steps),
         "pause": f"{1000 / rate:.0f}",
     }
     name = "paths-" + hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
     return PathAnimation(_PLAYER.substitute(content, name=name), steps)
+
+
+_STILL_WIDTH = 5.6  # inches
 
 
 class Explorer:
@@ -575,11 +580,12 @@ class Explorer:
     def __repr__(self) -> str:
         return f"<Explorer of {self.opt}>"
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """Give the sliders to a live notebook, and a still of them to a page."""
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Give the sliders to a live notebook, and a still of them to a page, two pixels for each shown."""
         bundle = self.widget._repr_mimebundle_() or {}
         still = base64.b64encode(self._still()).decode()
-        return {**bundle, "image/png": still, "text/plain": repr(self)}
+        shown = {"image/png": {"width": round(_STILL_WIDTH * 96)}}
+        return {**bundle, "image/png": still, "text/plain": repr(self)}, shown
 
     def _still(self) -> bytes:
         """Draw sliders and path as one picture."""
@@ -588,7 +594,7 @@ class Explorer:
         pyplot = _pyplot()
         n = len(self._sliders)
         figure, axes = pyplot.subplots(
-            n + 1, figsize=(5.6, 4.4 + 0.3 * n), layout="constrained", height_ratios=[1] * n + [16]
+            n + 1, figsize=(_STILL_WIDTH, 4.4 + 0.3 * n), layout="constrained", height_ratios=[1] * n + [16]
         )
         for ax, slider in zip(axes, self._sliders.values(), strict=False):
             low, high, value = slider.min, slider.max, slider.value
@@ -596,9 +602,9 @@ class Explorer:
                 value = math.log(value, slider.base)
             shown = Slider(ax, slider.description, low, high, valinit=value, color="#0072b2")
             shown.valtext.set_text(f"{slider.value:.4g}")
-        axes[-1].imshow(pyplot.imread(io.BytesIO(_png(self._figure, 180))))
+        axes[-1].imshow(pyplot.imread(io.BytesIO(_png(self._figure, 300))))
         axes[-1].axis("off")
-        picture = _png(figure, 120)
+        picture = _png(figure, 192)
         pyplot.close(figure)
         return picture
 
@@ -708,7 +714,7 @@ _SVG_DASHES = {"-": "", "--": "6 3", ":": "1.5 3", "-.": "6 3 1.5 3"}
 _PLAYER = Template(
     """<div id="$name" style="max-width: ${width}pt">
 <svg viewBox="0 0 $width $height" style="width: 100%; background: white" role="img"
-aria-label="Animated paths">
+aria-label="Animated paths: $names">
 <clipPath id="$name-frame"><rect $frame/></clipPath>
 <image width="$width" height="$height" href="data:image/png;base64,$picture"/>
 <g clip-path="url(#$name-frame)"></g></svg>

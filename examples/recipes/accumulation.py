@@ -53,7 +53,7 @@ def main():
         ylabel="the ten weights",
         title="batches of 64 (grey), and of 4 × 16 (dashed)",
     )
-    ax.figure.savefig("accumulation.png", dpi=150)
+    ax.figure.savefig("accumulation.png", dpi=300)
     return whole, parts
 
 

@@ -45,7 +45,7 @@ def main():
     ax.semilogy(averaged, "k-", label="Average(θ, 0.98)")
     ax.set(xlabel="step", ylabel="squared distance from the truth")
     ax.legend()
-    ax.figure.savefig("averaging.png", dpi=150)
+    ax.figure.savefig("averaging.png", dpi=300)
     return np.array(as_it_is), np.array(averaged)
 
 

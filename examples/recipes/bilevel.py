@@ -47,7 +47,7 @@ def main():
     colours = np.where(truth, "#d55e00", "#0072b2")
     right.bar(range(n), penalties.value, color=colours)
     right.set(xlabel="weight (orange: relevant)", ylabel="log of its penalty")
-    left.figure.savefig("bilevel.png", dpi=150)
+    left.figure.savefig("bilevel.png", dpi=300)
     return np.array(losses), penalties, relevant, validation
 
 

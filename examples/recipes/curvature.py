@@ -68,7 +68,7 @@ def main():
     ax.semilogy(adam, "--", color="#0072b2", label="ADAM(0.05)")
     ax.set(xlabel="step", ylabel="loss")
     ax.legend()
-    ax.figure.savefig("curvature.png", dpi=150)
+    ax.figure.savefig("curvature.png", dpi=300)
     return natural, adam, problem, curvature_product
 
 

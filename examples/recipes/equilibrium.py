@@ -45,7 +45,7 @@ def main():
     left.legend()
     right.semilogy(losses, "k")
     right.set(xlabel="step", ylabel="loss")
-    left.figure.savefig("equilibrium.png", dpi=150)
+    left.figure.savefig("equilibrium.png", dpi=300)
     return losses, θ, lambda: mse(predict(), y)
 
 

@@ -51,7 +51,7 @@ def main():
     )
     ax.set(xlabel="t")
     ax.legend(loc="lower center", fontsize="small")
-    ax.figure.savefig("freezing.png", dpi=150)
+    ax.figure.savefig("freezing.png", dpi=300)
     return misfit, learned, params(body).to_vector()
 
 

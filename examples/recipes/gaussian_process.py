@@ -63,7 +63,7 @@ def main():
     ax.plot(x, y, "k.", label="data")
     ax.legend(fontsize="small", ncols=4, loc="lower center")
     ax.set(xlabel="x", ylim=(-2.4, 2))
-    ax.figure.savefig("gaussian_process.png", dpi=150)
+    ax.figure.savefig("gaussian_process.png", dpi=300)
     return losses, found, np.mean(np.abs(mean - np.sin(2 * grid))[50:150])
 
 

@@ -56,7 +56,7 @@ def main():
     for ax, label in zip(axes, ("norm of the gradient", "loss"), strict=True):
         ax.set(xlabel="step", ylabel=label)
         ax.legend(fontsize="small")
-    fig.savefig("global_clipping.png", dpi=150)
+    fig.savefig("global_clipping.png", dpi=300)
     return runs
 
 

@@ -50,7 +50,7 @@ def main(samples=1500):
     ax.plot(*chain.T, "k.", markersize=2)
     ax.plot(*chain[:30].T, "-", color="#0072b2", linewidth=1)
     ax.set(xlabel="x₀", ylabel="x₁", title="samples, and the first thirty rolls")
-    ax.figure.savefig("hmc.png", dpi=150)
+    ax.figure.savefig("hmc.png", dpi=300)
     return chain, bend, taken / samples
 
 

@@ -45,7 +45,7 @@ def main():
     )
     ax.set(xlabel="products", ylabel="curvature")
     ax.legend()
-    ax.figure.savefig("hvp.png", dpi=150)
+    ax.figure.savefig("hvp.png", dpi=300)
     return found, largest
 
 

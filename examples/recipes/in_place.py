@@ -74,7 +74,7 @@ def main():
     ax.plot(*trajectory(launch).T, "#0072b2", label="learned")
     ax.plot(*target, "ko", label="target")
     ax.legend()
-    ax.figure.savefig("in_place.png", dpi=150)
+    ax.figure.savefig("in_place.png", dpi=300)
     return missed, trajectory(launch)[-1] - target
 
 

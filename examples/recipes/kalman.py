@@ -59,7 +59,7 @@ def main():
     ax.plot(np.array(kalman(q, r, measured)[0]), color="#0072b2", label="filtered")
     ax.set(xlabel="time", ylabel="place")
     ax.legend(fontsize="small")
-    ax.figure.savefig("kalman.png", dpi=150)
+    ax.figure.savefig("kalman.png", dpi=300)
     return losses, (q, r), errors
 
 

@@ -48,7 +48,7 @@ def main():
     ax.semilogy(adam, "--", color="#0072b2", label="ADAM(0.05)")
     ax.set(xlabel="step", ylabel="loss")
     ax.legend()
-    ax.figure.savefig("lbfgs.png", dpi=150)
+    ax.figure.savefig("lbfgs.png", dpi=300)
     return lbfgs, adam
 
 

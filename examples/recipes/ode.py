@@ -61,7 +61,7 @@ def main():
         ax.plot(TIMES, solve(found, start)[:, i], color=colour, label=name)
     ax.set(xlabel="time", ylabel="population", title="data, first guess (dotted), fit")
     ax.legend(fontsize="small")
-    ax.figure.savefig("ode.png", dpi=150)
+    ax.figure.savefig("ode.png", dpi=300)
     return losses, found, true
 
 

@@ -56,7 +56,7 @@ def main():
     left.legend()
     right.semilogy(rates, "k-", drawstyle="steps-post")
     right.set(xlabel="epoch", ylabel="η")
-    left.figure.savefig("plateau.png", dpi=150)
+    left.figure.savefig("plateau.png", dpi=300)
     return constant, reduced, rates
 
 

@@ -14,31 +14,22 @@ from minidiff.functions import relu, softmax
 from minidiff.losses import logitcrossentropy
 from minidiff.optimise import ADAM
 
-LETTERS, N, D = (
-    8,
-    6,
-    32,
-)  # letters in the alphabet, letters in a word, numbers for each place
+# Letters in the alphabet, letters in a word, numbers for each place.
+LETTERS, N, D = 8, 6, 32
 
 
 def norm(h):
-    return (h - h.mean(axis=-1, keepdims=True)) / np.sqrt(
-        h.var(axis=-1, keepdims=True) + 1e-5
-    )
+    σ = np.sqrt(h.var(axis=-1, keepdims=True) + 1e-5)
+    return (h - h.mean(axis=-1, keepdims=True)) / σ
 
 
 def main(steps=300):
     rng = np.random.default_rng(0)
-    E, P = (
-        param(rng.normal(size=(LETTERS + 1, D)) / 4),
-        param(rng.normal(size=(2 * N, D)) / 4),
-    )
+    E = param(rng.normal(size=(LETTERS + 1, D)) / 4)
+    P = param(rng.normal(size=(2 * N, D)) / 4)
     Q, K, V, Z = (param(rng.normal(size=(D, D)) / D**0.5) for _ in range(4))
-    A, a, B = (
-        param(rng.normal(size=(D, 64)) / D**0.5),
-        param(np.zeros(64)),
-        param(rng.normal(size=(64, D)) / 8),
-    )
+    A, a = param(rng.normal(size=(D, 64)) / D**0.5), param(np.zeros(64))
+    B = param(rng.normal(size=(64, D)) / 8)
     U = param(rng.normal(size=(D, LETTERS)) / D**0.5)
     later = np.triu(np.full((2 * N, 2 * N), -1e9), 1)  # nobody looks ahead
 
@@ -52,13 +43,10 @@ def main(steps=300):
         h = h + relu(norm(h) @ A + a) @ B
         return norm(h) @ U
 
-    def batch():
+    def batch():  # letters, a gap, the letters: at each place the next is asked for
         word = rng.integers(LETTERS, size=(32, N))
         words = np.concatenate([word, np.full((32, 1), LETTERS), word[:, :-1]], axis=1)
-        return (
-            words,
-            word,
-        )  # letters, a gap, the letters again: at each place the next is asked for
+        return words, word
 
     θ = params(E, P, Q, K, V, Z, A, a, B, U)
     loss = lambda words, word: logitcrossentropy(
@@ -73,7 +61,7 @@ def main(steps=300):
     _, ax = plt.subplots(figsize=(4, 3.4), layout="constrained")
     ax.imshow(look, cmap="gray_r")
     ax.set(xlabel="looks at place", ylabel="place", title="attention")
-    ax.figure.savefig("transformer.png", dpi=150)
+    ax.figure.savefig("transformer.png", dpi=300)
     return losses, right, look
 
 

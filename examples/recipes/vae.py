@@ -64,7 +64,7 @@ def main(epochs=40):
     made = sigmoid(decode(z)).reshape(12, 12, 8, 8).swapaxes(1, 2).reshape(96, 96)
     right.imshow(made, cmap="gray_r", extent=(-2, 2, -2, 2))
     right.set(title="what the decoder makes of the plane", xlabel="z₁", ylabel="z₂")
-    fig.savefig("vae.png", dpi=150)
+    fig.savefig("vae.png", dpi=300)
     return losses, mean, digits
 
 

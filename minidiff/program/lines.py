@@ -384,9 +384,10 @@ class Lines:
         text = self._ref(x)
         if (text, dtype) not in self._arrays:
             name = self._arrays[text, dtype] = self._name(f"k{len(self._arrays) + 1}")
-            self._body.append(
-                f"{name} = np.array({text[1:-1] if text.startswith('(') else text}, {dtype.name!r})"
-            )
+            number = text[1:-1] if text.startswith("(") else text
+            # A dtype takes NumPy as long as the array, and a float has this one anyway.
+            is_plain = type(example(x)) is float and dtype == np.float64
+            self._body.append(f"{name} = np.array({number if is_plain else f'{number}, {dtype.name!r}'})")
         return Verbatim(self._arrays[text, dtype])
 
     def _simpler(self, x: Any, call: Call) -> Any:

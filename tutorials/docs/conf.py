@@ -17,6 +17,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 import sphinx.builders.html
+import sphinx.search
 from docutils.nodes import Text, container, literal_block, math, math_block
 from sphinx.search import IndexBuilder
 from sphinx.util.nodes import make_refnode
@@ -171,8 +172,15 @@ def resolve(app, env, node, contnode):
     )
 
 
+# What a line of code says when it draws a picture.
+DRAWS = re.compile(
+    r"\b(plt|axes|ax|fig|figsize|left|right|top|bottom)\b|subplots|rcParams|savefig"
+    r"|color|linestyle|linewidth|label|title|legend|\.set\w*\(|#[0-9A-Fa-f]{6}"
+)
+
+
 class Prose(IndexBuilder):
-    """The words that a search finds, without formulas and the code of pictures."""
+    """The words that a search finds, without formulas and lines of code that draw."""
 
     def feed(self, docname, filename, title, doctree):
         """Index a page without what nobody searches for."""
@@ -180,9 +188,8 @@ class Prose(IndexBuilder):
         for node in [*doctree.findall(math), *doctree.findall(math_block)]:
             node.parent.remove(node)
         for node in [*doctree.findall(literal_block)]:
-            text = node.astext()
-            if "plt." in text or "ax." in text:
-                node.parent.remove(node)
+            lines = [x for x in node.astext().splitlines() if not DRAWS.search(x)]
+            node.children = [Text("\n".join(lines))]
         super().feed(docname, filename, title, doctree)
 
 
@@ -207,6 +214,16 @@ def split_formulas(app, doctree):
             node.replace_self(container("", *nodes, classes=["formulas"]))
 
 
+def say_how_it_is_called(app, what, name, obj, options, signature, returned):
+    """Give the signature that a reader writes, where Python's own has stand-ins."""
+    known = {
+        "minidiff.optimise.update": "(opt, ps, gs)",
+        "minidiff.optimise.Rule": "(**settings)",
+    }
+    without = re.sub(r"(, )?\*\*?_+\b", "", signature or "")
+    return known.get(name, without or signature), returned
+
+
 def escape_initials(app, what, name, obj, options, lines):
     """Keep the initial that begins a reference from being read as a list's number."""
     lines[:] = [re.sub(r"^(\s*)([A-Z]\. )", r"\1\\\2", line) for line in lines]
@@ -214,7 +231,8 @@ def escape_initials(app, what, name, obj, options, lines):
 
 def setup(app):
     """Register what is above."""
-    sphinx.builders.html.IndexBuilder = Prose
+    sphinx.search.IndexBuilder = sphinx.builders.html.IndexBuilder = Prose
     app.connect("missing-reference", resolve)
     app.connect("doctree-read", split_formulas)
+    app.connect("autodoc-process-signature", say_how_it_is_called)
     app.connect("autodoc-process-docstring", escape_initials)

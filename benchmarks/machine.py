@@ -50,7 +50,7 @@ def describe() -> str:
             f"{_processor()}; {os.cpu_count()} cores, of which {cores} are used",
             f"{platform.system()} {platform.release()}, {platform.python_implementation()} "
             f"{platform.python_version()}; {THREADS} threads for every library",
-            ", ".join(_version(library) for library in LIBRARIES),
+            *(", ".join(map(_version, some)) for some in (LIBRARIES[:4], LIBRARIES[4:])),
         ]
     )
 

@@ -166,7 +166,7 @@ def draw(rows: list[Goal], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("the picture needs matplotlib: pip install 'minidiff[bench,plot]'") from None
-    figure = Figure(figsize=(8, 0.27 * len(rows) + 0.9), dpi=100, layout="constrained")
+    figure = Figure(figsize=(8, 0.27 * len(rows) + 0.9), dpi=200, layout="constrained")
     axes = figure.subplots()
     for y, row in enumerate(rows):
         for m in row.measured:

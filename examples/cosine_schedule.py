@@ -53,7 +53,8 @@ def zip_with_epochs():
     θ, etas = network(), []
     opt = Momentum()
     schedule = Cos(λ0=1e-4, λ1=1e-2, period=10)
-    for eta, _epoch in zip(schedule, range(1, EPOCHS + 1)):  # noqa: B905 - the schedule has no end
+    # the schedule has no end
+    for eta, _epoch in zip(schedule, range(1, EPOCHS + 1)):  # noqa: B905
         opt.eta = eta
         train_an_epoch(opt, θ)
         etas.append(opt.eta)

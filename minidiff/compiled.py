@@ -42,7 +42,7 @@ def compiled(
 
         f = compiled(loss, θ)          # f(x, y) is withgradient(lambda: loss(x, y), θ)
         f = compiled(loss)             # f(x, y) is withgradient(loss, x, y)
-        step = compiled(loss, θ, opt)  # step(x, y) takes the gradient, updates θ, and returns the loss
+        step = compiled(loss, θ, opt)  # step(x, y) updates θ and returns the loss
 
     The function runs once with stand-ins for its arguments and the parameters. What it does with them becomes
     a function of plain NumPy, forward and backward, that runs in place of it from then on: the same calls, so

@@ -66,7 +66,7 @@ class DataLoader(Generic[Data]):
     To stop amid an epoch and go on another day, save `state` and set it again::
 
         save(path, ps, opt, loader=loader.state)
-        loader.state = load(path, ps, opt)["loader"]  # the next iteration gives the rest of the epoch
+        loader.state = load(path, ps, opt)["loader"]  # next comes the rest of the epoch
 
     Within `train` a batch counts in `state` when its step has been taken (or left out, by `skip`). If Ctrl-C,
     an exception or `stop` comes first, it is given again: the run that goes on equals the one that was never

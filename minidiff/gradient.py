@@ -55,10 +55,10 @@ def gradient(f: Any, *args: Any) -> Any:
 
     Three forms::
 
-        grads = gradient(lambda: loss(x, y), θ)    # implicit: θ is a Params, grads a Grads
-        dx, dy = gradient(f, x, y)                 # explicit: one gradient for each argument
+        grads = gradient(lambda: loss(x, y), θ)   # implicit: θ is a Params, grads a Grads
+        dx, dy = gradient(f, x, y)                # explicit: one gradient for each argument
 
-        @gradient(θ)                               # as a decorator: `grads` is the Grads
+        @gradient(θ)                              # as a decorator: `grads` is the Grads
         def grads():
             ...
             return loss
@@ -354,7 +354,8 @@ def jvp(f: Callable[..., Any], args: Any, tangents: Any) -> tuple[Any, Any]:
     --------
     >>> import numpy as np
     >>> from minidiff import jvp
-    >>> value, tangent = jvp(lambda x: x**2, (np.array([1.0, 2.0]),), (np.array([1.0, 10.0]),))
+    >>> x, v = np.array([1.0, 2.0]), np.array([1.0, 10.0])
+    >>> value, tangent = jvp(lambda x: x**2, (x,), (v,))
     >>> value, tangent
     (array([1., 4.]), array([ 2., 40.]))
 

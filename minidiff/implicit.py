@@ -68,13 +68,15 @@ def implicit_root(f: Callable[..., Any], x: Any, *args: Any, tol: float | None =
 
     >>> from scipy import optimize
     >>> equation = lambda x, a: x**3 + x - a
-    >>> solution = lambda a: implicit_root(equation, optimize.root(equation, [1.0], dropgrad(a)).x, a)
-    >>> gradient(lambda a: np.sum(solution(a) ** 2), 10.0)[0].round(6)  # 2 x / (3 x² + 1), x = 2
+    >>> found = lambda a: optimize.root(equation, [1.0], dropgrad(a)).x
+    >>> loss = lambda a: np.sum(implicit_root(equation, found(a), a) ** 2)
+    >>> gradient(loss, 10.0)[0].round(6)  # 2 x / (3 x² + 1), x = 2
     np.float64(0.307692)
     >>> cost = lambda x, a: np.sum((x - a) ** 2) + np.sum(x) ** 2
     >>> slope = lambda x, a: gradient(cost, x, a)[0]
     >>> found = lambda a: optimize.minimize(cost, [0.0, 0.0], dropgrad(a)).x
-    >>> gradient(lambda a: implicit_root(slope, found(a), a, tol=1e-5)[0], np.array([1.0, 2.0]))[0].round(4)
+    >>> first = lambda a: implicit_root(slope, found(a), a, tol=1e-5)[0]
+    >>> gradient(first, np.array([1.0, 2.0]))[0].round(4)
     array([ 0.6667, -0.3333])
 
     References

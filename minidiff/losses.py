@@ -330,7 +330,8 @@ def binarycrossentropy(
 
     Examples
     --------
-    >>> binarycrossentropy(np.array([0.5, 0.75]), [True, False], agg=lambda losses: losses).round(4)
+    >>> ŷ, y = np.array([0.5, 0.75]), [True, False]
+    >>> binarycrossentropy(ŷ, y, agg=lambda losses: losses).round(4)
     array([0.6931, 1.3863])
     """
     ŷ, y = _alike(ŷ, y)
@@ -373,7 +374,8 @@ def logitbinarycrossentropy(
 
     Examples
     --------
-    >>> logitbinarycrossentropy(np.array([1000.0, -1000.0, 0.0]), [0, 0, 1], agg=np.sum).round(4)
+    >>> scores = np.array([1000.0, -1000.0, 0.0])
+    >>> logitbinarycrossentropy(scores, [0, 0, 1], agg=np.sum).round(4)
     np.float64(1000.6931)
     """
     ŷ, y = _alike(ŷ, y)
@@ -445,7 +447,8 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None)
 
     Examples
     --------
-    >>> poisson_loss(np.array([1.0, 0.0, 2.0]), [3, 0, 2], agg=lambda losses: losses).round(4)
+    >>> rates, counts = np.array([1.0, 0.0, 2.0]), [3, 0, 2]
+    >>> poisson_loss(rates, counts, agg=lambda losses: losses).round(4)
     array([1.    , 0.    , 0.6137])
     """
     ŷ, y = _alike(ŷ, y)

@@ -6,9 +6,9 @@ All ranks run the same program, ``mpiexec -n 4 python train.py``, and hold the s
 
     comm = MPI.COMM_WORLD
     mean = average(comm)
-    shard = DataLoader((x, y), batchsize=128, shuffle=True, rng=0).shard(comm.rank, comm.size)
+    loader = DataLoader((x, y), batchsize=128, shuffle=True, rng=0)
     share(θ, opt, comm)
-    train(loss, θ, shard, opt, transform=mean)
+    train(loss, θ, loader.shard(comm.rank, comm.size), opt, transform=mean)
 
 Before a step the ranks meet: each tells in a few numbers how it stands, and all go on or none does. Then the
 gradients are summed, in one Allreduce for each dtype.

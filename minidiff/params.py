@@ -458,8 +458,9 @@ def params(*things: Any) -> Params:
     ... class Dense:
     ...     W: Param
     ...     b: Param
-    >>> model = [Dense(param([[1.0, 2.0]]), param([0.0])), Dense(param([[3.0]]), param([1.0]))]
-    >>> params(model)
+    >>> first = Dense(param([[1.0, 2.0]]), param([0.0]))
+    >>> second = Dense(param([[3.0]]), param([1.0]))
+    >>> params([first, second])
     Params: 4 parameters, 5 elements
       [0].W  (1, 2)  float64
       [0].b  (1,)    float64

@@ -262,7 +262,8 @@ def plot_paths(
     --------
     >>> from minidiff.optimise import ADAM, Descent
     >>> f = lambda x: x[0] ** 2 + 10 * x[1] ** 2
-    >>> paths = {str(opt): trace_path(f, [-2.0, 1.0], opt, 50) for opt in (Descent(0.09), ADAM(0.1))}
+    >>> opts = Descent(0.09), ADAM(0.1)
+    >>> paths = {str(opt): trace_path(f, [-2.0, 1.0], opt, 50) for opt in opts}
     >>> ax = plot_paths(f, paths, bounds=[(-3, 3), (-2, 2)])
     >>> ax.get_xlim(), ax.get_ylim()
     ((np.float64(-3.0), np.float64(3.0)), (np.float64(-2.0), np.float64(2.0)))
@@ -468,7 +469,8 @@ def animate_paths(
     --------
     >>> from minidiff.optimise import Descent, Momentum
     >>> f = lambda x: x[0] ** 2 + 10 * x[1] ** 2
-    >>> paths = {str(opt): trace_path(f, [-2.0, 1.0], opt, 50) for opt in (Descent(0.05), Momentum(0.02))}
+    >>> opts = Descent(0.05), Momentum(0.02)
+    >>> paths = {str(opt): trace_path(f, [-2.0, 1.0], opt, 50) for opt in opts}
     >>> animate_paths(f, paths, bounds=[(-3, 3), (-2, 2)])
     <PathAnimation of 50 steps>
     """
@@ -652,7 +654,8 @@ def explore(
     Examples
     --------
     >>> from minidiff.optimise import Momentum
-    >>> explorer = explore(lambda x: x[0] ** 2 + 10 * x[1] ** 2, Momentum(0.01, 0.5), eta=(0.001, 0.1))
+    >>> f = lambda x: x[0] ** 2 + 10 * x[1] ** 2
+    >>> explorer = explore(f, Momentum(0.01, 0.5), eta=(0.001, 0.1))
     >>> explorer
     <Explorer of Momentum(eta=0.01, rho=0.5)>
     >>> explorer.path.shape

@@ -1,5 +1,6 @@
 """The cheat sheet covers the whole public API and runs; the documentation site builds without a warning."""
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -11,7 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-TUTORIALS = Path(__file__).parent.parent / "tutorials"
+ROOT = Path(__file__).parent.parent
+TUTORIALS = ROOT / "tutorials"
 CHEATSHEET = (TUTORIALS / "cheatsheet.md").read_text(encoding="utf-8")
 MODULES = [
     "minidiff",
@@ -54,6 +56,30 @@ def test_snippets_run_in_order(page):
     assert namespace["loss"](namespace["x"], namespace["y"]) < 0.2
 
 
+def code_on_the_site():
+    """Yield a file's name and code in it: programs, blocks on pages, and in docstrings also examples."""
+    for path in [*TUTORIALS.glob("*.md"), TUTORIALS / "docs" / "index.md", ROOT / "benchmarks" / "README.md"]:
+        for block in re.findall(r"^```.*?^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+            yield path.name, block
+    for path in (ROOT / "examples").rglob("*.py"):
+        yield path.name, path.read_text("utf-8")
+    for path in (ROOT / "minidiff").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                continue
+            doc = ast.get_docstring(node) or ""
+            for example in re.finditer(r"^ *>>> .*(?:\n *\S.*)*", doc, re.MULTILINE):
+                yield path.name, example[0]
+            not_a_directive = r"^( *)(?!\.\. )\S.*::"
+            for block in re.finditer(not_a_directive + r"((?:\n\1 +\S.*|\n *(?=\n))+)", doc, re.MULTILINE):
+                yield path.name, block[2]
+
+
+def test_code_on_the_site_has_at_most_88_columns():
+    lines = [(name, line) for name, code in code_on_the_site() for line in code.split("\n")]
+    assert not [(name, line) for name, line in lines if len(line) > 88]
+
+
 def test_every_notebook_is_listed_with_a_thumbnail():
     listed = set(
         re.findall(
@@ -86,7 +112,7 @@ class Page(HTMLParser):
 
 
 @builds_site
-def test_the_site_builds_reads_offline_and_has_no_broken_link(tmp_path):
+def test_the_site_builds_reads_offline_has_no_broken_link_and_is_searched_by_words(tmp_path):
     build = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", tmp_path / "trees"]
     done = subprocess.run(
         [*build, TUTORIALS / "docs", tmp_path / "site"], capture_output=True, text=True, check=False
@@ -107,3 +133,12 @@ def test_the_site_builds_reads_offline_and_has_no_broken_link(tmp_path):
             if not to.exists() or (to in site and unquote(url.fragment) not in site[to].anchors):
                 broken.append((path.name, target))
     assert not broken
+
+    indexed = set(re.findall(r'"?(\w+)"?:', (tmp_path / "site" / "searchindex.js").read_text("utf-8")))
+    assert {"bfgs", "scipi"} <= indexed  # the stems of words
+    assert not {"frac", "leftarrow", "pmatrix", "subplot", "figsiz", "0072b2"} & indexed
+
+    words = lambda path: re.sub(r"<[^>]*>|\s", "", path.read_text("utf-8"))
+    reference = {path: words(path) for path in (tmp_path / "site" / "api").rglob("*.html")}
+    assert "update(opt,ps,gs)" in reference[tmp_path / "site" / "api" / "optimise.html"]
+    assert not [path.name for path, text in reference.items() if re.search(r"objectobject|\*_+[,)]", text)]

@@ -72,7 +72,8 @@ class Average(Memory):
     >>> from minidiff.optimise import Average, Descent
     >>> a = param(0.0)
     >>> average = Average(params(a), decay=0.5)
-    >>> losses = train(lambda x: (a - x) ** 2, params(a), [3.0, -1.0] * 2, Descent(0.5), cb=average)
+    >>> loss = lambda x: (a - x) ** 2
+    >>> losses = train(loss, params(a), [3.0, -1.0] * 2, Descent(0.5), cb=average)
     >>> with average.swapped():
     ...     print(a)
     0.5

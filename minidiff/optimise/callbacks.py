@@ -44,7 +44,8 @@ class Progress(NamedTuple):
     >>> a = param(1.0)
     >>> def show(progress):
     ...     print(progress)
-    >>> losses = train(lambda x: (a - x) ** 2, params(a), [0.0], Descent(0.25), epochs=2, cb=show)
+    >>> loss = lambda x: (a - x) ** 2
+    >>> losses = train(loss, params(a), [0.0], Descent(0.25), epochs=2, cb=show)
     Progress(step=1, epoch=1, loss=1.0)
     Progress(step=2, epoch=2, loss=0.25)
     """
@@ -323,8 +324,9 @@ class KeepBest(Memory):
     >>> from minidiff import param, params, train
     >>> from minidiff.optimise import Descent, KeepBest
     >>> a = param(0.0)
+    >>> loss = lambda _: (a - 3) ** 2
     >>> with KeepBest(params(a), lambda: (a - 1) ** 2) as keep:
-    ...     losses = train(lambda _: (a - 3) ** 2, params(a), range(9), Descent(0.1), cb=keep)
+    ...     losses = train(loss, params(a), range(9), Descent(0.1), cb=keep)
     ...     print(f"{a:.2f}")
     2.60
     >>> print(f"{a:.2f} with {keep.best:.4f}")

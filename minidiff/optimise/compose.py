@@ -40,7 +40,8 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
     Examples
     --------
     >>> import numpy as np
-    >>> from minidiff.optimise import ADAM, ClipValue, Descent, Optimiser, WeightDecay, update
+    >>> from minidiff.optimise import ADAM, ClipValue, Descent, WeightDecay
+    >>> from minidiff.optimise import Optimiser, update
     >>> opt = Optimiser(WeightDecay(0.5), Descent(0.1))
     >>> x = np.array([2.0])
     >>> update(opt, x, [1.0])

@@ -194,7 +194,8 @@ def least_squares(
     >>> from minidiff.optimise import least_squares
     >>> x = np.arange(5.0)
     >>> height, rate = param(1.0), param(1.0)
-    >>> result = least_squares(lambda: height * np.exp(-rate * x) - 3 * 0.5**x, params(height, rate))
+    >>> residuals = lambda: height * np.exp(-rate * x) - 3 * 0.5**x
+    >>> result = least_squares(residuals, params(height, rate))
     >>> result.success, np.round(height, 6), np.exp(-rate).round(6)
     (True, np.float64(3.0), np.float64(0.5))
     """

@@ -373,14 +373,17 @@ class _Group:
         """Give what a rule keeps, as one vector: the one of the last step if its parts are still in use."""
         _, name = keep
         rule, states, _ = turn
-        held = self._vectors.get(keep)
-        mine = [states[i] for i, _ in self._members]
-        if held is not None and all(
-            state is not None and state[name] is part for state, part in zip(mine, held[1], strict=True)
-        ):
-            return held[0]
+        vector, parts = self._vectors.get(keep, (None, []))
+        for (i, _), part in zip(self._members, parts):  # noqa: B905 - strict takes its time
+            state = states[i]
+            if state is None or state[name] is not part:
+                break
+        else:
+            if vector is not None:
+                return vector
         olds = []
-        for state, (_, x) in zip(mine, self._members, strict=True):
+        for i, x in self._members:
+            state = states[i]
             olds.append(old := rule.begin(x)[name] if state is None else state[name])
             if old.dtype != x.dtype or old.shape != x.shape:
                 raise ValueError("what is kept is not of the parameter's shape or dtype")

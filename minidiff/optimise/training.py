@@ -113,7 +113,8 @@ def train(
     >>> from minidiff.optimise import Descent, clip_norm
     >>> a = param(0.0)
     >>> data = [(1.0, 2.0), (2.0, 4.0)]
-    >>> train(lambda x, y: (a * x - y) ** 2, params(a), data, Descent(0.1), epochs=2).round(3)
+    >>> loss = lambda x, y: (a * x - y) ** 2
+    >>> train(loss, params(a), data, Descent(0.1), epochs=2).round(3)
     array([ 4.   , 10.24 ,  0.102,  0.262])
     >>> print(f"{a:.2f}")
     1.95

@@ -123,7 +123,8 @@ class skip_nonfinite(Memory):  # noqa: N801 - it is called as a function is
     >>> from minidiff import param, params, train
     >>> from minidiff.optimise import Descent, skip_nonfinite
     >>> a, guard = param(1.0), skip_nonfinite()
-    >>> train(lambda x: (a - x) ** 2, params(a), [3.0, np.nan, 3.0], Descent(0.5), transform=guard)
+    >>> loss, data = lambda x: (a - x) ** 2, [3.0, np.nan, 3.0]
+    >>> train(loss, params(a), data, Descent(0.5), transform=guard)
     array([4., 0.])
     >>> guard.skipped
     1
@@ -178,7 +179,8 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
     >>> from minidiff import param, params, train
     >>> from minidiff.optimise import Descent, accumulate
     >>> a = param(0.0)
-    >>> losses = train(lambda x: a * x, params(a), [1.0, 2.0, 3.0], Descent(1.0), transform=accumulate(3))
+    >>> loss, data = lambda x: a * x, [1.0, 2.0, 3.0]
+    >>> losses = train(loss, params(a), data, Descent(1.0), transform=accumulate(3))
     >>> len(losses), float(a)
     (1, -2.0)
 

@@ -59,7 +59,8 @@ class Sequence(Schedule):
 
     Restarts further and further apart:
 
-    >>> Sequence((Cos(0.0, 1.0, period=n), n) for n in (2, 4, 8))([1, 2, 3, 4, 5, 6, 7]).round(2)
+    >>> longer = Sequence((Cos(0.0, 1.0, period=n), n) for n in (2, 4, 8))
+    >>> longer([1, 2, 3, 4, 5, 6, 7]).round(2)
     array([1.  , 0.5 , 1.  , 0.85, 0.5 , 0.15, 1.  ])
 
     References
@@ -305,7 +306,8 @@ class ComposedSchedule(Schedule):
     Examples
     --------
     >>> from minidiff.schedules import Sin, Step
-    >>> ComposedSchedule(lambda top: Sin(0.0, top, period=2), (Step(1.0, 0.1, 4),))([2, 4, 6, 8])
+    >>> wave = lambda top: Sin(0.0, top, period=2)
+    >>> ComposedSchedule(wave, (Step(1.0, 0.1, 4),))([2, 4, 6, 8])
     array([1. , 1. , 0.1, 0.1])
 
     References

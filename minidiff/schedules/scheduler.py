@@ -78,7 +78,8 @@ class Scheduler(AbstractOptimiser):
     >>> import numpy as np
     >>> from minidiff.optimise import ClipValue, Descent, Momentum, Optimiser, update
     >>> from minidiff.schedules import Exp
-    >>> opt, x, y = Scheduler(Exp(start=1.0, decay=0.5), Descent()), np.zeros(1), np.zeros(1)
+    >>> opt = Scheduler(Exp(start=1.0, decay=0.5), Descent())
+    >>> x, y = np.zeros(1), np.zeros(1)
     >>> for _ in range(2):
     ...     update(opt, x, [-1.0])
     ...     update(opt, y, [-1.0])

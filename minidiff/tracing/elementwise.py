@@ -110,6 +110,7 @@ COMPOSITES |= {
 _nothing: Rule = lambda g, ans, x, y: anp.zeros_like(x)  # noqa: E731
 _of_second: Rule = lambda g, ans, x, y: anp.zeros_like(y)  # noqa: E731
 
+
 def _cosine(x: Any) -> Any:
     """Give the cosine of arcsin x, on the branch cuts on that side of them on which NumPy's arcsin is."""
     return np.sqrt(1 + x) * np.sqrt(-(x - 1)) if x.dtype.kind == "c" else np.sqrt(1 - x**2)

@@ -5,6 +5,8 @@
 executes those notebooks and recipes, or all, with nbclient and ipykernel (of the extra
 `tutorials`). What changes from run to run is left out: times, versions, ids.
 With ``--for-students FOLDER`` it writes notebooks without answers and outputs there.
+In them ``...`` stands for what follows the last ``=``, ``:`` or ``return`` of a line
+marked ``# yours``.
 Figures have two pixels for each that is shown, so that they are sharp on any screen.
 
 The first figure of a cell tagged ``thumbnail`` is saved, small, in images/ under the
@@ -25,7 +27,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 HERE = Path(__file__).parent
-WIDTH = 480  # of a thumbnail, in pixels
+WIDTH = 640  # of a thumbnail, in pixels
 
 
 def execute(path):
@@ -102,13 +104,19 @@ def draw(recipe):
 
 
 def for_students(folder):
-    """Write all notebooks without answers and outputs."""
+    """Write all notebooks without answers and outputs, and with the gaps to fill in."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(HERE.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
+                cell.source = re.sub(
+                    "^(.*(?: = |: |return )).+?(,?)  # yours$",
+                    r"\1...\2  # yours",
+                    cell.source,
+                    flags=re.M,
+                )
             cell.source = re.sub(
                 "<details>.*?</details>\n*", "", cell.source, flags=re.S
             )

@@ -36,7 +36,7 @@ def _of_all_numbers(function: Any, narrow: Any) -> Any:
 
     def wide(*args: Any) -> Any:
         dtype = function(*constant(args)).dtype
-        return narrow(*[cast(as_array(a), dtype) if dtype.kind == "c" else a for a in args])
+        return narrow(*[cast(as_array(a), dtype) if dtype.kind == "c" else as_array(a) for a in args])
 
     return wide
 

@@ -63,6 +63,19 @@ def test_it_has_numpys_values_and_both_derivatives(name):
         check(f, *arrays)
 
 
+def test_where_a_result_turns_complex_the_gradient_is_zero():
+    for f, x in (
+        (np.emath.sqrt, 0.0),
+        (np.emath.arcsin, 1.0),
+        (np.emath.arcsin, -1.0),
+        (np.emath.arccos, 1.0),
+    ):
+        assert gradient(lambda x, f=f: np.real(f(x)) + np.imag(f(x)), x) == (0.0,)
+        np.testing.assert_array_equal(
+            gradient(lambda x, f=f: np.sum(np.abs(f(x))), np.array([x, x]))[0], [0, 0]
+        )
+
+
 def test_a_step_gives_its_gradient_to_what_it_is_at_zero():
     of_x, of_y = gradient(lambda x, y: np.sum(np.heaviside(x, y)), np.array([-1.0, 0, 2]), 0.5)
     assert of_x.tolist() == [0, 0, 0]

@@ -31,12 +31,23 @@ def _frexp(x: Any) -> Any:
     return np.ldexp(x, -exponents), exponents
 
 
+# Where the result turns complex, with a slope that has no end: there the gradient is 0.
+_TURNS = {np.arccos: 1, np.arcsin: 1, np.sqrt: 0}
+
+
 def _of_all_numbers(function: Any, narrow: Any) -> Any:
     """Make the composite of one of np.emath, complex where a number is outside the domain of `narrow`."""
 
     def wide(*args: Any) -> Any:
-        dtype = function(*constant(args)).dtype
-        return narrow(*[cast(as_array(a), dtype) if dtype.kind == "c" else as_array(a) for a in args])
+        value = function(*constant(args))
+        arrays = [as_array(a) for a in args]
+        turns = np.abs(constant(arrays[0])) == _TURNS.get(narrow, np.nan)
+        if np.any(turns):
+            arrays[0] = np.where(turns, 0.5, arrays[0])[()]
+        if value.dtype.kind == "c":
+            arrays = [cast(a, value.dtype) for a in arrays]
+        result = narrow(*arrays)
+        return np.where(turns, value, result)[()] if np.any(turns) else result
 
     return wide
 

@@ -485,8 +485,9 @@ def animate_paths(
     ways = [ax.transData.transform(line.get_xydata()) * [scale, -scale] + [0, 72 * height] for line in drawn]
     box = ax.bbox
     frame = [box.x0 * scale, 72 * height - box.y1 * scale, box.width * scale, box.height * scale]
+    names = [str(line.get_label()) for line in drawn if not str(line.get_label()).startswith("_")]
     for line in drawn:
-        line.set_data([], [])
+        line.set_visible(False)  # the legend stays out of their way
     background = _png(figure, 192)
     _pyplot().close(figure)
     steps = max((len(way) for way in ways), default=1) - 1
@@ -498,7 +499,7 @@ def animate_paths(
         "colours": json.dumps([line.get_color() for line in drawn]),
         "dashes": json.dumps([_SVG_DASHES[line.get_linestyle()] for line in drawn]),
         "points": json.dumps([np.round(np.clip(way, -1e4, 1e4), 1).tolist() for way in ways]),
-        "names": html.escape(", ".join(str(line.get_label()) for line in drawn)),
+        "title": html.escape("Animated paths" + (f": {', '.join(names)}" if names else "")),
         "steps": str(steps),
         "pause": f"{1000 / rate:.0f}",
     }
@@ -717,7 +718,7 @@ _SVG_DASHES = {"-": "", "--": "6 3", ":": "1.5 3", "-.": "6 3 1.5 3"}
 _PLAYER = Template(
     """<div id="$name" style="max-width: ${width}pt">
 <svg viewBox="0 0 $width $height" style="width: 100%; background: white" role="img"
-aria-label="Animated paths: $names">
+aria-label="$title">
 <clipPath id="$name-frame"><rect $frame/></clipPath>
 <image width="$width" height="$height" href="data:image/png;base64,$picture"/>
 <g clip-path="url(#$name-frame)"></g></svg>
@@ -822,7 +823,8 @@ def _draw(
         steps = np.arange(1, len(curve) + 1)
         (line,) = ax.plot(steps, _smoothed(curve, β), label=label, markevery=0.15, markersize=5)
         if β > 0:
-            ax.plot(steps, curve, color=line.get_color(), linestyle="-", marker="", alpha=0.25, linewidth=0.8)
+            faint: Any = {"alpha": 0.25, "linewidth": 0.8, "zorder": line.get_zorder() - 0.1}
+            ax.plot(steps, curve, color=line.get_color(), linestyle="-", marker="", **faint)
     if log:
         ax.set_yscale("log")
     ax.set(xlabel="step", ylabel=ylabel)

@@ -1,9 +1,12 @@
 """Pictures show what the mathematics says: the data of the lines, the contours, the paths."""
 
 import base64
+import html
 import io
+import itertools
 import json
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -16,7 +19,11 @@ mpl.use("Agg")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from IPython.core.formatters import DisplayFormatter
 from matplotlib import pyplot as plt
+from matplotlib.colors import same_color, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import ArrowStyle
 
 from minidiff import IdDict, gradient, param, params
 from minidiff.optimise import ADAM, AbstractOptimiser, Descent, ExpDecay, Momentum, Optimiser, Rule, update
@@ -38,6 +45,7 @@ DRAWINGS = {
     "losses": lambda ax=None: plot_losses([3.0, 2.0, 1.0], ax),
     "paths": lambda ax=None: plot_paths(bowl, [[1.0, 1.0], [0.0, 0.0]], BOUNDS, ax),
 }
+LABELS = [("step", "value"), ("step", "loss"), ("x[0]", "x[1]")]
 
 
 def bowl(x):
@@ -59,6 +67,35 @@ def style(line):
     return line.get_linestyle(), line.get_marker()
 
 
+def seen(line):
+    """Whether there is anything to be seen of a line."""
+    colour = to_rgba(line.get_color(), line.get_alpha())
+    there = line.get_visible() and line.get_linewidth() > 0 and colour[3] > 0.1
+    return there and not same_color(colour[:3], line.axes.get_facecolor()[:3])
+
+
+def words(figure):
+    """What can be read in a figure as it is drawn: titles, labels, legends, the numbers at the axes."""
+    page = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure.canvas.print_figure(page, format="svg")
+    return sorted(map(html.unescape, re.findall("<text[^>]*>(.*?)</text>", page.getvalue().decode())))
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """For each PNG that is made, its figure as it was then: what a picture says can be read only there."""
+    save, figures = Figure.savefig, {}
+
+    def savefig(figure, file, **options):
+        save(figure, file, **options)
+        figures[file.getvalue()] = copy = pickle.loads(pickle.dumps(figure))
+        plt.close(copy)  # pyplot knows of it if it knew of the figure
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return figures
+
+
 # Every drawing ------------------------------------------------------------------------------------------
 
 
@@ -72,12 +109,37 @@ def test_draws_into_the_axes_given_and_returns_it_else_into_a_new_figure(draw):
     assert new.figure is not right.figure
 
 
-@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
-def test_axes_are_labelled(draw):
+@pytest.mark.parametrize(("draw", "labels"), [*zip(DRAWINGS.values(), LABELS, strict=True)], ids=DRAWINGS)
+def test_axes_are_labelled(draw, labels):
     ax = draw()
-    assert ax.get_xlabel()
-    assert ax.get_ylabel()
+    assert (ax.get_xlabel(), ax.get_ylabel()) == labels
+    assert set(labels) <= set(words(ax.figure))
+    assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "linear")
     assert ax.get_legend() is None  # nothing has a label
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda names: [plot_schedule(Exp(1.0, 0.5), 4, plt.gca(), label=name) for name in names][-1],
+        lambda names: plot_losses({name: [3.0, 2.0, 1.0] for name in names}),
+        lambda names: plot_losses({name: [3.0, 2.0, 1.0] for name in names}, smooth=0.5),
+        lambda names: plot_paths(bowl, {name: np.eye(2) for name in names}, BOUNDS),
+    ],
+    ids=["schedules", "losses", "smoothed losses", "paths"],
+)
+def test_every_curve_is_seen_and_stands_in_the_legend_as_it_is_drawn(draw):
+    names = [f"curve <{i}>" for i in range(8)]
+    ax = draw(names)
+    assert all(map(seen, ax.lines))
+    named = [line for line in ax.lines if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in named] == names
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == names
+    assert set(names) <= set(words(ax.figure))
+    for line, entry in zip(named, ax.get_legend().legend_handles, strict=True):
+        assert style(entry) == style(line)
+        assert same_color(entry.get_color(), line.get_color())
+    assert not any(same_color(a.get_color(), b.get_color()) for a, b in itertools.combinations(named, 2))
 
 
 @pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
@@ -174,6 +236,17 @@ def test_one_run_may_have_a_label_and_logarithmic_axes():
     assert ax.get_legend_handles_labels()[1] == ["run"]
 
 
+def test_the_losses_themselves_are_seen_faintly_in_the_colour_of_their_mean():
+    runs = {"a": [3.0, 2.0, 1.0], "b": [4.0, 0.0]}
+    ax = plot_losses(runs, smooth=0.5)
+    for mean, raw, losses in zip(ax.lines[::2], ax.lines[1::2], runs.values(), strict=True):
+        np.testing.assert_array_equal(drawn(raw), [np.arange(1, len(losses) + 1), losses])
+        assert seen(raw)
+        assert raw.get_alpha() < 0.5
+        assert mean.get_alpha() in (None, 1)
+        assert same_color(raw.get_color(), mean.get_color())
+
+
 # Paths --------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +337,17 @@ def test_paths_are_drawn_as_they_are_and_told_apart_without_colour():
     assert [*map(float, np.ravel(drawn(start)))] == [-1.0, 1.0]
 
 
+def test_a_cross_is_where_a_path_starts_and_the_marker_where_it_ends():
+    starts = {"a": [-1.0, 1.0], "b": [-1.0, 1.0], "c": [2.0, 0.5]}
+    ax = plot_paths(bowl, {name: [start, [1.0, 0.5], [0.0, 0.0]] for name, start in starts.items()}, BOUNDS)
+    for path in ax.lines[:3]:
+        assert path.get_markevery() == [-1]
+        assert path.get_marker() not in ("", "None", "x")
+    assert all(style(cross) == ("None", "x") and seen(cross) for cross in ax.lines[3:])
+    crosses = sorted(tuple(map(float, np.ravel(drawn(cross)))) for cross in ax.lines[3:])
+    assert crosses == sorted({*map(tuple, starts.values())})
+
+
 def test_a_flat_function_and_one_defined_in_places_only_can_be_drawn():
     for f in (lambda x: 1.0, lambda x: np.log(x[0])):
         plot_paths(f, {"a": [[1.0, 1.0]]}, BOUNDS).figure.canvas.draw()
@@ -317,16 +401,83 @@ def test_mistakes_are_explained_and_nothing_is_drawn(mistake, error, words):
 
 def test_every_fourth_contour_has_its_value_written_on_it():
     ax = plot_paths(bowl, [[1.0, 1.0], [0.0, 0.0]], BOUNDS)
-    levels = ax.collections[0].levels
+    (contours,) = ax.collections
     written = {text.get_text() for text in ax.texts}
-    assert written
-    assert written <= {f"{level:.3g}" for level in levels[::4]}
+    assert written == {f"{level:.3g}" for level in contours.levels[::4]}
+    assert written <= set(words(ax.figure))
+    for text in ax.texts:
+        assert bowl(text.get_position()) == pytest.approx(float(text.get_text()), rel=0.05)
+    assert contours.get_visible()
+    assert min(contours.get_linewidths()) > 0
+    assert not any(same_color(colour, ax.get_facecolor()) for colour in contours.get_edgecolors())
 
 
 # Play ----------------------------------------------------------------------------------------------------
 
+SIX = {f"path {i}": [[-2.0, 1.0 - i / 5], [0.0, 0.5], [1.0, 0.0]] for i in range(6)}
 
-def test_an_animation_holds_each_path_where_the_picture_has_it():
+
+def behind(animation, pictures):
+    """Give the Axes of the picture that an animation's paths are played upon."""
+    png = re.search('href="data:image/png;base64,(.*?)"', animation.html)[1]
+    (ax,) = pictures[base64.b64decode(png)].axes
+    return ax
+
+
+def of_each_path(animation, attribute):
+    """Give what an animation's script sets an attribute to, path by path."""
+    name = re.search(rf'"{attribute}", (\w+)\[i\]', animation.html)[1]
+    return json.loads(re.search(rf"\b{name} = (\[.*?\])[,;]", animation.html)[1])
+
+
+def rhythm(lengths):
+    """Whether each dash is longer than the gap that follows it."""
+    return [dash > gap for dash, gap in zip(lengths[::2], lengths[1::2], strict=True)]
+
+
+def test_the_picture_behind_an_animation_says_what_plot_paths_does_but_for_the_paths(pictures):
+    animation = animate_paths(bowl, SIX, BOUNDS, size=(5, 4))
+    ax, still = behind(animation, pictures), plot_paths(bowl, SIX, BOUNDS)
+    still.figure.set_size_inches(5, 4)
+    written = words(ax.figure)
+    assert written == words(still.figure)
+    assert {"x[0]", "x[1]", *SIX} <= set(written)
+    np.testing.assert_array_equal(ax.collections[0].levels, still.collections[0].levels)
+    assert (ax.get_xlim(), ax.get_ylim()) == (still.get_xlim(), still.get_ylim())
+    there = sorted(tuple(np.ravel(drawn(line))) for line in ax.lines if line.get_visible())
+    assert there == sorted(tuple(way[0]) for way in SIX.values())  # the crosses
+    assert ax.figure.get_size_inches().tolist() == [5, 4]
+    assert re.search('viewBox="0 0 (.*?) (.*?)"', animation.html).groups() == ("360", "288")  # points
+    assert '<image width="360" height="288"' in animation.html
+    spoken = html.unescape(re.search('role="img"\\s*aria-label="(.*?)"', animation.html)[1])
+    assert all(name in spoken for name in SIX)
+
+
+def test_an_animated_path_has_the_colour_and_the_dashes_that_the_legend_gives_it(pictures):
+    animation = animate_paths(bowl, SIX, BOUNDS)
+    legend = behind(animation, pictures).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == list(SIX)
+    for attribute in ("stroke", "fill"):
+        for colour, entry in zip(of_each_path(animation, attribute), legend.legend_handles, strict=True):
+            assert same_color(colour, entry.get_color())
+    patterns = {
+        "-": [],
+        "--": mpl.rcParams["lines.dashed_pattern"],
+        ":": mpl.rcParams["lines.dotted_pattern"],
+        "-.": mpl.rcParams["lines.dashdot_pattern"],
+    }
+    for dashes, entry in zip(of_each_path(animation, "stroke-dasharray"), legend.legend_handles, strict=True):
+        assert rhythm([*map(float, dashes.split())]) == rhythm(patterns[entry.get_linestyle()])
+
+
+@pytest.mark.parametrize("rate", [4, 50])
+def test_an_animation_takes_as_many_steps_a_second_as_it_is_told(rate):
+    page = animate_paths(bowl, SIX, BOUNDS, rate=rate).html
+    milliseconds = float(re.search(r"setInterval\(.*?\}, (.*?)\);", page, re.DOTALL)[1])
+    assert milliseconds * rate == pytest.approx(1000)
+
+
+def test_an_animation_holds_each_path_where_the_picture_has_it(pictures):
     paths = {"slow": [[-2.0, 1.0], [0.0, 0.5], [1.0, 0.0]], "fast": [[-2.0, 1.0], [3.0, -1.0]]}
     animation = animate_paths(bowl, paths, BOUNDS, size=(5, 4))
     ways = json.loads(re.search(r"const ways = (.*?)\.map", animation.html)[1])
@@ -334,6 +485,9 @@ def test_an_animation_holds_each_path_where_the_picture_has_it():
         float(re.search(rf'<rect[^>]* {side}="([^"]*)"', animation.html)[1])
         for side in ("x", "y", "width", "height")
     )
+    box = behind(animation, pictures).get_position()
+    expected = [72 * 5 * box.x0, 72 * 4 * (1 - box.y1), 72 * 5 * box.width, 72 * 4 * box.height]
+    np.testing.assert_allclose([x, y, width, height], expected, atol=0.7)
     for way, path in zip(ways, paths.values(), strict=True):
         (left, right), (bottom, top) = BOUNDS
         expected = [
@@ -342,7 +496,7 @@ def test_an_animation_holds_each_path_where_the_picture_has_it():
         ]
         np.testing.assert_allclose(way, expected, atol=0.15)
     assert animation.steps == 2
-    assert 'max="2"' in animation.html
+    assert 'max="2" value="2"' in animation.html
     assert plt.get_fignums() == []  # a notebook shows no second picture
 
 
@@ -378,6 +532,40 @@ def test_the_sliders_are_the_settings_and_move_the_path():
     assert plt.get_fignums() == []
 
 
+def shown(explorer):
+    """Give what a notebook keeps of an explorer, by kind."""
+    return DisplayFormatter().format(explorer)[0]
+
+
+def test_the_picture_of_explore_says_which_rule_takes_which_path_and_where_it_ends(pictures):
+    start = [-1.0, 1.5]
+    explorer = explore(bowl, Momentum(0.01, 0.5), start=start, bounds=BOUNDS, steps=30)
+    *sliders, image = explorer.widget.children
+    levels = plot_paths(bowl, {}, BOUNDS).collections[0].levels
+    for opt in (Momentum(0.01, 0.5), Momentum(0.05, 0.5)):
+        for slider, value in zip(sliders, opt.arguments().values(), strict=True):
+            slider.value = value
+        (ax,), path = pictures[image.value].axes, trace_path(bowl, start, opt, 30)
+        way, cross = ax.lines
+        np.testing.assert_array_equal(np.transpose(drawn(way)), path)
+        np.testing.assert_array_equal(np.ravel(drawn(cross)), start)
+        assert seen(way)
+        assert {str(opt), "x[0]", "x[1]"} <= set(words(ax.figure))
+        height = re.search(r"\bf is (\S+) at the end", ax.get_title())[1]
+        assert float(height) == pytest.approx(bowl(path[-1]), rel=0.01)
+        np.testing.assert_array_equal(ax.collections[0].levels, levels)
+        assert [ax.get_xlim(), ax.get_ylim()] == BOUNDS
+
+
+def test_the_sliders_have_the_ends_they_are_given():
+    ranges = {"eta": (0.05, 0.2), "beta": (0.5, 0.9999)}
+    eta, *betas, _ = explore(bowl, ADAM(0.1), steps=3, **ranges).widget.children
+    assert (eta.min, eta.max) == ranges["eta"]
+    assert {(beta.min, beta.max) for beta in betas} == {ranges["beta"]}
+    eta = explore(bowl, ADAM(0.1), steps=3, eta=(0.001, 10.0)).widget.children[0]
+    np.testing.assert_allclose([eta.base**eta.min, eta.base**eta.max], [0.001, 10.0])
+
+
 def test_a_slider_ends_where_its_setting_does_whatever_its_name_is():
     class Forgetful(Rule):
         eta: float = 0.1
@@ -395,16 +583,44 @@ def test_a_slider_ends_where_its_setting_does_whatever_its_name_is():
     np.testing.assert_allclose([eta.min, eta.max], [-3, 1])  # powers of ten
 
 
-def test_a_path_that_diverges_is_shown_as_far_as_it_goes():
+def test_a_path_that_diverges_is_shown_as_far_as_it_goes(pictures):
     explorer = explore(bowl, Descent, eta=(0.01, 10.0), steps=500)
     explorer.widget.children[0].value = 10.0
     assert 1 < len(explorer.path) < 501
     assert np.all(np.isfinite(explorer.path))
-    assert "diverges at step" in explorer._ax.get_title()
+    (ax,) = pictures[explorer.widget.children[-1].value].axes
+    assert f"diverges at step {len(explorer.path)}" in words(ax.figure)
+    assert "f is" not in ax.get_title()
+
+
+def test_a_still_of_explore_has_every_slider_with_its_value_and_the_picture(pictures):
+    explorer = explore(bowl, ADAM(0.1, (0.8, 0.99)), steps=30)
+    sliders = explorer.widget.children[:-1]
+    sliders[0].value = 0.3
+    still = pictures[base64.b64decode(shown(explorer)["image/png"])]
+    *bars, below = still.axes
+    written = words(still)
+    for ax, slider in zip(bars, sliders, strict=True):
+        label, value = (text.get_text() for text in ax.texts)
+        assert label == slider.description
+        assert float(value) == pytest.approx(slider.value, rel=1e-3)
+        assert {label, value} <= set(written)
+        place = math.log(slider.value, slider.base) if hasattr(slider, "base") else slider.value
+        length = min(patch.get_window_extent().width for patch in ax.patches) / ax.bbox.width
+        assert length == pytest.approx((place - slider.min) / (slider.max - slider.min), abs=0.01)
+    (image,) = below.images
+    assert image.get_visible()
+    picture = next(
+        figure
+        for png, figure in reversed(pictures.items())
+        if np.array_equal(plt.imread(io.BytesIO(png)), image.get_array())
+    )
+    assert str(explorer.opt) in words(picture)
+    np.testing.assert_array_equal(np.transpose(drawn(picture.axes[0].lines[0])), explorer.path)
 
 
 def test_a_page_without_a_kernel_gets_a_still_of_the_sliders():
-    bundle = explore(bowl, Momentum(0.01, 0.5))._repr_mimebundle_()
+    bundle = shown(explore(bowl, Momentum(0.01, 0.5)))
     assert bundle["text/plain"] == "<Explorer of Momentum(eta=0.01, rho=0.5)>"
     picture = plt.imread(io.BytesIO(base64.b64decode(bundle["image/png"])))
     blue = np.all(np.abs(picture[..., :3] - [0, 0x72 / 255, 0xB2 / 255]) < 0.02, axis=-1)
@@ -449,15 +665,17 @@ def network():
 
 
 def test_a_graph_has_a_box_for_each_parameter_and_call_and_an_arrow_for_each_way_back():
-    boxes, arrows = graph(plot_graph(*network()))
-    words = ["0\n(3, 2)", "1\n(3,) [0. 0. 0.]", "2\n() 1.", "np.matmul\n(3,) [1. 5. 9.]",
+    ax = plot_graph(*network())
+    boxes, arrows = graph(ax)
+    texts = ["0\n(3, 2)", "1\n(3,) [0. 0. 0.]", "2\n() 1.", "np.matmul\n(3,) [1. 5. 9.]",
         "np.tanh\n(3,) [0.762 1.    1.   ]", "np.matmul\n() 0.", "np.subtract\n() -0.5",
         "np.power\n() 0.25"]  # fmt: skip
-    assert sorted(boxes.values()) == sorted(words)
+    assert sorted(boxes.values()) == sorted(texts)
     assert sorted(arrows) == sorted([
-        (words[0], words[3]), (words[3], words[4]), (words[1], words[5]), (words[4], words[5]),
-        (words[5], words[6]), (words[6], words[7]),
+        (texts[0], texts[3]), (texts[3], texts[4]), (texts[1], texts[5]), (texts[4], texts[5]),
+        (texts[5], texts[6]), (texts[6], texts[7]),
     ])  # fmt: skip
+    assert words(ax.figure) == sorted(line for text in texts for line in text.split("\n"))
 
 
 def test_every_arrow_of_a_graph_leads_down_and_no_box_hides_another():
@@ -470,6 +688,7 @@ def test_every_arrow_of_a_graph_leads_down_and_no_box_hides_another():
     for text in ax.texts:
         if not text.get_text():
             assert text.xy[1] < text.xyann[1]
+            assert type(text.arrow_patch.get_arrowstyle()) is type(ArrowStyle("-|>"))  # its head is there
     boxes, arrows = graph(ax)
     assert len(boxes) == len([text for text in ax.texts if text.get_text()])
     assert "argument 1\n(5,)" in boxes.values()

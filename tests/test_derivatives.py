@@ -27,8 +27,8 @@ def numbers(draw, shape, dtype, low=-16, high=16):
     return x[()] if x.ndim == 0 and draw(st.booleans()) else x
 
 
-def one(dtypes=ALL, low=-16):
-    return lambda draw: ((numbers(draw, draw(shapes), draw(st.sampled_from(dtypes)), low),), {})
+def one(dtypes=ALL, low=-16, high=16):
+    return lambda draw: ((numbers(draw, draw(shapes), draw(st.sampled_from(dtypes)), low, high),), {})
 
 
 def two(dtypes=ALL, low=-16, high=16):
@@ -203,6 +203,7 @@ CASES = {
     np.ldexp: ldexp,
     **dict.fromkeys((np.negative, np.square, np.exp, np.expm1, np.sin, np.cos, np.tanh, np.positive), one()),
     **dict.fromkeys((np.real, np.imag, np.conjugate), one()),
+    **dict.fromkeys((np.arcsin, np.arccos), one(low=-7, high=7)),
     **dict.fromkeys((np.cbrt, np.sinc), one(REAL, low=1)),
     **dict.fromkeys((np.reciprocal, np.log, np.log1p, np.sqrt), one(low=1)),
     np.matmul: matmul,
@@ -230,6 +231,7 @@ CASES = {
     **dict.fromkeys((np.atleast_1d, np.atleast_2d, np.atleast_3d), one()),
     np.transpose: shaped(lambda draw, x, axis: draw(st.sampled_from([(), (None,),
         (draw(st.permutations(range(x.ndim))),)]))),
+    np.roll: shaped(lambda draw, x, axis: (draw(st.integers(-4, 4)), draw(axis))),
     np.swapaxes: shaped(lambda draw, x, axis: (draw(axis), draw(axis))),
     np.broadcast_to: lambda draw: ((numbers(draw, (3, 1), "float64"),
         draw(st.sampled_from([(3, 1), (3, 2)]))), {}),

@@ -692,7 +692,9 @@ def _variable(x: Any) -> Any:
     if isinstance(x, (int, float, complex, np.number, np.ndarray)):
         if isinstance(x, int) and abs(x) > _LARGEST:
             raise ValueError(f"an argument is an integer of {x.bit_length()} bits, which no float can hold.")
-        x = x if isinstance(x, np.ndarray) else np.asarray(x)[()]
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError("an argument is a masked array, and the mask would be lost: pass x.filled(…)")
+        x = np.asarray(x) if isinstance(x, np.ndarray) else np.asarray(x)[()]
         if x.dtype.kind in "iu":
             x = x.astype(np.float64)
         return x if x.dtype.kind in "fc" else None

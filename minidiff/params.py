@@ -70,7 +70,7 @@ class Param(Leaf):
     -----
     A parameter is hashed, and found in `Params` and `Grads`, by identity; ``==`` is elementwise. What
     ``copy``, ``pickle`` and `param` make of one is another parameter, also inside a gradient. To `isinstance`
-    it is an ndarray, so that code which asks does with it what it does with its array.
+    it is an ndarray, so that code which asks does with it what it does with its array; ``type(W)`` is Param.
 
     Examples
     --------

@@ -41,6 +41,7 @@ from minidiff.optimise import (
 )
 from minidiff.optimise import step as step_module
 from minidiff.optimise.rule import abs2
+from minidiff.program.source import Program
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
@@ -1358,6 +1359,24 @@ def test_a_compiled_loop_gives_the_bits_of_the_program_in_the_homes_of_its_resul
     kernel.compiled(program, np.dtype("f8"))(arrays, program.constants(numbers))
     for home, value in zip([x if taking else arrays[-1], *kept], expected, strict=True):
         assert_same_bits(home, value)
+
+
+@needs_numba
+def test_a_compiled_loop_makes_no_array_for_an_element(monkeypatch):
+    from minidiff.program import kernel
+
+    monkeypatch.setattr(kernel, "_cached", lambda source: None)  # of cached code Numba shows nothing
+    formulas = [
+        lambda x, g: (x - np.where(np.abs(g) > 1.0, np.sign(g), g),),
+        lambda x, g: (x - np.clip(np.maximum(x, g), -1.0, 1.0),),
+    ]
+    rules = [mo.RADAM(), mo.AdaMax(), mo.ClipValue(0.5), mo.SignDecay()]
+    arrays = {"x": np.array([0.3, -1.7, 2.9]), "g": np.array([2.9, -1.7, 0.3])}
+    programs = [Program(f, arrays, ["x"], 0) for f in formulas]
+    programs += [program_of(r, "f8", r.coefficients(*r.tick(*r.clock)), taking=True) for r in rules]
+    for program in programs:
+        (text,) = kernel.compiled(program, np.dtype("f8")).args[0].inspect_llvm().values()
+        assert "NRT_MemInfo_alloc" not in text
 
 
 @pytest.mark.parametrize("name", ["Descent", "Momentum", "ADAM", "AdaMax", "ADAGrad"])

@@ -5,6 +5,7 @@ import gc
 import math
 import operator
 import pickle
+import tempfile
 import weakref
 from collections import namedtuple
 from collections.abc import Mapping
@@ -1154,3 +1155,39 @@ def test_a_gradient_taken_for_a_loss_is_named():
     f = compiled(lambda: np.sum(W**2), params(W))
     with pytest.raises(TypeError, match=r"got WithGradient.*It is compiled"):
         gradient(f, params(W))
+
+
+class Named(np.ndarray):
+    """Another library's array."""
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda x: x.view(Named), lambda x: x.view(np.recarray), lambda x: memory_map(x)],
+    ids=["named", "records", "map"],
+)
+@pytest.mark.parametrize("shape", [(3,), (1,), ()])
+def test_an_argument_of_a_subclass_is_differentiated_as_the_array_that_it_is(made, shape):
+    x = np.full(shape, 2.0)
+
+    def loss(x):
+        b = x.reshape(-1).copy()
+        b[0] = np.median(b) * b[-1]
+        return np.sum(b * b)
+
+    (g,), (expected,) = gradient(loss, made(x)), gradient(loss, x)
+    assert type(g) is np.ndarray
+    np.testing.assert_array_equal(g, expected)
+
+
+def memory_map(x):
+    with tempfile.TemporaryFile() as file:
+        a = np.memmap(file, x.dtype, "w+", shape=x.shape)
+    a[...] = x
+    return a
+
+
+def test_a_masked_argument_is_refused_as_its_mask_would_be_lost():
+    for take in (gradient, withgradient, jacobian):
+        with pytest.raises(TypeError, match="masked"):
+            take(np.sum, np.ma.masked_array([1.0, 2.0], [False, True]))

@@ -691,6 +691,25 @@ def test_it_is_compiled():
         np.testing.assert_array_equal(grads[W], expected.grad[W])
 
 
+def test_what_no_short_line_writes_is_compiled_as_a_call():
+    def diagonal(x):
+        b = np.sin(x)
+        np.einsum("ii->i", b)[:] = x[0]
+        return np.sum(b * b)
+
+    def windows(x):
+        b = np.sin(x)
+        np.lib.stride_tricks.sliding_window_view(b, (2, 2), writeable=True)[0, 0, 0] = 2.0
+        return np.sum(b * b)
+
+    for loss in (diagonal, windows):
+        f = compiled(loss)
+        for x in (np.arange(9.0).reshape(3, 3), np.cos(np.arange(9.0)).reshape(3, 3)):
+            (value, (g,)), expected = f(x), withgradient(loss, x)
+            assert value == expected.val
+            np.testing.assert_array_equal(g, expected.grad[0])
+
+
 def test_under_the_guard_recorded_arrays_change_as_without():
     with guard():
         (g,) = gradient(lambda x: np.sum(squared(x) ** 2), X)

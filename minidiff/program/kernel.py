@@ -30,7 +30,11 @@ __all__ = ["compiled", "is_exact"]
 SHARE = 2**20
 
 # What Numba knows by another name.
-_FORMS: dict[Any, str] = {operator.pow: "pow({})", np.clip: "(lambda z, a, b: min(max(z, a), b))({})"}
+_FORMS: dict[Any, str] = {
+    operator.pow: "pow({})",
+    np.clip: "(lambda z, a, b: min(max(z, a), b))({})",
+    np.where: "(lambda c, a, b: a if c else b)({})",  # Numba's own makes an array for each element
+}
 # Functions with one right result, also for signed zeros: Numba and NumPy both give it.
 _EXACT = {
     np.add, np.subtract, np.multiply, np.divide, np.square, np.sqrt, np.absolute, np.negative, np.positive,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.program.listing import Call, Listing, StandIn, example, flat, is_array
+from minidiff.program.recorder import RefusedError
 from minidiff.tracing import added, added_at, assigned, is_basic, map_container, seen_from, summed
 
 __all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Workspace", "free_name"]
@@ -49,6 +50,7 @@ _UFUNCS: dict[Any, Any] = {
 }  # fmt: skip
 # They change a copy of their first operand.
 _CHANGING = {added, added_at, assigned, summed}
+_PLACING = {assigned, summed}
 _RESULT = 2**60  # where an output is used: after every call
 RESERVED = (
     *keyword.kwlist,
@@ -246,8 +248,10 @@ class Lines:
         The change is a line as the user writes it. It fails where that is not so short: the call stays.
         """
         x = call.operands[0]
-        copied = np.zeros(result._example.shape) if x is None else np.array(example(x))
-        if copied.strides != result._example.strides:
+        if x is not None and np.empty_like(example(x)).strides != result._example.strides:
+            return False
+        steps = self._steps(result._example, call.operands[1][1]) if call.function in _PLACING else []
+        if steps is None:
             return False
         is_alone = type(x) is StandIn and [self._memory(y) for y in call.uses].count(self._memory(x)) == 1
         if is_alone and self._passes_on(i, x, result):
@@ -259,11 +263,11 @@ class Lines:
         name = wanted or (start if start.isidentifier() else self._temporary())
         if name != start:
             self._body.append(f"{name} = {start}")
-        self._body.append(self._change(call, name, result._example))
+        self._body.append(self._change(call, name, steps))
         self._text[result._name] = name
         return True
 
-    def _change(self, call: Call, name: str, copy: Any) -> str:
+    def _change(self, call: Call, name: str, steps: list[Call]) -> str:
         """Write what a call does to the copy of its first operand."""
         if call.function is added:
             return f"{name} += {self._ref(call.operands[1])}"
@@ -272,8 +276,7 @@ class Lines:
             if is_basic(index):
                 return f"{self._item(name, index)} += {self._ref(w)}"
         else:
-            _, (_, way, index), w = call.operands
-            steps = self._steps(copy, way)
+            _, (_, _, index), w = call.operands
             for step in steps:
                 self._text[step.operands[0]._name] = name
                 name = self._called(step)
@@ -282,14 +285,19 @@ class Lines:
                 return f"{name if is_whole else self._item(name, index)} = {self._ref(w)}"
         return f"np.add.at({name}, {self._ref(index)}, {self._ref(w)})"
 
-    def _steps(self, array: Any, way: Any) -> list[Call]:
-        """List the calls that lead from an array to a view of it."""
-        calls = self._listing.calls
+    def _steps(self, array: Any, way: Any) -> list[Call] | None:
+        """List the calls that lead from an array to a view of it; None where they cannot be written so."""
+        calls, refusal = self._listing.calls, self._listing.refusal
         before = len(calls)
-        seen_from(StandIn(self._listing, f"changed {id(array)}", array), way)
-        steps = calls[before:]
-        del calls[before:]
-        return steps
+        try:
+            seen_from(StandIn(self._listing, f"changed {id(array)}", array), way)
+        except RefusedError:
+            return None
+        finally:
+            steps = calls[before:]
+            del calls[before:]
+            self._listing.refusal = refusal
+        return steps if all(type(step.operands[0]) is StandIn for step in steps) else None
 
     def _assign(self, left: str, call: Call, result: StandIn | None = None) -> None:
         self._body.append(f"{left} = {self._called(call)}")

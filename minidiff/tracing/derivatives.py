@@ -731,7 +731,7 @@ def _diagonal(g: Any, ans: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: 
 
 
 RULES[np.diagonal] = (_diagonal,)
-RULES[np.roll] = (lambda g, ans, x, shift, axis=None: np.roll(g, np.negative(shift).tolist(), axis),)
+RULES[np.roll] = (lambda g, ans, x, shift, axis=None: np.roll(g, (-np.asarray(shift, int)).tolist(), axis),)
 RULES[np.broadcast_to] = (lambda g, ans, x, shape, *subok, **options: unbroadcast(g, x),)
 
 # --- Determinants ---------------------------------------------------------------------------------------

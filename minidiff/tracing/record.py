@@ -522,10 +522,10 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        """For `isinstance` it is the array or the number that it is outside."""
+        """For `isinstance` it is the array or the number that it is outside; not for sparse matrices."""
         kind = type(getval(self))
-        is_number = issubclass(kind, (np.ndarray, np.generic)) and not _in_a_sparse_product()
-        return kind if is_number else Traced
+        passes = issubclass(kind, (np.ndarray, np.generic)) and not _is_of_sparse(sys._getframe(1))
+        return kind if passes else Traced
 
     def __getitem__(self, index: Any) -> Any:
         part = record(_GETITEM, (self, constant(index)), NO_KEYWORDS)
@@ -657,7 +657,11 @@ def _in_a_sparse_product() -> bool:
     frame = sys._getframe(1).f_back
     if frame is not None and frame.f_code.co_name == "__array__":  # a parameter's
         frame = frame.f_back
-    return frame is not None and frame.f_code.co_name == "_matmul_dispatch"
+    return frame is not None and frame.f_code.co_name == "_matmul_dispatch" and _is_of_sparse(frame)
+
+
+def _is_of_sparse(frame: Any) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("scipy.sparse.")
 
 
 Traced.__array__ = _array
@@ -890,7 +894,7 @@ class Leaf(_AsksUs):
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """For `isinstance` it is an array as well as what it is."""
-        return type(self) if _in_a_sparse_product() else type(_ARRAY.__get__(self))
+        return type(self) if _is_of_sparse(sys._getframe(1)) else type(_ARRAY.__get__(self))
 
     def __dir__(self) -> Iterable[str]:
         return dir(type(self))  # `object.__dir__` asks for `__class__`

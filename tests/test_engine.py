@@ -1361,6 +1361,31 @@ def test_a_compiled_loop_gives_the_bits_of_the_program_in_the_homes_of_its_resul
         assert_same_bits(home, value)
 
 
+SPECIAL = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 1e-40, -1e-40, 0.3, -2.5]
+
+
+@needs_numba
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_what_counts_as_exact_has_numpys_bits_compiled(dtype):
+    from minidiff.program import kernel
+
+    x, g = (a.ravel().astype(dtype) for a in np.meshgrid(SPECIAL, SPECIAL))
+    arrays = {"x": np.array([0.3, -1.7, 2.9], dtype), "g": np.array([2.9, -1.7, 0.3], dtype)}
+    for f in sorted(kernel._EXACT - {np.where}, key=lambda f: f.__name__):
+        is_truth = f(*[arrays["x"]] * f.nin).dtype == bool
+
+        def formula(x, g, f=f, is_truth=is_truth):
+            result = f(x) if f.nin == 1 else f(x, g)
+            return (np.where(result, x, g) if is_truth else result,)
+
+        program = Program(formula, arrays, ["x"], 0)
+        (expected,) = program.run([x.copy(), g], ())
+        vectors = [x.copy(), g]
+        kernel.compiled(program, np.dtype(dtype))(vectors, program.constants(()))
+        assert vectors[0].tobytes() == np.asarray(expected).tobytes(), f.__name__
+
+
 @needs_numba
 def test_a_compiled_loop_makes_no_array_for_an_element(monkeypatch):
     from minidiff.program import kernel

@@ -34,12 +34,13 @@ _FORMS: dict[Any, str] = {
     operator.pow: "pow({})",
     np.clip: "(lambda z, a, b: min(max(z, a), b))({})",
     np.where: "(lambda c, a, b: a if c else b)({})",  # Numba's own makes an array for each element
+    np.sign: "(lambda z: z if z != z else abs(z) if z == 0 else np.sign(z))({})",  # Numba's keeps -0.0
 }
 # Functions with one right result, also for signed zeros: Numba and NumPy both give it.
 _EXACT = {
     np.add, np.subtract, np.multiply, np.divide, np.square, np.sqrt, np.absolute, np.negative, np.positive,
-    np.reciprocal, np.where, np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal,
-    np.logical_and, np.logical_or, np.logical_not,
+    np.reciprocal, np.sign, np.where, np.greater, np.greater_equal, np.less, np.less_equal, np.equal,
+    np.not_equal, np.logical_and, np.logical_or, np.logical_not,
 }  # fmt: skip
 
 

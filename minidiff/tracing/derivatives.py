@@ -731,7 +731,16 @@ def _diagonal(g: Any, ans: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: 
 
 
 RULES[np.diagonal] = (_diagonal,)
-RULES[np.roll] = (lambda g, ans, x, shift, axis=None: np.roll(g, (-np.asarray(shift, int)).tolist(), axis),)
+
+
+def _roll(g: Any, ans: Any, x: Any, shift: Any, axis: Any = None) -> Any:
+    if np.asarray(shift).dtype.kind in "bu":  # which have no negatives
+        places = np.roll(np.arange(x.size).reshape(x.shape), shift, axis)
+        return np.ravel(g)[np.argsort(places, axis=None)].reshape(x.shape)
+    return np.roll(g, np.negative(shift).tolist(), axis)
+
+
+RULES[np.roll] = (_roll,)
 RULES[np.broadcast_to] = (lambda g, ans, x, shape, *subok, **options: unbroadcast(g, x),)
 
 # --- Determinants ---------------------------------------------------------------------------------------

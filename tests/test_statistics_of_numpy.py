@@ -415,6 +415,9 @@ REFUSALS = {
     "cov": (lambda x: np.cov(x * 1j, dtype=float), NotImplementedError, "np.real"),
     "histogram": (lambda x: np.histogram(x * 1j, 3)[1], NotImplementedError, "complex"),
     "piecewise": (lambda x: np.piecewise(x, [x > 0], [1, 2, 3]), ValueError, "1 conditions"),
+    "apply_over_axes": (
+        lambda x: np.apply_over_axes(lambda v, _: v.sum(), np.stack([x, x]), [0]), ValueError, "keep the axis"
+    ),
     "apply_along_axis": (
         lambda x: np.apply_along_axis(np.sum, 0, x[:0].reshape(3, 0)), ValueError, "dimensions are 0"
     ),

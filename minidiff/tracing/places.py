@@ -188,9 +188,10 @@ def _apply_over_axes(func: Any, a: Any, axes: Any) -> Any:
     x = as_array(a)
     for axis in np.ravel(axes).tolist():
         result = func(x, axis)
-        x = result if result.ndim == x.ndim else np.expand_dims(result, axis)
-        if result.ndim not in (x.ndim, x.ndim - 1):
+        result = result if result.ndim == x.ndim else np.expand_dims(result, axis)
+        if result.ndim != x.ndim:
             raise ValueError("np.apply_over_axes: the function must keep the axis or leave it out")
+        x = result
     return x
 
 

@@ -265,9 +265,9 @@ def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoV
     if mean is np._NoValue:
         return NotImplemented
     x, (keepdims, where, ddof) = as_array(x), moments_options(**options)
-    away = x - (
-        as_array(mean) if isinstance(mean, (list, tuple)) else mean
-    )  # a number of Python's has no dtype
+    if isinstance(mean, (list, tuple)):
+        mean = as_array(mean)  # not of a number of Python's, which has no dtype
+    away = x - mean
     squares = np.real(away * np.conj(away)) if away.dtype.kind == "c" else away * away
     total = np.sum(squares, axis=axis, dtype=options.get("dtype"), keepdims=keepdims, where=where)
     count = np.sum(np.broadcast_to(where, x.shape), axis=axis, keepdims=keepdims)

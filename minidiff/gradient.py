@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import autograd.numpy as anp
 import numpy as np
 
 from minidiff.checks import described, is_ndarray
@@ -24,6 +23,7 @@ from minidiff.tracing import (
     history,
     is_recorded,
     map_container,
+    pull_all,
     standing_now,
 )
 
@@ -245,8 +245,10 @@ def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
 
     Notes
     -----
-    It goes by rows, one way back for each element of the result; or by columns, one for each element of the
-    arguments, where there are more than four times as many results.
+    It goes by rows, a gradient for each element of the result; or by columns, one for each element of the
+    arguments, where there are more than four times as many results. Many go the way back at once, a function
+    of NumPy's taking all of them in one call where it can. Where memory would not do, they go in parts; where
+    a rule of one's own takes only one gradient, one after another.
 
     Examples
     --------
@@ -371,7 +373,11 @@ def jvp(f: Callable[..., Any], args: Any, tangents: Any) -> tuple[Any, Any]:
     dtype = getattr(constant(value), "dtype", None) or np.asarray(constant(value)).dtype
     if node is None:
         return value, np.zeros(np.shape(value), dtype)[()]
-    return value, _forwards(value, node, roots)(np.concatenate([v.ravel() for v in directions]))
+    linear, seeds = _way_back(value, node, roots)
+    if linear is None:
+        return value, np.zeros_like(constant(value))[()]
+    v = np.concatenate([v.ravel() for v in directions]).astype(linear.dtype)
+    return value, _own(backward(linear, v, seeds), seeds)[0]
 
 
 def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
@@ -561,10 +567,10 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
     return gradients
 
 
-def _forwards(value: Any, node: Traced, roots: list[Traced]) -> Callable[[Any], Any]:
-    """Give the function from a vector, as long as all the roots together, to the tangent of the value.
+def _way_back(value: Any, node: Traced, roots: list[Traced]) -> tuple[Traced | None, list[Traced]]:
+    """Record the way back as a function of its seed: give what comes of it, as one vector, and the seed.
 
-    The way back is recorded as a function of its seed. It is linear, and its own way back is its transpose.
+    It is linear, and its own way back is its transpose: the way forward.
     """
     calls = history(node)
     plain = np.asarray(constant(value))
@@ -574,14 +580,7 @@ def _forwards(value: Any, node: Traced, roots: list[Traced]) -> Callable[[Any], 
         return np.concatenate([*map(np.ravel, map(_or_zeros, gradients, roots))])
 
     _, linear, seeds, _ = _record(pulled, (np.ones(plain.shape, plain.dtype)[()],), "jvp")
-    later = None if linear is None else history(linear)
-
-    def forwards(v: Any) -> Any:
-        if linear is None:
-            return np.zeros(plain.shape, plain.dtype)[()]
-        return _own(backward(linear, v.astype(linear.dtype), seeds, later), seeds)[0]
-
-    return forwards
+    return linear, seeds
 
 
 def by_parameters(name: str, f: Callable[..., Any], ps: Params) -> tuple[Any, Any]:
@@ -603,25 +602,17 @@ def _blocks(value: Any, node: Traced | None, roots: list[Traced]) -> list[Any]:
         return [np.zeros((size, n), root.dtype) for n, root in zip(sizes, roots, strict=True)]
     if 4 * total < size and not standing_now():
         try:
-            forwards = _forwards(value, node, roots)
-            columns = [np.ravel(forwards(v)) for v in np.eye(total, dtype=dtype)]
+            linear, seed = _way_back(value, node, roots)
+            directions = np.eye(total, dtype=getattr(linear, "dtype", dtype))
+            columns = np.zeros((total, size)) if linear is None else pull_all(linear, directions, seed)[0]
         except NotImplementedError:
             pass  # a function without a second derivative goes by rows
         else:
-            whole = (anp.stack if any(map(is_recorded, columns)) else np.stack)(columns, axis=1)
-            ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-            return [
-                whole[:, end - n : end].astype(root.dtype)
-                for end, n, root in zip(ends, sizes, roots, strict=True)
-            ]
-    seeds, calls = [row.reshape(shape) for row in np.eye(size, dtype=dtype)], history(node)
-    rows = [backward(node, seed, roots, calls) for seed in seeds]
-    blocks = []
-    for i, (n, root) in enumerate(zip(sizes, roots, strict=True)):
-        block = [_or_zeros(row[i], root) for row in rows]
-        stack = anp.stack if any(map(is_recorded, block)) else np.array
-        blocks.append(stack(block).reshape((size, n)))
-    return blocks
+            blocks = np.split(columns.reshape((total, size)).T, np.cumsum(sizes)[:-1], axis=1)
+            return [block.astype(root.dtype) for block, root in zip(blocks, roots, strict=True)]
+    seeds = np.eye(size, dtype=dtype).reshape((size, *shape))
+    stacks = pull_all(node, seeds, roots)
+    return [stack.reshape((size, n)) for stack, n in zip(stacks, sizes, strict=True)]
 
 
 def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> list[Any]:

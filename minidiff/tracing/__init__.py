@@ -44,8 +44,10 @@ from minidiff.tracing.record import (
     stands_beneath,
     watch,
 )
+from minidiff.tracing.rows import pull_all
 
 __all__ = ["WITHOUT_AUTOGRAD", "Leaf", "Trace", "Traced", "added", "added_at", "apart", "assigned",
     "backward", "constant", "derivative", "filled", "guard", "history", "is_basic", "is_box", "is_recorded",
     "is_tracing", "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",
-    "seen_from", "standing_for_leaves", "standing_now", "stands_beneath", "summed", "watch"]  # fmt: skip
+    "pull_all", "seen_from", "standing_for_leaves", "standing_now", "stands_beneath", "summed",
+    "watch"]  # fmt: skip

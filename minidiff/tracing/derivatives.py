@@ -9,8 +9,9 @@ with ``g`` the gradient of the result ``ans``: the same shape, complex numbers c
 less of the function (`clip` by keyword, `prod` of zeros, `sum` with ``where=``). Four things keep them short:
 
 * What a rule returns is cast to the argument's dtype, so none needs to care.
-* `g`, `ans` and the arguments may be recorded by an outer trace, so a rule is made of operators, ufuncs,
-  array methods and `autograd.numpy` functions (never plain ``np.where``), and writes into nothing.
+* `g`, `ans` and the arguments may be recorded by an outer trace, and `g` may stand for many gradients that
+  go back at once (`Rows`). So a rule is made of operators, ufuncs, array methods and `autograd.numpy`
+  functions (never plain ``np.where``), and writes into nothing.
 * A rule may return ``g`` itself or a view of it, but never an argument.
 * Where the argument was only read in part, the rule may return that `Part` of its gradient.
 """

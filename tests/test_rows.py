@@ -1,0 +1,141 @@
+"""The rows of a Jacobian that are pulled back at once are those that are pulled back one after another."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minidiff import derivative, gradient, hessian, jacobian, param, params
+from minidiff.optimise import least_squares
+from minidiff.tracing import rows
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_all_of_numpy import SAMPLES
+from test_numpy_functions import CASES
+
+ALL = [
+    *[(case.id, lambda x, call=case.values[1]: call(np, x), [case.values[2]]) for case in CASES],
+    *[(f"{name}-{i}", f, arrays) for i, (name, f, *arrays) in enumerate(SAMPLES)],
+]
+pytestmark = pytest.mark.filterwarnings("ignore")  # of NaN and of infinities, as the samples have them
+
+
+def real(f):
+    """Make one real vector of all the numbers that f gives."""
+
+    def joined(*arrays):
+        out = f(*arrays)
+        is_one = type(out).__name__ not in ("SequenceBox", "tuple", "list")
+        several = [out] if is_one else [out[i] for i in range(len(out))]
+        return np.concatenate([np.ravel(part(a)) for a in several for part in (np.real, np.imag)])
+
+    return joined
+
+
+def slopes(f):
+    """Make one real vector of the gradients of a weighted sum of what f gives."""
+
+    def joined(*arrays):
+        weighed = lambda *xs: np.sum(real(f)(*xs) * np.cos(np.arange(real(f)(*xs).size) + 0.5))
+        return np.concatenate([np.ravel(g) for g in gradient(weighed, *arrays) if g is not None])
+
+    return joined
+
+
+@pytest.fixture
+def as_one(monkeypatch):
+    """Give a function's Jacobian with all rows at once, none of which may be done again alone."""
+
+    def refuse(*args):
+        raise AssertionError("these rows went back one after another") from sys.exc_info()[1]
+
+    def rows_at_once(f, *arrays):
+        monkeypatch.setattr(rows, "FEW", 1)
+        monkeypatch.setattr(rows, "_one_by_one", refuse)
+        found = jacobian(f, *arrays)
+        monkeypatch.undo()
+        return found
+
+    return rows_at_once
+
+
+def one_by_one(f, *arrays):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "FEW", np.inf)
+        return jacobian(f, *arrays)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(("name", "f", "arrays"), ALL, ids=[name for name, *_ in ALL])
+def test_every_function_has_its_rows_at_once(name, f, arrays, order, as_one):
+    f, arrays = (real if order == 1 else slopes)(f), [np.asarray(a) for a in arrays]
+    try:
+        expected = one_by_one(f, *arrays)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        with pytest.raises(type(error)):
+            jacobian(f, *arrays)
+        return
+    for got, block in zip(as_one(f, *arrays), expected, strict=True):
+        assert got.dtype == block.dtype
+        np.testing.assert_allclose(got, block, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("most", [40, 100, 1 << 20])
+def test_rows_go_back_in_parts_where_memory_would_not_do(most, monkeypatch):
+    monkeypatch.setattr(rows, "MOST", most)
+    A, x = np.arange(36.0).reshape(12, 3), np.array([0.3, -1.0, 2.0])
+    np.testing.assert_allclose(
+        jacobian(lambda x: np.tanh(A @ x), x)[0], (1 - np.tanh(A @ x) ** 2)[:, None] * A, atol=1e-15
+    )
+
+
+def written(g, x):
+    out = np.empty_like(x)
+    np.copyto(out, g)
+    return out
+
+
+RULES = {
+    "writes by copyto": written,
+    "writes by out=": lambda g, x: np.multiply(g, 1.0, out=np.empty_like(x)),
+    "writes by position": lambda g, x: np.take(g, range(len(x)), 0, np.empty_like(x)),
+    "writes in place": lambda g, x: [written(g, x), np.add.at(z := np.zeros_like(x), range(len(x)), g)] and z,
+    "changes the gradient": lambda g, x: [np.add.at(g, 0, 0 * g[0] + 1), np.add.at(g, 0, -1)] and g,
+    "branches on a value": lambda g, x: g if g[0] > 0 else g * 1,
+    "asks for the kind": lambda g, x: g if isinstance(g, np.ndarray) else 0 * x,
+    "asks for numbers": lambda g, x: np.array([float(item) for item in g]),
+    "goes over it": lambda g, x: np.stack([1 * item for item in g]),
+    "a constant": lambda g, x: g + 0 * np.zeros_like(x),
+    "sorts it": lambda g, x: np.sort(g)[np.argsort(np.argsort(g))],
+    "an inner product": lambda g, x: np.inner(np.eye(len(x)), g),
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_whatever_a_rule_does_with_a_gradient_the_jacobian_is_right(rule):
+    @derivative(lambda g, ans, x: rule(g, x))
+    def same(x):
+        return x.copy()
+
+    x = np.linspace(-1, 1, 9)
+    np.testing.assert_allclose(jacobian(lambda x: same(x) ** 3, x)[0], np.diag(3 * x**2))
+
+
+@pytest.mark.parametrize("shapes", [((9,), (9,)), ((9,), (9, 4)), ((3, 4), (4,)), ((3, 4), (4, 5)),
+                                    ((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5)), ((4,), (2, 4, 5)),
+                                    ((2, 3, 4), (4,)), ((2, 1, 3, 4), (5, 4, 2))])  # fmt: skip
+def test_products_of_every_rank(shapes, as_one):
+    rng = np.random.default_rng(3)
+    x, y = (rng.normal(size=shape) for shape in shapes)
+    twice = lambda x, y: np.ravel((x @ y) * np.sin(x @ y))
+    for got, expected in zip(as_one(twice, x, y), one_by_one(twice, x, y), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_hessians_and_least_squares_have_them_too(as_one):
+    rng = np.random.default_rng(5)
+    A, w = rng.normal(size=(12, 10)), param(rng.normal(size=10))
+    np.testing.assert_allclose(hessian(lambda: np.sum((A @ w) ** 2), params(w)), 2 * A.T @ A)
+    least_squares(lambda: A @ w - 1, params(w))
+    np.testing.assert_allclose(w.value, np.linalg.lstsq(A, np.ones(12))[0], atol=1e-8)

@@ -508,18 +508,13 @@ def flat(x: Any) -> list[Any]:
 
 def _flatten(x: Any, found: list[Any]) -> None:
     kind = type(x)
-    if kind is StandIn or kind is np.ndarray:
-        found.append(x)
-    elif kind is tuple or kind is list:
-        for item in x:
-            _flatten(item, found)
-    elif kind is slice:
+    if kind is slice:
         found += x.start, x.stop, x.step
-    elif isinstance(x, (list, tuple, dict)):
-        for item in x.values() if isinstance(x, dict) else x:
-            _flatten(item, found)
-    else:
+    elif kind is StandIn or kind in _PLAIN or not issubclass(kind, (list, tuple, dict)):
         found.append(x)
+    else:
+        for item in x.values() if issubclass(kind, dict) else x:
+            _flatten(item, found)
 
 
 def is_array(x: Any) -> bool:

@@ -1077,14 +1077,15 @@ def is_recorded(x: Any) -> bool:
 
 def map_container(f: Callable[[Any], Any], x: Any) -> Any:
     """Apply `f` to what a list, tuple or dict holds; anything else comes back as it is."""
+    kind = type(x)
     try:
-        if isinstance(x, (list, tuple)):
+        if issubclass(kind, (list, tuple)):
             items = [f(item) for item in x]
-            return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
-        if isinstance(x, dict) and not _is_sparse(x):
+            return kind(*items) if hasattr(x, "_fields") else kind(items)
+        if issubclass(kind, dict) and not _is_sparse(x):
             return {key: f(item) for key, item in x.items()}
     except RecursionError:
-        raise ValueError(f"a {type(x).__name__} holds itself, or others to a depth without end.") from None
+        raise ValueError(f"a {kind.__name__} holds itself, or others to a depth without end.") from None
     return x
 
 

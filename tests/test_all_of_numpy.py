@@ -143,6 +143,30 @@ if hasattr(np, "cumulative_sum"):
     HERE["cumulative"] = [(lambda x: np.cumulative_sum(x, axis=1), A), (np.cumulative_prod, V)]
 if hasattr(np, "unstack"):
     HERE["unstack"] = [(lambda x: np.unstack(x, axis=1), T)]
+HERE["linspace"] = [
+    (lambda x, y: np.linspace(x, y, 5, axis=-1), A[0], A[1, 0]),
+    (lambda x, y: np.linspace(x, y, 4, False, True), V[0], V[1]),
+    (lambda x: np.linspace(x, 2.0, 1, retstep=True)[0], V),
+    (lambda x: np.linspace(x[0], x[1], 3, dtype="f8", retstep=True), V),
+    (lambda x: np.linspace(1, x, 0), V),
+]
+HERE["nan_to_num"] = [
+    (lambda x: np.nan_to_num(x, nan=2.0), N),
+    (lambda x: np.nan_to_num(x + np.array([0, np.nan, np.inf, -np.inf, 0]), True, 1.0, 3.0, -2.0), A),
+]
+W3 = rng.uniform(1, 2, 7)
+HERE["histograms"] = [
+    (lambda w: np.histogram2d(V, U, 3, weights=w)[0], W3),
+    (
+        lambda w: np.histogram2d(V, U, [2, [-2.0, 0.0, 0.5]], weights=w, density=True)[0],
+        W3,
+    ),
+    (lambda w: np.histogram2d(V, U, [-2.0, 0.0, 1.0, 3.0], weights=w)[0], W3),
+    (lambda w: np.histogramdd(np.stack([V, U, V * U], 1), (2, 3, 1), weights=w, density=True)[0], W3),
+    (lambda w: np.histogramdd(V, 4, weights=w)[0], W3),
+    (lambda x: np.histogramdd([x, U], 2, density=True)[0], V),
+]
+HERE["views"] = [(lambda x: x.view() * x, V), (lambda x: x.view(np.ndarray) ** 2, A)]
 SAMPLES = [(name, *sample) for name, samples in HERE.items() for sample in samples]
 
 

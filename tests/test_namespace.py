@@ -120,6 +120,8 @@ CALLS = {
     "extract": with_first(M > 0, M),
     "full_like": lambda f: (lambda x: f(x, x[0, 0]), (M,)),
     "geomspace": of(P[0, 0], P[0, 1]),
+    "histogram2d": lambda f: (lambda x: f([0.1, 0.2, 0.7], [2.0, 1.0, 3.0], bins=2, weights=x)[0], (V,)),
+    "histogramdd": lambda f: (lambda x: f([[0.1, 0.2, 0.7]], bins=2, weights=x)[0], (V,)),
     "histogram": lambda f: (lambda x: f([0.1, 0.2, 0.7], bins=2, weights=x)[0], (V,)),
     "insert": lambda f: (lambda x, y: f(x, 1, y), (V, W[0])),
     "interp": lambda f: (lambda x, y: f(x, [0.0, 0.5, 2.0], y), (P, V)),

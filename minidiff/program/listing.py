@@ -345,7 +345,7 @@ class StandIn:
         if name in _PARTS:
             return listing.call(operator.attrgetter(name), "{}." + name, (self,), {})
         if name == "view":
-            return lambda kind: (
+            return lambda kind=np.ndarray: (
                 self if kind is np.ndarray else listing.refuse(f"x.view({kind!r}) looks at bits")
             )
         if name == "conjugate" or (name in _METHODS and isinstance(x, (np.ndarray, np.generic))):

@@ -683,18 +683,6 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
 RULES[np.prod] = (_prod,)
 
 
-def _linspace(first: float, last: float) -> Rule:
-    """Give the rule for the end whose weight goes from `first` to `last`."""
-
-    def rule(g: Any, ans: Any, x: Any, y: Any, num: int = 50, endpoint: bool = True, *_: Any) -> Any:
-        weights = np.linspace(first, last, num, endpoint).reshape([num] + [1] * (g.ndim - 1))
-        return unbroadcast((g * weights).sum(axis=0), x if first else y)
-
-    return rule
-
-
-RULES[np.linspace] = (_linspace(1.0, 0.0), _linspace(0.0, 1.0))
-
 # --- Shapes ---------------------------------------------------------------------------------------------
 
 
@@ -807,7 +795,6 @@ _kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: 
 _overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
     np.ravel: {"order": _kept_order},
     np.reshape: {"order": _kept_order},
-    np.linspace: {"retstep": lambda option: bool(option) and _ever(option), "dtype": _ever},
     np.nan_to_num: {"copy": _some},  # False changes the argument
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 from autograd.tracer import getval
 
 from minidiff.tracing.derivatives import COMPOSITES, Rule, cast, enter, unbroadcast
+from minidiff.tracing.exact import exactly
 from minidiff.tracing.record import as_array, constant, derivative
 
 
@@ -53,6 +54,16 @@ def _of_all_numbers(function: Any, narrow: Any) -> Any:
 
 
 # --- Sequences ------------------------------------------------------------------------------------------
+
+
+@exactly(np.linspace)
+def _linspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, axis: int = 0
+) -> Any:
+    start, stop = as_array(start), as_array(stop)
+    share = _share(num, endpoint, 1 + max(start.ndim, stop.ndim))
+    line = np.moveaxis(start * (1 - share) + stop * share, 0, axis)
+    return (line, (stop - start) / max(num - bool(endpoint), 1)) if retstep else line
 
 
 def _logspace(
@@ -142,6 +153,15 @@ enter(
     lambda g, ans, x, y: unbroadcast(-g * np.rint((getval(x) - getval(ans)) / getval(y)), y),
 )
 enter(np.ldexp, lambda g, ans, x, n: unbroadcast(np.ldexp(g, n), x), _of_second)
+
+
+def _of_finite(g: Any, ans: Any, x: Any, *args: Any, **options: Any) -> Any:
+    if x.dtype.kind != "c":
+        return anp.where(np.isfinite(x), g, np.zeros((), g.dtype))
+    return _of_finite(anp.real(g), ans, x.real) + 1j * _of_finite(anp.imag(g), ans, x.imag)
+
+
+enter(np.nan_to_num, _of_finite)
 # A step: at 0 it is y.
 enter(np.heaviside, _nothing, lambda g, ans, x, y: unbroadcast(g * (x == 0), y))
 # The number beside x is as far from any other as x, give or take nothing.

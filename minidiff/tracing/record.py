@@ -627,7 +627,8 @@ _REFUSED = {
     "setflags": ("setflags() on a value under differentiation", "Take a copy of it, x.copy()."),
     "__dlpack__": ("np.from_dlpack() of a value under differentiation", "NumPy functions take it as it is."),
     **dict.fromkeys(("view", "getfield"),
-        ("A view of other type on a value under differentiation", "Use astype.")),
+        ("A view of other type on a value under differentiation",
+            "Use astype; of complex numbers take x.real and x.imag.")),
 }  # fmt: skip
 
 
@@ -644,7 +645,18 @@ def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
 
 for _name, _words in _REFUSED.items():
     setattr(Traced, _name, _refused(_name, *_words))
-_to_array = Traced.__array__
+_to_array, _view_of_bits = Traced.__array__, Traced.view
+
+
+def _view(self: Traced, *args: Any, **kwargs: Any) -> Any:
+    plain = getval(self)
+    like = plain.view(*args, **kwargs)
+    if type(like) is type(plain) and like.dtype == plain.dtype:
+        return self[...] if type(like) is np.ndarray else self
+    return _view_of_bits(self, *args, **kwargs)
+
+
+Traced.view = _view
 
 
 def _array(self: Traced, *args: Any, **kwargs: Any) -> Any:

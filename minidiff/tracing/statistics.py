@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -311,12 +311,54 @@ def _histogram(
     density: Any = None,
     weights: Any = None,
 ) -> Any:
-    x = np.ravel(as_array(x))
-    edges = _edges(x, bins, range)
-    places = np.searchsorted(constant(edges), constant(x), "right") - 1
-    n = edges.size - 1
-    places = np.where(constant(x) == constant(edges)[-1], n - 1, places)
-    inside = np.flatnonzero((places >= 0) & (places < n))
-    weights = np.ones(x.shape) if weights is None else np.ravel(as_array(weights))
-    counts = _counted(places[inside], weights[inside], n)
-    return (counts / np.diff(edges) / np.sum(counts) if density else counts), edges
+    counts, (edges,) = _counts([np.ravel(as_array(x))], [bins], [range], density, weights)
+    return counts, edges
+
+
+@exactly(np.histogramdd)
+def _histogram_of_points(
+    sample: Any,
+    bins: Any = 10,
+    range: Any = None,  # noqa: A002
+    density: Any = None,
+    weights: Any = None,
+) -> Any:
+    xs = [*(sample.T if getattr(sample, "ndim", 0) == 2 else np.atleast_2d(as_array(sample)))]
+    bins = bins if _are_several(bins) else [bins] * len(xs)
+    return _counts(xs, bins, [None] * len(xs) if range is None else range, density, weights)
+
+
+@exactly(np.histogram2d)
+def _histogram_of_pairs(
+    x: Any,
+    y: Any,
+    bins: Any = 10,
+    range: Any = None,  # noqa: A002
+    density: Any = None,
+    weights: Any = None,
+) -> Any:
+    if _are_several(bins) and len(bins) > 2:
+        bins = [bins, bins]  # edges of both
+    counts, edges = _histogram_of_points([x, y], bins, range, density, weights)
+    return counts, *edges
+
+
+def _are_several(bins: Any) -> bool:
+    return isinstance(bins, (list, tuple)) or np.ndim(bins) > 0
+
+
+def _counts(xs: Any, bins: Any, ranges: Any, density: Any, weights: Any) -> tuple[Any, list[Any]]:
+    """Add up weights in the cells that points lie in, given by a vector for each coordinate."""
+    edges = [_edges(x, b, r) for x, b, r in zip(xs, bins, ranges, strict=True)]
+    shape = tuple([e.size - 1 for e in edges])
+    places = []
+    for x, e, n in zip(constant(xs), constant(edges), shape, strict=True):
+        places.append(np.where(x == e[-1], n - 1, np.searchsorted(e, x, "right") - 1))
+    inside = np.flatnonzero(np.all([(p >= 0) & (p < n) for p, n in zip(places, shape, strict=True)], axis=0))
+    weights = np.ones(xs[0].shape) if weights is None else np.ravel(as_array(weights))
+    cells = np.ravel_multi_index([p[inside] for p in places], shape)
+    counts = np.reshape(_counted(cells, weights[inside], math.prod(shape)), shape)
+    if density:
+        volumes = reduce(np.multiply.outer, map(np.diff, edges))
+        counts = counts / volumes / np.sum(counts)
+    return counts, edges

@@ -26,6 +26,14 @@ def floating(x: Any) -> Any:
     return x if x.dtype.kind in "fc" else x * 1.0
 
 
+def _real(name: str, x: Any) -> Any:
+    """Give the argument of a function of real numbers as `floating` does."""
+    x = floating(x)
+    if x.dtype.kind == "c":
+        raise TypeError(f"{name}: x must be real, got complex numbers. Take np.real(x) or abs(x) first.")
+    return x
+
+
 def relu(x: Any) -> Any:
     r"""Rectified linear unit, :math:`\max(x, 0)`.
 
@@ -46,7 +54,7 @@ def relu(x: Any) -> Any:
     >>> relu(np.array([-2.0, 0.0, 3.0]))
     array([0., 0., 3.])
     """
-    return _relu(floating(x))
+    return _relu(_real("relu", x))
 
 
 @derivative(lambda g, ans, x: g * (ans > 0))
@@ -76,7 +84,7 @@ def leakyrelu(x: Any, a: float = 0.01) -> Any:
     >>> leakyrelu(np.array([-2.0, 0.0, 3.0]))
     array([-0.02,  0.  ,  3.  ])
     """
-    x = floating(x)
+    x = _real("leakyrelu", x)
     return np.where(x > 0, x, a * x)
 
 
@@ -105,7 +113,7 @@ def elu(x: Any, alpha: float = 1.0) -> Any:
     >>> elu(np.array([-1000.0, 0.0, 3.0]))
     array([-1.,  0.,  3.])
     """
-    x = floating(x)
+    x = _real("elu", x)
     positive = x > 0
     return anp.where(positive, x, alpha * anp.expm1(anp.where(positive, 0.0, x)))
 
@@ -134,7 +142,7 @@ def gelu(x: Any) -> Any:
     >>> gelu(np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.1588,  0.    ,  0.8412])
     """
-    x = floating(x)
+    x = _real("gelu", x)
     # At ±12, σ(2u) is 0 or 1 to within 1e-60; beyond, x³ might overflow a small dtype.
     c = anp.clip(x, -12.0, 12.0)
     return x * sigmoid(2 * math.sqrt(2 / math.pi) * (c + 0.044715 * c * c * c))
@@ -158,7 +166,20 @@ def sigmoid(x: Any) -> Any:
     >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    return np.exp(-np.logaddexp(0.0, -floating(x)))
+    return _sigmoid(_real("sigmoid", x))
+
+
+# σ(x) = e^min(x, 0) / (1 + e⁻|x|) and σ'(x) = σ(x) σ(-x) = e⁻|x| / (1 + e⁻|x|)²: nothing overflows, and small
+# numbers have all their digits.
+@derivative(lambda g, ans, x: g * _sigmoid_slope(x))
+def _sigmoid(x: Any) -> Any:
+    return np.exp(np.minimum(x, 0.0)) / (1.0 + np.exp(-abs(x)))
+
+
+@derivative(lambda g, ans, x: g * (-ans * np.tanh(x / 2)))
+def _sigmoid_slope(x: Any) -> Any:
+    e = np.exp(-abs(x))
+    return e / (1.0 + e) ** 2
 
 
 def softplus(x: Any) -> Any:
@@ -179,7 +200,12 @@ def softplus(x: Any) -> Any:
     >>> softplus(np.array([-1000.0, 0.0, 10.0])).round(4)
     array([ 0.    ,  0.6931, 10.    ])
     """
-    return np.logaddexp(floating(x), 0.0)
+    return _softplus(_real("softplus", x))
+
+
+@derivative(lambda g, ans, x: g * _sigmoid(x))
+def _softplus(x: Any) -> Any:
+    return np.maximum(x, 0.0) + np.log1p(np.exp(-abs(x)))
 
 
 def softmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
@@ -202,7 +228,7 @@ def softmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     >>> softmax(np.array([[0.0, 0.0], [1000.0, -1000.0]]))
     array([[0.5, 0.5], [1. , 0. ]])
     """
-    return _softmax(floating(x), axis)
+    return _softmax(_real("softmax", x), axis)
 
 
 @derivative(lambda g, ans, x, axis: ans * (g - (g * ans).sum(axis=axis, keepdims=True)))
@@ -231,7 +257,7 @@ def logsoftmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     >>> logsoftmax(np.array([1000.0, -1000.0]))
     array([    0., -2000.])
     """
-    return _logsoftmax(floating(x), axis)
+    return _logsoftmax(_real("logsoftmax", x), axis)
 
 
 @derivative(lambda g, ans, x, axis: g - np.exp(ans) * g.sum(axis=axis, keepdims=True))
@@ -267,7 +293,7 @@ def logsumexp(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool 
     >>> logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]]), axis=1).round(4)
     array([1000.6931,    0.    ])
     """
-    total = _logsumexp(floating(x), axis)
+    total = _logsumexp(_real("logsumexp", x), axis)
     return total if keepdims else total.sum(axis=axis)
 
 

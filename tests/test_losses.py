@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from minidiff import compiled, gradient, hessian, param, params
-from minidiff.functions import elu, gelu, leakyrelu, logsoftmax, relu, sigmoid, softmax, softplus
+from minidiff.functions import elu, gelu, leakyrelu, logsoftmax, logsumexp, relu, sigmoid, softmax, softplus
 from minidiff.losses import (
     binarycrossentropy,
     crossentropy,
@@ -476,6 +476,23 @@ def test_the_logistic_functions_fit_together(x):
     np.testing.assert_allclose(softplus(x) - softplus(-x), x, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(np.log(sigmoid(x)), -softplus(-x), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(sigmoid(x), softmax(np.array([0.0, x]))[1], rtol=1e-9)
+
+
+def test_the_logistic_function_and_its_derivatives_have_all_their_digits():
+    x = np.array([-700.0, -30, -1, 0, 1e-3, 2, 30, 700])
+    f, y = sigmoid, np.longdouble(x)
+    slope, turn = 1 / (4 * np.cosh(y / 2) ** 2), -np.tanh(y / 2)
+    for exact in (1 / (1 + np.exp(-y)), slope, slope * turn, slope * (turn**2 - 2 * slope)):
+        np.testing.assert_allclose(f(x), exact.astype(float), rtol=1e-13, atol=0)
+        f = lambda x, f=f: gradient(lambda x: np.sum(f(x)), x)[0]
+
+
+@pytest.mark.parametrize("f", [*FUNCTIONS, logsumexp])
+def test_functions_of_real_numbers_refuse_complex_ones(f):
+    with pytest.raises(TypeError, match=f"^{f.__name__}: x must be real.*np.real"):
+        f(np.array([1j, 2.0]))
+    with pytest.raises(TypeError, match=f"^{f.__name__}: x must be real"):
+        gradient(lambda z: np.sum(f(z)), np.array([1j, 2.0]))
 
 
 def test_the_slopes_below_zero_can_be_chosen():

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, integer, is_ndarray, number
-from minidiff.functions import floating, logsoftmax, softplus
-from minidiff.tracing import constant, derivative, listed
+from minidiff.functions import floating, logsoftmax, softmax, softplus
+from minidiff.tracing import Kept, constant, derivative, listed
 
 __all__ = [
     "binarycrossentropy",
@@ -268,26 +268,41 @@ def logitcrossentropy(
     >>> logitcrossentropy(scores, [0, 0], agg=focal).round(4)
     np.float64(0.0866)
     """
-    return _of_classes(lambda ŷ, y: _against(logsoftmax(ŷ), y), ŷ, y, agg, weights, ignore, smoothing)
+    return _of_classes(_logit_losses, ŷ, y, agg, weights, ignore, smoothing)
 
 
-def _back_to_scores(g: Any, ans: Any, logp: Any, y: Any) -> Any:
-    if y.ndim == logp.ndim:
-        return -g[..., np.newaxis] * y
-    if type(g) is not np.ndarray:  # a number, or recorded
-        return -g[..., np.newaxis] * _one_hot(y, logp)
-    out = np.zeros(logp.shape, g.dtype)
-    out.reshape(y.size, logp.shape[-1])[_counted(y.size), y.reshape(-1)] = -g.reshape(-1)
-    return out
+def _logit_losses(ŷ: Any, y: Any) -> Any:
+    return _against_numbers(ŷ, y, Kept()) if y.ndim < ŷ.ndim else _against(logsoftmax(ŷ), y)
 
 
-@derivative(_back_to_scores, lambda g, ans, logp, y: -g[..., np.newaxis] * logp)
+@derivative(
+    lambda g, ans, logp, y: -g[..., np.newaxis] * y,
+    lambda g, ans, logp, y: -g[..., np.newaxis] * logp,
+)
 def _against(logp: Any, y: Any) -> Any:
-    """−Σ y·log p over the last axis, where 0·log 0 is 0; or −log p of the class numbers y."""
-    if y.ndim == logp.ndim:
-        return -np.vecdot(y, np.where(y == 0, 0, logp))  # vecdot conjugates its first argument
-    rows = logp.reshape(y.size, logp.shape[-1])
-    return -rows[_counted(y.size), y.reshape(-1)].reshape(y.shape)
+    """−Σ y·log p over the last axis, where 0·log 0 is 0."""
+    return -np.vecdot(y, np.where(y == 0, 0, logp))  # vecdot conjugates its first argument
+
+
+def _from_numbers(g: Any, ans: Any, ŷ: Any, y: Any, kept: Kept) -> Any:
+    if not type(g) is type(ŷ) is np.ndarray:  # a number, or recorded
+        return g[..., np.newaxis] * (softmax(ŷ) - _is_class(y, ŷ))
+    e, total = kept.values
+    p = e / total
+    p *= g[..., np.newaxis]
+    p.reshape(y.size, ŷ.shape[-1])[_counted(y.size), y.reshape(-1)] -= g.reshape(-1)
+    return p
+
+
+@derivative(_from_numbers)
+def _against_numbers(ŷ: Any, y: Any, kept: Kept) -> Any:
+    """−logsoftmax(ŷ) of the class numbers y."""
+    z = ŷ - ŷ.max(axis=-1, keepdims=True)
+    chosen = z.reshape(y.size, ŷ.shape[-1])[_counted(y.size), y.reshape(-1)].reshape(y.shape)
+    e = np.exp(z)
+    total = e.sum(axis=-1, keepdims=True)
+    kept.values = e, total
+    return np.log(total)[..., 0] - chosen
 
 
 def binarycrossentropy(
@@ -646,7 +661,11 @@ def _counted(n: int) -> Any:
 
 
 def _one_hot(numbers: Any, ŷ: Any) -> Any:
-    return (numbers[..., np.newaxis] == _counted(ŷ.shape[-1])).astype(ŷ.dtype)
+    return _is_class(numbers, ŷ).astype(ŷ.dtype)
+
+
+def _is_class(numbers: Any, ŷ: Any) -> Any:
+    return numbers[..., np.newaxis] == _counted(ŷ.shape[-1])
 
 
 def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:

@@ -24,6 +24,7 @@ from minidiff.tracing.derivatives import (
     part_of,
 )
 from minidiff.tracing.record import (
+    Kept,
     Leaf,
     Trace,
     Traced,
@@ -46,7 +47,7 @@ from minidiff.tracing.record import (
 )
 from minidiff.tracing.rows import pull_all
 
-__all__ = ["WITHOUT_AUTOGRAD", "Leaf", "Trace", "Traced", "added", "added_at", "apart", "assigned",
+__all__ = ["WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "added", "added_at", "apart", "assigned",
     "backward", "constant", "derivative", "filled", "guard", "history", "is_basic", "is_box", "is_recorded",
     "is_tracing", "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",
     "pull_all", "seen_from", "standing_for_leaves", "standing_now", "stands_beneath", "summed",

@@ -285,8 +285,22 @@ _OF_ANOTHER_THREAD = (
 NO_KEYWORDS: dict[str, Any] = {}
 _latest_first = count(0, -1)
 
+
+class Kept:
+    """An argument for what a function keeps for its derivative: arrays that are no arguments and no result.
+
+    They are of the plain values that the function was called with. A rule whose arguments are recorded, for a
+    derivative of higher order, computes them once more.
+    """
+
+    __slots__ = ("values",)
+
+    values: tuple[Any, ...]
+
+
 # What an argument may be without a look inside: it holds no recorded value.
 PLAIN = frozenset({
+    Kept,
     np.ndarray, bool, int, float, complex, type(None), str, slice, np.bool_, np.int8, np.int16, np.int32,
     np.int64, np.uint8, np.float16, np.float32, np.float64, np.complex64, np.complex128,
 })  # fmt: skip
@@ -1477,7 +1491,7 @@ def _by_position(
 
 
 def _mean(x: Any, *args: Any, **options: Any) -> Any:
-    if type(x) is np.ndarray and x.dtype.char in "fd" and x.size and not args and not options:
+    if type(shown(x)) is np.ndarray and x.dtype.char in "fd" and x.size and not args and not options:
         return np.add.reduce(x, None) / x.size
     return np.mean(x, *args, **options)
 

@@ -289,8 +289,8 @@ def _from_numbers(g: Any, ans: Any, ŷ: Any, y: Any, kept: Kept) -> Any:
         return g[..., np.newaxis] * (softmax(ŷ) - _is_class(y, ŷ))
     e, total = kept.values
     p = e / total
+    p.reshape(y.size, ŷ.shape[-1])[_counted(y.size), y.reshape(-1)] -= 1
     p *= g[..., np.newaxis]
-    p.reshape(y.size, ŷ.shape[-1])[_counted(y.size), y.reshape(-1)] -= g.reshape(-1)
     return p
 
 

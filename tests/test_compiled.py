@@ -252,6 +252,16 @@ LOSSES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (7, 1), (2, 3, 5), (0, 3)])
+def test_losses_of_class_numbers_of_any_shape(shape, dtype):
+    rng = np.random.default_rng(3)
+    f = lambda z, y: ml.logitcrossentropy(z, y, agg=np.sum) / 7
+    for _ in range(2):
+        z, y = rng.normal(size=shape).astype(dtype), rng.integers(0, shape[-1], shape[:-1])
+        assert bits(compiled(lambda z, y=y: f(z, y))(z)) == bits(withgradient(lambda z, y=y: f(z, y), z))
+
+
 @pytest.mark.parametrize(("loss", "y", "wrong"), LOSSES.values(), ids=LOSSES)
 def test_a_loss_of_targets_checks_them_at_every_call(loss, y, wrong):
     P = param(np.cos(np.arange(12.0)).reshape(4, 3) ** 2 * 0.9 + 0.05)

@@ -284,11 +284,14 @@ def add_at(out: np.ndarray[Any, Any], index: Any, g: Any) -> None:
         np.add.at(out, index, g)
 
 
+_BASIC = frozenset({int, slice, type(None), type(...)})
+
+
 def is_basic(index: Any) -> bool:
     """Tell whether `index` reads no element twice: integers, slices, newaxis, ellipsis or a mask."""
-    if type(index) in (int, slice):
-        return True
     parts = index if isinstance(index, tuple) else (index,)
+    if _BASIC.issuperset(map(type, parts)):
+        return True
     return all(
         part is None
         or part is Ellipsis

@@ -300,9 +300,9 @@ class Kept:
 
 # What an argument may be without a look inside: it holds no recorded value.
 PLAIN = frozenset({
-    Kept,
-    np.ndarray, bool, int, float, complex, type(None), str, slice, np.bool_, np.int8, np.int16, np.int32,
-    np.int64, np.uint8, np.float16, np.float32, np.float64, np.complex64, np.complex128,
+    Kept, type(None), type(...), bool, int, float, complex, str, slice,
+    np.ndarray, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8,
+    np.float16, np.float32, np.float64, np.complex64, np.complex128,
 })  # fmt: skip
 
 # What people look for who come from PyTorch.
@@ -542,7 +542,12 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return kind if passes else Traced
 
     def __getitem__(self, index: Any) -> Any:
-        part = record(_GETITEM, (self, constant(index)), NO_KEYWORDS)
+        x = self._value
+        is_plain = type(index) in PLAIN or (type(index) is tuple and PLAIN.issuperset(map(type, index)))
+        if is_plain and self.owner.open and type(x) in PLAIN:  # as `record` does it, without a look inside
+            part = _node(x[index], _GETITEM, (x, index), NO_KEYWORDS, (0,), (self,))
+        else:
+            part = record(_GETITEM, (self, constant(index)), NO_KEYWORDS)
         if self.owner.views is None:
             _let_go(part)
         return part

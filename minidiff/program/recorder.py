@@ -110,7 +110,7 @@ class Recorded(NDArrayOperatorsMixin):
     def __pow__(self, p: Any) -> Any:
         # NumPy computes some powers in other ways than `np.power`.
         if type(p) in NUMBERS and not is_number(self):
-            return self.tape.call(operator.pow, (self, p), {})
+            return self.tape.call(operator.pow, (self, Recorded(self.tape, repr(p), p)), {})
         return super().__pow__(p)
 
     def __array__(self, *_: Any, **__: Any) -> Any:

@@ -72,7 +72,7 @@ class Program:
     results : list of str
         The names of the results.
     operations : list of Operation
-        What is done with arrays, in order.
+        What is done with arrays, in order, with constants in place of numbers.
     names : dict
         For each number that meets an array, as its text and the dtype it takes on there, the constant's name.
 
@@ -96,15 +96,10 @@ class Program:
             if not isinstance(result, Recorded) or is_number(result) or result.dtype != dtype:
                 raise RefusedError(f"it returns what is no array of {dtype}")
         self.arrays, self.homes, self.results = list(arrays), homes, [x.name for x in results]
-        self.operations = tape.needed(self.results)
         self.names: dict[tuple[str, np.dtype[Any]], str] = {}
-        for o in self.operations:
-            _check_elementwise(o)
-            for x in filter(is_number, o.operands if o.function is not operator.pow else ()):
-                self.names.setdefault((text(x), _dtype_beside(x, o)), f"k{len(self.names)}")
+        self.operations = [self._with_constants(o) for o in tape.needed(self.results)]
         dtypes = [dtype for _, dtype in self.names]
         namespace = {**vars(np), "array": _array, "abs": abs, "pow": pow, "dtypes": dtypes}
-        namespace["new"] = [None] * len(results)
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
         exec(self._source(count), namespace)
         self.run, self.constants = namespace["run"], namespace["constants"]
@@ -114,53 +109,55 @@ class Program:
             if value.dtype != result.dtype or not np.array_equal(value, result.value, equal_nan=True):
                 raise RefusedError("NumPy computes it in a way of its own")
 
-    def operands(self, o: Operation) -> list[str]:
-        """Return the names of what an operation takes: for numbers, those of the constants made of them."""
-        if o.function is operator.pow:
-            return [o.operands[0].name, repr(o.operands[1])]
-        return [self.names[text(x), _dtype_beside(x, o)] if is_number(x) else x.name for x in o.operands]
+    def _with_constants(self, o: Operation) -> Operation:
+        """Return an operation, if it is elementwise, with constants in place of its numbers."""
+        _check_elementwise(o)
+        operands = list(o.operands)
+        for i, x in enumerate(operands):
+            if is_number(x) and o.function is not operator.pow:  # that goes by the number itself
+                name = self.names.setdefault((text(x), _dtype_beside(x, o)), f"k{len(self.names)}")
+                operands[i] = Recorded(o.result.tape, name, example(x))
+        return o._replace(operands=tuple(operands))
 
     def _source(self, count: int) -> str:
         """Write the functions that make the constants, and that compute the results."""
         views = {o.result.name: o.operands[0].name for o in self.operations if o.function in _VIEWS}
-        fixed = {*self.arrays, *views, *views.values()}  # may not be written over
-        uses = [(x.name, i) for i, o in enumerate(self.operations) for x in _arrays(o)]
+        own = {o.result.name for o in self.operations} - {*views, *views.values()}  # may be written over
+        uses = [(x.name, i) for i, o in enumerate(self.operations) for x in o.operands]
         uses += [(name, len(self.operations)) for name in self.results]
         last = {views.get(name, name): i for name, i in uses}  # the last use of an array's memory
         outs = [f"o{i}" for i in range(len(self.results))]
         homes = dict(zip(self.results, zip(self.homes, outs, strict=True), strict=True))
         lines = []
         for i, o in enumerate(self.operations):
-            operands = self.operands(o)
+            operands = [x.name for x in o.operands]
             if o.function in (np.add, np.multiply) and is_number(o.operands[0]):
                 operands.reverse()  # NumPy is quicker with the array first
             if isinstance(o.function, np.ufunc):
-                alike = [x.name for x in _arrays(o) if x.dtype == o.result.dtype and x.name not in fixed]
-                targets = [name for name in alike if last[name] == i][:1]  # it is not used after this
+                alike = [x.name for x in o.operands if x.name in own and x.dtype == o.result.dtype]
+                target = next((name for name in alike if last[name] == i), "")  # it is not used after this
                 home, out = homes.get(o.result.name, ("", ""))
                 if home and last.get(home, -1) <= i:
-                    targets = [f"{target} if {out} is None else {out}" for target in targets] or [out]
-                # to pass it by position costs less, but is deprecated for these two
-                by_name = "out=" if o.function in (np.maximum, np.minimum) else ""
-                operands += [by_name + target for target in targets]
+                    target = f"{target} if {out} is None else {out}" if target else out
+                if target:  # to pass it by position costs less, but is deprecated for these two
+                    operands.append(f"out={target}" if o.function in (np.maximum, np.minimum) else target)
             lines.append(f"{o.result.name} = {o.function.__name__}({', '.join(operands)})")
         results = [
-            f"{name}.copy()" if name in fixed or name in self.results[:i] else name
+            name if name in own and name not in self.results[:i] else f"{name}.copy()"
             for i, name in enumerate(self.results)
         ]
         constants = _constants(count, self.names)
         given = [f"{_tuple(self.arrays)} = arrays", f"{_tuple(outs)} = targets", *constants]
-        run = _function("run", "arrays, numbers, targets=new", [*given, *lines, f"return {_tuple(results)}"])
+        arguments = f"arrays, numbers, targets={(None,) * len(outs)}"
+        run = _function("run", arguments, [*given, *lines, f"return {_tuple(results)}"])
         return run + _function("constants", "numbers", [*constants, "return latest[0][1]"])
 
 
 def _check_elementwise(o: Operation) -> None:
     f, name = o.function, o.function.__name__
-    if f is operator.pow:
-        return
     is_ufunc = isinstance(f, np.ufunc) and f.signature is None and f.nout == 1 and f is not np.power
-    is_known = getattr(np, name, None) is f and (is_ufunc or f in (np.where, np.clip, *_VIEWS))
-    if o.options or not is_known:
+    is_numpys = is_ufunc and getattr(np, name, None) is f
+    if o.options or not (is_numpys or f in (np.where, np.clip, operator.pow, *_VIEWS)):
         raise RefusedError(f"it uses np.{name}, which is not elementwise, or in a way that only NumPy knows")
     for x in o.operands:
         if not isinstance(x, Recorded) and not is_number(x):
@@ -172,10 +169,6 @@ def _dtype_beside(x: Any, o: Operation) -> np.dtype[Any]:
     if o.function is np.where and x is o.operands[0]:
         return np.dtype(bool)
     return np.result_type(*map(example, o.operands[o.function is np.where :]))
-
-
-def _arrays(o: Operation) -> list[Recorded]:
-    return [x for x in o.operands if not is_number(x)]
 
 
 def _array(number: Any, dtype: np.dtype[Any]) -> Array:

@@ -12,13 +12,13 @@ import hashlib
 import operator
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from minidiff.files import write
 from minidiff.program.recorder import RefusedError
 from minidiff.program.source import Program
 from minidiff.typing import Array
@@ -124,9 +124,7 @@ def _cached(source: str) -> str | None:
             if not _is_ours_alone(place):
                 return None
         if not os.path.exists(path):
-            with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-                file.write(source)
-            os.replace(file.name, path)
+            write(path, [source.encode()])
     except OSError:
         return None
     return path

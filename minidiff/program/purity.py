@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -49,31 +48,30 @@ def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Callable[[
         raise RefusedError(f"{name} is more than a plain function")
     if not all(type(default) in NUMBERS for default in function.__defaults__ or ()):
         raise RefusedError(f"{name} has a default argument that is no number")
-    found = inspect.getclosurevars(function)
+    found, within = inspect.getclosurevars(function), (*within, function)
     for attribute in found.unbound - _ATTRIBUTES:
         if not _is_pure(getattr(np, attribute, None)):
             raise RefusedError(f"{name} uses {attribute}, which may be more than elementwise arithmetic")
     names = {**found.builtins, **found.globals}
     for variable, x in {**names, **found.nonlocals}.items():
-        if isinstance(x, FunctionType) and x not in _FUNCTIONS:
-            yield from readings(x, (*within, function)) if x not in (*within, function) else ()
+        if isinstance(x, FunctionType):
+            yield from readings(x, within) if x not in within else ()
         elif x is not np and not _is_pure(x):
             raise RefusedError(f"{name} uses {variable}, which may be more than elementwise arithmetic")
-    yield partial(_has_changed, function, list(names), _found(function, names))
+
+    def decisive() -> list[Any]:
+        """Return what decides over the result besides the arguments."""
+        outer = [cell.cell_contents for cell in function.__closure__ or ()]
+        inner = function.__code__, function.__defaults__
+        return [*inner, *outer, *map(function.__globals__.get, names)]
+
+    before = decisive()
+    yield lambda: any(a is not b and _differ(a, b) for a, b in zip(before, decisive(), strict=True))
 
 
-def _found(f: FunctionType, names: Iterable[str]) -> list[Any]:
-    """Return what decides over a function's result besides its arguments."""
-    outer = [cell.cell_contents for cell in f.__closure__ or ()]
-    return [f.__code__, f.__defaults__, *outer, *[f.__globals__.get(name) for name in names]]
-
-
-def _has_changed(f: FunctionType, names: list[str], before: list[Any]) -> bool:
+def _differ(a: Any, b: Any) -> bool:
     # an equal number may be another: 0.0 is not -0.0, nor 1 what 1.0 is
-    return any(
-        a is not b and (type(a) not in NUMBERS or type(a) is not type(b) or repr(a) != repr(b))
-        for a, b in zip(_found(f, names), before, strict=True)
-    )
+    return type(a) not in NUMBERS or type(a) is not type(b) or repr(a) != repr(b)
 
 
 def _is_pure(x: Any) -> bool:

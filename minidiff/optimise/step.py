@@ -25,7 +25,7 @@ from contextvars import ContextVar, Token
 from importlib.util import find_spec
 from itertools import islice
 from types import FunctionType
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -258,7 +258,7 @@ class _Formulas:
     def __init__(self, turns: list[_Turn], key: tuple[Any, ...]) -> None:
         dtype, self._subtracts, *_ = key
         rules = [turn[0] for turn in turns]
-        self.program: Program | None = None
+        self.program: Any = None
         self._readings: list[Callable[[], bool]] = []  # each tells whether what a formula reads has changed
         self._names, self._reason = ", ".join(type(rule).__name__ for rule in rules), ""
         self._compiled: Any = None  # the loop; False if there can be none
@@ -329,9 +329,9 @@ class _Formulas:
 
     def _swept(self, arrays: list[Array], numbers: Any, home: Any) -> list[Array] | None:
         """Compute large arrays, or return None where they do not lie one element after another."""
-        started, call, program = time.perf_counter(), quiet().run, cast("Program", self.program)
+        started, call = time.perf_counter(), quiet().run
         x, Δ, *kept = arrays
-        constants = call(program.constants, numbers)
+        constants = call(self.program.constants, numbers)
         if home is None:
             home, *kept = [a.copy() for a in (x, *kept)]
         if not (vectors := _vectors([home, Δ, *kept] if self._subtracts else [x, Δ, *kept, home])):
@@ -343,7 +343,7 @@ class _Formulas:
         for i in range(0, x.size, size := BLOCK // x.itemsize):
             x_, Δ_, *kept_ = [vector[i : i + size] for vector in vectors]
             places = [x_ if self._subtracts else kept_.pop(), *kept_]
-            results = call(program.run, [x_, _in_dtype_of(Δ_, x_), *kept_], numbers, places)
+            results = call(self.program.run, [x_, _in_dtype_of(Δ_, x_), *kept_], numbers, places)
             for place, result in zip(places, results, strict=True):
                 if result is not place:
                     place[...] = result
@@ -357,12 +357,11 @@ class _Formulas:
             return None
         from minidiff.program import kernel
 
-        program: Any = self.program
-        if how == "auto" and not kernel.is_exact(program):
+        if how == "auto" and not kernel.is_exact(self.program):
             return None
         if self._compiled is None:
             try:
-                self._compiled = kernel.compiled(program, dtype)
+                self._compiled = kernel.compiled(self.program, dtype)
             except Exception as error:
                 self._compiled, self._reason = False, str(error) or type(error).__name__
                 self._explain()

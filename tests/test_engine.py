@@ -1309,6 +1309,9 @@ def test_a_warning_names_a_function_of_numbers_or_an_error_without_words(monkeyp
     with engine("fused"):
         with pytest.warns(RuntimeWarning, match="uses np.sqrt of a number, which NumPy makes a float64"):
             apply(Rooted(), ones, ones)
+        Rooted.formula = staticmethod(lambda x, Δ, η: np.clip(η, 0, 1) * Δ)
+        with pytest.warns(RuntimeWarning, match="uses np.clip of a number, which NumPy makes a float64"):
+            apply(Rooted(), ones, ones)
         monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
         with pytest.warns(RuntimeWarning, match="Numba is switched off"):
             apply(rule_with(lambda x, Δ: 3 * Δ), ones, ones)

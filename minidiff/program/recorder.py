@@ -68,9 +68,12 @@ class Tape:
 
         The result of numbers alone is a number, named by the expression that it is.
         """
-        value = function(*map(example, operands), **{name: example(x) for name, x in options.items()})
         if all(map(is_number, operands)):
-            return Recorded(self, f"({_FORMS[function].format(*map(text, operands))})", value.item())
+            if function not in _FORMS or options:
+                self.refuse(f"it uses np.{function.__name__} of a number, which NumPy makes a float64")
+            name = f"({_FORMS[function].format(*map(text, operands))})"
+            return Recorded(self, name, function(*map(example, operands)).item())
+        value = function(*map(example, operands), **{name: example(x) for name, x in options.items()})
         result = Recorded(self, f"a{len(self.operations)}", value)
         self.operations.append(Operation(result, function, tuple(operands), options))
         return result
@@ -100,8 +103,6 @@ class Recorded(NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
         if options.get("out") is not None:
             self.tape.refuse(f"it writes into an array with np.{ufunc.__name__}")
-        if all(map(is_number, operands)) and (ufunc not in _FORMS or method != "__call__" or options):
-            self.tape.refuse(f"it uses np.{ufunc.__name__} of a number, which NumPy makes a float64")
         return self.tape.call(ufunc if method == "__call__" else getattr(ufunc, method), operands, options)
 
     def __array_function__(self, function: Any, types: Any, operands: Any, options: Any) -> Any:

@@ -1097,6 +1097,24 @@ def test_a_part_of_a_complex_value_is_read_before_the_value_is_overwritten(rule,
     np.testing.assert_allclose(x, x0 - ((0.5 * Δ) ** 2 + part(0.5 * Δ)), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["f8", "c16"])
+def test_what_is_kept_stays_while_a_part_of_a_part_of_it_is_used(dtype):
+    def formula(x, Δ, m):
+        part = m.real.real
+        new = 2.0 * Δ
+        return new + part, new
+
+    rule = type("Parted", (Rule,), {"keeps": ("m",), "formula": staticmethod(formula)})()
+    Δ = numbers(np.random.default_rng(0), 40_000, dtype)
+    x, m = np.zeros((2, 40_000), dtype)
+    y = x.copy()
+    for _ in range(2):
+        update(rule, x, Δ)
+        step, m = formula(y, Δ, m)
+        y = y - step
+    np.testing.assert_array_equal(x, y)
+
+
 @pytest.mark.parametrize("how", ENGINES)
 @pytest.mark.parametrize("shift", [1, -1, 70_000])
 @pytest.mark.parametrize("make", [lambda: Descent(0.1), lambda: ADAM(0.1)])

@@ -125,7 +125,9 @@ class Program:
         own = {o.result.name for o in self.operations} - {*views, *views.values()}  # may be written over
         uses = [(x.name, i) for i, o in enumerate(self.operations) for x in o.operands]
         uses += [(name, len(self.operations)) for name in self.results]
-        last = {views.get(name, name): i for name, i in uses}  # the last use of an array's memory
+        last = dict(uses)
+        for view, array in reversed(views.items()):  # while one is used, so is the other's memory
+            last[array] = max(last[array], last[view])
         outs = [f"o{i}" for i in range(len(self.results))]
         homes = dict(zip(self.results, zip(self.homes, outs, strict=True), strict=True))
         lines = []

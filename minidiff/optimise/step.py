@@ -264,7 +264,7 @@ class _Formulas:
         self._compiled: Any = None  # the loop; False if there can be none
         self._spent = 0.0  # seconds on large arrays
         example = np.array([0.3, -1.7, 2.9]).astype(dtype)
-        kept = [abs(example) if name in rule.real else 1 * example for rule in rules for name in rule.keeps]
+        kept = [abs(example) if name in rule.real else example for rule in rules for name in rule.keeps]
         self._dtypes = [a.dtype for a in kept]
 
         def composed(x: Any, step: Any, *rest: Any) -> tuple[Any, ...]:
@@ -281,10 +281,10 @@ class _Formulas:
                     raise TypeError("it is not elementwise")
                 self._readings += readings(rule.formula)
             if dtype.isnative:
-                names = [f"s{i}" for i in range(len(kept))]
-                arrays = dict(zip(["x", "g", *names], [example, example[::-1].copy(), *kept], strict=True))
+                named = {f"s{i}": a for i, a in enumerate(kept)}
+                arrays = {"x": example, "g": example[::-1].copy(), **named}
                 count = sum(len(turn[4]) for turn in turns)
-                self.program = Program(composed, arrays, ["x" if self._subtracts else "out", *names], count)
+                self.program = Program(composed, arrays, ["x" if self._subtracts else "out", *named], count)
         except Exception as error:  # a formula that is wrong will show it when it runs as it is written
             self._reason, self._readings = str(error) or type(error).__name__, []
         if all(isinstance(rule.formula, FunctionType) for rule in rules):

@@ -97,8 +97,8 @@ class Recorded(NDArrayOperatorsMixin):
         self.tape, self.name, self.value = tape, name, value
 
     dtype = property(lambda self: np.asarray(self.value).dtype)
-    real = property(lambda self: self.tape.call(np.real, (self,), {}))
-    imag = property(lambda self: self.tape.call(np.imag, (self,), {}))
+    real = property(np.real)
+    imag = property(np.imag)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
         if options.get("out") is not None:

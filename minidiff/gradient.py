@@ -222,21 +222,22 @@ def pullback(f: Any, *args: Any) -> Any:
     return value, back
 
 
-def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
-    """Give the Jacobian of a function for each of its arguments.
+def jacobian(f: Callable[..., Any], *args: Any) -> Any:
+    """Give the Jacobian of a function for each of its arguments, or by parameters.
 
     Parameters
     ----------
     f : callable
-        Returns a real array of any shape, or a number.
-    *args : float, ndarray or Param
-        Its arguments, real.
+        Returns a real array of any shape, or a number. It takes `args`, or nothing if that is a `Params`.
+    *args : float, ndarray or Param; or one Params
+        Its arguments, real; or the parameters that it reaches, real as well.
 
     Returns
     -------
-    tuple of ndarray
+    tuple of ndarray, or ndarray
         For each argument the array of ∂f(…)ᵢ/∂argumentⱼ: the shape of the result followed by the shape
-        of the argument. Zeros where `f` does not depend on it.
+        of the argument. Zeros where `f` does not depend on it. For a `Params` of n elements one array, the
+        shape of the result followed by n, in the order of `Params.to_vector`.
 
     Raises
     ------
@@ -253,15 +254,18 @@ def jacobian(f: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
     Examples
     --------
     >>> import numpy as np
-    >>> from minidiff import jacobian
+    >>> from minidiff import jacobian, param, params
     >>> jacobian(lambda x: x**2, np.array([1.0, 2.0]))
     (array([[2., 0.],
            [0., 4.]]),)
+    >>> W, b = param([1.0, 2.0]), param(3.0)
+    >>> jacobian(lambda: b * W**2, params(W, b))
+    array([[ 6.,  0.,  1.],
+           [ 0., 12.,  4.]])
     """
-    if any(isinstance(arg, Params) for arg in args):
-        raise TypeError(
-            "jacobian(f, *args) takes the arguments of f, not a Params; for parameters use pullback."
-        )
+    if len(args) == 1 and isinstance(args[0], Params):
+        value, J = by_parameters("jacobian", f, args[0])
+        return J.reshape((*np.shape(constant(value)), J.shape[1]))
     value, node, roots, _ = _record(f, args, "jacobian")
     plain = constant(value)
     if not isinstance(plain, (np.ndarray, np.number, int, float)) or np.iscomplexobj(plain):
@@ -317,7 +321,7 @@ def hessian(f: Callable[..., Any], x: Any) -> Any:
         )
 
     def slope(x: Any) -> Any:
-        (g,) = gradient(f, x)
+        (g,) = _value_and_gradient(f, (x,), "hessian")[1]
         return 0 * x if g is None else g
 
     return jacobian(slope, x)[0]
@@ -334,7 +338,8 @@ def jvp(f: Callable[..., Any], args: Any, tangents: Any) -> tuple[Any, Any]:
         Its arguments, nested as for `gradient`; or the parameters that it reaches without arguments.
     tangents : tuple or mapping
         For each argument how fast it moves: an array of its shape, nested as `args` is. For a `Params` a
-        mapping from parameter to array, such as `Grads`; None, and what is left out, stands still.
+        mapping from parameter to array, such as `Grads`; None, and what is left out, stands still. Or one
+        vector, in the order of `Params.to_vector`.
 
     Returns
     -------
@@ -391,7 +396,8 @@ def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
         Its argument, nested as for `gradient`; or the parameters that it reaches.
     v : as x, or a mapping
         The vector: an array of the shape of `x`, nested as `x` is. For a `Params` a mapping from parameter
-        to array, such as `Grads`; None, and what is left out, counts as zero.
+        to array, such as `Grads`; None, and what is left out, counts as zero. Or one vector, in the order of
+        `Params.to_vector`.
 
     Returns
     -------
@@ -532,8 +538,8 @@ def _record(
     return value, node, roots, regrouped
 
 
-def _value_and_gradient(f: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
-    value, node, roots, regrouped = _record(f, args, "gradient")
+def _value_and_gradient(f: Any, args: tuple[Any, ...], name: str = "gradient") -> tuple[Any, Any]:
+    value, node, roots, regrouped = _record(f, args, name)
     _check_loss(value)
     gradients = _pull(node, _ones(value) if node is not None else None, roots)
     if node is not None:
@@ -573,13 +579,14 @@ def _way_back(value: Any, node: Traced, roots: list[Traced]) -> tuple[Traced | N
     It is linear, and its own way back is its transpose: the way forward.
     """
     calls = history(node)
-    plain = np.asarray(constant(value))
+    plain = constant(value)
+    shape, dtype = np.shape(plain), getattr(plain, "dtype", np.dtype(float))
 
     def pulled(seed: Any) -> Any:
-        gradients = backward(node, np.conj(seed) if plain.dtype.kind == "c" else seed, roots, calls)
+        gradients = backward(node, np.conj(seed) if dtype.kind == "c" else seed, roots, calls)
         return np.concatenate([*map(np.ravel, map(_or_zeros, gradients, roots))])
 
-    _, linear, seeds, _ = _record(pulled, (np.ones(plain.shape, plain.dtype)[()],), "jvp")
+    _, linear, seeds, _ = _record(pulled, (np.ones(shape, dtype)[()],), "jvp")
     return linear, seeds
 
 
@@ -600,7 +607,7 @@ def _blocks(value: Any, node: Traced | None, roots: list[Traced]) -> list[Any]:
     total = sum(sizes)
     if node is None or not size or not total:
         return [np.zeros((size, n), root.dtype) for n, root in zip(sizes, roots, strict=True)]
-    if 4 * total < size and not standing_now():
+    if 4 * total < size:
         try:
             linear, seed = _way_back(value, node, roots)
             directions = np.eye(total, dtype=getattr(linear, "dtype", dtype))
@@ -608,7 +615,7 @@ def _blocks(value: Any, node: Traced | None, roots: list[Traced]) -> list[Any]:
         except NotImplementedError:
             pass  # a function without a second derivative goes by rows
         else:
-            blocks = np.split(columns.reshape((total, size)).T, np.cumsum(sizes)[:-1], axis=1)
+            blocks = np.split(columns.reshape((total, size)).T, np.cumsum(sizes)[:-1].tolist(), axis=1)
             return [block.astype(root.dtype) for block, root in zip(blocks, roots, strict=True)]
     seeds = np.eye(size, dtype=dtype).reshape((size, *shape))
     stacks = pull_all(node, seeds, roots)
@@ -618,8 +625,15 @@ def _blocks(value: Any, node: Traced | None, roots: list[Traced]) -> list[Any]:
 def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> list[Any]:
     """Give an array for each root, from what is nested as `x` is, or from a mapping for a `Params`."""
     if isinstance(x, Params):
+        sizes = [p.value.size for p in x]
+        if getattr(v, "shape", None) == (sum(sizes),) and not isinstance(v, Param):  # as of to_vector()
+            ends = np.cumsum(sizes).tolist()
+            v = {p: np.reshape(v[end - n : end], p.shape) for p, n, end in zip(x, sizes, ends, strict=True)}
         if not isinstance(v, Mapping):
-            raise TypeError(f"{call}: {name} must be a mapping from parameter to array, got {described(v)}.")
+            raise TypeError(
+                f"{call}: {name} must be a mapping from parameter to array, or a vector as of to_vector(), "
+                f"got {described(v)}."
+            )
         known = Params(v.keys()) - x
         if known:
             raise ValueError(
@@ -634,7 +648,7 @@ def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> li
     for root, g, place in zip(roots, given, names, strict=True):
         shape, dtype = np.shape(root), root.dtype
         g = g.lift() if isinstance(g, Param) else _or_zeros(g, root)
-        g = g if is_recorded(g) else np.asarray(g)
+        g = g if is_recorded(g) or type(g) is StandIn else np.asarray(g)
         if g.dtype.kind not in ("fciub" if dtype.kind == "c" else "fiub"):
             raise TypeError(f"{call}: {name} {place} must be numbers of dtype {dtype}, got {g.dtype}.")
         if g.shape != shape:
@@ -760,7 +774,7 @@ def _advice(
             f"parameters, W = param(W), and write {name}(f, params(W))."
         )
     message = f"{name}(f, *args): f takes {signature}, but args has {len(variables)} of them."
-    if any(isinstance(leaf, Param) for leaf in _leaves(args)):
+    if not signature.parameters or any(isinstance(leaf, Param) for leaf in _leaves(args)):
         message += f" For parameters that f reaches by itself, write {name}(f, params(W, b))."
     return message
 

@@ -172,6 +172,7 @@ class Encoder:
         self._prefix = prefix
         ps = Params() if ps is None else ps
         self._positions = {id(p): i for i, p in enumerate(ps)}
+        self._ids = {i: name for p, name in zip(ps, ps.names, strict=True) for i in (id(p), id(p.value))}
         self._parameter_names = ps.names
         self._names: dict[int, tuple[str, Array]] = {}  # by id, with the array, whose id it stays that way
         self._seen: dict[int, int] = {}
@@ -226,6 +227,11 @@ class Encoder:
         """Encode data; `part` is how to encode what its containers hold, as data unless given."""
         part = part or self.data
         kind = type(value)
+        if kind is int and value in self._ids:
+            raise TypeError(
+                f"{where} cannot be stored in a checkpoint: it is the id() of parameter {self._ids[value]}, "
+                "which is another one in the next process. Keep state by the parameter itself: IdDict does"
+            )
         if value is None or kind in (bool, int, str):
             return value
         if kind is float:

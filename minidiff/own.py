@@ -143,14 +143,25 @@ def _recorded(
             raise ValueError(f"{len(argnums)} gradients are needed, there came {len(gradients)}")
         return [_checked(h, i, ans, arguments) for h, i in zip(gradients, argnums, strict=True)]
 
-    call = tracing.derivative(jointly=checked)(function)
+    @wraps(function)
+    def alone(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if any(map(tracing.is_recorded, result if isinstance(result, (list, tuple)) else (result,))):
+            raise TypeError(
+                f"{tracing.name_of(function)} gives what depends on a value under differentiation that is "
+                "none of its arguments (a parameter that it knows by name): that gradient would be lost. "
+                "Pass it as an argument, with a rule of its own."
+            )
+        return result
+
+    recorded, plain = (tracing.derivative(jointly=checked)(f) for f in (alone, function))
 
     @wraps(function)
     def by_position(*args: Any, **kwargs: Any) -> Any:
         if any(map(tracing.is_box, kwargs.values())):
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
-        return call(*args, **kwargs)
+        return (recorded if any(map(tracing.is_box, args)) else plain)(*args, **kwargs)
 
     return by_position
 
@@ -162,7 +173,10 @@ def _checked(h: Any, i: int, ans: Any, arguments: tuple[Any, ...]) -> Any:
     if not (hasattr(h, "dtype") or isinstance(h, Number)):
         raise ValueError(f"the rule for number {i} of these gives a {type(h).__name__}, and not an array")
     if np.shape(h) != np.shape(arguments[i]):
-        raise ValueError(f"the rule for number {i} of these gives the shape {np.shape(h)}")
+        raise ValueError(
+            f"the rule for number {i} of these gives the shape {np.shape(h)} where that has "
+            f"{np.shape(arguments[i])}: sum over the axes along which it was broadcast"
+        )
     return h.copy() if type(h) is np.ndarray else h  # the rule may keep its own
 
 

@@ -802,6 +802,16 @@ def test_an_optimiser_that_cannot_be_stored_is_told_where(path):
     assert os.listdir(path.parent) == []
 
 
+@pytest.mark.parametrize("of", [lambda p: p, lambda p: p.value])
+@pytest.mark.parametrize("keep", [lambda i: {i: np.ones(2)}, lambda i: [i], lambda i: {"which": i}])
+def test_state_by_the_id_of_a_parameter_is_refused(path, of, keep):
+    opt, ps = Custom(), model()
+    opt.seen = keep(id(of(ps[1])))
+    with pytest.raises(TypeError, match=rf"id\(\) of parameter {re.escape(ps.names[1])}.*IdDict"):
+        save(path, ps, opt)
+    assert os.listdir(path.parent) == []
+
+
 def test_any_numpy_reads_the_file_without_pickle_and_it_says_what_it_is(path):
     ps = model()
     save(path, ps, Momentum(), note="é")

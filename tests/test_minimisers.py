@@ -278,3 +278,20 @@ def test_scipy_is_imported_when_it_is_used_and_its_error_names_the_extra():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "minimize needs SciPy: pip install 'minidiff[scipy]'" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["options", "args", "jac", "hess", "hessp"])
+def test_what_scipy_takes_otherwise_is_told(name):
+    w = param(np.ones(2))
+    with pytest.raises(TypeError, match=f"minimize takes no {name}=: "):
+        minimize(lambda: np.sum(w**2), params(w), **{name: {}})
+    assert w.value.tolist() == [1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")
+def test_after_a_loss_that_is_not_finite_the_result_is_that_of_the_best_point():
+    w, calls = param([3.0]), iter(range(1000))
+    result = minimize(lambda: np.sum(np.cosh(w)) * (np.nan if next(calls) > 2 else 1), params(w))
+    assert not result.success
+    np.testing.assert_array_equal(w.value, result.x)
+    np.testing.assert_allclose(result.fun, np.cosh(result.x[0]))

@@ -193,3 +193,20 @@ def test_a_gradient_is_not_the_array_of_a_rule():
     (g,) = gradient(lambda x: np.sum(twice(x)), np.ones(3))
     g[...] = 8
     np.testing.assert_array_equal(kept, 1)
+
+
+@pytest.mark.parametrize("results", [lambda x: x, lambda x: (2.0, x)])
+def test_a_parameter_that_is_no_argument_is_not_lost(results):
+    W, V = param(np.full(2, 3.0)), param(np.ones(2))
+    scaled = derivative(lambda g, ans, x: g * W)(lambda x: results(x * W))
+    for x in (V, W):
+        with pytest.raises(TypeError, match=r"none of its arguments.*Pass it as an argument"):
+            gradient(lambda x=x: np.sum(scaled(x)[-1]), params(V, W))
+    grads = gradient(lambda: np.sum(scaled(np.full(2, 5.0))[-1]), params(V, W))  # which needs no rule
+    assert grads[W].sum() in (5, 10)
+
+
+def test_a_rule_that_forgets_the_broadcast_is_told_what_to_do():
+    times = derivative(lambda g, ans, x, y: g * y, lambda g, ans, x, y: g * x)(lambda x, y: x * y)
+    with pytest.raises(NotImplementedError, match=r"shape \(4,\) where that has \(\): sum over the axes"):
+        gradient(lambda x, y: np.sum(times(x, y)), np.ones(4), 2.0)

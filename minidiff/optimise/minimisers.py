@@ -33,6 +33,13 @@ _METHODS = {
     "dogleg": "hess",
 }  # fmt: skip
 
+# SciPy's arguments that are none here.
+_NOT_OPTIONS = {
+    "options": "give each by itself, as in minimize(loss, ps, maxiter=100)",
+    "args": "write minimize(lambda: loss(x, y), ps)",
+    **dict.fromkeys(("jac", "hess", "hessp"), "derivatives are taken of the loss"),
+}
+
 
 def minimize(
     loss: Callable[[], Any],
@@ -115,6 +122,9 @@ def minimize(
     (np.float64(0.5), array([0.25]))
     """
     optimize, search = scipy("minimize"), _Search("minimize", ps, bounds)
+    for name, instead in _NOT_OPTIONS.items():
+        if name in options:
+            raise TypeError(f"minimize takes no {name}=: {instead}.")
     able = [name for name, takes in _METHODS.items() if bounds is None or "bounds" in takes]
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
@@ -270,7 +280,7 @@ class _Search:
             whole(self.put, self.best)
             raise
         if not result.success:
-            if self.least < result.get("cost", result.get("fun", np.inf)) or "x" not in result:
+            if not result.get("cost", result.get("fun", np.inf)) <= self.least or "x" not in result:
                 result.update(x=self.best, **self.at_best)
             result.message = f"{str(result.message).rstrip('.')}. The parameters are at the best point met."
         whole(self.put, result.x)

@@ -69,7 +69,10 @@ def _one_by_one(end: Traced, seeds: Any, roots: list[Traced], calls: list[Traced
     stacks = []
     for root, column in zip(roots, zip(*rows, strict=True), strict=True):
         gradients = [np.zeros(root.shape, root.dtype)[()] if g is None else g for g in column]
-        stacks.append((anp.stack if any(map(is_box, gradients)) else np.array)(gradients))
+        if Traced in map(type, gradients) or standing_now():
+            stacks.append(np.stack(gradients))
+        else:  # boxes of autograd's know no more than its own functions
+            stacks.append((anp.stack if any(map(is_box, gradients)) else np.array)(gradients))
     return stacks
 
 

@@ -55,7 +55,7 @@ def check_gradient(f: Any, *args: Any, order: int = 2, tol: float | None = None,
     >>> check_gradient(lambda x: x * dropgrad(x), 3.0, order=1)
     Traceback (most recent call last):
         ...
-    AssertionError: the gradient by argument 0 is -1.0291644, but differences give -2.0583288
+    AssertionError: the gradient by argument 0 is -1.029164, but differences give -2.058329
     """
     order = integer("order", order, 1)
     if order > 2:
@@ -123,11 +123,11 @@ def check_gradient(f: Any, *args: Any, order: int = 2, tol: float | None = None,
             differences = fine + (fine - coarse) / 3  # the error that goes with h² cancels
             allowed = abs(fine - coarse)  # what the differences do not know themselves
             allowed += (10 * eps**0.5 if tol is None else tol) * max(abs(found), abs(differences))
-            # What rounding alone may make, of numbers on the way to the result too: a small one may come of 1.
+            # What rounding alone may make, of numbers on the way to the result too: these may be about 1.
             allowed += 10 * eps / h * max(1.0, *map(abs, ends))
             if not abs(found - differences) <= allowed:
                 raise AssertionError(
-                    f"the {what} by {names[i]} is {found:.8g}, but differences give {differences:.8g}"
+                    f"the {what} by {names[i]} is {found:.7g}, but differences give {differences:.7g}"
                 )
 
 

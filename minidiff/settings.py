@@ -142,7 +142,10 @@ def _names_of(cls: type[Settings]) -> Iterable[str]:
 def no_setting(cls: type[Settings], name: str) -> str:
     """Say that a class has no such setting, and which it has."""
     names = ", ".join(_names_of(cls))
-    none = f"it has none. In the class, one is written {name}: float = 0.1"
+    written = f"in the class, one is written {name}: float = 0.1"
+    if name in _names_of(cls):  # which its own __init__ takes
+        return f"{cls.__name__} has no setting {name!r} yet: {written}, without an __init__"
+    none = f"it has none; {written}"
     return f"{cls.__name__} has no setting {name!r}: " + (f"it has {names}" if names else none)
 
 

@@ -3,6 +3,7 @@
 import math
 import operator
 import pickle
+import re
 import warnings
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,7 @@ import autograd.tracer
 import numpy as np
 import pytest
 
+import minidiff
 from minidiff import (
     Grads,
     Param,
@@ -407,3 +409,22 @@ def test_grads_key_error_reads_as_plain_words(m):
         m.grads[m.s]
     assert "\\n" not in str(caught.value)
     assert isinstance(m.grads, Grads)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "words"),
+    [
+        (minidiff, "grad", "gradient(f, x)[0]"),
+        (minidiff, "value_and_grad", "withgradient"),
+        (minidiff, "no_grad", "dropgrad"),
+        (minidiff.optimise, "SGD", "Descent"),
+        (minidiff.optimise, "RMSprop", "RMSProp"),
+        (minidiff.optimise, "EarlyStopping", "early_stopping"),
+        (minidiff.optimise, "LBFGS", "minimize"),
+        (minidiff.optimise, "Cos", "minidiff.schedules"),
+    ],
+)
+def test_names_of_other_libraries_lead_to_ours(module, name, words):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}': .*{re.escape(words)}"):
+        getattr(module, name)
+    assert not hasattr(module, "nothing_of_the_kind")

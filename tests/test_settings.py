@@ -327,3 +327,15 @@ def test_a_value_is_described_in_one_short_line(x, words):
 def test_what_is_no_tuple_is_told_how_long_one_must_be(name, what):
     with pytest.raises(TypeError, match=f"{name} must be {what}, "):
         Own(**{name: 1.0})
+
+
+def test_a_setting_that_only_an_init_knows_is_told_how_it_is_written():
+    class Own(Rule):
+        def __init__(self, eta):
+            self.eta = eta
+
+        def formula(self, Δ, η):
+            return η * Δ
+
+    with pytest.raises(AttributeError, match=r"no setting 'eta' yet: in the class.*eta: float = 0\.1"):
+        Own(0.1)

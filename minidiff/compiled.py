@@ -325,7 +325,7 @@ class Compiled:
             )
         found = alike(first.listing, second.listing)
         doubt = first.listing.doubt(second.listing, reach.makes_numbers)
-        if doubt is not None and (array := reach.array()):
+        if doubt is not None and (array := reach.array(doubt)):
             raise RefusedError(
                 f"compiled: {doubt}it uses an array that the loss makes anew, perhaps of {array}, which may "
                 "change. Make it before, outside of the loss, or pass what it is made of as an argument."

@@ -377,6 +377,11 @@ def buffered(x):
     return a + np.sum(W * BUFFER)
 
 
+def beside(x):
+    made = np.ones(3) * 2
+    return np.sum(W * made) + np.sum(DATA * x)
+
+
 REFUSED = {
     "branch": (lambda x: np.sum(W * x) if x[0] > 0 else np.sum(W), "branches on a value.*np.where"),
     "any": (lambda x: np.sum(W) if np.any(x > 0) else np.sum(x), "branches on a value"),
@@ -414,6 +419,7 @@ REFUSED = {
     "a number of data": (lambda x: np.sum(W) * float(DATA[0]), "makes anew, perhaps of DATA"),
     "a target made of data": (lambda x: ml.mse(W, DATA + 1), "makes anew, perhaps of DATA"),
     "a mask of data": (lambda x: ml.crossentropy(mf.softmax(W), DATA / 3), "makes anew, perhaps of DATA"),
+    "made, beside data": (beside, r"W \* made.*makes anew, perhaps of an array that it finds by name"),
     "a buffer": (buffered, "does not give what buffered gives"),
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import re
 import types
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -110,12 +111,13 @@ class Reach:
             if isinstance(inner, types.CodeType):
                 yield from self._globals(inner, names)
 
-    def array(self) -> str:
-        """Describe an array, if there is one."""
-        for name, x in self.found:
-            if is_ndarray(x):
-                return f"{name or 'an array'}, of shape {x.shape}"
-        return ""
+    def array(self, line: str) -> str:
+        """Describe an array that a line may use, if there is any: the one that it names."""
+        arrays = [(name, x) for name, x in self.found if is_ndarray(x)]
+        for name, x in arrays:
+            if re.search(rf"\b{re.escape(name or '…')}\b", line):
+                return f"{name}, of shape {x.shape}"
+        return "an array that it finds by name" if arrays else ""
 
     def random_state(self) -> list[Any]:
         """Give the state of the generators of random numbers."""

@@ -379,7 +379,8 @@ def buffered(x):
 
 def beside(x):
     made = np.ones(3) * 2
-    return np.sum(W * made) + np.sum(DATA * x)
+    total = np.sum(W * made)
+    return total + np.sum(DATA * x)
 
 
 REFUSED = {

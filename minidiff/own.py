@@ -138,10 +138,13 @@ def _recorded(
     function: Callable[..., Any], jointly: Callable[..., Any], signature: inspect.Signature
 ) -> Callable[..., Any]:
     def checked(argnums: Any, g: Any, ans: Any, *arguments: Any, **keywords: Any) -> list[Any]:
-        gradients = list(jointly(argnums, g, ans, *arguments, **keywords))
-        if len(gradients) != len(argnums):
-            raise ValueError(f"{len(argnums)} gradients are needed, there came {len(gradients)}")
-        return [_checked(h, i, ans, arguments) for h, i in zip(gradients, argnums, strict=True)]
+        def of(g: Any) -> list[Any]:
+            gradients = list(jointly(argnums, g, ans, *arguments, **keywords))
+            if len(gradients) != len(argnums):
+                raise ValueError(f"{len(argnums)} gradients are needed, there came {len(gradients)}")
+            return [_checked(h, i, ans, arguments) for h, i in zip(gradients, argnums, strict=True)]
+
+        return tracing.by_row(of, g)
 
     @wraps(function)
     def alone(*args: Any, **kwargs: Any) -> Any:

@@ -96,11 +96,14 @@ def written(g, x):
     return out
 
 
+COUNT, TOTAL = [0], np.zeros(9)
 RULES = {
     "writes by copyto": written,
     "writes by out=": lambda g, x: np.multiply(g, 1.0, out=np.empty_like(x)),
     "writes by position": lambda g, x: np.take(g, range(len(x)), 0, np.empty_like(x)),
     "writes in place": lambda g, x: [written(g, x), np.add.at(z := np.zeros_like(x), range(len(x)), g)] and z,
+    "counts": lambda g, x: (COUNT.__setitem__(0, COUNT[0] + 1), g)[1],
+    "adds up": lambda g, x: (np.add.at(TOTAL, range(len(x)), g), g)[1],
     "changes the gradient": lambda g, x: [np.add.at(g, 0, 0 * g[0] + 1), np.add.at(g, 0, -1)] and g,
     "branches on a value": lambda g, x: g if g[0] > 0 else g * 1,
     "asks for the kind": lambda g, x: g if isinstance(g, np.ndarray) else 0 * x,
@@ -118,8 +121,10 @@ def test_whatever_a_rule_does_with_a_gradient_the_jacobian_is_right(rule):
     def same(x):
         return x.copy()
 
-    x = np.linspace(-1, 1, 9)
+    x, COUNT[0], TOTAL[...] = np.linspace(-1, 1, 9), 0, 0
     np.testing.assert_allclose(jacobian(lambda x: same(x) ** 3, x)[0], np.diag(3 * x**2))
+    assert COUNT[0] in (0, 9)
+    assert TOTAL.tolist() in (np.zeros(9).tolist(), (3 * x**2).tolist())
 
 
 @pytest.mark.parametrize("shapes", [((9,), (9,)), ((9,), (9, 4)), ((3, 4), (4,)), ((3, 4), (4, 5)),
@@ -139,3 +144,25 @@ def test_hessians_and_least_squares_have_them_too(as_one):
     np.testing.assert_allclose(hessian(lambda: np.sum((A @ w) ** 2), params(w)), 2 * A.T @ A)
     least_squares(lambda: A @ w - 1, params(w))
     np.testing.assert_allclose(w.value, np.linalg.lstsq(A, np.ones(12))[0], atol=1e-8)
+
+
+INDICES = [(True, slice(None), 0), (slice(None), 0, True), (True,), (False, 1), (0, None, ...),
+    ([0, 2], 1), (np.int64(1),), (np.True_, 0)]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_parts_by_any_index(index, as_one):
+    x = np.arange(1.0, 10).reshape(3, 3)
+    f = lambda x: np.ravel(x[index] ** 2)
+    for got, expected in zip(as_one(f, x), one_by_one(f, x), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    H = hessian(lambda x: np.sum(x[index] ** 2), x).reshape(9, 9)
+    np.testing.assert_array_equal(H, np.diag(2.0 * np.isin(np.arange(9), np.arange(9).reshape(3, 3)[index])))
+
+
+def test_an_axis_that_is_none_is_refused_as_of_one_gradient():
+    M = np.arange(81.0).reshape(9, 9)
+    f = derivative(lambda g, ans, x: (g[:, None] * M).sum(axis=2))(lambda x: x @ M.T)
+    for call in (lambda: jacobian(f, np.ones(9)), lambda: gradient(lambda x: f(x)[0], np.ones(9))):
+        with pytest.raises(NotImplementedError, match="<lambda> has no gradient"):
+            call()

@@ -226,3 +226,38 @@ def test_it_is_the_same_where_autograds_twin_has_been_imported():
 def test_scipy_is_imported_by_nobody_but_its_user():
     code = "import minidiff, sys; assert not any(name.startswith('scipy') for name in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("f", "arguments"),
+    [
+        (np.power, (2.0, 0.0)), (np.power, (2.0, np.zeros(2))), (np.float_power, (3.0, 0.0)),
+        (special.xlogy, (0.0, 2.0)), (special.xlog1py, (0.0, 2.0)), (special.spence, (1.0,)),
+        (lambda x: special.shichi(x)[0], (0.0,)), (lambda x: special.shichi(x)[0], (0.7,)),
+        *[(lambda m, f=f, φ=φ: f(φ, m), (m,)) for f in (special.ellipkinc, special.ellipeinc)
+            for φ in (1.0, -4.0) for m in (0.0, 1e-12, 2e-3)],
+        *[(special.rgamma, (x,)) for x in (0.0, -1.0, -4.0, 0.2, 0.7)],
+        (lambda k: special.binom(5.0, k), (6.0,)),
+    ],
+)  # fmt: skip
+def test_where_a_formula_is_0_over_0_derivatives_are_those_of_differences(f, arguments):
+    check_gradient(f, *arguments)
+    if len(arguments) == 2 and np.ndim(arguments[1]) == 0:
+        slope = lambda i: lambda x, y: gradient(f, x, y)[i]
+        np.testing.assert_allclose(gradient(slope(0), *arguments)[1], gradient(slope(1), *arguments)[0])
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [*[(lambda p: special.tklmbda(0.5, p), p) for p in (0.0, 1e-9, -0.5, 1.0)],
+        (lambda n: special.binom(n, 8.0), 5.0)],
+)  # fmt: skip
+def test_derivatives_of_what_scipy_has_to_a_few_digits(f, x):
+    slope = lambda x: gradient(f, x)[0]
+    for f, g in ((f, slope(x)), (slope, gradient(slope, x)[0])):
+        np.testing.assert_allclose(g, (f(x + 1e-3) - f(x - 1e-3)) / 2e-3, rtol=1e-5)
+
+
+def test_third_derivatives_at_0_over_0():
+    slope = lambda x: gradient(lambda x: special.shichi(x)[0], x)[0]
+    np.testing.assert_allclose(gradient(lambda x: gradient(slope, x)[0], 0.0)[0], 1 / 3)

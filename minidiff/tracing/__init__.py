@@ -45,10 +45,10 @@ from minidiff.tracing.record import (
     stands_beneath,
     watch,
 )
-from minidiff.tracing.rows import pull_all
+from minidiff.tracing.rows import by_row, pull_all
 
 __all__ = ["WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "added", "added_at", "apart", "assigned",
-    "backward", "constant", "derivative", "filled", "guard", "history", "is_basic", "is_box", "is_recorded",
-    "is_tracing", "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",
-    "pull_all", "seen_from", "standing_for_leaves", "standing_now", "stands_beneath", "summed",
+    "backward", "by_row", "constant", "derivative", "filled", "guard", "history", "is_basic", "is_box",
+    "is_recorded", "is_tracing", "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute",
+    "part_of", "pull_all", "seen_from", "standing_for_leaves", "standing_now", "stands_beneath", "summed",
     "watch"]  # fmt: skip

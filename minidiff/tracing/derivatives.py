@@ -338,7 +338,8 @@ def _power_base(g: Any, ans: Any, x: Any, y: Any) -> Any:
     if type(y) in (int, float):
         # x + x is 2x without a Python number, which costs NumPy more than the sum.
         return unbroadcast(g * (x + x if y == 2 else y * x ** (y - 1 if y else 1)), x)
-    return unbroadcast(g * (y * x ** anp.where(y, y - 1, anp.ones_like(y))), x)
+    is_0_to_the_0 = (x == 0) & (y == 0)  # whose slope, 0 · 0⁻¹, is 0
+    return unbroadcast(g * (y * x ** anp.where(is_0_to_the_0, anp.ones_like(y), y - 1)), x)
 
 
 def _power_exponent(g: Any, ans: Any, x: Any, y: Any) -> Any:
@@ -677,8 +678,8 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
     order = [i for i in range(x.ndim) if i not in axes] + axes
     rows = x.transpose(order).reshape((*(x.shape[i] for i in order[: -len(axes)]), -1))
     one, n = np.ones((*rows.shape[:-1], 1), x.dtype), rows.shape[-1]
-    before = anp.cumprod(anp.concatenate([one, rows[..., :-1]], axis=-1), axis=-1)
-    after = anp.cumprod(anp.concatenate([one, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
+    before = np.cumprod(anp.concatenate([one, rows[..., :-1]], axis=-1), axis=-1)
+    after = np.cumprod(anp.concatenate([one, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
     others = (before * after)[..., :n].reshape([x.shape[i] for i in order])
     return spread(g, x, axis, keepdims) * others.transpose(np.argsort(order).tolist())
 

@@ -1,26 +1,27 @@
 """Many gradients of one result pulled back at once: the rows of a Jacobian.
 
 What stands for them answers as one gradient does, so that the rules need not know. A call of NumPy's with it
-takes all of them at once where it can, and else one after another.
+takes all of them at once where it can, and else one after another. A user's own rule sees one at a time.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from inspect import unwrap
 from string import ascii_letters
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from minidiff.tracing.backward import backward, history
-from minidiff.tracing.derivatives import added, added_at, filled, is_basic
+from minidiff.tracing.derivatives import added, added_at, filled
 from minidiff.tracing.record import Traced, is_box, standing_now
 
-__all__ = ["pull_all"]
+__all__ = ["by_row", "pull_all"]
 
 FEW = 8  # so many gradients go back one after another in less time
 MOST = 1 << 20  # elements of one stack of gradients
@@ -78,6 +79,7 @@ def _one_by_one(end: Traced, seeds: Any, roots: list[Traced], calls: list[Traced
 
 def _stacked(g: Any, n: int, root: Traced) -> Any:
     if type(g) is Rows:
+        assert g.shape == root.shape
         return g.stack
     return np.broadcast_to(0 if g is None else g, (n, *root.shape)).astype(root.dtype)
 
@@ -104,7 +106,6 @@ class Rows(NDArrayOperatorsMixin):
     real = property(lambda self: Rows(self.stack.real))
     imag = property(lambda self: Rows(self.stack.imag))
     _example = property(lambda self: self.stack[0])  # what `shown` gives
-    __class__ = property(lambda self: type(self._example))  # to isinstance
 
     def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **options: Any) -> Any:
         if method == "__call__" and ufunc is np.matmul and not options:
@@ -122,7 +123,7 @@ class Rows(NDArrayOperatorsMixin):
         return at_once(*operands, **options)
 
     def __getitem__(self, index: Any) -> Any:
-        if is_basic(index) and not isinstance(index, np.ndarray):
+        if _is_plain(index):
             return Rows(self.stack[_deeper(index)])
         return _each(operator.getitem, (self, index), {})
 
@@ -161,19 +162,23 @@ class Rows(NDArrayOperatorsMixin):
         axes = axes if len(axes) != 1 or axes[0] is None or np.ndim(axes[0]) == 0 else tuple(axes[0])
         if not axes or axes == (None,):
             axes = tuple(range(self.ndim))[::-1]
-        return Rows(self.stack.transpose((0, *[i % self.ndim + 1 for i in axes])))
+        return Rows(self.stack.transpose((0, *self._behind(axes))))
 
     def swapaxes(self, axis1: int, axis2: int) -> Any:
-        return Rows(self.stack.swapaxes(axis1 % self.ndim + 1, axis2 % self.ndim + 1))
+        return Rows(self.stack.swapaxes(*self._behind((axis1, axis2))))
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Any:
         axes = range(self.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-        return Rows(self.stack.sum(axis=tuple([i % self.ndim + 1 for i in axes]), keepdims=keepdims))
+        return Rows(self.stack.sum(axis=tuple(self._behind(axes)), keepdims=keepdims))
 
     def cumsum(self, axis: Any = None) -> Any:
         if axis is None:
             return self.reshape(-1).cumsum(0)
-        return Rows(self.stack.cumsum(axis % self.ndim + 1))
+        return Rows(self.stack.cumsum(*self._behind((axis,))))
+
+    def _behind(self, axes: Iterable[int]) -> list[int]:
+        """Give the places of axes behind that of the rows."""
+        return [normalize_axis_index(i, self.ndim) + 1 for i in axes]
 
 
 def _elementwise(function: Any, *operands: Any, **options: Any) -> Any:
@@ -218,13 +223,19 @@ def _filled(shape: tuple[int, ...], g: Any) -> Any:
 
 
 def _added_at(earlier: Any, shape: tuple[int, ...], dtype: Any, index: Any, g: Any) -> Any:
-    if not is_basic(index) or isinstance(index, np.ndarray) or type(g) is not Rows:
+    if not _is_plain(index) or type(g) is not Rows:
         return _each(unwrap(added_at), (earlier, shape, dtype, index, g), {})
     out = np.zeros((len(g.stack), *shape), dtype)
     if earlier is not None:
         out[...] = _aligned(earlier, len(shape))
     out[_deeper(index)] += g.stack
     return Rows(out)
+
+
+def _is_plain(index: Any) -> bool:
+    """Tell whether an index means the same behind that of the row: a bool or an array may not."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(i is None or i is ... or type(i) in (int, slice) for i in parts)
 
 
 def _deeper(index: Any) -> Any:
@@ -249,6 +260,14 @@ def _each(function: Any, operands: Any, options: Any) -> Any:
 
 
 _WRITES = "many gradients at once cannot be written into one array"
+
+
+def by_row(rule: Callable[[Any], list[Any]], g: Any) -> list[Any]:
+    """Call a rule of the user's, which gives a list of gradients, with one gradient after another."""
+    n = next(_counts((g,)), 0)
+    if not n:
+        return rule(g)
+    return [Rows(np.stack(column)) for column in zip(*[rule(_of(g, i)) for i in range(n)], strict=True)]
 
 
 def _each_of(function: Any) -> Callable[..., Any]:

@@ -70,8 +70,17 @@ def _real(slope: Rule) -> Rule:
 
 
 def _over(x: Any, y: Any) -> Any:
-    """Divide x by y, which gives 0 where x is 0."""
-    return anp.where(x == 0, 0.0, x / anp.where(x == 0, 1.0, y))
+    """Divide x by y, which gives 0 where both are 0."""
+    both = (x == 0) & (y == 0)
+    return anp.where(both, 0.0, x / anp.where(both, 1.0, y))
+
+
+def _sinh_over(x: Any) -> Any:
+    """Give sinh(x) / x, and its derivatives at 0."""
+    is_small = abs(x) < (1 if x.dtype.kind != "c" else 0)
+    series = np.exp(-anp.where(is_small, x, 0.0)) * sp.exprel(anp.where(is_small, 2 * x, 0.0).real)
+    rest = np.sinh(x) / anp.where(is_small | (x == 0), anp.ones_like(x), x)
+    return anp.where(is_small, series, rest + (x == 0))
 
 
 # --- Derivatives by a parameter -------------------------------------------------------------------------
@@ -155,7 +164,14 @@ _function(
 )
 _function("wrightomega", lambda ans, z: ans / (1 + ans))
 _function("_lambertw", lambda ans, z, k, tol: np.exp(-ans) / (1 + ans), _BY_ORDER, _BY_COUNT)
-_function("spence", lambda ans, x: anp.where(x == 1, -1.0, np.log(x) / anp.where(x == 1, 1.0, 1 - x)))
+_function(
+    "spence",
+    lambda ans, x: (
+        -1 / sp.exprel(np.log(x))  # log x / (1 - x), at 1 too
+        if x.dtype.kind != "c"
+        else anp.where(x == 1, -1.0, np.log(x) / anp.where(x == 1, 1.0, 1 - x))
+    ),
+)
 _function("sindg", lambda ans, x: np.pi / 180 * sp.cosdg(x))
 _function("cosdg", lambda ans, x: -np.pi / 180 * sp.sindg(x))
 _function("tandg", lambda ans, x: np.pi / 180 * (1 + ans * ans))
@@ -181,7 +197,7 @@ _function(
 )
 _pair("fresnel", lambda ans, x: np.sin(np.pi / 2 * x * x), lambda ans, x: np.cos(np.pi / 2 * x * x))
 _pair("sici", lambda ans, x: np.sinc(x / np.pi), lambda ans, x: np.cos(x) / x)
-_pair("shichi", lambda ans, x: _over(np.sinh(x), x) + (x == 0), lambda ans, x: np.cosh(x) / x)
+_pair("shichi", lambda ans, x: _sinh_over(x), lambda ans, x: np.cosh(x) / x)
 _function("exp1", lambda ans, x: -np.exp(-x) / x)
 _function("expi", lambda ans, x: np.exp(x) / x)
 _function(
@@ -200,12 +216,37 @@ def _polygamma(n: Any, x: Any) -> Any:
 
 _function("psi", lambda ans, x: _polygamma(1, x))
 _function("loggamma", lambda ans, z: sp.psi(z))
-_function("rgamma", lambda ans, x: -sp.psi(x) * ans)
+
+
+def _rgamma_slope(x: Any) -> Any:
+    """Give the slope of 1 / Γ(x), to the left by the reflection Γ(1 - x) sin(πx) / π, which has no poles."""
+    is_left = x < 0.5
+    right, left = anp.where(is_left, 1.0, x), anp.where(is_left, 1.0 - x, 1.0)
+    turn = np.pi * (x - 2 * np.round(getval(x) / 2))  # x less its period, with all its digits
+    by_reflection = sp.gamma(left) * (np.cos(turn) - np.sin(turn) * sp.psi(left) / np.pi)
+    return anp.where(is_left, by_reflection, -sp.psi(right) * sp.rgamma(right))
+
+
+def _binom_slope(ans: Any, n: Any, k: Any, by_n: bool) -> Any:
+    """Give the slope of Γ(n + 1) / (Γ(k + 1) Γ(n - k + 1)): at a pole of the latter these are products."""
+    k, n = k * 1.0, n * 1.0
+    rest = n - k + 1
+    at_pole = (rest <= 0) & (rest == np.round(getval(rest)))
+    apart = anp.where(at_pole, 1.0, rest)
+    slope = ans * (sp.psi(n + 1 if by_n else apart) - sp.psi(apart if by_n else k + 1))
+    rest = anp.where(at_pole, rest, 1.0)
+    there = sp.gamma(n + 1) * sp.rgamma(k + 1) * _rgamma_slope(rest)
+    if by_n:
+        return anp.where(at_pole, ans * sp.psi(n + 1) + there, slope)
+    return anp.where(at_pole, sp.gamma(n + 1) * _rgamma_slope(k + 1) * sp.rgamma(rest) - there, slope)
+
+
+_function("rgamma", lambda ans, x: _rgamma_slope(x))
 _function("poch", lambda ans, z, m: ans * (sp.psi(z + m) - sp.psi(z)), lambda ans, z, m: ans * sp.psi(z + m))
 _function(
     "binom",
-    lambda ans, n, k: ans * (sp.psi(n + 1) - sp.psi(n - k + 1)),
-    lambda ans, n, k: ans * (sp.psi(n - k + 1) - sp.psi(k + 1)),
+    lambda ans, n, k: _binom_slope(ans, n, k, True),
+    lambda ans, n, k: _binom_slope(ans, n, k, False),
 )
 
 
@@ -294,8 +335,18 @@ _function("pdtri", _BY_COUNT, lambda ans, k, y: -1 / _gamma_density(np.floor(k) 
 _function(
     "tklmbda",
     lambda ans, x, p: 1 / (ans ** (p - 1) + (1 - ans) ** (p - 1)),
-    _by_difference("tklmbda", 1, lambda x, p: np.minimum(1.0, np.abs(p))),
+    lambda ans, x, p: _tukey_by_shape(ans, p),
 )
+
+
+def _tukey_by_shape(F: Any, p: Any) -> Any:
+    # Where Q(F, p) = x, dF = -Q_p dp / Q_F; Q is (Fᵖ - (1 - F)ᵖ) / p.
+    inside = (F > 0) & (F < 1)
+    F = anp.where(inside, F, 0.5)
+    by_p = _box_power(np.log(F), p) - _box_power(np.log1p(-F), p)
+    return anp.where(inside, -by_p / (F ** (p - 1) + (1 - F) ** (p - 1)), 0.0)
+
+
 COMPOSITES |= {
     sp.chdtr: lambda v, x: sp.gammainc(v / 2, x / 2),
     sp.chdtrc: lambda v, x: sp.gammaincc(v / 2, x / 2),
@@ -464,19 +515,30 @@ _function(
 _function("ellipk", lambda ans, m: (ans - sp.elliprd(0.0, 1 - m, 1.0) / 3) / (2 * (1 - m)))
 _function("ellipkm1", lambda ans, p: -(ans - sp.elliprd(0.0, p, 1.0) / 3) / (2 * p))
 _function("ellipe", lambda ans, m: -sp.elliprd(0.0, 1 - m, 1.0) / 6)
-_function(
-    "ellipkinc",
-    lambda ans, f, m: 1 / np.sqrt(1 - m * np.sin(f) ** 2),
-    lambda ans, f, m: (
-        (sp.ellipeinc(f, m) / (1 - m) - ans) / (2 * m)
-        - np.sin(2 * f) / (4 * (1 - m) * np.sqrt(1 - m * np.sin(f) ** 2))
-    ),
-)
-_function(
-    "ellipeinc",
-    lambda ans, f, m: np.sqrt(1 - m * np.sin(f) ** 2),
-    lambda ans, f, m: (ans - sp.ellipkinc(f, m)) / (2 * m),
-)
+
+
+def _by_parameter(f: Any, m: Any, integral: Any) -> Any:
+    """Give a slope by m near 0, where the others divide by m: by Carlson's R_D, from the nearest kπ."""
+    k = np.round(getval(f) / np.pi)
+    s, c = np.sin(f - k * np.pi), np.cos(f - k * np.pi)
+    return (s**3 * integral(c * c, 1 - m * s * s) + 2 * k * integral(0.0, 1 - m)) / 6
+
+
+def _first_kind(ans: Any, f: Any, m: Any) -> Any:
+    if np.any(np.abs(getval(m)) < 1e-3):
+        return _by_parameter(f, m, lambda c, q: sp.elliprd(c, 1.0, q))
+    root = np.sqrt(1 - m * np.sin(f) ** 2)
+    return (sp.ellipeinc(f, m) / (1 - m) - ans) / (2 * m) - np.sin(2 * f) / (4 * (1 - m) * root)
+
+
+def _second_kind(ans: Any, f: Any, m: Any) -> Any:
+    if np.any(np.abs(getval(m)) < 1e-3):
+        return -_by_parameter(f, m, lambda c, q: sp.elliprd(c, q, 1.0))
+    return (ans - sp.ellipkinc(f, m)) / (2 * m)
+
+
+_function("ellipkinc", lambda ans, f, m: 1 / np.sqrt(1 - m * np.sin(f) ** 2), _first_kind)
+_function("ellipeinc", lambda ans, f, m: np.sqrt(1 - m * np.sin(f) ** 2), _second_kind)
 _function(
     "elliprc",
     lambda ans, x, y: -sp.elliprd(y, y, x) / 6,

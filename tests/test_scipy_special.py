@@ -254,8 +254,8 @@ def test_where_a_formula_is_0_over_0_derivatives_are_those_of_differences(f, arg
 )  # fmt: skip
 def test_derivatives_of_what_scipy_has_to_a_few_digits(f, x):
     slope = lambda x: gradient(f, x)[0]
-    for f, g in ((f, slope(x)), (slope, gradient(slope, x)[0])):
-        np.testing.assert_allclose(g, (f(x + 1e-3) - f(x - 1e-3)) / 2e-3, rtol=1e-5)
+    for h, derivative in ((f, slope(x)), (slope, gradient(slope, x)[0])):
+        np.testing.assert_allclose(derivative, (h(x + 1e-3) - h(x - 1e-3)) / 2e-3, rtol=1e-5)
 
 
 def test_third_derivatives_at_0_over_0():

@@ -576,7 +576,8 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
 def _way_back(value: Any, node: Traced, roots: list[Traced]) -> tuple[Traced | None, list[Traced]]:
     """Record the way back as a function of its seed: give what comes of it, as one vector, and the seed.
 
-    It is linear, and its own way back is its transpose: the way forward.
+    It is linear, and its own way back is its transpose: the way forward. The seed is any, so that a
+    derivative that there is not for all results is refused.
     """
     calls = history(node)
     plain = constant(value)
@@ -586,7 +587,8 @@ def _way_back(value: Any, node: Traced, roots: list[Traced]) -> tuple[Traced | N
         gradients = backward(node, np.conj(seed) if dtype.kind == "c" else seed, roots, calls)
         return np.concatenate([*map(np.ravel, map(_or_zeros, gradients, roots))])
 
-    _, linear, seeds, _ = _record(pulled, (np.ones(shape, dtype)[()],), "jvp")
+    seed = np.random.default_rng(0).uniform(1, 2, shape).astype(dtype)[()]
+    _, linear, seeds, _ = _record(pulled, (seed,), "jvp")
     return linear, seeds
 
 

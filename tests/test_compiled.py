@@ -441,6 +441,11 @@ def test_what_would_not_replay_is_refused_with_its_line(loss, why):
     assert gradient(lambda: np.sum(W * W.value), params(W))[W].tolist() == W.value.tolist()
 
 
+def test_what_a_loss_asks_isinstance_has_the_same_answer_in_a_program():
+    f = lambda x: np.sum(x**2 if isinstance(x * 1.0, np.ndarray) else np.stack(x))
+    assert bits(compiled(f)(np.ones(3))) == bits(withgradient(f, np.ones(3)))
+
+
 def test_what_is_given_to_compiled_is_checked():
     for arguments, why in [
         ((3,), "must be a function, got int 3"),

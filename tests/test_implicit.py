@@ -347,3 +347,10 @@ def test_a_recomputed_view_is_refused():
     view = recompute(lambda h: h["a"][1:])
     with pytest.raises(TypeError, match="a view of it: return a copy"):
         gradient(lambda x: np.sum(view({"a": x * 2})), np.ones(3))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_another_result_the_second_time_is_told_however_small(scale):
+    factors = iter([1.0, 1.001])
+    with pytest.raises(RuntimeError, match="another result the second time"):
+        gradient(recompute(lambda x: scale * next(factors) * x), 1.0)

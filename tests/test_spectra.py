@@ -1,9 +1,11 @@
 """Eigenvalues, singular values and vectors: also where values are equal, and never by an arbitrary choice."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from minidiff import gradient, jacobian, param, params
+from minidiff import dropgrad, gradient, hessian, jacobian, jvp, param, params
 from minidiff.compiled import compiled
 
 RNG = np.random.default_rng(0)
@@ -218,3 +220,53 @@ def test_a_program_has_what_needs_no_limit_and_refuses_the_rest():
         product()
     W[...] = C[:, :3]
     np.testing.assert_allclose(product().grad[W], C[:, :3] / np.linalg.norm(C[:, :3]))
+
+
+def test_second_derivatives_of_singular_values_alone_where_they_are_equal():
+    for values in (np.linalg.svdvals, lambda A: np.linalg.svd(A, compute_uv=False)):
+        for A in (np.eye(3), np.diag([2.0, 2.0, 1.0]), np.ones((2, 3)), np.cos(np.arange(6.0)).reshape(3, 2)):
+            H = hessian(lambda A, values=values: np.sum(values(A) ** 2), A)  # of ‖A‖²
+            np.testing.assert_allclose(H.reshape(A.size, A.size), 2 * np.eye(A.size), atol=1e-8)
+        seen = []
+        gradient(lambda A, values=values: np.sum(seen.append(dropgrad(values(A))) or values(A)), A)
+        np.testing.assert_array_equal(seen[0], values(A))
+
+
+EQUAL = [np.eye(2), np.eye(3), np.diag([1.0, 1.0, 2.0])]
+
+
+@pytest.mark.parametrize("A", EQUAL)
+def test_what_needs_the_vectors_of_equal_eigenvalues_of_any_matrix_is_refused(A):
+    with pytest.raises(NotImplementedError, match="vectors of equal eigenvalues"):
+        gradient(lambda A: np.sum(((v := np.linalg.eig(A))[1] * np.exp(v[0])) @ np.linalg.inv(v[1])).real, A)
+    squares = lambda A: np.sum(np.linalg.eigvals(A).real ** 2)
+    np.testing.assert_allclose(gradient(squares, A)[0], 2 * A.T)
+    with pytest.raises(NotImplementedError, match="vectors of equal eigenvalues"):
+        hessian(squares, A)
+
+
+def test_a_matrix_without_a_basis_of_eigenvectors_is_refused():
+    with pytest.raises(NotImplementedError, match="without a basis of eigenvectors"):
+        gradient(lambda A: np.sum(np.linalg.eigvals(A).real ** 2), np.array([[1.0, 1.0], [0.0, 1.0]]))
+
+
+def test_columns_of_a_jacobian_are_refused_where_rows_are():
+    jumps = lambda t: np.linalg.eigh(np.diag([1.0, 1.0, 2.0]) + t * np.ones((3, 3)))[1] ** 2
+    for derivative in (
+        lambda: jacobian(jumps, 0.0),
+        lambda: jvp(jumps, (0.0,), (1.0,)),
+        lambda: gradient(lambda t: jumps(t)[0, 1], 0.0),  # 0 by the formula
+    ):
+        with pytest.raises(NotImplementedError, match="depends on which vectors"):
+            derivative()
+
+
+def test_third_derivatives_of_a_determinant_near_a_singular_matrix():
+    ways = [np.cos(np.arange(9.0).reshape(3, 3) + i) for i in range(3)]
+    f = np.linalg.det
+    for way in ways:
+        f = lambda A, f=f, way=way: np.sum(gradient(f, A)[0] * way)
+    polar = [sum(np.linalg.det(sum(ways[i] for i in some)) * (-1) ** (3 - len(some)) for some in [c])
+             for n in (1, 2, 3) for c in itertools.combinations(range(3), n)]  # fmt: skip
+    for A in (np.diag([1.0, 1.0, 1e-7]), np.eye(3), np.diag([1.0, 0.0, 0.0])):  # a cubic: the same everywhere
+        np.testing.assert_allclose(f(A), sum(polar), rtol=1e-8, atol=1e-9)

@@ -37,8 +37,9 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     | ``update(opt, p, g)`` takes one step of the optimiser with the parameter ``p`` and its gradient ``g``;
     | ``update(opt, ps, gs)`` does so for each parameter of ``ps``.
 
-    Everything is checked before anything moves. Gradients are never modified; a gradient that is ``None``
-    leaves its parameter, and what the optimiser knows of it, as they were. An interrupt (Ctrl-C) waits until
+    Parameters and gradients are all checked before anything moves; if an optimiser raises at one of them,
+    those before it have made their step. Gradients are never modified; a gradient that is ``None`` leaves its
+    parameter, and what the optimiser knows of it, as they were. An interrupt (Ctrl-C) waits until
     all parameters have made their step.
 
     Parameters
@@ -146,7 +147,8 @@ def _take_all(stages: list[AbstractOptimiser], ps: Any, steps: list[tuple[Any, A
         except Exception as error:  # noqa: PERF203 - the note is about this very parameter
             i = next(i for i, other in enumerate(ps) if other is p)
             which = _which((ps, i))
-            add_note(error, f"in update(opt, ps, gs), at {which} of shape {x.shape}, which has not moved")
+            place = f"at {which} of shape {x.shape}"
+            add_note(error, f"in update(opt, ps, gs), {place}, which has not moved, nor have those after it")
             raise
 
 

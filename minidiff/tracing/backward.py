@@ -34,6 +34,7 @@ from minidiff.tracing.record import (
     at_its_time,
     described,
     is_blank,
+    map_container,
     name_of,
     record,
     standing,
@@ -211,7 +212,7 @@ class _Pieces(list[Any]):
             items: dict[Any, Any] = {}
             for h, i in parts:
                 items[i] = add_outgrads((items[i], False) if i in items else None, h)[0]
-            zeros = vspace(getval(x)).zeros()
+            zeros = map_container(_nothing, vspace(getval(x)).zeros())
             if isinstance(zeros, dict):
                 g = {key: items.get(key, zero) for key, zero in zeros.items()}
             else:
@@ -221,6 +222,11 @@ class _Pieces(list[Any]):
             if type(h) is not Part:
                 g = add_outgrads(None if g is None else (g, False), h)[0]
         return cast(g, x.dtype) if hasattr(x, "dtype") else g
+
+
+def _nothing(zeros: Any) -> Any:
+    """Give the gradient of a result that nobody has used: zeros without strides, by which a rule knows it."""
+    return np.broadcast_to(np.zeros((), zeros.dtype), zeros.shape) if type(zeros) is np.ndarray else zeros
 
 
 def _without_gradient(call: Traced, error: Exception) -> NotImplementedError:

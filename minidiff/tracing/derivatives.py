@@ -284,13 +284,10 @@ def add_at(out: np.ndarray[Any, Any], index: Any, g: Any) -> None:
         np.add.at(out, index, g)
 
 
-_BASIC = frozenset({int, slice, type(None), type(...)})
-
-
 def is_basic(index: Any) -> bool:
     """Tell whether `index` reads no element twice: integers, slices, newaxis, ellipsis or a mask."""
     parts = index if isinstance(index, tuple) else (index,)
-    if _BASIC.issuperset(map(type, parts)):
+    if {int, slice}.issuperset(map(type, parts)):
         return True
     return all(
         part is None
@@ -758,7 +755,10 @@ def _inverse(A: Any, det: Any) -> Any:
     except np.linalg.LinAlgError:
         return None
     condition = float(np.abs(values).max(initial=0)) * float(np.abs(inverse).max(initial=0))
-    if not (condition < np.finfo(values.dtype).eps ** -0.5 and np.all(getval(det))):
+    # Each further derivative loses as many digits as the condition has; of large matrices it may have more,
+    # as without the inverse they cost too much.
+    most = np.finfo(values.dtype).eps ** (-0.25 if values.shape[-1] <= 16 else -0.5)
+    if not (condition < most and np.all(getval(det))):
         return None
     return inverse if A is values else np.linalg.inv(A)
 

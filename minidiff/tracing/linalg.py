@@ -16,6 +16,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
 from minidiff.tracing.kinks import reduced_shape
 from minidiff.tracing.record import as_array, constant, derivative
+from minidiff.tracing.spectra import singular_values
 
 
 def _adjoint(x: Any) -> Any:
@@ -134,7 +135,7 @@ def _lstsq(A: Any, b: Any, rcond: Any = None) -> Any:
     rcond = eps * max(A.shape) if rcond is None else rcond if 0 < rcond < 1 else eps
     squares = _squares(A, b, rcond) if squares.size else squares
     x = _pseudoinverse(A, rcond) @ b if _cuts(A, rcond) else _least(A, b, rcond)
-    return x, squares, rank, np.linalg.svd(A, compute_uv=False)
+    return x, squares, rank, singular_values(A)
 
 
 def _tensorinv(a: Any, ind: int = 2) -> Any:
@@ -203,8 +204,11 @@ _SVDResult: Any = type(np.linalg.svd(np.eye(1)))
 
 
 def _svd(A: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False) -> Any:
-    if not hermitian:
+    if not hermitian and compute_uv:
         return NotImplemented
+    if not hermitian:  # by one call with the vectors, on which the second derivative depends
+        s = np.linalg.svd(A, full_matrices=False)[1]
+        return s + (np.linalg.svd(constant(A), compute_uv=False) - constant(s))  # with NumPy's last bit
     w, v = np.linalg.eigh(A)
     order = np.argsort(np.abs(w))[..., ::-1]
     w = np.take_along_axis(w, order, -1)
@@ -218,7 +222,7 @@ def _cond(A: Any, p: Any = None) -> Any:
     if not A.size:
         raise np.linalg.LinAlgError("np.linalg.cond is not defined on empty arrays")
     if p in (None, 2, -2):
-        s = np.linalg.svd(A, compute_uv=False)
+        s = singular_values(A)
         cond = s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
     else:
         cond = np.linalg.norm(A, p, (-2, -1)) * np.linalg.norm(np.linalg.inv(A), p, (-2, -1))

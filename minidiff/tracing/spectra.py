@@ -13,7 +13,8 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
-from minidiff.tracing.derivatives import Nearby, enter_several, hooks, listed
+from minidiff.tracing.derivatives import Nearby, enter_several, hooks, listed, primitive_of
+from minidiff.tracing.record import record
 
 
 def _adjoint(x: Any) -> Any:
@@ -21,8 +22,8 @@ def _adjoint(x: Any) -> Any:
 
 
 def _used(g: Any) -> bool:
-    """Tell whether the gradient of one of several results is more than the zeros of what nobody used."""
-    return type(g) is not np.ndarray or bool(g.any())
+    """Tell whether somebody has used one of several results: the gradient may be 0 in spite of that."""
+    return type(g) is not np.ndarray or any(g.strides) or bool(g.any())
 
 
 def _can_look(*results: Any) -> bool:
@@ -176,7 +177,7 @@ def _svd(
 ) -> Any:
     if hermitian:
         raise NotImplementedError("there is none with hermitian=True: take np.linalg.eigh")
-    if not compute_uv:
+    if not compute_uv:  # as `singular_values` has it
         U, _, Vh = np.linalg.svd(A, full_matrices=False)
         return anp.conj((U * g[..., None, :]) @ Vh)
     (gu, _, gvh), (U, s, Vh) = g, ans
@@ -202,6 +203,11 @@ def _svd(
             u, vh = _singular_vectors_turned(getval(U), getval(s), getval(Vh))
             return _nearby(_from_svd, ans, shift * 1.3 ** _depth(s), 1, (u, s, vh))
     return _from_svd(g, ans, A)
+
+
+def singular_values(A: Any) -> Any:
+    """Give the singular values, for what treats equal ones alike, as norms do."""
+    return record(primitive_of(np.linalg.svd), (A,), {"compute_uv": False})
 
 
 def _from_svd(g: Any, ans: Any, A: Any, *_: Any, **options: Any) -> Any:
@@ -234,6 +240,10 @@ def _from_svd(g: Any, ans: Any, A: Any, *_: Any, **options: Any) -> Any:
 
 def _eig(g: Any, ans: Any, A: Any) -> Any:
     (_, gu), (e, u) = g, ans
+    if _can_look(u):
+        singular: Any = np.linalg.svd(getval(u), compute_uv=False)
+        if np.any(singular[..., -1:] < np.finfo(singular.dtype).eps ** 0.45 * singular[..., :1]):
+            raise NotImplementedError("a matrix without a basis of eigenvectors has none")
     if _can_look(gu, e) and _used(gu):
         turned = anp.swapaxes(u, -1, -2) @ gu
         if u.dtype.kind == "c":

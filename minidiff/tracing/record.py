@@ -537,7 +537,8 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """For `isinstance` it is the array or the number that it is outside; not for sparse matrices."""
-        kind = type(shown(getval(self)))
+        value = getval(self)
+        kind = type(value if type(value) in PLAIN else shown(value))
         passes = issubclass(kind, (np.ndarray, np.generic)) and not _is_of_sparse(sys._getframe(1))
         return kind if passes else Traced
 

@@ -248,8 +248,8 @@ def jacobian(f: Callable[..., Any], *args: Any) -> Any:
     -----
     It goes by rows, a gradient for each element of the result; or by columns, one for each element of the
     arguments, where there are more than four times as many results. Many go the way back at once, a function
-    of NumPy's taking all of them in one call where it can. Where memory would not do, they go in parts; where
-    a rule of one's own takes only one gradient, one after another.
+    of NumPy's taking all of them in one call where it can, and in parts where memory would not do. A rule of
+    one's own gets one gradient after another.
 
     Examples
     --------

@@ -78,10 +78,11 @@ def _one_by_one(end: Traced, seeds: Any, roots: list[Traced], calls: list[Traced
 
 
 def _stacked(g: Any, n: int, root: Traced) -> Any:
-    if type(g) is Rows:
-        assert g.shape == root.shape
-        return g.stack
-    return np.broadcast_to(0 if g is None else g, (n, *root.shape)).astype(root.dtype)
+    if type(g) is not Rows:
+        return np.broadcast_to(0 if g is None else g, (n, *root.shape)).astype(root.dtype)
+    if g.shape != root.shape:
+        raise ValueError(f"the gradients have the shape {g.shape}")
+    return g.stack
 
 
 class Rows(NDArrayOperatorsMixin):

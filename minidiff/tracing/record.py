@@ -671,7 +671,8 @@ _to_array, _view_of_bits = Traced.__array__, Traced.view
 def _view(self: Traced, *args: Any, **kwargs: Any) -> Any:
     plain = getval(self)
     like = plain.view(*args, **kwargs)
-    if type(like) is type(plain) and like.dtype == plain.dtype:
+    # In SciPy's product with a sparse matrix it would be the data of one.
+    if type(like) is type(plain) and like.dtype == plain.dtype and not _is_of_sparse(sys._getframe(1)):
         return self[...] if type(like) is np.ndarray else self
     return _view_of_bits(self, *args, **kwargs)
 

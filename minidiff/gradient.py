@@ -587,7 +587,7 @@ def _way_back(value: Any, node: Traced, roots: list[Traced]) -> tuple[Traced | N
         gradients = backward(node, np.conj(seed) if dtype.kind == "c" else seed, roots, calls)
         return np.concatenate([*map(np.ravel, map(_or_zeros, gradients, roots))])
 
-    seed = np.random.default_rng(0).uniform(1, 2, shape).astype(dtype)[()]
+    seed = (2 + np.cos(np.arange(np.size(plain)))).reshape(shape).astype(dtype)[()]
     _, linear, seeds, _ = _record(pulled, (seed,), "jvp")
     return linear, seeds
 

@@ -289,7 +289,7 @@ def _from_numbers(g: Any, ans: Any, ŷ: Any, y: Any, kept: Kept) -> Any:
         return g[..., np.newaxis] * (softmax(ŷ) - _is_class(y, ŷ))
     e, total = kept.values
     p = e / total
-    p.reshape(y.size, ŷ.shape[-1])[_counted(y.size), y.reshape(-1)] -= 1
+    p[(_counted(y.size), y) if y.ndim == 1 else (*np.indices(y.shape, sparse=True), y)] -= 1
     p *= g[..., np.newaxis]
     return p
 

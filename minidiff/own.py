@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import wraps
 from numbers import Number
 from typing import Any
@@ -139,6 +140,7 @@ def _recorded(
 ) -> Callable[..., Any]:
     def checked(argnums: Any, g: Any, ans: Any, *arguments: Any, **keywords: Any) -> list[Any]:
         def of(g: Any) -> list[Any]:
+            g = tracing.map_container(_writeable, g)
             gradients = list(jointly(argnums, g, ans, *arguments, **keywords))
             if len(gradients) != len(argnums):
                 raise ValueError(f"{len(argnums)} gradients are needed, there came {len(gradients)}")
@@ -149,7 +151,8 @@ def _recorded(
     @wraps(function)
     def alone(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        if any(map(tracing.is_recorded, result if isinstance(result, (list, tuple)) else (result,))):
+        results = result if isinstance(result, (list, tuple)) else (result,)
+        if any(tracing.is_recorded(x) and x._trace >= _within.get() for x in results):
             raise TypeError(
                 f"{tracing.name_of(function)} gives what depends on a value under differentiation that is "
                 "none of its arguments (a parameter that it knows by name): that gradient would be lost. "
@@ -164,9 +167,25 @@ def _recorded(
         if any(map(tracing.is_box, kwargs.values())):
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
-        return (recorded if any(map(tracing.is_box, args)) else plain)(*args, **kwargs)
+        trace = max([x._trace for x in args if tracing.is_box(x)], default=-1)
+        if trace < 0:
+            return plain(*args, **kwargs)
+        token = _within.set(trace)
+        try:
+            return recorded(*args, **kwargs)
+        finally:
+            _within.reset(token)
 
     return by_position
+
+
+# The trace that records the call in progress.
+_within: ContextVar[int] = ContextVar("within", default=0)
+
+
+def _writeable(g: Any) -> Any:
+    """Give a gradient for the user's rule: of a result that nobody has used it is zeros that share memory."""
+    return g.copy() if type(g) is np.ndarray and not g.flags.writeable else g
 
 
 def _checked(h: Any, i: int, ans: Any, arguments: tuple[Any, ...]) -> Any:

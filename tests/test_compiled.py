@@ -260,6 +260,9 @@ def test_losses_of_class_numbers_of_any_shape(shape, dtype):
     for _ in range(2):
         z, y = rng.normal(size=shape).astype(dtype), rng.integers(0, shape[-1], shape[:-1])
         assert bits(compiled(lambda z, y=y: f(z, y))(z)) == bits(withgradient(lambda z, y=y: f(z, y), z))
+        turned = lambda z, y=y: f(np.moveaxis(z, 0, -1), y)  # which has another layout
+        z = np.moveaxis(z, -1, 0).copy()
+        assert bits(compiled(turned)(z)) == bits(withgradient(turned, z))
 
 
 @pytest.mark.parametrize(("loss", "y", "wrong"), LOSSES.values(), ids=LOSSES)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from minidiff import compiled, gradient, hessian, param, params
+from minidiff import check_gradient, compiled, gradient, hessian, param, params
 from minidiff.functions import elu, gelu, leakyrelu, logsoftmax, logsumexp, relu, sigmoid, softmax, softplus
 from minidiff.losses import (
     binarycrossentropy,
@@ -554,3 +554,20 @@ def test_scores_for_probabilities_are_refused(loss, y, bad, twin, how):
     f(np.array([[0.25, 0.75]]))
     with pytest.raises(ValueError, match=f"of scores take {twin}; got"):
         f(np.array(bad))
+
+
+LAYOUTS = [
+    lambda z: np.moveaxis(z, 1, 2),
+    lambda z: z[::-1].swapaxes(1, 2),
+    lambda z: z[0].T,
+    lambda z: z[0, 1],
+]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scores_in_any_layout_have_the_gradient_of_differences(layout, order):
+    rng = np.random.default_rng(0)
+    z = np.array(rng.normal(size=(2, 4, 3)), order=order)
+    y = rng.integers(0, 4, layout(z).shape[:-1])
+    check_gradient(lambda z: logitcrossentropy(layout(z), y), z)

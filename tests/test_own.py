@@ -210,3 +210,22 @@ def test_a_rule_that_forgets_the_broadcast_is_told_what_to_do():
     times = derivative(lambda g, ans, x, y: g * y, lambda g, ans, x, y: g * x)(lambda x, y: x * y)
     with pytest.raises(NotImplementedError, match=r"shape \(4,\) where that has \(\): sum over the axes"):
         gradient(lambda x, y: np.sum(times(x, y)), np.ones(4), 2.0)
+
+
+def test_a_value_of_an_outer_derivative_may_be_known_by_name():
+    def outer(t):
+        scaled = derivative(lambda g, ans, x: g * t)(lambda x: x * t)
+        return gradient(scaled, 3.0)[0] ** 2
+
+    assert gradient(outer, 2.0) == (4.0,)
+    W = param(np.array([1.0, 2.0]))
+    by_w = derivative(lambda g, ans, x: g * W)(lambda x: x * W)
+    slope = lambda: gradient(lambda x: np.sum(by_w(x)), np.ones(2))[0]
+    np.testing.assert_array_equal(gradient(lambda: np.sum(slope() ** 2), params(W))[W], [2, 4])
+    V = param(np.ones(2))  # under no differentiation: the rule is not needed
+    np.testing.assert_array_equal(gradient(lambda: np.sum(by_w(V)), params(W))[W], [1, 1])
+
+
+def test_the_gradient_of_a_result_that_nobody_has_used_may_be_written_into():
+    two = derivative(lambda g, ans, x: g[0].__imul__(2 * x) + 3 * x**2 * g[1])(lambda x: (x**2, x**3))
+    np.testing.assert_array_equal(gradient(lambda x: two(x)[1].sum(), np.arange(3.0))[0], [0, 3, 12])

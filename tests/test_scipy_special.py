@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, gradient, param, params
+from minidiff import check_gradient, gradient, hessian, param, params
 
 special = pytest.importorskip("scipy.special")
 _ufuncs = pytest.importorskip("scipy.special._ufuncs")
@@ -261,3 +261,37 @@ def test_derivatives_of_what_scipy_has_to_a_few_digits(f, x):
 def test_third_derivatives_at_0_over_0():
     slope = lambda x: gradient(lambda x: special.shichi(x)[0], x)[0]
     np.testing.assert_allclose(gradient(lambda x: gradient(slope, x)[0], 0.0)[0], 1 / 3)
+
+
+def test_elements_do_not_change_each_other():
+    for f in (special.ellipkinc, special.ellipeinc):
+        m = np.array([1e-4, 0.5, 0.99])
+        (g,) = gradient(lambda m, f=f: np.sum(f(0.3, m)), m)
+        np.testing.assert_allclose(g, [gradient(lambda m, f=f: f(0.3, m), one)[0] for one in m], rtol=1e-13)
+    np.testing.assert_allclose(
+        gradient(lambda m: np.sum(special.ellipeinc(0.3, m)), np.array([1e-4, 1.0]))[0][1],
+        -0.00454188,
+        rtol=1e-5,
+    )
+    n = np.array([5.0, 200.0])
+    H = hessian(lambda n: np.sum(special.binom(n, 3.0)), n)
+    np.testing.assert_allclose(np.diag(H), n - 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "k"), [(2.5, -1.0), (3.0, -2.0), (5.0, 6.0), (5.0, 2.0)])
+def test_binomials_by_k_at_poles_too(n, k):
+    slope = (special.binom(n, k + 1e-6) - special.binom(n, k - 1e-6)) / 2e-6
+    np.testing.assert_allclose(gradient(lambda k: special.binom(n, k), k)[0], slope, rtol=1e-5)
+
+
+@pytest.mark.parametrize("z", [0.3 + 1.7j, -1.4 + 2.6j, 0.9 + 0.2j])
+def test_complex_reciprocal_gammas(z):
+    f = lambda z: np.real(special.rgamma(z))
+    h = 1e-6
+    expected = (f(z + h) - f(z - h)) / (2 * h) + 1j * (f(z + 1j * h) - f(z - 1j * h)) / (2 * h)
+    np.testing.assert_allclose(gradient(f, z)[0], expected, rtol=1e-6)
+
+
+def test_the_complex_integral_of_the_hyperbolic_sine_at_0():
+    slope = lambda z: np.real(gradient(lambda z: np.real(special.shichi(z)[0]), z)[0])
+    assert gradient(slope, 0j)[0] == 0

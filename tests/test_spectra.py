@@ -270,3 +270,8 @@ def test_third_derivatives_of_a_determinant_near_a_singular_matrix():
              for n in (1, 2, 3) for c in itertools.combinations(range(3), n)]  # fmt: skip
     for A in (np.diag([1.0, 1.0, 1e-7]), np.eye(3), np.diag([1.0, 0.0, 0.0])):  # a cubic: the same everywhere
         np.testing.assert_allclose(f(A), sum(polar), rtol=1e-8, atol=1e-9)
+
+
+def test_an_ill_conditioned_basis_of_eigenvectors_is_one():
+    (g,) = gradient(lambda A: np.linalg.eigvals(A).real.max(), np.array([[1.0, 1e8], [0.0, 2.0]]))
+    np.testing.assert_allclose(g, [[0, 0], [1e8, 1]], rtol=1e-6)

@@ -15,7 +15,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
-from minidiff.tracing.derivatives import COMPOSITES, CONSTANT, Rule, define, unbroadcast
+from minidiff.tracing.derivatives import COMPOSITES, CONSTANT, Rule, define, hooks, unbroadcast
 from minidiff.tracing.record import PLAIN, derivative
 
 import_module("autograd.scipy.special")  # its derivatives first: ours take their place
@@ -76,11 +76,17 @@ def _over(x: Any, y: Any) -> Any:
 
 
 def _sinh_over(x: Any) -> Any:
-    """Give sinh(x) / x, and its derivatives at 0."""
-    is_small = abs(x) < (1 if x.dtype.kind != "c" else 0)
-    series = np.exp(-anp.where(is_small, x, 0.0)) * sp.exprel(anp.where(is_small, 2 * x, 0.0).real)
-    rest = np.sinh(x) / anp.where(is_small | (x == 0), anp.ones_like(x), x)
-    return anp.where(is_small, series, rest + (x == 0))
+    """Give sinh(x) / x; of real numbers with all derivatives at 0."""
+    if x.dtype.kind == "c":
+        return _over(np.sinh(x), x) + (x == 0)
+    is_small = abs(x) < 1
+    small, large = anp.where(is_small, x, 0.0), anp.where(is_small, 1.0, x)
+    return anp.where(is_small, np.exp(-small) * sp.exprel(2 * small), np.sinh(large) / large)
+
+
+def _nowhere(mask: Any) -> bool:
+    """Tell whether a mask is known to be False everywhere: in a program it may be another at each call."""
+    return next(hooks((mask,)), None) is None and not np.any(mask)
 
 
 # --- Derivatives by a parameter -------------------------------------------------------------------------
@@ -220,25 +226,28 @@ _function("loggamma", lambda ans, z: sp.psi(z))
 
 def _rgamma_slope(x: Any) -> Any:
     """Give the slope of 1 / Γ(x), to the left by the reflection Γ(1 - x) sin(πx) / π, which has no poles."""
-    is_left = x < 0.5
+    is_left = np.real(getval(x)) < 0.5
     right, left = anp.where(is_left, 1.0, x), anp.where(is_left, 1.0 - x, 1.0)
-    turn = np.pi * (x - 2 * np.round(getval(x) / 2))  # x less its period, with all its digits
+    turn = np.pi * (x - 2 * np.round(np.real(getval(x)) / 2))  # x less its period, with all its digits
     by_reflection = sp.gamma(left) * (np.cos(turn) - np.sin(turn) * sp.psi(left) / np.pi)
     return anp.where(is_left, by_reflection, -sp.psi(right) * sp.rgamma(right))
 
 
 def _binom_slope(ans: Any, n: Any, k: Any, by_n: bool) -> Any:
-    """Give the slope of Γ(n + 1) / (Γ(k + 1) Γ(n - k + 1)): at a pole of the latter these are products."""
-    k, n = k * 1.0, n * 1.0
-    rest = n - k + 1
+    """Give the slope of Γ(n + 1) / (Γ(k + 1) Γ(n - k + 1)): at a pole of the latter by those of 1 / Γ."""
+    n, k, rest = n + 1.0, k + 1.0, n - k + 1.0
     at_pole = (rest <= 0) & (rest == np.round(getval(rest)))
-    apart = anp.where(at_pole, 1.0, rest)
-    slope = ans * (sp.psi(n + 1 if by_n else apart) - sp.psi(apart if by_n else k + 1))
-    rest = anp.where(at_pole, rest, 1.0)
-    there = sp.gamma(n + 1) * sp.rgamma(k + 1) * _rgamma_slope(rest)
+    if not by_n:
+        at_pole = at_pole | ((k <= 0) & (k == np.round(getval(k))))
+    k_, rest_ = anp.where(at_pole, 1.0, k), anp.where(at_pole, 1.0, rest)
+    slope = ans * (sp.psi(n if by_n else rest_) - sp.psi(rest_ if by_n else k_))
+    if _nowhere(at_pole):
+        return slope
+    n, k, rest = (anp.where(at_pole, x, 1.0) for x in (n, k, rest))
+    there = -sp.gamma(n) * sp.rgamma(k) * _rgamma_slope(rest)
     if by_n:
-        return anp.where(at_pole, ans * sp.psi(n + 1) + there, slope)
-    return anp.where(at_pole, sp.gamma(n + 1) * _rgamma_slope(k + 1) * sp.rgamma(rest) - there, slope)
+        return anp.where(at_pole, ans * sp.psi(n) - there, slope)
+    return anp.where(at_pole, sp.gamma(n) * _rgamma_slope(k) * sp.rgamma(rest) + there, slope)
 
 
 _function("rgamma", lambda ans, x: _rgamma_slope(x))
@@ -525,16 +534,25 @@ def _by_parameter(f: Any, m: Any, integral: Any) -> Any:
 
 
 def _first_kind(ans: Any, f: Any, m: Any) -> Any:
-    if np.any(np.abs(getval(m)) < 1e-3):
-        return _by_parameter(f, m, lambda c, q: sp.elliprd(c, 1.0, q))
-    root = np.sqrt(1 - m * np.sin(f) ** 2)
-    return (sp.ellipeinc(f, m) / (1 - m) - ans) / (2 * m) - np.sin(2 * f) / (4 * (1 - m) * root)
+    is_near, near, far = _near_0(m)
+    root = np.sqrt(1 - far * np.sin(f) ** 2)
+    slope = (sp.ellipeinc(f, far) / (1 - far) - ans) / (2 * far) - np.sin(2 * f) / (4 * (1 - far) * root)
+    if _nowhere(is_near):
+        return slope
+    return anp.where(is_near, _by_parameter(f, near, lambda c, q: sp.elliprd(c, 1.0, q)), slope)
 
 
 def _second_kind(ans: Any, f: Any, m: Any) -> Any:
-    if np.any(np.abs(getval(m)) < 1e-3):
-        return -_by_parameter(f, m, lambda c, q: sp.elliprd(c, q, 1.0))
-    return (ans - sp.ellipkinc(f, m)) / (2 * m)
+    is_near, near, far = _near_0(m)
+    slope = (ans - sp.ellipkinc(f, far)) / (2 * far)
+    if _nowhere(is_near):
+        return slope
+    return anp.where(is_near, -_by_parameter(f, near, lambda c, q: sp.elliprd(c, q, 1.0)), slope)
+
+
+def _near_0(m: Any) -> tuple[Any, Any, Any]:
+    is_near = abs(m) < 1e-3
+    return is_near, anp.where(is_near, m, 0.0), anp.where(is_near, 0.5, m)
 
 
 _function("ellipkinc", lambda ans, f, m: 1 / np.sqrt(1 - m * np.sin(f) ** 2), _first_kind)

@@ -240,20 +240,23 @@ def _from_svd(g: Any, ans: Any, A: Any, *_: Any, **options: Any) -> Any:
 
 def _eig(g: Any, ans: Any, A: Any) -> Any:
     (_, gu), (e, u) = g, ans
-    if _can_look(u):
-        singular: Any = np.linalg.svd(getval(u), compute_uv=False)
-        if np.any(singular[..., -1:] < np.finfo(singular.dtype).eps ** 0.45 * singular[..., :1]):
-            raise NotImplementedError("a matrix without a basis of eigenvectors has none")
-    if _can_look(gu, e) and _used(gu):
-        turned = anp.swapaxes(u, -1, -2) @ gu
-        if u.dtype.kind == "c":
-            _check(anp.imag(anp.diagonal(turned, axis1=-2, axis2=-1)), turned, _PHASE)
+    if _can_look(gu, e):
         values: Any = getval(e)
         gaps = np.abs(values[..., None, :] - values[..., :, None]) + np.diag(
             np.full(values.shape[-1], np.inf)
         )
-        if np.any(gaps <= np.abs(values).max(initial=0) * np.finfo(values.dtype).eps ** 0.45):
-            raise NotImplementedError("the vectors of equal eigenvalues have none")
+        close = np.finfo(values.dtype).eps ** 0.45
+        has_equal = np.any(gaps <= np.abs(values).max(initial=0) * close)
+        if has_equal:
+            singular: Any = np.linalg.svd(getval(u), compute_uv=False)
+            if np.any(singular[..., -1:] < close * singular[..., :1]):
+                raise NotImplementedError("a matrix without a basis of eigenvectors has none")
+        if _used(gu):
+            turned = anp.swapaxes(u, -1, -2) @ gu
+            if u.dtype.kind == "c":
+                _check(anp.imag(anp.diagonal(turned, axis1=-2, axis2=-1)), turned, _PHASE)
+            if has_equal:
+                raise NotImplementedError("the vectors of equal eigenvalues have none")
     return _from_eig(g, ans, A)
 
 

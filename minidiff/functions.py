@@ -26,11 +26,11 @@ def floating(x: Any) -> Any:
     return x if x.dtype.kind in "fc" else x * 1.0
 
 
-def _real(name: str, x: Any) -> Any:
+def real_numbers(name: str, x: Any) -> Any:
     """Give the argument of a function of real numbers as `floating` does."""
     x = floating(x)
     if x.dtype.kind == "c":
-        raise TypeError(f"{name}: x must be real, got complex numbers. Take np.real(x) or abs(x) first.")
+        raise TypeError(f"{name} takes real numbers, got complex ones. Take np.real(x) or abs(x) first.")
     return x
 
 
@@ -54,7 +54,7 @@ def relu(x: Any) -> Any:
     >>> relu(np.array([-2.0, 0.0, 3.0]))
     array([0., 0., 3.])
     """
-    return _relu(_real("relu", x))
+    return _relu(real_numbers("relu", x))
 
 
 @derivative(lambda g, ans, x: g * (ans > 0))
@@ -84,7 +84,7 @@ def leakyrelu(x: Any, a: float = 0.01) -> Any:
     >>> leakyrelu(np.array([-2.0, 0.0, 3.0]))
     array([-0.02,  0.  ,  3.  ])
     """
-    x = _real("leakyrelu", x)
+    x = real_numbers("leakyrelu", x)
     return np.where(x > 0, x, a * x)
 
 
@@ -113,7 +113,7 @@ def elu(x: Any, alpha: float = 1.0) -> Any:
     >>> elu(np.array([-1000.0, 0.0, 3.0]))
     array([-1.,  0.,  3.])
     """
-    x = _real("elu", x)
+    x = real_numbers("elu", x)
     positive = x > 0
     return anp.where(positive, x, alpha * anp.expm1(anp.where(positive, 0.0, x)))
 
@@ -142,7 +142,7 @@ def gelu(x: Any) -> Any:
     >>> gelu(np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.1588,  0.    ,  0.8412])
     """
-    x = _real("gelu", x)
+    x = real_numbers("gelu", x)
     # At ±12, σ(2u) is 0 or 1 to within 1e-60; beyond, x³ might overflow a small dtype.
     c = anp.clip(x, -12.0, 12.0)
     return x * sigmoid(2 * math.sqrt(2 / math.pi) * (c + 0.044715 * c * c * c))
@@ -166,7 +166,7 @@ def sigmoid(x: Any) -> Any:
     >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    return _sigmoid(_real("sigmoid", x))
+    return _sigmoid(real_numbers("sigmoid", x))
 
 
 # σ(x) = e^min(x, 0) / (1 + e⁻|x|) and σ'(x) = σ(x) σ(-x) = e⁻|x| / (1 + e⁻|x|)²: nothing overflows, and small
@@ -200,7 +200,7 @@ def softplus(x: Any) -> Any:
     >>> softplus(np.array([-1000.0, 0.0, 10.0])).round(4)
     array([ 0.    ,  0.6931, 10.    ])
     """
-    return _softplus(_real("softplus", x))
+    return _softplus(real_numbers("softplus", x))
 
 
 @derivative(lambda g, ans, x: g * _sigmoid(x))
@@ -228,7 +228,7 @@ def softmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     >>> softmax(np.array([[0.0, 0.0], [1000.0, -1000.0]]))
     array([[0.5, 0.5], [1. , 0. ]])
     """
-    return _softmax(_real("softmax", x), axis)
+    return _softmax(real_numbers("softmax", x), axis)
 
 
 @derivative(lambda g, ans, x, axis: ans * (g - (g * ans).sum(axis=axis, keepdims=True)))
@@ -257,7 +257,7 @@ def logsoftmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     >>> logsoftmax(np.array([1000.0, -1000.0]))
     array([    0., -2000.])
     """
-    return _logsoftmax(_real("logsoftmax", x), axis)
+    return _logsoftmax(real_numbers("logsoftmax", x), axis)
 
 
 @derivative(lambda g, ans, x, axis: g - np.exp(ans) * g.sum(axis=axis, keepdims=True))
@@ -293,7 +293,7 @@ def logsumexp(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool 
     >>> logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]]), axis=1).round(4)
     array([1000.6931,    0.    ])
     """
-    total = _logsumexp(_real("logsumexp", x), axis)
+    total = _logsumexp(real_numbers("logsumexp", x), axis)
     return total if keepdims else total.sum(axis=axis)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, integer, is_ndarray, number
-from minidiff.functions import floating, logsoftmax, softmax, softplus
+from minidiff.functions import floating, logsoftmax, real_numbers, softmax, softplus
 from minidiff.tracing import Kept, constant, derivative, listed
 
 __all__ = [
@@ -272,6 +272,7 @@ def logitcrossentropy(
 
 
 def _logit_losses(ŷ: Any, y: Any) -> Any:
+    ŷ = real_numbers("logitcrossentropy", ŷ)
     return _against_numbers(ŷ, y, Kept()) if y.ndim < ŷ.ndim else _against(logsoftmax(ŷ), y)
 
 

@@ -489,10 +489,16 @@ def test_the_logistic_function_and_its_derivatives_have_all_their_digits():
 
 @pytest.mark.parametrize("f", [*FUNCTIONS, logsumexp])
 def test_functions_of_real_numbers_refuse_complex_ones(f):
-    with pytest.raises(TypeError, match=f"^{f.__name__}: x must be real.*np.real"):
+    with pytest.raises(TypeError, match=f"^{f.__name__} takes real numbers.*np.real"):
         f(np.array([1j, 2.0]))
-    with pytest.raises(TypeError, match=f"^{f.__name__}: x must be real"):
+    with pytest.raises(TypeError, match=f"^{f.__name__} takes real numbers"):
         gradient(lambda z: np.sum(f(z)), np.array([1j, 2.0]))
+
+
+@pytest.mark.parametrize("y", [1, [0.5, 0.5]])
+def test_scores_are_real(y):
+    with pytest.raises(TypeError, match=r"^logitcrossentropy takes real numbers"):
+        logitcrossentropy(np.array([1j, 2.0]), y)
 
 
 def test_the_slopes_below_zero_can_be_chosen():

@@ -275,3 +275,32 @@ def test_third_derivatives_of_a_determinant_near_a_singular_matrix():
 def test_an_ill_conditioned_basis_of_eigenvectors_is_one():
     (g,) = gradient(lambda A: np.linalg.eigvals(A).real.max(), np.array([[1.0, 1e8], [0.0, 2.0]]))
     np.testing.assert_allclose(g, [[0, 0], [1e8, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("A", [*EQUAL, np.array([[2.0, 0.3], [0.3, 1.0]])])
+def test_two_calls_of_the_same_count_as_one(A):
+    weights = np.arange(1.0, A.size + 1).reshape(A.shape)
+    one = lambda A: (lambda w, v: np.sum(((v * np.exp(w)) @ v.T) * weights))(*np.linalg.eigh(A))
+    vectors = lambda A: np.linalg.eigh(A)[1]
+    several = [
+        lambda A: np.sum(((v := np.linalg.eigh(A)[1]) * np.exp(np.linalg.eigvalsh(A))) @ v.T * weights),
+        lambda A: np.sum((vectors(A) * np.exp(np.linalg.eigvalsh(A))) @ vectors(A).T * weights),
+    ]
+    for f in several:
+        np.testing.assert_allclose(gradient(f, A)[0], gradient(one, A)[0], rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(hessian(f, A), hessian(one, A), rtol=1e-12, atol=1e-12)
+    cubed = lambda A: np.linalg.svd(A)[0] * np.linalg.svd(A)[1] ** 3 @ np.linalg.svd(A)[2]
+    at_once = lambda A: (lambda U, s, Vh: U * s**3 @ Vh)(*np.linalg.svd(A))
+    for i in range(len(A)):
+        expected = gradient(lambda A, i=i: at_once(A)[0, i], A)[0]
+        np.testing.assert_allclose(gradient(lambda A, i=i: cubed(A)[0, i], A)[0], expected, atol=1e-12)
+
+
+def test_calls_with_a_change_between_them_are_two():
+    def f(A):
+        B = A + 0
+        w = np.linalg.eigvalsh(B)
+        B *= 2
+        return np.sum(w * np.linalg.eigvalsh(B))
+
+    np.testing.assert_allclose(gradient(f, EQUAL[2])[0], np.diag([4.0, 4.0, 8.0]))

@@ -65,8 +65,14 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
     gradients = {end: seed}  # of what has been reached so far, each the sum of those that came
     stands, watched = standing_now(), end.owner.lines is not None
     own: set[Traced] = set()  # where that sum is an array that nobody else holds: it is added to in place
-    for call in history(end) if calls is None else calls:
+    calls = history(end) if calls is None else calls
+    for call in calls:
         g = gradients.pop(call)
+        if call.function in ONCE and type(g) is _Pieces:
+            first = [other for other in calls if _are_same(other, call)][-1]
+            if first is not call:
+                gradients[first] = _Pieces([*(gradients.get(first) or []), *g])
+                continue
         if type(g) is _Pieces:
             g = g.put_together(call._value)
         value, arguments, keywords = call._value, call.arguments, call.keywords
@@ -117,6 +123,20 @@ def history(end: Traced, until: Iterable[Traced] = ()) -> list[Traced]:
 _order = attrgetter("order")
 
 
+# Functions whose results belong together, by the primitive: two calls of the same count as one.
+ONCE: set[Any] = set()
+
+
+def _are_same(a: Traced, b: Traced) -> bool:
+    """Tell whether two calls are of one function with the same arguments."""
+    return (
+        a.function is b.function
+        and [*map(id, a.parents)] == [*map(id, b.parents)]
+        and a.arguments[0] is b.arguments[0]
+        and (a.arguments[1:], a.keywords) == (b.arguments[1:], b.keywords)
+    )
+
+
 def _of_nearby(nearby: Nearby, call: Traced, g: Any, end: Traced, seed: Any) -> Any:
     """Give the weighted mean of the gradients that a call would have had with other results."""
     total: Any = 0
@@ -138,8 +158,9 @@ def _of_nearby(nearby: Nearby, call: Traced, g: Any, end: Traced, seed: Any) -> 
 def _again(end: Traced, call: Traced, result: Any) -> tuple[Traced, Traced]:
     """Do the calls from `call` to `end` once more with another result of `call`."""
     root = Trace().root(result)
-    done = {call: root}
-    for later in reversed(history(end, until=[call])):
+    calls = history(end)
+    done = {other: root for other in calls if _are_same(other, call)}
+    for later in reversed(history(end, until=done)):
         changed = [i for i, p in zip(later.argnums, later.parents, strict=True) if p in done]
         if changed:
             parents = {i: done[p] for i, p in zip(later.argnums, later.parents, strict=True) if p in done}

@@ -321,7 +321,7 @@ COMPOSITES |= {
     np.linalg.cross: _spatial_cross,
     np.linalg.diagonal: lambda x, /, *, offset=0: np.diagonal(x, offset, -2, -1),
     np.linalg.eigvals: lambda x: np.linalg.eig(x)[0],
-    np.linalg.eigvalsh: lambda x, UPLO="L": np.linalg.eigh(x, UPLO)[0],
+    np.linalg.eigvalsh: lambda x, UPLO="L": np.linalg.eigh(x, *([] if UPLO == "L" else [UPLO]))[0],
     np.linalg.lstsq: _lstsq,
     np.linalg.matmul: lambda x, y, /: np.matmul(x, y),
     np.linalg.matrix_norm: _matrix_norm,

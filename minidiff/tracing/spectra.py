@@ -13,6 +13,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
+from minidiff.tracing.backward import ONCE
 from minidiff.tracing.derivatives import Nearby, enter_several, hooks, listed, primitive_of
 from minidiff.tracing.record import record
 
@@ -292,6 +293,7 @@ def _enter(function: Any, rule: Any) -> None:
         return (rule if _can_look(g, ans) else as_one)(g, ans, *call, **options)
 
     enter_several(function, enter)
+    ONCE.add(primitive_of(function))
 
 
 _enter(np.linalg.svd, _svd)

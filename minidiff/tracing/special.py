@@ -526,7 +526,7 @@ _function("ellipkm1", lambda ans, p: -(ans - sp.elliprd(0.0, p, 1.0) / 3) / (2 *
 _function("ellipe", lambda ans, m: -sp.elliprd(0.0, 1 - m, 1.0) / 6)
 
 
-def _by_parameter(f: Any, m: Any, integral: Any) -> Any:
+def _slope_by_m(f: Any, m: Any, integral: Any) -> Any:
     """Give a slope by m near 0, where the others divide by m: by Carlson's R_D, from the nearest kπ."""
     k = np.round(getval(f) / np.pi)
     s, c = np.sin(f - k * np.pi), np.cos(f - k * np.pi)
@@ -539,7 +539,7 @@ def _first_kind(ans: Any, f: Any, m: Any) -> Any:
     slope = (sp.ellipeinc(f, far) / (1 - far) - ans) / (2 * far) - np.sin(2 * f) / (4 * (1 - far) * root)
     if _nowhere(is_near):
         return slope
-    return anp.where(is_near, _by_parameter(f, near, lambda c, q: sp.elliprd(c, 1.0, q)), slope)
+    return anp.where(is_near, _slope_by_m(f, near, lambda c, q: sp.elliprd(c, 1.0, q)), slope)
 
 
 def _second_kind(ans: Any, f: Any, m: Any) -> Any:
@@ -547,7 +547,7 @@ def _second_kind(ans: Any, f: Any, m: Any) -> Any:
     slope = (ans - sp.ellipkinc(f, far)) / (2 * far)
     if _nowhere(is_near):
         return slope
-    return anp.where(is_near, -_by_parameter(f, near, lambda c, q: sp.elliprd(c, q, 1.0)), slope)
+    return anp.where(is_near, -_slope_by_m(f, near, lambda c, q: sp.elliprd(c, q, 1.0)), slope)
 
 
 def _near_0(m: Any) -> tuple[Any, Any, Any]:

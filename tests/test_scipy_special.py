@@ -295,3 +295,82 @@ def test_complex_reciprocal_gammas(z):
 def test_the_complex_integral_of_the_hyperbolic_sine_at_0():
     slope = lambda z: np.real(gradient(lambda z: np.real(special.shichi(z)[0]), z)[0])
     assert gradient(slope, 0j)[0] == 0
+
+
+# Where arguments are 0, whole, or at an end, and their derivatives are not those beside them.
+EDGES = {
+    "agm huber pseudo_huber": "kinks where two arguments are 0",
+    "tklmbda": "a kink at the end of its range",
+    "betaincinv betainccinv gammaincinv gammainccinv chdtri powm1 lpmv": "NaN at the end of a range",
+    "nrdtrisd voigt_profile": "without width",
+    "struve modstruve": "NaN at 0 of orders below 0, which second derivatives of order 0 take",
+    "poch": "of z = 0 it jumps where m is whole",
+}
+SINGLE = [
+    name for name, samples in CASES.items()
+    if getattr(function(name), "nout", 2) == 1 and not any(name in names.split() for names in EDGES)
+]  # fmt: skip
+
+
+def slopes(f, x, h):
+    """Give the first and the second derivative by differences; NaN where there is none to be seen."""
+    values = [[f(x + k * step) for k in range(-2, 3)] for step in (h, h / 2)]
+    if not (np.isrealobj(values) and np.isfinite(values).all()):
+        return np.nan, np.nan
+    first = [np.dot([1, -8, 0, 8, -1], v) / (12 * step) for v, step in zip(values, (h, h / 2), strict=True)]
+    second = [
+        np.dot([-1, 16, -30, 16, -1], v) / (12 * step**2) for v, step in zip(values, (h, h / 2), strict=True)
+    ]
+    is_smooth = [
+        abs(a - b) < tolerance * (1 + abs(a)) for (a, b), tolerance in ((first, 1e-6), (second, 1e-4))
+    ]
+    return first[1] if is_smooth[0] else np.nan, second[1] if all(is_smooth) else np.nan
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SINGLE)
+def test_at_whole_numbers_zeros_and_broken_orders_derivatives_are_those_of_differences(name):
+    ufunc = function(name)
+    for others in (
+        [0.7, 1.3, 2.0, 0.4],
+        [2.0, 3.0, 1.0, 4.0],
+        [0.0] * 4,
+        [1.0] * 4,
+        [3, 0.5, 0.5, 0.5],
+        [0.5, 0, 0.5, 0.5],
+    ):
+        for i in range(ufunc.nin):
+            for x in (0.0, 1.0, -1.0, 2.0, -0.5):
+
+                def f(x, i=i, others=others):
+                    given = others[: ufunc.nin]
+                    given[i] = x
+                    return ufunc(*given)
+
+                try:
+                    g, expected = gradient(f, x)[0], slopes(f, x, 1e-3)
+                except (NotImplementedError, TypeError):  # by an order, or of whole numbers alone
+                    continue
+                where = f"{others} with {x} at {i}"
+                if np.isfinite(expected[0]):
+                    np.testing.assert_allclose(g, expected[0], rtol=1e-5, atol=1e-5, err_msg=where)
+                if np.isfinite(expected[1]):
+                    np.testing.assert_allclose(
+                        hessian(f, x), expected[1], rtol=1e-3, atol=1e-3, err_msg=where
+                    )
+
+
+@pytest.mark.parametrize(
+    "name", ["legendre", "sh_legendre", "chebyt", "chebyu", "chebyc", "chebys", "laguerre"]
+)
+@pytest.mark.parametrize("n", [-1.5, -0.5, 0.3, 0.7, 1.5])
+def test_polynomials_of_broken_orders(name, n):
+    check_gradient(lambda x: function(f"eval_{name}")(n, x), np.array([0.3, 0.6]))
+
+
+@pytest.mark.parametrize("z", [1 + 0j, 1.05 - 0.02j, 0.3 + 1j])
+def test_the_complex_dilogarithm_has_all_its_derivatives(z):
+    slope = lambda z: np.real(gradient(lambda z: np.real(special.spence(z)), z)[0])
+    u = 1 - z
+    expected = 1 / 2 if u == 0 else 1 / (z * u) + np.log(z) / u**2
+    np.testing.assert_allclose(np.real(gradient(slope, z)[0]), np.real(expected), rtol=1e-12)

@@ -72,21 +72,35 @@ def _real(slope: Rule) -> Rule:
 def _over(x: Any, y: Any) -> Any:
     """Divide x by y, which gives 0 where both are 0."""
     both = (x == 0) & (y == 0)
-    return anp.where(both, 0.0, x / anp.where(both, 1.0, y))
+    return anp.where(both, 0.0, np.divide(x, anp.where(both, 1.0, y)))
+
+
+def _nowhere(mask: Any) -> bool:
+    """Tell whether a mask is known to be False everywhere: in a program it may be another at each call."""
+    return next(hooks((mask,)), None) is None and not np.any(mask)
+
+
+def _near(x: Any, limit: float, near: Callable[[Any], Any], far: Callable[[Any], Any]) -> Any:
+    """Take another formula where |x| < limit, as one that divides by x has lost its digits there."""
+    is_near = abs(x) < limit
+    if _nowhere(is_near):
+        return far(x)
+    return anp.where(is_near, near(anp.where(is_near, x, 0.0)), far(anp.where(is_near, limit, x)))
+
+
+def _series(x: Any, terms: list[float]) -> Any:
+    """Give the sum of a power series."""
+    total = 0.0
+    for term in reversed(terms):
+        total = total * x + term
+    return total
 
 
 def _sinh_over(x: Any) -> Any:
     """Give sinh(x) / x; of real numbers with all derivatives at 0."""
     if x.dtype.kind == "c":
         return _over(np.sinh(x), x) + (x == 0)
-    is_small = abs(x) < 1
-    small, large = anp.where(is_small, x, 0.0), anp.where(is_small, 1.0, x)
-    return anp.where(is_small, np.exp(-small) * sp.exprel(2 * small), np.sinh(large) / large)
-
-
-def _nowhere(mask: Any) -> bool:
-    """Tell whether a mask is known to be False everywhere: in a program it may be another at each call."""
-    return next(hooks((mask,)), None) is None and not np.any(mask)
+    return _near(x, 1, lambda x: np.exp(-x) * sp.exprel(2 * x), lambda x: np.sinh(x) / x)
 
 
 # --- Derivatives by a parameter -------------------------------------------------------------------------
@@ -129,13 +143,23 @@ _function("exp2", lambda ans, x: ans * math.log(2))
 _function("exp10", lambda ans, x: ans * math.log(10))
 _function("cbrt", lambda ans, x: 1 / (3 * ans * ans))
 _function("cosm1", lambda ans, x: -np.sin(x))
-_function("exprel", lambda ans, x: sp.hyp1f1(2.0, 3.0, x) / 2)
-_function("powm1", lambda ans, x, y: y * x ** (y - 1.0), lambda ans, x, y: (ans + 1) * np.log(x))
+_function("exprel", lambda ans, x: _exprel_slope(x))
+_function(
+    "powm1",
+    lambda ans, x, y: y * anp.where((x == 0) & (y == 0), 1.0, x) ** (y - 1.0),
+    lambda ans, x, y: sp.xlogy(ans + 1, x),
+)
+
+
+def _exprel_slope(x: Any) -> Any:
+    return sp.hyp1f1(2.0, 3.0, np.clip(x, -1e300, 800.0)) / 2  # at infinity SciPy does not come to an end
 
 
 def _box_power(log: Any, power: Any) -> Any:
-    # (xᵖ - 1) / p = log x · exprel(p log x)
-    return log * log * sp.hyp1f1(2.0, 3.0, power * log) / 2
+    # (xᵖ - 1) / p = log x · exprel(p log x), which is -1 / p at x = 0
+    at_0 = (log == -np.inf) & (power > 0)
+    log, p = anp.where(at_0, 0.0, log), anp.where(at_0, power, 1.0)
+    return anp.where(at_0, 1 / (p * p), log * log * _exprel_slope(power * log))
 
 
 _function(
@@ -161,7 +185,7 @@ _function(
 _function(
     "huber",
     lambda ans, d, r: np.maximum(np.abs(r) - d, 0),
-    lambda ans, d, r: np.sign(r) * np.minimum(np.abs(r), d),
+    lambda ans, d, r: np.maximum(-d, np.minimum(r, d)),
 )
 _function(
     "pseudo_huber",
@@ -170,12 +194,17 @@ _function(
 )
 _function("wrightomega", lambda ans, z: ans / (1 + ans))
 _function("_lambertw", lambda ans, z, k, tol: np.exp(-ans) / (1 + ans), _BY_ORDER, _BY_COUNT)
-_function(
+_function(  # log x / (1 - x)
     "spence",
     lambda ans, x: (
-        -1 / sp.exprel(np.log(x))  # log x / (1 - x), at 1 too
+        -1 / sp.exprel(np.log(x))
         if x.dtype.kind != "c"
-        else anp.where(x == 1, -1.0, np.log(x) / anp.where(x == 1, 1.0, 1 - x))
+        else _near(
+            1 - x,
+            0.1,
+            lambda u: -_series(u, [1 / k for k in range(1, 17)]),
+            lambda u: np.log(1 - u) / u,
+        )
     ),
 )
 _function("sindg", lambda ans, x: np.pi / 180 * sp.cosdg(x))
@@ -209,7 +238,7 @@ _function("expi", lambda ans, x: np.exp(x) / x)
 _function(
     "expn",
     _BY_ORDER,
-    lambda ans, n, x: -anp.where(n == 0, ans * (1 + 1 / x), sp.expn(np.maximum(n, 1) - 1, x)),
+    lambda ans, n, x: -anp.where(n < 1, ans * (1 + 1 / x), sp.expn(np.maximum(np.trunc(n), 1) - 1, x)),
 )
 
 # --- Gamma and beta functions and their distributions ---------------------------------------------------
@@ -233,12 +262,16 @@ def _rgamma_slope(x: Any) -> Any:
     return anp.where(is_left, by_reflection, -sp.psi(right) * sp.rgamma(right))
 
 
+def _is_pole(x: Any) -> Any:
+    """Tell where Γ has a pole."""
+    x = getval(x)
+    return (x <= 0) & (x == np.round(x))
+
+
 def _binom_slope(ans: Any, n: Any, k: Any, by_n: bool) -> Any:
     """Give the slope of Γ(n + 1) / (Γ(k + 1) Γ(n - k + 1)): at a pole of the latter by those of 1 / Γ."""
     n, k, rest = n + 1.0, k + 1.0, n - k + 1.0
-    at_pole = (rest <= 0) & (rest == np.round(getval(rest)))
-    if not by_n:
-        at_pole = at_pole | ((k <= 0) & (k == np.round(getval(k))))
+    at_pole = _is_pole(rest) if by_n else _is_pole(rest) | _is_pole(k)
     k_, rest_ = anp.where(at_pole, 1.0, k), anp.where(at_pole, 1.0, rest)
     slope = ans * (sp.psi(n if by_n else rest_) - sp.psi(rest_ if by_n else k_))
     if _nowhere(at_pole):
@@ -251,7 +284,36 @@ def _binom_slope(ans: Any, n: Any, k: Any, by_n: bool) -> Any:
 
 
 _function("rgamma", lambda ans, x: _rgamma_slope(x))
-_function("poch", lambda ans, z, m: ans * (sp.psi(z + m) - sp.psi(z)), lambda ans, z, m: ans * sp.psi(z + m))
+
+
+def _psi_between(x: Any, y: Any) -> Any:
+    """Give ψ(x) - ψ(y): where both are at poles the limit as both grow, by the reflection ψ(1 - x)."""
+    at_poles = _is_pole(x) & _is_pole(y)
+    if not _nowhere(at_poles):
+        x, y = anp.where(at_poles, 1.0 - x, x), anp.where(at_poles, 1.0 - y, y)
+    return sp.psi(x) - sp.psi(y)
+
+
+def _ratio_slope(ans: Any, x: Any, y: Any, factor: Any = 1.0) -> Any:
+    """Give the slope of factor · Γ(x) / Γ(y) as both grow."""
+    at_pole = _is_pole(y) & ~_is_pole(x)
+    if _nowhere(at_pole):
+        return ans * _psi_between(x, y)
+    there = factor * sp.gamma(x) * (sp.psi(x) * sp.rgamma(y) + _rgamma_slope(y))
+    return anp.where(at_pole, there, ans * _psi_between(x, anp.where(at_pole, 1.0, y)))
+
+
+_function(
+    "poch",
+    lambda ans, z, m: _ratio_slope(ans, z + m, z),
+    lambda ans, z, m: ans * sp.psi(z + m),
+)
+_function(
+    "beta",
+    lambda ans, a, b: _ratio_slope(ans, a, a + b, sp.gamma(b)),
+    lambda ans, a, b: _ratio_slope(ans, b, a + b, sp.gamma(a)),
+)
+_function("betaln", lambda ans, a, b: _psi_between(a, a + b), lambda ans, a, b: _psi_between(b, a + b))
 _function(
     "binom",
     lambda ans, n, k: _binom_slope(ans, n, k, True),
@@ -307,14 +369,14 @@ _function(
 for _name, _sign in {"gammaincinv": 1, "gammainccinv": -1}.items():
     _function(
         _name,
-        lambda ans, a, p: -_by_shape(p, a, ans) / _gamma_density(a, ans),
+        lambda ans, a, p: -_over(_by_shape(p, a, ans), _gamma_density(a, ans)),
         lambda ans, a, p, s=_sign: s / _gamma_density(a, ans),
     )
 for _name, _sign in {"betaincinv": 1, "betainccinv": -1}.items():
     _function(
         _name,
-        lambda ans, a, b, p: -_by_a(p, a, b, ans) / _beta_density(a, b, ans),
-        lambda ans, a, b, p: -_by_b(p, a, b, ans) / _beta_density(a, b, ans),
+        lambda ans, a, b, p: -_over(_by_a(p, a, b, ans), _beta_density(a, b, ans)),
+        lambda ans, a, b, p: -_over(_by_b(p, a, b, ans), _beta_density(a, b, ans)),
         lambda ans, a, b, p, s=_sign: s / _beta_density(a, b, ans),
     )
 _by_df = _by_difference("stdtr", 0, lambda df, t: df / 2)
@@ -328,16 +390,20 @@ _function(
 
 def _binomial(k: Any, n: Any, p: Any) -> Any:
     """Give how fast the share of at most k of n successes falls with their probability."""
-    k = np.floor(k)
+    k, n = np.floor(k), np.trunc(n)
     return (n - k) * sp.binom(n, k) * np.exp(sp.xlogy(k, p) + sp.xlog1py(n - k - 1, -p))
 
 
 _function("bdtr", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: -_binomial(k, n, p))
 _function("bdtrc", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: _binomial(k, n, p))
 _function("bdtri", _BY_COUNT, _BY_COUNT, lambda ans, k, n, y: -1 / _binomial(k, n, ans))
-_function("nbdtr", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: _beta_density(n, np.floor(k) + 1, p))
-_function("nbdtrc", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: -_beta_density(n, np.floor(k) + 1, p))
-_function("nbdtri", _BY_COUNT, _BY_COUNT, lambda ans, k, n, y: 1 / _beta_density(n, np.floor(k) + 1, ans))
+_function("nbdtr", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: _beta_density(np.trunc(n), np.floor(k) + 1, p))
+_function(
+    "nbdtrc", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: -_beta_density(np.trunc(n), np.floor(k) + 1, p)
+)
+_function(
+    "nbdtri", _BY_COUNT, _BY_COUNT, lambda ans, k, n, y: 1 / _beta_density(np.trunc(n), np.floor(k) + 1, ans)
+)
 _function("pdtr", _BY_COUNT, lambda ans, k, m: -_gamma_density(np.floor(k) + 1, m))
 _function("pdtrc", _BY_COUNT, lambda ans, k, m: _gamma_density(np.floor(k) + 1, m))
 _function("pdtri", _BY_COUNT, lambda ans, k, y: -1 / _gamma_density(np.floor(k) + 1, ans))
@@ -377,11 +443,12 @@ COMPOSITES |= {
 def _bessel(name: str, below: float, above: float, rest: Rule = lambda ans, v, z: 0, of: str = "") -> None:
     """Enter the slope (below · f(v-1, z) + above · f(v+1, z)) / 2 and a rest, of f or another function."""
     f = getattr(sp, of or name)
-    _function(
-        name,
-        _BY_ORDER,
-        lambda ans, v, z: (below * f(v - 1.0, z) + above * f(v + 1.0, z)) / 2 + rest(ans, v, z),
-    )
+
+    def slope(ans: Any, v: Any, z: Any) -> Any:
+        v = np.trunc(v) if of else v  # these take the whole part of an order
+        return (below * f(v - 1.0, z) + above * f(v + 1.0, z)) / 2 + rest(ans, v, z)
+
+    _function(name, _BY_ORDER, slope)
 
 
 def _struve_rest(ans: Any, v: Any, x: Any) -> Any:
@@ -434,12 +501,27 @@ _spherical("_spherical_kn", -1, -1)
 
 
 _function("itstruve0", lambda ans, x: sp.struve(0, x))
-_function("it2struve0", lambda ans, x: -sp.struve(0, x) / x)
+
+
+def _bessel_over(x: Any, sign: int) -> Any:
+    """Give (1 - J₀(x)) / x, or with the sign -1 (I₀(x) - 1) / x."""
+    terms = [(-sign) ** k / (4 ** (k + 1) * math.factorial(k + 1) ** 2) for k in range(10)]
+    far = (lambda x: (1 - sp.j0(x)) / x) if sign > 0 else (lambda x: (sp.i0(x) - 1) / x)
+    return _near(x, 1, lambda x: x * _series(x * x, terms), far)
+
+
+def _struve_over(x: Any) -> Any:
+    """Give H₀(x) / x."""
+    terms = [2 / np.pi * (-1) ** k / math.prod(range(1, 2 * k + 2, 2)) ** 2 for k in range(10)]
+    return _near(x, 1, lambda x: _series(x * x, terms), lambda x: sp.struve(0, x) / x)
+
+
+_function("it2struve0", lambda ans, x: -_struve_over(x))
 _function("itmodstruve0", lambda ans, x: sp.modstruve(0, x))
 _pair("itj0y0", lambda ans, x: sp.j0(x), lambda ans, x: sp.y0(x))
 _pair("iti0k0", lambda ans, x: sp.i0(x), lambda ans, x: sp.k0(x))
-_pair("it2j0y0", lambda ans, x: (1 - sp.j0(x)) / x, lambda ans, x: -sp.y0(x) / x)
-_pair("it2i0k0", lambda ans, x: (sp.i0(x) - 1) / x, lambda ans, x: -sp.k0(x) / x)
+_pair("it2j0y0", lambda ans, x: _bessel_over(x, 1), lambda ans, x: -sp.y0(x) / x)
+_pair("it2i0k0", lambda ans, x: _bessel_over(x, -1), lambda ans, x: -sp.k0(x) / x)
 _pair(
     "airy",
     lambda ans, z: ans[1],
@@ -449,24 +531,27 @@ _pair(
 )
 
 
-def _kelvin(name: str, other: str, sign: int) -> None:
-    # f″ + f′/x = ∓ its companion.
+def _kelvin(name: str, second: Callable[[Any], Any]) -> None:
     _function(name, lambda ans, x: getattr(sp, f"{name}p")(x))
-    _function(f"{name}p", lambda ans, x: sign * getattr(sp, other)(x) - ans / x)
+    _function(f"{name}p", lambda ans, x: second(x))
 
 
-_kelvin("ber", "bei", -1)
-_kelvin("bei", "ber", 1)
-_kelvin("ker", "kei", -1)
-_kelvin("kei", "ker", 1)
+# ber x + i bei x = J₀(wx) with w² = -i.
+_W = np.exp(0.75j * np.pi)
+_kelvin("ber", lambda x: np.imag(sp.jv(2, _W * x) - sp.jv(0, _W * x)) / 2)
+_kelvin("bei", lambda x: -np.real(sp.jv(2, _W * x) - sp.jv(0, _W * x)) / 2)
+_kelvin("ker", lambda x: -sp.kei(x) - sp.kerp(x) / x)
+_kelvin("kei", lambda x: sp.ker(x) - sp.keip(x) / x)
 
 # --- Hypergeometric functions, orthogonal polynomials, elliptic integrals -------------------------------
 
 _function("hyp0f1", _BY_PARAMETER, lambda ans, v, z: sp.hyp0f1(v + 1, z) / v)
-_function("hyp1f1", *[_BY_PARAMETER] * 2, lambda ans, a, b, z: a / b * sp.hyp1f1(a + 1, b + 1, z))
+_function("hyp1f1", *[_BY_PARAMETER] * 2, lambda ans, a, b, z: _over(a, b) * sp.hyp1f1(a + 1, b + 1, z))
 _function("hyperu", *[_BY_PARAMETER] * 2, lambda ans, a, b, x: -a * sp.hyperu(a + 1, b + 1, x))
 _function(
-    "hyp2f1", *[_BY_PARAMETER] * 3, lambda ans, a, b, c, z: a * b / c * sp.hyp2f1(a + 1, b + 1, c + 1, z)
+    "hyp2f1",
+    *[_BY_PARAMETER] * 3,
+    lambda ans, a, b, c, z: _over(a * b, c) * sp.hyp2f1(anp.where(a * b == 0, 0.0, a + 1), b + 1, c + 1, z),
 )
 _function("wright_bessel", *[_BY_PARAMETER] * 2, lambda ans, a, b, x: sp.wright_bessel(a, a + b, x))
 _function(
@@ -476,18 +561,27 @@ _function(
 )
 
 
+def _below(n: Any) -> Any:
+    """Give the order below n, but 0 for 0, whose slope is 0."""
+    return n - (n != 0)
+
+
 def _jacobi(n: Any, a: Any, b: Any, x: Any) -> Any:
-    slope = (n + a + b + 1) / 2 * sp.eval_jacobi(np.maximum(n - 1, 0), a + 1, b + 1, x)
+    slope = (n + a + b + 1) / 2 * sp.eval_jacobi(_below(n), a + 1, b + 1, x)
     return anp.where(n == 0, 0.0, slope)
 
 
+def _legendre(n: Any, x: Any) -> Any:
+    return _jacobi(np.maximum(n, -n - 1), 0, 0, x)
+
+
 def _gegenbauer(n: Any, a: Any, x: Any) -> Any:
-    return anp.where(n == 0, 0.0, 2 * a * sp.eval_gegenbauer(np.maximum(n - 1, 0), a + 1, x))
+    return anp.where(n == 0, 0.0, 2 * a * sp.eval_gegenbauer(_below(n), a + 1, x))
 
 
 def _lower(name: str, factor: float) -> Rule:
     """Give the slope factor · n · f(n - 1, x)."""
-    return lambda ans, n, x: factor * n * getattr(sp, name)(np.maximum(n - 1, 0), x)
+    return lambda ans, n, x: factor * n * getattr(sp, name)(_below(n), x)
 
 
 _function("eval_jacobi", *[_BY_PARAMETER] * 3, lambda ans, n, a, b, x: _jacobi(n, a, b, x))
@@ -496,8 +590,8 @@ _function(
     *[_BY_PARAMETER] * 3,
     lambda ans, n, p, q, x: 2 * _jacobi(n, p - q, q - 1, 2 * x - 1) / sp.binom(2 * n + p - 1, n),
 )
-_function("eval_legendre", _BY_ORDER, lambda ans, n, x: _jacobi(n, 0, 0, x))
-_function("eval_sh_legendre", _BY_ORDER, lambda ans, n, x: 2 * _jacobi(n, 0, 0, 2 * x - 1))
+_function("eval_legendre", _BY_ORDER, lambda ans, n, x: _legendre(n, x))
+_function("eval_sh_legendre", _BY_ORDER, lambda ans, n, x: 2 * _legendre(n, 2 * x - 1))
 _function("eval_gegenbauer", *[_BY_PARAMETER] * 2, lambda ans, n, a, x: _gegenbauer(n, a, x))
 _function("eval_chebyt", _BY_ORDER, _lower("eval_chebyu", 1))
 _function("eval_sh_chebyt", _BY_ORDER, _lower("eval_sh_chebyu", 2))
@@ -510,7 +604,7 @@ _function("eval_hermitenorm", _BY_ORDER, _lower("eval_hermitenorm", 1))
 
 
 def _laguerre(n: Any, a: Any, x: Any) -> Any:
-    return anp.where(n == 0, 0.0, -sp.eval_genlaguerre(np.maximum(n - 1, 0), a + 1, x))
+    return anp.where(n == 0, 0.0, -sp.eval_genlaguerre(_below(n), a + 1, x))
 
 
 _function("eval_laguerre", _BY_ORDER, lambda ans, n, x: _laguerre(n, 0, x))
@@ -534,33 +628,38 @@ def _slope_by_m(f: Any, m: Any, integral: Any) -> Any:
 
 
 def _first_kind(ans: Any, f: Any, m: Any) -> Any:
-    is_near, near, far = _near_0(m)
-    root = np.sqrt(1 - far * np.sin(f) ** 2)
-    slope = (sp.ellipeinc(f, far) / (1 - far) - ans) / (2 * far) - np.sin(2 * f) / (4 * (1 - far) * root)
-    if _nowhere(is_near):
-        return slope
-    return anp.where(is_near, _slope_by_m(f, near, lambda c, q: sp.elliprd(c, 1.0, q)), slope)
+    def far(m: Any) -> Any:
+        root = np.sqrt(1 - m * np.sin(f) ** 2)
+        return (sp.ellipeinc(f, m) / (1 - m) - ans) / (2 * m) - np.sin(2 * f) / (4 * (1 - m) * root)
+
+    return _near(m, 1e-3, lambda m: _slope_by_m(f, m, lambda c, q: sp.elliprd(c, 1.0, q)), far)
 
 
 def _second_kind(ans: Any, f: Any, m: Any) -> Any:
-    is_near, near, far = _near_0(m)
-    slope = (ans - sp.ellipkinc(f, far)) / (2 * far)
-    if _nowhere(is_near):
-        return slope
-    return anp.where(is_near, -_slope_by_m(f, near, lambda c, q: sp.elliprd(c, q, 1.0)), slope)
-
-
-def _near_0(m: Any) -> tuple[Any, Any, Any]:
-    is_near = abs(m) < 1e-3
-    return is_near, anp.where(is_near, m, 0.0), anp.where(is_near, 0.5, m)
+    return _near(
+        m,
+        1e-3,
+        lambda m: -_slope_by_m(f, m, lambda c, q: sp.elliprd(c, q, 1.0)),
+        lambda m: (ans - sp.ellipkinc(f, m)) / (2 * m),
+    )
 
 
 _function("ellipkinc", lambda ans, f, m: 1 / np.sqrt(1 - m * np.sin(f) ** 2), _first_kind)
 _function("ellipeinc", lambda ans, f, m: np.sqrt(1 - m * np.sin(f) ** 2), _second_kind)
+
+
+def _by_carlson(x: Any, y: Any, integral: Callable[[Any, Any], Any], times: Any) -> Any:
+    """Give a slope of R_C: of a principal value, where y < 0, the other formula, which divides by y - x."""
+    is_principal = y < 0
+    if _nowhere(is_principal):
+        return integral(x, y)
+    return anp.where(is_principal, times / (y - x), integral(x, anp.where(is_principal, 1.0, y)))
+
+
 _function(
     "elliprc",
-    lambda ans, x, y: -sp.elliprd(y, y, x) / 6,
-    lambda ans, x, y: -sp.elliprd(x, y, y) / 3,
+    lambda ans, x, y: _by_carlson(x, y, lambda x, y: -sp.elliprd(y, y, x) / 6, (ans - 1 / np.sqrt(x)) / 2),
+    lambda ans, x, y: _by_carlson(x, y, lambda x, y: -sp.elliprd(x, y, y) / 3, (np.sqrt(x) / y - ans) / 2),
 )
 _function(
     "elliprf",

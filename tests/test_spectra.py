@@ -296,6 +296,20 @@ def test_two_calls_of_the_same_count_as_one(A):
         np.testing.assert_allclose(gradient(lambda A, i=i: cubed(A)[0, i], A)[0], expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"full_matrices": False}, {"full_matrices": True}, {"hermitian": False}]
+)
+def test_the_same_call_in_other_words_is_the_same(options):
+    def f(A, svd=lambda A: np.linalg.svd(A, **options)):
+        U, _, Vh = svd(A)
+        return np.sum((U * np.linalg.svdvals(A)) @ Vh)
+
+    A = np.diag([2.0, 2.0, 2.0])
+    np.testing.assert_allclose(gradient(f, A)[0], np.ones((3, 3)), rtol=1e-12)
+    by_position = lambda A: np.linalg.svd(A, *options.values())
+    np.testing.assert_allclose(gradient(lambda A: f(A, by_position), A)[0], np.ones((3, 3)), rtol=1e-12)
+
+
 def test_calls_with_a_change_between_them_are_two():
     def f(A):
         B = A + 0

@@ -22,6 +22,7 @@ from minidiff.tracing.derivatives import (
     added_at,
     cast,
     hooks,
+    parameters_of,
     rules_of,
     scatter,
     shown,
@@ -133,8 +134,14 @@ def _are_same(a: Traced, b: Traced) -> bool:
         a.function is b.function
         and [*map(id, a.parents)] == [*map(id, b.parents)]
         and a.arguments[0] is b.arguments[0]
-        and (a.arguments[1:], a.keywords) == (b.arguments[1:], b.keywords)
+        and _options(a) == _options(b)
     )
+
+
+def _options(call: Any) -> list[Any]:
+    """List what a call has besides its first argument, given or not."""
+    known = parameters_of(call.function.fun)
+    return [*{**known, **dict(zip(known, call.arguments, strict=False)), **call.keywords}.values()][1:]
 
 
 def _of_nearby(nearby: Nearby, call: Traced, g: Any, end: Traced, seed: Any) -> Any:

@@ -205,6 +205,8 @@ _SVDResult: Any = type(np.linalg.svd(np.eye(1)))
 
 def _svd(A: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False) -> Any:
     if not hermitian and compute_uv:
+        if full_matrices and A.ndim > 1 and A.shape[-2] == A.shape[-1]:
+            return np.linalg.svd(A, full_matrices=False)  # the same, and the call that singular values make
         return NotImplemented
     if not hermitian:  # by one call with the vectors, on which the second derivative depends
         s = np.linalg.svd(A, full_matrices=False)[1]
@@ -321,7 +323,7 @@ COMPOSITES |= {
     np.linalg.cross: _spatial_cross,
     np.linalg.diagonal: lambda x, /, *, offset=0: np.diagonal(x, offset, -2, -1),
     np.linalg.eigvals: lambda x: np.linalg.eig(x)[0],
-    np.linalg.eigvalsh: lambda x, UPLO="L": np.linalg.eigh(x, *([] if UPLO == "L" else [UPLO]))[0],
+    np.linalg.eigvalsh: lambda x, UPLO="L": np.linalg.eigh(x, UPLO)[0],
     np.linalg.lstsq: _lstsq,
     np.linalg.matmul: lambda x, y, /: np.matmul(x, y),
     np.linalg.matrix_norm: _matrix_norm,

@@ -2,11 +2,12 @@
 
 import inspect
 from types import FunctionType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from minidiff import gradient, param, withgradient
+from minidiff import check_gradient, gradient, param, withgradient
 
 M = np.array([[0.3, 1.2, -0.7], [0.9, -0.4, 0.5], [1.1, 0.2, -1.3], [-0.6, 0.8, 0.1]])  # no ties, no zeros
 A = np.cos(np.arange(24.0)).reshape(2, 3, 4) * 2
@@ -575,3 +576,28 @@ def test_the_sum_of_whole_weights_has_numpys_dtype():
     seen = []
     gradient(lambda x: np.sum(seen.append(np.average(x, **weights)) or seen[0][0]), M)
     assert seen[0][1].dtype == np.average(M, **weights)[1].dtype
+
+
+class Pair(NamedTuple):
+    x: Any
+    y: Any
+
+
+class Many(list):
+    pass
+
+
+@pytest.mark.parametrize("kind", [tuple, Many, lambda arrays: Pair(*arrays)])
+@pytest.mark.parametrize(
+    "f", [np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack, np.linalg.multi_dot]
+)
+def test_a_sequence_of_any_class_is_one(f, kind):
+    A = np.array([[1.0, 2.0], [3.0, 5.0]])
+    loss = lambda A: np.sum(f(kind([A, 2 * A])) ** 2)
+    np.testing.assert_array_equal(loss(A), np.sum(f([A, 2 * A]) ** 2))
+    np.testing.assert_array_equal(gradient(loss, A)[0], gradient(lambda A: np.sum(f([A, 2 * A]) ** 2), A)[0])
+
+
+def test_results_of_several_are_a_sequence():
+    A = np.array([[1.0, 2.0], [3.0, 5.0]])
+    check_gradient(lambda A: np.concatenate(np.linalg.qr(A)), A)

@@ -1079,12 +1079,19 @@ def is_box(x: Any) -> bool:
 
 
 def lift(x: Any) -> Any:
-    """Put in the place of every leaf what stands for it now, also inside lists, tuples and dicts."""
+    """Put in the place of every leaf what stands for it now, also inside lists, tuples and dicts.
+
+    A list or tuple of another class, such as a named tuple, becomes a plain one, as it is to NumPy.
+    """
     if type(x) in PLAIN:
         return x
     if type(x) is Traced:
         return _living(x)
-    return x.lift() if type(x) is Stale or isinstance(x, Leaf) else map_container(lift, x)
+    if type(x) is Stale or isinstance(x, Leaf):
+        return x.lift()
+    if isinstance(x, (list, tuple)):
+        x = tuple(x) if isinstance(x, tuple) else list(x)
+    return map_container(lift, x)
 
 
 def _living(x: Any) -> Any:

@@ -214,3 +214,13 @@ def test_single_precision_stays_so(dtype):
         check(f, x)
         (g,) = gradient(lambda x: np.sum(np.real(f(x))), x)
         assert g.dtype == dtype
+
+
+@pytest.mark.parametrize("A", [np.ones((3, 3)), np.arange(9.0).reshape(3, 3), np.outer([1.0, 2, 3], [1, 1]),
+                               np.zeros((2, 2)), np.stack([np.eye(2), np.ones((2, 2))])])  # fmt: skip
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c16"])
+def test_qr_of_dependent_columns_has_no_gradient(A, dtype):
+    with pytest.raises(np.linalg.LinAlgError, match=r"np.linalg.qr has no gradient where the columns"):
+        gradient(lambda A: np.sum(np.real(np.linalg.qr(A)[1]) ** 2), A.astype(dtype))
+    close = A + 1e-3 * np.eye(*A.shape[-2:])
+    gradient(lambda A: np.sum(np.real(np.linalg.qr(A)[1]) ** 2), close.astype(dtype))

@@ -173,9 +173,21 @@ def _cholesky(A: Any, /, *, upper: bool = False) -> Any:
     return _adjoint(_cholesky_of(_mirrored(_adjoint(A)))) if upper else _cholesky_of(_mirrored(A))
 
 
+def _check_columns(R: Any) -> None:
+    R = constant(R)
+    if type(R) is np.ndarray and R.size:  # what stands for an array does not tell its values
+        sizes = np.abs(np.diagonal(R, axis1=-2, axis2=-1))
+        if np.any(sizes <= np.finfo(R.dtype).eps * R.shape[-1] * sizes.max(axis=-1, keepdims=True)):
+            raise np.linalg.LinAlgError(
+                "np.linalg.qr has no gradient where the columns of the matrix depend on one another. "
+                "A.T @ A, which equals R.T @ R, has one"
+            )
+
+
 def _from_qr(g: Any, ans: Any, A: Any) -> Any:
     # dA R⁻¹ = dQ + Q dR R⁻¹: Qᴴ dQ is skew-Hermitian, dR R⁻¹ upper triangular with a real diagonal.
     (Q, R), (HQ, HR) = ans, map(np.conj, g)
+    _check_columns(R)
     N = HR @ _adjoint(R) - _adjoint(Q) @ HQ
     K = anp.triu(N, 1)
     return np.conj(_adjoint(anp.linalg.solve(R, _adjoint(HQ + Q @ (K + _adjoint(K) + _real_diagonal(N))))))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from beside_numpy import check
+from scipy import special
 
 from minidiff import gradient
 
@@ -100,3 +101,59 @@ def test_differences_keep_the_dtype_of_their_array():
 def test_a_cumulative_sum_of_a_matrix_needs_an_axis():
     with pytest.raises(ValueError, match="axis"):
         gradient(lambda x: np.sum(np.cumulative_sum(x)), A)
+
+
+PLANE = [
+    0.3 + 0.7j,
+    -1.3 - 0.4j,
+    -0.6 + 1.1j,
+    1.7 - 0.2j,
+    0.5j,
+    -2j,
+    -0.0 + 1.5j,
+    1 + 1j,
+    -1 - 1j,
+    0.5 + 0j,
+    -0.5 + 0j,
+    2j,
+]
+
+
+def complex_functions(*modules):
+    for module in modules:
+        for name in dir(module):
+            f = getattr(module, name)
+            if (
+                isinstance(f, np.ufunc)
+                and f.signature is None
+                and any("D" in kinds[: f.nin] for kinds in f.types)
+            ):
+                yield pytest.param(f, id=f"{module.__name__}.{name}")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("f", [*complex_functions(np, special)])
+def test_over_the_complex_plane_derivatives_are_those_of_differences(f):
+    """Both are of the real part of a multiple, which sees a wrong sign, and what is not holomorphic."""
+    h = 1e-4
+    for i in range(f.nin):
+        for others in ([0.7] * f.nin, [1.3, 0.4, 0.6, 0.2][: f.nin]):
+            for z in PLANE:
+
+                def value(z, i=i, others=others):
+                    given = [*others[:i], z, *others[i + 1 :]]
+                    result = f(*given)
+                    return np.real((0.7 - 0.4j) * (result[0] if f.nout > 1 else result))
+
+                try:
+                    values = {d: [value(z + k * h * d) for k in (-2, -1, 0, 1, 2)] for d in (1, 1j)}
+                    (g,) = gradient(value, z)
+                except (NotImplementedError, TypeError):
+                    continue
+                slopes = [np.dot([1, -8, 0, 8, -1], v) / (12 * h) for v in values.values()]
+                jumps = [np.ptp(v) for v in values.values()]  # on a branch cut
+                if np.isfinite(slopes).all() and max(jumps) < 0.05:
+                    expected = complex(*slopes)
+                    np.testing.assert_allclose(
+                        0 if g is None else g, expected, rtol=1e-6, atol=1e-6, err_msg=f"{others}, {z} at {i}"
+                    )

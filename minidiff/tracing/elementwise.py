@@ -140,6 +140,7 @@ def _cosine(x: Any) -> Any:
 
 enter(np.arcsin, lambda g, ans, x: g / _cosine(x))
 enter(np.arccos, lambda g, ans, x: -g / _cosine(x))
+enter(np.arccosh, lambda g, ans, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)))  # of x² - 1 it had another sign
 # The sign of the result is that of y, the zero's included, and jumps with it.
 enter(
     np.copysign,

@@ -112,7 +112,9 @@ _WEIGHTS = 4 / 5, -1 / 5, 4 / 105, -1 / 280
 
 def _by_difference(name: str, place: int, width: Callable[..., Any]) -> Rule:
     def slope(ans: Any, *arguments: Any) -> Any:
-        arguments = tuple([x.astype(float) if hasattr(x, "dtype") else x for x in arguments])
+        arguments = tuple(
+            [x.astype(np.result_type(x.dtype, float)) if hasattr(x, "dtype") else x for x in arguments]
+        )
         step = width(*map(getval, arguments)) / 32
         before, x, after = arguments[:place], arguments[place], arguments[place + 1 :]
 

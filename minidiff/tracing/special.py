@@ -16,17 +16,21 @@ import numpy as np
 from autograd.tracer import getval
 
 from minidiff.tracing.derivatives import COMPOSITES, CONSTANT, Rule, define, hooks, unbroadcast
-from minidiff.tracing.record import PLAIN, derivative
+from minidiff.tracing.record import PLAIN
 
 import_module("autograd.scipy.special")  # its derivatives first: ours take their place
 sp: Any = import_module("scipy.special")
 _own: Any = import_module("scipy.special._ufuncs")  # what SciPy's functions written in Python call
 
 
+def _ufunc(name: str) -> Any:
+    found = getattr(sp, name, None)
+    return found if isinstance(found, np.ufunc) else getattr(_own, name, None)
+
+
 def _function(name: str, *slopes: Rule) -> None:
     """Enter the slopes of a ufunc of one result, if this SciPy has it."""
-    found = getattr(sp, name, None)
-    function = found if isinstance(found, np.ufunc) else getattr(_own, name, None)
+    function = _ufunc(name)
     if function is not None:
         define(function, tuple(_elementwise(slope, i) for i, slope in enumerate(slopes)))
 
@@ -119,7 +123,7 @@ def _by_difference(name: str, place: int, width: Callable[..., Any]) -> Rule:
         before, x, after = arguments[:place], arguments[place], arguments[place + 1 :]
 
         def at(k: int) -> Any:
-            return getattr(sp, name)(*before, x + k * step, *after)
+            return _ufunc(name)(*before, x + k * step, *after)
 
         return sum(w * (at(k) - at(-k)) for k, w in enumerate(_WEIGHTS, 1)) / step
 
@@ -246,12 +250,7 @@ _function(
 # --- Gamma and beta functions and their distributions ---------------------------------------------------
 
 
-@derivative(_BY_ORDER, lambda g, ans, n, x: unbroadcast(g * _polygamma(n + 1, x), x))
-def _polygamma(n: Any, x: Any) -> Any:
-    return sp.polygamma(n, x)
-
-
-_function("psi", lambda ans, x: _polygamma(1, x))
+_function("psi", _real(lambda ans, x: _own._zeta(2.0, x)))
 _function("loggamma", lambda ans, z: sp.psi(z))
 
 
@@ -329,7 +328,7 @@ def _from_pole(x: Any, *_: Any) -> Any:
 
 _function("zetac", _by_difference("zetac", 0, _from_pole))
 _function("_riemann_zeta", _by_difference("zetac", 0, _from_pole))
-_function("_zeta", _by_difference("zeta", 0, _from_pole), lambda ans, x, q: -x * sp.zeta(x + 1, q))
+_function("_zeta", _by_difference("_zeta", 0, _from_pole), lambda ans, x, q: -x * _own._zeta(x + 1, q))
 
 
 def _gamma_density(a: Any, x: Any) -> Any:

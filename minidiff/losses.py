@@ -35,6 +35,9 @@ __all__ = [
 
 Agg = Callable[[Any], Any]
 
+_ONE = 1.01  # with room for rounding, of half precision too
+_NUMBERED = "Labels that are strings are numbered by np.unique(labels, return_inverse=True)[1]"
+
 
 def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
     """Mean squared error, ``agg(|ŷ − y|²)``.
@@ -191,7 +194,8 @@ def crossentropy(
     Raises
     ------
     ValueError
-        If the shapes do not fit, a class number is not one of ŷ's, or ŷ is below 0.
+        If the shapes do not fit, there is one class only, a class number is not one of ŷ's, targets of
+        another kind do not sum to 1, or ŷ is not in [0, 1].
 
     Examples
     --------
@@ -205,7 +209,7 @@ def crossentropy(
 
     def losses(ŷ: Any, y: Any) -> Any:
         y = _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y
-        y = _beside(constant(ŷ), y, -ϵ, np.inf, "at least 0: of scores take logitcrossentropy")
+        y = _beside(constant(ŷ), y, -ϵ, _ONE, "in [0, 1]: of scores take logitcrossentropy")
         return -np.sum(_xlogy(y, ŷ + ϵ), axis=-1)
 
     return _of_classes(losses, ŷ, y, agg, weights, ignore, smoothing)
@@ -250,7 +254,8 @@ def logitcrossentropy(
     Raises
     ------
     ValueError
-        If the shapes do not fit, or a class number is not one of ŷ's.
+        If the shapes do not fit, there is one class only, a class number is not one of ŷ's, or targets of
+        another kind do not sum to 1.
 
     Examples
     --------
@@ -426,7 +431,8 @@ def kldivergence(
     Raises
     ------
     ValueError
-        If the shapes do not fit, or a class number is not one of ŷ's.
+        If the shapes do not fit, there is one class only, a class number is not one of ŷ's, targets of
+        another kind do not sum to 1, or ŷ is not in [0, 1].
 
     Examples
     --------
@@ -434,8 +440,9 @@ def kldivergence(
     np.float64(0.6931)
     """
     ŷ, y, _ = _targets(ŷ, y)
-    y = _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y
-    return _agg(np.sum(_xlogy(y, y) - _xlogy(y, ŷ + _epsilon(epsilon, ŷ)), axis=-1), agg, weights)
+    y, ϵ = _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y, _epsilon(epsilon, ŷ)
+    y = _beside(constant(ŷ), y, -ϵ, _ONE, "in [0, 1]: of scores take softmax")
+    return _agg(np.sum(_xlogy(y, y) - _xlogy(y, ŷ + ϵ), axis=-1), agg, weights)
 
 
 def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
@@ -511,7 +518,8 @@ def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
     ŷ, y = _numbers(ŷ, y)
     if ŷ.shape != y.shape and ŷ.shape and y.shape:
         raise ValueError(
-            f"prediction and target must have the same shape, got {ŷ.shape} and {y.shape}: reshape one"
+            f"prediction and target must have the same shape, got {ŷ.shape} and {y.shape}: reshape one, or, "
+            "where one target is that of several predictions, take np.broadcast_to(y, ŷ.shape)"
         )
     return ŷ, y
 
@@ -520,21 +528,29 @@ def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]
     """Return predictions, targets that are of the same shape or class numbers, and which of these count."""
     ŷ = floating(ŷ)
     numbers = y if hasattr(y, "dtype") else np.asarray(y)
-    if ŷ.shape and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]:
+    are_numbers = bool(ŷ.shape) and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]
+    if not are_numbers and not (ŷ.shape and ŷ.shape == numbers.shape):
+        raise ValueError(
+            "prediction and target must have the same shape (..., classes), or the target be class numbers "
+            f"(integers) of shape (...): got {ŷ.shape}, and {numbers.shape} of {numbers.dtype}. "
+            f"{_NUMBERED}, floats and booleans by labels.astype(int), a column by labels[:, 0]"
+        )
+    if ŷ.shape[-1] == 1:
+        raise ValueError(
+            f"predictions of shape {ŷ.shape} have one class on the last axis, of which the loss is always 0: "
+            "for yes or no take logitbinarycrossentropy, of probabilities binarycrossentropy"
+        )
+    if are_numbers:
         counts = None
         if ignore is not None:
             counts = numbers != integer("ignore", ignore)
             numbers = np.where(counts, numbers, 0)
         return ŷ, _places(numbers, ŷ.shape[-1]), counts
-    if not ŷ.shape or ŷ.shape != numbers.shape:
-        raise ValueError(
-            "prediction and target must have the same shape (..., classes), or the target be class numbers "
-            f"(integers) of shape (...): got {ŷ.shape}, and {numbers.shape} of {numbers.dtype}"
-        )
     if ignore is not None:
         raise ValueError(f"ignore is a class number, but the target is of shape {numbers.shape}, no numbers")
     ŷ, y = _numbers(ŷ, y)
-    return ŷ, _in(y, 0, 1, "probabilities, in [0, 1], or class numbers"), None
+    y = _in(y, 0, 1, "probabilities, in [0, 1], or class numbers")
+    return ŷ, _sums_to_one(y, numbers.dtype.kind in "iub"), None
 
 
 def _of_classes(
@@ -629,6 +645,21 @@ def _in(y: Any, least: float, most: float, coding: str) -> Any:
 
 
 @listed
+def _sums_to_one(y: Any, exactly: bool) -> Any:
+    """Return targets if their sums over the classes are 1: of integers exactly, of floats at most."""
+    if type(y) is np.ndarray and y.size:
+        sums = y.sum(axis=-1)
+        low, high = sums.min(), sums.max()
+        if high > _ONE or (exactly and low < 1):
+            raise ValueError(
+                "targets must be class numbers, or sum to 1 over the last axis, the classes; got a sum of "
+                f"{high if high > _ONE else low}: where each is a yes or no of its own, take "
+                "logitbinarycrossentropy, of probabilities binarycrossentropy"
+            )
+    return y
+
+
+@listed
 def _beside(ŷ: Any, y: Any, least: float, most: float, coding: str) -> Any:
     """Return targets if the values of the predictions are within a range. NaN passes."""
     if ŷ.size:
@@ -671,13 +702,14 @@ def _is_class(numbers: Any, ŷ: Any) -> Any:
 
 def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:
     """Return both as floating point arrays. Integers and Python's own numbers get the dtype of ŷ."""
-    ŷ = floating(ŷ)
-    if hasattr(y, "dtype"):
-        return ŷ, y if y.dtype.kind in "fc" else y.astype(ŷ.dtype)
-    y = np.asarray(y)
+    ŷ, kept = floating(ŷ), "fc" if hasattr(y, "dtype") else "c"
+    y = y if hasattr(y, "dtype") else np.asarray(y)
     if y.dtype.kind not in "fciub":
-        raise TypeError(f"the target must be numbers, got {described(y if y.ndim else y[()])}")
-    return ŷ, y if y.dtype.kind == "c" else y.astype(ŷ.dtype)
+        raise TypeError(
+            f"the target must be numbers, got {described(y if y.ndim else y[()])}. {_NUMBERED}, objects that "
+            "are numbers by labels.astype(float)"
+        )
+    return ŷ, y if y.dtype.kind in kept else y.astype(ŷ.dtype)
 
 
 def _epsilon(epsilon: float | None, ŷ: Any) -> float:

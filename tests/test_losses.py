@@ -78,8 +78,10 @@ EQUATIONS = [
 
 
 @pytest.mark.parametrize(("loss", "equation"), EQUATIONS)
-@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3), (1, 1), (5, 1)])
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3), (1, 1), (5, 1), (5, 2)])
 def test_a_loss_is_its_equation(loss, equation, shape):
+    if loss in OF_CLASSES and shape[-1] == 1:
+        return
     ŷ, y = probabilities(shape, 0) * 0.9, probabilities(shape, 1) * 0.9
     each = equation(ŷ, y)
     np.testing.assert_allclose(loss(ŷ, y, agg=same), each, rtol=1e-12, atol=1e-14)
@@ -196,7 +198,7 @@ def test_a_number_is_the_target_of_every_sample(loss):
 
 @pytest.mark.parametrize("loss", ELEMENTWISE + OF_CLASSES)
 def test_integers_and_lists_are_numbers_like_others(loss):
-    ŷ, y, dtypes = [[1, 0], [0, 1]], [[1, 0], [1, 1]], (int, np.uint8, bool)
+    ŷ, y, dtypes = [[1, 0], [0, 1]], [[1, 0], [1, 0]], (int, np.uint8, bool)
     if loss is poisson_loss:
         ŷ, dtypes = [[1, 2], [3, 1]], (int, np.uint8)
     if loss is hinge_loss:
@@ -249,6 +251,73 @@ def test_targets_in_another_coding_are_refused_and_nan_is_not_hidden(loss, y, sa
         loss(np.array([0.5, 0.5]), y)
     with np.errstate(invalid="ignore"):
         assert np.isnan(loss(np.array([0.5, 0.5]), [np.nan, 1.0]))
+
+
+@pytest.mark.parametrize("loss", OF_CLASSES)
+def test_a_yes_or_no_is_not_taken_for_classes(loss):
+    yes = np.array([0, 1, 1, 0])
+    column = np.full((4, 1), 0.25)
+    for y in (np.zeros(4, int), yes[:, None], yes[:, None] > 0, np.ones((4, 1))):
+        with pytest.raises(ValueError, match=r"\(4, 1\) have one class .* take logitbinarycrossentropy"):
+            loss(column, y)
+    for y in (yes, yes > 0, yes.astype(float), yes.tolist(), 0 * yes):
+        with pytest.raises(ValueError, match=r"sum to 1 .* got a sum of [02].* take logitbinarycrossentropy"):
+            loss(column[:, 0], y)
+    several, rows = np.array([[1, 0, 1], [0, 1, 0]]), np.full((2, 3), 0.25)
+    with pytest.raises(ValueError, match="sum to 1"):
+        loss(rows, several)
+    for advised in (logitbinarycrossentropy, binarycrossentropy):
+        assert advised(column[:, 0], yes) > 0
+        assert advised(rows, several) > 0
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("loss", [crossentropy, kldivergence])
+def test_what_is_no_probability_is_refused_and_rounding_is_not(loss, dtype):
+    scores = np.random.default_rng(0).normal(scale=9, size=(50, 100))
+    p = softmax(scores.astype(dtype)) * dtype(1.002)
+    assert np.isfinite(loss(p, np.zeros(50, int)))
+    assert np.isfinite(loss(p, softmax(scores.astype(dtype))))
+    for score in (2.0, -1.0):
+        with pytest.raises(ValueError, match=rf"predictions must be in \[0, 1\].* got {score}"):
+            loss(np.array([[0.5, score]], dtype), [0])
+    f = compiled(lambda p: loss(p, [0]))
+    f(np.array([[0.5, 0.5]], dtype))
+    with pytest.raises(ValueError, match=r"got 2\.0"):
+        f(np.array([[0.5, 2.0]], dtype))
+
+
+@pytest.mark.parametrize("loss", OF_CLASSES)
+def test_labels_of_another_kind_are_told_what_makes_class_numbers_of_them(loss):
+    ŷ, names, floats = np.full((3, 2), 0.5), ["no", "yes", "no"], np.array([0.0, 1.0, 0.0])
+    right = loss(ŷ, [0, 1, 0])
+    for wrong, words, mended in [
+        (names, "np.unique(labels, return_inverse=True)[1]", np.unique(names, return_inverse=True)[1]),
+        (floats, "labels.astype(int)", floats.astype(int)),
+        (floats > 0, "labels.astype(int)", (floats > 0).astype(int)),
+        (floats[:, None].astype(int), "labels[:, 0]", floats[:, None].astype(int)[:, 0]),
+    ]:
+        with pytest.raises(ValueError, match="class numbers") as error:
+            loss(ŷ, wrong)
+        assert words in str(error.value)
+        assert loss(ŷ, mended) == right
+
+
+@pytest.mark.parametrize("loss", ELEMENTWISE)
+def test_targets_that_are_no_numbers_are_refused_with_what_makes_numbers_of_them(loss):
+    names, ŷ = ["no", "yes", "no"], np.array([0.5, 0.5, 0.5])
+    for wrong in (names, np.array(names), np.array(names, object)):
+        with pytest.raises(TypeError, match=r"target must be numbers.* np\.unique"):
+            loss(ŷ, wrong)
+    numbers = np.unique(names, return_inverse=True)[1]
+    assert np.isfinite(loss(ŷ, 2 * numbers - 1 if loss is hinge_loss else numbers))
+
+
+def test_one_target_of_several_predictions_is_broadcast_by_hand():
+    ŷ, y = np.zeros((5, 4, 1)), np.arange(4.0)[:, None]
+    with pytest.raises(ValueError, match=r"same shape.*np\.broadcast_to\(y, ŷ\.shape\)"):
+        mse(ŷ, y)
+    assert mse(ŷ, np.broadcast_to(y, ŷ.shape)) == 3.5
 
 
 # Weights, ignored labels, smoothing ---------------------------------------------------------------

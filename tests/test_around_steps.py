@@ -500,7 +500,7 @@ def test_the_best_come_back_after_an_interrupt_and_from_a_checkpoint():
     other = KeepBest(params(b))
     other.state = load(file, params(b))["keep"]
     b[...] = 8
-    other(Progress(1, 1, 100.0))
+    other(Progress(1, 1, 100.0))  # which knows what it kept before: no warning
     other.restore()
     assert b == 3.75
     assert other.best == keep.best
@@ -511,12 +511,17 @@ def test_without_anything_kept_the_block_ends_as_it_is_and_restore_says_so():
     with KeepBest(params(a)) as keep:
         a[...] = 6
     assert a == 6
-    keep(Progress(1, 1, math.nan))
+    with pytest.warns(UserWarning, match="put back"):
+        keep(Progress(1, 1, math.nan))
     with pytest.raises(ValueError, match="nothing is kept"):
         keep.restore()
     accuracy = KeepBest(params(a), lambda: float(a), distance=lambda best, score: score - best)
-    for a[...] in (1.0, 3.0, 2.0):
-        accuracy()
+    with pytest.warns(
+        UserWarning, match=r"write with KeepBest\(ps, …\) as best: .* best\.restore\(\)"
+    ) as caught:
+        for a[...] in (1.0, 3.0, 2.0):
+            accuracy()
+    assert len(caught) == 1
     accuracy.restore()
     assert a == 3
     assert [p.value for p in pickle.loads(pickle.dumps(keep)).ps] == [3.0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import time
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial, wraps
@@ -298,8 +299,8 @@ def _training_loss(progress: Progress) -> float:
 class KeepBest(Memory):
     """Keeps a copy of the parameters whenever the metric is better than ever before.
 
-    As a context manager it puts the best ones back at the end, after an exception and an interrupt too. The
-    optimiser's state is not part of it.
+    As a context manager it puts the best ones back at the end, after an exception and an interrupt too;
+    without ``with`` it warns, as only `restore` does then. The optimiser's state is not part of it.
 
     Parameters
     ----------
@@ -338,6 +339,7 @@ class KeepBest(Memory):
     """
 
     _memory = {"best": anything, "values": arrays_or_none}  # noqa: RUF012
+    _is_entered = False
 
     def __init__(
         self,
@@ -359,6 +361,12 @@ class KeepBest(Memory):
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and keep the parameters if it is better."""
+        if not self._is_entered and self.values is None:
+            warnings.warn(
+                "the best parameters are kept, but put back at the end of a block only: write "
+                "with KeepBest(ps, …) as best: above the training, or best.restore() after it",
+                stacklevel=2,
+            )
         score = self.__wrapped__(*args, **kwargs)
         if score == score and _is_better(score, self.best, self.distance, self.min_dist):
             values = [p.value.copy() for p in self.ps]
@@ -371,9 +379,11 @@ class KeepBest(Memory):
         assign(self.ps, self.values)
 
     def __enter__(self) -> KeepBest:
+        self._is_entered = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_entered = False
         if self.values is not None:
             self.restore()
 

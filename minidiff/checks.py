@@ -6,6 +6,7 @@ what the argument must be and what it is.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import cache
@@ -28,6 +29,7 @@ __all__ = [
     "number",
     "scipy",
     "several",
+    "takes",
 ]
 
 
@@ -73,6 +75,17 @@ def instance(name: str, x: Any, kind: Any, what: str, advice: str = "") -> Any:
 def function(name: str, f: Any, what: str = "a function", advice: str = "") -> Callable[..., Any]:
     """Check that an argument can be called."""
     return instance(name, f, Callable, what, advice)  # type: ignore[no-any-return]
+
+
+def takes(f: Callable[..., Any], *arguments: Any) -> bool:
+    """Tell whether `f` can be called with these arguments. It may, if it has no signature."""
+    try:
+        inspect.signature(f).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:
+        pass
+    return True
 
 
 def is_number(x: object) -> bool:

@@ -422,7 +422,9 @@ def _several(iterable: Iterable[Any]) -> Iterable[Any]:
             "from a dict write params(model); to take a step, update(Descent(0.1), θ, grads)."
         )
     if not isinstance(iterable, Iterable) and not hasattr(iterable, "__getitem__"):
-        raise TypeError(f"expected parameters, got {described(iterable)}: they come as params(W, b).")
+        raise TypeError(
+            f"expected parameters, got {described(iterable)}: they come as params(W, b) or params(model)."
+        )
     return iterable
 
 
@@ -547,7 +549,7 @@ def _slots(kind: type) -> Iterator[str]:
 
 
 def _not_a_param(x: object) -> str:
-    advice = "Make one with param(x)."
+    advice = "Make one with param(x), or collect those of a model with params(model)."
     if isinstance(x, (np.ndarray, list, float)):
         advice = "Wrap it: W = param(W). If it was one, step with W -= …: W = W - … makes a plain array."
     if isinstance(x, Mapping):

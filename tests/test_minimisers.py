@@ -260,6 +260,31 @@ def test_bad_input_is_refused_by_name_and_nothing_changes():
     np.testing.assert_array_equal(a, [1, 2])
 
 
+def test_what_is_called_otherwise_than_scipys_is_told_how():
+    x, y, w = np.arange(4.0), np.ones(4), param(np.ones(3))
+    loss = lambda x, y: np.sum((w[0] * x + w[1] - y) ** 2)
+    for call, what in [
+        (
+            lambda: minimize(lambda w: np.sum(w**2), np.ones(3)),
+            r"\(w\): minimize\(lambda: loss\(…\), ps\).*param\(",
+        ),
+        (lambda: minimize(loss, params(w)), r"\(x, y\): minimize\(lambda: loss\(…\), ps\)"),
+        (lambda: minimize(loss, params(w), [(x, y)]), r"minimize\(lambda: loss\(…\), ps\)"),
+        (lambda: minimize(lambda: loss(x, y), params(w), [(x, y)]), "method must be"),
+        (lambda: minimize(lambda: loss(x, y), w.value), r"param\(array\), or params\(model\)"),
+        (lambda: least_squares(loss, params(w)), r"least_squares\(lambda: residuals\(…\), ps\)"),
+        (lambda: least_squares(lambda: loss(x, y), params(w)), r"not their mean .* minimize\(loss, ps\)"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=what) as caught:
+            call()
+        assert len(str(caught.value)) < 260
+    assert w.value.tolist() == [1, 1, 1]
+    minimize(lambda: loss(x, y), params(w))
+    assert loss(x, y) < 1e-8
+    least_squares(lambda: w[0] * x + w[1] - 2 * y, params(w))
+    assert loss(x, 2 * y) < 1e-8
+
+
 def test_strided_parameters_and_such_without_influence_are_allowed():
     memory = np.arange(6.0)
     W, idle, empty = Param(memory[::2]), param([5.0]), param(np.zeros((0, 2)))

@@ -211,6 +211,8 @@ REFUSED = {
     "class for an optimiser": (lambda: (ADAM, np.ones(3), np.ones(3)), TypeError, r"ADAM\(...\)"),
     "gradients in a list": (lambda: (ADAM(), [x3], [x3]), TypeError, "mapping"),
     "parameters in a dict": (lambda: (ADAM(), {"W": x3}, {}), TypeError, "Params"),
+    "a model": (lambda: (ADAM(), object(), {}), TypeError, r"params\(model\)"),
+    "models": (lambda: (ADAM(), [object()], {}), TypeError, r"params\(model\)"),
     "words among parameters": (lambda: (ADAM(), ["W"], {}), TypeError, "parameter 0"),
     "a parameter twice": (lambda: (ADAM(), [x3, x3], IdDict([(x3, x3)])), ValueError, "twice"),
     "a gradient missing": (lambda: (ADAM(), [x3], IdDict()), KeyError, r"parameter 0.*\(3,\)"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidiff import gradient, param, params, withgradient
+from minidiff import gradient, param, params, watch, withgradient
 from minidiff.data import DataLoader
 from minidiff.optimise import (
     ADAM,
@@ -229,9 +229,13 @@ def test_a_loss_that_is_not_finite_is_an_error_with_its_step_and_nothing_moves(a
     opt = Momentum(0.1)
     with (
         np.errstate(invalid="ignore"),
-        pytest.raises(FloatingPointError, match=rf"loss is {value} at step 3"),
+        pytest.raises(
+            FloatingPointError, match=rf"loss is {value} at step 3.*=clip_norm\(1.0\).*`with watch"
+        ),
     ):
         train(lambda x: a * x, params(a), [1.0, 1.0, value, 1.0], opt)
+    with watch(), pytest.raises(FloatingPointError, match="in line"):
+        train(lambda x: a * x, params(a), [value], opt)
     b = param(1.0)
     other = Momentum(0.1)
     train(lambda x: b * x, params(b), [1.0, 1.0], other)
@@ -276,6 +280,24 @@ PS = params()
         ((LOSS, [np.ones(2)], [], Descent()), {}, TypeError, "param"),
         ((LOSS, PS, 3, Descent()), {}, TypeError, "data must be an iterable"),
         ((LOSS, PS, {"x": [1]}, Descent()), {}, TypeError, r"one batch alone is \[batch\]"),
+        (
+            (LOSS, [(1.0, 2.0)], PS, Descent()),
+            {},
+            TypeError,
+            r"^data must be .* got Params.* the order is train",
+        ),
+        ((LOSS, object(), [], Descent()), {}, TypeError, r"params\(model\)"),
+        ((LOSS, PS, [], Descent()), {"epoch": 3}, TypeError, "no option 'epoch': it has epochs="),
+        (
+            (LOSS, PS, [], Descent()),
+            {"callbacks": []},
+            TypeError,
+            "it has cb= after each step and each_",
+        ),
+        ((LOSS, PS, [], Descent()), {"verbose": 1}, TypeError, "it has progress=True"),
+        ((LOSS, PS, [], Descent()), {"batch_size": 1}, TypeError, r"DataLoader\(\(x, y\), batchsize\)"),
+        ((LOSS, PS, [], Descent()), {"validation_data": 1}, TypeError, r"each_epoch=early_stopping\("),
+        ((LOSS, PS, [], Descent()), {"another": 1}, TypeError, "it has epochs=, .* compiled=True"),
         ((LOSS, PS, [], Descent()), {"epochs": -1}, ValueError, "epochs must be at least 0"),
         ((LOSS, PS, [], Descent()), {"epochs": 1.5}, TypeError, "epochs must be an integer"),
         ((LOSS, PS, [], Descent()), {"cb": 3}, TypeError, "cb must be"),
@@ -415,6 +437,17 @@ def test_a_batch_that_is_a_list_is_explained_where_the_loss_takes_two(a):
     with pytest.raises(TypeError, match="make it a tuple") as caught:
         train(lambda x, y: a * x * y, params(a), [[1.0, 2.0]], Descent())
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_loss_that_does_not_take_the_batches_is_told_how_they_fit(a, compiled):
+    x, y = np.ones(2), np.ones(2)
+    loss = lambda x, y: np.sum((a * x - y) ** 2)
+    for f, data, takes in [(loss, [x, y], r"\(x, y\)"), (lambda: loss(x, y), [(x, y)], r"\(\)")]:
+        with pytest.raises(TypeError, match=rf"takes {takes}, but .* \[\(x, y\)\].* lambda \*_: loss\(\)"):
+            train(f, params(a), data, Descent(), compiled=compiled)
+    for f in (loss, lambda *_: loss(x, y)):
+        assert len(train(f, params(a), [(x, y)], Descent(), compiled=compiled)) == 1
 
 
 def test_progress_counts_what_is_skipped_and_does_without_a_length(a, capsys):

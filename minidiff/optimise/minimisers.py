@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from itertools import count
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, function, scipy
+from minidiff.checks import described, function, scipy, takes
 from minidiff.gradient import by_parameters, hessian, hvp
 from minidiff.interrupts import whole
 from minidiff.optimise.training import (
@@ -121,15 +122,15 @@ def minimize(
     >>> np.round(a, 4), np.round(b, 4)
     (np.float64(0.5), array([0.25]))
     """
-    optimize, search = scipy("minimize"), _Search("minimize", ps, bounds)
+    optimize, search = scipy("minimize"), _Search("minimize", "loss", loss, ps, bounds)
     for name, instead in _NOT_OPTIONS.items():
         if name in options:
             raise TypeError(f"minimize takes no {name}=: {instead}.")
     able = [name for name, takes in _METHODS.items() if bounds is None or "bounds" in takes]
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
-        raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r}")
-    slope, steps = slope_of(function("loss", loss), search.ps, compiled), count(1)
+        raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r:.60}")
+    slope, steps = slope_of(loss, search.ps, compiled), count(1)
     callbacks, along = callbacks_of("callback", callback), Params(map(param, search.ps))
     if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
         # for these two it is the norm of the gradient, which a search on rough losses brings less far
@@ -209,8 +210,7 @@ def least_squares(
     >>> result.success, np.round(height, 6), np.exp(-rate).round(6)
     (True, np.float64(3.0), np.float64(0.5))
     """
-    optimize, search = scipy("least_squares"), _Search("least_squares", ps, bounds)
-    function("residuals", residuals)
+    optimize, search = scipy("least_squares"), _Search("least_squares", "residuals", residuals, ps, bounds)
     if search.is_rough and not {"ftol", "xtol", "gtol"} & options.keys():
         options.update(dict.fromkeys(("ftol", "xtol", "gtol"), 10 * search.eps))
     if bounds is not None:
@@ -218,7 +218,13 @@ def least_squares(
 
     def evaluate(v: Any) -> Any:
         search.put(v)
-        found = np.ravel(np.asarray(residuals()))
+        found = np.asarray(residuals())
+        if not found.ndim:
+            raise TypeError(
+                "least_squares: residuals must be an array, got one number: give the residuals, not their "
+                "mean or sum of squares; for a loss take minimize(loss, ps)"
+            )
+        found = np.ravel(found)
         if found.dtype.kind not in "fiu" or search.dtype == "c16":
             raise TypeError(f"least_squares: residuals and parameters must be real, got {described(found)}")
         found = found.astype(float)
@@ -235,7 +241,13 @@ class _Search:
     Complex numbers count as two; where one parameter is complex, all are taken for that.
     """
 
-    def __init__(self, call: str, ps: Any, bounds: Any) -> None:
+    def __init__(self, call: str, name: str, f: Any, ps: Any, bounds: Any) -> None:
+        if not takes(function(name, f)):
+            raise TypeError(
+                f"{call} calls {name} without arguments, but it takes {inspect.signature(f)}: "
+                f"{call}(lambda: {name}(…), ps), with data and parameters W = param(array) that it reaches "
+                "by itself, and ps = params(W)"
+            )
         self.ps, self.bounds = params_of(ps), bounds
         self.dtype = "c16" if np.iscomplexobj(self.ps.to_vector()) else "f8"
         self.eps = max([float(np.finfo(p.dtype).eps) for p in self.ps if p.size], default=1.0)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, function, instance, integer
+from minidiff.checks import described, function, instance, integer, takes
 from minidiff.data import Counted, DataLoader
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
@@ -30,6 +30,16 @@ Transform = Callable[[Grads], Grads | None]
 
 # Steps after which it pays to make a program of them: that takes as long as it saves in some two hundred.
 PATIENCE = 100
+# What there is in place of other libraries' options.
+_OPTIONS = {
+    "epoch": "epochs=",
+    "batch_size": "batches as data, DataLoader((x, y), batchsize)",
+    "callbacks": "cb= after each step and each_epoch=",
+    "verbose": "progress=True",
+    "validation_data": "each_epoch=early_stopping(validation_loss, 5), or KeepBest",
+    "clip": "transform=clip_norm(1.0)",
+    "jit": "compiled=True",
+}
 _Callbacks = list[tuple[Callable[[Progress], object], bool]]  # and whether it is a trigger
 
 
@@ -45,6 +55,7 @@ def train(
     epochs: int = 1,
     progress: bool = False,
     compiled: bool = False,
+    **others: NoReturn,
 ) -> NDArray[np.float64]:
     """Take one step of the optimiser for each element of the data.
 
@@ -82,6 +93,8 @@ def train(
     compiled : bool
         Whether to record the loss and its gradient, and the step, and run them as NumPy: see
         `minidiff.compiled`.
+    **others
+        None: names from other libraries are answered with ours.
 
     Returns
     -------
@@ -130,6 +143,10 @@ def train(
     1 0.006
     2 0.005
     """
+    for name in others:
+        raise TypeError(
+            f"train has no option {name!r}: it has {_OPTIONS.get(name, ', '.join(_OPTIONS.values()))}"
+        )
     _check(loss, data, opt, epochs)
     ps, transforms = params_of(ps), _functions("transform", transform)
     after_step, after_epoch = callbacks_of("cb", cb), callbacks_of("each_epoch", each_epoch)
@@ -251,9 +268,12 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
     order = ": the order is train(loss, ps, data, opt)"
     function("loss", loss, advice=order)
     instance("opt", opt, AbstractOptimiser, "an optimiser", order)
-    if not (isinstance(data, Iterable) or hasattr(data, "__getitem__")) or isinstance(data, Mapping):
+    if not (isinstance(data, Iterable) or hasattr(data, "__getitem__")) or isinstance(
+        data, (Mapping, Params)
+    ):
         raise TypeError(
-            f"data must be an iterable of batches, got {described(data)}: one batch alone is [batch]"
+            f"data must be an iterable of batches, got {described(data)}: one batch alone is [batch], and "
+            "the order is train(loss, ps, data, opt)"
         )
     if isinstance(data, tuple) and any(isinstance(item, np.ndarray) for item in data):
         raise TypeError(
@@ -276,12 +296,13 @@ def slope_of(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callabl
         try:
             value, grads = program(*arguments) if is_compiled else withgradient(lambda: loss(*arguments), ps)
         except TypeError as error:
-            if isinstance(d, list) and not takes(loss, d):
-                raise TypeError(
-                    "the loss got a batch that is a list as one argument: make it a tuple, (x, y), and the "
-                    "loss gets two"
-                ) from error
-            raise
+            if takes(loss, *arguments):
+                raise
+            raise TypeError(
+                f"the loss takes {inspect.signature(loss)}, but the batch is a {type(d).__name__}: a tuple, "
+                "(x, y), gives two arguments, anything else one. One batch alone is [(x, y)]; of a list make "
+                "it a tuple; a loss without arguments is lambda *_: loss()"
+            ) from error
         return float(value if isinstance(value, float) else np.asarray(value).item()), grads
 
     return slope
@@ -291,7 +312,8 @@ def params_of(ps: Any) -> Params:
     """Give what a call took for its parameters as `Params`."""
     if isinstance(ps, Iterable) and not isinstance(ps, (Params, Param, np.ndarray, str, Mapping)):
         return Params(ps)
-    return instance("ps", ps, Params, "Params", ": wrap it in params(...)")  # type: ignore[no-any-return]
+    advice = ": params(W, b) of W = param(array), or params(model)"
+    return instance("ps", ps, Params, "Params", advice)  # type: ignore[no-any-return]
 
 
 def _functions(name: str, given: Any, what: str = "a function, or several of them") -> list[Any]:
@@ -330,17 +352,6 @@ def call_all(callbacks: _Callbacks, *progress: Any) -> None:
         stop()
 
 
-def takes(f: Callable[..., Any], *arguments: Any) -> bool:
-    """Tell whether `f` can be called with these arguments. It may, if it has no signature."""
-    try:
-        inspect.signature(f).bind(*arguments)
-    except TypeError:
-        return False
-    except ValueError:
-        pass
-    return True
-
-
 def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
     result = f(grads)
     if result is None:
@@ -350,8 +361,14 @@ def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
 
 def _not_finite(value: float, grads: Grads, ps: Params, step: int) -> FloatingPointError:
     what = what_is_not_finite(value, grads, ps)
-    advice = f" (the loss is {value:.4g}): transform=skip_nonfinite() leaves such steps out"
-    return FloatingPointError(f"{what} at step {step}, not taken{advice if math.isfinite(value) else ''}")
+    advice = (
+        ": at the first step look for NaN in the data, later take a smaller rate or transform=clip_norm(1.0)"
+    )
+    if math.isfinite(value):
+        advice = f" (the loss is {value:.4g}): transform=skip_nonfinite() leaves such steps out"
+    return FloatingPointError(
+        f"{what} at step {step}, not taken{advice}; `with watch():` around the training names the line"
+    )
 
 
 def _warn(ps: Params, unreached: list[Param], batches: int, data: Any) -> None:

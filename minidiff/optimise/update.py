@@ -21,6 +21,7 @@ __all__ = ["apply", "reset", "update"]
 Place: TypeAlias = tuple[Any, int]  # all the parameters, and the index of one
 
 _MISSING: Final = object()
+_MAKE: Final = "make one with param(...), or collect those of a model with params(model)"
 _PARAMETERS: Final = (Param, np.ndarray)
 
 
@@ -157,11 +158,11 @@ def _parameters(ps: Any) -> list[Any]:
     if isinstance(ps, Mapping):
         raise TypeError("expected a parameter or Params, got a mapping: params(…) collects those in it")
     if not isinstance(ps, Iterable):
-        raise TypeError(f"expected a parameter or Params, got {described(ps)}: wrap it in param(...)")
+        raise TypeError(f"expected a parameter or Params, got {described(ps)}: {_MAKE}")
     found = list(ps)
     for i, p in enumerate(found):
         if not isinstance(p, _PARAMETERS):
-            raise TypeError(f"parameter {i} is {described(p)}: wrap it in param(...)")
+            raise TypeError(f"parameter {i} is {described(p)}: {_MAKE}")
     if len({id(p) for p in found}) < len(found):
         raise ValueError("a parameter comes twice in ps: each may be updated once, params(...) sees to that")
     return found
@@ -242,7 +243,7 @@ def _array_of(p: Any, place: Place | None = None, *, written: bool = True) -> Ar
     x = p.in_place("update(…)" if written else "apply(…)") if is_param else p
     if type(x) is not np.ndarray:
         if not is_ndarray(x):
-            raise TypeError(f"{_which(place)} is {described(p)}: wrap it in param(...)")
+            raise TypeError(f"{_which(place)} is {described(p)}: {_MAKE}")
         x = x.view(np.ndarray)  # a subclass may give operators another meaning (np.matrix)
     if not is_param and x.dtype.kind not in "fc":
         raise TypeError(

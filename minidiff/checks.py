@@ -22,6 +22,7 @@ __all__ = [
     "described",
     "function",
     "generator",
+    "hint",
     "instance",
     "integer",
     "is_ndarray",
@@ -56,6 +57,11 @@ def described(x: object) -> str:
     return f"{name} of {len(x)}: {line}" if isinstance(x, (list, tuple, dict)) else f"{name} {line}"
 
 
+def hint(x: object) -> str:
+    """Say where a value belongs that came where it does not: the attribute ``__hint__`` of its class."""
+    return getattr(type(x), "__hint__", "")
+
+
 def add_note(error: BaseException, note: str) -> None:
     """Add a line to what an error says, also before Python 3.11."""
     add: Callable[[str], None] | None = getattr(error, "add_note", None)
@@ -68,7 +74,7 @@ def add_note(error: BaseException, note: str) -> None:
 def instance(name: str, x: Any, kind: Any, what: str, advice: str = "") -> Any:
     """Check that an argument is an instance of `kind`, which the message calls `what`."""
     if not isinstance(x, kind):
-        raise TypeError(f"{name} must be {what}, got {described(x)}{advice}")
+        raise TypeError(f"{name} must be {what}, got {described(x)}{advice or hint(x)}")
     return x
 
 
@@ -96,7 +102,7 @@ def is_number(x: object) -> bool:
 def number(name: str, x: Any, within: str = "(-inf, inf)") -> float:
     """Check that an argument is a number in an interval such as "[0, 1)", and return it as a float."""
     if not is_number(x):
-        raise TypeError(f"{name} must be a number, got {described(x)}")
+        raise TypeError(f"{name} must be a number, got {described(x)}{hint(x)}")
     least, greatest = _ends(within)
     try:
         value = float(x)

@@ -19,6 +19,9 @@ from minidiff.typing import ArrayLike, DTypeLike, NDArray
 __all__ = ["Param", "Params", "param", "params"]
 
 
+_HINT = ": parameters are no settings, they come with update(opt, ps, grads) or train(loss, ps, data, opt)"
+
+
 def _binary(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def forward(self: Param, other: Any) -> Any:
         return operate(self.lift(), other.lift() if type(other) is Param else other)
@@ -86,6 +89,7 @@ class Param(Leaf):
     """
 
     __slots__ = ()
+    __hint__ = _HINT
 
     def __init__(self, value: NDArray[Any]) -> None:
         if not is_ndarray(value) or value.dtype.kind not in "fc":
@@ -251,6 +255,7 @@ class Params(MutableSet[Param]):
     """
 
     __slots__ = ("_entries", "_paths")
+    __hint__ = _HINT
 
     def __init__(self, iterable: Iterable[Param] = ()) -> None:
         self._entries: dict[int, Param] = {}

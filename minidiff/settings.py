@@ -56,6 +56,7 @@ class Settings:
     """
 
     _greek: ClassVar[tuple[str, ...]] = ()  # Greek keywords, each with the name it stands for
+    _elsewhere: ClassVar[Mapping[str, str]] = {}  # what there is in place of other libraries' settings
     _floats: ClassVar[Check] = number  # checks a setting annotated float
     _checks: ClassVar[Mapping[str, Check]] = {}
     _own_init: ClassVar[bool] = False
@@ -124,6 +125,10 @@ def _with_greek_names(cls: type[Settings]) -> Callable[..., None]:
             if greek[letter] in kwargs:
                 raise TypeError(f"{greek[letter]} is given twice, also as {letter}")
             kwargs[greek[letter]] = kwargs.pop(letter)
+        if len(args) >= len(known) and inspect.Parameter.VAR_POSITIONAL not in known.values():
+            names = ", ".join(_names_of(type(self)))
+            none = "no settings; in the class, one is written eta: float = 0.1"
+            raise TypeError(f"{type(self).__name__} got {len(args)} arguments, but has {names or none}")
         for name in kwargs.keys() - known.keys():
             if inspect.Parameter.VAR_KEYWORD not in known.values():
                 raise TypeError(no_setting(type(self), name))
@@ -146,7 +151,8 @@ def no_setting(cls: type[Settings], name: str) -> str:
     if name in _names_of(cls):  # which its own __init__ takes
         return f"{cls.__name__} has no setting {name!r} yet: {written}, without an __init__"
     none = f"it has none; {written}"
-    return f"{cls.__name__} has no setting {name!r}: " + (f"it has {names}" if names else none)
+    elsewhere = cls._elsewhere.get(name, "")
+    return f"{cls.__name__} has no setting {name!r}: " + (f"it has {names}{elsewhere}" if names else none)
 
 
 def as_call(x: Any) -> str:

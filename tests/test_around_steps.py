@@ -21,6 +21,7 @@ from minidiff.optimise import (
     ADAM,
     ADAMW,
     Average,
+    ClipNorm,
     ClipValue,
     Descent,
     Grouped,
@@ -552,6 +553,7 @@ def test_a_rate_falls_on_a_plateau_as_pytorchs_does(case):
     ("make", "error", "words"),
     [
         (lambda: ReducePlateau(Optimiser(Descent())), TypeError, r"no eta to lower.*opt\[0\]"),
+        (lambda: ReducePlateau(Optimiser(ClipNorm(1.0), Descent())), TypeError, r"such as opt\[1\]"),
         (lambda: ReducePlateau(Descent), TypeError, "opt must be an optimiser"),
         (lambda: ReducePlateau(Descent(), 3), TypeError, "metric must be a function"),
         (lambda: ReducePlateau(Descent(), factor=1.0), ValueError, "factor"),

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidiff.optimise as mo
-from minidiff import IdDict, gradient, param, params, save, withgradient
+from minidiff import Grads, IdDict, gradient, param, params, save, train, withgradient
 from minidiff.optimise import (
     ADAM,
+    ADAMW,
     AbstractOptimiser,
     ClipNorm,
     ClipValue,
@@ -30,11 +31,12 @@ from minidiff.optimise import (
     Rule,
     WeightDecay,
     apply,
+    clip_norm,
     engine,
     reset,
     update,
 )
-from minidiff.schedules import Constant, Scheduler
+from minidiff.schedules import Constant, Cos, Scheduler
 
 
 class PageMomentum(AbstractOptimiser):
@@ -521,6 +523,10 @@ def test_a_rule_that_could_never_work_is_refused_where_it_is_written(attributes,
         ({"coefficients": lambda self, t: 0.1}, "coefficients must return a tuple .* not 0.1"),
         ({"coefficients": lambda self, t: None}, "coefficients must return a tuple .* not None"),
         ({"formula": staticmethod(lambda x, Δ: (Δ, Δ))}, "must return the step: 1 arrays, not 2"),
+        (
+            {"formula": staticmethod(lambda x, Δ, η: η * Δ)},
+            r"\(x, Δ, η\), but gets 2: .* coefficients\(self, t\)",
+        ),
         ({"keeps": ("m",), "formula": staticmethod(lambda x, Δ, m: Δ)}, "the step and m: 2 arrays, not one"),
     ],
 )
@@ -533,7 +539,32 @@ def test_a_formula_that_gives_something_else_is_told_what_is_missing(attributes,
     assert np.all(x == 1)
 
 
+def test_what_is_advised_for_pytorchs_settings_and_transforms_works():
+    W = param(np.ones(3))
+    grads = gradient(lambda: np.sum(W**2), params(W))
+    assert clip_norm(1.0)(grads).norm() == pytest.approx(1)
+    for opt in (
+        Optimiser(WeightDecay(0.1), ADAM()),
+        ADAMW(decay=0.1),
+        Momentum(0.1, 0.9),
+        Nesterov(0.1, 0.9),
+        Scheduler(Cos(0.1, 0.2, 5), ADAM()),
+        Optimiser(ClipNorm(1.0), Scheduler(Cos(0.1, 0.2, 5), ADAM())),
+    ):
+        update(opt, params(W), grads)
+    train(lambda x: np.sum(W**2) * x, params(W), [1.0], ADAM(), transform=clip_norm(1.0))
+    with pytest.raises(TypeError, match=r"it is a member, .*; the transform is clip_norm\(1\.0\)"):
+        train(lambda x: np.sum(W**2) * x, params(W), [1.0], ADAM(), transform=ClipNorm(1.0))
+
+
 def test_a_setting_that_no_annotation_declares_is_told_where_to_write_it():
+    class Plain(Rule):
+        eta = 0.01
+
+    for make in (lambda: Plain(0.1), lambda: Plain(eta=0.1)):
+        with pytest.raises(TypeError, match=r"in the class, one is written eta: float = 0\.1"):
+            make()
+
     class Bare(Rule):
         def __init__(self):
             self.eta = 0.1
@@ -701,6 +732,11 @@ def test_every_rule_fits_a_linear_map(name):
     assert np.mean((w @ xs - target @ xs) ** 2) < 0.01
 
 
+class WithoutBase:
+    def apply(self, x, Δ):
+        return Δ
+
+
 @pytest.mark.parametrize(
     ("mistake", "error", "words"),
     [
@@ -714,7 +750,28 @@ def test_every_rule_fits_a_linear_map(name):
         (lambda: update(ADAM(), [param(1.0)], ([0.0],)), TypeError, "zip"),
         (lambda: update(ADAM(), [param(1.0)], withgradient(np.sum, 1.0)), TypeError, r"\.grad"),
         (lambda: update(ADAM(), param(1.0), {}), TypeError, r"grads\[p\]"),
+        (lambda: setattr(Optimiser(ADAM(), ClipNorm(1)), "eta", 0.1), AttributeError, r"opt\[0\].eta = 0.1"),
         (lambda: Optimiser([ADAM()]), TypeError, r"Optimiser\(\*members\)"),
+        (lambda: ADAM().step(), AttributeError, r"update\(opt, θ, gradient\("),
+        (lambda: Optimiser(ADAM()).zero_grad(), AttributeError, r"update\(opt, θ, gradient\("),
+        (lambda: ADAM().state_dict(), AttributeError, r"save\(path, θ, opt\)"),
+        (lambda: ADAM().param_groups, AttributeError, r"opt\.eta .* Grouped"),
+        (lambda: ADAM().nothing, AttributeError, "'ADAM' object has no attribute 'nothing'"),
+        (lambda: ADAM(params(param(1.0))), TypeError, r"eta must be a number.*update\(opt, ps, grads\)"),
+        (lambda: ADAM(param(1.0)), TypeError, r"eta must be a number.*update\(opt, ps, grads\)"),
+        (
+            lambda: ADAM(weight_decay=0.1),
+            TypeError,
+            r"eta, beta, epsilon; .*WeightDecay\(0.1\).*ADAMW\(decay",
+        ),
+        (lambda: Descent(0.1, momentum=0.9), TypeError, r"it has eta; Momentum\(eta, rho\)"),
+        (lambda: Optimiser(clip_norm(1.0), ADAM()), TypeError, r"transform=clip_norm.* member is ClipNorm\("),
+        (lambda: clip_norm({}), TypeError, "thresh must be a number"),
+        (lambda: clip_norm(Grads([], []), 1.0), TypeError, r"clip_norm\(1\.0\)\(grads\)"),
+        (lambda: Optimiser(ADAM(), Cos(0.1, 0.2, 5)), TypeError, r"Scheduler\(schedule, ADAM\(\)\)"),
+        (lambda: ADAM(Cos(0.1, 0.2, 5)), TypeError, r"eta must be a number.*Scheduler\(schedule, ADAM\(\)\)"),
+        (lambda: Optimiser(WithoutBase(), ADAM()), TypeError, "derive from AbstractOptimiser"),
+        (lambda: train(abs, params(), [], WithoutBase()), TypeError, "derives from AbstractOptimiser"),
     ],
 )
 def test_a_setting_that_is_none_is_refused_and_not_kept_quietly(mistake, error, words):

@@ -827,6 +827,11 @@ def test_the_example_trains_all_four_ways():
         (lambda: WarmupCos(5, 1.0, 5), ValueError, "warmup must be less"),
         (lambda: Scheduler(Exp(1.0, 0.5), WeightDecay(0.1)), TypeError, "no eta .* update="),
         (lambda: Scheduler(Exp(1.0, 0.5), Optimiser(Momentum())), TypeError, "no eta .* update="),
+        (
+            lambda: Scheduler(Exp(1.0, 0.5), Optimiser(ClipNorm(1.0), ADAM())),
+            TypeError,
+            r"Optimiser\(ClipNorm\(1\.0\), Scheduler\(schedule, ADAM\(\)\)\).*setattr\(opt\[1\], 'eta', v",
+        ),
         (lambda: Scheduler(Exp(1.0, 0.5), Momentum(), update="rho"), TypeError, "update must be"),
         (lambda: Exp(1.0, 0.5)(0), ValueError, "t = 0"),
         (lambda: Exp(1.0, 0.5)([3, -1]), ValueError, "t = -1"),

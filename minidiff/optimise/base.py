@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -11,10 +11,19 @@ from minidiff.iddict import IdDict
 from minidiff.settings import as_call
 from minidiff.typing import Array
 
-__all__ = ["SETTINGS", "AbstractOptimiser", "applied"]
+__all__ = ["SETTINGS", "AbstractOptimiser", "applied", "member_with"]
 
 # Held while rules give their numbers: a schedule sets the rate that another rule then reads.
 SETTINGS = threading.RLock()
+
+# What people look for who come from PyTorch.
+_ELSEWHERE = {
+    **dict.fromkeys(("step", "zero_grad"), "a step is update(opt, θ, gradient(lambda: loss(x, y), θ))"),
+    **dict.fromkeys(
+        ("state_dict", "load_state_dict"), "save(path, θ, opt) and load(path, θ, opt) have its state"
+    ),
+    "param_groups": "opt.eta is its rate; Grouped((ps, ADAM(1e-4)), rest=ADAM()) has groups",
+}
 
 _BASES = "minidiff.optimise.base", "minidiff.optimise.rule", "minidiff.settings"
 
@@ -89,12 +98,26 @@ class AbstractOptimiser:
     def __repr__(self) -> str:
         return as_call(self)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Say what there is in place of another library's method."""
+            if name in _ELSEWHERE:
+                raise AttributeError(f"{type(self).__name__} has no {name!r}: {_ELSEWHERE[name]}")
+            return object.__getattribute__(self, name)  # which raises the error that came before
+
     def __dir__(self) -> list[str]:
         """List what users need, without what only the engine asks for."""
         bases = [kind for kind in type(self).__mro__ if kind.__module__ in _BASES]
         engine = {name for kind in bases for name in vars(kind)} - {"apply", "reset"}
         names = super().__dir__()
         return [name for name in names if name.startswith("__") or (name[0] != "_" and name not in engine)]
+
+
+def member_with(opt: AbstractOptimiser, name: str) -> str:
+    """Write which member of a composition has a setting, such as opt[1]; the first, if none has."""
+    members = getattr(opt, "members", [])
+    return f"opt[{next((i for i, member in enumerate(members) if hasattr(member, name)), 0)}]"
 
 
 def _forget(value: Any) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from minidiff.checks import described, function, instance, integer, is_number, number
 from minidiff.interrupts import whole
-from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.base import AbstractOptimiser, member_with
 from minidiff.optimise.memory import Memory, anything, arrays_or_none
 from minidiff.params import Param, Params
 
@@ -473,7 +473,7 @@ class ReducePlateau(Memory):
         if not is_number(getattr(opt, "eta", None)):
             raise TypeError(
                 f"opt is {type(opt).__name__}(…), which has no eta to lower: give the optimiser in it that "
-                "has, such as opt[0]"
+                f"has, such as {member_with(opt, 'eta')}"
             )
         self.opt.eta = self.opt.eta  # which a schedule refuses, and should now
         self.__wrapped__ = function("metric", metric)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, overload
 
 import numpy as np
 
-from minidiff.checks import described, number
-from minidiff.optimise.base import AbstractOptimiser
+from minidiff.checks import described, hint, number
+from minidiff.optimise.base import AbstractOptimiser, member_with
 from minidiff.optimise.rule import Rule, widened
 from minidiff.optimise.step import step_of
 from minidiff.settings import PositiveInt
@@ -66,7 +66,8 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "members" and not isinstance(getattr(type(self), name, None), property):
             raise AttributeError(
-                f"a composition has no {name!r} of its own: set a member's, opt[1].{name} = {value!r:.40}"
+                f"a composition has no {name!r} of its own: set a member's, "
+                f"{member_with(self, name)}.{name} = {value!r:.40}"
             )
         super().__setattr__(name, value)
 
@@ -122,10 +123,11 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
 
     def _member(self, member: Any) -> AbstractOptimiser:
         if not isinstance(member, AbstractOptimiser):
-            hint = ": make one of it first" if isinstance(member, type) else ""
-            hint = ": write Optimiser(*members)" if isinstance(member, (list, tuple)) else hint
+            advice = ": make one of it first" if isinstance(member, type) else hint(member)
+            advice = ": write Optimiser(*members)" if isinstance(member, (list, tuple)) else advice
             raise TypeError(
-                f"a composition consists of optimisers such as ADAM(), not {described(member)}{hint}"
+                "a composition consists of optimisers such as ADAM(), which derive from AbstractOptimiser, "
+                f"not {described(member)}{advice}"
             )
         if _contains(member, self):
             raise ValueError("a composition cannot contain itself")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidiff.checks import is_ndarray, number
+from minidiff.checks import is_ndarray, number, takes
 from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.settings import Settings, dataclass_transform, no_setting
@@ -148,6 +148,12 @@ class Rule(Settings, AbstractOptimiser):
     formulas: ClassVar[dict[Any, Any]] = {}
 
     _greek = ("η eta", "ρ rho", "β beta", "ε epsilon", "λ wd", "λ decay", "γ gamma")
+    _elsewhere = {  # noqa: RUF012
+        "weight_decay": "; decay is Optimiser(WeightDecay(0.1), …), as in AdamW ADAMW(decay=0.1)",
+        "momentum": "; Momentum(eta, rho) and Nesterov(eta, rho) have a momentum",
+        "nesterov": "; Nesterov(eta, rho) is a rule of its own",
+        "amsgrad": "; AMSGrad is a rule of its own",
+    }
     _floats = partial(number, within="[0, inf)")
 
     state: IdDict[Any, dict[str, Any]]
@@ -205,8 +211,18 @@ class Rule(Settings, AbstractOptimiser):
 
     def evaluate(self, x: Array, Δ: Array, olds: list[Array], numbers: Any) -> tuple[Array, list[Array]]:
         """Call the formula as it is; return the step, and new arrays to keep."""
-        with np.errstate(all="ignore"):
-            result = self.formula(x, Δ, *olds, *numbers)
+        arguments = (x, Δ, *olds, *numbers)
+        try:
+            with np.errstate(all="ignore"):
+                result = self.formula(*arguments)
+        except TypeError as error:
+            if takes(self.formula, *arguments):
+                raise
+            raise TypeError(
+                f"{type(self).__name__}.formula takes {inspect.signature(self.formula)}, but gets "
+                f"{len(arguments)}: x, Δ, what is named in keeps, and the numbers that a method "
+                "coefficients(self, t) returns, such as (self.eta,)"
+            ) from error
         step, *values = result if isinstance(result, tuple) else (result,)
         if len(values) != len(olds):
             came = f"{len(result)}" if isinstance(result, tuple) else "one array"

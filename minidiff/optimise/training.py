@@ -267,7 +267,8 @@ class Skip(Exception):  # noqa: N818  (no error)
 def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
     order = ": the order is train(loss, ps, data, opt)"
     function("loss", loss, advice=order)
-    instance("opt", opt, AbstractOptimiser, "an optimiser", order)
+    own = ", and an optimiser derives from AbstractOptimiser"
+    instance("opt", opt, AbstractOptimiser, "an optimiser", order + own)
     if not (isinstance(data, Iterable) or hasattr(data, "__getitem__")) or isinstance(
         data, (Mapping, Params)
     ):
@@ -299,9 +300,9 @@ def slope_of(loss: Callable[..., Any], ps: Params, is_compiled: bool) -> Callabl
             if takes(loss, *arguments):
                 raise
             raise TypeError(
-                f"the loss takes {inspect.signature(loss)}, but the batch is a {type(d).__name__}: a tuple, "
-                "(x, y), gives two arguments, anything else one. One batch alone is [(x, y)]; of a list make "
-                "it a tuple; a loss without arguments is lambda *_: loss()"
+                f"the loss takes {inspect.signature(loss)}, but a batch is of type {type(d).__name__}: a "
+                "tuple, (x, y), gives two arguments, anything else one. One batch alone is [(x, y)]; of a "
+                "list make it a tuple; a loss without arguments is lambda *_: loss()"
             ) from error
         return float(value if isinstance(value, float) else np.asarray(value).item()), grads
 

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from cmath import isfinite
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -88,7 +88,11 @@ class clip_norm:  # noqa: N801 - it is called as a function is
     arXiv:1211.5063, algorithm 1. PyTorch: ``clip_grad_norm_``; optax: ``clip_by_global_norm``.
     """
 
-    def __init__(self, thresh: float) -> None:
+    __hint__ = ": it is a transform, train(…, transform=clip_norm(1.0)); the member is ClipNorm(1.0)"
+
+    def __init__(self, thresh: float, *others: NoReturn) -> None:
+        if others or isinstance(thresh, Grads):
+            raise TypeError("clip_norm(1.0) makes a function of the gradients: write clip_norm(1.0)(grads)")
         self.thresh = number("thresh", thresh, within="[0, inf)")
 
     def __call__(self, grads: Grads) -> Grads:

@@ -59,6 +59,7 @@ class Schedule(Settings, ABC):
     """
 
     nsteps: int | None = None
+    __hint__ = ": Scheduler(schedule, ADAM()) is an optimiser whose eta follows a schedule"
 
     _greek = ("λ start", "λ0 l0", "λ1 l1", "γ decay", "p degree")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from minidiff.checks import function
 from minidiff.optimise import AbstractOptimiser, Optimiser, Rule
-from minidiff.optimise.base import SETTINGS
+from minidiff.optimise.base import SETTINGS, member_with
 from minidiff.schedules.base import as_schedule, held
 
 __all__ = ["Scheduler"]
@@ -128,9 +128,10 @@ class Scheduler(AbstractOptimiser):
                 raise TypeError(f"{opt!r} has a schedule for {name} already: give the optimiser itself")
             if not hasattr(opt, name):
                 raise TypeError(
-                    f"{opt!r} has no {name} to schedule: give update=, a function of the optimiser and the "
-                    "value; for a member of an Optimiser: "
-                    f"lambda opt, value: setattr(opt[0], {name!r}, value)"
+                    f"{opt!r} has no {name} to schedule: put the Scheduler around the member that has, "
+                    "Optimiser(ClipNorm(1.0), Scheduler(schedule, ADAM())), or give a function of the "
+                    "optimiser and the value, update=lambda opt, value: "
+                    f"setattr({member_with(opt, name)}, {name!r}, value)"
                 )
         if update is not None:
             function("update", update, "a function of the optimiser and the value")

@@ -1,5 +1,6 @@
 """What goes wrong says what to do, and has changed nothing: one table of mistakes, exceptions and words."""
 
+import linecache
 import math
 import operator
 import pickle
@@ -368,6 +369,39 @@ def test_a_loss_that_reaches_no_parameter_warns_at_the_callers_line(m, loss):
         warnings.simplefilter("error")
         assert gradient(lambda: np.sum(m.W), m.θ)[m.b] is None
         assert gradient(lambda x: 1.0, m.x) == (None,)
+
+
+FILLED = "minidiff.functions.zeros(n)"
+WITHOUT_SOURCE = {
+    "a row": ("out[0] = W[0] * 2", FILLED, "out = zeros((2, 2)); out[0] = W[0] * 2"),
+    "an element": ("out[0, 0] = W[0, 0]", FILLED, "out = np.zeros_like(W); out[0, 0] = W[0, 0]"),
+    "a slice": ("out[0:1] = W[:1]", FILLED, "out = zeros((2, 2)); out[0:1] = W[:1]"),
+    "a sum": ("out += W[0] ** 2", FILLED, "out = np.zeros_like(W); out += W[0] ** 2"),
+    "random": ("out = rng.normal(W, 1)", "m + σ * rng.normal(size=n)", "out = W + rng.normal(size=(2, 2))"),
+    "vectorize": (
+        "out = np.vectorize(np.sin)(W)", "np.stack([f(v) for v in x])", "out = np.stack([2 * v for v in W])"
+    ),
+    "no assignment": ("out = np.asarray(W)", "NumPy functions take it as it is", "out = W"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "words", "right"), WITHOUT_SOURCE.values(), ids=WITHOUT_SOURCE)
+@pytest.mark.parametrize("known", [True, False])
+def test_what_the_line_does_is_told_with_its_source_and_without(m, wrong, words, right, known):
+    def loss(line):
+        code = f"out = np.zeros((2, 2)); y = np.exp(out)\n{line}"
+        file = f"<{line}>"
+        if known:
+            linecache.cache[file] = len(code), None, code.splitlines(True), file
+        world = {"np": np, "W": m.W, "rng": np.random.default_rng(0), "zeros": minidiff.functions.zeros}
+        exec(compile(code, file, "exec"), world)
+        linecache.cache.pop(file, None)
+        return np.sum(world["out"])
+
+    with pytest.raises(TypeError, match=re.escape(words)) as caught:
+        gradient(lambda: loss(wrong), m.θ)
+    assert ("NumPy functions take it as it is" in str(caught.value)) == (words[:5] == "NumPy")
+    assert np.any(gradient(lambda: loss(right), m.θ)[m.W])
 
 
 def test_an_element_of_a_plain_array_cannot_be_set_to_a_recorded_number(m):

@@ -4,7 +4,7 @@ import autograd
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, dropgrad, gradient, implicit_root, param, params
+from minidiff import check_gradient, derivative, dropgrad, gradient, implicit_root, param, params
 from minidiff.functions import logsoftmax, logsumexp, softmax
 
 scipy = pytest.importorskip("scipy")
@@ -16,6 +16,7 @@ import autograd.scipy.stats  # noqa: E402
 import scipy.integrate  # noqa: E402, F811
 import scipy.interpolate  # noqa: E402
 import scipy.linalg  # noqa: E402
+import scipy.ndimage  # noqa: E402
 import scipy.optimize  # noqa: E402
 import scipy.signal  # noqa: E402
 import scipy.spatial.distance  # noqa: E402
@@ -26,12 +27,19 @@ asp = autograd.scipy
 X = np.array([0.3, 1.4, 0.8])
 S = np.array([[3.0, 0.2, 0.5], [0.2, 2.0, 0.1], [0.5, 0.1, 4.0]])
 T = np.linspace(0, 1, 4)
+T_OF_3 = stats.t(3)
 FINE = {"rtol": 1e-11, "atol": 1e-11}
 
 
-def leggauss(f):
+def leggauss(f, a, b):
+    h = (b - a) / 2
     x, w = np.polynomial.legendre.leggauss(20)
-    return w @ f(x)
+    return h * (w @ f(a + h * (x + 1)))
+
+
+expm = derivative(lambda g, ans, A: expm(np.block([[A.T, g], [0 * A, A.T]]))[: len(A), len(A) :])(
+    scipy.linalg.expm
+)
 
 
 def layer(y, t, k):
@@ -111,9 +119,20 @@ TWINS = {
         lambda k: asp.integrate.odeint(lambda y, t, k: -k * y, X, T, autograd.builtins.tuple((k,)), **FINE),
     ),
     "quad": (
-        lambda x: scipy.integrate.quad(lambda s: np.exp(-s * x[0]), -1, 1)[0],
-        "np.polynomial.legendre.leggauss",
-        lambda x: leggauss(lambda s: np.exp(-s * x[0])),
+        lambda x: scipy.integrate.quad(lambda s: np.exp(-s * x[0]), 0, 3)[0],
+        "h * (w @ f(a + h * (x + 1))), h = (b - a) / 2 and x, w = np.polynomial.legendre.leggauss(n)",
+        lambda x: leggauss(lambda s: np.exp(-s * x[0]), 0, 3),
+    ),
+    "expm": (
+        lambda x: scipy.linalg.expm(S * x),
+        "expm = minidiff.derivative(lambda g, ans, A: expm(np.block([[A.T, g], [0 * A, A.T]]))[:len(A), "
+        "len(A):])(scipy.linalg.expm)",
+        lambda x: expm(S * x / 3) @ expm(S * x / 3) @ expm(S * x / 3),
+    ),
+    "gaussian_filter": (
+        lambda x: scipy.ndimage.gaussian_filter1d(x, 0.5, radius=1, mode="constant"),
+        "Write it with NumPy's functions",
+        lambda x: np.convolve(x, scipy.ndimage.gaussian_filter1d(np.eye(3)[1], 0.5, radius=1), "same"),
     ),
     "interp1d": (
         lambda x: scipy.interpolate.interp1d(T, T**2)(x / 2),
@@ -132,8 +151,26 @@ TWINS = {
     ),
     "norm.cdf by keyword": (
         lambda x: stats.norm.cdf(x, scale=x),
-        "by position",
+        "norm.cdf(x, loc, scale), by position",
         lambda x: asp.stats.norm.cdf(x, 0.0, x),
+    ),
+    "norm.cdf": (lambda x: stats.norm.cdf(x), "ndtr, log_ndtr and ndtri of scipy.special", special.ndtr),
+    "norm.ppf": (lambda x: stats.norm.ppf(x / 2), "ndtr, log_ndtr and ndtri", lambda x: special.ndtri(x / 2)),
+    "a frozen t": (
+        lambda x: T_OF_3.cdf(x),
+        "autograd.scipy.stats.t.cdf(x, df, loc, scale)",
+        lambda x: asp.stats.t.cdf(x, 3.0),
+    ),
+    "expon.cdf": (lambda x: stats.expon.cdf(x), "Write it with np.mean", lambda x: 1 - np.exp(-x)),
+    "zscore": (
+        lambda x: stats.zscore(x),
+        "Write it with np.mean, np.std",
+        lambda x: (x - np.mean(x)) / np.std(x),
+    ),
+    "pearsonr": (
+        lambda x: stats.pearsonr(x, T[:3] ** 2)[0],
+        "Write it with np.mean, np.std",
+        lambda x: np.corrcoef(x, T[:3] ** 2)[0, 1],
     ),
     "t.logpdf": (
         lambda x: stats.t.logpdf(x, 3.0, loc=x * x),

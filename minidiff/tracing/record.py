@@ -13,6 +13,7 @@ Traces nest: the value inside a `Traced` may be a box of an outer trace.
 
 from __future__ import annotations
 
+import dis
 import inspect
 import linecache
 import operator
@@ -342,8 +343,9 @@ _CURES = [
     (r"full\(", "Write a * np.ones(shape)."),
     (r"array\(\[|np\.array\(|stack\(|concatenate\(",
         "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
+    (r"vectorize", "Write np.stack([f(v) for v in x])."),
     (r"[rc]_\[", "np.concatenate joins arrays, np.stack numbers."),
-    (r"\.(normal|uniform)\(", "Write m + s * rng.normal(size=n): the random numbers are constants."),
+    (r"\.(normal|uniform)\(", "Write m + σ * rng.normal(size=n): the random numbers are constants."),
     (r"\] [-+*/]?=|fill_diagonal|put_along_axis",
         "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
         "minidiff.functions.zeros(n)."),
@@ -365,11 +367,30 @@ def _where() -> tuple[str, str, str]:
         if module.partition(".")[0] not in ("minidiff", "autograd", "numpy", "scipy"):
             source = _source(frame)
             words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
-            return words + (f", which calls {called}" if called else ""), f"{source} {called}", called
+            words += f", which calls {called}" if called else ""
+            return words, f"{source or _names(frame)} {called}", called
         if module.startswith(("numpy", "scipy")):
-            called = f"{module.split('._')[0]}.{frame.f_code.co_name}"
+            called = f"{module.split('._')[0]}.{_name_in(frame)}"
         frame = frame.f_back
     return "", "", ""
+
+
+def _name_in(frame: Any) -> str:
+    """Name the function that runs in a frame, a method with its class or with SciPy's distribution."""
+    name: str = frame.f_code.co_name
+    if (of := frame.f_locals.get("self")) is None:
+        return name
+    kind = type(getattr(of, "dist", of)).__name__.removesuffix("_gen")
+    return f"{kind}.{name}".removesuffix(".__init__").removesuffix(".__call__")
+
+
+def _names(frame: Any) -> str:
+    """Give the names on a line in a likeness of its source, which what is typed into Python has not."""
+    lines = {i: line for start, end, line in frame.f_code.co_lines() for i in range(start, end)}
+    done = [i for i in dis.get_instructions(frame.f_code) if i.offset <= frame.f_lasti]
+    here = [i for i in done if lines.get(i.offset) == frame.f_lineno]
+    names = [f".{i.argval}(" for i in here if i.opname.startswith("LOAD_") and type(i.argval) is str]
+    return "".join(names) + "] =" * done[-1].opname.startswith("STORE_S")  # STORE_SUBSCR, STORE_SLICE
 
 
 def _source(frame: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 
 _AUTOGRADS = {
     "special": "polygamma multigammaln",
@@ -12,6 +13,11 @@ _AUTOGRADS = {
 _SOLVERS = "minimize minimize_scalar root root_scalar brentq newton fsolve least_squares fixed_point linprog"
 _SPHERICAL = "np.sqrt(np.pi / (2 * x)) * scipy.special.{}(n + 0.5, x)"
 _ODE = "autograd.scipy.integrate.odeint(f, y0, t, autograd.builtins.tuple((k,))) with f(y, t, k)"
+# Its derivative is a block of itself, so that it has them to any order.
+_EXPM = (
+    "expm = minidiff.derivative(lambda g, ans, A: expm(np.block([[A.T, g], [0 * A, A.T]]))[:len(A), len(A):])"
+    "(scipy.linalg.expm), of one real matrix"
+)
 _TWINS = {
     "logsumexp": "minidiff.functions.logsumexp(x)",
     "softmax": "minidiff.functions.softmax(x)",
@@ -25,23 +31,23 @@ _TWINS = {
     "cho_solve": "np.linalg.solve(A, b)",
     "cho_factor": "np.linalg.cholesky(A)",
     "cholesky": "np.linalg.cholesky(A), which is lower triangular",
-    "expm": "minidiff.derivative with scipy.linalg.expm_frechet",
+    "expm": _EXPM,
     "odeint": _ODE,
     "solve_ivp": _ODE,
-    "quad": "w @ f(x) with x, w = np.polynomial.legendre.leggauss(n)",
+    "quad": "h * (w @ f(a + h * (x + 1))), h = (b - a) / 2 and x, w = np.polynomial.legendre.leggauss(n)",
     "interp1d": "np.interp(x, xp, fp)",
     "cdist": "np.linalg.norm(x[:, None] - y, axis=-1)",
     **dict.fromkeys(_SOLVERS.split(), "minidiff.implicit_root(f, z, a), with the solution z for dropgrad(a)"),
 }
-_DENSITIES = {
-    "beta": "logpdf(x, a, b)",
-    "chi2": "logpdf(x, df)",
-    "dirichlet": "logpdf(x, alpha)",
-    "gamma": "logpdf(x, a)",
-    "multivariate_normal": "logpdf(x, mean, cov)",
-    "norm": "logpdf(x, loc, scale)",
-    "poisson": "logpmf(k, mu)",
-    "t": "logpdf(x, df, loc, scale)",
+_DISTRIBUTIONS = {
+    "beta": "x, a, b",
+    "chi2": "x, df",
+    "dirichlet": "x, alpha",
+    "gamma": "x, a",
+    "multivariate_normal": "x, mean, cov",
+    "norm": "x, loc, scale",
+    "poisson": "k, mu",
+    "t": "x, df, loc, scale",
 }
 
 
@@ -60,13 +66,23 @@ def twin(called: str, source: str) -> str:
     str
         A sentence for an error message.
     """
-    words = re.findall(r"\w+", f"{called} {source}")
     if called.startswith("scipy.stats"):
-        name = next((word for word in words if word in _DENSITIES), "")
-        if name:
-            return f"Take autograd.scipy.stats.{name}, by position: {name}.{_DENSITIES[name]}."
-        return "Write the logarithm of the density with gammaln, xlogy, … of scipy.special."
+        return _of_statistics(*["", "", *called.split(".")][-2:])
     if called.startswith("scipy.fft"):
         return "Take the function of that name in np.fft."
+    words = re.findall(r"\w+", f"{called} {source}")
     known = next((_TWINS[word] for word in words if word in _TWINS), "")
-    return f"Take {known}." if known else "Take the function of that name in autograd.scipy, if it has one."
+    return f"Take {known}." if known else "Write it with NumPy's functions, or give it a minidiff.derivative."
+
+
+def _of_statistics(name: str, method: str) -> str:
+    """Say what to take for a distribution's method, or for another function of `scipy.stats`."""
+    twins = import_module("autograd.scipy.stats")
+    if name in _DISTRIBUTIONS and hasattr(getattr(twins, name), method):
+        cure = f"Take autograd.scipy.stats.{name}.{method}({_DISTRIBUTIONS[name]}), by position."
+    elif method in ("logpdf", "logpmf", "pdf", "pmf"):
+        cure = "Write the logarithm of the density with gammaln, xlogy, … of scipy.special."
+    else:
+        cure = "Write it with np.mean, np.std, … and the functions of scipy.special."
+    ufuncs = " The ufuncs ndtr, log_ndtr and ndtri of scipy.special are its cdf, logcdf and ppf."
+    return cure + ufuncs * (name == "norm")

@@ -29,6 +29,7 @@ from minidiff.gradient import dropgrad, gradient, hessian, hvp, jacobian, jvp, p
 from minidiff.grads import Grads
 from minidiff.iddict import IdDict
 from minidiff.implicit import fixed_point, implicit_root, recompute
+from minidiff.names import missing
 from minidiff.numerical import check_gradient
 from minidiff.optimise import skip, stop, throttle, train
 from minidiff.own import derivative
@@ -70,25 +71,10 @@ __all__ = [
 ]
 
 
-# What people look for who come from JAX and PyTorch.
-_ELSEWHERE = {
-    "grad": "gradient(f, x)[0] is its gradient, gradient(lambda: loss(x, y), θ) that by parameters",
-    "value_and_grad": "withgradient(f, x) gives both",
-    "vjp": "pullback(f, x) gives the value and the way back",
-    **dict.fromkeys(("jacfwd", "jacrev"), "jacobian(f, x) takes the cheaper way"),
-    "jit": "compiled(loss, θ) is its gradient as straight lines of NumPy",
-    "vmap": "NumPy's functions broadcast over leading axes",
-    **dict.fromkeys(("stop_gradient", "detach", "no_grad"), "dropgrad(x) is the plain value"),
-    **dict.fromkeys(("Parameter", "Tensor", "tensor", "Variable"), "param(x) makes a parameter of an array"),
-    "optim": "the optimisers are in minidiff.optimise",
-}
-
-
 def __getattr__(name: str) -> Any:
     """Import a module of the package when it is first asked for, and say where else to look."""
     if name.startswith("_") or find_spec(f"minidiff.{name}") is None:
-        where = f": {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
-        raise AttributeError(f"module 'minidiff' has no attribute {name!r}{where}")
+        raise missing(__name__, name)
     return import_module(f"minidiff.{name}")
 
 

@@ -13,10 +13,13 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
+from minidiff.names import tell
 from minidiff.tracing import derivative, made_zeros, part_of
 
 __all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "logsumexp", "relu", "sigmoid", "softmax", "softplus",
     "zeros"]  # fmt: skip
+
+tell(__name__)
 
 
 def floating(x: Any) -> Any:

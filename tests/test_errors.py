@@ -445,20 +445,46 @@ def test_grads_key_error_reads_as_plain_words(m):
     assert isinstance(m.grads, Grads)
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "words"),
-    [
-        (minidiff, "grad", "gradient(f, x)[0]"),
-        (minidiff, "value_and_grad", "withgradient"),
-        (minidiff, "no_grad", "dropgrad"),
-        (minidiff.optimise, "SGD", "Descent"),
-        (minidiff.optimise, "RMSprop", "RMSProp"),
-        (minidiff.optimise, "EarlyStopping", "early_stopping"),
-        (minidiff.optimise, "LBFGS", "minimize"),
-        (minidiff.optimise, "Cos", "minidiff.schedules"),
-    ],
-)
-def test_names_of_other_libraries_lead_to_ours(module, name, words):
-    with pytest.raises(AttributeError, match=f"has no attribute '{name}': .*{re.escape(words)}"):
+NAMES = [
+    (minidiff, "grad", "gradient(f, x)[0]"),
+    (minidiff, "value_and_grad", "withgradient"),
+    (minidiff, "no_grad", "dropgrad"),
+    (minidiff, "update", "write from minidiff.optimise import update"),
+    (minidiff, "ADAM", "write from minidiff.optimise import ADAM"),
+    (minidiff, "mse", "write from minidiff.losses import mse"),
+    (minidiff, "Optimizer", "AbstractOptimiser"),
+    (minidiff, "Linear", "x @ W + b"),
+    (minidiff, "fit", "train(loss, θ, data, opt)"),
+    (minidiff, "tree_map", "grads.map(f)"),
+    (minidiff.optimise, "gradient", "write from minidiff import gradient"),
+    (minidiff.optimise, "save", "write from minidiff import save"),
+    (minidiff.optimise, "SGD", "Descent"),
+    (minidiff.optimise, "RMSprop", "write from minidiff.optimise import RMSProp"),
+    (minidiff.optimise, "Adagrad", "AdaGrad"),
+    (minidiff.optimise, "EarlyStopping", "write from minidiff.optimise import early_stopping"),
+    (minidiff.optimise, "LBFGS", "minimize"),
+    (minidiff.optimise, "minimise", "minimize"),
+    (minidiff.optimise, "Cos", "write from minidiff.schedules import Cos"),
+    (minidiff.optimise, "clip_grad_norm_", "transform=clip_norm"),
+    (minidiff.schedules, "CosineAnnealingLR", "Cos of minidiff.schedules"),
+    (minidiff.schedules, "StepLR", "Step of minidiff.schedules"),
+    (minidiff.functions, "tanh", "np.tanh"),
+    (minidiff.functions, "swish", "x * sigmoid(x)"),
+    (minidiff.functions, "cross_entropy", "logitcrossentropy of minidiff.losses"),
+    (minidiff.functions, "crossentropy", "write from minidiff.losses import crossentropy"),
+    (minidiff, "nothing_of_the_kind", ""),
+    (minidiff, "_hidden", ""),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "words"), NAMES, ids=[name for _, name, _ in NAMES])
+def test_a_name_of_others_or_of_another_module_leads_to_ours(module, name, words):
+    rest = f"{name}'" + (f": .*{re.escape(words)}" if words else "$")
+    with pytest.raises(AttributeError, match=f"has no attribute '{rest}"):
         getattr(module, name)
-    assert not hasattr(module, "nothing_of_the_kind")
+    with pytest.raises(ImportError, match=f"cannot import name '{name}' from .*{re.escape(words)}") as caught:
+        exec(f"from {module.__name__} import {name}", {})
+    assert caught.value.name == name
+    assert not hasattr(module, name)
+    if "write " in words:
+        exec(words.removeprefix("write "), {})

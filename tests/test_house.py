@@ -12,7 +12,7 @@ import minidiff
 PACKAGE = Path(minidiff.__file__).parent
 # From the ground up. A module imports what stands in its own line or above it.
 LAYERS = """
-    typing iddict checks
+    typing iddict checks names
     settings interrupts files
     tracing tracing.*
     params

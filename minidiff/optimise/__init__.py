@@ -3,6 +3,7 @@
 from typing import Any
 
 from minidiff.iddict import IdDict
+from minidiff.names import missing
 from minidiff.optimise.average import Average, ScheduleFreeADAMW, sharp_gradient
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import (
@@ -121,18 +122,10 @@ __all__ = [
 ]
 
 
-# What people look for who come from PyTorch, in small letters.
-_ELSEWHERE = {"sgd": "Descent, or Momentum with rho", "sam": "sharp_gradient", "lbfgs": "minimize"}
-
-
 def __getattr__(name: str) -> Any:
     """Give `Scheduler`, an optimiser that is at home among the schedules, and say where others are."""
-    from minidiff import schedules
-
     if name == "Scheduler":
-        return schedules.Scheduler
-    ours = {known.lower().replace("_", ""): known for known in __all__} | _ELSEWHERE
-    where = ours.get(name.lower().replace("_", ""))
-    where = "in minidiff.schedules" if name in schedules.__all__ else where
-    words = f": it is {where}" if where else ""
-    raise AttributeError(f"module 'minidiff.optimise' has no attribute {name!r}{words}")
+        from minidiff.schedules import Scheduler
+
+        return Scheduler
+    raise missing(__name__, name)

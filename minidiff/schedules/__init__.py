@@ -59,6 +59,7 @@ be iterated, compared and printed.
 The names and formulas are those of the Julia package ParameterSchedulers.jl.
 """
 
+from minidiff.names import tell
 from minidiff.schedules.base import Constant, Schedule
 from minidiff.schedules.combinators import (
     ComposedSchedule,
@@ -114,3 +115,5 @@ __all__ = [
     "reverse",
     "symmetric",
 ]
+
+tell(__name__)

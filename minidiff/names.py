@@ -1,0 +1,79 @@
+"""Where a name is that somebody looks for in the wrong module, and what there is for others' names."""
+
+from __future__ import annotations
+
+import dis
+import sys
+from importlib import import_module
+
+import numpy as np
+
+__all__ = ["missing", "tell"]
+
+HOMES = "optimise", "schedules", "losses", "functions", "data", "plot", "parallel"
+_MODEL = "a model is a function of parameters: x @ W + b, with W = param(…); params(model) collects them"
+_SCHEDULE = "of minidiff.schedules, a function of the step; the cheat sheet has it under Your schedule here"
+_CLASSES = "logitcrossentropy of minidiff.losses takes scores, crossentropy probabilities"
+# In small letters, without underscores: the names of JAX, optax, PyTorch, Keras and Flux.
+_INSTEAD = {
+    "grad": "gradient(f, x)[0] is its gradient, gradient(lambda: loss(x, y), θ) that by parameters",
+    "valueandgrad": "withgradient(f, x) gives both",
+    "vjp": "pullback(f, x) gives the value and the way back",
+    **dict.fromkeys(("jacfwd", "jacrev"), "jacobian(f, x) takes the cheaper way"),
+    "jit": "compiled(loss, θ) is its gradient as straight lines of NumPy",
+    "vmap": "NumPy's functions broadcast over leading axes",
+    "treemap": "grads.map(f) goes over gradients, θ.to_vector() makes one vector of parameters",
+    **dict.fromkeys(("stopgradient", "detach", "nograd"), "dropgrad(x) is the plain value"),
+    **dict.fromkeys(("parameter", "tensor", "variable"), "param(x) makes a parameter of an array"),
+    **dict.fromkeys(("numpy", "np"), "import numpy as np: losses are written in it"),
+    **dict.fromkeys(("module", "linear", "dense", "chain", "sequential", "layer", "nn"), _MODEL),
+    "optim": "the optimisers are in minidiff.optimise",
+    "optimizer": "Optimiser(…) composes several, AbstractOptimiser is the class of all, of minidiff.optimise",
+    "sgd": "Descent of minidiff.optimise, or Momentum with rho",
+    "sam": "sharp_gradient of minidiff.optimise",
+    **dict.fromkeys(("lbfgs", "minimise"), "minimize of minidiff.optimise"),
+    "fit": "train(loss, θ, data, opt)",
+    "clipgradnorm": "clip_norm of minidiff.optimise, train(…, transform=clip_norm(1.0))",
+    "steplr": f"Step {_SCHEDULE}",
+    "exponentiallr": f"Exp {_SCHEDULE}",
+    **dict.fromkeys(("cosineannealinglr", "cosinedecay"), f"Cos {_SCHEDULE}"),
+    **dict.fromkeys(("mseloss", "meansquarederror"), "mse of minidiff.losses"),
+    **dict.fromkeys(("crossentropy", "crossentropyloss", "nllloss"), _CLASSES),
+    **dict.fromkeys(("swish", "silu"), "x * sigmoid(x), with the sigmoid of minidiff.functions"),
+}
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def missing(module: str, name: str) -> AttributeError | ImportError:
+    """Give the error for a name that a module has not; its ``__getattr__`` calls this.
+
+    Of ``from … import``, which would keep the words of an `AttributeError` to itself, it is an `ImportError`.
+    """
+    instead = ""
+    if not name.startswith("_"):
+        homes = [*(f"minidiff.{home}" for home in HOMES), "minidiff"]
+        ours = {known: home for home in homes for known in import_module(home).__all__}
+        alike = {_key(known): known for known in ours}
+        if name in ours or (_key(name) in alike and _key(name) not in _INSTEAD):
+            known = name if name in ours else alike[_key(name)]
+            instead = f": write from {ours[known]} import {known}"
+        elif _key(name) in _INSTEAD:
+            instead = f": {_INSTEAD[_key(name)]}"
+        elif name in np.__all__:
+            instead = f": np.{name} is NumPy's"
+    frame = sys._getframe(2)
+    if dis.opname[frame.f_code.co_code[frame.f_lasti]] == "IMPORT_FROM":
+        return ImportError(f"cannot import name {name!r} from {module!r}{instead}", name=name)
+    return AttributeError(f"module {module!r} has no attribute {name!r}{instead}")
+
+
+def tell(module: str) -> None:
+    """Make a module say of what it has not where it is. Type checkers do not see that, and report it."""
+
+    def __getattr__(name: str) -> None:  # noqa: N807
+        raise missing(module, name)
+
+    sys.modules[module].__getattr__ = __getattr__  # type: ignore[method-assign]

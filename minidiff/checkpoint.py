@@ -15,6 +15,7 @@ import json
 import math
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -162,6 +163,11 @@ def load(
         If the file is damaged, no checkpoint, of a later version, or does not fit `ps` or `opt`; nothing
         has changed then.
 
+    Warns
+    -----
+    UserWarning
+        If `partial` finds no parameter that fits.
+
     See Also
     --------
     save
@@ -200,11 +206,12 @@ def load(
             names = ps.names if manifest["version"] > 1 else tuple(map(str, range(len(ps))))
             outlines = {name: members[member] for name, member in manifest["parameters"].items()}
             misfits = _misfits(outlines, dict(zip(names, live, strict=True)))
+            mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
             if misfits and not partial:  # which a glance at a large file tells
-                raise RefusedError(next(iter(misfits.values())))
+                rest = ": load(…, partial=True) takes those that fit" if mine else ""
+                raise RefusedError(next(iter(misfits.values())) + rest)
             arrays = _contents(file, manifest["version"], members)
             stored = {name: arrays[member] for name, member in manifest["parameters"].items()}
-            mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
             decoder = Decoder(
                 _within("optimiser", arrays), {name: mine.get(name) for name in stored}, settings
             )
@@ -228,6 +235,10 @@ def load(
         if not a.flags.writeable:
             name = [*mine][i]
             raise ValueError(f"parameter {name} is a read-only array: {_name(path)} cannot be loaded into it")
+
+    if misfits and not mine:
+        warnings.warn(f"load(…, partial=True): nothing taken, {_name(path)} {next(iter(misfits.values()))}",
+                      UserWarning, stacklevel=2)  # fmt: skip
 
     def commit() -> None:
         for a, value in changes:
@@ -261,11 +272,11 @@ def _name(path: Any) -> str:
 def _misfits(stored: dict[str, Outline], live: dict[str, Array]) -> dict[str, str]:
     """Say of each parameter that is not the same in the file and in the program what is wrong with it."""
     alone = [name for name in {**stored, **live} if (name in stored) != (name in live)]
-    misfits = dict.fromkeys(
-        alone,
-        f"holds {len(stored)} parameters, but ps has {len(live)}; not in both are {', '.join(alone[:6])}: "
-        "load(…, partial=True) takes those that are",
-    )
+    why = f"holds {len(stored)} parameters, but ps has {len(live)}; not in both are {', '.join(alone[:6])}"
+    if stored and live and stored.keys().isdisjoint(live):
+        theirs, ours = ", ".join([*stored][:6]), ", ".join([*live][:6])
+        why = f"names its parameters {theirs}, and ps {ours}: name both alike: params({{'W': W, 'b': b}})"
+    misfits = dict.fromkeys(alone, why)
     for name in filter(live.__contains__, stored):
         a, x = stored[name], live[name]
         if (a.shape, a.dtype) != (x.shape, x.dtype):

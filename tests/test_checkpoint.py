@@ -338,6 +338,30 @@ def test_names_that_do_not_fit_are_named_and_partial_takes_the_rest(path):
     assert load(path, params(model), opt, partial=True) == ({"n": 3}, {})
 
 
+def test_names_without_one_in_common_lead_to_naming(path):
+    W, b = param(np.ones(2)), param(2.0)
+    save(path, params(W, b))
+    ps = params({"W": param(np.zeros(2)), "b": param(0.0)})
+    words = r"names its parameters 0, 1, and ps \['W'\], \['b'\]: .*params\(\{'W': W, 'b': b\}\)"
+    unchanged(path, ps, None, f"{words}(?!.*partial)")
+    with pytest.warns(UserWarning, match=r"nothing taken, .*names its parameters 0, 1"):
+        assert load(path, ps, partial=True)[1].keys() == {"0", "1", *ps.names}
+    save(path, params({"W": W, "b": b}))
+    load(path, ps)
+    assert same(ps.to_vector(), np.array([1.0, 1.0, 2.0]))
+
+
+def test_a_shape_that_differs_names_partial_where_it_helps(path):
+    model, other = keyed(a=1.0, b=2.0), keyed(a=0.0, b=0.0)
+    other.b = param(np.zeros(3))
+    save(path, params(model))
+    unchanged(path, params(other), None, r"parameter b has shape \(2,\).* but shape \(3,\).*partial=True")
+    load(path, params(other), partial=True)
+    assert same(other.a.value, model.a.value)
+    other.a = param(1.0)
+    unchanged(path, params(other), None, r"shape \(\) and dtype float64 in ps$")
+
+
 def test_a_rules_settings_are_those_of_the_file_or_those_of_the_code(path):
     W, V = param(np.ones(2)), param(np.zeros(2))
     opt = Optimiser(ADAM(0.1), ExpDecay(0.5, 0.5, 1), Scheduler(Exp(1.0, 0.5), Momentum(0.3)))

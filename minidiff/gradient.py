@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidiff.checks import described, is_ndarray
+from minidiff.checks import add_note, described, is_ndarray
 from minidiff.grads import Grads
 from minidiff.params import Param, Params
 from minidiff.program.listing import StandIn, example, varying
@@ -314,7 +314,9 @@ def hessian(f: Callable[..., Any], x: Any) -> Any:
            [2., 0.]])
     """
     if isinstance(x, Params):
-        return by_parameters("hessian", lambda: gradient(f, x).to_vector(), x)[1]
+        return by_parameters(
+            "hessian", lambda: Grads.to_vector(_value_and_gradient(f, (x,), "hessian")[1]), x
+        )[1]
     if _variable(x) is None:
         raise TypeError(
             f"hessian(f, x): x must be a real number, an array or a parameter, got {described(constant(x))}."
@@ -514,13 +516,14 @@ def _record(
         )
     try:
         value, node = trace.run(f, variables)
-    except ValueError as error:
+    except (IndexError, TypeError, ValueError) as error:
+        if len(args) > 1 and any(is_ndarray(x) and x.dtype.kind in "iu" for x in _leaves(args)):
+            add_note(error, f"An array of integers is an argument of {name}, which makes floats of it: let f "
+                     f"reach it by itself, {name}(lambda p: f(p, x, y), p).")  # fmt: skip
         # NumPy hides our message behind its own where an element of an array is set.
         if isinstance(error.__cause__, TypeError) and "under differentiation" in str(error.__cause__):
             raise error.__cause__ from error
-        raise
-    except TypeError as error:
-        advice = _advice(error, f, variables, args, name)
+        advice = _advice(error, f, variables, args, name) if isinstance(error, TypeError) else None
         if advice is None:
             raise
         raise TypeError(advice) from error

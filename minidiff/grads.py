@@ -9,6 +9,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
+from minidiff.checks import described
 from minidiff.params import Param, Params
 from minidiff.tracing import constant, is_recorded
 
@@ -65,7 +66,7 @@ class Grads(Mapping[Param, Any]):
         try:
             return self._arrays[id(p)]
         except KeyError:
-            what, advice = f"{type(p).__name__} {p!r:.40}", ""
+            what, advice = described(p), ""
             if isinstance(p, Param):
                 what = f"parameter of shape {p.value.shape}"
             elif isinstance(p, np.ndarray):

@@ -185,6 +185,7 @@ MISTAKES = {
     "no lambda": (lambda m: gradient(m.loss(m.x, m.y), m.θ), TypeError, ("float64", "lambda: loss(x, y)")),
     "no lambda in withgradient": (lambda m: withgradient(m.loss(m.x, m.y), m.θ), TypeError, ("lambda",)),
     "no lambda in pullback": (lambda m: pullback(m.W @ m.x, m.θ), TypeError, ("array", "pullback", "lambda")),
+    "no lambda in hessian": (lambda m: hessian(m.loss(m.x, m.y), m.θ), TypeError, ("hessian(lambda",)),
     "no lambda in jacobian": (lambda m: jacobian(m.W @ m.x, m.x), TypeError, ("jacobian",)),
     "a parameter as the loss": (lambda m: gradient(m.W, m.θ), TypeError, ("lambda",)),
     "no parameters": (lambda m: gradient(lambda: m.loss(m.x, m.y)), TypeError, ("params(W, b)",)),
@@ -252,6 +253,7 @@ MISTAKES = {
     # Grads and pullbacks.
     "a key outside": (lambda m: m.grads[m.s], KeyError, ("parameter of shape ()", "2 parameters", "Params")),
     "a key that is no parameter": (lambda m: m.grads["W"], KeyError, ("str", "parameter")),
+    "a key that is a list": (lambda m: m.grads[[m.W, m.b]], KeyError, ("list of 2: [param([[1., 2.], …",)),
     "a key that is the array": (lambda m: m.grads[m.W.value], KeyError, ("ndarray", "parameter")),
     "Grads of other parameters": (
         lambda m: m.grads + gradient(lambda: m.s * 1, params(m.s)), ValueError, ("different parameters",),
@@ -369,6 +371,28 @@ def test_a_loss_that_reaches_no_parameter_warns_at_the_callers_line(m, loss):
         warnings.simplefilter("error")
         assert gradient(lambda: np.sum(m.W), m.θ)[m.b] is None
         assert gradient(lambda x: 1.0, m.x) == (None,)
+
+
+CLASSES = np.array([0, 1, 1])
+WITH_CLASSES = {
+    "by index": (IndexError, lambda scores, y: -np.mean(scores[np.arange(3), y])),
+    "one by one": (IndexError, lambda scores, y: -sum(scores[i, y[i]] for i in range(3))),
+    "one-hot": (TypeError, lambda scores, y: -np.mean(scores * np.eye(2)[y])),
+    "a loss": (ValueError, minidiff.losses.logitcrossentropy),
+}
+
+
+@pytest.mark.parametrize(("error", "loss"), WITH_CLASSES.values(), ids=WITH_CLASSES)
+def test_classes_among_the_arguments_of_gradient_are_told_of(m, error, loss):
+    inputs = np.ones((3, 2))
+    f = lambda W, y: loss(inputs @ W, y)
+    with pytest.raises(error) as caught:
+        gradient(f, m.W.value, CLASSES)
+    assert "gradient(lambda p: f(p, x, y), p)" in caught.value.__notes__[-1]
+    assert np.any(gradient(lambda p: f(p, CLASSES), m.W.value)[0])
+    with pytest.raises((IndexError, ValueError)) as caught:
+        gradient(lambda p: f(p, CLASSES.astype(str)), m.W.value)
+    assert not hasattr(caught.value, "__notes__")
 
 
 FILLED = "minidiff.functions.zeros(n)"

@@ -147,8 +147,10 @@ class Compiled:
         name = getattr(loss, "__name__", type(loss).__name__)
         self._name = name if name.isidentifier() else "loss"
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Give the loss and its gradient, or take a step and give the loss."""
+        if by_name:
+            raise TypeError(f"compiled: arguments go by position, got {', '.join(by_name)} by name")
         if is_tracing():  # which has to see what the loss does
             return self._eagerly(args)
         leaves: Any = args
@@ -201,7 +203,7 @@ class Compiled:
         """The programs made so far, as NumPy code."""
         lines = [made.lines for made in list(self._programs.values())]
         lines += [step.lines for step in self._together() if step.lines is not None]
-        return "\n\n".join(some.source.rstrip() for some in lines)
+        return "\n\n".join(some.source.rstrip() for some in lines) or "# not recorded yet: call it"
 
     def _together(self) -> list[Together]:
         return [] if self._steps is None else list(self._steps.known.values())

@@ -271,6 +271,30 @@ def test_so_has_each_method_of_a_ufunc(name, method):
     agrees_with_differences(f, [x])
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", sorted({*WITHOUT} & {*PUBLIC}))
+def test_a_constant_may_be_asked_of_what_is_under_differentiation(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
+    f = PUBLIC[name]
+    if isinstance(f, type) or name == "test":
+        return  # a class, or the tests of NumPy
+
+    def refused(*args):
+        try:
+            f(*args)
+        except Exception as error:
+            return str(error)
+        return ""
+
+    def loss(x):
+        inside.extend([refused(x), refused(x, x)])
+        return np.sum(x)
+
+    inside, outside = list[str](), [refused(S), refused(S, S)]
+    gradient(loss, S)
+    assert not any("no gradient" in words and not plain for words, plain in zip(inside, outside, strict=True))
+
+
 def test_the_snippet_about_scipy_runs():
     pytest.importorskip("scipy")
     (snippet,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

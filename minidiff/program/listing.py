@@ -69,7 +69,8 @@ linalg.matrix_norm linalg.matrix_power linalg.matrix_rank linalg.matrix_transpos
 linalg.norm linalg.outer linalg.pinv linalg.qr linalg.slogdet linalg.solve linalg.svd linalg.svdvals
 linalg.tensordot linalg.tensorinv linalg.tensorsolve linalg.trace linalg.vecdot linalg.vector_norm
 fft.fft fft.ifft fft.fft2 fft.ifft2 fft.fftn fft.ifftn fft.rfft fft.irfft fft.rfft2 fft.irfft2 fft.rfftn
-fft.irfftn fft.hfft fft.ihfft fft.fftshift fft.ifftshift
+fft.irfftn fft.hfft fft.ihfft fft.fftshift fft.ifftshift diag_indices_from tril_indices_from
+triu_indices_from
 """
 # Of these the dtype (real or complex) or the shape may be another for other values: a program checks it.
 _GUARDED = ["real_if_close", "linalg.eig", "linalg.eigvals", "linalg.lstsq"]

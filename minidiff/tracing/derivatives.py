@@ -829,7 +829,8 @@ def parameters_of(function: Any) -> dict[str, Any]:
 _twins = notrace_primitives[VJPNode] | {anp.ndim, anp.shape, anp.iscomplexobj, anp.result_type}
 CONSTANT = {f for name, f in vars(np).items() if callable(f) and vars(anp).get(name) in _twins}
 CONSTANT |= {
-    np.array2string, np.array_repr, np.array_str, np.can_cast, np.common_type, np.digitize, np.isin,
-    np.isrealobj, np.lexsort, np.linalg.matrix_rank, np.may_share_memory, np.min_scalar_type,
-    np.shares_memory, np.signbit,
+    np.array2string, np.array_repr, np.array_str, np.can_cast, np.common_type, np.diag_indices_from,
+    np.digitize, np.isin, np.isrealobj, np.lexsort, np.linalg.matrix_rank, np.may_share_memory,
+    np.min_scalar_type, np.nanargmax, np.nanargmin, np.shares_memory, np.signbit, np.spacing,
+    np.tril_indices_from, np.triu_indices_from,
 }  # fmt: skip

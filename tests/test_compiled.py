@@ -307,6 +307,26 @@ def test_results_share_memory_with_nothing():
     W, b, data = param(np.ones((2, 3))), param(np.zeros(3)), np.ones((2, 3))
     f = compiled(lambda x: np.sum(W * data + W.T.T * 1.0 + b + b) + np.sum(W.reshape(3, 2) * x), params(W, b))
     x = np.ones((3, 2))
+@pytest.mark.parametrize(
+    ("f", "x", "wrong"),
+    [
+        (lambda xp: np.interp(0.3, xp, SQUARES), np.arange(3.0), np.array([2.0, 1.0, 0.0])),
+        (np.hypot.reduce, np.array([3.0, 4.0]), np.array([3e200, 4e200])),
+    ],
+)
+def test_what_has_no_gradient_for_some_values_is_refused_at_every_call(f, x, wrong):
+    program = compiled(f)
+    assert bits(program(x)) == bits(withgradient(f, x))
+    for gradient_of in (program, lambda x: withgradient(f, x)):
+        with (
+            np.errstate(over="ignore"),
+            pytest.raises((ValueError, NotImplementedError), match=r"np\.(interp|hypot)"),
+        ):
+            gradient_of(wrong)
+
+
+SQUARES = np.arange(3.0) ** 2
+
     first = f(x)
     kept = bits(first)
     arrays = [W.value, b.value, data, x, *first.grad.values()]

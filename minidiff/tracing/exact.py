@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.tracing.derivatives import COMPOSITES
+from minidiff.tracing.derivatives import COMPOSITES, listed
 from minidiff.tracing.record import constant, derivative, is_box, name_of
 
 Composition = Callable[..., Any]
@@ -37,6 +37,18 @@ def pinned(written: Any, value: Any) -> Any:
         else:  # where nothing has a derivative, a 0 stands for all
             written = written + np.zeros(value.shape)
     return _valued(written, value)
+
+
+def verified(written: Any, value: Any, tolerance: Any, words: str) -> Any:
+    """Pin `written` to `value`, and refuse with `words` where they differ: in a program at each call."""
+    return pinned(written, _verified(constant(written), value, tolerance, words))
+
+
+@listed
+def _verified(found: Any, value: Any, tolerance: Any, words: str) -> Any:
+    if not np.allclose(found, value, tolerance, tolerance, equal_nan=True):
+        raise NotImplementedError(words)
+    return value
 
 
 def exactly(*functions: Any) -> Callable[[Composition], Composition]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, hooks
+from minidiff.tracing.derivatives import COMPOSITES, listed
 from minidiff.tracing.exact import Exact, exactly
 from minidiff.tracing.record import as_array, constant, derivative
 
@@ -50,6 +50,14 @@ def _correlate(x: Any, y: Any, mode: Any = "valid") -> Any:
 # --- Interpolation --------------------------------------------------------------------------------------
 
 
+@listed
+def _increasing(xp: Any) -> Any:
+    """Give the places as they are, also in a program with other ones, where they increase."""
+    if np.any(np.diff(xp) < 0):
+        raise ValueError("np.interp: xp must increase, got one that decreases. Sort xp and fp first.")
+    return xp
+
+
 @exactly(np.interp)
 def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
     x, xp = (np.real(as_array(a)).astype(float) for a in (x, xp))
@@ -62,10 +70,8 @@ def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, perio
         xp, fp = xp[order], fp[order]
         xp = np.concatenate([xp[-1:] - period, xp, xp[:1] + period])
         fp = np.concatenate([fp[-1:], fp, fp[:1]])
-    elif next(hooks((constant(xp),)), None) is None and np.any(np.diff(constant(xp)) < 0):
-        raise ValueError("np.interp: xp must increase, got one that decreases. Sort xp and fp first.")
     last = xp.shape[0] - 1
-    i = np.maximum(np.searchsorted(xp, x, "right") - 1, 0)
+    i = np.maximum(np.searchsorted(_increasing(constant(xp)), constant(x), "right") - 1, 0)
     j = np.minimum(i + 1, last)
     width = xp[j] - xp[i]
     # Where a point comes twice, and x is there, the other remains when one is moved.

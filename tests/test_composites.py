@@ -175,6 +175,7 @@ CALLS = {
         call([M > 1, M > 0], [M, 2.0], V),
         call([M > 1], [V], default=M),
         call([M > 9], [M]),
+        call([M > 1, M > 0], [M, M.tolist()], V.tolist()),
     ],
     np.sign: [call(M), call(Z)],
     np.sort: [

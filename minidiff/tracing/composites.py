@@ -92,14 +92,12 @@ def _block(arrays: Any) -> Any:
     return join(arrays, levels)
 
 
+@exactly(np.select)
 def _select(conditions: Any, choices: Any, default: Any = 0) -> Any:
-    if len(conditions) != len(choices):
-        raise ValueError(f"np.select: {len(conditions)} conditions, but {len(choices)} choices")
     chosen = default
     for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
         chosen = np.where(condition, choice, chosen)
-    dtype = np.result_type(*[getattr(choice, "dtype", choice) for choice in choices], default)
-    return chosen.astype(dtype) if dtype.kind in "fc" else chosen
+    return chosen
 
 
 # --- Shapes and places ----------------------------------------------------------------------------------
@@ -433,7 +431,6 @@ COMPOSITES |= {
     np.repeat: _repeat,
     np.rollaxis: _rollaxis,
     np.rot90: _rot90,
-    np.select: _select,
     np.sign: _sign,
     np.sort: _sort,
     np.split: _splitting(np.split, lambda x, axis: axis),

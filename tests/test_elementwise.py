@@ -5,7 +5,7 @@ import pytest
 from beside_numpy import check
 from scipy import special
 
-from minidiff import gradient
+from minidiff import dropgrad, gradient
 
 rng = np.random.default_rng(1)
 A, B = rng.normal(size=(2, 3)), rng.uniform(0.6, 2.4, size=3)
@@ -157,3 +157,18 @@ def test_over_the_complex_plane_derivatives_are_those_of_differences(f):
                     np.testing.assert_allclose(
                         0 if g is None else g, expected, rtol=1e-6, atol=1e-6, err_msg=f"{others}, {z} at {i}"
                     )
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        *[(lambda x, n=n: np.linalg.matrix_power(x, n), rng.normal(size=(3, 3))) for n in (-5, 2, 3, 7, 12)],
+        (lambda x: np.vander(x, 9), A[0]),
+        (lambda x: np.float_power(x, 2.3), rng.uniform(0.1, 9, size=99)),
+        (lambda x: np.hypot.reduce(x.astype(np.float32)), A),
+    ],
+)
+def test_what_is_written_with_others_has_the_bits_of_numpy(f, x):
+    seen = []
+    gradient(lambda x: (seen.append(dropgrad(f(x))), np.sum(f(x)))[1], x)
+    np.testing.assert_array_equal(seen[0], f(x))

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, gradient, hessian, param, params
+from minidiff import check_gradient, dropgrad, gradient, hessian, param, params
 
 special = pytest.importorskip("scipy.special")
 _ufuncs = pytest.importorskip("scipy.special._ufuncs")
@@ -374,3 +374,29 @@ def test_the_complex_dilogarithm_has_all_its_derivatives(z):
     u = 1 - z
     expected = 1 / 2 if u == 0 else 1 / (z * u) + np.log(z) / u**2
     np.testing.assert_allclose(np.real(gradient(slope, z)[0]), np.real(expected), rtol=1e-12)
+
+
+def test_the_complex_digamma_function_has_none_and_that_is_said():
+    with pytest.raises(NotImplementedError, match=r"psi has no gradient.*there is none of complex numbers"):
+        gradient(lambda z: np.real(special.psi(z)), 1.0 + 0.5j)
+
+
+@pytest.mark.parametrize(("x", "slope"), [(np.inf, np.inf), (1e300, np.inf), (-1e300, 0.0), (-np.inf, 0.0)])
+def test_the_relative_exponential_ends_far_out(x, slope):
+    np.testing.assert_allclose(gradient(special.exprel, x)[0], slope, atol=1e-50)
+
+
+@pytest.mark.parametrize(
+    "name", ["chdtr", "chdtrc", "chdtri", "fdtr", "gdtr", "gdtria", "nrdtrimn", "voigt_profile"]
+)
+def test_what_is_written_with_others_has_the_bits_of_scipy(name):
+    f = getattr(special, name)
+    arguments = np.random.default_rng(0).uniform(0.1, 0.9, size=(f.nin, 99))
+
+    def loss(*arguments):
+        seen.append(dropgrad(f(*arguments)))
+        return np.sum(f(*arguments))
+
+    seen = []
+    gradient(loss, *arguments)
+    np.testing.assert_array_equal(seen[0], f(*arguments))

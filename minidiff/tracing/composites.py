@@ -360,10 +360,15 @@ def _matrix_power(x: Any, n: int) -> Any:
         return _matrix_power(np.linalg.inv(x), -n)
     if n == 0:
         return np.zeros(x.shape, x.dtype) + np.eye(x.shape[-1], dtype=x.dtype)
-    if n == 1:
-        return x
-    half = _matrix_power(x, n // 2)
-    return half @ half @ x if n % 2 else half @ half
+    if n < 4:
+        return (x, x @ x, x @ x @ x)[n - 1]
+    power = found = None
+    while n:  # in NumPy's order, to the last bit
+        power = x if power is None else power @ power
+        n, is_odd = divmod(n, 2)
+        if is_odd:
+            found = power if found is None else found @ power
+    return found
 
 
 def _from_phase(g: Any, phase: Any, x: Any) -> Any:

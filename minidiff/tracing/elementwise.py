@@ -16,6 +16,7 @@ from minidiff.tracing.exact import exactly
 from minidiff.tracing.record import as_array, constant, derivative
 
 
+@exactly(np.float_power)
 def _float_power(x: Any, y: Any) -> Any:
     x, y = as_array(x), as_array(y)
     kind = np.result_type(x.dtype, y.dtype, np.float64)
@@ -119,7 +120,6 @@ COMPOSITES |= {
 }
 COMPOSITES |= {
     np.divmod: lambda x, y: (x // y, x % y),
-    np.float_power: _float_power,
     np.frexp: _frexp,
     np.geomspace: _geomspace,
     np.logspace: _logspace,

@@ -13,6 +13,7 @@ import numpy as np
 from autograd.tracer import getval
 
 from minidiff.tracing.derivatives import COMPOSITES
+from minidiff.tracing.exact import exactly
 from minidiff.tracing.record import as_array, constant, derivative
 
 
@@ -43,10 +44,9 @@ def _polyval(p: Any, x: Any) -> Any:
     return y
 
 
+@exactly(np.vander)
 def _vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
     x = as_array(x)
-    if x.ndim != 1:
-        raise ValueError(f"np.vander takes a vector, got an array of shape {x.shape}")
     powers = np.arange(x.shape[0] if N is None else N)
     return x[:, None] ** (powers if increasing else powers[::-1])
 
@@ -186,5 +186,4 @@ COMPOSITES |= {
     np.polyval: _polyval,
     np.roots: lambda p: _roots(np.atleast_1d(p)),
     np.trim_zeros: _trim_zeros,
-    np.vander: _vander,
 }

@@ -16,6 +16,7 @@ import numpy as np
 from autograd.tracer import getval
 
 from minidiff.tracing.derivatives import COMPOSITES, CONSTANT, Rule, define, hooks, unbroadcast
+from minidiff.tracing.exact import Exact
 from minidiff.tracing.record import PLAIN
 
 import_module("autograd.scipy.special")  # its derivatives first: ours take their place
@@ -423,7 +424,7 @@ def _tukey_by_shape(F: Any, p: Any) -> Any:
     return anp.where(inside, -by_p / (F ** (p - 1) + (1 - F) ** (p - 1)), 0.0)
 
 
-COMPOSITES |= {
+_WRITTEN: dict[Any, Callable[..., Any]] = {
     sp.chdtr: lambda v, x: sp.gammainc(v / 2, x / 2),
     sp.chdtrc: lambda v, x: sp.gammaincc(v / 2, x / 2),
     sp.chdtri: lambda v, p: 2 * sp.gammainccinv(v / 2, p),
@@ -437,6 +438,7 @@ COMPOSITES |= {
     sp.nrdtrisd: lambda mean, p, x: (x - mean) / sp.ndtri(p),
     sp.voigt_profile: lambda x, s, y: np.real(sp.wofz((x + 1j * y) / (s * math.sqrt(2)))) / (s * _ROOT),
 }
+COMPOSITES |= {function: Exact(function, composition) for function, composition in _WRITTEN.items()}
 
 # --- Bessel functions, by their argument ----------------------------------------------------------------
 

@@ -208,13 +208,13 @@ def pullback(f: Any, *args: Any) -> Any:
                 )
         shape = np.shape(value)
         if not is_recorded(seed):
-            seed = np.asarray(seed)
+            seed = varying(seed) if type(seed) is StandIn else np.asarray(seed)
             if seed.dtype.kind not in "fciub":
                 raise TypeError(f"back(seed): the seed must be numbers, got {described(constant(seed))}.")
         if seed.shape not in ((), shape):
             raise ValueError(f"back(seed): the seed must have the value's shape {shape}, got {seed.shape}.")
         # autograd's convention for complex numbers is the conjugate of ours
-        dtype = np.asarray(constant(value)).dtype
+        dtype = np.asarray(example(constant(value))).dtype
         seed = np.conj(seed) + np.zeros(shape, dtype)
         seed = (seed if dtype.kind == "c" else np.real(seed)).astype(dtype)
         return regrouped(_pull(node, seed, roots))

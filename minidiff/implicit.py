@@ -83,6 +83,7 @@ def implicit_root(f: Callable[..., Any], x: Any, *args: Any, tol: float | None =
     ----------
     M. Blondel and others, "Efficient and Modular Implicit Differentiation", 2022.
     """
+    _refuse_in_a_program("implicit_root")
     x = np.asarray(dropgrad(x))
     if x.dtype.kind not in "fiu":
         raise TypeError(f"implicit_root(f, x, …): x must be real numbers, got {described(x)}")
@@ -144,6 +145,7 @@ def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = N
     (np.float64(0.25),)
     """
     function("f", f)
+    _refuse_in_a_program("fixed_point")
     x, plain = np.asarray(dropgrad(x)) + 0.0, dropgrad(args)
     tol = np.finfo(x.dtype).eps ** 0.76 if tol is None else number("tol", tol, "[0, inf)")
     for _ in range(integer("most", most, 1)):
@@ -201,6 +203,14 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
         return recomputed(call, *call.variables())
 
     return again
+
+
+def _refuse_in_a_program(name: str) -> None:
+    if standing_now():
+        raise TypeError(
+            f"compiled: {name} looks at values, to see whether the equation is solved. Take the gradient of "
+            "such a loss by gradient itself"
+        )
 
 
 class _Call:

@@ -354,3 +354,10 @@ def test_another_result_the_second_time_is_told_however_small(scale):
     factors = iter([1.0, 1.001])
     with pytest.raises(RuntimeError, match="another result the second time"):
         gradient(recompute(lambda x: scale * next(factors) * x), 1.0)
+
+
+def test_in_a_program_solutions_are_refused_by_name():
+    half = lambda x, a: x / 2 + a
+    for solve in (lambda a: implicit_root(half, -2 * dropgrad(a), a), lambda a: fixed_point(half, 0.0, a)):
+        with pytest.raises(TypeError, match=r"compiled: (implicit_root|fixed_point) looks at values"):
+            compiled(solve)(0.5)

@@ -437,7 +437,8 @@ _PEEKS = {
     "__complex__": f"complex() {_NUMBER}", "__round__": f"round() {_NUMBER}",
     "__trunc__": f"trunc() {_NUMBER}",
     "__floor__": f"floor() {_NUMBER}", "__ceil__": f"ceil() {_NUMBER}",
-    "__index__": f"a computed value serves as a size, a count or an index of a list: that {_NUMBER}",
+    "__index__": "a computed value serves as a size, a count, or an index (of an array that is to be an "
+        f"argument of the loss, too): that {_NUMBER}",
     "__array__": "np.asarray() (or a function that calls it, np.array([a, b]) for one) looks at values. "
         "NumPy functions take the array as it is; np.stack and np.concatenate join several",
     "__str__": "it makes text of a value", "__format__": "it makes text of a value",

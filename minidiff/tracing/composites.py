@@ -389,7 +389,7 @@ def _slogdet(x: Any) -> Any:
     # autograd takes the sign for constant, which it is of real matrices only.
     if x.dtype.kind != "c":
         return NotImplemented
-    return _SlogdetResult(_phase_of_det(x), anp.linalg.slogdet(x)[1])
+    return _SlogdetResult(_phase_of_det(x), record(primitive_of(np.linalg.slogdet), (x,), {})[1])
 
 
 # --- What stands for what -------------------------------------------------------------------------------

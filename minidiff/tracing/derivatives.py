@@ -154,11 +154,6 @@ def _no_rule(*args: Any, **kwargs: Any) -> NoReturn:
     raise NotImplementedError("there is no rule for one of the arguments under differentiation")
 
 
-def typed(x: Any) -> Any:
-    """Give a Python number, which some functions return, as NumPy's, which has a shape and a dtype."""
-    return np.asarray(x)[()] if type(x) in (float, complex, int) else x
-
-
 # --- What rules are made of -----------------------------------------------------------------------------
 
 
@@ -258,6 +253,16 @@ scatter = define(
 def shown(x: Any) -> Any:
     """Give what a stand-in stands for in the recording; anything else as it is."""
     return x._example if hasattr(type(x), "__listed__") else x
+
+
+def typed(x: Any) -> Any:
+    """Give a Python number, which some functions return, as NumPy's, which has a shape and a dtype."""
+    return _of_numpys(x) if type(shown(x)) in (float, complex, int) else x
+
+
+@listed
+def _of_numpys(x: Any) -> Any:
+    return np.asarray(x)[()]
 
 
 @listed

@@ -253,6 +253,8 @@ _function(
 
 _function("psi", _real(lambda ans, x: _own._zeta(2.0, x)))
 _function("loggamma", lambda ans, z: sp.psi(z))
+_function("gammaln", lambda ans, x: sp.psi(x))
+_function("gamma", lambda ans, x: ans * sp.psi(x))
 
 
 def _rgamma_slope(x: Any) -> Any:

@@ -38,9 +38,9 @@ def _limit(g: Any, length: Any) -> Any:
     is_zero = (getval(g) == 0) & (getval(length) == 0)
     if next(hooks((is_zero,)), None) is None and not np.any(is_zero):
         return None
-    lengths = {length, *[call for call in history(g) if _is_same(call, length)]}
+    lengths = [*dict.fromkeys([length, *[call for call in history(g) if _is_same(call, length)]])]
     calls = history(g, until=lengths)
-    slopes = [s for s in backward(g, is_zero.astype(g.dtype), [*lengths], calls) if s is not None]
+    slopes = [s for s in backward(g, is_zero.astype(g.dtype), lengths, calls) if s is not None]
     return sum(slopes[1:], slopes[0]) * is_zero if slopes else None
 
 

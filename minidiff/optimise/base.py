@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -62,6 +63,10 @@ class AbstractOptimiser:
 
     # True where a step may use `formula` in place of `apply`, as `Rule` describes.
     has_formula: ClassVar[bool] = False
+    # True where `stages` goes by the parameter.
+    by_parameter: ClassVar[bool] = False
+    # True where a step may change more than what a formula keeps for its parameter, as far as one can know.
+    changes_more: ClassVar[bool] = True
 
     def apply(self, x: Any, Δ: Array) -> Any:
         """Advance the state of `x` and return the step to subtract from it.
@@ -82,9 +87,16 @@ class AbstractOptimiser:
             f"{type(self).__name__} needs a method apply(self, x, Δ) that returns the step"
         )
 
-    def stages(self) -> list[AbstractOptimiser]:
-        """Return the optimisers that a gradient goes through, one after another: this one alone."""
+    def stages(self, x: Any = None) -> list[AbstractOptimiser]:
+        """Return the optimisers that a gradient goes through, one after another: this one alone.
+
+        Where that goes by the parameter, it is for `x`.
+        """
         return [self]
+
+    def sets(self) -> Iterable[AbstractOptimiser]:
+        """Return the optimisers whose settings a formula's step sets, if it has one."""
+        return ()
 
     def reset(self) -> None:
         """Forget all state: empty every `IdDict` among the attributes, and reset every member."""

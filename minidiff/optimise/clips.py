@@ -84,6 +84,7 @@ class ClipNorm(Rule):
 
     thresh: float
     __hint__ = ": it is a member, Optimiser(ClipNorm(1.0), ADAM()); the transform is clip_norm(1.0)"
+    changes_more = False
 
     def apply(self, x: Any, Δ: Array) -> Array:
         call, Δ = quiet().run, widened(Δ)

@@ -71,19 +71,19 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
             )
         super().__setattr__(name, value)
 
-    def stages(self) -> list[AbstractOptimiser]:
+    def stages(self, x: Any = None) -> list[AbstractOptimiser]:
         """Return the optimisers that a gradient goes through, those of nested compositions in their place.
 
         A subclass with an `apply` of its own is one.
         """
-        return [self] if type(self).apply is not Optimiser.apply else self._members_stages()
+        return [self] if type(self).apply is not Optimiser.apply else self._members_stages(x)
 
-    def _members_stages(self) -> list[AbstractOptimiser]:
-        return [stage for member in self.members for stage in member.stages()]
+    def _members_stages(self, x: Any) -> list[AbstractOptimiser]:
+        return [stage for member in self.members for stage in member.stages(x)]
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of all members by the gradient Δ and return the step to subtract from `x`."""
-        return step_of(self._members_stages(), x, Δ)
+        return step_of(self._members_stages(x), x, Δ)
 
     def insert(self, index: int, value: AbstractOptimiser) -> None:
         """Put an optimiser in before the member at `index`."""

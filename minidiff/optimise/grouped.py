@@ -69,6 +69,8 @@ class Grouped(AbstractOptimiser):
     PyTorch: parameter groups; optax: ``multi_transform``.
     """
 
+    by_parameter = True
+
     def __init__(
         self,
         *groups: tuple[Params | Iterable[Param], AbstractOptimiser],
@@ -122,8 +124,15 @@ class Grouped(AbstractOptimiser):
     def __bool__(self) -> bool:
         return True
 
+    def stages(self, x: Any = None) -> list[AbstractOptimiser]:
+        """Return those of the parameter's own optimiser."""
+        return [self] if x is None or type(self).apply is not Grouped.apply else self._of(x).stages(x)
+
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of the parameter's own optimiser, and return its step."""
+        return step_of(self._of(x).stages(x), x, Δ)
+
+    def _of(self, x: Any) -> AbstractOptimiser:
         i = self.places.get(x)
         if i is None:
             if not self.has_rest:
@@ -131,7 +140,7 @@ class Grouped(AbstractOptimiser):
                     f"a parameter of shape {x.shape} is in no group: put it in one, or give rest="
                 )
             i = -1
-        return step_of(self.members[i].stages(), x, Δ)
+        return self.members[i]  # type: ignore[no-any-return]
 
     def reset(self) -> None:
         """Forget the state of all members. The groups stay."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from minidiff.checks import number
+from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.clips import norm_of
 from minidiff.optimise.grouped import _optimiser
 from minidiff.optimise.rule import Rule, abs2
@@ -432,18 +433,26 @@ class Muon(Rule):
     decay: float = 0.01
     rest: Annotated[Any, _optimiser] = field(default_factory=lambda: ADAMW(0.0003, (0.9, 0.95), 0.01))
     keeps = ("v",)
+    elementwise = False
+    by_parameter = True
 
     def coefficients(self, t: int) -> tuple[float, ...]:
         return self.eta, self.rho, self.decay
 
+    def stages(self, x: Any = None) -> list[AbstractOptimiser]:
+        return [self] if x is None or x.ndim > 1 else self.rest.stages(x)
+
     def apply(self, x: Any, Δ: Array) -> Array:
-        return super().apply(x, Δ) if x.ndim > 1 else step_of(self.rest.stages(), x, Δ)
+        return super().apply(x, Δ) if x.ndim > 1 else step_of(self.rest.stages(x), x, Δ)
 
     @staticmethod
     def formula(x: Any, Δ: Any, v: Any, η: float, ρ: float, λ: float) -> Any:
         v = ρ * v + Δ
         scale = math.sqrt(max(1.0, len(x) ** 2 / max(x.size, 1)))
         return η * (scale * _orthogonalised(ρ * v + Δ) + λ * x), v
+
+
+Muon.has_formula = True  # its `apply` does no more than `stages` says
 
 
 def _orthogonalised(z: Array) -> Array:

@@ -165,6 +165,8 @@ class Rule(Settings, AbstractOptimiser):
         cls.__signature__ = inspect.Signature([*inspect.signature(cls.__init__).parameters.values()][1:])
         cls.has_formula = cls.apply is Rule.apply
         cls.notes_steps = cls.stepped is not Rule.stepped
+        if "changes_more" not in vars(cls):
+            cls.changes_more = cls.notes_steps or not cls.__module__.startswith("minidiff.")
         cls.formulas = _Formulas()
 
     def __new__(cls, *_: Any, **__: Any) -> Rule:  # noqa: D102

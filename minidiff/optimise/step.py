@@ -2,12 +2,14 @@
 
 The rules of a composition are one program of NumPy calls. A step has four stages. Each rule gives its numbers
 for this step. The arrays that the rules keep are looked up. The program computes new values. Then everything
-changes: the parameter, the arrays, the rules' clocks. All that can fail comes before the changes.
+changes: the parameter, the arrays, the rules' clocks. All that can fail comes before the changes; of several
+parameters, before the changes of the first. What an optimiser with an `apply` of its own has changed by then
+is put back.
 
 On small arrays the program gives new arrays, and these replace the old ones. On large arrays it works on one
-block at a time and writes over what it has read, so that its temporaries stay in the processor's cache. An
-interrupt (Ctrl-C) waits until the last block is done. Where Numba is installed, a compiled loop takes over
-once that pays.
+block at a time and writes over what it has read, so that its temporaries stay in the processor's cache: that
+cannot fail, and is one of the changes. An interrupt (Ctrl-C) waits until the last block is done. Where Numba
+is installed, a compiled loop takes over once that pays.
 
 An optimiser with an `apply` of its own stands between two programs. A formula that branches, or that is not
 elementwise, cannot be a program: it is called as it is written, with complete arrays. A parameter in half
@@ -21,23 +23,27 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar, Token
+from copy import deepcopy
 from importlib.util import find_spec
 from itertools import islice
+from operator import attrgetter
 from types import FunctionType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from minidiff.checks import is_ndarray
+from minidiff.iddict import IdDict
 from minidiff.interrupts import finish, whole
-from minidiff.optimise.base import SETTINGS, applied
+from minidiff.optimise.base import SETTINGS, AbstractOptimiser, applied
 from minidiff.optimise.rule import tuple_of, widened
 from minidiff.program.purity import readings
 from minidiff.program.source import Program, quiet
 from minidiff.typing import Array
 
-__all__ = ["engine", "step_of", "take"]
+__all__ = ["compute", "engine", "make", "step_of", "take"]
 
 # Bytes of a block, and of the largest array that is computed in one piece. A formula's dozen temporaries of
 # this size fit into a second-level cache. From 128 KiB on, the C library asks the system for each of them.
@@ -47,6 +53,7 @@ BLOCK = 96 * 1024
 PATIENCE = 2.0
 
 _ENGINE: ContextVar[str] = ContextVar("engine", default="auto")
+_CHANGES_MORE = attrgetter("changes_more")
 
 
 class engine:  # noqa: N801 - it is called as a function is
@@ -113,12 +120,140 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     out : ndarray, optional
         Where to put the step, if it is not to be subtracted from `x`.
     """
-    parts = [stages] if len(stages) == 1 else _parts(stages)
-    is_large = x.nbytes > BLOCK or _ENGINE.get() == "fused"
-    if is_large or len(parts) != 1 or not stages[0].has_formula or x.dtype.char == "e":
-        return whole(_take_parts, parts, p, x, Δ, out, is_large)
+    if not _is_simple(stages, x):
+        return whole(_take_whole, (stages, p, x, Δ), out)
     formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
     return finish(_change, p, x if out is None else out, formulas.values(turns, arrays, numbers), turns)
+
+
+def _take_whole(step: Any, out: Array | None) -> None:
+    changes: list[Change] = []
+    compute([step], changes, step[0], out)
+    make(changes)
+
+
+# What is left of a step when all that can fail is over: a function and its arguments.
+Change: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
+
+
+def compute(
+    steps: Sequence[tuple[list[Any], Any, Array, Array]],
+    changes: list[Change],
+    stages: list[Any] | None = None,
+    out: Array | None = None,
+) -> Callable[[], object]:
+    """Compute steps, of several parameters, and change nothing. If one fails, all is as before.
+
+    Parameters
+    ----------
+    steps : sequence of tuple
+        Arguments of `take`.
+    changes : list
+        To which the steps' changes are added, one after another: for `make`.
+    stages : list, optional
+        Those of all steps, where they are the same.
+    out : ndarray, optional
+        As for `take`.
+
+    Returns
+    -------
+    callable
+        Makes all as before, if the changes are not to be made.
+    """
+    if stages is None:
+        stages = [*{id(stage): stage for mine, *_ in steps for stage in mine}.values()]
+    if not any(map(_CHANGES_MORE, stages)):
+        for mine, p, x, Δ in steps:
+            changes.append(_change_of(mine, p, x, Δ, out))
+        return list
+    sets = any(stage.has_formula for stage in stages if stage.changes_more)
+    with SETTINGS if sets else nullcontext():  # an `apply` may read what a schedule sets
+        back = _remembered([p for _, p, *_ in steps], stages)
+        try:
+            for step in steps:
+                change = _change_of(*step, out)
+                for rule, _, _, clock, _ in change[1][-1]:
+                    if rule.notes_steps and type(rule).stepped.__module__.startswith("minidiff."):
+                        rule.stepped(*clock)  # so that the next ones see it; it bears to be told twice
+                changes.append(change)
+        except BaseException:
+            back()
+            raise
+    return back
+
+
+def make(changes: list[Change]) -> None:
+    """Make the changes of steps.
+
+    Parameters
+    ----------
+    changes : list
+        From `compute`.
+    """
+    for change, (p, x, values, turns) in changes:
+        change(p, x, values, turns)
+
+
+def _remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
+    """Note what optimisers are before steps; give a function that makes them so again.
+
+    What a formula keeps for a parameter changes with the parameter. What an `apply` keeps, or the optimisers
+    that it may call, changes before: of that there are copies.
+    """
+    attributes = {id(x): (x, x.__dict__.copy()) for x in stages if x.has_formula}
+    waiting = [(x, False) for stage in stages if stage.has_formula for x in stage.sets()]
+    waiting += [(stage, True) for stage in stages if not stage.has_formula]
+    entries: dict[int, tuple[Any, list[tuple[Any, list[Any]]]]] = {}
+    while waiting:
+        x, is_called = waiting.pop()
+        if isinstance(x, AbstractOptimiser) and id(x) not in attributes:
+            attributes[id(x)] = x, dict(getattr(x, "__dict__", {}))
+            waiting += [(part, is_called) for part in attributes[id(x)][1].values()]
+        elif isinstance(x, IdDict) and is_called:
+            entries[id(x)] = x, [(p, [_copied(x[p], p)] if p in x else []) for p in ps]
+        elif isinstance(x, (list, tuple, dict)):
+            parts = x.values() if isinstance(x, dict) else x
+            if isinstance(next(iter(parts), None), (AbstractOptimiser, IdDict)):  # others may be long
+                waiting += [(part, is_called) for part in parts]
+
+    def back() -> None:
+        for opt, values in attributes.values():
+            if values:
+                vars(opt).update(values)
+                for name in vars(opt).keys() - values.keys():
+                    del vars(opt)[name]
+        for kept, items in entries.values():
+            for p, value in items:
+                if value:
+                    (kept[p],) = value
+                elif p in kept:
+                    del kept[p]
+
+    return back
+
+
+def _copied(value: Any, p: Any) -> Any:
+    if type(value) is np.ndarray and not value.dtype.hasobject:
+        return value.copy()
+    try:
+        return deepcopy(value, {id(p): p})
+    except Exception:  # it is of a kind that has no copies
+        return value
+
+
+def _is_simple(stages: list[Any], x: Array) -> bool:
+    """Tell whether a step is one program on a small array."""
+    if x.nbytes > BLOCK or x.dtype.char == "e" or _ENGINE.get() == "fused" or not stages:
+        return False
+    return stages[0].has_formula and (len(stages) == 1 or len(_parts(stages)) == 1)
+
+
+def _change_of(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = None) -> Change:
+    """Compute a step, and give its change."""
+    if not _is_simple(stages, x):
+        return _change_of_parts(stages, p, x, Δ, out)
+    formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
+    return _change, (p, x if out is None else out, formulas.values(turns, arrays, numbers), turns)
 
 
 def step_of(stages: list[Any], p: Any, Δ: Array) -> Array:
@@ -155,8 +290,9 @@ def _parts(stages: list[Any]) -> list[list[Any]]:
     return parts
 
 
-def _take_parts(parts: list[list[Any]], p: Any, x: Array, Δ: Array, out: Any, is_large: bool) -> None:
-    """Take a step part after part. A large step writes over what it has read if there is only one part."""
+def _change_of_parts(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> Change:
+    """Compute a step part after part. A large one of one part is computed when the change is made."""
+    parts, is_large = _parts(stages), x.nbytes > BLOCK or _ENGINE.get() == "fused"
     target, x = x if out is None else out, widened(x)
     home = target if len(parts) == 1 and target.dtype is x.dtype else None
     turns: list[_Turn] = []
@@ -168,13 +304,21 @@ def _take_parts(parts: list[list[Any]], p: Any, x: Array, Δ: Array, out: Any, i
             continue
         formulas, mine, arrays, numbers = _begin(part, p, x, Δ, out is None and part is parts[-1], after)
         arrays[2:] = map(widened, arrays[2:])  # an older version kept half precision
-        Δ, *new = formulas.values(mine, arrays, numbers, is_large, home)
+        if is_large and home is not None and formulas.are_sure(arrays, numbers):
+            return _sweep, (p, home, (formulas, arrays, numbers), mine)
+        Δ, *new = formulas.values(mine, arrays, numbers, is_large)
         turns, values = turns + mine, values + new
         for rule, _, _, clock, _ in mine:
             after[id(rule)] = {**{name: new.pop(0) for name in rule.keeps}, "clock": clock}
     if out is None and not (parts and parts[-1][0].has_formula):
         Δ = quiet().run(np.subtract, x, _in_dtype_of(Δ, x))
-    _change(p, target, [_in_dtype_of(Δ, target), *values], turns)
+    return _change, (p, target, [_in_dtype_of(Δ, target), *values], turns)
+
+
+def _sweep(p: Any, x: Array, given: tuple[_Formulas, list[Array], Any], turns: list[_Turn]) -> None:
+    """Compute a large step over what it reads, and make the changes."""
+    formulas, arrays, numbers = given
+    _change(p, x, formulas.values(turns, arrays, numbers, True, x), turns)
 
 
 # A rule's part in a step: the rule, what it has kept for the parameter, whether that is new to it, where its
@@ -306,10 +450,8 @@ class _Formulas:
         """
         if self._readings and any(has_changed() for has_changed in self._readings):
             self.program, self._readings = None, []  # what has changed once may change again
-        if is_large and self.program:
-            found = [(a.shape, a.dtype, a.flags.writeable) for a in arrays[2:]]
-            if found != [(arrays[0].shape, dtype, True) for dtype in self._dtypes]:
-                raise TypeError(f"{self._names}: what is kept for the parameter cannot be written over")
+        if is_large and self.program and not self._can_be_written_over(arrays):
+            raise TypeError(f"{self._names}: what is kept for the parameter cannot be written over")
         if self.program and arrays[0].ndim:
             try:
                 if is_large and (swept := self._swept(arrays, numbers, home)):
@@ -326,6 +468,21 @@ class _Formulas:
             step, more = rule.evaluate(x, step, [kept.pop(0) for _ in rule.keeps], mine)
             news += more
         return [quiet().run(np.subtract, x, step) if self._subtracts else step, *news]
+
+    def _can_be_written_over(self, arrays: list[Array]) -> bool:
+        """Tell whether what is kept is of the parameter's shape and the right dtypes."""
+        found = [(a.shape, a.dtype, a.flags.writeable) for a in arrays[2:]]
+        return found == [(arrays[0].shape, dtype, True) for dtype in self._dtypes]
+
+    def are_sure(self, arrays: list[Array], numbers: Any) -> bool:
+        """Tell whether nothing can fail any more when these arrays are written over."""
+        if not self.program or not arrays[0].ndim or not self._can_be_written_over(arrays):
+            return False
+        try:
+            quiet().run(self.program.constants, numbers)
+        except (TypeError, ValueError, ArithmeticError):
+            return False
+        return not any(has_changed() for has_changed in self._readings)
 
     def _swept(self, arrays: list[Array], numbers: Any, home: Any) -> list[Array] | None:
         """Compute large arrays, or return None where they do not lie one element after another."""

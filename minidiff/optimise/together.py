@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 from minidiff.optimise.decays import ExpDecay
 from minidiff.optimise.rule import tuple_of
-from minidiff.optimise.step import _ENGINE, BLOCK
-from minidiff.optimise.update import update
+from minidiff.optimise.step import _ENGINE, BLOCK, make
+from minidiff.optimise.update import changes_of, share_memory, update
 from minidiff.params import Param, Params
 from minidiff.program.lines import EXACT, RESERVED, Lines, free_name
 from minidiff.program.listing import Call, Listing, StandIn, flat
@@ -28,6 +29,8 @@ from minidiff.program.source import quiet
 from minidiff.typing import Array
 
 __all__ = ["Steps", "Together"]
+
+_IS_WRITEABLE = attrgetter("flags.writeable")
 
 
 class Steps:
@@ -63,7 +66,7 @@ class Steps:
         """
         key = _key(grads)
         if key not in self.known:
-            self.known[key] = Together(self.opt, list(self.ps), self.names, grads)
+            self.known[key] = Together(self.opt, self.ps, self.names, grads)
         return self.known[key]
 
     def take(self, grads: Sequence[Any], together: Together | None = None) -> None:
@@ -81,15 +84,8 @@ class Steps:
             if together is None and self._is_waiting(key):
                 update(self.opt, self.ps, dict(zip(self.ps, grads, strict=True)))
                 return
-        together = together or self.of(grads)
-        given = [g for g in grads if g is not None]
-        places = together.take(given)
-        if len(places) == len(self.ps):
-            update(self.opt, self.ps, dict(zip(self.ps, given, strict=True)))
-        elif places:
-            ps = [p for p, g in zip(self.ps, grads, strict=True) if g is not None]
-            some = {ps[i]: given[i] for i in places}
-            whole(update, self.opt, Params([*some]), some)
+        if not (together or self.of(grads)).take([g for g in grads if g is not None]):
+            update(self.opt, self.ps, dict(zip(self.ps, grads, strict=True)))
 
     def _is_waiting(self, key: Any) -> bool:
         self._waiting[key] = before = self._waiting.get(key, 0) + 1
@@ -129,7 +125,7 @@ class Together:
     def __init__(
         self,
         opt: AbstractOptimiser,
-        ps: Sequence[Param],
+        ps: Sequence[Param] | Params,
         names: Sequence[str],
         grads: Sequence[Any],
         limit: float = BLOCK,
@@ -145,8 +141,8 @@ class Together:
         self.lines: Lines | None = None
         self.apart: dict[str, str] = {}
 
-    def take(self, grads: Sequence[Array]) -> Sequence[int]:
-        """Take the step of the parameters that take part.
+    def take(self, grads: Sequence[Array]) -> bool:
+        """Take the step, of the other parameters by `update`.
 
         Parameters
         ----------
@@ -155,27 +151,37 @@ class Together:
 
         Returns
         -------
-        sequence of int
-            The places of the gradients of which no step was taken.
+        bool
+            Whether it was taken. If not, nothing has changed: `update` takes it, or says what is wrong.
         """
         with self._lock:
             if self._opt.stages() != self._stages:
                 self._look()
-            if not self._groups or _ENGINE.get() == "fused":
-                return self._everything
-            try:
-                turns, numbers = self._turns()
-                if tuple(map(type, numbers)) != self._types:
-                    self._record(numbers)
-                kept = [group.vector(keep, turns[keep[0]]) for group in self._groups for keep in self._keeps]
-                given = [*self._xs, *[grads[i] for i in self._places], *kept, *numbers]
-                news = quiet().run(self.lines.run, *given)  # type: ignore[union-attr]
-            except (TypeError, ValueError, ArithmeticError):
-                return self._everything  # `update` finds out what is wrong, or takes it as it is
-            finish(self._change, turns, kept, news)
-            for group in self._groups:
-                group.gathered.clear()
-            return self._others
+            if not self._groups or _ENGINE.get() == "fused" or not all(map(_IS_WRITEABLE, self._xs)):
+                return False
+            return whole(self._take, grads) if self._others else self._take(grads)
+
+    def _take(self, grads: Sequence[Array]) -> bool:
+        ps = {self._given[i][0]: grads[i] for i in self._others}
+        others: list[Any] = []
+        back: Callable[[], object] = list
+        try:
+            if ps:
+                others, back = changes_of(self._opt, [*ps], ps)
+            turns, numbers = self._turns()
+            if tuple(map(type, numbers)) != self._types:
+                self._record(numbers)
+            kept = [group.vector(keep, turns[keep[0]]) for group in self._groups for keep in self._keeps]
+            given = [*self._xs, *[grads[i] for i in self._places], *kept, *numbers]
+            news = quiet().run(self.lines.run, *given)  # type: ignore[union-attr]
+        except Exception:
+            back()
+            return False
+        finish(self._change, turns, kept, news)
+        for group in self._groups:
+            group.gathered.clear()
+        make(others)
+        return True
 
     def record(self) -> None:
         """Make the program, if there can be one, without taking a step."""
@@ -237,6 +243,8 @@ class Together:
                 self.apart[name] = because
             else:
                 self._places.append(i)
+        if share_memory([p.value for p, *_ in self._given]):
+            self._places, self.apart = [], {name: "shares memory" for _, name, _ in self._given}
         self._others = [i for i in self._everything if i not in self._places]
         self._ps = [self._given[i][0] for i in self._places]
         self._xs = [p.value for p in self._ps]

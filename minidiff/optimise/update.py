@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+from operator import attrgetter
 from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from minidiff.checks import add_note, described, is_ndarray
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
-from minidiff.optimise.step import take
+from minidiff.optimise.step import Change, compute, make, take
 from minidiff.params import Param, Params
 from minidiff.typing import Array, ArrayLike
 
-__all__ = ["apply", "reset", "update"]
+__all__ = ["apply", "changes_of", "reset", "share_memory", "update"]
 
 
 Place: TypeAlias = tuple[Any, int]  # all the parameters, and the index of one
 
 _MISSING: Final = object()
 _MAKE: Final = "make one with param(...), or collect those of a model with params(model)"
+_BY_PARAMETER: Final = attrgetter("by_parameter")
 _PARAMETERS: Final = (Param, np.ndarray)
 
 
@@ -38,10 +42,11 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     | ``update(opt, p, g)`` takes one step of the optimiser with the parameter ``p`` and its gradient ``g``;
     | ``update(opt, ps, gs)`` does so for each parameter of ``ps``.
 
-    Parameters and gradients are all checked before anything moves; if an optimiser raises at one of them,
-    those before it have made their step. Gradients are never modified; a gradient that is ``None`` leaves its
-    parameter, and what the optimiser knows of it, as they were. An interrupt (Ctrl-C) waits until
-    all parameters have made their step.
+    All steps are computed before anything moves: if a gradient is refused or an optimiser raises, all is as
+    it was. (Of what an optimiser of your own changes, its attributes and the entries of its `IdDict` are put
+    back.) Gradients are never modified; a gradient that is ``None`` leaves its parameter, and what the
+    optimiser knows of it, as they were. An interrupt (Ctrl-C) waits until all parameters have made their
+    step.
 
     Parameters
     ----------
@@ -99,9 +104,9 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     if isinstance(p, _PARAMETERS):
         x = _array_of(p)
         if g is not None:
-            take(opt.stages(), p, x, _gradient(g, x))
+            take(opt.stages(p), p, x, _gradient(g, x))
         return
-    _update_all(opt, p, g)
+    whole(_update_all, opt, p, g)
 
 
 def _are_swapped(*others: Any) -> bool:
@@ -114,7 +119,24 @@ def _out_of_order() -> TypeError:
 
 
 def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
-    """Check every parameter and gradient, then take the steps."""
+    make(changes_of(opt, ps, gs)[0])
+
+
+def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], Callable[[], object]]:
+    """Check every parameter and gradient, and compute the steps, as `compute` does.
+
+    Parameters
+    ----------
+    opt, ps, gs
+        As for `update`.
+
+    Returns
+    -------
+    list
+        The changes, for `make`.
+    callable
+        Makes all as before, if the changes are not to be made.
+    """
     if not isinstance(ps, Params):
         if isinstance(ps, Mapping) and isinstance(gs, (Params, Param)):
             raise _out_of_order()
@@ -126,31 +148,44 @@ def _update_all(opt: AbstractOptimiser, ps: Any, gs: Any) -> None:
             f"for several parameters the gradients must be a mapping from parameter to gradient, "
             f"as gradient(f, ps) gives it, not {described(gs)}{advice}"
         )
-    steps = []
+    steps, has_views = [], False
+    stages = opt.stages()
+    differ = any(map(_BY_PARAMETER, stages))
     for i, p in enumerate(ps):
-        x = _array_of(p, (ps, i))
+        place = ps, i
+        x = _array_of(p, place)
         try:
             g = gs[p]
         except KeyError:
             raise KeyError(
-                f"gs has no gradient for {_which((ps, i))} of ps, of shape {x.shape}: take the gradient over "
+                f"gs has no gradient for {_which(place)} of ps, of shape {x.shape}: take the gradient over "
                 f"the same parameters, or map it to None"
             ) from None
         if g is not None:
-            steps.append((p, x, _gradient(g, x, (ps, i))))
-    whole(_take_all, opt.stages(), ps, steps)
+            steps.append((opt.stages(p) if differ else stages, p, x, _gradient(g, x, place)))
+            has_views = has_views or x.base is not None
+    if has_views and share_memory([x for _, _, x, _ in steps]):
+        return [(take, step) for step in steps], list
+    changes: list[Change] = []
+    try:
+        return changes, compute(steps, changes, None if differ else stages)
+    except Exception as error:
+        _, p, x, _ = steps[len(changes)]
+        which = _which((ps, next(i for i, other in enumerate(ps) if other is p)))
+        add_note(error, f"in update(opt, ps, gs), at {which} of shape {x.shape}; nothing has moved")
+        raise
 
 
-def _take_all(stages: list[AbstractOptimiser], ps: Any, steps: list[tuple[Any, Array, Array]]) -> None:
-    for p, x, Δ in steps:
-        try:
-            take(stages, p, x, Δ)
-        except Exception as error:  # noqa: PERF203 - the note is about this very parameter
-            i = next(i for i, other in enumerate(ps) if other is p)
-            which = _which((ps, i))
-            place = f"at {which} of shape {x.shape}"
-            add_note(error, f"in update(opt, ps, gs), {place}, which has not moved, nor have those after it")
-            raise
+def share_memory(xs: list[Array]) -> bool:
+    """Tell whether parameters are views of one another, which have to move one after another.
+
+    Parameters
+    ----------
+    xs : list of ndarray
+        Their values.
+    """
+    bounds = sorted(map(byte_bounds, xs))
+    return any(end > begin for (_, end), (begin, _) in pairwise(bounds))
 
 
 def _parameters(ps: Any) -> list[Any]:
@@ -204,7 +239,7 @@ def apply(opt: AbstractOptimiser, x: Param | Array, Δ: ArrayLike) -> Array:
         raise _no_optimiser(opt)
     array = _array_of(x, written=False)
     step = np.empty_like(array)
-    take(opt.stages(), x, array, _gradient(Δ, array), step)
+    take(opt.stages(x), x, array, _gradient(Δ, array), step)
     return step
 
 

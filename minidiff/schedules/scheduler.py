@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from minidiff.checks import function
-from minidiff.optimise import AbstractOptimiser, Optimiser, Rule
-from minidiff.optimise.base import SETTINGS, member_with
+from minidiff.optimise import AbstractOptimiser, Rule
+from minidiff.optimise.base import member_with
+from minidiff.optimise.step import step_of
 from minidiff.schedules.base import as_schedule, held
 
 __all__ = ["Scheduler"]
@@ -22,11 +22,16 @@ class Count(Rule):
     """
 
     announce: Callable[[int], None]
+    changes_more = True
 
     def coefficients(self, t: int) -> tuple[()]:
         """Announce step t; the formula needs no numbers."""
         self.announce(t)
         return ()
+
+    def sets(self) -> list[AbstractOptimiser]:
+        """Return the optimiser that the schedule is of."""
+        return [self.announce.__self__.opt]  # type: ignore[attr-defined]
 
     @staticmethod
     def formula(x: Any, Δ: Any) -> Any:
@@ -185,28 +190,13 @@ class Scheduler(AbstractOptimiser):
             raise ValueError(f"{schedule!r} gave {value} at step {t}, which is no setting")
         return value
 
-    def stages(self) -> list[AbstractOptimiser]:
-        """Return what the gradient goes through: a count that sets the value, then the wrapped optimiser.
-
-        All formulas, these can run as one. An optimiser with an `apply` of its own may fail half-way, and is
-        run from `apply` here, which then puts ``eta`` back.
-        """
-        stages = [self.count, *self.opt.stages()]
-        own = type(self).apply is not Scheduler.apply
-        return stages if not own and all(stage.has_formula for stage in stages) else [self]
+    def stages(self, x: Any = None) -> list[AbstractOptimiser]:
+        """Return what the gradient goes through: a count that sets the value, then the wrapped optimiser."""
+        return [self] if type(self).apply is not Scheduler.apply else [self.count, *self.opt.stages(x)]
 
     def apply(self, x: Any, Δ: Any) -> Any:
         """Set the value of this step of `x`, and return the wrapped optimiser's step."""
-        with SETTINGS:
-            names = [name for name in ("eta", *self.others) if hasattr(self.opt, name)]
-            before = [(name, getattr(self.opt, name)) for name in names]
-            try:
-                return Optimiser(self.count, self.opt).apply(x, Δ)
-            except BaseException:
-                for name, was in before:
-                    with suppress(AttributeError):  # where another scheduler sets it, and has put it back
-                        setattr(self.opt, name, was)
-                raise
+        return step_of([self.count, *self.opt.stages(x)], x, Δ)
 
     def check_restored(self, attributes: dict[str, Any]) -> None:
         """Raise an error if these, from a checkpoint, cannot be the attributes of one."""

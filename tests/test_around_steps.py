@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from minidiff import DataLoader, Grads, gradient, load, param, params, save, ski
 from minidiff.optimise import (
     ADAM,
     ADAMW,
+    AbstractOptimiser,
     Average,
     ClipNorm,
     ClipValue,
@@ -273,6 +275,50 @@ def test_an_accumulation_goes_on_from_a_checkpoint(tmp_path):
     other.state = {"count": 1, "total": [np.ones(2)]}
     with pytest.raises(ValueError, match="2 parameters"):
         other(grads_of(np.ones(2), np.ones(2)))
+
+
+class FailsAt(AbstractOptimiser):
+    """Fails at one of its steps."""
+
+    def __init__(self, at):
+        self.calls, self.at = iter(range(1, 10**6)), at
+
+    def apply(self, x, Δ):
+        if next(self.calls) == self.at:
+            raise RuntimeError
+        return 0.1 * Δ
+
+
+@pytest.mark.parametrize("where", ["after it", "step", "not finite", "Ctrl-C", "stop"])
+def test_what_waits_for_a_step_that_fails_waits_on(where):
+    """The batches before the failing one count, and are not given again: their gradients may not be lost."""
+    end = {
+        "after it": lambda _: 1 / 0,
+        "not finite": lambda grads: grads * math.nan,
+        "Ctrl-C": lambda _: signal.raise_signal(signal.SIGINT),
+        "stop": lambda _: stop(),
+    }.get(where, lambda grads: grads)
+    steps = iter(range(9))
+
+    def at_the_second(grads):
+        return end(grads) if next(steps) == 1 else grads
+
+    def run(a, opt, guard, total, state=None, *later):
+        loader = DataLoader(np.array([1.0, 2, np.nan, 3, 4, 5, 6, 7, 8]), shuffle=True, rng=0)
+        loader.state = state or loader.state
+        with suppress(ArithmeticError, RuntimeError, KeyboardInterrupt):
+            train(lambda x: np.sum(a * x), params(a), loader, opt, transform=[guard, total, *later])
+        return loader.state
+
+    a, guard, total = param([1.0, 2.0]), skip_nonfinite(), accumulate(3)
+    opt = FailsAt(2 if where == "step" else -1)
+    state = run(a, opt, guard, total, None, at_the_second)
+    assert total.count == 2
+    run(a, opt, guard, total, state)
+    b, other, others = param([1.0, 2.0]), skip_nonfinite(), accumulate(total.n)
+    run(b, FailsAt(-1), other, others)
+    assert a.value.tolist() == b.value.tolist()
+    assert str((guard.state, total.state)) == str((other.state, others.state))
 
 
 # Progress -----------------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ from minidiff.checks import described, function, instance, integer, takes
 from minidiff.data import Counted, DataLoader
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
-from minidiff.interrupts import whole
+from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, Trigger
+from minidiff.optimise.memory import Memory
 from minidiff.optimise.together import Steps
 from minidiff.optimise.transforms import Joint, first_nonfinite, what_is_not_finite
 from minidiff.params import Param, Params
@@ -154,6 +155,8 @@ def train(
     slope = slope_of(loss, ps, compiled)
     steps = Steps(opt, ps, ps.names, patience=0 if compiled else PATIENCE)
     losses: list[float] = []
+    memories = [vars(f) for f in transforms if isinstance(f, Memory)]
+    remembered: list[dict[str, Any]] = []  # before a batch that does not count yet
     unreached = [*ps]
     batches = epoch = 0
     running = math.nan
@@ -166,8 +169,12 @@ def train(
 
             def take_step(grads: Grads, value: float) -> None:
                 steps.take([grads[p] for p in ps])
-                counted.note()
+                note()
                 losses.append(value)
+
+            def note() -> None:
+                counted.note()
+                remembered.clear()
 
             for epoch in range(1, epochs + 1):
                 first, before = len(losses), batches
@@ -175,6 +182,7 @@ def train(
                     shown.set_description_str(f"epoch {epoch}/{epochs}", refresh=False)
                 for d in data:
                     batches += 1
+                    remembered += [memory.copy() for memory in memories]
                     try:
                         value, grads = slope(d)
                         if unreached:
@@ -195,7 +203,7 @@ def train(
                     except Skip:
                         for f in joint:
                             f.leave_out(batches)
-                        counted.note()
+                        finish(note)
                     if shown is not None:
                         shown.update()
                 if batches == before > 0:
@@ -212,6 +220,9 @@ def train(
     except BaseException as error:
         error.losses = np.array(losses, dtype=np.float64)  # type: ignore[attr-defined]
         raise
+    finally:
+        for memory, earlier in zip(memories, remembered, strict=False):
+            memory.update(earlier)
     return np.array(losses, dtype=np.float64)
 
 

@@ -258,6 +258,8 @@ class DataLoader(Generic[Data]):
     def state(self, state: dict[str, Any]) -> None:
         if not isinstance(state, Mapping):
             raise TypeError(f"state must be the state of a loader, a dict, got {described(state)}")
+        if lacks := {"rng", "begin", "batches"} - state.keys():
+            raise ValueError(f"state is of something else: it has no {', '.join(sorted(lacks))}")
         rng, begin = state["rng"], state["begin"]
         batches = integer("state['batches']", state["batches"])
         size = state.get("samples", self._n), state.get("batchsize", self.batchsize)

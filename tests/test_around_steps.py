@@ -515,6 +515,32 @@ def test_a_state_that_is_none_is_refused_and_changes_nothing(state):
     assert trigger.state == {"count": 1, "best": 3.0}
 
 
+@pytest.mark.parametrize("make", [Average, lambda ps: KeepBest(ps, lambda: 1.0)], ids=["average", "best"])
+def test_a_state_of_other_parameters_is_refused_and_changes_nothing(make):
+    memory = make(params(param(np.ones(3)), param(0.0)))
+    for _ in range(2):
+        memory()
+    before = str(memory.state)
+    for shapes in [(3,), (1, 1), (3, (), ()), ((3, 1), ())]:
+        other = make(params([param(np.ones(shape)) for shape in shapes]))
+        other()
+        with pytest.raises(ValueError, match="state is of other parameters"):
+            memory.state = other.state
+    with pytest.raises(ValueError, match="state is of other parameters"):
+        memory.state = memory.state | {"values": [None, None]}
+    assert str(memory.state) == before
+    memory.state = make(memory.ps).state  # of one that has not been called yet
+    memory()
+
+
+def test_waiting_gradients_of_another_model_are_refused():
+    total = accumulate(2)
+    total(grads_of(np.ones(1)))
+    with pytest.raises(ValueError, match=r"shape \(1,\), its parameter \(3,\): it is of another"):
+        total(grads_of(np.ones(3)))
+    assert total.count == 1
+
+
 # KeepBest -----------------------------------------------------------------------------------------
 
 

@@ -143,7 +143,7 @@ def test_a_state_that_cannot_be_is_refused_and_changes_nothing():
     batches = iter(foreign)
     for _ in range(5):
         next(batches)
-    for wrong, error in [(foreign.state, ValueError), ({"rng": loader.state["rng"]}, KeyError)]:
+    for wrong, error in [(foreign.state, ValueError), ({"rng": loader.state["rng"]}, ValueError)]:
         with pytest.raises(error):
             loader.state = wrong
     assert orders(loader) == orders(DataLoader(np.arange(10), 5, shuffle=True, rng=2))
@@ -250,6 +250,9 @@ def test_nonsense_for_a_state_is_refused_at_once_and_changes_nothing(change):
     assert orders(other) == orders(DataLoader(np.arange(10), 3, shuffle=True, rng=7))
     with pytest.raises(TypeError, match="a dict, got list"):
         other.state = []
+    for state in ({}, {"count": 0, "best": None}):
+        with pytest.raises(ValueError, match="of something else: it has no batches, begin, rng"):
+            other.state = state
 
 
 def test_a_generator_is_not_set_to_read_behind_its_words():

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import integer, number
+from minidiff.checks import described, integer, number
 from minidiff.gradient import gradient
 from minidiff.grads import Grads
 from minidiff.optimise.callbacks import assign
-from minidiff.optimise.memory import Memory, arrays_or_none
+from minidiff.optimise.memory import Memory, arrays_or_none, check_values
 from minidiff.optimise.rule import Rule, abs2, widened
 from minidiff.params import Param, Params
 from minidiff.settings import Fraction
@@ -104,6 +104,12 @@ class Average(Memory):
         """Start over with the next call."""
         self.count = 0
         self.values: list[Array] | None = None
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise an error if the averages are those of other parameters."""
+        check_values(self.ps, state["values"])
+        if (state["values"] is None) != (state["count"] == 0):
+            raise ValueError(f"state has no values, or no count of them: {described(state)}")
 
     def __call__(self) -> None:
         """Take the parameters as they are into the average."""

@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, ClassVar
 
-from minidiff.checks import described, instance, is_ndarray
+import numpy as np
 
-__all__ = ["Memory", "anything", "arrays_or_none"]
+from minidiff.checks import described, instance, is_ndarray
+from minidiff.params import Params
+
+__all__ = ["Memory", "anything", "arrays_or_none", "check_values"]
 
 
 class Memory(ABC):
@@ -41,6 +44,9 @@ class Memory(ABC):
     def reset(self) -> None:
         """Start over."""
 
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise an error if these cannot be its memory."""
+
     @property
     def state(self) -> dict[str, Any]:
         """What it remembers, for a checkpoint; setting it makes it go on from there.
@@ -58,6 +64,7 @@ class Memory(ABC):
                 f"state is of something else: {type(self).__name__} has {names}, got {described(dict(state))}"
             )
         new = {name: check(f"state[{name!r}]", deepcopy(state[name])) for name, check in self._memory.items()}
+        self.check_state(new)
         for name, value in new.items():
             setattr(self, name, value)
 
@@ -73,3 +80,12 @@ def arrays_or_none(name: str, x: Any) -> list[Any] | None:
     if not all(a is None or is_ndarray(a) for a in items):
         raise TypeError(f"{name} must be a list of arrays, got {described(x)}")
     return x  # type: ignore[no-any-return]
+
+
+def check_values(ps: Params, values: list[Any] | None) -> None:
+    """Check that arrays from a state, if there are any, have the shapes of these parameters."""
+    if values is not None and [np.shape(a) for a in values] != [p.shape for p in ps]:
+        raise ValueError(
+            f"state is of other parameters: its values have shapes {[np.shape(a) for a in values]}, "
+            f"the parameters {[p.shape for p in ps]}"
+        )

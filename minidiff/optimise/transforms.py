@@ -209,6 +209,12 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
         if first_nonfinite(grads) is not None:
             raise FloatingPointError("a gradient to be accumulated is not finite: see skip_nonfinite()")
         total = Grads(list(grads.keys()), [None] * len(grads) if self.total is None else self.total)
+        for p, waiting in total.items():
+            if waiting is not None and np.shape(waiting) != p.shape:
+                raise ValueError(
+                    f"a gradient that waits for its step has shape {np.shape(waiting)}, its parameter "
+                    f"{p.shape}: it is of another model"
+                )
         total = total + grads.map(widened)  # a sum may be too large for half precision
         if self.count + 1 < self.n:
             self.count, self.total = self.count + 1, list(total.values())

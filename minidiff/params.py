@@ -13,6 +13,7 @@ from typing import Any, NoReturn, overload
 import numpy as np
 
 from minidiff.checks import described, is_ndarray
+from minidiff.interrupts import whole
 from minidiff.tracing import Leaf, constant, is_recorded, lift, no_attribute
 from minidiff.typing import ArrayLike, DTypeLike, NDArray
 
@@ -381,8 +382,14 @@ class Params(MutableSet[Param]):
         for i, array in enumerate(arrays):
             if not array.flags.writeable:
                 raise ValueError(f"from_vector(v): parameter {self.names[i]} is a read-only array.")
-        for p, piece in zip(self, pieces, strict=False):
-            p[...] = piece.reshape(p.value.shape)
+        # Copies: a number may be too large for its dtype, and `v` may be a view of a parameter.
+        new = [piece.astype(a.dtype).reshape(a.shape) for a, piece in zip(arrays, pieces, strict=False)]
+
+        def change() -> None:
+            for a, values in zip(arrays, new, strict=True):
+                a[...] = values
+
+        whole(change)
 
     def __repr__(self) -> str:
         rows = [

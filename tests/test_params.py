@@ -9,9 +9,12 @@ import operator
 import pickle
 import subprocess
 import sys
+import warnings
 import weakref
 from collections import OrderedDict, deque, namedtuple
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +22,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.optimize
+from ctrl_c import pressed_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -839,3 +843,29 @@ def test_gradients_taken_for_one_gradient_are_named():
 def test_a_model_taken_for_its_parameters_is_named():
     with pytest.raises(TypeError, match=r"got dict of 1.*params\(model\) collects"):
         save("nowhere.npz", [{"W": param(1.0)}])
+
+
+@pytest.mark.parametrize("errors", ["raise", "warn"])
+def test_all_are_set_from_a_vector_or_none(errors):
+    ps = params(param([1.0, 2.0]), param([3.0, 4.0], dtype="float32"), param(5.0))
+    before, big = ps.to_vector(), np.full(5, 1e300)
+    for n in count(1, 7):
+        with suppress(KeyboardInterrupt), pressed_at(n, "params.py", "interrupts.py") as pressed:
+            ps.from_vector(-before)
+        assert ps.to_vector().tolist() in (before.tolist(), (-before).tolist())
+        ps.from_vector(before)
+        if pressed.left > 0:
+            break
+    assert n > 100
+    with warnings.catch_warnings(), np.errstate(over=errors):
+        warnings.simplefilter("error")
+        with pytest.raises((FloatingPointError, RuntimeWarning)):
+            ps.from_vector(big)
+    np.testing.assert_array_equal(ps.to_vector(), before)
+
+
+def test_a_vector_may_be_a_view_of_a_parameter():
+    home = np.arange(4.0)
+    ps = params(Param(home[:2]), Param(home[2:]))
+    ps.from_vector(home[::-1])
+    np.testing.assert_array_equal(home, [3.0, 2.0, 1.0, 0.0])

@@ -348,8 +348,15 @@ def _directory(entries: list[bytes], at: int) -> bytes:
 
 
 def _replace(file: BinaryIO, contents: bytes) -> None:
+    if "a" in str(getattr(file, "mode", "")):
+        raise ValueError(
+            f"path must be a file that can be written over, but {_name(file)} appends: open it with w+b"
+        )
     file.seek(0)
-    file.write(contents)
+    left = memoryview(contents)
+    while left:  # without a buffer fewer bytes may be written
+        n = file.write(left)
+        left = left[len(left) if n is None else n :]
     file.truncate()
 
 

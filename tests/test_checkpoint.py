@@ -1466,6 +1466,13 @@ def test_a_name_that_ends_as_a_directory_does_is_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+class Slowly(io.BytesIO):
+    """Writes no more than a hundred bytes at a time, as a file without a buffer may."""
+
+    def write(self, data):
+        return super().write(data[:100])
+
+
 def test_a_file_object_holds_a_snapshot_to_go_back_to():
     (ps, opt), file = example_run(), io.BytesIO(b"x" * 10**5)
     save(file, ps, opt, n=1)
@@ -1480,6 +1487,12 @@ def test_a_file_object_holds_a_snapshot_to_go_back_to():
         assert load(other, ps, opt) == {"n": 3}
     with pytest.raises(ValueError, match="the BytesIO is damaged or no checkpoint"):
         load(io.BytesIO(b"x"), ps)
+    with pytest.raises(ValueError, match="appends"), tempfile.TemporaryFile("a+b") as other:
+        save(other, ps)
+    slow = Slowly()
+    for n in range(2):
+        save(slow, ps, opt, n=n)
+        assert load(slow, ps, opt) == {"n": n}
     for wrong in (3, None, io.StringIO()):
         for use in (save, load):
             with pytest.raises(TypeError, match="path must be a path or a binary file, got"):

@@ -267,15 +267,13 @@ def jacobian(f: Callable[..., Any], *args: Any) -> Any:
         value, J = by_parameters("jacobian", f, args[0])
         return J.reshape((*np.shape(constant(value)), J.shape[1]))
     value, node, roots, _ = _record(f, args, "jacobian")
-    plain = constant(value)
-    if not isinstance(plain, (np.ndarray, np.number, int, float)) or np.iscomplexobj(plain):
-        raise TypeError(f"jacobian(f, …): f must return real numbers, got {described(constant(value))}.")
+    _check_numbers("jacobian", value)
     leaves = [_variable(arg) for arg in args]
     if any(leaf is None or np.iscomplexobj(constant(leaf)) for leaf in leaves):
         raise TypeError(
             f"jacobian(f, …): the arguments must be real numbers or arrays, got {[*map(type, args)]}."
         )
-    shape = np.shape(plain)
+    shape = np.shape(constant(value))
     blocks = _blocks(value, node, roots)
     return tuple(block.reshape((*shape, *leaf.shape)) for block, leaf in zip(blocks, leaves, strict=True))
 
@@ -598,10 +596,19 @@ def _way_back(value: Any, node: Traced, roots: list[Traced]) -> tuple[Traced | N
 def by_parameters(name: str, f: Callable[..., Any], ps: Params) -> tuple[Any, Any]:
     """Give what a function returns, and its Jacobian: a column for each element of the parameters."""
     value, node, roots, _ = _record(f, (ps,), name)
+    _check_numbers(name, value, "fiubc")
     if np.iscomplexobj(constant(value)) or any(np.iscomplexobj(p.value) for p in ps):
         raise TypeError(f"{name}(f, ps): the parameters and results must be real. For complex ones use hvp.")
     blocks = _blocks(value, node, roots)
     return value, np.concatenate(blocks, axis=1) if blocks else np.zeros((np.size(constant(value)), 0))
+
+
+def _check_numbers(name: str, value: Any, allowed: str = "fiub") -> None:
+    plain = constant(value)
+    kinds = (np.ndarray, np.number, int, float)
+    if not isinstance(plain, kinds) or getattr(plain, "dtype", np.dtype(float)).kind not in allowed:
+        advice = " np.stack makes one array of several." if isinstance(plain, (list, tuple)) else ""
+        raise TypeError(f"{name}(f, …): f must return real numbers, got {described(plain)}.{advice}")
 
 
 def _blocks(value: Any, node: Traced | None, roots: list[Traced]) -> list[Any]:

@@ -1191,3 +1191,13 @@ def test_a_masked_argument_is_refused_as_its_mask_would_be_lost():
     for take in (gradient, withgradient, jacobian):
         with pytest.raises(TypeError, match="masked"):
             take(np.sum, np.ma.masked_array([1.0, 2.0], [False, True]))
+
+
+@pytest.mark.parametrize(
+    "given", [lambda a: [a[0], a[1]], lambda a: (a, 1.0), lambda a: None, lambda a: "a", lambda a: {"a": a}]
+)
+def test_a_jacobian_of_what_is_no_array_is_refused_and_not_zero(given):
+    a = param([1.0, 2.0])
+    for take in (lambda: jacobian(lambda: given(a), params(a)), lambda: jacobian(given, np.ones(2))):
+        with pytest.raises(TypeError, match="f must return real numbers, got"):
+            take()

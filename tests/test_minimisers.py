@@ -248,6 +248,11 @@ def test_bad_input_is_refused_by_name_and_nothing_changes():
         ("residuals and parameters must be real, got an ndarray", TypeError,
             lambda: least_squares(lambda: a * 1j, params(a))),
         ("residuals must be a function", TypeError, lambda: least_squares(3, params(a))),
+        ("must be real, got list of 2.*np.stack makes one", TypeError,
+            lambda: least_squares(lambda: [a[0], a[1]], params(a))),
+        ("must be real, got None", TypeError, lambda: least_squares(lambda: None, params(a))),
+        ("tol must be a number, got str 'a'", TypeError, lambda: minimize(loss, params(a), tol="a")),
+        ("tol must be in", ValueError, lambda: minimize(loss, params(a), tol=-1)),
         ("one real number", TypeError, lambda: minimize(lambda: a * 2, params(a))),
     ):  # fmt: skip
         with np.errstate(all="ignore"), pytest.raises(error, match=message):
@@ -310,7 +315,15 @@ def test_what_scipy_takes_otherwise_is_told(name):
     w = param(np.ones(2))
     with pytest.raises(TypeError, match=f"minimize takes no {name}=: "):
         minimize(lambda: np.sum(w**2), params(w), **{name: {}})
+    with pytest.raises(TypeError, match=f"least_squares takes no {name}=: "):
+        least_squares(lambda: w, params(w), **{name: {}})
     assert w.value.tolist() == [1, 1]
+
+
+def test_residuals_that_do_not_reach_the_parameters_are_warned_of():
+    w = param(np.ones(2))
+    with pytest.warns(UserWarning, match="all derivatives are zero where the search begins"):
+        least_squares(lambda: w.value - 3, params(w))
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")

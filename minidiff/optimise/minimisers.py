@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from itertools import count
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, function, scipy, takes
+from minidiff.checks import described, function, number, scipy, takes
 from minidiff.gradient import by_parameters, hessian, hvp
 from minidiff.interrupts import whole
 from minidiff.optimise.training import (
@@ -37,9 +38,15 @@ _METHODS = {
 # SciPy's arguments that are none here.
 _NOT_OPTIONS = {
     "options": "give each by itself, as in minimize(loss, ps, maxiter=100)",
-    "args": "write minimize(lambda: loss(x, y), ps)",
-    **dict.fromkeys(("jac", "hess", "hessp"), "derivatives are taken of the loss"),
+    **dict.fromkeys(("args", "kwargs"), "write {call}(lambda: f(x, y), ps)"),
+    **dict.fromkeys(("jac", "hess", "hessp"), "derivatives are taken of the function"),
 }
+
+
+def _check_options(call: str, options: dict[str, Any]) -> None:
+    for name, instead in _NOT_OPTIONS.items():
+        if name in options:
+            raise TypeError(f"{call} takes no {name}=: {instead.format(call=call)}.")
 
 
 def minimize(
@@ -123,15 +130,14 @@ def minimize(
     (np.float64(0.5), array([0.25]))
     """
     optimize, search = scipy("minimize"), _Search("minimize", "loss", loss, ps, bounds)
-    for name, instead in _NOT_OPTIONS.items():
-        if name in options:
-            raise TypeError(f"minimize takes no {name}=: {instead}.")
+    _check_options("minimize", options)
     able = [name for name, takes in _METHODS.items() if bounds is None or "bounds" in takes]
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
         raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r:.60}")
     slope, steps = slope_of(loss, search.ps, compiled), count(1)
     callbacks, along = callbacks_of("callback", callback), Params(map(param, search.ps))
+    tol = None if tol is None else number("tol", tol, within="[0, inf)")
     if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
         # for these two it is the norm of the gradient, which a search on rough losses brings less far
         tol = search.eps**0.5 if method in ("BFGS", "CG") else 10 * search.eps
@@ -211,6 +217,7 @@ def least_squares(
     (True, np.float64(3.0), np.float64(0.5))
     """
     optimize, search = scipy("least_squares"), _Search("least_squares", "residuals", residuals, ps, bounds)
+    _check_options("least_squares", options)
     if search.is_rough and not {"ftol", "xtol", "gtol"} & options.keys():
         options.update(dict.fromkeys(("ftol", "xtol", "gtol"), 10 * search.eps))
     if bounds is not None:
@@ -218,20 +225,32 @@ def least_squares(
 
     def evaluate(v: Any) -> Any:
         search.put(v)
-        found = np.asarray(residuals())
-        if not found.ndim:
+        given = residuals()
+        is_list = isinstance(given, (list, tuple))  # of which there would be no derivative
+        if not is_list and not np.ndim(given):
             raise TypeError(
                 "least_squares: residuals must be an array, got one number: give the residuals, not their "
                 "mean or sum of squares; for a loss take minimize(loss, ps)"
             )
-        found = np.ravel(found)
-        if found.dtype.kind not in "fiu" or search.dtype == "c16":
-            raise TypeError(f"least_squares: residuals and parameters must be real, got {described(found)}")
-        found = found.astype(float)
+        if is_list or np.asarray(given).dtype.kind not in "fiu" or search.dtype == "c16":
+            advice = ": np.stack makes one array of several" if is_list else ""
+            raise TypeError(
+                f"least_squares: residuals and parameters must be real, got {described(given)}{advice}"
+            )
+        found = np.ravel(np.asarray(given)).astype(float)
         search.note(v, found @ found / 2, fun=found, cost=found @ found / 2)
         return found
 
-    jac = lambda v: by_parameters("least_squares", residuals, search.put(v))[1].astype(float)  # noqa: E731
+    def jac(v: Any) -> Any:
+        slopes = by_parameters("least_squares", residuals, search.put(v))[1].astype(float)
+        if search.met == 1 and not slopes.any():
+            warnings.warn(
+                "least_squares: all derivatives are zero where the search begins. Are the residuals computed "
+                "with the parameters themselves, not with copies or with W.value?",
+                stacklevel=2,
+            )
+        return slopes
+
     return search.run(lambda: optimize.least_squares(evaluate, search.start, jac, **options))
 
 

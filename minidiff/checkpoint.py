@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from minidiff.checks import described
+from minidiff.checks import described, flag
 from minidiff.files import write
 from minidiff.interrupts import whole
 from minidiff.manifest import Array, Decoder, Encoder, RefusedError
@@ -197,6 +197,7 @@ def load(
     """
     _check_arguments(path, opt)
     ps = Params(ps)
+    flag("partial", partial)
     if settings not in ("file", "code"):
         raise ValueError(f"settings must be 'file' or 'code', got {described(settings)}")
     live = [p.in_place("load(…)") for p in ps]

@@ -20,6 +20,7 @@ __all__ = [
     "add_note",
     "bit_generator",
     "described",
+    "flag",
     "function",
     "generator",
     "hint",
@@ -92,6 +93,11 @@ def takes(f: Callable[..., Any], *arguments: Any) -> bool:
     except ValueError:
         pass
     return True
+
+
+def flag(name: str, x: Any) -> bool:
+    """Check that an argument is True or False: of other things, "no" for one, nobody knows what they mean."""
+    return bool(instance(name, x, (bool, np.bool_), "True or False"))
 
 
 def is_number(x: object) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
-from minidiff.checks import bit_generator, described, generator, integer, is_number
+from minidiff.checks import bit_generator, described, flag, generator, integer, is_number
 from minidiff.interrupts import whole
 from minidiff.typing import NDArray
 
@@ -121,8 +121,8 @@ class DataLoader(Generic[Data]):
             raise TypeError("several arrays come as one tuple: DataLoader((x, y), batchsize=…)")
         self.data: Any = _of_each(_source, data)
         self.batchsize = integer("batchsize", batchsize, 1)
-        self.shuffle = shuffle
-        self.partial = partial
+        self.shuffle = flag("shuffle", shuffle)
+        self.partial = flag("partial", partial)
         self.rng = generator("rng", rng)
         self._is_seeded = rng is not None
         self._n = _samples(self.data)

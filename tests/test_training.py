@@ -8,12 +8,13 @@ import runpy
 import signal
 import threading
 from contextlib import nullcontext
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minidiff import gradient, param, params, watch, withgradient
+from minidiff import gradient, load, param, params, watch, withgradient
 from minidiff.data import DataLoader
 from minidiff.optimise import (
     ADAM,
@@ -21,9 +22,13 @@ from minidiff.optimise import (
     ClipNorm,
     Descent,
     ExpDecay,
+    KeepBest,
     Momentum,
     Optimiser,
+    ReducePlateau,
+    RMSProp,
     early_stopping,
+    minimize,
     patience,
     plateau,
     skip,
@@ -32,6 +37,7 @@ from minidiff.optimise import (
     train,
     update,
 )
+from minidiff.schedules import Cos
 
 
 @pytest.fixture
@@ -607,11 +613,64 @@ def test_a_trigger_ends_a_training(a):
         (lambda: patience(bool, 0), ValueError, "at least 1"),
         (lambda: early_stopping(float, 2.5), TypeError, "integer"),
         (lambda: plateau(float, 0), ValueError, "at least 1"),
+        (lambda: throttle(print, 1, clock=3), TypeError, "clock must be a function"),
+        (lambda: early_stopping(float, 2, distance=3), TypeError, "distance must be a function"),
+        (lambda: early_stopping(float, 2, min_dist=math.nan), ValueError, "min_dist must be finite"),
+        (lambda: plateau(float, 2, min_dist="a"), TypeError, "min_dist must be a number"),
+        (lambda: KeepBest(params(), float, distance=3), TypeError, "distance must be a function"),
+        (lambda: early_stopping(lambda: None, 2)(), TypeError, "f must give a number.*None: does it lack a"),
+        (lambda: plateau(lambda: "a", 2)(), TypeError, "f must give a number, the score, got str 'a'"),
+        (lambda: KeepBest(params(), lambda: None)(), TypeError, "metric must give a number.*lack a return"),
+        (lambda: ReducePlateau(Descent(), lambda: np.ones(2))(), TypeError, "metric must give a number"),
+        (lambda: ReducePlateau(Descent())(), TypeError, "metric is the loss in the Progress"),
+        (lambda: KeepBest(params())(), TypeError, "metric is the loss in the Progress"),
     ],
 )
 def test_nonsensical_waits_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_score_may_be_any_number_and_with_a_distance_anything():
+    for score in (1, np.float32(1), np.ones(1), param(1.0), Fraction(1, 3)):
+        trigger = early_stopping(lambda score=score: score, 2)
+        assert [trigger() for _ in range(3)] == [False, False, True]
+    pair = early_stopping(lambda: (1, 2), 1, distance=lambda best, score: best[0] - score[0])
+    assert [pair(), pair()] == [False, True]
+
+
+@pytest.mark.parametrize("value", ["no", None, 1, 0.0])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("shuffle", lambda x: DataLoader(np.ones(3), shuffle=x)),
+        ("partial", lambda x: DataLoader(np.ones(3), partial=x)),
+        ("compiled", lambda x: train(np.sum, params(), [1.0], Descent(), compiled=x)),
+        ("progress", lambda x: train(np.sum, params(), [1.0], Descent(), progress=x)),
+        ("progress", lambda x: minimize(np.sum, params(param(1.0)), progress=x)),
+        ("compiled", lambda x: minimize(np.sum, params(param(1.0)), compiled=x)),
+        ("leading", lambda x: throttle(print, 1, leading=x)),
+        ("partial", lambda x: load("nowhere", params(), partial=x)),
+        ("restart", lambda x: Cos(0.0, 1.0, 3, restart=x)),
+        ("centred", lambda x: RMSProp(centred=x)),
+    ],
+)
+def test_what_is_to_be_true_or_false_is_nothing_else(name, call, value):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got"):
+        call(value)
+
+
+def test_a_transform_may_give_numbers_and_lists_and_what_is_neither_is_refused(a):
+    def one_step(f):
+        b = param(1.0)
+        train(lambda _: b**2, params(b), [0], Descent(0.25), transform=lambda grads: grads.map(f))
+        return float(b)
+
+    assert one_step(float) == one_step(lambda g: g.tolist()) == one_step(int) == 0.5
+    with pytest.raises(TypeError, match=r"gradient of parameter 0 is .*does not consist of numbers"):
+        one_step(lambda g: "x")
+    with pytest.raises(FloatingPointError, match="gradient of parameter 0 is not finite"):
+        one_step(lambda g: math.inf)
 
 
 def test_a_composition_trains(a):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidiff.checks import described, function, instance, integer, is_number, number
+from minidiff.checks import described, flag, function, instance, integer, is_number, number
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser, member_with
 from minidiff.optimise.memory import Memory, anything, arrays_or_none, check_values
@@ -91,9 +91,9 @@ def throttle(
     at 11
     at 30
     """
-    function("f", f)
+    function("f", f), function("clock", clock)
     seconds = number("seconds", seconds, within="[0, inf]")
-    returned = -math.inf if leading else None
+    returned = -math.inf if flag("leading", leading) else None
     result: Any = None
 
     @wraps(f)
@@ -218,7 +218,8 @@ class early_stopping(Trigger):  # noqa: N801 - it is called as a function is
         init_score: Any = None,
         min_dist: float = 0,
     ) -> None:
-        self.distance, self.init_score, self.min_dist = distance, init_score, min_dist
+        self.distance, self.min_dist = function("distance", distance), number("min_dist", min_dist)
+        self.init_score = init_score
         super().__init__(function("f", f), integer("patience", patience, 1))
 
     def reset(self) -> None:
@@ -228,10 +229,22 @@ class early_stopping(Trigger):  # noqa: N801 - it is called as a function is
 
     def holds(self, value: Any) -> bool:
         """Tell whether the score is no better than the best, and note it if it is."""
+        _check_score("f", value, self.distance)
         if _is_better(value, self.best, self.distance, self.min_dist):
             self.best = value
             return False
         return True
+
+
+def _check_score(name: str, score: Any, distance: Any = operator.sub) -> None:
+    """Check that a score is a number, or what a distance of the user's own may know of."""
+    if score is None or (distance is operator.sub and not (is_number(score) or _is_array_of_one(score))):
+        advice = ": does it lack a return?" if score is None else ""
+        raise TypeError(f"{name} must give a number, the score, got {described(score)}{advice}")
+
+
+def _is_array_of_one(score: Any) -> bool:
+    return isinstance(score, (np.ndarray, np.generic)) and score.size == 1 and score.dtype.kind in "fiub"
 
 
 def _is_better(score: Any, best: Any, distance: Callable[[Any, Any], Any], min_dist: float) -> bool:
@@ -278,7 +291,8 @@ class plateau(Trigger):  # noqa: N801 - it is called as a function is
         init_score: Any = None,
         min_dist: float = 1e-6,
     ) -> None:
-        self.distance, self.init_score, self.min_dist = distance, init_score, min_dist
+        self.distance, self.min_dist = function("distance", distance), number("min_dist", min_dist)
+        self.init_score = init_score
         super().__init__(function("f", f), integer("width", width, 1))
 
     def reset(self) -> None:
@@ -288,12 +302,22 @@ class plateau(Trigger):  # noqa: N801 - it is called as a function is
 
     def holds(self, value: Any) -> bool:
         """Tell whether the score is close to the one before."""
+        _check_score("f", value, self.distance)
         before, self.last = self.last, value
         return before is not None and bool(abs(self.distance(before, value)) < self.min_dist)
 
 
 def _training_loss(progress: Progress) -> float:
     return progress.loss
+
+
+def _metric(f: Callable[..., Any], args: Any, kwargs: Any, distance: Any = operator.sub) -> Any:
+    """Ask for a score, and check it."""
+    if f is _training_loss and not args:
+        raise TypeError("metric is the loss in the Progress, which train gives: by hand, give a metric")
+    score = f(*args, **kwargs)
+    _check_score("metric", score, distance)
+    return score
 
 
 class KeepBest(Memory):
@@ -351,7 +375,7 @@ class KeepBest(Memory):
     ) -> None:
         self.ps = Params(ps)
         self.__wrapped__ = function("metric", metric)
-        self.distance, self.min_dist = distance, min_dist
+        self.distance, self.min_dist = function("distance", distance), number("min_dist", min_dist)
         self.reset()
 
     def reset(self) -> None:
@@ -371,7 +395,7 @@ class KeepBest(Memory):
                 "with KeepBest(ps, …) as best: above the training, or best.restore() after it",
                 stacklevel=2,
             )
-        score = self.__wrapped__(*args, **kwargs)
+        score = _metric(self.__wrapped__, args, kwargs, self.distance)
         if score == score and _is_better(score, self.best, self.distance, self.min_dist):
             values = [p.value.copy() for p in self.ps]
             vars(self).update(best=score, values=values)  # both at once, also if an interrupt comes
@@ -495,7 +519,7 @@ class ReducePlateau(Memory):
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and lower the rate if it is time."""
-        score, best = self.__wrapped__(*args, **kwargs), self.best
+        score, best = _metric(self.__wrapped__, args, kwargs), self.best
         is_better = _is_better(score, best, operator.sub, self.threshold * abs(best or 0))
         worse, cooling = 0 if is_better else self.worse + 1, self.cooling
         if cooling:

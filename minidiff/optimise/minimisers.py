@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, function, number, scipy, takes
+from minidiff.checks import described, flag, function, number, scipy, takes
 from minidiff.gradient import by_parameters, hessian, hvp
 from minidiff.interrupts import whole
 from minidiff.optimise.training import (
@@ -135,7 +135,7 @@ def minimize(
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
         raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r:.60}")
-    slope, steps = slope_of(loss, search.ps, compiled), count(1)
+    slope, steps = slope_of(loss, search.ps, flag("compiled", compiled)), count(1)
     callbacks, along = callbacks_of("callback", callback), Params(map(param, search.ps))
     tol = None if tol is None else number("tol", tol, within="[0, inf)")
     if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
@@ -164,7 +164,11 @@ def minimize(
         return search.vector(hvp(loss, search.put(v), dict(pairs)))
 
     second: dict[str, Any] = {"hess": lambda v: hessian(loss, search.put(v)).astype(float), "hessp": hessp}
-    with progress_bar(range(options.get("maxiter", 0)) or iter(()), 1) if progress else nullcontext() as bar:
+    with (
+        progress_bar(range(options.get("maxiter", 0)) or iter(()), 1)
+        if flag("progress", progress)
+        else nullcontext() as bar
+    ):
         return search.run(
             lambda: optimize.minimize(
                 evaluate, search.start, jac=True, method=method, tol=tol, options=options or None,

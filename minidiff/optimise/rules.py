@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import instance
+from minidiff.checks import flag
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.settings import Fraction
 
@@ -226,7 +226,7 @@ class RMSProp(Rule):
 
     def __post_init__(self, centred: bool) -> None:
         # Only what is centred has attributes for it: checkpoints without them remain those of the others.
-        if instance("centred", centred, bool, "True or False"):
+        if flag("centred", centred):
             vars(self).update(centred=True, keeps=("a", "m"), formula=_centred)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, function, instance, integer, takes
+from minidiff.checks import described, flag, function, instance, integer, takes
 from minidiff.data import Counted, DataLoader
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
@@ -152,7 +152,7 @@ def train(
     ps, transforms = params_of(ps), _functions("transform", transform)
     after_step, after_epoch = callbacks_of("cb", cb), callbacks_of("each_epoch", each_epoch)
     joint = [f for f in transforms if isinstance(f, Joint)]
-    slope = slope_of(loss, ps, compiled)
+    slope = slope_of(loss, ps, flag("compiled", compiled))
     steps = Steps(opt, ps, ps.names, patience=0 if compiled else PATIENCE)
     losses: list[float] = []
     memories = [vars(f) for f in transforms if isinstance(f, Memory)]
@@ -160,7 +160,7 @@ def train(
     unreached = [*ps]
     batches = epoch = 0
     running = math.nan
-    bar = progress_bar(data, epochs) if progress else nullcontext()
+    bar = progress_bar(data, epochs) if flag("progress", progress) else nullcontext()
     try:
         # `counted` twice: an interrupt may cut one end short.
         with bar as shown, Counted(data) as counted, counted, ExitStack() as together:

@@ -238,7 +238,10 @@ def first_nonfinite(grads: Grads) -> int | None:
     """Return the place of the first gradient that holds infinity or NaN, None if there is none."""
     for i, g in enumerate(grads.values()):
         if g is not None:
-            g = g if type(g) is np.ndarray else constant(g)
+            if type(g) is not np.ndarray:
+                g = np.asarray(constant(g))
+                if g.dtype.kind not in "fc":
+                    continue  # if these are no numbers, the update says so
             # For a few numbers NumPy takes longer than Python; `all` twice as long as a look at the bytes.
             if g.size <= 10:
                 if not all(map(isfinite, g.flat)):

@@ -13,7 +13,7 @@ from dataclasses import field
 from functools import partial
 from typing import Annotated, cast
 
-from minidiff.checks import instance, number
+from minidiff.checks import flag, number
 from minidiff.schedules.base import Schedule, Steps, power
 from minidiff.settings import NonNegativeInt, Number
 
@@ -281,7 +281,7 @@ class CosAnneal(Schedule):
     l0: Number
     l1: Number
     period: Steps
-    restart: Annotated[bool, partial(instance, kind=bool, what="True or False")] = True
+    restart: Annotated[bool, flag] = True
 
     def at(self, t: int) -> float:
         """Give the value at step t."""

@@ -646,3 +646,12 @@ def test_scores_in_any_layout_have_the_gradient_of_differences(layout, order):
     z = np.array(rng.normal(size=(2, 4, 3)), order=order)
     y = rng.integers(0, 4, layout(z).shape[:-1])
     check_gradient(lambda z: logitcrossentropy(layout(z), y), z)
+
+
+@pytest.mark.parametrize(
+    "y", [None, "a", np.array([[None, 1]]), np.array([["a", "b"]]), np.array(None)], ids=str
+)
+@pytest.mark.parametrize("loss", [mse, hinge_loss, binarycrossentropy, crossentropy])
+def test_a_target_that_is_no_number_is_refused(loss, y):
+    with pytest.raises((TypeError, ValueError), match=r"target (must )?be (class )?numbers"):
+        loss(np.full((1, 2), 0.5), y)

@@ -135,7 +135,7 @@ def integer(name: str, n: Any, least: float = -math.inf, *, of_any_type: bool = 
     """
     if not is_number(n) or not (of_any_type or isinstance(n, Integral)):
         raise TypeError(f"{name} must be an integer, got {described(n)}")
-    if not isinstance(n, Integral) and not number(name, n).is_integer():
+    if of_any_type and not number(name, n).is_integer():
         raise ValueError(f"{name} must be a whole number, got {n!r}")
     if n < least:
         raise ValueError(f"{name} must be at least {least}, got {n!r}")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, SupportsIndex, overload
 
 import numpy as np
 
-from minidiff.checks import function, integer, is_number
+from minidiff.checks import described, function, integer, is_number, number
 from minidiff.settings import Number, Settings, dataclass_transform
 from minidiff.typing import ArrayLike, NDArray
 
@@ -21,6 +21,7 @@ __all__ = ["Constant", "Schedule"]
 
 # A schedule of periods gives numbers of steps as floats.
 step_count = partial(integer, least=1, of_any_type=True)
+TOO_FAR = 2**63  # nobody gets there, and a few more digits are too many for a float
 Steps = Annotated[int, step_count]
 
 
@@ -84,7 +85,7 @@ class Schedule(Settings, ABC):
         TypeError
             If t is not made of integers, or what the schedule gives is no number.
         ValueError
-            If a step is below 1.
+            If a step is below 1, or 2**63 or more.
         IndexError
             If a step is beyond the end of a finite schedule.
         """
@@ -96,6 +97,8 @@ class Schedule(Settings, ABC):
             raise _no_step(t)
         if step < 1:
             raise ValueError(f"steps are counted from 1, got t = {step} for {self!r}")
+        if step >= TOO_FAR:
+            raise ValueError(f"t must be below 2**63, got {described(step)}")
         if self.nsteps is not None and step > self.nsteps:
             raise IndexError(f"step {step} is beyond the last, {self.nsteps}, of {self!r}")
         return real(self.at(step), self, step)
@@ -168,7 +171,7 @@ def as_schedule(name: str, x: Any, nsteps: int = 0) -> Callable[[int], float]:
 
     Any function of the step is one. A number becomes a constant schedule.
     """
-    schedule = Constant(x) if is_number(x) else x
+    schedule = Constant(number(name, x)) if is_number(x) else x
     function(name, schedule, "a schedule, a function of the step or a number")
     end = last_step(schedule)
     if end is not None and end < nsteps:

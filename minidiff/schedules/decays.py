@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Annotated, Any
 
+from minidiff.checks import is_ndarray
 from minidiff.schedules.base import Schedule, Steps, power, step_count
 from minidiff.settings import NonNegative, Number
 
@@ -15,6 +16,7 @@ __all__ = ["Exp", "Inv", "Poly", "Step"]
 
 def _step_sizes(name: str, sizes: Any) -> int | tuple[int, ...]:
     """Check that these are numbers of steps, or one."""
+    sizes = sizes.tolist() if is_ndarray(sizes) else sizes
     if isinstance(sizes, Iterable):
         return tuple(step_count(f"{name}[{i}]", n) for i, n in enumerate(sizes))
     return step_count(name, sizes)

@@ -20,6 +20,7 @@ from minidiff import (
     Grads,
     Param,
     Params,
+    compiled,
     dropgrad,
     gradient,
     hessian,
@@ -460,6 +461,13 @@ def test_fractions_multiply_recorded_numbers():
     for f in (lambda x: half * x, lambda x: x * half, lambda x: x / (1 / half), lambda x: x - half + x / -2):
         for x in (3.0, np.float32(3.0), np.array([3.0])):
             np.testing.assert_allclose(gradient(lambda x, f=f: f(np.sum(x)), x)[0], 0.5)
+
+
+def test_fractions_beside_numbers_have_second_derivatives_and_programs():
+    for f in (lambda x: Fraction(1, 2) * x**2, lambda x: x**2 / Fraction(2), lambda x: x ** Fraction(5, 2)):
+        slope = lambda x, f=f: gradient(f, x)[0]
+        assert np.isclose(hessian(f, 1.5), (slope(1.5 + 1e-6) - slope(1.5 - 1e-6)) / 2e-6)
+        assert compiled(f)(1.5) == withgradient(f, 1.5)
 
 
 def test_grads_key_error_reads_as_plain_words(m):

@@ -25,10 +25,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from fractions import Fraction
 from functools import cache, partial, wraps
 from importlib import import_module
 from itertools import count
-from numbers import Rational
 from typing import Any, NoReturn
 
 import numpy as np
@@ -1186,6 +1186,9 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         boxes = [x for x in arguments if type(x) in Box.types]
         if not boxes:
             return function(*arguments, **keywords)
+        if Fraction in map(type, arguments) and not any(map(np.ndim, arguments)):
+            # Python makes a float of it beside a number; beside an array NumPy makes objects.
+            arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
         if isinstance(primitive.fun, np.ufunc) and any(map(_is_sparse, arguments)):
             if primitive.fun is np.matmul:
                 return COMPOSITES[np.matmul, "sparse"](*arguments)
@@ -1271,8 +1274,6 @@ def _node(
         _refuse(
             f"{name_of(primitive)} of {described(values, keywords)}", "Objects in arrays have no gradient."
         )
-    if kind is float:  # so Python has it of a NumPy number and a Fraction
-        values = tuple([float(x) if isinstance(x, Rational) else x for x in values])
     node = Traced(typed(result), primitive, values, keywords, argnums, parents)
     if isinstance(result, (tuple, list, SequenceBox)):  # several results, as of np.linalg.eigh or np.split
         places = count()

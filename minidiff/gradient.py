@@ -24,6 +24,7 @@ from minidiff.tracing import (
     is_recorded,
     map_container,
     pull_all,
+    standing,
     standing_now,
 )
 
@@ -194,7 +195,7 @@ def pullback(f: Any, *args: Any) -> Any:
     value, node, roots, regrouped = _record(f, args, "pullback")
     _check_result("pullback", value)
     arrays = [x.value if isinstance(x, Param) else x for x in _leaves(args)]
-    arrays = [x for x in arrays if is_ndarray(x)]
+    arrays = [x for x in arrays if is_ndarray(x) and not standing_now()]
     before = [x.copy() for x in arrays]
     names = args[0].names if isinstance(args[0], Params) else [*map(str, range(len(arrays)))]
 
@@ -207,10 +208,9 @@ def pullback(f: Any, *args: Any) -> Any:
                     "f. Call back before changing parameters, or run pullback again."
                 )
         shape = np.shape(value)
-        if not is_recorded(seed):
-            seed = varying(seed) if type(seed) is StandIn else np.asarray(seed)
-            if seed.dtype.kind not in "fciub":
-                raise TypeError(f"back(seed): the seed must be numbers, got {described(constant(seed))}.")
+        seed = _numbers(seed)
+        if seed.dtype.kind not in "fciub":
+            raise TypeError(f"back(seed): the seed must be numbers, got {described(constant(seed))}.")
         if seed.shape not in ((), shape):
             raise ValueError(f"back(seed): the seed must have the value's shape {shape}, got {seed.shape}.")
         # autograd's convention for complex numbers is the conjugate of ours
@@ -660,13 +660,21 @@ def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> li
     for root, g, place in zip(roots, given, names, strict=True):
         shape, dtype = np.shape(root), root.dtype
         g = g.lift() if isinstance(g, Param) else _or_zeros(g, root)
-        g = g if is_recorded(g) or type(g) is StandIn else np.asarray(g)
+        g = _numbers(g)
         if g.dtype.kind not in ("fciub" if dtype.kind == "c" else "fiub"):
             raise TypeError(f"{call}: {name} {place} must be numbers of dtype {dtype}, got {g.dtype}.")
         if g.shape != shape:
             raise ValueError(f"{call}: {name} {place} must have the shape {shape}, got {g.shape}.")
         directions.append(g.astype(dtype))
     return directions
+
+
+def _numbers(x: Any) -> Any:
+    """Give numbers as an array: in a program a plain one is noted as what the loss has found."""
+    x = standing(x)
+    if type(x) is StandIn:
+        return x if isinstance(x, (np.ndarray, np.generic)) else varying(x)
+    return x if is_recorded(x) else np.asarray(x)
 
 
 def _pairs(call: str, name: str, x: Any, v: Any) -> Iterator[tuple[Any, Any]]:

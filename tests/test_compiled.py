@@ -23,7 +23,7 @@ from hypothesis.extra import numpy as hnp
 import minidiff.functions as mf
 import minidiff.losses as ml
 import minidiff.optimise as mo
-from minidiff import compiled, dropgrad, gradient, param, params, pullback, save, withgradient
+from minidiff import compiled, dropgrad, gradient, hvp, jvp, param, params, pullback, save, withgradient
 from minidiff.program import lines
 from minidiff.schedules import Exp, Scheduler
 
@@ -341,6 +341,8 @@ def test_what_the_loss_finds_is_kept_by_reference():
         lambda: np.sum(weights**W) + np.sum(W[:2] * data[:2] / weights[0:2]),
         lambda: np.sum(dropgrad(W) * W),
         lambda: np.sum(W) * gradient(lambda a: np.sum((a * V) ** 2), data)[0].sum(),
+        lambda: np.sum(pullback(np.tanh, W)[1](data)[0]),
+        lambda: np.sum(jvp(np.tanh, (W,), (data,))[1] * hvp(lambda w: np.sum(w**4), W, weights)),
     ]
     for loss in losses:
         f = compiled(loss, params(W))

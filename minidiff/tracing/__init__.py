@@ -40,6 +40,7 @@ from minidiff.tracing.record import (
     name_of,
     no_attribute,
     seen_from,
+    standing,
     standing_for_leaves,
     standing_now,
     stands_beneath,
@@ -50,5 +51,5 @@ from minidiff.tracing.rows import by_row, pull_all
 __all__ = ["WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "added", "added_at", "apart", "assigned",
     "backward", "by_row", "constant", "derivative", "filled", "guard", "history", "is_basic", "is_box",
     "is_recorded", "is_tracing", "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute",
-    "part_of", "pull_all", "seen_from", "standing_for_leaves", "standing_now", "stands_beneath", "summed",
-    "watch"]  # fmt: skip
+    "part_of", "pull_all", "seen_from", "standing", "standing_for_leaves", "standing_now", "stands_beneath",
+    "summed", "watch"]  # fmt: skip

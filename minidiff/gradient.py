@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ class WithGradient(NamedTuple):
 # --- The four ways to ask -------------------------------------------------------------------------------
 
 
-def gradient(f: Any, *args: Any) -> Any:
+def gradient(f: Any, /, *args: Any, **constants: Any) -> Any:
     """Differentiate a loss.
 
     Three forms::
@@ -71,6 +72,8 @@ def gradient(f: Any, *args: Any) -> Any:
     *args : Params, or any arguments
         Either one `Params`, and `f` is called without arguments; or the arguments of `f`: numbers, arrays,
         parameters, or lists, tuples and dicts of these to any depth.
+    **constants
+        Passed on to `f`, and not differentiated by.
 
     Returns
     -------
@@ -118,6 +121,8 @@ def gradient(f: Any, *args: Any) -> Any:
     array([[4., 4.]])
     >>> gradient(loss, x, y)
     (array([4., 8.]), array([-4.]))
+    >>> gradient(lambda x, k: np.sum(x**k), x, k=3)
+    (array([3., 3.]),)
     >>> @gradient(θ)
     ... def grads():
     ...     return loss(x, 0 * y)
@@ -125,16 +130,16 @@ def gradient(f: Any, *args: Any) -> Any:
     array([12.])
     """
     if not args and isinstance(f, Params):
-        return lambda body: gradient(body, f)
-    return _value_and_gradient(f, args)[1]
+        return lambda body: gradient(body, f, **constants)
+    return _value_and_gradient(_with(constants, f), args)[1]
 
 
-def withgradient(f: Any, *args: Any) -> Any:
+def withgradient(f: Any, /, *args: Any, **constants: Any) -> Any:
     """Give the value of a loss together with its gradient.
 
     Parameters
     ----------
-    f, *args
+    f, *args, **constants
         As for `gradient`, in all its forms.
 
     Returns
@@ -149,16 +154,16 @@ def withgradient(f: Any, *args: Any) -> Any:
     WithGradient(val=np.float64(9.0), grad=(np.float64(6.0),))
     """
     if not args and isinstance(f, Params):
-        return lambda body: withgradient(body, f)
-    return WithGradient(*_value_and_gradient(f, args))
+        return lambda body: withgradient(body, f, **constants)
+    return WithGradient(*_value_and_gradient(_with(constants, f), args))
 
 
-def pullback(f: Any, *args: Any) -> Any:
+def pullback(f: Any, /, *args: Any, **constants: Any) -> Any:
     """Run a function and keep the way back: for results that are arrays, or for several seeds.
 
     Parameters
     ----------
-    f, *args
+    f, *args, **constants
         As for `gradient`, in all its forms, but `f` may return an array of any shape.
 
     Returns
@@ -191,8 +196,8 @@ def pullback(f: Any, *args: Any) -> Any:
            [0., 0.]])
     """
     if not args and isinstance(f, Params):
-        return lambda body: pullback(body, f)
-    value, node, roots, regrouped = _record(f, args, "pullback")
+        return lambda body: pullback(body, f, **constants)
+    value, node, roots, regrouped = _record(_with(constants, f), args, "pullback")
     _check_result("pullback", value)
     arrays = [x.value if isinstance(x, Param) else x for x in _leaves(args)]
     arrays = [x for x in arrays if is_ndarray(x) and not standing_now()]
@@ -222,7 +227,7 @@ def pullback(f: Any, *args: Any) -> Any:
     return value, back
 
 
-def jacobian(f: Callable[..., Any], *args: Any) -> Any:
+def jacobian(f: Callable[..., Any], /, *args: Any, **constants: Any) -> Any:
     """Give the Jacobian of a function for each of its arguments, or by parameters.
 
     Parameters
@@ -231,6 +236,8 @@ def jacobian(f: Callable[..., Any], *args: Any) -> Any:
         Returns a real array of any shape, or a number. It takes `args`, or nothing if that is a `Params`.
     *args : float, ndarray or Param; or one Params
         Its arguments, real; or the parameters that it reaches, real as well.
+    **constants
+        Passed on to `f`, and not differentiated by.
 
     Returns
     -------
@@ -263,6 +270,7 @@ def jacobian(f: Callable[..., Any], *args: Any) -> Any:
     array([[ 6.,  0.,  1.],
            [ 0., 12.,  4.]])
     """
+    f = _with(constants, f)
     if len(args) == 1 and isinstance(args[0], Params):
         value, J = by_parameters("jacobian", f, args[0])
         return J.reshape((*np.shape(constant(value)), J.shape[1]))
@@ -278,7 +286,7 @@ def jacobian(f: Callable[..., Any], *args: Any) -> Any:
     return tuple(block.reshape((*shape, *leaf.shape)) for block, leaf in zip(blocks, leaves, strict=True))
 
 
-def hessian(f: Callable[..., Any], x: Any) -> Any:
+def hessian(f: Callable[..., Any], x: Any, **constants: Any) -> Any:
     """Give the matrix of second derivatives of a function of one argument, or of a loss by parameters.
 
     Parameters
@@ -287,6 +295,8 @@ def hessian(f: Callable[..., Any], x: Any) -> Any:
         Returns one real number. It takes `x`, or nothing if that is a `Params`.
     x : float, ndarray, Param or Params
         Its argument, real, of any shape; or the parameters that it reaches, real as well.
+    **constants
+        Passed on to `f`, and not differentiated by.
 
     Returns
     -------
@@ -311,6 +321,7 @@ def hessian(f: Callable[..., Any], x: Any) -> Any:
     array([[6., 2.],
            [2., 0.]])
     """
+    f = _with(constants, f)
     if isinstance(x, Params):
         return by_parameters(
             "hessian", lambda: Grads.to_vector(_value_and_gradient(f, (x,), "hessian")[1]), x
@@ -327,7 +338,7 @@ def hessian(f: Callable[..., Any], x: Any) -> Any:
     return jacobian(slope, x)[0]
 
 
-def jvp(f: Callable[..., Any], args: Any, tangents: Any) -> tuple[Any, Any]:
+def jvp(f: Callable[..., Any], args: Any, tangents: Any, **constants: Any) -> tuple[Any, Any]:
     """Give the value of a function, and how it changes as its arguments move along `tangents`.
 
     Parameters
@@ -340,6 +351,8 @@ def jvp(f: Callable[..., Any], args: Any, tangents: Any) -> tuple[Any, Any]:
         For each argument how fast it moves: an array of its shape, nested as `args` is. For a `Params` a
         mapping from parameter to array, such as `Grads`; None, and what is left out, stands still. Or one
         vector, in the order of `Params.to_vector`.
+    **constants
+        Passed on to `f`, and not differentiated by.
 
     Returns
     -------
@@ -372,7 +385,8 @@ def jvp(f: Callable[..., Any], args: Any, tangents: Any) -> tuple[Any, Any]:
     """
     if not isinstance(args, (tuple, Params)):
         raise TypeError(f"jvp(f, args, tangents): args must be a tuple or a Params, got {described(args)}.")
-    value, node, roots, _ = _record(f, (args,) if isinstance(args, Params) else args, "jvp")
+    arguments = (args,) if isinstance(args, Params) else args
+    value, node, roots, _ = _record(_with(constants, f), arguments, "jvp")
     _check_result("jvp", value)
     directions = _directions("jvp(f, args, tangents)", "tangents", args, tangents, roots)
     dtype = getattr(constant(value), "dtype", None) or np.asarray(constant(value)).dtype
@@ -385,7 +399,7 @@ def jvp(f: Callable[..., Any], args: Any, tangents: Any) -> tuple[Any, Any]:
     return value, _own(backward(linear, v, seeds), seeds)[0]
 
 
-def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
+def hvp(f: Callable[..., Any], x: Any, v: Any, **constants: Any) -> Any:
     """Give the product of a function's second derivatives with a vector, without the matrix.
 
     Parameters
@@ -398,6 +412,8 @@ def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
         The vector: an array of the shape of `x`, nested as `x` is. For a `Params` a mapping from parameter
         to array, such as `Grads`; None, and what is left out, counts as zero. Or one vector, in the order of
         `Params.to_vector`.
+    **constants
+        Passed on to `f`, and not differentiated by.
 
     Returns
     -------
@@ -430,6 +446,7 @@ def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
     B. A. Pearlmutter, "Fast Exact Multiplication by the Hessian", 1994.
     """
     directions: list[Any] = []
+    f = _with(constants, f)
 
     def slope(*args: Any) -> Any:
         value, node, roots, _ = _record(f, args or (x,), "hvp")
@@ -475,6 +492,10 @@ def dropgrad(x: Any) -> Any:
 
 
 # --- One engine for them all ----------------------------------------------------------------------------
+
+
+def _with(constants: dict[str, Any], f: Any) -> Any:
+    return partial(f, **constants) if constants and callable(f) else f
 
 
 def _record(
@@ -783,6 +804,9 @@ def _advice(
     if traceback is None or traceback.tb_next is not None:
         return None  # raised by something within f
     try:
+        if isinstance(f, partial) and "keyword argument" in str(error):
+            given = ", ".join(f"{key}=" for key in f.keywords)
+            return f"{name}(f, …): {given} go to f as constants, but f takes {inspect.signature(f.func)}."
         signature = inspect.signature(f)
     except (TypeError, ValueError):
         return None

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, integer
-from minidiff.gradient import _leaves, _variable, gradient, hvp
+from minidiff.gradient import _leaves, _variable, _with, gradient, hvp
 from minidiff.params import Param, Params
 from minidiff.tracing import map_container
 
 __all__ = ["check_gradient"]
 
 
-def check_gradient(f: Any, *args: Any, order: int = 2, tol: float | None = None, seed: int = 0) -> None:
+def check_gradient(
+    f: Any, /, *args: Any, order: int = 2, tol: float | None = None, seed: int = 0, **constants: Any
+) -> None:
     """Compare the derivatives of a function with central differences, along random directions.
 
     Parameters
@@ -32,6 +34,8 @@ def check_gradient(f: Any, *args: Any, order: int = 2, tol: float | None = None,
         in float64, 0.0035 in float32.
     seed : int, default 0
         Of the directions and weights.
+    **constants
+        Passed on to `f`, and not differentiated by.
 
     Raises
     ------
@@ -58,6 +62,7 @@ def check_gradient(f: Any, *args: Any, order: int = 2, tol: float | None = None,
     AssertionError: the gradient by argument 0 is -1.029164, but differences give -2.058329
     """
     order = integer("order", order, 1)
+    f = _with(constants, f)
     if order > 2:
         raise ValueError(f"order must be 1 or 2, got {order}")
     rng = np.random.default_rng(seed)

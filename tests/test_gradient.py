@@ -25,11 +25,14 @@ from minidiff import (
     Grads,
     Param,
     Params,
+    check_gradient,
     compiled,
     dropgrad,
     gradient,
     hessian,
+    hvp,
     jacobian,
+    jvp,
     param,
     params,
     pullback,
@@ -1201,3 +1204,41 @@ def test_a_jacobian_of_what_is_no_array_is_refused_and_not_zero(given):
     for take in (lambda: jacobian(lambda: given(a), params(a)), lambda: jacobian(given, np.ones(2))):
         with pytest.raises(TypeError, match="f must return real numbers, got"):
             take()
+
+
+# --- Constants by name ----------------------------------------------------------------------------------
+
+EXPLICIT = {
+    "gradient": lambda f, x, **c: gradient(f, x, **c),
+    "withgradient": lambda f, x, **c: withgradient(f, x, **c),
+    "pullback": lambda f, x, **c: pullback(f, x, **c)[1](1.0),
+    "jacobian": lambda f, x, **c: jacobian(f, x, **c),
+    "hessian": lambda f, x, **c: hessian(f, x, **c),
+    "hvp": lambda f, x, **c: hvp(f, x, x + 1, **c),
+    "jvp": lambda f, x, **c: jvp(f, (x,), (x + 1,), **c),
+    "check_gradient": lambda f, x, **c: check_gradient(f, x, **c),
+}
+
+
+@pytest.mark.parametrize("form", EXPLICIT)
+@pytest.mark.parametrize("k", [3.0, np.array([1.0, 2.0]), param([1.0, 2.0])])
+def test_keywords_go_to_the_function_as_constants(form, k):
+    f = lambda v, k=None, scale=1.0: np.sum(scale * v**2 * k)
+    x = np.array([1.0, -2.0])
+    with_keywords = EXPLICIT[form](f, x, k=k, scale=2.0)
+    expected = EXPLICIT[form](lambda v: f(v, k, 2.0), x)
+    assert repr(with_keywords) == repr(expected)
+    with pytest.raises(TypeError, match=r"go to f as constants, but f takes \(v|unexpected keyword"):
+        EXPLICIT[form](f, x, argnums=0)
+
+
+def test_keywords_of_a_loss_by_parameters():
+    W = param([1.0, 2.0])
+    loss = lambda k: k * np.sum(W**2)
+    for grads in (gradient(loss, params(W), k=3.0), gradient(params(W), k=3.0)(loss)):
+        np.testing.assert_array_equal(grads[W], [6.0, 12.0])
+    np.testing.assert_array_equal(hessian(loss, params(W), k=3.0), 6 * np.eye(2))
+    outer = gradient(
+        lambda k: gradient(lambda x, k: k * x**2, 3.0, k=k)[0], 2.0
+    )  # to an outer one it is none
+    assert outer == (6.0,)

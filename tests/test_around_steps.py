@@ -515,6 +515,7 @@ def test_a_state_that_is_none_is_refused_and_changes_nothing(state):
     assert trigger.state == {"count": 1, "best": 3.0}
 
 
+@pytest.mark.filterwarnings("ignore:the best parameters are kept")  # outside of with
 @pytest.mark.parametrize("make", [Average, lambda ps: KeepBest(ps, lambda: 1.0)], ids=["average", "best"])
 def test_a_state_of_other_parameters_is_refused_and_changes_nothing(make):
     memory = make(params(param(np.ones(3)), param(0.0)))

@@ -389,13 +389,13 @@ class KeepBest(Memory):
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and keep the parameters if it is better."""
+        score = _metric(self.__wrapped__, args, kwargs, self.distance)
         if not self._is_entered and self.values is None:
             warnings.warn(
                 "the best parameters are kept, but put back at the end of a block only: write "
                 "with KeepBest(ps, …) as best: above the training, or best.restore() after it",
                 stacklevel=2,
             )
-        score = _metric(self.__wrapped__, args, kwargs, self.distance)
         if score == score and _is_better(score, self.best, self.distance, self.min_dist):
             values = [p.value.copy() for p in self.ps]
             vars(self).update(best=score, values=values)  # both at once, also if an interrupt comes

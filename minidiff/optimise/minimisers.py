@@ -231,15 +231,15 @@ def least_squares(
         search.put(v)
         given = residuals()
         is_list = isinstance(given, (list, tuple))  # of which there would be no derivative
-        if not is_list and not np.ndim(given):
-            raise TypeError(
-                "least_squares: residuals must be an array, got one number: give the residuals, not their "
-                "mean or sum of squares; for a loss take minimize(loss, ps)"
-            )
         if is_list or np.asarray(given).dtype.kind not in "fiu" or search.dtype == "c16":
             advice = ": np.stack makes one array of several" if is_list else ""
             raise TypeError(
                 f"least_squares: residuals and parameters must be real, got {described(given)}{advice}"
+            )
+        if not np.ndim(given):
+            raise TypeError(
+                "least_squares: residuals must be an array, got one number: give the residuals, not their "
+                "mean or sum of squares; for a loss take minimize(loss, ps)"
             )
         found = np.ravel(np.asarray(given)).astype(float)
         search.note(v, found @ found / 2, fun=found, cost=found @ found / 2)

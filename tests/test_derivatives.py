@@ -204,6 +204,7 @@ CASES = {
     **dict.fromkeys((np.negative, np.square, np.exp, np.expm1, np.sin, np.cos, np.tanh, np.positive), one()),
     **dict.fromkeys((np.real, np.imag, np.conjugate), one()),
     **dict.fromkeys((np.arcsin, np.arccos), one(low=-7, high=7)),
+    np.arccosh: one(low=9),
     **dict.fromkeys((np.cbrt, np.sinc), one(REAL, low=1)),
     **dict.fromkeys((np.reciprocal, np.log, np.log1p, np.sqrt), one(low=1)),
     np.matmul: matmul,

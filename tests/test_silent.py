@@ -567,7 +567,7 @@ INSTEAD = {
     "a method of a plain array": (lambda x: INPUTS.dot(x), "INPUTS.dot(x)", "X @ W"),
     "np.full": (lambda x: np.full(3, x[0]), "np.full(3, x[0])", "np.ones"),
     "np.r_": (lambda x: np.r_[x[0], 1.0], "np.r_[x[0], 1.0]", "np.concatenate"),
-    "np.random": (lambda x: np.random.normal(x, 1.0), "np.random.normal(x, 1.0)", "m + s *"),
+    "np.random": (lambda x: np.random.normal(x, 1.0), "np.random.normal(x, 1.0)", "m + σ *"),
     "a part of a plain array": (lambda x: assigned(x, slice(None)), "out[index] = …", "np.zeros_like"),
     "an element of a plain array": (lambda x: assigned(x[0], 0), "out[index] = …", "np.zeros_like"),
 }

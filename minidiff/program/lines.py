@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import keyword
 import linecache
-import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
@@ -30,24 +29,13 @@ LARGE = 2**16
 
 # There is one right result of these of real numbers, so that it has the same bits whether or not it is
 # written over an operand. Of complex numbers there is not: even the order of the factors matters.
-_OVER: dict[Any, str] = {
-    operator.add: "add", operator.sub: "subtract", operator.mul: "multiply", operator.truediv: "divide",
-    operator.neg: "negative", operator.abs: "absolute", np.add: "add", np.subtract: "subtract",
-    np.multiply: "multiply", np.divide: "divide", np.negative: "negative", np.absolute: "absolute",
-    np.maximum: "maximum", np.minimum: "minimum", np.sqrt: "sqrt", np.square: "square",
+EXACT = {
+    np.add, np.subtract, np.multiply, np.divide, np.negative, np.absolute, np.maximum, np.minimum, np.sqrt,
+    np.square,
 }  # fmt: skip
-EXACT = frozenset(_OVER)
-_SYMBOLS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
+_SYMBOLS: dict[Any, str] = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/"}
 _FORMS: dict[Any, str] = {
-    np.add: "{} + {}", np.subtract: "{} - {}", np.multiply: "{} * {}", np.divide: "{} / {}",
-    np.negative: "-{}", np.matmul: "{} @ {}",
-}  # fmt: skip
-_PRODUCTS = operator.mul, np.multiply
-_ARITHMETIC = {*(f for f, name in _OVER.items() if name in _SYMBOLS)}
-_UFUNCS: dict[Any, Any] = {
-    **{f: getattr(np, name) for f, name in _OVER.items()}, operator.matmul: np.matmul,
-    operator.gt: np.greater, operator.ge: np.greater_equal, operator.lt: np.less,
-    operator.le: np.less_equal, operator.eq: np.equal, operator.ne: np.not_equal,
+    **{f: f"{{}} {symbol} {{}}" for f, symbol in _SYMBOLS.items()}, np.negative: "-{}", np.matmul: "{} @ {}"
 }  # fmt: skip
 # They change a copy of their first operand.
 _CHANGING = {added, added_at, assigned, summed}
@@ -233,12 +221,11 @@ class Lines:
             out = None if target is not None else self._borrow(i, call, result)
         if target is not None:
             name = self._text[result._name] = self._text[target._name]
-            self._body.append(_over(_OVER[call.function], name, [*map(self._ref, call.operands)]))
+            self._body.append(_over(call.function, name, [*map(self._ref, call.operands)]))
         elif out is not None:
             self._text[result._name] = out
-            ufunc: Any = _UFUNCS.get(call.function, call.function)
-            name = ufunc.__name__
-            self._body.append(f"np.{name}({', '.join(map(self._ref, call.operands))}, out={out})")
+            operands = ", ".join(map(self._ref, call.operands))
+            self._body.append(f"np.{call.function.__name__}({operands}, out={out})")
         else:
             name = wanted or self._temporary()
             self._assign(name, call, result)
@@ -341,7 +328,7 @@ class Lines:
 
     def _dying(self, i: int, call: Call, result: StandIn) -> StandIn | None:
         """Find an operand whose memory nothing needs afterwards, and which can take the result."""
-        if call.function not in _OVER or call.options or not _is_real(result):
+        if call.function not in EXACT or call.options or not _is_real(result):
             return None
         return next((x for x in call.operands if type(x) is StandIn and self._passes_on(i, x, result)), None)
 
@@ -363,7 +350,7 @@ class Lines:
     def _borrow(self, i: int, call: Call, result: StandIn) -> str | None:
         """Name an array of the workspace that can take a large result, which is no output."""
         e = result._example
-        ufunc = _UFUNCS.get(call.function, call.function)
+        ufunc = call.function
         if not isinstance(ufunc, np.ufunc) or ufunc.nout > 1 or call.options:
             return None
         if ufunc.signature is not None and ufunc is not np.matmul:
@@ -406,7 +393,7 @@ class Lines:
         result = call.results[0]
         others = [y._example for y in call.operands if type(y) is StandIn]
         if (
-            call.function in _ARITHMETIC
+            call.function in _SYMBOLS
             and _is_real(result)
             and any(can_replace(y, result._example) for y in others)
         ):
@@ -441,7 +428,7 @@ class Lines:
             if form == ".swapaxes" and is_matrix and {int(i) % 2 for i in call.operands[1:]} == {0, 1}:
                 return f"{x}.T"
             return f"{x}{form}({', '.join([*operands, *options])})"
-        if not (form.startswith("np.") or form in ("abs", "divmod")):
+        if not form.startswith("np."):
             if id(call.function) not in self._named:
                 self._named[id(call.function)] = self._name(form)
             form = self._named[id(call.function)]
@@ -517,15 +504,15 @@ def _name_in_numpy(kind: Any) -> str:
     return f"np.{name}" if getattr(np, name, None) is kind else ""
 
 
-def _over(function: str, name: str, operands: list[str]) -> str:
+def _over(function: Any, name: str, operands: list[str]) -> str:
     """Write a call whose result goes to the operand of this name."""
-    if function in _SYMBOLS and len(operands) == 2:
+    if function in _SYMBOLS:
         first, second = operands
         if first == name:
             return f"{name} {_SYMBOLS[function]}= {second}"
-        if function in ("add", "multiply") and second == name:
+        if function in (np.add, np.multiply) and second == name:
             return f"{name} {_SYMBOLS[function]}= {first}"
-    return f"np.{function}({', '.join(operands)}, out={name})"
+    return f"np.{function.__name__}({', '.join(operands)}, out={name})"
 
 
 # --- What is needed -------------------------------------------------------------------------------------
@@ -590,7 +577,7 @@ def _needed(calls: list[Call], outputs: dict[str, Any]) -> list[Call]:
 
 def _factor(call: Call, found: set[int]) -> list[StandIn] | None:
     """Give the other factor of a product with 1."""
-    if call.function in _PRODUCTS and not call.options and _is_real(call.results[0]):
+    if call.function is np.multiply and not call.options and _is_real(call.results[0]):
         r = call.results[0]._example
         for one, x in (call.operands, call.operands[::-1]):
             if type(x) is StandIn and id(one) not in found and _is_one(one):

@@ -89,19 +89,21 @@ def _functions(names: Iterable[str]) -> dict[Any, str]:
 _NAMES = _functions([*_KNOWN.split(), *_GUARDED])
 _CHECKED = set(_functions(_GUARDED))
 
+# Operators: what NumPy calls them, and how the source writes them. Of a power NumPy goes by the exponent.
 _OPERATORS: dict[str, tuple[Any, str]] = {
-    "add": (operator.add, "{} + {}"), "sub": (operator.sub, "{} - {}"), "mul": (operator.mul, "{} * {}"),
-    "truediv": (operator.truediv, "{} / {}"), "floordiv": (operator.floordiv, "{} // {}"),
-    "mod": (operator.mod, "{} % {}"), "pow": (operator.pow, "{} ** {}"),
-    "matmul": (operator.matmul, "{} @ {}"), "and": (operator.and_, "{} & {}"),
-    "or": (operator.or_, "{} | {}"),
-    "xor": (operator.xor, "{} ^ {}"), "lshift": (operator.lshift, "{} << {}"),
-    "rshift": (operator.rshift, "{} >> {}"), "divmod": (divmod, "divmod"),
-    "lt": (operator.lt, "{} < {}"), "le": (operator.le, "{} <= {}"), "gt": (operator.gt, "{} > {}"),
-    "ge": (operator.ge, "{} >= {}"), "eq": (operator.eq, "{} == {}"), "ne": (operator.ne, "{} != {}"),
-    "neg": (operator.neg, "-{}"), "pos": (operator.pos, "+{}"), "abs": (operator.abs, "abs"),
-    "invert": (operator.invert, "~{}"),
+    "add": (np.add, "{} + {}"), "sub": (np.subtract, "{} - {}"), "mul": (np.multiply, "{} * {}"),
+    "truediv": (np.divide, "{} / {}"), "floordiv": (np.floor_divide, "{} // {}"),
+    "mod": (np.remainder, "{} % {}"), "pow": (operator.pow, "{} ** {}"),
+    "matmul": (np.matmul, "{} @ {}"), "and": (np.bitwise_and, "{} & {}"), "or": (np.bitwise_or, "{} | {}"),
+    "xor": (np.bitwise_xor, "{} ^ {}"), "lshift": (np.left_shift, "{} << {}"),
+    "rshift": (np.right_shift, "{} >> {}"), "divmod": (np.divmod, "divmod({}, {})"),
+    "lt": (np.less, "{} < {}"), "le": (np.less_equal, "{} <= {}"), "gt": (np.greater, "{} > {}"),
+    "ge": (np.greater_equal, "{} >= {}"), "eq": (np.equal, "{} == {}"), "ne": (np.not_equal, "{} != {}"),
+    "neg": (np.negative, "-{}"), "pos": (np.positive, "+{}"), "abs": (np.absolute, "abs({})"),
+    "invert": (np.invert, "~{}"),
 }  # fmt: skip
+_PYTHONS: dict[str, Any] = {name: getattr(operator, f"__{name}__", divmod) for name in _OPERATORS}
+_UFUNCS = {f: _OPERATORS[name][0] for name, f in _PYTHONS.items()}
 
 # Attributes of an array that are the same whenever the program runs, those that are arrays, and methods.
 _FIXED = {"shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides"}
@@ -195,7 +197,7 @@ class Listing:
         several = isinstance(value, (tuple, list))
         stands = map_container(standing, value) if several else standing(value)
         made = Call(
-            results, function, form, operands, options, line, self.phase,
+            results, _UFUNCS.get(function, function), form, operands, options, line, self.phase,
             value if several else None, function in _CHECKED or _counts(function, operands), tuple(uses),
         )  # fmt: skip
         self.calls.append(made)
@@ -413,8 +415,8 @@ def _operator(function: Any, form: str) -> tuple[Any, Any]:
     return forward, reflected
 
 
-for _name, _words in _OPERATORS.items():
-    _forward, _reflected = _operator(*_words)
+for _name, (_, _form) in _OPERATORS.items():
+    _forward, _reflected = _operator(_PYTHONS[_name], _form)
     setattr(StandIn, f"__{_name}__", _forward)
     if _name not in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"):
         setattr(StandIn, f"__r{_name}__", _reflected)
@@ -460,7 +462,7 @@ for _name, _what in _PEEKS.items():
     setattr(StandIn, _name, _peek(_what))
 
 
-def _in_place(function: Any, form: str, symbol: str) -> Any:
+def _in_place(function: Any, symbol: str) -> Any:
     """Refuse to change an array in place; a number is another one afterwards anyway."""
 
     def change(self: StandIn, other: Any) -> Any:
@@ -474,8 +476,7 @@ def _in_place(function: Any, form: str, symbol: str) -> Any:
 
 
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
-    _function, _form = _OPERATORS[_name]
-    setattr(StandIn, f"__i{_name}__", _in_place(_function, _form, _form[3:-3]))
+    setattr(StandIn, f"__i{_name}__", _in_place(_PYTHONS[_name], _OPERATORS[_name][1][3:-3]))
 
 stands_beneath(StandIn, lambda x: x._example)
 

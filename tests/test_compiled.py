@@ -169,6 +169,18 @@ def test_a_workspace_changes_no_bit(name, call, x, monkeypatch):
     refusal_of(lambda x: projected(call(np, x)) + np.sum(np.tanh(np.abs(x) + 1.0) * np.abs(x)), x)
 
 
+@pytest.mark.parametrize("method", [method for method, _ in METHODS.values()], ids=METHODS)
+def test_nor_does_it_with_methods_and_operators(method, monkeypatch):
+    monkeypatch.setattr(lines, "LARGE", 1)
+    refusal_of(lambda x: projected(method(x) * 2), M)
+
+
+def test_a_ufunc_of_scipys_goes_to_the_workspace_by_its_own_name(monkeypatch):
+    special = pytest.importorskip("scipy.special")
+    monkeypatch.setattr(lines, "LARGE", 1)
+    assert refusal_of(lambda x: projected(special.expit(2 * x) * x), M) is None
+
+
 def test_threads_have_a_workspace_each_and_errors_none(monkeypatch):
     monkeypatch.setattr(lines, "LARGE", 1)
     V = param(np.linspace(-1, 1, 30 * 30).reshape(30, 30))

@@ -224,8 +224,8 @@ class Lines:
             self._body.append(_over(call.function, name, [*map(self._ref, call.operands)]))
         elif out is not None:
             self._text[result._name] = out
-            operands = ", ".join(map(self._ref, call.operands))
-            self._body.append(f"np.{call.function.__name__}({operands}, out={out})")
+            form = f"np.{call.function.__name__}" if "{}" in call.form else call.form
+            self._body.append(self._called(call._replace(form=form, options={"out": Verbatim(out)})))
         else:
             name = wanted or self._temporary()
             self._assign(name, call, result)

@@ -20,9 +20,8 @@ from minidiff.optimise.together import Steps, Together
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
 from minidiff.program.lines import ChangedError, Lines
-from minidiff.program.listing import Listing, StandIn, alike, example
+from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example
 from minidiff.program.reach import Names, Reach
-from minidiff.program.recorder import RefusedError
 from minidiff.program.signature import described as shown
 from minidiff.program.signature import equal, key_of, parts_of, stood
 from minidiff.tracing import backward, is_tracing, map_container, standing_for_leaves

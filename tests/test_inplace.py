@@ -27,7 +27,7 @@ from minidiff import (
     withgradient,
 )
 from minidiff.functions import zeros
-from minidiff.program.recorder import RefusedError
+from minidiff.program.listing import RefusedError
 
 EXAMPLES = int(os.environ.get("INPLACE_EXAMPLES", "100"))
 

@@ -13,7 +13,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from minidiff import compiled, gradient, hessian, jacobian, param, params
-from minidiff.program.recorder import RefusedError
+from minidiff.program.listing import RefusedError
 from minidiff.tracing import constant
 
 rng = np.random.default_rng(17)

@@ -408,7 +408,7 @@ class _Formulas:
         self._compiled: Any = None  # the loop; False if there can be none
         self._spent = 0.0  # seconds on large arrays
         example = np.array([0.3, -1.7, 2.9]).astype(dtype)
-        kept = [abs(example) if name in rule.real else example for rule in rules for name in rule.keeps]
+        kept = [abs(example) if name in rule.real else +example for rule in rules for name in rule.keeps]
         self._dtypes = [a.dtype for a in kept]
 
         def composed(x: Any, step: Any, *rest: Any) -> tuple[Any, ...]:

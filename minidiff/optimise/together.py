@@ -23,8 +23,7 @@ from minidiff.optimise.step import _ENGINE, BLOCK, make
 from minidiff.optimise.update import changes_of, share_memory, update
 from minidiff.params import Param, Params
 from minidiff.program.lines import EXACT, RESERVED, Lines, free_name
-from minidiff.program.listing import Call, Listing, StandIn, flat
-from minidiff.program.recorder import RefusedError
+from minidiff.program.listing import Call, Listing, RefusedError, StandIn, flat
 from minidiff.program.source import quiet
 from minidiff.typing import Array
 

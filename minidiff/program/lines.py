@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import is_ndarray
-from minidiff.program.listing import Call, Listing, StandIn, example, flat, is_array
-from minidiff.program.recorder import RefusedError
+from minidiff.program.listing import Call, Listing, RefusedError, StandIn, example, flat, is_array
 from minidiff.tracing import added, added_at, assigned, is_basic, map_container, seen_from, summed
 
-__all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Workspace", "free_name"]
+__all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Workspace", "can_replace", "free_name", "needed",
+    "owner"]  # fmt: skip
 
 # From so many bytes on an array is kept.
 LARGE = 2**16
@@ -302,7 +302,7 @@ class Lines:
 
     def _memory(self, x: Any) -> int:
         """Tell whose memory an array is in, by an id."""
-        return _last_of(id(_owner(example(x))), self._same)
+        return _last_of(id(owner(example(x))), self._same)
 
     def _is_view(self, call: Call) -> bool:
         """Tell whether a call shows its operand's memory in another way."""
@@ -479,7 +479,7 @@ class Lines:
             e = x._example if type(x) is StandIn else x
             if isinstance(e, np.ndarray):
                 group = self._memory(x) if type(x) is StandIn else None
-                if group is None or group in self._external or group in used or _owner(e).nbytes != e.nbytes:
+                if group is None or group in self._external or group in used or owner(e).nbytes != e.nbytes:
                     text = f"{text}.copy()"
                 used.add(group)
             texts.append(text)
@@ -542,7 +542,7 @@ def _simplified(
     known: dict[Any, list[StandIn]] = {}
     memories: dict[int, int] = {}
     kept = []
-    for call in _needed(listing.calls, outputs):
+    for call in needed(listing.calls, outputs):
         if any(x._name in instead for x in call.uses):
             operands, options = _replaced(call.operands, instead), _replaced(call.options, instead)
             uses = tuple([x for x in flat((operands, options)) if type(x) is StandIn])
@@ -555,24 +555,25 @@ def _simplified(
         if same:
             instead.update((x._name, y) for x, y in zip(call.results, same, strict=True))
             for x, y in zip(call.results, same, strict=True):
-                memory, other = (_last_of(id(_owner(example(z))), memories) for z in (x, y))
+                memory, other = (_last_of(id(owner(example(z))), memories) for z in (x, y))
                 if memory != other:
                     memories[memory] = other
         else:
             known[key] = call.results
             kept.append(call)
     outputs = _replaced(outputs, instead)
-    return _needed(kept, outputs), outputs, memories
+    return needed(kept, outputs), outputs, memories
 
 
-def _needed(calls: list[Call], outputs: dict[str, Any]) -> list[Call]:
+def needed(calls: list[Call], outputs: Any) -> list[Call]:
+    """Leave out the calls on which no output depends."""
     wanted = {x._name for x in flat(outputs) if type(x) is StandIn}
-    needed = []
+    kept = []
     for call in reversed(calls):
         if any(x._name in wanted for x in call.results):
             wanted.update([x._name for x in call.uses])
-            needed.append(call)
-    return needed[::-1]
+            kept.append(call)
+    return kept[::-1]
 
 
 def _factor(call: Call, found: set[int]) -> list[StandIn] | None:
@@ -608,7 +609,8 @@ def _is_one(x: Any) -> bool:
     return is_array(x) and x.size > 0 and bool((x == 1).all())
 
 
-def _owner(x: Any) -> Any:
+def owner(x: Any) -> Any:
+    """Give the array whose memory it is in."""
     while is_ndarray(x) and is_ndarray(x.base):
         x = x.base
     return x

@@ -17,16 +17,22 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import autograd
 import numpy as np
 
 from minidiff.checks import is_ndarray
-from minidiff.program.recorder import RefusedError
 from minidiff.tracing import backward, is_box, map_container, stands_beneath
 
-__all__ = ["Call", "Listing", "StandIn", "alike", "example", "flat", "is_array", "varying"]
+__all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
+    "varying"]  # fmt: skip
+
+NUMBERS: Final = (float, int, bool)
+
+
+class RefusedError(TypeError):
+    """What was done with a stand-in cannot be written down."""
 
 
 class Call(NamedTuple):
@@ -106,7 +112,7 @@ _PYTHONS: dict[str, Any] = {name: getattr(operator, f"__{name}__", divmod) for n
 _UFUNCS = {f: _OPERATORS[name][0] for name, f in _PYTHONS.items()}
 
 # Attributes of an array that are the same whenever the program runs, those that are arrays, and methods.
-_FIXED = {"shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides"}
+_FIXED = {"shape", "ndim", "size", "itemsize", "nbytes", "strides", "__len__"}
 _PARTS = {"T", "mT", "real", "imag"}
 _METHODS = {
     "all", "any", "argmax", "argmin", "argpartition", "argsort", "astype", "clip", "conj", "conjugate",
@@ -168,7 +174,8 @@ class Listing:
 
     def refuse(self, what: str) -> NoReturn:
         """Refuse what the function does, with its line."""
-        self.refusal = self.refusal or RefusedError(f"compiled: {_shown(self._line())}{what}.")
+        where = f"{'' if self.phase == 'step' else 'compiled: '}{_shown(self._line())}"
+        self.refusal = self.refusal or RefusedError(f"{where}{what}.")
         raise self.refusal
 
     def call(self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -300,6 +307,7 @@ class StandIn:
         self._listing, self._name, self._example = listing, name, example
 
     __class__ = property(lambda self: type(self._example))
+    dtype = property(lambda self: self._example.dtype)
     _value = property(lambda self: self)  # to whatever asks a leaf for what is inside
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
@@ -307,7 +315,7 @@ class StandIn:
             return NotImplemented
         if options.get("out") is not None or method == "at":
             self._listing.refuse(
-                f"np.{ufunc.__name__} writes into an array. Make a new one: b = b + …, np.where"
+                f"it writes into an array with np.{ufunc.__name__}. Make a new one: b = b + …, np.where"
             )
         known = getattr(np, ufunc.__name__, None) is ufunc
         name = f"np.{ufunc.__name__}" if known else f"{ufunc.__name__}"
@@ -318,7 +326,7 @@ class StandIn:
     def __array_function__(self, function: Any, types: Any, operands: Any, options: Any) -> Any:
         if _any_box(operands) or _any_box(options):
             return NotImplemented
-        if function in _ABOUT:
+        if function in _ABOUT and self._listing.phase != "step":
             return function(*example(operands), **example(options))
         name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}".replace("numpy", "np", 1)
         if options.get("out") is not None:
@@ -346,7 +354,7 @@ class StandIn:
         if not hasattr(x, name) or name.startswith("__"):
             raise AttributeError(f"{type(x).__name__!r} object has no attribute {name!r}")
         if name in _PARTS:
-            return listing.call(operator.attrgetter(name), "{}." + name, (self,), {})
+            return listing.call(getattr(np, name, operator.attrgetter(name)), "{}." + name, (self,), {})
         if name == "view":
             return lambda kind=np.ndarray: (
                 self if kind is np.ndarray else listing.refuse(f"x.view({kind!r}) looks at bits")
@@ -378,10 +386,7 @@ class StandIn:
         return self._listing.call(operator.getitem, "{}[{}]", (self, index), {})
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
-
-    def __len__(self) -> int:
-        return len(self._example)
+        return (self[i] for i in range(self.__len__()))
 
     def __copy__(self) -> Any:
         return self.copy() if hasattr(self, "copy") else self
@@ -421,8 +426,18 @@ for _name, (_, _form) in _OPERATORS.items():
     if _name not in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"):
         setattr(StandIn, f"__r{_name}__", _reflected)
 
+
+def _fixed(name: str) -> Any:
+    def ask(self: StandIn) -> Any:
+        if self._listing.phase == "step":
+            self._listing.refuse(f"it reads .{name}, which a block of an array has otherwise")
+        return getattr(self._example, name)
+
+    return property(ask)
+
+
 for _name in _FIXED:
-    setattr(StandIn, _name, property(operator.attrgetter(f"_example.{_name}")))
+    setattr(StandIn, _name, _fixed(_name))
 
 _BRANCH = (
     "it branches on a value, and would go the same way for every other. np.where(condition, a, b) decides by "

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.program.recorder import NUMBERS, RefusedError
+from minidiff.program.listing import NUMBERS, RefusedError
 
 __all__ = ["readings"]
 

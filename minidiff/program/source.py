@@ -9,12 +9,12 @@ for one, whose formula is ``v = ρ * v - η * Δ; return -v, v``, becomes
         x, g, s0 = arrays
         o0, o1 = targets
         k0, k1 = …                       # ρ and η
-        a0 = multiply(s0, k0)
-        a1 = multiply(g, k1)
-        a2 = subtract(a0, a1, a0 if o1 is None else o1)
-        a3 = negative(a2)
-        a4 = subtract(x, a3, a3 if o0 is None else o0)
-        return a4, a2
+        v1 = multiply(s0, k0)
+        v2 = multiply(g, k1)
+        v3 = subtract(v1, v2, v1 if o1 is None else o1)
+        v4 = negative(v3)
+        v5 = subtract(x, v4, v4 if o0 is None else o0)
+        return v5, v3
 
 with ``o0`` and ``o1`` the arrays to write the new x and v over, or None for new ones.
 """
@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.program.recorder import Operation, Recorded, RefusedError, Tape, example, is_number, text
+from minidiff.program.lines import can_replace, needed, owner
+from minidiff.program.listing import NUMBERS, Call, Listing, RefusedError, StandIn, example
 from minidiff.typing import Array
 
 __all__ = ["Program", "quiet"]
@@ -40,8 +41,6 @@ __all__ = ["Program", "quiet"]
 _QUIET = Context()
 _QUIET.run(np.seterr, all="ignore")
 quiet = _QUIET.copy
-
-_VIEWS = np.real, np.imag
 
 
 class Program:
@@ -71,7 +70,7 @@ class Program:
         As given.
     results : list of str
         The names of the results.
-    operations : list of Operation
+    operations : list of Call
         What is done with arrays, in order, with constants in place of numbers.
     names : dict
         For each number that meets an array, as its text and the dtype it takes on there, the constant's name.
@@ -85,96 +84,128 @@ class Program:
     def __init__(
         self, function: Callable[..., Any], arrays: Mapping[str, Array], homes: list[str], count: int
     ) -> None:
-        tape, numbers = Tape(), tuple([0.37 + 0.11 * i for i in range(count)])
-        given = [Recorded(tape, f"c{i}", number) for i, number in enumerate(numbers)]
+        listing, numbers = Listing(), tuple([0.37 + 0.11 * i for i in range(count)])
+        listing.phase = "step"
+        given = {**arrays, **{f"c{i}": number for i, number in enumerate(numbers)}}
         with np.errstate(all="ignore"):
-            results = function(*[Recorded(tape, name, a) for name, a in arrays.items()], *given)
-        if tape.refusal:
-            raise tape.refusal
+            results = function(*[StandIn(listing, name, x) for name, x in given.items()])
+        if listing.refusal:
+            raise listing.refusal
         for result, home in zip(results, homes, strict=True):
             dtype = arrays[home if home in arrays else next(iter(arrays))].dtype
-            if not isinstance(result, Recorded) or is_number(result) or result.dtype != dtype:
+            if type(result) is not StandIn or _is_number(result) or result.dtype != dtype:
                 raise RefusedError(f"it returns what is no array of {dtype}")
-        self.arrays, self.homes, self.results = list(arrays), homes, [x.name for x in results]
+        self.arrays, self.homes, self.results = list(arrays), homes, [x._name for x in results]
         self.names: dict[tuple[str, np.dtype[Any]], str] = {}
-        self.operations = [self._with_constants(o) for o in tape.needed(self.results)]
-        dtypes = [dtype for _, dtype in self.names]
-        namespace = {**vars(np), "array": _array, "abs": abs, "pow": pow, "dtypes": dtypes}
+        self._texts: dict[str, str] = {}  # what numbers alone make
+        self.operations: list[Call] = []
+        for call in needed(listing.calls, results):
+            if call.unpacked is None and _is_number(call.results[0]) and "{}" in call.form:
+                text = call.form.format(*map(self._text, call.operands))
+                self._texts[call.results[0]._name] = f"({text})"
+            else:
+                self.operations.append(self._with_constants(call))
+        namespace = {**vars(np), "array": _array, "abs": abs, "pow": pow}
+        namespace["dtypes"] = [dtype for _, dtype in self.names]
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
-        exec(self._source(count), namespace)
+        exec(self._source(count, arrays, results), namespace)
         self.run, self.constants = namespace["run"], namespace["constants"]
         with np.errstate(all="ignore"):
             values = self.run(arrays.values(), numbers)
         for value, result in zip(values, results, strict=True):
-            if value.dtype != result.dtype or not np.array_equal(value, result.value, equal_nan=True):
+            expected = example(result)
+            if value.dtype != expected.dtype or not np.array_equal(value, expected, equal_nan=True):
                 raise RefusedError("NumPy computes it in a way of its own")
 
-    def _with_constants(self, o: Operation) -> Operation:
-        """Return an operation, if it is elementwise, with constants in place of its numbers."""
-        _check_elementwise(o)
-        operands = list(o.operands)
-        for i, x in enumerate(operands):
-            if is_number(x) and o.function is not operator.pow:  # that goes by the number itself
-                name = self.names.setdefault((text(x), _dtype_beside(x, o)), f"k{len(self.names)}")
-                operands[i] = Recorded(o.result.tape, name, example(x))
-        return o._replace(operands=tuple(operands))
+    def _text(self, x: Any) -> str:
+        """Write a number."""
+        if type(x) is StandIn:
+            return self._texts.get(x._name, x._name)
+        return f"({x!r})" if np.isfinite(x) else f"float('{x}')"
 
-    def _source(self, count: int) -> str:
+    def _with_constants(self, call: Call) -> Call:
+        """Return a call, if it is elementwise, with constants in place of its numbers."""
+        _check_elementwise(call)
+        operands = list(call.operands)
+        for i, x in enumerate(operands):
+            if call.function is operator.pow and i:  # that goes by the number itself
+                operands[i] = StandIn(call.results[0]._listing, repr(x), x)
+            elif _is_number(x):
+                name = self.names.setdefault((self._text(x), _dtype_beside(x, call)), f"k{len(self.names)}")
+                operands[i] = StandIn(call.results[0]._listing, name, example(x))
+        return call._replace(operands=tuple(operands))
+
+    def _source(self, count: int, arrays: Mapping[str, Array], results: Sequence[StandIn]) -> str:
         """Write the functions that make the constants, and that compute the results."""
-        views = {o.result.name: o.operands[0].name for o in self.operations if o.function in _VIEWS}
-        own = {o.result.name for o in self.operations} - {*views, *views.values()}  # may be written over
-        uses = [(x.name, i) for i, o in enumerate(self.operations) for x in o.operands]
-        uses += [(name, len(self.operations)) for name in self.results]
-        last = dict(uses)
-        for view, array in reversed(views.items()):  # while one is used, so is the other's memory
-            last[array] = max(last[array], last[view])
-        outs = [f"o{i}" for i in range(len(self.results))]
+        used = [*enumerate([o.uses for o in self.operations]), (len(self.operations), results)]
+        last = {_memory(x): i for i, uses in used for x in uses}  # when anything in that memory is used
+        taken = {_memory(x) for x in arrays.values()}  # not to be given away
+        outs = [f"o{i}" for i in range(len(results))]
         homes = dict(zip(self.results, zip(self.homes, outs, strict=True), strict=True))
         lines = []
         for i, o in enumerate(self.operations):
-            operands = [x.name for x in o.operands]
-            if o.function in (np.add, np.multiply) and is_number(o.operands[0]):
+            (result,) = o.results
+            operands = [x._name for x in o.operands]
+            if o.function in (np.add, np.multiply) and _is_number(o.operands[0]):
                 operands.reverse()  # NumPy is quicker with the array first
             if isinstance(o.function, np.ufunc):
-                alike = [x.name for x in o.operands if x.name in own and x.dtype == o.result.dtype]
-                target = next((name for name in alike if last[name] == i), "")  # it is not used after this
-                home, out = homes.get(o.result.name, ("", ""))
-                if home and last.get(home, -1) <= i:
+                dying = [x for x in o.uses if last[_memory(x)] == i and _is_own(x, taken)]
+                target = next((x._name for x in dying if can_replace(x._example, result._example)), "")
+                home, out = homes.get(result._name, ("", ""))
+                if home and last.get(_memory(arrays.get(home)), -1) <= i:
                     target = f"{target} if {out} is None else {out}" if target else out
                 if target:  # to pass it by position costs less, but is deprecated for these two
                     operands.append(f"out={target}" if o.function in (np.maximum, np.minimum) else target)
-            lines.append(f"{o.result.name} = {o.function.__name__}({', '.join(operands)})")
-        results = [
-            name if name in own and name not in self.results[:i] else f"{name}.copy()"
-            for i, name in enumerate(self.results)
-        ]
+            lines.append(f"{result._name} = {o.function.__name__}({', '.join(operands)})")
+        returned = []
+        for x in results:
+            returned.append(x._name if _is_own(x, taken) else f"{x._name}.copy()")
+            taken.add(_memory(x))
         constants = _constants(count, self.names)
         given = [f"{_tuple(self.arrays)} = arrays", f"{_tuple(outs)} = targets", *constants]
         arguments = f"arrays, numbers, targets={(None,) * len(outs)}"
-        run = _function("run", arguments, [*given, *lines, f"return {_tuple(results)}"])
+        run = _function("run", arguments, [*given, *lines, f"return {_tuple(returned)}"])
         return run + _function("constants", "numbers", [*constants, "return latest[0][1]"])
 
 
-def _check_elementwise(o: Operation) -> None:
-    f, name = o.function, o.function.__name__
+def _is_number(x: Any) -> bool:
+    return type(example(x)) in NUMBERS
+
+
+def _memory(x: Any) -> int:
+    """Tell whose memory an array is in."""
+    return id(owner(example(x)))
+
+
+def _is_own(x: StandIn, taken: set[int]) -> bool:
+    """Tell whether an array may be written over, or given away: it is no view, and nobody else's."""
+    e = x._example
+    return _memory(x) not in taken and type(e) is np.ndarray and bool(e.flags.owndata and e.flags.writeable)
+
+
+def _check_elementwise(call: Call) -> None:
+    f, name = call.function, call.form.format(*"xyz")
     is_ufunc = isinstance(f, np.ufunc) and f.signature is None and f.nout == 1 and f is not np.power
-    is_numpys = is_ufunc and getattr(np, name, None) is f
-    if o.options or not (is_numpys or f in (np.where, np.clip, operator.pow, *_VIEWS)):
-        raise RefusedError(f"it uses np.{name}, which is not elementwise, or in a way that only NumPy knows")
-    for x in o.operands:
-        if not isinstance(x, Recorded) and not is_number(x):
+    is_numpys = is_ufunc and getattr(np, f.__name__, None) is f
+    is_power = f is operator.pow and type(call.operands[1]) in NUMBERS
+    if call.options or not (is_numpys or is_power or f in (np.where, np.clip, np.real, np.imag)):
+        raise RefusedError(f"it uses {name}, which is not elementwise, or in a way that only NumPy knows")
+    if all(map(_is_number, call.operands)):
+        raise RefusedError(f"it uses {name} of a number, which NumPy makes a float64")
+    for x in call.operands:
+        if type(x) is not StandIn and not _is_number(x):
             raise RefusedError(f"it takes {x!r:.40} (of type {type(x).__name__}) into its arithmetic")
 
 
-def _dtype_beside(x: Any, o: Operation) -> np.dtype[Any]:
+def _dtype_beside(x: Any, call: Call) -> np.dtype[Any]:
     """Return the dtype that a number takes on beside the other operands of an operation."""
-    if o.function is np.where and x is o.operands[0]:
+    if call.function is np.where and x is call.operands[0]:
         return np.dtype(bool)
-    return np.result_type(*map(example, o.operands[o.function is np.where :]))
+    return np.result_type(*map(example, call.operands[call.function is np.where :]))
 
 
 def _array(number: Any, dtype: np.dtype[Any]) -> Array:
-    if type(number) is not float and not is_number(number):
+    if type(number) is not float and not _is_number(number):
         raise TypeError(f"{number!r} is no number of Python's")
     return np.array(number, dtype)
 

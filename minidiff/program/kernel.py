@@ -80,7 +80,7 @@ def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array
     lines = [f"{name} = {name}_[i]" for name in program.arrays]
     for o in program.operations:
         form = _FORMS.get(o.function, f"np.{o.function.__name__}({{}})")
-        lines.append(f"{o.results[0]._name} = {form.format(', '.join(x._name for x in o.operands))}")
+        lines.append(f"{o.results[0]._name} = {form.format(', '.join(o.operands))}")
     lines += [f"{home}_[i] = {name}" for home, name in zip(program.homes, program.results, strict=True)]
     arguments = ", ".join([*(f"{name}_" for name in arrays), *program.names.values()])
     # Numba's cache names the version that wrote it before the code is there. Where two versions share files,

@@ -31,6 +31,7 @@ import numpy as np
 
 from minidiff.program.lines import can_replace, needed, owner
 from minidiff.program.listing import NUMBERS, Call, Listing, RefusedError, StandIn, example
+from minidiff.program.signature import equal
 from minidiff.typing import Array
 
 __all__ = ["Program", "quiet"]
@@ -71,7 +72,7 @@ class Program:
     results : list of str
         The names of the results.
     operations : list of Call
-        What is done with arrays, in order, with constants in place of numbers.
+        What is done with arrays, in order. Their operands are the names of arrays and constants.
     names : dict
         For each number that meets an array, as its text and the dtype it takes on there, the constant's name.
 
@@ -97,43 +98,37 @@ class Program:
                 raise RefusedError(f"it returns what is no array of {dtype}")
         self.arrays, self.homes, self.results = list(arrays), homes, [x._name for x in results]
         self.names: dict[tuple[str, np.dtype[Any]], str] = {}
-        self._texts: dict[str, str] = {}  # what numbers alone make
         self.operations: list[Call] = []
+        self._texts: dict[str, str] = {}  # numbers that come of numbers alone
         for call in needed(listing.calls, results):
             if call.unpacked is None and _is_number(call.results[0]) and "{}" in call.form:
                 text = call.form.format(*map(self._text, call.operands))
                 self._texts[call.results[0]._name] = f"({text})"
             else:
-                self.operations.append(self._with_constants(call))
-        namespace = {**vars(np), "array": _array, "abs": abs, "pow": pow}
+                _check_elementwise(call)
+                names = tuple([self._name(x, call) for x in call.operands])
+                self.operations.append(call._replace(operands=names))
+        namespace: dict[str, Any] = {**vars(np), "array": _array, "abs": abs, "pow": pow}
         namespace["dtypes"] = [dtype for _, dtype in self.names]
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
         exec(self._source(count, arrays, results), namespace)
         self.run, self.constants = namespace["run"], namespace["constants"]
         with np.errstate(all="ignore"):
             values = self.run(arrays.values(), numbers)
-        for value, result in zip(values, results, strict=True):
-            expected = example(result)
-            if value.dtype != expected.dtype or not np.array_equal(value, expected, equal_nan=True):
-                raise RefusedError("NumPy computes it in a way of its own")
+        if not equal(iter(values), map(example, results)):
+            raise RefusedError("NumPy computes it in a way of its own")
 
     def _text(self, x: Any) -> str:
         """Write a number."""
-        if type(x) is StandIn:
-            return self._texts.get(x._name, x._name)
-        return f"({x!r})" if np.isfinite(x) else f"float('{x}')"
+        return self._texts.get(x._name, x._name) if type(x) is StandIn else f"({x!r})"
 
-    def _with_constants(self, call: Call) -> Call:
-        """Return a call, if it is elementwise, with constants in place of its numbers."""
-        _check_elementwise(call)
-        operands = list(call.operands)
-        for i, x in enumerate(operands):
-            if call.function is operator.pow and i:  # that goes by the number itself
-                operands[i] = StandIn(call.results[0]._listing, repr(x), x)
-            elif _is_number(x):
-                name = self.names.setdefault((self._text(x), _dtype_beside(x, call)), f"k{len(self.names)}")
-                operands[i] = StandIn(call.results[0]._listing, name, example(x))
-        return call._replace(operands=tuple(operands))
+    def _name(self, x: Any, call: Call) -> str:
+        """Name an operand: an array, or the constant that stands for a number beside arrays."""
+        if not _is_number(x):
+            return str(x._name)
+        if call.function is operator.pow:  # which goes by the number itself
+            return repr(x)
+        return self.names.setdefault((self._text(x), _dtype_beside(x, call)), f"k{len(self.names)}")
 
     def _source(self, count: int, arrays: Mapping[str, Array], results: Sequence[StandIn]) -> str:
         """Write the functions that make the constants, and that compute the results."""
@@ -145,8 +140,8 @@ class Program:
         lines = []
         for i, o in enumerate(self.operations):
             (result,) = o.results
-            operands = [x._name for x in o.operands]
-            if o.function in (np.add, np.multiply) and _is_number(o.operands[0]):
+            operands = list(o.operands)
+            if o.function in (np.add, np.multiply) and operands[0] in self.names.values():
                 operands.reverse()  # NumPy is quicker with the array first
             if isinstance(o.function, np.ufunc):
                 dying = [x for x in o.uses if last[_memory(x)] == i and _is_own(x, taken)]
@@ -205,7 +200,7 @@ def _dtype_beside(x: Any, call: Call) -> np.dtype[Any]:
 
 
 def _array(number: Any, dtype: np.dtype[Any]) -> Array:
-    if type(number) is not float and not _is_number(number):
+    if type(number) not in NUMBERS:
         raise TypeError(f"{number!r} is no number of Python's")
     return np.array(number, dtype)
 

@@ -488,14 +488,13 @@ class _Formulas:
         """Compute large arrays, or return None where they do not lie one element after another."""
         started, call = time.perf_counter(), quiet().run
         x, Δ, *kept = arrays
-        constants = call(self.program.constants, numbers)
         if home is None:
             home, *kept = [a.copy() for a in (x, *kept)]
         if not (vectors := _vectors([home, Δ, *kept] if self._subtracts else [x, Δ, *kept, home])):
             return None
         if loop := self._loop(home.dtype):
             vectors[1] = _in_dtype_of(vectors[1], home)
-            loop(vectors, constants)
+            loop(vectors, call(self.program.constants, numbers))
             return [home, *kept]
         for i in range(0, x.size, size := BLOCK // x.itemsize):
             x_, Δ_, *kept_ = [vector[i : i + size] for vector in vectors]

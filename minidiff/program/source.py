@@ -144,8 +144,9 @@ class Program:
             if o.function in (np.add, np.multiply) and operands[0] in self.names.values():
                 operands.reverse()  # NumPy is quicker with the array first
             if isinstance(o.function, np.ufunc):
-                dying = [x for x in o.uses if last[_memory(x)] == i and _is_own(x, taken)]
-                target = next((x._name for x in dying if can_replace(x._example, result._example)), "")
+                fitting = [x for x in o.uses if can_replace(x._example, result._example)]
+                dying = [x._name for x in fitting if last[_memory(x)] == i and _is_own(x, taken)]
+                target = dying[0] if dying else ""
                 home, out = homes.get(result._name, ("", ""))
                 if home and last.get(_memory(arrays.get(home)), -1) <= i:
                     target = f"{target} if {out} is None else {out}" if target else out
@@ -156,11 +157,29 @@ class Program:
         for x in results:
             returned.append(x._name if _is_own(x, taken) else f"{x._name}.copy()")
             taken.add(_memory(x))
-        constants = _constants(count, self.names)
-        given = [f"{_tuple(self.arrays)} = arrays", f"{_tuple(outs)} = targets", *constants]
-        arguments = f"arrays, numbers, targets={(None,) * len(outs)}"
-        run = _function("run", arguments, [*given, *lines, f"return {_tuple(returned)}"])
-        return run + _function("constants", "numbers", [*constants, "return latest[0][1]"])
+        numbers = [f"c{i}" for i in range(count)]
+        made = [f"array({text}, dtypes[{i}])" for i, (text, _) in enumerate(self.names)]
+        run = [
+            f"def run(arrays, numbers, targets={(None,) * len(outs)}):",
+            f"{_tuple(self.arrays)} = arrays", f"{_tuple(outs)} = targets", *self._constants(numbers, made),
+            *lines, f"return {_tuple(returned)}",
+        ]  # fmt: skip
+        constants = ["def constants(numbers):", f"{_tuple(numbers)} = numbers", f"return {_tuple(made)}"]
+        return "\n    ".join(run) + "\n" + "\n    ".join(constants)
+
+    def _constants(self, numbers: list[str], made: list[str]) -> list[str]:
+        """Write how constants are made anew, each only where a number that it comes of has changed.
+
+        That -0.0 equals 0.0, and 1 equals 1.0, does not make them the same.
+        """
+        names = _tuple(self.names.values())
+        same = "{0} is was_{0} or {0} == was_{0} != 0 and type({0}) is type(was_{0}) is float"
+        lines = [f"{_tuple(numbers)} = numbers", f"{_tuple([f'was_{c}' for c in numbers])} = was"]
+        for name, value in zip(self.names.values(), made, strict=True):
+            changed = [f"not ({same.format(c)})" for c in sorted(set(re.findall(r"c\d+", value)))]
+            lines.append(f"if {' or '.join(changed) or f'{name} is None'}: {name} = {value}")
+        lines.append(f"latest[0] = numbers, {names}")
+        return [f"was, {names} = latest[0]", "if was is not numbers:", *[f"    {line}" for line in lines]]
 
 
 def _is_number(x: Any) -> bool:
@@ -203,25 +222,6 @@ def _array(number: Any, dtype: np.dtype[Any]) -> Array:
     if type(number) not in NUMBERS:
         raise TypeError(f"{number!r} is no number of Python's")
     return np.array(number, dtype)
-
-
-def _constants(count: int, names: Mapping[tuple[str, Any], str]) -> list[str]:
-    """Write how constants come from numbers: made anew only where a number has changed.
-
-    That -0.0 equals 0.0, and 1 equals 1.0, does not make them the same.
-    """
-    numbers, constants = [f"c{i}" for i in range(count)], _tuple(names.values())
-    same = "{0} is was_{0} or {0} == was_{0} != 0 and type({0}) is type(was_{0}) is float"
-    lines = [f"{_tuple(numbers)} = numbers", f"{_tuple([f'was_{c}' for c in numbers])} = was"]
-    for i, ((number, _), name) in enumerate(names.items()):
-        changed = [f"not ({same.format(c)})" for c in sorted(set(re.findall(r"c\d+", number)))]
-        lines.append(f"if {' or '.join(changed) or f'{name} is None'}: {name} = array({number}, dtypes[{i}])")
-    lines.append(f"latest[0] = numbers, {constants}")
-    return [f"was, {constants} = latest[0]", "if was is not numbers:", *[f"    {line}" for line in lines]]
-
-
-def _function(name: str, arguments: str, lines: Sequence[str]) -> str:
-    return "\n".join([f"def {name}({arguments}):", *(f"    {line}" for line in lines), ""])
 
 
 def _tuple(names: Any) -> str:

@@ -147,7 +147,7 @@ class Lines:
         self.workspace: list[tuple[Any, ...]] = []
         self._named: dict[int, str] = {}  # by its id, the name of a constant
         self._taken = {*inputs, *outputs, title, *RESERVED}
-        self._text = {name: name for name in inputs}
+        self._text: dict[str, str] = {}
         calls, outputs, self._same = _simplified(listing, outputs, found)
         self.length, self._count = len(calls), 0
         made = {x._name for call in calls for x in call.results}
@@ -205,9 +205,6 @@ class Lines:
         (result,) = call.results
         wanted = self._wanted.get(result._name)
         if call.phase == "step":
-            if type(result._example) in (bool, int, float):  # of numbers alone
-                self._text[result._name] = f"({self._called(call)})"
-                return
             call = call._replace(operands=tuple([self._as_array(x, call) for x in call.operands]))
         call = call._replace(operands=tuple([self._simpler(x, call) for x in call.operands]))
         if call.function in _CHANGING and self._write_change(i, call, result, wanted):
@@ -452,8 +449,8 @@ class Lines:
         if type(x) is Verbatim:
             return x
         if type(x) is StandIn:
-            constants = self._listing.constants
-            return self._constant(constants[x._name]) if x._name in constants else self._text[x._name]
+            name, constants = x._name, self._listing.constants
+            return self._constant(constants[name]) if name in constants else self._text.get(name, name)
         if isinstance(x, tuple):
             items = [self._ref(item) for item in x]
             return f"({', '.join(items)}{',' if len(items) == 1 else ''})"

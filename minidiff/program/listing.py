@@ -26,7 +26,7 @@ from minidiff.checks import is_ndarray
 from minidiff.tracing import backward, is_box, map_container, stands_beneath
 
 __all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
-    "varying"]  # fmt: skip
+    "varying", "written"]  # fmt: skip
 
 NUMBERS: Final = (float, int, bool)
 
@@ -179,7 +179,10 @@ class Listing:
         raise self.refusal
 
     def call(self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Make a call with the examples and note it."""
+        """Make a call with the examples and note it.
+
+        In a step the result of numbers alone is a number, named by the expression that it is.
+        """
         uses: list[StandIn] = []
         for x in (*operands, *options.values()):
             if type(x) is StandIn:
@@ -190,6 +193,8 @@ class Listing:
             if x._listing is not self:
                 self.refuse("it uses an array of another recording: compiled functions do not nest")
         value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
+        if self.phase == "step" and type(value) in NUMBERS and "{}" in form:
+            return StandIn(self, f"({form.format(*map(written, operands))})", value)
         line = None if self._is_second and self.phase == "backward" else self._line()
         results: list[StandIn] = []
 
@@ -501,6 +506,13 @@ def example(x: Any) -> Any:
     if type(x) is StandIn:
         return x._example
     return map_container(example, x) if type(x) not in _PLAIN else x
+
+
+def written(number: Any) -> str:
+    """Write a number, or what stands for one, as an operand."""
+    text = number._name if type(number) is StandIn else repr(number)
+    text = text if type(number) is not float or np.isfinite(number) else f"float({text!r})"
+    return f"({text})" if text.startswith("-") else text
 
 
 def varying(x: StandIn, kind_of_array: Any = None) -> Any:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.program.lines import can_replace, needed, owner
-from minidiff.program.listing import NUMBERS, Call, Listing, RefusedError, StandIn, example
+from minidiff.program.listing import NUMBERS, Call, Listing, RefusedError, StandIn, example, written
 from minidiff.program.signature import equal
 from minidiff.typing import Array
 
@@ -98,16 +98,7 @@ class Program:
                 raise RefusedError(f"it returns what is no array of {dtype}")
         self.arrays, self.homes, self.results = list(arrays), homes, [x._name for x in results]
         self.names: dict[tuple[str, np.dtype[Any]], str] = {}
-        self.operations: list[Call] = []
-        self._texts: dict[str, str] = {}  # numbers that come of numbers alone
-        for call in needed(listing.calls, results):
-            if call.unpacked is None and _is_number(call.results[0]) and "{}" in call.form:
-                text = call.form.format(*map(self._text, call.operands))
-                self._texts[call.results[0]._name] = f"({text})"
-            else:
-                _check_elementwise(call)
-                names = tuple([self._name(x, call) for x in call.operands])
-                self.operations.append(call._replace(operands=names))
+        self.operations = [self._with_constants(call) for call in needed(listing.calls, results)]
         namespace: dict[str, Any] = {**vars(np), "array": _array, "abs": abs, "pow": pow}
         namespace["dtypes"] = [dtype for _, dtype in self.names]
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
@@ -118,17 +109,19 @@ class Program:
         if not equal(iter(values), map(example, results)):
             raise RefusedError("NumPy computes it in a way of its own")
 
-    def _text(self, x: Any) -> str:
-        """Write a number."""
-        return self._texts.get(x._name, x._name) if type(x) is StandIn else f"({x!r})"
-
-    def _name(self, x: Any, call: Call) -> str:
-        """Name an operand: an array, or the constant that stands for a number beside arrays."""
-        if not _is_number(x):
-            return str(x._name)
-        if call.function is operator.pow:  # which goes by the number itself
-            return repr(x)
-        return self.names.setdefault((self._text(x), _dtype_beside(x, call)), f"k{len(self.names)}")
+    def _with_constants(self, call: Call) -> Call:
+        """Return a call, if it is elementwise, with names for its operands: a number is a constant."""
+        _check_elementwise(call)
+        operands = []
+        for x in call.operands:
+            if not _is_number(x):
+                operands.append(x._name)
+            elif call.function is operator.pow:  # which goes by the number itself
+                operands.append(repr(x))
+            else:
+                key = written(x), _dtype_beside(x, call)
+                operands.append(self.names.setdefault(key, f"k{len(self.names)}"))
+        return call._replace(operands=tuple(operands))
 
     def _source(self, count: int, arrays: Mapping[str, Array], results: Sequence[StandIn]) -> str:
         """Write the functions that make the constants, and that compute the results."""

@@ -349,7 +349,7 @@ class Compiled:
 
     def _recording(self, names: Names, args: tuple[Any, ...], is_second: bool = False) -> _Recording:
         """Run the loss with stand-ins, and the way back."""
-        listing, inputs = Listing(is_second), list[str]()
+        listing, inputs = Listing(is_second=is_second), list[str]()
         constants: dict[int, Any] = {}
 
         def standing(x: Any, name: str) -> Any:

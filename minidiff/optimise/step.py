@@ -24,7 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from copy import deepcopy
 from importlib.util import find_spec
 from itertools import islice
@@ -93,17 +93,14 @@ class engine:  # noqa: N801 - it is called as a function is
             raise ValueError(f"engine must be 'auto', 'numpy' or 'fused', not {name!r}")
         if name == "fused" and find_spec("numba") is None:
             raise ImportError("the fused engine needs Numba: pip install 'minidiff[fast]'")
-        self._name = name
-        self._before: Token[str] | None = _ENGINE.set(name)
+        self._name, self._before = name, [_ENGINE.set(name)]
 
     def __enter__(self) -> None:
-        if self._before is None:
-            self._before = _ENGINE.set(self._name)
+        self._before.append(_ENGINE.set(self._name))
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            _ENGINE.reset(self._before)
-            self._before = None
+        while self._before:
+            _ENGINE.reset(self._before.pop())
 
 
 def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = None) -> None:

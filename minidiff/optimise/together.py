@@ -277,8 +277,7 @@ class Together:
 
     def _write(self, numbers: Sequence[Any]) -> None:
         """Call the formulas with stand-ins, and make the program of what they do."""
-        listing, taken = Listing(), {*RESERVED, "step"}
-        listing.phase = "step"
+        listing, taken = Listing("step"), {*RESERVED, "step"}
         inputs: list[str] = []
         self.inputs = list[Any]()
 

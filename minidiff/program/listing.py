@@ -133,6 +133,8 @@ class Listing:
 
     Parameters
     ----------
+    phase : {"forward", "step"}
+        What runs first.
     is_second : bool
         Whether it is only compared with another one, which knows the lines of the way back.
 
@@ -146,11 +148,10 @@ class Listing:
         What runs: "forward", "backward" or "step".
     """
 
-    def __init__(self, is_second: bool = False) -> None:
-        self._is_second = is_second
+    def __init__(self, phase: str = "forward", is_second: bool = False) -> None:
+        self.phase, self._is_second = phase, is_second
         self.calls: list[Call] = []
         self.refusal: RefusedError | None = None
-        self.phase = "forward"
         self.made_by: dict[str, Call] = {}
         self._held: list[Any] = []  # so that no id is given twice
         self.constants: dict[str, Any] = {}

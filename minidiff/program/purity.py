@@ -62,8 +62,7 @@ def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Callable[[
     def decisive() -> list[Any]:
         """Return what decides over the result besides the arguments."""
         outer = [cell.cell_contents for cell in function.__closure__ or ()]
-        inner = function.__code__, function.__defaults__
-        return [*inner, *outer, *map(function.__globals__.get, names)]
+        return [function.__code__, function.__defaults__, *outer, *map(function.__globals__.get, names)]
 
     before = decisive()
     yield lambda: any(a is not b and _differ(a, b) for a, b in zip(before, decisive(), strict=True))

@@ -85,11 +85,9 @@ class Program:
     def __init__(
         self, function: Callable[..., Any], arrays: Mapping[str, Array], homes: list[str], count: int
     ) -> None:
-        listing, numbers = Listing(), tuple([0.37 + 0.11 * i for i in range(count)])
-        listing.phase = "step"
+        listing, numbers = Listing("step"), tuple([0.37 + 0.11 * i for i in range(count)])
         given = {**arrays, **{f"c{i}": number for i, number in enumerate(numbers)}}
-        with np.errstate(all="ignore"):
-            results = function(*[StandIn(listing, name, x) for name, x in given.items()])
+        results = quiet().run(function, *[StandIn(listing, name, x) for name, x in given.items()])
         if listing.refusal:
             raise listing.refusal
         for result, home in zip(results, homes, strict=True):
@@ -98,30 +96,29 @@ class Program:
                 raise RefusedError(f"it returns what is no array of {dtype}")
         self.arrays, self.homes, self.results = list(arrays), homes, [x._name for x in results]
         self.names: dict[tuple[str, np.dtype[Any]], str] = {}
-        self.operations = [self._with_constants(call) for call in needed(listing.calls, results)]
+        self.operations: list[Call] = []
+        for call in needed(listing.calls, results):
+            _check_elementwise(call)
+            operands = tuple([self._named(x, call) for x in call.operands])
+            self.operations.append(call._replace(operands=operands))
         namespace: dict[str, Any] = {**vars(np), "array": _array, "abs": abs, "pow": pow}
         namespace["dtypes"] = [dtype for _, dtype in self.names]
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
         exec(self._source(count, arrays, results), namespace)
         self.run, self.constants = namespace["run"], namespace["constants"]
-        with np.errstate(all="ignore"):
-            values = self.run(arrays.values(), numbers)
-        if not equal(iter(values), map(example, results)):
+        if not equal(iter(quiet().run(self.run, arrays.values(), numbers)), map(example, results)):
             raise RefusedError("NumPy computes it in a way of its own")
 
-    def _with_constants(self, call: Call) -> Call:
-        """Return a call, if it is elementwise, with names for its operands: a number is a constant."""
-        _check_elementwise(call)
-        operands = []
-        for x in call.operands:
-            if not _is_number(x):
-                operands.append(x._name)
-            elif call.function is operator.pow:  # which goes by the number itself
-                operands.append(repr(x))
-            else:
-                key = written(x), _dtype_beside(x, call)
-                operands.append(self.names.setdefault(key, f"k{len(self.names)}"))
-        return call._replace(operands=tuple(operands))
+    def _named(self, x: Any, call: Call) -> str:
+        """Name an operand: an array, or the constant for what a number is beside arrays."""
+        if not _is_number(x):
+            return str(x._name)
+        if call.function is operator.pow:  # which goes by the number itself
+            return repr(x)
+        is_where = call.function is np.where
+        beside = np.result_type(*map(example, call.operands[is_where:]))
+        dtype = np.dtype(bool) if is_where and x is call.operands[0] else beside
+        return self.names.setdefault((written(x), dtype), f"k{len(self.names)}")
 
     def _source(self, count: int, arrays: Mapping[str, Array], results: Sequence[StandIn]) -> str:
         """Write the functions that make the constants, and that compute the results."""
@@ -186,8 +183,7 @@ def _memory(x: Any) -> int:
 
 def _is_own(x: StandIn, taken: set[int]) -> bool:
     """Tell whether an array may be written over, or given away: it is no view, and nobody else's."""
-    e = x._example
-    return _memory(x) not in taken and type(e) is np.ndarray and bool(e.flags.owndata and e.flags.writeable)
+    return bool(x._example.flags.owndata and x._example.flags.writeable) and _memory(x) not in taken
 
 
 def _check_elementwise(call: Call) -> None:
@@ -202,13 +198,6 @@ def _check_elementwise(call: Call) -> None:
     for x in call.operands:
         if type(x) is not StandIn and not _is_number(x):
             raise RefusedError(f"it takes {x!r:.40} (of type {type(x).__name__}) into its arithmetic")
-
-
-def _dtype_beside(x: Any, call: Call) -> np.dtype[Any]:
-    """Return the dtype that a number takes on beside the other operands of an operation."""
-    if call.function is np.where and x is call.operands[0]:
-        return np.dtype(bool)
-    return np.result_type(*map(example, call.operands[call.function is np.where :]))
 
 
 def _array(number: Any, dtype: np.dtype[Any]) -> Array:

@@ -49,7 +49,7 @@ def is_exact(program: Program) -> bool:
     return all(o.function in _EXACT for o in program.operations)
 
 
-def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array], Sequence[Array]], None]:
+def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array], Sequence[Any]], None]:
     """Compile a program for contiguous vectors.
 
     Parameters
@@ -98,9 +98,8 @@ def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array
     return functools.partial(_shared_out, compiler(namespace["loop"]))
 
 
-def _shared_out(loop: Callable[..., None], arrays: Sequence[Array], constants: Sequence[Array]) -> None:
+def _shared_out(loop: Callable[..., None], arrays: Sequence[Array], numbers: Sequence[Any]) -> None:
     """Run a loop in this thread or, if the arrays are large, in as many as there are processors."""
-    numbers = [constant[()] for constant in constants]
     size = SHARE // arrays[0].itemsize
     if arrays[0].size < 4 * size:
         loop(*arrays, *numbers)
@@ -121,19 +120,15 @@ def _cached(source: str) -> str | None:
     try:
         for place in (folder, os.path.join(folder, "__pycache__")):  # the second is Numba's
             os.makedirs(place, mode=0o700, exist_ok=True)
-            if not _is_ours_alone(place):
+            found = os.lstat(place)
+            is_ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+            if not (is_ours and stat.S_ISDIR(found.st_mode)) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 return None
         if not os.path.exists(path):
             write(path, [source.encode()])
     except OSError:
         return None
     return path
-
-
-def _is_ours_alone(folder: str) -> bool:
-    found = os.lstat(folder)
-    is_ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-    return is_ours and stat.S_ISDIR(found.st_mode) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 @functools.cache

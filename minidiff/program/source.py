@@ -66,7 +66,7 @@ class Program:
         None may be written there; else it is a new array. It raises `TypeError` for a number that is not
         Python's: NumPy goes by its dtype.
     constants : callable
-        ``constants(numbers)`` gives the arrays that stand for the numbers.
+        ``constants(numbers)`` gives what stands for the numbers, as numbers of NumPy's.
     arrays, homes : list of str
         As given.
     results : list of str
@@ -102,7 +102,6 @@ class Program:
             operands = tuple([self._named(x, call) for x in call.operands])
             self.operations.append(call._replace(operands=operands))
         namespace: dict[str, Any] = {**vars(np), "array": _array, "abs": abs, "pow": pow}
-        namespace["dtypes"] = [dtype for _, dtype in self.names]
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
         exec(self._source(count, arrays, results), namespace)
         self.run, self.constants = namespace["run"], namespace["constants"]
@@ -127,7 +126,11 @@ class Program:
         taken = {_memory(x) for x in arrays.values()}  # not to be given away
         outs = [f"o{i}" for i in range(len(results))]
         homes = dict(zip(self.results, zip(self.homes, outs, strict=True), strict=True))
-        lines = []
+        numbers = [f"c{i}" for i in range(count)]
+        made = [f"array({text}, {dtype.name})" for text, dtype in self.names]
+        head = f"def run(arrays, numbers, targets={(None,) * len(outs)}):"
+        lines = [head, f"{_tuple(self.arrays)} = arrays", f"{_tuple(outs)} = targets"]
+        lines += self._constants(numbers, made)
         for i, o in enumerate(self.operations):
             (result,) = o.results
             operands = list(o.operands)
@@ -135,8 +138,7 @@ class Program:
                 operands.reverse()  # NumPy is quicker with the array first
             if isinstance(o.function, np.ufunc):
                 fitting = [x for x in o.uses if can_replace(x._example, result._example)]
-                dying = [x._name for x in fitting if last[_memory(x)] == i and _is_own(x, taken)]
-                target = dying[0] if dying else ""
+                target = next((x._name for x in fitting if last[_memory(x)] == i and _is_own(x, taken)), "")
                 home, out = homes.get(result._name, ("", ""))
                 if home and last.get(_memory(arrays.get(home)), -1) <= i:
                     target = f"{target} if {out} is None else {out}" if target else out
@@ -147,15 +149,8 @@ class Program:
         for x in results:
             returned.append(x._name if _is_own(x, taken) else f"{x._name}.copy()")
             taken.add(_memory(x))
-        numbers = [f"c{i}" for i in range(count)]
-        made = [f"array({text}, dtypes[{i}])" for i, (text, _) in enumerate(self.names)]
-        run = [
-            f"def run(arrays, numbers, targets={(None,) * len(outs)}):",
-            f"{_tuple(self.arrays)} = arrays", f"{_tuple(outs)} = targets", *self._constants(numbers, made),
-            *lines, f"return {_tuple(returned)}",
-        ]  # fmt: skip
-        constants = ["def constants(numbers):", f"{_tuple(numbers)} = numbers", f"return {_tuple(made)}"]
-        return "\n    ".join(run) + "\n" + "\n    ".join(constants)
+        lines += [f"return {_tuple(returned)}", "\ndef constants(numbers):", f"{_tuple(numbers)} = numbers"]
+        return "\n    ".join([*lines, f"return {_tuple([f'{value}[()]' for value in made])}"])
 
     def _constants(self, numbers: list[str], made: list[str]) -> list[str]:
         """Write how constants are made anew, each only where a number that it comes of has changed.

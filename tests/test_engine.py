@@ -1038,6 +1038,27 @@ def test_a_formula_may_ask_for_the_kind_of_its_numbers():
         np.testing.assert_array_equal(mo.apply(Asks(), np.zeros(2, dtype), np.full(2, 3, dtype)), [9, 9])
 
 
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda x, Δ: Δ * Δ.size,
+        lambda x, Δ: Δ * Δ.shape[0],
+        lambda x, Δ: Δ * len(Δ),
+        lambda x, Δ: Δ * np.size(Δ),
+        lambda x, Δ: Δ * sum(1 for _ in Δ),
+        lambda x, Δ: Δ * Δ[0],
+        lambda x, Δ: Δ * Δ.max(),
+        lambda x, Δ: Δ - x.T,
+    ],
+)
+def test_what_goes_by_more_than_an_element_is_never_rewritten(formula, monkeypatch):
+    """Also where it is a function of minidiff's that does so, whose names are not looked at."""
+    monkeypatch.setattr(step_module, "readings", lambda *_: [])
+    x, Δ = np.arange(4.0), np.arange(1.0, 5.0)
+    assert program_of(rule_with(formula), float, (), taking=False) is None
+    np.testing.assert_array_equal(apply(rule_with(formula), x, Δ), formula(x, Δ))
+
+
 def test_what_a_formula_reads_may_become_an_array_or_another_zero():
     scale = 0.0
 

@@ -11,6 +11,7 @@ import builtins
 import keyword
 import linecache
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
@@ -21,8 +22,7 @@ from minidiff.checks import is_ndarray
 from minidiff.program.listing import Call, Listing, RefusedError, StandIn, example, flat, is_array
 from minidiff.tracing import added, added_at, assigned, is_basic, map_container, seen_from, summed
 
-__all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Workspace", "can_replace", "free_name", "needed",
-    "owner"]  # fmt: skip
+__all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Memory", "Workspace", "free_name", "needed"]
 
 # From so many bytes on an array is kept.
 LARGE = 2**16
@@ -40,7 +40,6 @@ _FORMS: dict[Any, str] = {
 # They change a copy of their first operand.
 _CHANGING = {added, added_at, assigned, summed}
 _PLACING = {assigned, summed}
-_RESULT = 2**60  # where an output is used: after every call
 RESERVED = (
     *keyword.kwlist,
     *dir(builtins),
@@ -148,13 +147,13 @@ class Lines:
         self._named: dict[int, str] = {}  # by its id, the name of a constant
         self._taken = {*inputs, *outputs, title, *RESERVED}
         self._text: dict[str, str] = {}
-        calls, outputs, self._same = _simplified(listing, outputs, found)
+        calls, outputs, same = _simplified(listing, outputs, found)
         self.length, self._count = len(calls), 0
         made = {x._name for call in calls for x in call.results}
         used = [*flat([[call.operands, call.options] for call in calls]), *flat(outputs)]
         free = [x for x in used if type(x) is not StandIn or x._name not in made]
-        self._external = {self._memory(x) for x in free}  # memory that is not ours to write into
-        self._last, self._uses = self._used(calls, outputs.values())
+        self._memory = Memory(calls, outputs.values(), free, same)
+        self._uses = Counter([x._name for x in used if type(x) is StandIn])
         self._wanted = {x._name: name for name, x in reversed(outputs.items()) if type(x) is StandIn}
         self._arrays: dict[Any, str] = {}
         self._borrowed: dict[int, str] = {}  # by the id of an array, the one of the workspace that it is in
@@ -176,7 +175,7 @@ class Lines:
         exec(compile(self.source, filename, "exec"), namespace)
         linecache.cache[filename] = len(self.source), None, self.source.splitlines(True), filename
         self.run: Callable[..., tuple[Any, ...]] = namespace[title]
-        del self._listing, self._last, self._uses, self._wanted, self._text, self._borrowed, self._same
+        del self._listing, self._memory, self._uses, self._wanted, self._text, self._borrowed
 
     # --- Line by line ---
 
@@ -238,7 +237,8 @@ class Lines:
         steps = self._steps(result._example, call.operands[1][1]) if call.function in _PLACING else []
         if steps is None:
             return False
-        is_alone = type(x) is StandIn and [self._memory(y) for y in call.uses].count(self._memory(x)) == 1
+        memory = self._memory.of
+        is_alone = type(x) is StandIn and [memory(y) for y in call.uses].count(memory(x)) == 1
         if is_alone and self._passes_on(i, x, result):
             start = self._text[x._name]
         elif x is None:
@@ -297,10 +297,6 @@ class Lines:
 
     # --- Memory ---
 
-    def _memory(self, x: Any) -> int:
-        """Tell whose memory an array is in, by an id."""
-        return _last_of(id(owner(example(x))), self._same)
-
     def _is_view(self, call: Call) -> bool:
         """Tell whether a call shows its operand's memory in another way."""
         e, x = call.results[0]._example, call.operands[0] if call.operands else None
@@ -309,19 +305,8 @@ class Lines:
             type(e) is np.ndarray
             and type(x) is StandIn
             and is_short
-            and self._memory(call.results[0]) == self._memory(x)
+            and self._memory.of(call.results[0]) == self._memory.of(x)
         )
-
-    def _used(self, calls: list[Call], outputs: Iterable[Any]) -> tuple[dict[int, int], dict[str, int]]:
-        """Tell which call uses memory last, and how often each result is used."""
-        last: dict[int, int] = {}
-        times: dict[str, int] = {}
-        results = [x for x in outputs if type(x) is StandIn]
-        for i, uses in [*enumerate(call.uses for call in calls), (_RESULT, results)]:
-            for x in uses:
-                last[self._memory(x)] = i
-                times[x._name] = times.get(x._name, 0) + 1
-        return last, times
 
     def _dying(self, i: int, call: Call, result: StandIn) -> StandIn | None:
         """Find an operand whose memory nothing needs afterwards, and which can take the result."""
@@ -333,12 +318,9 @@ class Lines:
         """Give the memory of `x` to the result of a call, if nothing else needs it later; tell whether."""
         if x._name not in self._listing.made_by or not self._text[x._name].isidentifier():
             return False
-        group, mine = self._memory(x), self._memory(result)
-        if group in self._external or self._last.get(group, i) > i:
-            return False
-        if group in self._borrowed and self._last.get(mine, i) == _RESULT:
-            return False  # it will be a result
-        if not can_replace(x._example, result._example) or not x._example.flags.writeable:
+        group, mine = self._memory.of(x), self._memory.of(result)
+        is_kept = group in self._borrowed and self._memory.returns(mine)  # a result is not to be kept
+        if is_kept or not self._memory.dies(i, x, result):
             return False
         if group in self._borrowed:
             self._borrowed[mine] = self._borrowed.pop(group)
@@ -352,13 +334,13 @@ class Lines:
             return None
         if ufunc.signature is not None and ufunc is not np.matmul:
             return None
-        mine = self._memory(result)
-        if type(e) is not np.ndarray or e.nbytes < LARGE or self._last.get(mine, i) == _RESULT:
+        mine = self._memory.of(result)
+        if type(e) is not np.ndarray or e.nbytes < LARGE or self._memory.returns(mine):
             return None
         if not (e.flags.c_contiguous or e.flags.f_contiguous):
             return None
         spec = e.shape, e.dtype.str, "C" if e.flags.c_contiguous else "F"
-        busy = {name for group, name in self._borrowed.items() if self._last[group] >= i}
+        busy = {name for group, name in self._borrowed.items() if self._memory.last[group] >= i}
         names = (f"w{j + 1}" for j, other in enumerate(self.workspace) if other == spec)
         name = next((name for name in names if name not in busy), None)
         if name is None:
@@ -470,16 +452,12 @@ class Lines:
 
     def _returned(self, outputs: dict[str, Any]) -> str:
         """Write the results, each of which shares memory with nothing."""
-        texts, used = [], set()
+        texts = []
         for x in outputs.values():
             text = "None" if x is None else self._ref(x)
             e = x._example if type(x) is StandIn else x
-            if isinstance(e, np.ndarray):
-                group = self._memory(x) if type(x) is StandIn else None
-                if group is None or group in self._external or group in used or owner(e).nbytes != e.nbytes:
-                    text = f"{text}.copy()"
-                used.add(group)
-            texts.append(text)
+            is_shared = isinstance(e, np.ndarray) and not self._memory.gives(x)
+            texts.append(f"{text}.copy()" if is_shared else text)
         return ", ".join(texts) + ("," if len(texts) == 1 else "")
 
 
@@ -552,7 +530,7 @@ def _simplified(
         if same:
             instead.update((x._name, y) for x, y in zip(call.results, same, strict=True))
             for x, y in zip(call.results, same, strict=True):
-                memory, other = (_last_of(id(owner(example(z))), memories) for z in (x, y))
+                memory, other = (_last_of(id(_owner(example(z))), memories) for z in (x, y))
                 if memory != other:
                     memories[memory] = other
         else:
@@ -595,6 +573,57 @@ def _replaced(x: Any, instead: dict[str, Any]) -> Any:
     return map_container(lambda item: _replaced(item, instead), x)
 
 
+# --- Memory ---------------------------------------------------------------------------------------------
+
+
+class Memory:
+    """Whose memory arrays are in, and until when something needs it.
+
+    Parameters
+    ----------
+    calls : list of Call
+        The calls, in order.
+    results : iterable
+        What is asked of them.
+    foreign : iterable
+        Arrays that are not to be written over, nor given away.
+    same : dict of int to int
+        By the id of an array that is no longer made, that of the one that stands for it.
+
+    Attributes
+    ----------
+    last : dict of int to int
+        By the id of an array, which call uses its memory last. The results are used after all calls.
+    """
+
+    def __init__(self, calls: list[Call], results: Iterable[Any], foreign: Iterable[Any], same: Any) -> None:
+        self._same, self._end = same, len(calls)
+        uses = [*[call.uses for call in calls], [x for x in results if type(x) is StandIn]]
+        self.last = {self.of(x): i for i, some in enumerate(uses) for x in some}
+        self._foreign = {self.of(x) for x in foreign}
+
+    def of(self, x: Any) -> int:
+        """Tell whose memory an array is in, by an id."""
+        return _last_of(id(_owner(example(x))), self._same)
+
+    def returns(self, memory: int) -> bool:
+        """Tell whether a result is in it."""
+        return self.last.get(memory) == self._end
+
+    def dies(self, i: int, x: StandIn, result: StandIn) -> bool:
+        """Tell whether nothing needs an array after a call whose result it can take."""
+        memory, e = self.of(x), x._example
+        is_fit = can_replace(e, result._example) and e.flags.writeable
+        return bool(is_fit and memory not in self._foreign and self.last.get(memory, i) <= i)
+
+    def gives(self, x: Any) -> bool:
+        """Tell whether a result can be given away as it is: it is no view, and has not been given before."""
+        memory, e = self.of(x), example(x)
+        is_own = memory not in self._foreign and e.flags.writeable and _owner(e).nbytes == e.nbytes
+        self._foreign.add(memory)
+        return bool(is_own)
+
+
 # --- What a value is like -------------------------------------------------------------------------------
 
 
@@ -606,8 +635,7 @@ def _is_one(x: Any) -> bool:
     return is_array(x) and x.size > 0 and bool((x == 1).all())
 
 
-def owner(x: Any) -> Any:
-    """Give the array whose memory it is in."""
+def _owner(x: Any) -> Any:
     while is_ndarray(x) and is_ndarray(x.base):
         x = x.base
     return x

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.program.lines import can_replace, needed, owner
+from minidiff.program.lines import Memory, needed
 from minidiff.program.listing import NUMBERS, Call, Listing, RefusedError, StandIn, example, written
 from minidiff.program.signature import equal
 from minidiff.typing import Array
@@ -121,9 +121,7 @@ class Program:
 
     def _source(self, count: int, arrays: Mapping[str, Array], results: Sequence[StandIn]) -> str:
         """Write the functions that make the constants, and that compute the results."""
-        used = [*enumerate([o.uses for o in self.operations]), (len(self.operations), results)]
-        last = {_memory(x): i for i, uses in used for x in uses}  # when anything in that memory is used
-        taken = {_memory(x) for x in arrays.values()}  # not to be given away
+        memory = Memory(self.operations, results, arrays.values(), {})
         outs = [f"o{i}" for i in range(len(results))]
         homes = dict(zip(self.results, zip(self.homes, outs, strict=True), strict=True))
         numbers = [f"c{i}" for i in range(count)]
@@ -137,18 +135,14 @@ class Program:
             if o.function in (np.add, np.multiply) and operands[0] in self.names.values():
                 operands.reverse()  # NumPy is quicker with the array first
             if isinstance(o.function, np.ufunc):
-                fitting = [x for x in o.uses if can_replace(x._example, result._example)]
-                target = next((x._name for x in fitting if last[_memory(x)] == i and _is_own(x, taken)), "")
+                target = next((x._name for x in o.uses if memory.dies(i, x, result)), "")
                 home, out = homes.get(result._name, ("", ""))
-                if home and last.get(_memory(arrays.get(home)), -1) <= i:
+                if home and memory.last.get(memory.of(arrays.get(home)), -1) <= i:
                     target = f"{target} if {out} is None else {out}" if target else out
                 if target:  # to pass it by position costs less, but is deprecated for these two
                     operands.append(f"out={target}" if o.function in (np.maximum, np.minimum) else target)
             lines.append(f"{result._name} = {o.function.__name__}({', '.join(operands)})")
-        returned = []
-        for x in results:
-            returned.append(x._name if _is_own(x, taken) else f"{x._name}.copy()")
-            taken.add(_memory(x))
+        returned = [x._name if memory.gives(x) else f"{x._name}.copy()" for x in results]
         lines += [f"return {_tuple(returned)}", "\ndef constants(numbers):", f"{_tuple(numbers)} = numbers"]
         return "\n    ".join([*lines, f"return {_tuple([f'{value}[()]' for value in made])}"])
 
@@ -169,16 +163,6 @@ class Program:
 
 def _is_number(x: Any) -> bool:
     return type(example(x)) in NUMBERS
-
-
-def _memory(x: Any) -> int:
-    """Tell whose memory an array is in."""
-    return id(owner(example(x)))
-
-
-def _is_own(x: StandIn, taken: set[int]) -> bool:
-    """Tell whether an array may be written over, or given away: it is no view, and nobody else's."""
-    return bool(x._example.flags.owndata and x._example.flags.writeable) and _memory(x) not in taken
 
 
 def _check_elementwise(call: Call) -> None:

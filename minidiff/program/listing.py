@@ -3,6 +3,7 @@
 A function is called with stand-ins. Each holds an example of its value, answers what asks for shape, dtype or
 kind, and notes every call that NumPy or an operator makes with it: as it was made, so that the same calls
 with other values have the bits that the function itself would have. What looks at a value instead is refused.
+Losses and their way back are recorded so, and the formulas of optimisers.
 
 What was noted becomes a function of plain NumPy: what is not needed is left out, and where a temporary dies
 its memory takes the next result.
@@ -95,7 +96,8 @@ def _functions(names: Iterable[str]) -> dict[Any, str]:
 _NAMES = _functions([*_KNOWN.split(), *_GUARDED])
 _CHECKED = set(_functions(_GUARDED))
 
-# Operators: what NumPy calls them, and how the source writes them. Of a power NumPy goes by the exponent.
+# Operators: the ufunc that each is of arrays, and how the source writes it. A power is none: NumPy computes
+# it in another way for some exponents.
 _OPERATORS: dict[str, tuple[Any, str]] = {
     "add": (np.add, "{} + {}"), "sub": (np.subtract, "{} - {}"), "mul": (np.multiply, "{} * {}"),
     "truediv": (np.divide, "{} / {}"), "floordiv": (np.floor_divide, "{} // {}"),
@@ -108,11 +110,12 @@ _OPERATORS: dict[str, tuple[Any, str]] = {
     "neg": (np.negative, "-{}"), "pos": (np.positive, "+{}"), "abs": (np.absolute, "abs({})"),
     "invert": (np.invert, "~{}"),
 }  # fmt: skip
+# A call is made with Python's function, which gives Python's numbers, and noted as the ufunc.
 _PYTHONS: dict[str, Any] = {name: getattr(operator, f"__{name}__", divmod) for name in _OPERATORS}
 _UFUNCS = {f: _OPERATORS[name][0] for name, f in _PYTHONS.items()}
 
 # Attributes of an array that are the same whenever the program runs, those that are arrays, and methods.
-_FIXED = {"shape", "ndim", "size", "itemsize", "nbytes", "strides", "__len__"}
+_FIXED = {"shape", "ndim", "size", "itemsize", "nbytes", "strides"}
 _PARTS = {"T", "mT", "real", "imag"}
 _METHODS = {
     "all", "any", "argmax", "argmin", "argpartition", "argsort", "astype", "clip", "conj", "conjugate",
@@ -145,7 +148,8 @@ class Listing:
     refusal : RefusedError or None
         The first thing that was refused: the function may have caught the error.
     phase : str
-        What runs: "forward", "backward" or "step".
+        What runs: "forward", "backward" or "step". In a step nothing may depend on an array's shape: it runs
+        on blocks of arrays, and on several arrays in one.
     """
 
     def __init__(self, phase: str = "forward", is_second: bool = False) -> None:
@@ -182,7 +186,8 @@ class Listing:
     def call(self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Make a call with the examples and note it.
 
-        In a step the result of numbers alone is a number, named by the expression that it is.
+        In a step, what comes of numbers alone is Python's arithmetic: it is not noted, but named by the
+        expression that it is.
         """
         uses: list[StandIn] = []
         for x in (*operands, *options.values()):
@@ -304,6 +309,17 @@ def _counts(function: Any, operands: tuple[Any, ...]) -> bool:
     return any(isinstance(i, (np.ndarray, list)) and np.asarray(example(i)).dtype == bool for i in index)
 
 
+def _fixed(name: str, ask: Callable[[Any], Any]) -> Any:
+    """Answer from the example; not in a step, which runs on blocks of arrays as well."""
+
+    def answer(self: StandIn) -> Any:
+        if self._listing.phase == "step":
+            self._listing.refuse(f"it reads {name}, which a block of an array has otherwise")
+        return ask(self._example)
+
+    return answer
+
+
 class StandIn:
     """A stand-in for an array or a number: its name in the listing, and an example of its value."""
 
@@ -391,8 +407,10 @@ class StandIn:
                 self._listing.refuse("a value under differentiation is no index")
         return self._listing.call(operator.getitem, "{}[{}]", (self, index), {})
 
+    __len__ = _fixed("its length", len)
+
     def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(self.__len__()))
+        return (self[i] for i in range(len(self)))
 
     def __copy__(self) -> Any:
         return self.copy() if hasattr(self, "copy") else self
@@ -432,18 +450,8 @@ for _name, (_, _form) in _OPERATORS.items():
     if _name not in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"):
         setattr(StandIn, f"__r{_name}__", _reflected)
 
-
-def _fixed(name: str) -> Any:
-    def ask(self: StandIn) -> Any:
-        if self._listing.phase == "step":
-            self._listing.refuse(f"it reads .{name}, which a block of an array has otherwise")
-        return getattr(self._example, name)
-
-    return property(ask)
-
-
 for _name in _FIXED:
-    setattr(StandIn, _name, _fixed(_name))
+    setattr(StandIn, _name, property(_fixed(f".{_name}", operator.attrgetter(_name))))
 
 _BRANCH = (
     "it branches on a value, and would go the same way for every other. np.where(condition, a, b) decides by "

@@ -52,7 +52,7 @@ class Program:
     function : callable
         ``function(*arrays, *numbers)`` returns a tuple of arrays.
     arrays : mapping of str to ndarray
-        Examples of its arrays, by the names to give them.
+        Examples of its arrays, each with memory of its own, by the names to give them.
     homes : list of str
         For each result the name of an array of its dtype. If it is one of the function's, the result may be
         written over it, once it is not needed any more; if not, an array like the first one is to be given.

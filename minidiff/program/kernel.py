@@ -49,7 +49,7 @@ def is_exact(program: Program) -> bool:
     return all(o.function in _EXACT for o in program.operations)
 
 
-def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array], Sequence[Any]], None]:
+def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array], Sequence[Array]], None]:
     """Compile a program for contiguous vectors.
 
     Parameters
@@ -98,8 +98,9 @@ def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array
     return functools.partial(_shared_out, compiler(namespace["loop"]))
 
 
-def _shared_out(loop: Callable[..., None], arrays: Sequence[Array], numbers: Sequence[Any]) -> None:
+def _shared_out(loop: Callable[..., None], arrays: Sequence[Array], constants: Sequence[Array]) -> None:
     """Run a loop in this thread or, if the arrays are large, in as many as there are processors."""
+    numbers = [constant[()] for constant in constants]
     size = SHARE // arrays[0].itemsize
     if arrays[0].size < 4 * size:
         loop(*arrays, *numbers)

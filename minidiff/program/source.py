@@ -6,9 +6,9 @@ such arrays for its numbers, made anew only when they change, and that reuses it
 for one, whose formula is ``v = ρ * v - η * Δ; return -v, v``, becomes
 
     def run(arrays, numbers, targets=(None, None)):
+        k0, k1 = …                       # ρ and η
         x, g, s0 = arrays
         o0, o1 = targets
-        k0, k1 = …                       # ρ and η
         v1 = multiply(s0, k0)
         v2 = multiply(g, k1)
         v3 = subtract(v1, v2, v1 if o1 is None else o1)
@@ -25,6 +25,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class Program:
         None may be written there; else it is a new array. It raises `TypeError` for a number that is not
         Python's: NumPy goes by its dtype.
     constants : callable
-        ``constants(numbers)`` gives what stands for the numbers, as numbers of NumPy's.
+        ``constants(numbers)`` gives the arrays that stand for the numbers.
     arrays, homes : list of str
         As given.
     results : list of str
@@ -104,7 +105,8 @@ class Program:
         namespace: dict[str, Any] = {**vars(np), "array": _array, "abs": abs, "pow": pow}
         namespace["latest"] = [([None] * count, (None,) * len(self.names))]
         exec(self._source(count, arrays, results), namespace)
-        self.run, self.constants = namespace["run"], namespace["constants"]
+        self.run = namespace["run"]
+        self.constants = partial(self.run, None, targets=None)
         if not equal(iter(quiet().run(self.run, arrays.values(), numbers)), map(example, results)):
             raise RefusedError("NumPy computes it in a way of its own")
 
@@ -120,15 +122,12 @@ class Program:
         return self.names.setdefault((written(x), dtype), f"k{len(self.names)}")
 
     def _source(self, count: int, arrays: Mapping[str, Array], results: Sequence[StandIn]) -> str:
-        """Write the functions that make the constants, and that compute the results."""
+        """Write the function that computes the results, or without targets the constants alone."""
         memory = Memory(self.operations, results, arrays.values(), {})
         outs = [f"o{i}" for i in range(len(results))]
         homes = dict(zip(self.results, zip(self.homes, outs, strict=True), strict=True))
-        numbers = [f"c{i}" for i in range(count)]
-        made = [f"array({text}, {dtype.name})" for text, dtype in self.names]
-        head = f"def run(arrays, numbers, targets={(None,) * len(outs)}):"
-        lines = [head, f"{_tuple(self.arrays)} = arrays", f"{_tuple(outs)} = targets"]
-        lines += self._constants(numbers, made)
+        lines = [f"def run(arrays, numbers, targets={(None,) * len(outs)}):", *self._constants(count)]
+        lines += [f"{_tuple(self.arrays)} = arrays", f"{_tuple(outs)} = targets"]
         for i, o in enumerate(self.operations):
             (result,) = o.results
             operands = list(o.operands)
@@ -143,22 +142,29 @@ class Program:
                     operands.append(f"out={target}" if o.function in (np.maximum, np.minimum) else target)
             lines.append(f"{result._name} = {o.function.__name__}({', '.join(operands)})")
         returned = [x._name if memory.gives(x) else f"{x._name}.copy()" for x in results]
-        lines += [f"return {_tuple(returned)}", "\ndef constants(numbers):", f"{_tuple(numbers)} = numbers"]
-        return "\n    ".join([*lines, f"return {_tuple([f'{value}[()]' for value in made])}"])
+        return "\n    ".join([*lines, f"return {_tuple(returned)}"])
 
-    def _constants(self, numbers: list[str], made: list[str]) -> list[str]:
-        """Write how constants are made anew, each only where a number that it comes of has changed.
+    def _constants(self, count: int) -> list[str]:
+        """Write how constants come from numbers: each is made anew only where one of its numbers has changed.
 
         That -0.0 equals 0.0, and 1 equals 1.0, does not make them the same.
         """
-        names = _tuple(self.names.values())
+        numbers, constants = [f"c{i}" for i in range(count)], _tuple(self.names.values())
         same = "{0} is was_{0} or {0} == was_{0} != 0 and type({0}) is type(was_{0}) is float"
-        lines = [f"{_tuple(numbers)} = numbers", f"{_tuple([f'was_{c}' for c in numbers])} = was"]
-        for name, value in zip(self.names.values(), made, strict=True):
-            changed = [f"not ({same.format(c)})" for c in sorted(set(re.findall(r"c\d+", value)))]
-            lines.append(f"if {' or '.join(changed) or f'{name} is None'}: {name} = {value}")
-        lines.append(f"latest[0] = numbers, {names}")
-        return [f"was, {names} = latest[0]", "if was is not numbers:", *[f"    {line}" for line in lines]]
+        made = []
+        for (text, dtype), name in self.names.items():
+            changed = [f"not ({same.format(c)})" for c in sorted(set(re.findall(r"c\d+", text)))]
+            condition = " or ".join(changed) or f"{name} is None"
+            made.append(f"    if {condition}: {name} = array({text}, {dtype.name})")
+        return [
+            f"was, {constants} = latest[0]",
+            "if was is not numbers:",
+            f"    {_tuple(numbers)} = numbers",
+            f"    {_tuple([f'was_{c}' for c in numbers])} = was",
+            *made,
+            f"    latest[0] = numbers, {constants}",
+            f"if targets is None: return {constants}",
+        ]
 
 
 def _is_number(x: Any) -> bool:

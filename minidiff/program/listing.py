@@ -40,7 +40,7 @@ class Call(NamedTuple):
     """One call: ``results = function(*operands, **options)``."""
 
     results: list[StandIn]
-    function: Callable[..., Any]
+    function: Callable[..., Any]  # of an operator the ufunc that it is
     form: str  # how the source writes it: a format for the operands, or a name to call
     operands: tuple[Any, ...]
     options: dict[str, Any]

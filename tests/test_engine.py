@@ -40,6 +40,7 @@ from minidiff.optimise import (
     update,
 )
 from minidiff.optimise import step as step_module
+from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import abs2
 from minidiff.program.source import Program
 
@@ -288,25 +289,23 @@ def test_an_interrupt_in_the_arithmetic_of_a_small_step_leaves_it_untaken():
 
 
 def test_an_engine_is_chosen_for_a_while_or_from_here_on():
-    _ENGINE = step_module._ENGINE
-
-    assert _ENGINE.get() == "auto"
+    assert ENGINE.get() == "auto"
     with engine("numpy"):
-        assert _ENGINE.get() == "numpy"
+        assert ENGINE.get() == "numpy"
         engine("auto")
-        assert _ENGINE.get() == "auto"
-    assert _ENGINE.get() == "auto"
+        assert ENGINE.get() == "auto"
+    assert ENGINE.get() == "auto"
     chosen = engine("numpy")
     for _ in range(2):
         with chosen:
-            assert _ENGINE.get() == "numpy"
-        assert _ENGINE.get() == "auto"
+            assert ENGINE.get() == "numpy"
+        assert ENGINE.get() == "auto"
     with pytest.raises(ValueError, match="'torch'"):
         engine("torch")
 
 
 def test_without_numba_the_fused_engine_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(step_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys.modules[engine.__module__], "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"minidiff\[fast\]"):
         engine("fused")
 

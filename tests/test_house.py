@@ -18,8 +18,8 @@ LAYERS = """
     params
     program.*
     grads gradient own functions losses data
-    optimise.base optimise.rule optimise.step optimise.compose optimise.rules optimise.clips optimise.update
-    optimise.decays optimise.together
+    optimise.base optimise.engine optimise.rule optimise.undo optimise.step optimise.compose optimise.rules
+    optimise.clips optimise.update optimise.decays optimise.together
     compiled
     optimise optimise.*
     schedules schedules.*

@@ -18,6 +18,7 @@ from minidiff.optimise.callbacks import (
 from minidiff.optimise.clips import ClipNorm, ClipValue, Project, non_negative, simplex, within_norm
 from minidiff.optimise.compose import Lookahead, Optimiser
 from minidiff.optimise.decays import ExpDecay, InvDecay, WeightDecay
+from minidiff.optimise.engine import engine
 from minidiff.optimise.grouped import Grouped
 from minidiff.optimise.minimisers import least_squares, minimize
 from minidiff.optimise.more import LAMB, Adafactor, Adan, Centralise, Lion, Muon, Rprop, SignDecay, Yogi
@@ -45,7 +46,6 @@ from minidiff.optimise.rules import (
     RAdam,
     RMSProp,
 )
-from minidiff.optimise.step import engine
 from minidiff.optimise.training import skip, stop, train
 from minidiff.optimise.transforms import accumulate, clip_norm, skip_nonfinite
 from minidiff.optimise.update import apply, reset, update

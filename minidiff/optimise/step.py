@@ -4,7 +4,7 @@ The rules of a composition are one program of NumPy calls. A step has four stage
 for this step. The arrays that the rules keep are looked up. The program computes new values. Then everything
 changes: the parameter, the arrays, the rules' clocks. All that can fail comes before the changes; of several
 parameters, before the changes of the first. What an optimiser with an `apply` of its own has changed by then
-is put back.
+is put back (`undo.py`).
 
 On small arrays the program gives new arrays, and these replace the old ones. On large arrays it works on one
 block at a time and writes over what it has read, so that its temporaries stay in the processor's cache: that
@@ -24,26 +24,24 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from contextvars import ContextVar
-from copy import deepcopy
-from importlib.util import find_spec
 from itertools import islice
 from operator import attrgetter
 from types import FunctionType
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from minidiff.checks import is_ndarray
-from minidiff.iddict import IdDict
 from minidiff.interrupts import finish, whole
-from minidiff.optimise.base import SETTINGS, AbstractOptimiser, applied
+from minidiff.optimise.base import SETTINGS, applied
+from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import tuple_of, widened
+from minidiff.optimise.undo import remembered
 from minidiff.program.purity import readings
 from minidiff.program.source import Program, quiet
 from minidiff.typing import Array
 
-__all__ = ["compute", "engine", "make", "step_of", "take"]
+__all__ = ["compute", "make", "step_of", "take"]
 
 # Bytes of a block, and of the largest array that is computed in one piece. A formula's dozen temporaries of
 # this size fit into a second-level cache. From 128 KiB on, the C library asks the system for each of them.
@@ -52,55 +50,7 @@ BLOCK = 96 * 1024
 # takes to import Numba and to compile.
 PATIENCE = 2.0
 
-_ENGINE: ContextVar[str] = ContextVar("engine", default="auto")
 _CHANGES_MORE = attrgetter("changes_more")
-
-
-class engine:  # noqa: N801 - it is called as a function is
-    """Choose how formulas run, from here on or within a ``with`` block.
-
-    Parameters
-    ----------
-    name : {"auto", "numpy", "fused"}
-        "numpy" runs them with NumPy, always. "fused" compiles them with Numba, for arrays of any size.
-        "auto", the default, begins with NumPy. Once large arrays have cost as much time as the import of
-        Numba and compiling would, it goes on compiled, if Numba is installed and gives the same bits.
-        Formulas that Numba cannot compile, and parameters that are complex or not contiguous, run with
-        NumPy in any case.
-
-    Raises
-    ------
-    ValueError
-        For another name.
-    ImportError
-        For "fused" without Numba.
-
-    Notes
-    -----
-    The choice is a context variable: each thread and each asynchronous task has its own.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from minidiff.optimise import ADAM, engine, update
-    >>> x = np.zeros(1_000_000)
-    >>> with engine("numpy"):
-    ...     update(ADAM(), x, np.ones(1_000_000))
-    """
-
-    def __init__(self, name: Literal["auto", "numpy", "fused"]) -> None:
-        if name not in ("auto", "numpy", "fused"):
-            raise ValueError(f"engine must be 'auto', 'numpy' or 'fused', not {name!r}")
-        if name == "fused" and find_spec("numba") is None:
-            raise ImportError("the fused engine needs Numba: pip install 'minidiff[fast]'")
-        self._name, self._before = name, [_ENGINE.set(name)]
-
-    def __enter__(self) -> None:
-        self._before.append(_ENGINE.set(self._name))
-
-    def __exit__(self, *_: object) -> None:
-        while self._before:
-            _ENGINE.reset(self._before.pop())
 
 
 def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = None) -> None:
@@ -165,7 +115,7 @@ def compute(
         return list
     sets = any(stage.has_formula for stage in stages if stage.changes_more)
     with SETTINGS if sets else nullcontext():  # an `apply` may read what a schedule sets
-        back = _remembered([p for _, p, *_ in steps], stages)
+        back = remembered([p for _, p, *_ in steps], stages)
         try:
             for step in steps:
                 change = _change_of(*step, out)
@@ -191,56 +141,9 @@ def make(changes: list[Change]) -> None:
         change(p, x, values, turns)
 
 
-def _remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
-    """Note what optimisers are before steps; give a function that makes them so again.
-
-    What a formula keeps for a parameter changes with the parameter. What an `apply` keeps, or the optimisers
-    that it may call, changes before: of that there are copies.
-    """
-    attributes = {id(x): (x, x.__dict__.copy()) for x in stages if x.has_formula}
-    waiting = [(x, False) for stage in stages if stage.has_formula for x in stage.sets()]
-    waiting += [(stage, True) for stage in stages if not stage.has_formula]
-    entries: dict[int, tuple[Any, list[tuple[Any, list[Any]]]]] = {}
-    while waiting:
-        x, is_called = waiting.pop()
-        if isinstance(x, AbstractOptimiser) and id(x) not in attributes:
-            attributes[id(x)] = x, dict(getattr(x, "__dict__", {}))
-            waiting += [(part, is_called) for part in attributes[id(x)][1].values()]
-        elif isinstance(x, IdDict) and is_called:
-            entries[id(x)] = x, [(p, [_copied(x[p], p)] if p in x else []) for p in ps]
-        elif isinstance(x, (list, tuple, dict)):
-            parts = x.values() if isinstance(x, dict) else x
-            if isinstance(next(iter(parts), None), (AbstractOptimiser, IdDict)):  # others may be long
-                waiting += [(part, is_called) for part in parts]
-
-    def back() -> None:
-        for opt, values in attributes.values():
-            if values:
-                vars(opt).update(values)
-                for name in vars(opt).keys() - values.keys():
-                    del vars(opt)[name]
-        for kept, items in entries.values():
-            for p, value in items:
-                if value:
-                    (kept[p],) = value
-                elif p in kept:
-                    del kept[p]
-
-    return back
-
-
-def _copied(value: Any, p: Any) -> Any:
-    if type(value) is np.ndarray and not value.dtype.hasobject:
-        return value.copy()
-    try:
-        return deepcopy(value, {id(p): p})
-    except Exception:  # it is of a kind that has no copies
-        return value
-
-
 def _is_simple(stages: list[Any], x: Array) -> bool:
     """Tell whether a step is one program on a small array."""
-    if x.nbytes > BLOCK or x.dtype.char == "e" or _ENGINE.get() == "fused" or not stages:
+    if x.nbytes > BLOCK or x.dtype.char == "e" or ENGINE.get() == "fused" or not stages:
         return False
     return stages[0].has_formula and (len(stages) == 1 or len(_parts(stages)) == 1)
 
@@ -289,7 +192,7 @@ def _parts(stages: list[Any]) -> list[list[Any]]:
 
 def _change_of_parts(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> Change:
     """Compute a step part after part. A large one of one part is computed when the change is made."""
-    parts, is_large = _parts(stages), x.nbytes > BLOCK or _ENGINE.get() == "fused"
+    parts, is_large = _parts(stages), x.nbytes > BLOCK or ENGINE.get() == "fused"
     target, x = x if out is None else out, widened(x)
     home = target if len(parts) == 1 and target.dtype is x.dtype else None
     turns: list[_Turn] = []
@@ -505,7 +408,7 @@ class _Formulas:
 
     def _loop(self, dtype: np.dtype[Any]) -> Any:
         """Return the compiled loop if there is to be one. Without being asked for, it must be exact."""
-        how = _ENGINE.get()
+        how = ENGINE.get()
         if how == "numpy" or (how == "auto" and self._spent < PATIENCE) or dtype.char not in "fd":
             return None
         from minidiff.program import kernel
@@ -522,7 +425,7 @@ class _Formulas:
 
     def _explain(self) -> None:
         """Say, once, why these formulas are not compiled, to those who asked for it."""
-        if self._reason and _ENGINE.get() == "fused":
+        if self._reason and ENGINE.get() == "fused":
             reason, self._reason = self._reason.strip().partition("\n")[0], ""
             message = f"{self._names}: runs with NumPy, because its formula cannot be compiled: {reason}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -18,8 +18,9 @@ from minidiff.checks import described
 from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 from minidiff.optimise.decays import ExpDecay
+from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import tuple_of
-from minidiff.optimise.step import _ENGINE, BLOCK, make
+from minidiff.optimise.step import BLOCK, make
 from minidiff.optimise.update import changes_of, share_memory, update
 from minidiff.params import Param, Params
 from minidiff.program.lines import EXACT, RESERVED, Lines, free_name
@@ -156,7 +157,7 @@ class Together:
         with self._lock:
             if self._opt.stages() != self._stages:
                 self._look()
-            if not self._groups or _ENGINE.get() == "fused" or not all(map(_IS_WRITEABLE, self._xs)):
+            if not self._groups or ENGINE.get() == "fused" or not all(map(_IS_WRITEABLE, self._xs)):
                 return False
             return whole(self._take, grads) if self._others else self._take(grads)
 

@@ -1,0 +1,75 @@
+"""Optimisers as they were before a step that fails.
+
+What a formula keeps for a parameter changes with the parameter, when nothing can fail any more. What an
+`apply` keeps changes before, and so may what the optimisers keep that it calls: of that there are copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+
+from minidiff.iddict import IdDict
+from minidiff.optimise.base import AbstractOptimiser
+
+__all__ = ["remembered"]
+
+
+def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
+    """Note what optimisers are before steps.
+
+    Parameters
+    ----------
+    ps : list of Param or ndarray
+        The parameters that are to make a step.
+    stages : list of AbstractOptimiser
+        From `AbstractOptimiser.stages`.
+
+    Returns
+    -------
+    callable
+        Makes the optimisers what they were. An array among their attributes that has been written into
+        stays as it is.
+    """
+    attributes = {id(x): (x, x.__dict__.copy()) for x in stages if x.has_formula}
+    waiting = [(x, False) for stage in stages if stage.has_formula for x in stage.sets()]
+    waiting += [(stage, True) for stage in stages if not stage.has_formula]
+    entries: dict[int, tuple[Any, list[tuple[Any, list[Any]]]]] = {}
+    while waiting:
+        x, is_called = waiting.pop()
+        if isinstance(x, AbstractOptimiser) and id(x) not in attributes:
+            attributes[id(x)] = x, dict(getattr(x, "__dict__", {}))
+            waiting += [(part, is_called) for part in attributes[id(x)][1].values()]
+        elif isinstance(x, IdDict) and is_called:
+            entries[id(x)] = x, [(p, [_copied(x[p], p)] if p in x else []) for p in ps]
+        elif isinstance(x, (list, tuple, dict)):
+            parts = x.values() if isinstance(x, dict) else x
+            if isinstance(next(iter(parts), None), (AbstractOptimiser, IdDict)):  # others may be long
+                waiting += [(part, is_called) for part in parts]
+
+    def back() -> None:
+        for opt, values in attributes.values():
+            if values:
+                vars(opt).update(values)
+                for name in vars(opt).keys() - values.keys():
+                    del vars(opt)[name]
+        for kept, items in entries.values():
+            for p, value in items:
+                if value:
+                    (kept[p],) = value
+                elif p in kept:
+                    del kept[p]
+
+    return back
+
+
+def _copied(value: Any, p: Any) -> Any:
+    if type(value) is np.ndarray and not value.dtype.hasobject:
+        return value.copy()
+    try:
+        return deepcopy(value, {id(p): p})
+    except Exception:  # it is of a kind that has no copies
+        return value

@@ -249,10 +249,10 @@ class _Call:
         args = (*roots[n : n + len(self.first)], *_replaced(self.args, lambda _: next(remaining)))
         return *trace.run(self.f, args), roots
 
-    def way_back(self, values: Any) -> Callable[[Any], list[Any]]:
+    def way_back(self, values: Any, result: Any) -> Callable[[Any], list[Any]]:
         """Give the function from a gradient of the result to those of the variables."""
         value, node, roots = self.run(values)
-        before = np.asarray(self.result)
+        before = np.asarray(constant(result))
         size = np.abs(before[np.isfinite(before)]).max(initial=0)
         if not np.allclose(constant(value), before, atol=1e-8 * size, equal_nan=True):
             raise RuntimeError("the function gave another result the second time: pass random numbers to it")
@@ -282,14 +282,14 @@ def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:
 
 
 def _of_recomputed(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[Any]:
-    gradients = call.way_back(values)(g)
+    gradients = call.way_back(values, ans)(g)
     return [gradients[i - 1] for i in argnums]
 
 
 def _of_root(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[Any]:
     k, n, shape = len(call.ps), np.size(ans), np.shape(ans)
     values = (*values[:k], ans, *values[k + 1 :])
-    back, right = call.way_back(constant(values)), np.ravel(constant(g))
+    back, right = call.way_back(constant(values), call.result), np.ravel(constant(g))
 
     def product(v: Any) -> Any:
         return np.ravel(back(v.reshape(shape))[k])
@@ -304,19 +304,28 @@ def _of_root(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[
             raise RuntimeError("implicit_root: GMRES has not solved the linear equation of the derivative")
     u = u.reshape(shape)[()]
     if any(map(is_recorded, (g, *values))):  # then u is a root as well, of the transposed product less g
-        equation = _Call(lambda u, g, *values: call.way_back(values)(u)[k] - g, (g, *values), (u,))
+        transposed = lambda u, g, *values: call.way_back(values, call.result)(u)[k] - g  # noqa: E731
+        equation = _Call(transposed, (g, *values), (u,))
         u = solution(equation, *equation.variables())
-    gradients = call.way_back(values)(-u)
+    gradients = call.way_back(values, call.result)(-u)
     return [gradients[i - 1] for i in argnums]
 
 
-@derivative(jointly=_of_recomputed)
+def _again(call: _Call, *values: Any) -> Any:
+    return call.run(values)[0]
+
+
+def _not_again(*_: Any) -> Any:
+    raise NotImplementedError("a root that depends on values that are equal has no gradient")
+
+
+@derivative(jointly=_of_recomputed, again=_again)
 def recomputed(call: _Call, *values: Any) -> Any:
     """Give what a call has given."""
     return call.result
 
 
-@derivative(jointly=_of_root)
+@derivative(jointly=_of_root, again=_not_again)
 def solution(call: _Call, *values: Any) -> Any:
     """Give the root of an equation."""
     return values[len(call.ps)]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minidiff import dropgrad, gradient, param, params, withgradient
+from minidiff import check_gradient, dropgrad, gradient, param, params, withgradient
 
 MODULES = {"": np, "linalg.": np.linalg, "fft.": np.fft}
 NOT_A_CALL_ON_ARRAYS = {"array", "row_stack"}  # np.array dispatches on nothing; row_stack is deprecated
@@ -792,3 +792,26 @@ def test_first_and_second_derivatives_are_the_numerical_ones(name, data):
 
 def reached(f, args):
     return any(g is not None for g in gradient(f, *args))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        np.vdot,
+        np.vecdot,
+        np.linalg.vecdot,
+        lambda x, y: np.poly(x),
+        lambda x, y: np.add.reduceat(x, [0, 2]),
+        lambda x, y: np.multiply.reduceat(x, [1, 2]),
+        lambda x, y: np.linalg.eigvalsh(np.outer(x, np.conj(y)) + np.outer(y, np.conj(x))),
+        lambda x, y: np.linalg.eigvalsh(np.outer(x.real, y.real) + np.outer(y.real, x.real), "U"),
+    ],
+)  # fmt: skip
+def test_of_complex_numbers_too_the_value_has_numpys_last_bit(f):
+    rng = np.random.default_rng(0)
+    for n in (3, 8, 33):
+        x, y = rng.normal(size=(2, n)) + 1j * rng.normal(size=(2, n))
+        n > 8 or check_gradient(lambda x, y: np.real(f(x, y)), x, y, order=1)
+        seen = []
+        gradient(lambda x, y: np.sum(np.real(seen.append(dropgrad(f(x, y))) or f(x, y))), x, y)
+        np.testing.assert_array_equal(seen[0], f(x, y), strict=True)

@@ -5,7 +5,18 @@ import itertools
 import numpy as np
 import pytest
 
-from minidiff import dropgrad, gradient, hessian, jacobian, jvp, param, params
+from minidiff import (
+    derivative,
+    dropgrad,
+    gradient,
+    hessian,
+    implicit_root,
+    jacobian,
+    jvp,
+    param,
+    params,
+    recompute,
+)
 from minidiff.compiled import compiled
 
 RNG = np.random.default_rng(0)
@@ -252,13 +263,13 @@ def test_a_matrix_without_a_basis_of_eigenvectors_is_refused():
 
 def test_columns_of_a_jacobian_are_refused_where_rows_are():
     jumps = lambda t: np.linalg.eigh(np.diag([1.0, 1.0, 2.0]) + t * np.ones((3, 3)))[1] ** 2
-    for derivative in (
+    for slope in (
         lambda: jacobian(jumps, 0.0),
         lambda: jvp(jumps, (0.0,), (1.0,)),
         lambda: gradient(lambda t: jumps(t)[0, 1], 0.0),  # 0 by the formula
     ):
         with pytest.raises(NotImplementedError, match="depends on which vectors"):
-            derivative()
+            slope()
 
 
 def test_third_derivatives_of_a_determinant_near_a_singular_matrix():
@@ -308,6 +319,39 @@ def test_the_same_call_in_other_words_is_the_same(options):
     np.testing.assert_allclose(gradient(f, A)[0], np.ones((3, 3)), rtol=1e-12)
     by_position = lambda A: np.linalg.svd(A, *options.values())
     np.testing.assert_allclose(gradient(lambda A: f(A, by_position), A)[0], np.ones((3, 3)), rtol=1e-12)
+
+
+CUBES = {
+    "plain": lambda w: w**3,
+    "float_power": lambda w: np.float_power(w, 3),
+    "select": lambda w: np.select([w > 0], [w**3], w),
+    "vander": lambda w: np.vander(w, 4)[:, 0],
+    "vecdot": lambda w: w * np.vecdot(np.stack([w, w], 1), np.stack([w, w], 1)) / 2,
+    "quantile": lambda w: np.quantile(np.stack([w**3, w**3 + 1, w**3 - 1]), 0.5, axis=0),
+    "eigvalsh": lambda w: w * np.stack([np.linalg.eigvalsh(np.diag(np.stack([-a, a * a])))[1] for a in w]),
+    "recompute": recompute(lambda w: w**3),
+    "derivative": derivative(lambda g, ans, w: 3 * g * w**2)(lambda w: w**3),
+}
+
+
+@pytest.mark.parametrize("A", EQUAL)
+@pytest.mark.parametrize("name", CUBES)
+def test_what_is_done_with_equal_values_is_done_again_with_those_beside_them(name, A):
+    A = A + 3 * np.eye(len(A))
+    cube, R = CUBES[name], np.cos(np.arange(A.size)).reshape(A.shape)
+
+    def f(A):
+        w, v = np.linalg.eigh(A)
+        return np.sum((v * cube(w)) @ v.T * R)
+
+    (g,), S = gradient(f, A), R + R.T
+    np.testing.assert_allclose(g + g.T, A @ A @ S + A @ S @ A + S @ A @ A, rtol=1e-6, atol=1e-6)
+
+
+def test_a_root_that_depends_on_equal_values_is_refused():
+    root = lambda w: implicit_root(lambda z, w: z * z - w, np.sqrt(dropgrad(w)), w)
+    with pytest.raises(NotImplementedError, match="a root that depends on values that are equal"):
+        gradient(lambda A: (lambda w, v: np.sum((v * root(w)) @ v.T))(*np.linalg.eigh(A)), 2 * np.eye(3))
 
 
 def test_calls_with_a_change_between_them_are_two():

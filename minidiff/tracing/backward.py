@@ -15,6 +15,7 @@ from autograd.core import add_outgrads, vspace
 from autograd.tracer import getval
 
 from minidiff.tracing.derivatives import (
+    AGAIN,
     Nearby,
     Part,
     add_at,
@@ -176,7 +177,8 @@ def _again(end: Traced, call: Traced, result: Any) -> tuple[Traced, Traced]:
                 raise NotImplementedError(
                     "arrays that change afterwards have no gradient where values are equal"
                 )
-            value = record(later.function, values, later.keywords)
+            function = AGAIN.get(later.function)
+            value = function(*values) if function else record(later.function, values, later.keywords)
             done[later] = Traced(
                 value, later.function, values, later.keywords, tuple(parents), tuple(parents.values())
             )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, cast, moments_options, primitive_of, scatter
-from minidiff.tracing.exact import exactly, verified
+from minidiff.tracing.exact import Exact, exactly, verified
 from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
@@ -448,7 +448,7 @@ COMPOSITES |= {
     np.trapezoid: _trapezoid,
     (np.std, "options"): _var_of_mean,
     (np.var, "options"): _var_of_mean,
-    np.vdot: lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y)),
+    np.vdot: Exact(np.vdot, lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y))),
     np.vsplit: _splitting(np.split, lambda x, axis: 0),
     np.unique: _unique,
     np.vstack: lambda arrays, **options: _concatenate(

@@ -124,6 +124,11 @@ def primitive_of(function: Any) -> Any:
     return primitive if primitive in _ours or primitive in primitive_vjps else None
 
 
+# By the primitive, what gives the value of a call that is done again with other arguments, where its own
+# function would give that of the first.
+AGAIN: dict[Any, Callable[..., Any]] = {}
+
+
 def define(function: Callable[..., Any], rules: tuple[Rule | None, ...] | Rule) -> Any:
     """Make a primitive of autograd's of a function that has rules, for our traces and autograd's own."""
     primitive = autograd_primitive(function)

@@ -19,7 +19,7 @@ from minidiff.tracing.record import constant, derivative, is_box, name_of
 Composition = Callable[..., Any]
 
 
-@derivative(lambda g, ans, written, value: g)
+@derivative(lambda g, ans, written, value: g, again=lambda written, value: written)
 def _valued(written: Any, value: Any) -> Any:
     return value
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
+from minidiff.tracing.exact import Exact, exactly, pinned
 from minidiff.tracing.kinks import reduced_shape
 from minidiff.tracing.record import as_array, constant, derivative
 from minidiff.tracing.spectra import singular_values
@@ -222,7 +223,7 @@ def _svd(A: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian:
         return NotImplemented
     if not hermitian:  # by one call with the vectors, on which the second derivative depends
         s = np.linalg.svd(A, full_matrices=False)[1]
-        return s + (np.linalg.svd(constant(A), compute_uv=False) - constant(s))  # with NumPy's last bit
+        return pinned(s, np.linalg.svd(constant(A), compute_uv=False))
     w, v = np.linalg.eigh(A)
     order = np.argsort(np.abs(w))[..., ::-1]
     w = np.take_along_axis(w, order, -1)
@@ -295,6 +296,7 @@ def _trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
     return np.sum(np.linalg.diagonal(x, offset=offset), -1, dtype)
 
 
+@exactly(np.vecdot)
 def _vecdot(x: Any, y: Any, /, *, axis: int = -1, keepdims: bool = False) -> Any:
     x, y = np.moveaxis(as_array(x), axis, -1), np.moveaxis(as_array(y), axis, -1)
     product = np.sum(np.conj(x) * y, axis=-1)
@@ -335,7 +337,8 @@ COMPOSITES |= {
     np.linalg.cross: _spatial_cross,
     np.linalg.diagonal: lambda x, /, *, offset=0: np.diagonal(x, offset, -2, -1),
     np.linalg.eigvals: lambda x: np.linalg.eig(x)[0],
-    np.linalg.eigvalsh: lambda x, UPLO="L": np.linalg.eigh(x, UPLO)[0],
+    # By the call that vectors come from, so that both belong together.
+    np.linalg.eigvalsh: Exact(np.linalg.eigvalsh, lambda x, UPLO="L": np.linalg.eigh(x, UPLO)[0]),
     np.linalg.lstsq: _lstsq,
     np.linalg.matmul: lambda x, y, /: np.matmul(x, y),
     np.linalg.matrix_norm: _matrix_norm,
@@ -350,9 +353,8 @@ COMPOSITES |= {
     np.linalg.tensorinv: _tensorinv,
     np.linalg.tensorsolve: _tensorsolve,
     np.linalg.trace: _trace,
-    np.linalg.vecdot: lambda x, y, /, *, axis=-1: _vecdot(x, y, axis=axis),
+    np.linalg.vecdot: Exact(np.linalg.vecdot, lambda x, y, /, *, axis=-1: _vecdot(x, y, axis=axis)),
     np.linalg.vector_norm: _vector_norm,
-    np.vecdot: _vecdot,
 }
 if hasattr(np, "matvec"):
     COMPOSITES |= {

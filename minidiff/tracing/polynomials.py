@@ -125,12 +125,11 @@ def _roots(p: Any) -> Any:
     return np.roots(p)
 
 
+@exactly(np.poly)
 def _poly(roots: Any) -> Any:
     roots = np.atleast_1d(as_array(roots))
-    if roots.ndim == 2 and roots.shape[0] == roots.shape[1] > 0:
+    if roots.ndim == 2:
         roots = np.linalg.eigvals(roots)
-    if roots.ndim != 1:
-        raise ValueError(f"np.poly takes a vector or a square matrix, got an array of shape {roots.shape}")
     if not len(roots):
         return 1.0
     roots = roots.astype(np.mintypecode(roots.dtype.char))
@@ -138,10 +137,7 @@ def _poly(roots: Any) -> Any:
     nothing = np.zeros(1, roots.dtype)
     for root in roots:
         p = np.concatenate([p, nothing]) - root * np.concatenate([nothing, p])
-    # Roots in conjugate pairs have real coefficients.
-    values = np.asarray(constant(roots), complex)
-    is_real = roots.dtype.kind == "c" and np.all(np.sort(values) == np.sort(values.conj()))
-    return np.real(p) if is_real else p
+    return p
 
 
 # --- Least squares --------------------------------------------------------------------------------------
@@ -175,7 +171,6 @@ def _polyfit(
 
 
 COMPOSITES |= {
-    np.poly: _poly,
     np.polyadd: _of_vectors(lambda p, q: operator.add(*_aligned(p, q)), 2),
     np.polyder: _of_vectors(_polyder, 1),
     np.polydiv: _of_vectors(_polydiv, 2),

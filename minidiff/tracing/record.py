@@ -39,6 +39,7 @@ from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_ma
 
 from minidiff.checks import add_note, is_ndarray
 from minidiff.tracing.derivatives import (
+    AGAIN,
     COMPOSITES,
     CONSTANT,
     RULES,
@@ -1302,7 +1303,9 @@ def as_array(x: Any) -> Any:
 
 
 def derivative(
-    *rules: Callable[..., Any] | None, jointly: Callable[..., Any] | None = None
+    *rules: Callable[..., Any] | None,
+    jointly: Callable[..., Any] | None = None,
+    again: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a function a derivative: it is recorded as one call, whatever it calls itself.
 
@@ -1315,6 +1318,9 @@ def derivative(
     jointly : callable, optional
         In place of rules, for a function of any number of arguments: ``jointly(argnums, g, ans, *arguments,
         **keywords)`` lists the gradients with respect to the arguments at the positions `argnums`.
+    again : callable, optional
+        Gives the value of a call that is done again with other arguments, as where eigenvalues are equal, if
+        the function itself would give that of the first.
 
     Returns
     -------
@@ -1328,6 +1334,8 @@ def derivative(
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         primitive = define(function, jointly or rules)
+        if again is not None:
+            AGAIN[primitive] = again
         return wraps(function)(lambda *args, **kwargs: record(primitive, args, kwargs))
 
     return decorate

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, cast, part_of, scatter
-from minidiff.tracing.exact import verified
+from minidiff.tracing.exact import pinned, verified
 from minidiff.tracing.record import as_array, constant, derivative, is_box, map_container, record
 
 # --- Options --------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None
     starts = np.asarray(indices).tolist()
     ends = [*starts[1:], x.shape[axis]]
     parts = [_reduce(ufunc, rows[i:j]) if i + 1 < j else rows[i] for i, j in zip(starts, ends, strict=True)]
-    return np.stack(parts, axis) if parts else np.take(x, [], axis)
+    return pinned(np.stack(parts, axis) if parts else np.take(x, [], axis), plain)
 
 
 def _outer(ufunc: Any, x: Any, y: Any, **options: Any) -> Any:

@@ -618,6 +618,8 @@ def by_parameters(name: str, f: Callable[..., Any], ps: Params) -> tuple[Any, An
     """Give what a function returns, and its Jacobian: a column for each element of the parameters."""
     value, node, roots, _ = _record(f, (ps,), name)
     _check_numbers(name, value, "fiubc")
+    if node is None and name != "hessian":  # that of a linear loss is zero
+        _warn_unreached()
     if np.iscomplexobj(constant(value)) or any(np.iscomplexobj(p.value) for p in ps):
         raise TypeError(f"{name}(f, ps): the parameters and results must be real. For complex ones use hvp.")
     blocks = _blocks(value, node, roots)
@@ -740,11 +742,22 @@ def _variable(x: Any) -> Any:
             raise ValueError(f"an argument is an integer of {x.bit_length()} bits, which no float can hold.")
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError("an argument is a masked array, and the mask would be lost: pass x.filled(…)")
+        if isinstance(x, np.ndarray) and _hides_numbers(x):
+            raise TypeError(
+                f"an argument is an array of {x.dtype}, by whose numbers there is no gradient: pass them as "
+                "x.astype(float), or as x['name'] of a structured array"
+            )
         x = np.asarray(x) if isinstance(x, np.ndarray) else np.asarray(x)[()]
         if x.dtype.kind in "iu":
             x = x.astype(np.float64)
         return x if x.dtype.kind in "fc" else None
     return None
+
+
+def _hides_numbers(x: Any) -> bool:
+    """Tell whether an array has numbers as objects, or in fields."""
+    is_of_objects = x.dtype.kind == "O"
+    return bool(x.dtype.names) or (is_of_objects and any(_variable(item) is not None for item in x.flat))
 
 
 def _opened(x: Any) -> Any:

@@ -213,6 +213,8 @@ def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
         raise TypeError(
             f"param(x, dtype): dtype must be float or complex to have a gradient, got {np.dtype(dtype)}."
         )
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("param(x): x is a masked array, and the mask would be lost: pass x.filled(…).")
     value = np.array(x.value if isinstance(x, Param) else x, dtype=dtype)
     if value.dtype.kind in "biu":
         value = value.astype(np.float64)

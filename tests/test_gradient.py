@@ -6,6 +6,7 @@ import math
 import operator
 import pickle
 import tempfile
+import warnings
 import weakref
 from collections import namedtuple
 from collections.abc import Mapping
@@ -1242,3 +1243,39 @@ def test_keywords_of_a_loss_by_parameters():
         lambda k: gradient(lambda x, k: k * x**2, 3.0, k=k)[0], 2.0
     )  # to an outer one it is none
     assert outer == (6.0,)
+
+
+# --- Arrays that hide their numbers ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        np.array([1.0, 2.0], object), np.array([np.ones(2), None], object), np.array([None, 1], object),
+        np.array([(1.0, 2)], [("a", float), ("b", int)]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: {"x": x}])
+def test_arrays_that_hide_numbers_are_no_arguments(hidden, wrap):
+    with pytest.raises(TypeError, match=r"an argument is an array of .*there is no gradient: pass them as"):
+        gradient(lambda w, x: np.sum(w), np.ones(2), wrap(hidden))
+    names = np.array(["a", "b"], object)
+    assert gradient(lambda w, x: np.sum(w), 1.0, wrap(names))[0] == 1.0
+
+
+def test_masks_are_not_lost():
+    masked = np.ma.array([1.0, 2.0], mask=[False, True])
+    W = param([1.0, 2.0])
+    for refused in (lambda: param(masked), lambda: gradient(np.sum, masked), lambda: update(W, masked)):
+        with pytest.raises(TypeError, match="masked array"):
+            refused()
+    assert W.value.tolist() == [1.0, 2.0]
+
+
+def test_a_jacobian_by_parameters_that_are_not_reached_warns():
+    W = param([1.0, 2.0])
+    with pytest.warns(UserWarning, match="reaches none of the parameters"):
+        jacobian(lambda: W.value * 2, params(W))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not hessian(lambda: np.sum(W), params(W)).any()  # of a linear loss

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from itertools import count
@@ -246,14 +245,7 @@ def least_squares(
         return found
 
     def jac(v: Any) -> Any:
-        slopes = by_parameters("least_squares", residuals, search.put(v))[1].astype(float)
-        if search.met == 1 and not slopes.any():
-            warnings.warn(
-                "least_squares: all derivatives are zero where the search begins. Are the residuals computed "
-                "with the parameters themselves, not with copies or with W.value?",
-                stacklevel=2,
-            )
-        return slopes
+        return by_parameters("least_squares", residuals, search.put(v))[1].astype(float)
 
     return search.run(lambda: optimize.least_squares(evaluate, search.start, jac, **options))
 

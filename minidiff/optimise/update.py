@@ -298,6 +298,8 @@ def _gradient(g: Any, x: Array, place: Place | None = None) -> Array:
             raise TypeError(f"{_which_gradient(place)} is a mapping: take the parameter's own, grads[p]")
         if isinstance(g, Param):
             raise TypeError(f"{_which_gradient(place)} is a parameter itself: take grads[p], or its .value")
+        if isinstance(g, np.ma.MaskedArray):
+            raise TypeError(f"{_which_gradient(place)} is a masked array: pass g.filled(0) for no step there")
         try:
             Δ = np.asarray(g)
         except ValueError as error:

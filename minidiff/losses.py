@@ -18,6 +18,7 @@ import numpy as np
 
 from minidiff.checks import described, integer, is_ndarray, number
 from minidiff.functions import floating, logsoftmax, real_numbers, softmax, softplus
+from minidiff.names import tell
 from minidiff.tracing import Kept, constant, derivative, listed
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "mse",
     "poisson_loss",
 ]
+
+tell(__name__)
 
 Agg = Callable[[Any], Any]
 

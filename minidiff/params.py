@@ -209,6 +209,10 @@ def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
     >>> param(0.5, dtype="float32")
     param(0.5, dtype=float32)
     """
+    if isinstance(dtype, int):
+        raise TypeError(
+            f"param(x, dtype): dtype is no number such as {dtype}; of a shape write param(np.zeros((2, 5)))."
+        )
     if dtype is not None and np.dtype(dtype).kind not in "fc":
         raise TypeError(
             f"param(x, dtype): dtype must be float or complex to have a gradient, got {np.dtype(dtype)}."

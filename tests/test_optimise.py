@@ -1031,3 +1031,11 @@ def test_what_a_rule_keeps_may_be_told_by_a_property():
             update(opt, x, np.ones(3))
         np.testing.assert_array_equal(x, -3 - 3 * order)
         assert set(opt.state[x]) == {"clock", *"ab"[:order]}
+
+
+def test_gradients_by_names_are_told_to_go_by_parameters():
+    model = {"W": param([1.0, 2.0])}
+    f = lambda p: np.sum(p["W"] ** 2)
+    with pytest.raises(KeyError, match=r"write gradient\(lambda: f\(p\), params\(p\)\)"):
+        update(ADAM(), params(model), gradient(f, model)[0])
+    update(ADAM(), params(model), gradient(lambda: f(model), params(model)))

@@ -869,3 +869,8 @@ def test_a_vector_may_be_a_view_of_a_parameter():
     ps = params(Param(home[:2]), Param(home[2:]))
     ps.from_vector(home[::-1])
     np.testing.assert_array_equal(home, [3.0, 2.0, 1.0, 0.0])
+
+
+def test_a_shape_is_no_dtype():
+    with pytest.raises(TypeError, match=r"of a shape write param\(np.zeros\(\(2, 5\)\)\)"):
+        param(2, 5)

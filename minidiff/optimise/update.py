@@ -157,10 +157,11 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
         try:
             g = gs[p]
         except KeyError:
-            raise KeyError(
-                f"gs has no gradient for {_which(place)} of ps, of shape {x.shape}: take the gradient over "
-                f"the same parameters, or map it to None"
-            ) from None
+            cure = "take the gradient over the same parameters, or map it to None"
+            if any(isinstance(key, str) for key in gs.keys()):  # noqa: SIM118 - Grads warn of bare iteration
+                cure = "gs goes by names: write gradient(lambda: f(p), params(p)), by parameters"
+            which = f"{_which(place)} of ps, of shape {x.shape}"
+            raise KeyError(f"gs has no gradient for {which}: {cure}") from None
         if g is not None:
             steps.append((opt.stages(p) if differ else stages, p, x, _gradient(g, x, place)))
             has_views = has_views or x.base is not None

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from minidiff import gradient, hessian, jacobian, param, params
-from minidiff.compiled import compiled
+from minidiff import compiled, derivative, gradient, hessian, hvp, jacobian, param, params, recompute
+from minidiff.losses import huber_loss
 
 
 def slopes(f, x, h=1e-5):
@@ -274,3 +274,40 @@ def test_a_length_computed_twice_is_recorded_the_same_way_each_time():
     for i in range(20):  # the order of a set is another at other addresses
         held = [np.zeros(1) for _ in range(7 * i)]
         assert compiled(slope)(x).val == slope(x), len(held)
+
+
+LENGTH_BY = {
+    "norm": np.linalg.norm,
+    "vector_norm": np.linalg.vector_norm,
+    "hypot": lambda x: np.hypot(x[0], x[1]),
+    "hypot.reduce": np.hypot.reduce,
+    "abs": lambda x: np.abs(x[0] + 1j * x[1]),
+    "std": lambda x: np.std(np.stack([x, -x]).ravel()) * np.sqrt(2),
+    "Frobenius": lambda x: np.linalg.norm(x[:, None]),
+    "spectral": lambda x: np.linalg.norm(x[None], 2),
+    "nuclear": lambda x: np.linalg.norm(x[:, None], "nuc"),
+    "matrix_norm": lambda x: np.linalg.matrix_norm(x[None], ord=2),
+    "svdvals": lambda x: np.linalg.svdvals(x[:, None])[0],
+}
+SQUARE_BY = {
+    "**": lambda n: n**2,
+    "float_power": lambda n: np.float_power(n, 2),
+    "select": lambda n: np.select([n < 1], [n * n], n),
+    "where": lambda n: np.where(n < 1, n * n, 2 * n - 1),
+    "recompute": recompute(lambda n: n * n),
+    "derivative": derivative(lambda g, ans, n: 2 * g * n)(lambda n: n * n),
+    "vecdot": lambda n: np.vecdot(np.stack([n, n]), np.stack([n, n])) / 2,
+    "prod": lambda n: np.prod(np.stack([n, n])),
+    "huber_loss": lambda n: 2 * huber_loss(n, 0.0),
+    "cosh": lambda n: 2 * np.cosh(n) - 2,
+    "gradient": lambda n: gradient(lambda m: m**3 / 3, n)[0],
+}
+
+
+@pytest.mark.parametrize("length", LENGTH_BY)
+@pytest.mark.parametrize("square", SQUARE_BY)
+def test_however_a_length_is_squared_its_curvature_at_0_is_2(length, square):
+    f = lambda x: SQUARE_BY[square](LENGTH_BY[length](x))
+    np.testing.assert_array_equal(gradient(f, np.zeros(2))[0], [0, 0])
+    np.testing.assert_allclose(hessian(f, np.zeros(2)), 2 * np.eye(2), atol=1e-6)
+    np.testing.assert_allclose(hvp(f, np.zeros(2), np.array([1.0, 2.0])), [2, 4], atol=1e-6)

@@ -15,7 +15,8 @@ from autograd.tracer import getval
 
 from minidiff.tracing.backward import ONCE
 from minidiff.tracing.derivatives import Nearby, enter_several, hooks, listed, primitive_of
-from minidiff.tracing.record import record
+from minidiff.tracing.exact import pinned
+from minidiff.tracing.record import constant, record
 
 
 def _adjoint(x: Any) -> Any:
@@ -208,6 +209,10 @@ def _svd(
 
 def singular_values(A: Any) -> Any:
     """Give the singular values, for what treats equal ones alike, as norms do."""
+    if 1 in A.shape[-2:]:  # that of a vector is its length, whose limits at 0 are known
+        return pinned(
+            np.linalg.norm(A, axis=(-2, -1))[..., None], np.linalg.svd(constant(A), compute_uv=False)
+        )
     return record(primitive_of(np.linalg.svd), (A,), {"compute_uv": False})
 
 

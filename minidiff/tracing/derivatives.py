@@ -677,9 +677,10 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
     keepdims, _ = _options(*args, **options)
     if (type(axis) is tuple and not axis) or not x.ndim:
         return g
-    size = np.abs(getval(ans))
-    if np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)):
-        return spread(g * ans, x, axis, keepdims) / x
+    if getval(ans) is ans:  # in a derivative of this one there is no look at values
+        size = np.abs(ans)
+        if np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)):
+            return spread(g * ans, x, axis, keepdims) / x
     # The product of all the others without a division: those before times those after.
     axes = sorted(a % x.ndim for a in (range(x.ndim) if axis is None else np.atleast_1d(axis).tolist()))
     order = [i for i in range(x.ndim) if i not in axes] + axes

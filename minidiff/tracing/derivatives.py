@@ -684,12 +684,12 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
     # The product of all the others without a division: those before times those after.
     axes = sorted(a % x.ndim for a in (range(x.ndim) if axis is None else np.atleast_1d(axis).tolist()))
     order = [i for i in range(x.ndim) if i not in axes] + axes
-    rows = x.transpose(order).reshape((*(x.shape[i] for i in order[: -len(axes)]), -1))
-    one, n = np.ones((*rows.shape[:-1], 1), x.dtype), rows.shape[-1]
+    others, n = [x.shape[i] for i in order[: -len(axes)]], math.prod([x.shape[i] for i in axes])
+    rows, one = x.transpose(order).reshape((*others, n)), np.ones((*others, 1), x.dtype)
     before = np.cumprod(anp.concatenate([one, rows[..., :-1]], axis=-1), axis=-1)
     after = np.cumprod(anp.concatenate([one, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
-    others = (before * after)[..., :n].reshape([x.shape[i] for i in order])
-    return spread(g, x, axis, keepdims) * others.transpose(np.argsort(order).tolist())
+    rest = (before * after)[..., :n].reshape([x.shape[i] for i in order])
+    return spread(g, x, axis, keepdims) * rest.transpose(np.argsort(order).tolist())
 
 
 RULES[np.prod] = (_prod,)

@@ -136,6 +136,8 @@ def test_so_have_methods_and_operators(method, request):
         lambda x: np.sum(pullback(np.tanh, x)[1](x**2)[0] ** 2),
         lambda x: np.sum(pullback(np.tanh, x)[1](x[0] * 1.0)[0] ** 2),
         lambda x: np.prod(x) ** 2 + np.sum(np.prod(np.outer(x, x), axis=1)),
+        lambda x: np.sum(np.interp(x, [-1.0, 0, 1], [0, 1.0, 0])),
+        lambda x: np.sum(np.interp([0.5, 1.5], [0, 1, 2], x) ** 2),
     ],
 )
 def test_so_have_losses_of_several_calls(f):

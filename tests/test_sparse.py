@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minidiff import gradient, hvp, param, params, withgradient
+from minidiff import compiled, gradient, hvp, param, params, withgradient
 
 sparse = pytest.importorskip("scipy.sparse")
 rng = np.random.default_rng(5)
@@ -90,3 +90,18 @@ def test_outside_a_gradient_a_parameter_is_the_array_it_holds():
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"mismatch|dimension"):
         gradient(lambda W: np.sum(sparse.csr_array(DENSE) @ W), np.ones((4, 3)))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.__name__.startswith(("lil", "dok"))])
+def test_a_program_keeps_the_matrix_by_reference(kind):
+    A = kind(DENSE)
+    for loss, W in ((lambda W: np.sum((A @ W) ** 2), LEFT[0]), (lambda W: np.sum((W @ A) ** 2), RIGHT[0])):
+        program = compiled(loss)
+        for _ in range(2):
+            found, expected = program(W), withgradient(loss, W)
+            assert found.val == expected.val
+            np.testing.assert_array_equal(found.grad[0], expected.grad[0])
+            A.data *= 2
+        assert "sparse" in program.source
+    with pytest.raises(TypeError, match="save: the program uses"):
+        program.save("never.py")

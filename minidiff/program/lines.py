@@ -659,4 +659,4 @@ def can_replace(x: Any, y: Any) -> bool:
 def _described(x: Any) -> str:
     if is_array(x) and x.size != 1:
         return f"an array of {x.dtype}, of shape {x.shape}"
-    return f"{x!r:.60}"
+    return " ".join(repr(x).split())[:60]

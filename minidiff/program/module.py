@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minidiff.checks import described
 from minidiff.files import write
 from minidiff.program.lines import ChangedError, Lines, Workspace, literal
 from minidiff.program.signature import described as shown
@@ -162,7 +163,7 @@ def _constant(x: Any, name: str, arrays: dict[str, Any], suffix: str) -> str:
     if isinstance(x, (float, complex)) and not isinstance(x, np.generic):
         return f"{name} = {_digits(x)}"
     if not isinstance(x, (np.ndarray, np.generic)) or x.dtype.kind not in "biufc" or x.dtype.char in "gG":
-        raise TypeError(f"save: the program uses {x!r:.60}, which cannot be written down")
+        raise TypeError(f"save: the program uses {described(x)}, which cannot be written down")
     if not is_array:
         return f"{name} = np.{type(x).__name__}({_digits(x.item())})"
     if not _order(x):

@@ -684,7 +684,7 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
     # The product of all the others without a division: those before times those after.
     axes = sorted(a % x.ndim for a in (range(x.ndim) if axis is None else np.atleast_1d(axis).tolist()))
     order = [i for i in range(x.ndim) if i not in axes] + axes
-    others, n = [x.shape[i] for i in order[: -len(axes)]], math.prod([x.shape[i] for i in axes])
+    others, n = [x.shape[i] for i in order[: -len(axes)]], int(np.prod([x.shape[i] for i in axes]))
     rows, one = x.transpose(order).reshape((*others, n)), np.ones((*others, 1), x.dtype)
     before = np.cumprod(anp.concatenate([one, rows[..., :-1]], axis=-1), axis=-1)
     after = np.cumprod(anp.concatenate([one, rows[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]

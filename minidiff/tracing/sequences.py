@@ -58,6 +58,16 @@ def _increasing(xp: Any) -> Any:
     return xp
 
 
+@listed
+def _part(array: Any, places: Any) -> Any:
+    return array[places]
+
+
+def _at(x: Any, places: Any) -> Any:
+    """Read elements: of a plain array so that a program may know the places alone."""
+    return _part(x, places) if type(x) is np.ndarray else x[places]
+
+
 @exactly(np.interp)
 def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
     x, xp = (np.real(as_array(a)).astype(float) for a in (x, xp))
@@ -73,11 +83,12 @@ def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, perio
     last = xp.shape[0] - 1
     i = np.maximum(np.searchsorted(_increasing(constant(xp)), constant(x), "right") - 1, 0)
     j = np.minimum(i + 1, last)
-    width = xp[j] - xp[i]
+    start, low = _at(xp, i), _at(fp, i)
+    width = _at(xp, j) - start
     # Where a point comes twice, and x is there, the other remains when one is moved.
-    is_twice = (xp[i] == x) & (xp[np.maximum(i - 1, 0)] == x) & (i > 0)
-    start = np.where(is_twice, constant(xp)[i], xp[i])
-    inside = fp[i] + (x - start) / np.where(width == 0, 1, width) * (fp[j] - fp[i])
+    is_twice = (start == x) & (_at(xp, np.maximum(i - 1, 0)) == x) & (i > 0)
+    start = np.where(is_twice, constant(start), start)
+    inside = low + (x - start) / np.where(width == 0, 1, width) * (_at(fp, j) - low)
     inside = np.where(x < xp[0], fp[0] if left is None else left, inside)
     return np.where(x > xp[-1], fp[-1] if right is None else right, inside)
 

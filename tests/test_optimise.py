@@ -380,6 +380,14 @@ def test_views_of_one_another_move_one_after_another(size):
     assert "shares memory" in repr(step)
 
 
+@pytest.mark.parametrize("size", [3, 50_000])
+def test_two_parameters_of_one_array_move_one_after_another(size):
+    home = np.zeros(size)
+    ps = params(Param(home), Param(home))
+    update(Descent(1.0), ps, {p: np.ones(size) for p in ps})
+    np.testing.assert_array_equal(home, -2.0)
+
+
 @pytest.mark.parametrize(
     ("returned", "error", "words"),
     [

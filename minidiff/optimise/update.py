@@ -165,7 +165,8 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
         if g is not None:
             steps.append((opt.stages(p) if differ else stages, p, x, _gradient(g, x, place)))
             has_views = has_views or x.base is not None
-    if has_views and share_memory([x for _, _, x, _ in steps]):
+    xs = [x for _, _, x, _ in steps]
+    if (has_views or len({*map(id, xs)}) < len(xs)) and share_memory(xs):
         return [(take, step) for step in steps], list
     changes: list[Change] = []
     try:

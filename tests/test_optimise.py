@@ -438,6 +438,31 @@ def test_a_formula_that_does_not_work_moves_nothing(formula, size):
     assert x not in opt.state
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda kind: kind(),
+        lambda kind: Optimiser(kind(), Descent(1.0)),
+        lambda kind: Scheduler(Constant(0.1), kind(), lambda opt, value: None),
+        lambda kind: Grouped((params(), Descent()), rest=kind()),
+    ],
+    ids=["alone", "composed", "scheduled", "grouped"],
+)
+@pytest.mark.parametrize(
+    "base", [mo.Muon, Optimiser, Grouped, Scheduler, ADAM], ids=lambda base: base.__name__
+)
+def test_an_apply_of_a_subclass_takes_every_step(base, make):
+    class Mine(base):
+        def apply(self, x, Δ):
+            return np.full(Δ.shape, 3.0)
+
+    given = {Scheduler: (Constant(0.1), ADAM()), Grouped: ((params(), ADAM()),), Optimiser: (ADAM(),)}
+    for shape in [(), (2,), (2, 2)]:
+        x = np.zeros(shape)
+        update(make(lambda: Mine(*given.get(base, ()))), x, np.ones(shape))
+        np.testing.assert_array_equal(x, -3.0)
+
+
 # Settings
 
 

@@ -440,7 +440,8 @@ class Muon(Rule):
         return self.eta, self.rho, self.decay
 
     def stages(self, x: Any = None) -> list[AbstractOptimiser]:
-        return [self] if x is None or x.ndim > 1 else self.rest.stages(x)
+        is_own = x is None or x.ndim > 1 or type(self).apply is not Muon.apply
+        return [self] if is_own else self.rest.stages(x)
 
     def apply(self, x: Any, Δ: Array) -> Array:
         return super().apply(x, Δ) if x.ndim > 1 else step_of(self.rest.stages(x), x, Δ)

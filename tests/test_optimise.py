@@ -49,6 +49,7 @@ from minidiff.optimise import (
     reset,
     update,
 )
+from minidiff.optimise.together import Steps
 from minidiff.schedules import Constant, Cos, Exp, Scheduler
 
 
@@ -378,6 +379,18 @@ def test_views_of_one_another_move_one_after_another(size):
     step(1.0)
     np.testing.assert_array_equal(home, [-2.0, *[-4.0] * (size - 1), -2.0])
     assert "shares memory" in repr(step)
+
+
+@pytest.mark.parametrize(
+    "step", [update, lambda *given: Steps(given[0], given[1], "ab").take([*given[2].values()])]
+)
+@pytest.mark.parametrize("sizes", [(3, 3), (50_000, 50_000), (50_000, 1), (1, 50_000)], ids=str)
+def test_gradients_that_are_other_parameters_are_read_before_these_change(step, sizes):
+    a, b = ps = [param(np.full(n, value)) for n, value in zip(sizes, (1.0, 2.0), strict=True)]
+    grads = {a: np.broadcast_to(b.value[:1], a.shape), b: np.broadcast_to(a.value[:1], b.shape)}
+    step(Descent(1.0), params(ps), grads)
+    np.testing.assert_array_equal(a, -1.0)
+    np.testing.assert_array_equal(b, 1.0)
 
 
 @pytest.mark.parametrize("size", [3, 50_000])

@@ -24,12 +24,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from itertools import islice
+from itertools import islice, pairwise
 from operator import attrgetter
 from types import FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from minidiff.checks import is_ndarray
 from minidiff.interrupts import finish, whole
@@ -41,7 +42,7 @@ from minidiff.program.purity import readings
 from minidiff.program.source import Program, quiet
 from minidiff.typing import Array
 
-__all__ = ["compute", "make", "step_of", "take"]
+__all__ = ["compute", "make", "share_memory", "step_of", "take"]
 
 # Bytes of a block, and of the largest array that is computed in one piece. A formula's dozen temporaries of
 # this size fit into a second-level cache. From 128 KiB on, the C library asks the system for each of them.
@@ -112,6 +113,7 @@ def compute(
     if not any(map(_CHANGES_MORE, stages)):
         for mine, p, x, Δ in steps:
             changes.append(_change_of(mine, p, x, Δ, out))
+        _save_gradients(changes)
         return list
     sets = any(stage.has_formula for stage in stages if stage.changes_more)
     with SETTINGS if sets else nullcontext():  # an `apply` may read what a schedule sets
@@ -123,10 +125,36 @@ def compute(
                     if rule.notes_steps and type(rule).stepped.__module__.startswith("minidiff."):
                         rule.stepped(*clock)  # so that the next ones see it; it bears to be told twice
                 changes.append(change)
+            _save_gradients(changes)
         except BaseException:
             back()
             raise
     return back
+
+
+def _save_gradients(changes: list[Change]) -> None:
+    """Copy the gradients of large steps, which are read last, where an earlier change would show."""
+    late = [given[1] for change, (_, _, given, _) in changes if change is _sweep]
+    if len(changes) == 1 or not late:
+        return
+    xs = [x for _, (_, x, *_) in changes]
+    if share_memory([*xs, *[Δ for _, Δ, *_ in late]]):
+        for arrays in late:
+            x, Δ = arrays[:2]
+            if any(np.may_share_memory(Δ, other) for other in xs if other is not x):
+                arrays[1] = Δ.copy()
+
+
+def share_memory(xs: Sequence[Array]) -> bool:
+    """Tell whether some arrays may be views of one another.
+
+    Parameters
+    ----------
+    xs : sequence of ndarray
+        The arrays.
+    """
+    bounds = sorted(map(byte_bounds, xs))
+    return any(end > begin for (_, end), (begin, _) in pairwise(bounds))
 
 
 def make(changes: list[Change]) -> None:

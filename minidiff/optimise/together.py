@@ -20,8 +20,8 @@ from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 from minidiff.optimise.decays import ExpDecay
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import tuple_of
-from minidiff.optimise.step import BLOCK, make
-from minidiff.optimise.update import changes_of, share_memory, update
+from minidiff.optimise.step import BLOCK, make, share_memory
+from minidiff.optimise.update import changes_of, update
 from minidiff.params import Param, Params
 from minidiff.program.lines import EXACT, RESERVED, Lines, free_name
 from minidiff.program.listing import Call, Listing, RefusedError, StandIn, flat
@@ -177,10 +177,10 @@ class Together:
         except Exception:
             back()
             return False
+        make(others)
         finish(self._change, turns, kept, news)
         for group in self._groups:
             group.gathered.clear()
-        make(others)
         return True
 
     def record(self) -> None:

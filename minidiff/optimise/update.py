@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from itertools import pairwise
 from operator import attrgetter
 from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from minidiff.checks import add_note, described, is_ndarray
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
-from minidiff.optimise.step import Change, compute, make, take
+from minidiff.optimise.step import Change, compute, make, share_memory, take
 from minidiff.params import Param, Params
 from minidiff.typing import Array, ArrayLike
 
-__all__ = ["apply", "changes_of", "reset", "share_memory", "update"]
+__all__ = ["apply", "changes_of", "reset", "update"]
 
 
 Place: TypeAlias = tuple[Any, int]  # all the parameters, and the index of one
@@ -166,6 +164,7 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
             steps.append((opt.stages(p) if differ else stages, p, x, _gradient(g, x, place)))
             has_views = has_views or x.base is not None
     xs = [x for _, _, x, _ in steps]
+    # Views of one another have to move one after another.
     if (has_views or len({*map(id, xs)}) < len(xs)) and share_memory(xs):
         return [(take, step) for step in steps], list
     changes: list[Change] = []
@@ -176,18 +175,6 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
         which = _which((ps, next(i for i, other in enumerate(ps) if other is p)))
         add_note(error, f"in update(opt, ps, gs), at {which} of shape {x.shape}; nothing has moved")
         raise
-
-
-def share_memory(xs: list[Array]) -> bool:
-    """Tell whether parameters are views of one another, which have to move one after another.
-
-    Parameters
-    ----------
-    xs : list of ndarray
-        Their values.
-    """
-    bounds = sorted(map(byte_bounds, xs))
-    return any(end > begin for (_, end), (begin, _) in pairwise(bounds))
 
 
 def _parameters(ps: Any) -> list[Any]:

@@ -386,6 +386,14 @@ def test_the_relative_exponential_ends_far_out(x, slope):
     np.testing.assert_allclose(gradient(special.exprel, x)[0], slope, atol=1e-50)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_relative_exponential_has_slopes_of_every_precision(dtype):
+    x = np.array([-np.inf, 0, 1, np.inf], dtype)
+    found = gradient(lambda x: np.sum(special.exprel(x)), x)[0]
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, [0, 0.5, 1, np.inf], rtol=np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize(
     "name", ["chdtr", "chdtrc", "chdtri", "fdtr", "gdtr", "gdtria", "nrdtrimn", "voigt_profile"]
 )

@@ -159,7 +159,8 @@ _function(
 
 
 def _exprel_slope(x: Any) -> Any:
-    return sp.hyp1f1(2.0, 3.0, np.clip(x, -1e300, 800.0)) / 2  # at infinity SciPy does not come to an end
+    within = np.clip(x, np.finfo(x.dtype).min, 800.0)  # at infinity SciPy does not come to an end
+    return sp.hyp1f1(2.0, 3.0, within) / 2
 
 
 def _box_power(log: Any, power: Any) -> Any:

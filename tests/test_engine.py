@@ -42,6 +42,7 @@ from minidiff.optimise import (
 from minidiff.optimise import step as step_module
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import abs2
+from minidiff.program import kernel
 from minidiff.program.source import Program
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
@@ -443,6 +444,27 @@ def test_what_numba_cannot_compile_runs_with_numpy_and_one_warning_says_why(monk
             update(Unknown(), x, np.ones(50_000))
         update(Unknown(), x, np.ones(50_000))
     np.testing.assert_array_equal(x, -3.0)
+
+
+@needs_numba
+@pytest.mark.parametrize("size", [3, 50_000])
+def test_the_warning_of_what_cannot_be_compiled_may_be_an_error_and_moves_nothing(monkeypatch, size):
+    def compiled(program, dtype):
+        if dtype == np.float32:
+            raise RuntimeError("no such loop")
+        return before(program, dtype)
+
+    class Unknown(Rule):
+        formula = staticmethod(lambda x, Δ: Δ + Δ)
+
+    before = kernel.compiled
+    monkeypatch.setattr(kernel, "compiled", compiled)
+    x, y, opt = param(np.ones(size)), param(np.ones(size, np.float32)), Unknown()
+    with engine("fused"), pytest.raises(RuntimeWarning, match="no such loop"):
+        update(opt, [x, y], {p: np.ones(size) for p in (x, y)})
+    np.testing.assert_array_equal(x, 1.0)
+    np.testing.assert_array_equal(y, 1.0)
+    assert x not in opt.state
 
 
 class Normed(Rule):

@@ -410,6 +410,8 @@ class _Formulas:
             quiet().run(self.program.constants, numbers)
         except (TypeError, ValueError, ArithmeticError):
             return False
+        if arrays[0].flags.forc:
+            self._loop(arrays[0].dtype)  # which warns where there can be none, and may raise by that
         return not any(has_changed() for has_changed in self._readings)
 
     def _swept(self, arrays: list[Array], numbers: Any, home: Any) -> list[Array] | None:

@@ -44,6 +44,7 @@ from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import abs2
 from minidiff.program import kernel
 from minidiff.program.source import Program
+from minidiff.schedules import Exp, Scheduler
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="Numba is not installed")
@@ -592,6 +593,38 @@ def test_what_was_compiled_before_changes_no_bit():
     before = apply(ClipNorm(1.0), np.ones_like(g), g)
     update(ClipNorm(1.0), np.ones(100_000, np.float32), np.ones(100_000, np.float32))
     np.testing.assert_array_equal(apply(ClipNorm(1.0), np.ones_like(g), g), before)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rule: rule,
+        lambda rule: Optimiser(Descent(0.1), rule),
+        lambda rule: Scheduler(Exp(0.1, 0.5), rule),
+    ],
+)
+def test_formulas_run_in_several_threads_at_once(make):
+    class Meeting(Rule):
+        eta: float = 0.1
+        elementwise = False
+
+        @staticmethod
+        def formula(x, Δ):
+            together.wait()
+            return Δ
+
+    def work():
+        ps = param(np.ones(2)), param(np.ones(2))
+        update(make(Meeting()), ps, {p: np.ones(2) for p in ps})
+        done.append(1)
+
+    together, done = threading.Barrier(2, timeout=5), []
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(done) == 2
 
 
 @needs_numba

@@ -115,7 +115,7 @@ def compute(
             changes.append(_change_of(mine, p, x, Δ, out))
         _save_gradients(changes)
         return list
-    sets = any(stage.has_formula for stage in stages if stage.changes_more)
+    sets = any(stage.sets() for stage in stages) and not all(stage.has_formula for stage in stages)
     with SETTINGS if sets else nullcontext():  # an `apply` may read what a schedule sets
         back = remembered([p for _, p, *_ in steps], stages)
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.iddict import IdDict
-from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 
 __all__ = ["remembered"]
 
@@ -51,11 +51,12 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
                 waiting += [(part, is_called) for part in parts]
 
     def back() -> None:
-        for opt, values in attributes.values():
-            if values:
-                vars(opt).update(values)
-                for name in vars(opt).keys() - values.keys():
-                    del vars(opt)[name]
+        with SETTINGS:
+            for opt, values in attributes.values():
+                if values:
+                    vars(opt).update(values)
+                    for name in vars(opt).keys() - values.keys():
+                        del vars(opt)[name]
         for kept, items in entries.values():
             for p, value in items:
                 if value:

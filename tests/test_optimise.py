@@ -922,6 +922,13 @@ class WithoutBase:
             r"eta, beta, epsilon; .*WeightDecay\(0.1\).*ADAMW\(decay",
         ),
         (lambda: Descent(0.1, momentum=0.9), TypeError, r"it has eta; Momentum\(eta, rho\)"),
+        (lambda: update(clip_norm(1.0), np.ones(2), np.ones(2)), TypeError, "it is a transform"),
+        (
+            lambda: update(Exp(0.1, 0.5), np.ones(2), np.ones(2)),
+            TypeError,
+            r"Scheduler\(schedule, ADAM\(\)\)",
+        ),
+        (lambda: train(abs, params(), [1.0], Exp(0.1, 0.5)), TypeError, r"Scheduler\(schedule, ADAM\(\)\)"),
         (lambda: Optimiser(clip_norm(1.0), ADAM()), TypeError, r"transform=clip_norm.* member is ClipNorm\("),
         (lambda: clip_norm({}), TypeError, "thresh must be a number"),
         (lambda: clip_norm(Grads([], []), 1.0), TypeError, r"clip_norm\(1\.0\)\(grads\)"),

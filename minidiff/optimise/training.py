@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, flag, function, instance, integer, takes
+from minidiff.checks import described, flag, function, hint, instance, integer, takes
 from minidiff.data import Counted, DataLoader
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
@@ -279,7 +279,7 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
     order = ": the order is train(loss, ps, data, opt)"
     function("loss", loss, advice=order)
     own = ", and an optimiser derives from AbstractOptimiser"
-    instance("opt", opt, AbstractOptimiser, "an optimiser", order + own)
+    instance("opt", opt, AbstractOptimiser, "an optimiser", hint(opt) or order + own)
     if not (isinstance(data, Iterable) or hasattr(data, "__getitem__")) or isinstance(
         data, (Mapping, Params)
     ):

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
 
-from minidiff.checks import add_note, described, is_ndarray
+from minidiff.checks import add_note, described, hint, is_ndarray
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
@@ -322,7 +322,5 @@ def _which_gradient(place: Place | None) -> str:
 def _no_optimiser(opt: Any) -> TypeError:
     if isinstance(opt, type) and issubclass(opt, AbstractOptimiser):
         return TypeError(f"{opt.__name__} is a class of optimisers: make one, {opt.__name__}(...)")
-    return TypeError(
-        f"expected an optimiser such as ADAM(), got {described(opt)}; "
-        f"one of your own derives from AbstractOptimiser and has a method apply(self, x, Δ)"
-    )
+    own = "; one of your own derives from AbstractOptimiser and has a method apply(self, x, Δ)"
+    return TypeError(f"expected an optimiser such as ADAM(), got {described(opt)}{hint(opt) or own}")

@@ -356,7 +356,10 @@ def _replace(file: BinaryIO, contents: bytes) -> None:
     file.seek(0)
     left = memoryview(contents)
     while left:  # without a buffer fewer bytes may be written
-        n = file.write(left)
+        if (n := file.write(left)) == 0:
+            raise OSError(
+                f"{_name(file)} takes no more bytes: {len(left)} of {len(contents)} are not written"
+            )
         left = left[len(left) if n is None else n :]
     file.truncate()
 

@@ -1489,6 +1489,10 @@ def test_a_file_object_holds_a_snapshot_to_go_back_to():
         load(io.BytesIO(b"x"), ps)
     with pytest.raises(ValueError, match="appends"), tempfile.TemporaryFile("a+b") as other:
         save(other, ps)
+    full = Slowly()
+    full.write = lambda data: 0
+    with pytest.raises(OSError, match=r"the Slowly takes no more bytes: (\d+) of \1 are not written"):
+        save(full, ps)
     slow = Slowly()
     for n in range(2):
         save(slow, ps, opt, n=n)

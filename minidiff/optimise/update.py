@@ -44,7 +44,7 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     it was. (Of what an optimiser of your own changes, its attributes and the entries of its `IdDict` are put
     back.) Gradients are never modified; a gradient that is ``None`` leaves its parameter, and what the
     optimiser knows of it, as they were. An interrupt (Ctrl-C) waits until all parameters have made their
-    step.
+    step. Parameters that share memory are the exception: they move one after another, each by itself.
 
     Parameters
     ----------
@@ -163,9 +163,9 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
         if g is not None:
             steps.append((opt.stages(p) if differ else stages, p, x, _gradient(g, x, place)))
             has_views = has_views or x.base is not None
-    xs = [x for _, _, x, _ in steps]
     # Views of one another have to move one after another.
-    if (has_views or len({*map(id, xs)}) < len(xs)) and share_memory(xs):
+    may_share = has_views or len({id(x) for _, _, x, _ in steps}) < len(steps)
+    if may_share and share_memory([x for _, _, x, _ in steps]):
         return [(take, step) for step in steps], list
     changes: list[Change] = []
     try:

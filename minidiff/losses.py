@@ -198,7 +198,7 @@ def crossentropy(
     ------
     ValueError
         If the shapes do not fit, there is one class only, a class number is not one of ŷ's, targets of
-        another kind do not sum to 1, or ŷ is not in [0, 1].
+        another kind sum to more than 1, or ŷ is not in [0, 1].
 
     Examples
     --------
@@ -258,7 +258,7 @@ def logitcrossentropy(
     ------
     ValueError
         If the shapes do not fit, there is one class only, a class number is not one of ŷ's, or targets of
-        another kind do not sum to 1.
+        another kind sum to more than 1.
 
     Examples
     --------
@@ -435,7 +435,7 @@ def kldivergence(
     ------
     ValueError
         If the shapes do not fit, there is one class only, a class number is not one of ŷ's, targets of
-        another kind do not sum to 1, or ŷ is not in [0, 1].
+        another kind sum to more than 1, or ŷ is not in [0, 1].
 
     Examples
     --------
@@ -553,7 +553,8 @@ def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]
         raise ValueError(f"ignore is a class number, but the target is of shape {numbers.shape}, no numbers")
     ŷ, y = _numbers(ŷ, y)
     y = _in(y, 0, 1, "probabilities, in [0, 1], or class numbers")
-    return ŷ, _sums_to_one(y, numbers.dtype.kind in "iub"), None
+    # Of several samples one may count for nothing; a single row of zeros is a yes or no for each.
+    return ŷ, _sums_to_one(y, numbers.dtype.kind in "iub" and numbers.ndim == 1), None
 
 
 def _of_classes(
@@ -649,7 +650,7 @@ def _in(y: Any, least: float, most: float, coding: str) -> Any:
 
 @listed
 def _sums_to_one(y: Any, exactly: bool) -> Any:
-    """Return targets if their sums over the classes are 1: of integers exactly, of floats at most."""
+    """Return targets if their sums over the classes are 1, exactly or at most."""
     if type(y) is np.ndarray and y.size:
         sums = y.sum(axis=-1)
         low, high = sums.min(), sums.max()

@@ -655,3 +655,9 @@ def test_scores_in_any_layout_have_the_gradient_of_differences(layout, order):
 def test_a_target_that_is_no_number_is_refused(loss, y):
     with pytest.raises((TypeError, ValueError), match=r"target (must )?be (class )?numbers"):
         loss(np.full((1, 2), 0.5), y)
+
+
+@pytest.mark.parametrize("dtype", [int, bool, float])
+def test_a_row_of_zeros_is_a_sample_that_counts_for_nothing(dtype):
+    scores, y = np.array([[1.0, 2.0], [3.0, -1.0]]), np.array([[0, 1], [0, 0]], dtype)
+    assert logitcrossentropy(scores, y) == logitcrossentropy(scores[:1], y[:1]) / 2

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy
 from beside_numpy import check
 from scipy import special
 
@@ -103,6 +104,8 @@ def test_a_cumulative_sum_of_a_matrix_needs_an_axis():
         gradient(lambda x: np.sum(np.cumulative_sum(x)), A)
 
 
+# Before 1.15 SciPy's hypergeometric functions of complex numbers had few digits, or none.
+IS_OLD = tuple(map(int, scipy.__version__.split(".")[:2])) < (1, 15)
 PLANE = [
     0.3 + 0.7j,
     -1.3 - 0.4j,
@@ -123,6 +126,8 @@ def complex_functions(*modules):
     for module in modules:
         for name in dir(module):
             f = getattr(module, name)
+            if IS_OLD and name.startswith(("eval_", "hyp")):
+                continue
             if (
                 isinstance(f, np.ufunc)
                 and f.signature is None

@@ -845,3 +845,4 @@ CONSTANT |= {
     np.min_scalar_type, np.nanargmax, np.nanargmin, np.shares_memory, np.signbit, np.spacing,
     np.tril_indices_from, np.triu_indices_from,
 }  # fmt: skip
+CONSTANT |= {f for name, f in vars(np).items() if name == "in1d"}  # until NumPy 2.3

@@ -399,16 +399,17 @@ def _binomial(k: Any, n: Any, p: Any) -> Any:
     return (n - k) * sp.binom(n, k) * np.exp(sp.xlogy(k, p) + sp.xlog1py(n - k - 1, -p))
 
 
+def _waiting(k: Any, n: Any, p: Any) -> Any:
+    """Give how fast the share of at most k failures before the n-th success grows with their probability."""
+    return _beta_density(np.trunc(n), np.floor(k) + 1, p)
+
+
 _function("bdtr", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: -_binomial(k, n, p))
 _function("bdtrc", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: _binomial(k, n, p))
 _function("bdtri", _BY_COUNT, _BY_COUNT, lambda ans, k, n, y: -1 / _binomial(k, n, ans))
-_function("nbdtr", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: _beta_density(np.trunc(n), np.floor(k) + 1, p))
-_function(
-    "nbdtrc", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: -_beta_density(np.trunc(n), np.floor(k) + 1, p)
-)
-_function(
-    "nbdtri", _BY_COUNT, _BY_COUNT, lambda ans, k, n, y: 1 / _beta_density(np.trunc(n), np.floor(k) + 1, ans)
-)
+_function("nbdtr", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: _waiting(k, n, p))
+_function("nbdtrc", _BY_COUNT, _BY_COUNT, lambda ans, k, n, p: -_waiting(k, n, p))
+_function("nbdtri", _BY_COUNT, _BY_COUNT, lambda ans, k, n, y: 1 / _waiting(k, n, ans))
 _function("pdtr", _BY_COUNT, lambda ans, k, m: -_gamma_density(np.floor(k) + 1, m))
 _function("pdtrc", _BY_COUNT, lambda ans, k, m: _gamma_density(np.floor(k) + 1, m))
 _function("pdtri", _BY_COUNT, lambda ans, k, y: -1 / _gamma_density(np.floor(k) + 1, ans))

@@ -296,7 +296,7 @@ def _trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
     return np.sum(np.linalg.diagonal(x, offset=offset), -1, dtype)
 
 
-@exactly(np.vecdot)
+@exactly(np.vecdot, np.linalg.vecdot)
 def _vecdot(x: Any, y: Any, /, *, axis: int = -1, keepdims: bool = False) -> Any:
     x, y = np.moveaxis(as_array(x), axis, -1), np.moveaxis(as_array(y), axis, -1)
     product = np.sum(np.conj(x) * y, axis=-1)
@@ -353,7 +353,6 @@ COMPOSITES |= {
     np.linalg.tensorinv: _tensorinv,
     np.linalg.tensorsolve: _tensorsolve,
     np.linalg.trace: _trace,
-    np.linalg.vecdot: Exact(np.linalg.vecdot, lambda x, y, /, *, axis=-1: _vecdot(x, y, axis=axis)),
     np.linalg.vector_norm: _vector_norm,
 }
 if hasattr(np, "matvec"):

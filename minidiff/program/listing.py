@@ -541,19 +541,21 @@ def varying(x: StandIn, kind_of_array: Any = None) -> Any:
 def flat(x: Any) -> list[Any]:
     """Give what lists, tuples, dicts and slices hold, one after the other."""
     found: list[Any] = []
-    _flatten(x, found)
+    _flatten((x,), found)
     return found
 
 
-def _flatten(x: Any, found: list[Any]) -> None:
-    kind = type(x)
-    if kind is slice:
-        found += x.start, x.stop, x.step
-    elif kind is StandIn or kind in _PLAIN or not issubclass(kind, (list, tuple, dict)):
-        found.append(x)
-    else:
-        for item in x.values() if issubclass(kind, dict) else x:
-            _flatten(item, found)
+def _flatten(items: Any, found: list[Any]) -> None:
+    for x in items:
+        kind = type(x)
+        if kind is StandIn or kind in _PLAIN:
+            found.append(x)
+        elif kind is slice:
+            found += x.start, x.stop, x.step
+        elif issubclass(kind, (list, tuple, dict)):
+            _flatten(x.values() if issubclass(kind, dict) else x, found)
+        else:
+            found.append(x)
 
 
 def is_array(x: Any) -> bool:

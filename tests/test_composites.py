@@ -410,6 +410,8 @@ CALLS = {
 }
 if "min" in inspect.signature(np.clip).parameters:
     CALLS[np.clip] += [call(M, min=V - 0.37, max=np.array(0.85)), call(M, max=V + 0.07)]
+if "descending" in inspect.signature(np.sort).parameters:
+    CALLS[np.sort] += [call(A, axis=axis, descending=True) for axis in (-1, 0, None)]
 if "copy" in inspect.signature(np.reshape).parameters:
     CALLS[np.reshape].append(call(M, (2, 6), copy=True))
 if hasattr(np, "astype"):

@@ -171,7 +171,7 @@ ARBITRARY = {
     "a phase of svd": (lambda A: np.real(np.linalg.svd(A)[0][0, 0]), Z),
     "a basis of eigh": (lambda A: np.linalg.eigh(A)[1][0, 0], np.eye(3)),
     "a basis of eigh, where it is stationary": (lambda A: np.linalg.eigh(A)[1][0, 0] ** 2, np.eye(3)),
-    "a basis of eig": (lambda A: np.sum(np.linalg.eig(A)[1] ** 4), np.eye(3)),
+    "a basis of eig": (lambda A: np.sum(np.abs(np.linalg.eig(A)[1]) ** 4), np.eye(3)),
     "a basis of svd": (lambda A: np.linalg.svd(A)[0][0, 0] ** 2, np.eye(3)),
     "a basis of two": (lambda A: np.sum(np.linalg.svd(A)[2][0] ** 4), Q @ np.diag([2.0, 2.0, 1.0])),
     "a sign of zero": (lambda A: np.sum(by_svd(np.cos, A) * C[:, :3]), np.diag([1.0, 2.0, 0.0])),

@@ -185,10 +185,12 @@ def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
     return x[tuple(places)]
 
 
-def _sort(x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *, stable: Any = None) -> Any:
+def _sort(
+    x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *, stable: Any = None, **options: Any
+) -> Any:
     if axis is None:
         x, axis = x.reshape(-1), 0
-    return _take_along_axis(x, np.argsort(x, axis, kind="stable"), axis)
+    return _take_along_axis(x, np.argsort(x, axis, stable=True, **options), axis)  # NumPy 2.5: descending
 
 
 def _partition(x: Any, kth: Any, axis: int | None = -1, kind: Any = "introselect", order: None = None) -> Any:

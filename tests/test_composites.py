@@ -450,8 +450,8 @@ MISTAKES = {
     np.vdot: [call(V, U)],
     np.vecdot: [call(V, U)],
 }
-# Options that no call above has: `out`, which is refused everywhere, and what only makes the array.
-NOT_TRIED = {"out", "like", "device", "subok"}
+# Options that no call above has: `out`, refused everywhere, what only makes the array, and an old name.
+NOT_TRIED = {"out", "like", "device", "subok", "newshape"}
 
 
 def differentiable(value):

@@ -20,7 +20,7 @@ def test_the_first_value_that_is_not_finite_is_named_with_its_line():
     line = loss.__code__.co_firstlineno + 2
     with (
         watch(),
-        pytest.raises(FloatingPointError, match=f"np.log, in line {line}, .np.log.y.*: the value is not"),
+        pytest.raises(FloatingPointError, match=f"np.log, in line {line}, .*np.log.y.*: the value is not"),
     ):
         gradient(loss, params(W))
     with pytest.warns(RuntimeWarning):
@@ -54,7 +54,7 @@ def test_library_functions_are_named_with_the_line_that_calls_them():
         return mse(prediction, np.zeros(1))
 
     line = loss.__code__.co_firstlineno + 2
-    with watch(), pytest.raises(FloatingPointError, match=f", in line {line}, .mse.*value"):
+    with watch(), pytest.raises(FloatingPointError, match=f", in line {line}, .*mse.*value"):
         gradient(loss, params(W))
 
 

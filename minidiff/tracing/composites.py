@@ -116,8 +116,11 @@ def _meshgrid(*arrays: Any, indexing: str = "xy", **options: Any) -> Any:
     grids = tuple(apart) if options.get("sparse") else _broadcast_arrays(*apart)
     grids = tuple(np.swapaxes(a, 0, 1) for a in grids) if indexing == "xy" and n > 1 else grids
     if options.get("copy") is False:
-        return list(grids) if options.get("sparse") else grids  # as NumPy has it
+        return _UNCOPIED(grids) if options.get("sparse") else grids
     return tuple(np.copy(a, "C") for a in grids)
+
+
+_UNCOPIED: Any = type(np.meshgrid(0.0, sparse=True, copy=False))  # a list, before NumPy 2.5
 
 
 def _each(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1007,6 +1007,21 @@ def test_an_interrupt_of_a_reset_leaves_all_members_as_before_or_after():
     assert [len(member.state) for member in members] == [0, 0, 0]
 
 
+def test_an_interrupt_of_setting_a_rate_that_decays_leaves_it_and_what_a_reset_returns_to_alike():
+    for moment in range(1, 10**3):
+        opt = ExpDecay(1.0)
+        try:
+            with pressed_at(moment, "decays.py", "rule.py", "settings.py", "checks.py"):
+                opt.eta = 0.5
+        except KeyboardInterrupt:
+            rate = opt.eta
+            reset(opt)
+            assert opt.eta == rate
+        else:
+            break
+    assert moment > 10
+
+
 def test_parameters_without_end_are_refused_at_the_first_that_is_none():
     with pytest.raises(TypeError, match=r"parameter 0 is float 0\.1"):
         update(Descent(), Exp(0.1, 0.5), {})

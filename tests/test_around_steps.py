@@ -681,6 +681,59 @@ def test_without_anything_kept_the_block_ends_as_it_is_and_restore_says_so():
     assert [p.value for p in pickle.loads(pickle.dumps(keep)).ps] == [3.0]
 
 
+def averages(a, b):
+    average = Average(params(a, b))
+    average()
+    a[...], b[...] = 5, 6
+
+    def work():
+        with average.swapped():
+            pass
+
+    return work, (5, 6)
+
+
+def the_best(a, b):
+    best = KeepBest(params(a, b), lambda: 1.0).__enter__()
+    best()
+    a[...], b[...] = 5, 6
+    return best.__exit__, (1, 2)
+
+
+@pytest.mark.parametrize("make", [averages, the_best])
+def test_an_interrupt_of_an_exchange_of_values_loses_none(make):
+    for moment in range(2, 10**4):  # before the first instruction nothing has begun
+        a, b = param(1.0), param(2.0)
+        work, expected = make(a, b)
+        press = pressed_at(moment, "average.py", "callbacks.py", "interrupts.py")
+        with suppress(KeyboardInterrupt), press:
+            work()
+        assert (a, b) == expected
+        if press.left > 0:
+            break
+    assert moment > 100
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda f: early_stopping(f, 2),
+        lambda f: plateau(f, 2),
+        lambda f: KeepBest(params(param(0.0)), f),
+        lambda f: ReducePlateau(Descent(), f),
+    ],
+)
+def test_a_score_from_a_state_is_one(make):
+    memory = make(lambda: 1.0)
+    before = memory.state
+    for score in ("a", np.ones(2), {}):
+        noted = {name: score for name in ("best", "last") if name in before}
+        with pytest.raises(TypeError, match=r"state\['(best|last)'\] must .*score"):
+            memory.state = before | noted
+    assert memory.state == before
+    memory.state = before | {name: math.nan for name in ("best", "last") if name in before}
+
+
 def test_values_that_are_too_large_for_one_parameter_change_none():
     a, b = param([1.0]), param([2.0], "float16")
     average = Average(params(a, b))

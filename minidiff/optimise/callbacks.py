@@ -235,6 +235,10 @@ class early_stopping(Trigger):  # noqa: N801 - it is called as a function is
         is_better = _is_better(score, self.best, self.distance, self.min_dist)
         return not is_better, {"best": score} if is_better else {}
 
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise an error if what is noted is no score."""
+        _check_noted("best", state, self.distance)
+
 
 def _score(name: str, score: Any, distance: Any = operator.sub) -> Any:
     """Check that a score is a number, or what a distance of the user's own may know of.
@@ -245,6 +249,12 @@ def _score(name: str, score: Any, distance: Any = operator.sub) -> Any:
         advice = ": does it lack a return?" if score is None else ""
         raise TypeError(f"{name} must give a number, the score, got {described(score)}{advice}")
     return np.array(score) if isinstance(score, np.ndarray) else score
+
+
+def _check_noted(name: str, state: dict[str, Any], distance: Any = operator.sub) -> None:
+    """Check the score in a state, if there is one yet."""
+    if state[name] is not None:
+        _score(f"state[{name!r}]", state[name], distance)
 
 
 def _is_array_of_one(score: Any) -> bool:
@@ -309,6 +319,10 @@ class plateau(Trigger):  # noqa: N801 - it is called as a function is
         score, last = _score("f", value, self.distance), self.last
         is_close = last is not None and bool(abs(self.distance(last, score)) < self.min_dist)
         return is_close, {"last": score}
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise an error if what is noted is no score."""
+        _check_noted("last", state, self.distance)
 
 
 def _training_loss(progress: Progress) -> float:
@@ -386,8 +400,9 @@ class KeepBest(Memory):
         self.values: list[Any] | None = None
 
     def check_state(self, state: dict[str, Any]) -> None:
-        """Raise an error if the values are those of other parameters."""
+        """Raise an error if the values are those of other parameters, or what is noted is no score."""
         check_values(self.ps, state["values"])
+        _check_noted("best", state, self.distance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and keep the parameters if it is better."""
@@ -413,6 +428,12 @@ class KeepBest(Memory):
         return self
 
     def __exit__(self, *_: object) -> None:
+        try:
+            self._leave()
+        finally:  # once more: an interrupt may cut the first one short
+            self._leave()
+
+    def _leave(self) -> None:
         self._is_entered = False
         if self.values is not None:
             self.restore()
@@ -522,6 +543,10 @@ class ReducePlateau(Memory):
         """Start over, as for another training; the rate stays."""
         self.best: Any = None
         self.worse = self.cooling = 0
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise an error if what is noted is no score."""
+        _check_noted("best", state)
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and lower the rate if it is time."""

@@ -292,6 +292,16 @@ def test_waiting_gradients_of_every_shape_go_into_checkpoints(shape):
         assert np.array_equal(a, np.full(shape, 2.0))
 
 
+def test_gradients_wait_on_where_their_mean_is_too_large_for_the_parameter():
+    total = accumulate(2)
+    ps, large = [param(np.zeros(1, "float32"))], np.full(1, 1e300)
+    total(Grads(ps, [large]))
+    before = str(total.state)
+    with pytest.raises(RuntimeWarning, match="overflow"):
+        total(Grads(ps, [large]))
+    assert str(total.state) == before
+
+
 class FailsAt(AbstractOptimiser):
     """Fails at one of its steps."""
 

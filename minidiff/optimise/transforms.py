@@ -219,8 +219,8 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
         if self.count + 1 < self.n:
             self.count, self.total = self.count + 1, list(total.values())
             return None
-        self.reset()
         means = [None if g is None else (g / self.n).astype(p.value.dtype) for p, g in total.items()]
+        self.reset()  # when nothing can fail any more
         return Grads(list(grads.keys()), means)
 
 

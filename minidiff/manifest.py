@@ -436,7 +436,7 @@ class Decoder:
     def _object(self, content: Node, live: Any, where: str) -> Any:
         kind, attributes = content
         self._check(_is_object(live) and _type_name(live) == kind, kind, live, where)
-        self._seen.append(live)
+        self._meet(live, kind, where)
         mine = vars(live)
         for name in sorted(mine.keys() - attributes.keys()):
             raise RefusedError(f"does not fit: it has nothing for {where}.{name}")
@@ -487,7 +487,7 @@ class Decoder:
         entries = dict(content)
         if type(content) is not list or len(entries) < len(content):
             raise RefusedError(f"is no checkpoint: its manifest does not say what {where} was")
-        self._seen.append(live)
+        self._meet(live, "IdDict", where)
         new = []
         for i, part in entries.items():
             p, value = self._at(self._ps, i), self.data(part)
@@ -504,6 +504,14 @@ class Decoder:
 
         self._changes.append(change)
         return live
+
+    def _meet(self, live: Any, kind: str, where: str) -> None:
+        """Take note of an object that is restored, which one object alone may be."""
+        if any(live is other for other in self._seen):
+            raise RefusedError(
+                f"does not fit: {where} was a {kind} by itself when saved, but is one that is also elsewhere"
+            )
+        self._seen.append(live)
 
     def _check_kept(self, rule: Rule, p: Param, value: Any, where: str) -> None:
         """Check what a rule keeps for a parameter: what it keeps at first, of the same shapes and dtypes."""

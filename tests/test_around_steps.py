@@ -10,10 +10,12 @@ import subprocess
 import sys
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ctrl_c import pressed_at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -277,6 +279,29 @@ def test_an_accumulation_goes_on_from_a_checkpoint(tmp_path):
         other(grads_of(np.ones(2), np.ones(2)))
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (0,)])
+def test_waiting_gradients_of_every_shape_go_into_checkpoints(shape):
+    a, total, other = param(np.zeros(shape)), accumulate(3), accumulate(3)
+    train(square(a), params(a), [1.0, 2.0], Descent(0.5), transform=total)
+    file = io.BytesIO()
+    save(file, params(a), total=total.state)
+    other.state = load(file, params(a))["total"]
+    for each in (total, other):
+        a[...] = 0
+        train(square(a), params(a), [3.0], Descent(0.5), transform=each)
+        assert np.array_equal(a, np.full(shape, 2.0))
+
+
+def test_gradients_wait_on_where_their_mean_is_too_large_for_the_parameter():
+    total = accumulate(2)
+    ps, large = [param(np.zeros(1, "float32"))], np.full(1, 1e300)
+    total(Grads(ps, [large]))
+    before = str(total.state)
+    with pytest.raises(RuntimeWarning, match="overflow"):
+        total(Grads(ps, [large]))
+    assert str(total.state) == before
+
+
 class FailsAt(AbstractOptimiser):
     """Fails at one of its steps."""
 
@@ -345,6 +370,15 @@ def test_callbacks_that_take_one_argument_get_the_progress_and_others_none():
     epochs = [("epoch", Progress(2, 1, 1.625)), ("epoch", Progress(4, 2, (1.5625 + 1.890625) / 2))]
     assert seen == [*each[0], *each[1], epochs[0], *each[2], *each[3], epochs[1]]
     assert all(type(step.loss) is float for step in steps)
+
+
+@pytest.mark.parametrize("name", ["cb", "each_epoch"])
+@pytest.mark.parametrize("stray", [Exp(0.1, 0.5), [Exp(0.1, 0.5)], clip_norm(1.0)])
+def test_what_belongs_elsewhere_is_no_callback_and_told_where(name, stray):
+    a = param(1.0)
+    with pytest.raises(TypeError, match=rf"{name} got .*(Scheduler\(schedule|transform=clip_norm)"):
+        train(square(a), params(a), [1.0], Descent(), **{name: stray})
+    assert a == 1
 
 
 def test_the_end_of_an_epoch_may_stop_or_skip_and_has_nan_for_a_loss_without_steps():
@@ -504,6 +538,58 @@ def test_a_trigger_is_reset_copied_pickled_and_saved_with_its_memory(make):
     assert expected != alone
 
 
+@pytest.mark.parametrize("make", [early_stopping, plateau])
+def test_a_score_is_noted_as_it_was_though_its_array_changes(make):
+    live, a = np.zeros(1), param(0.0)
+    triggers = make(lambda: live, 3), make(lambda: a, 3), make(lambda: float(a), 3)
+    for score in [5.0, 4.0, 3.0, 2.0, 2.0, 2.0, 2.0]:
+        live[...] = a[...] = score
+        first, second, third = [trigger() for trigger in triggers]
+        assert first == second == third
+    assert third
+    a[...] = 5
+    with KeepBest(params(a), lambda: a) as best:
+        for a[...] in (5.0, 3.0, 4.0):
+            best()
+    assert a == 3
+
+
+def test_a_score_that_cannot_be_compared_is_not_noted():
+    trigger = plateau(identity, 2)
+    trigger(1.0), trigger(1.0)
+    trigger.distance = lambda last, score: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        trigger(2.0)
+    assert trigger.state == {"count": 1, "last": 1.0}
+
+
+@pytest.mark.parametrize("kind", ["early_stopping", "plateau", "ReducePlateau", "state"])
+def test_an_interrupt_of_what_remembers_leaves_all_of_it_as_before_or_after(kind):
+    def run(moment):
+        scores, opt = iter([1.0, 1.0, 1.0 if kind == "ReducePlateau" else 0.5]), Descent(1.0)
+        make = {"early_stopping": early_stopping, "plateau": plateau, "state": plateau}
+        f = lambda: next(scores)
+        memory = ReducePlateau(opt, f, patience=1) if kind == "ReducePlateau" else make[kind](f, 3)
+        memory(), memory()
+        before, is_cut = (memory.state, opt.eta), False
+        work = partial(setattr, memory, "state", {"count": 2, "last": 7.0}) if kind == "state" else memory
+        try:
+            with pressed_at(moment, "callbacks.py", "memory.py", "settings.py", "interrupts.py"):
+                work()
+        except KeyboardInterrupt:
+            is_cut = True
+        return before, (memory.state, opt.eta), is_cut
+
+    before, after, _ = run(0)
+    assert before != after
+    for moment in range(1, 10**4):
+        _, found, is_cut = run(moment)
+        assert found in (before, after)
+        if not is_cut:
+            break
+    assert moment > 20
+
+
 @pytest.mark.parametrize(
     "state", [5, {}, {"count": -1, "best": None}, {"count": 1.5, "best": 0}, {"count": 1}]
 )
@@ -529,6 +615,9 @@ def test_a_state_of_other_parameters_is_refused_and_changes_nothing(make):
             memory.state = other.state
     with pytest.raises(ValueError, match="state is of other parameters"):
         memory.state = memory.state | {"values": [None, None]}
+    for values in ([np.ones(3), np.array("a")], [np.ones(3), np.array(1j)], [np.ones(3), None]):
+        with pytest.raises((TypeError, ValueError), match="state"):
+            memory.state = memory.state | {"values": values}
     assert str(memory.state) == before
     memory.state = make(memory.ps).state  # of one that has not been called yet
     memory()
@@ -537,7 +626,9 @@ def test_a_state_of_other_parameters_is_refused_and_changes_nothing(make):
 def test_waiting_gradients_of_another_model_are_refused():
     total = accumulate(2)
     total(grads_of(np.ones(1)))
-    with pytest.raises(ValueError, match=r"shape \(1,\), its parameter \(3,\): it is of another"):
+    with pytest.raises(
+        ValueError, match=r"is an ndarray of shape \(1,\).* parameter an ndarray of shape \(3,\).* of another"
+    ):
         total(grads_of(np.ones(3)))
     assert total.count == 1
 
@@ -598,6 +689,69 @@ def test_without_anything_kept_the_block_ends_as_it_is_and_restore_says_so():
     accuracy.restore()
     assert a == 3
     assert [p.value for p in pickle.loads(pickle.dumps(keep)).ps] == [3.0]
+
+
+def averages(a, b):
+    average = Average(params(a, b))
+    average()
+    a[...], b[...] = 5, 6
+
+    def work():
+        with average.swapped():
+            pass
+
+    return work, (5, 6)
+
+
+def the_best(a, b):
+    best = KeepBest(params(a, b), lambda: 1.0).__enter__()
+    best()
+    a[...], b[...] = 5, 6
+    return best.__exit__, (1, 2)
+
+
+@pytest.mark.parametrize("make", [averages, the_best])
+def test_an_interrupt_of_an_exchange_of_values_loses_none(make):
+    for moment in range(2, 10**4):  # before the first instruction nothing has begun
+        a, b = param(1.0), param(2.0)
+        work, expected = make(a, b)
+        press = pressed_at(moment, "average.py", "callbacks.py", "interrupts.py")
+        with suppress(KeyboardInterrupt), press:
+            work()
+        assert (a, b) == expected
+        if press.left > 0:
+            break
+    assert moment > 100
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda f: early_stopping(f, 2),
+        lambda f: plateau(f, 2),
+        lambda f: KeepBest(params(param(0.0)), f),
+        lambda f: ReducePlateau(Descent(), f),
+    ],
+)
+def test_a_score_from_a_state_is_one(make):
+    memory = make(lambda: 1.0)
+    before = memory.state
+    for score in ("a", np.ones(2), {}):
+        noted = {name: score for name in ("best", "last") if name in before}
+        with pytest.raises(TypeError, match=r"state\['(best|last)'\] must .*score"):
+            memory.state = before | noted
+    assert memory.state == before
+    memory.state = before | {name: math.nan for name in ("best", "last") if name in before}
+
+
+def test_values_that_are_too_large_for_one_parameter_change_none():
+    a, b = param([1.0]), param([2.0], "float16")
+    average = Average(params(a, b))
+    average()
+    average.state = average.state | {"values": [np.ones(1), np.full(1, 1e6, "float32")]}
+    with pytest.raises(RuntimeWarning, match="overflow"), average.swapped():
+        pass
+    assert (a, b) == (1.0, 2.0)
 
 
 # ReducePlateau ------------------------------------------------------------------------------------
@@ -729,6 +883,14 @@ def test_groups_are_scheduled_together_in_their_proportions_and_from_zero_on():
     assert opt[0].eta == pytest.approx(0.05)
     with pytest.raises(TypeError, match="no eta to schedule"):
         Scheduler(Exp(1.0, 0.5), Grouped((params(a), Optimiser(ADAM())), rest=ADAM()))
+
+
+def test_a_rate_that_one_group_refuses_is_set_in_none():
+    opt = Grouped(([], Descent(1.0)), ([], Scheduler(Exp(0.5, 0.5), ADAM(0.5))), rest=Momentum(0.1))
+    for rate, error in [(0.2, AttributeError), (-1.0, ValueError), (1e308, ValueError)]:
+        with pytest.raises(error):
+            opt.eta = rate
+        assert [each.eta for each in opt] == [1.0, 0.5, 0.1]
 
 
 def test_groups_are_one_object_to_save_copy_pickle_and_reset(tmp_path):

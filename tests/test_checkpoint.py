@@ -907,6 +907,7 @@ class Wide(Momentum):
         ),
         (lambda: Scheduler(Exp(1, 1), ADAM()), lambda: Scheduler(Exp(1, 1), RMSProp()), "opt.opt was ADAM"),
         (shared, lambda: Optimiser(Momentum(), Optimiser(WeightDecay(), Momentum())), "also elsewhere"),
+        (lambda: Optimiser(Momentum(), Optimiser(WeightDecay(), Momentum())), shared, "Momentum by itself"),
     ],
 )
 def test_an_optimiser_of_another_structure_is_refused_with_the_place(path, saved, other, message):

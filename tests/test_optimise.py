@@ -10,6 +10,7 @@ import weakref
 
 import numpy as np
 import pytest
+from ctrl_c import pressed_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -988,10 +989,50 @@ def test_reset_reaches_state_in_containers():
     assert [len(opt.state["m"]), len(opt.state["more"][0]), len(opt.state["more"][1][0].state)] == [0, 0, 0]
 
 
+def test_an_interrupt_of_a_reset_leaves_all_members_as_before_or_after():
+    for moment in range(1, 10**4):
+        opt, x = Optimiser(Momentum(), Grouped(rest=Optimiser(ADAM(), Nesterov()))), np.zeros(1)
+        update(opt, x, [1.0])
+        members = [opt[0], *opt[1][0]]
+        try:
+            with pressed_at(
+                moment, "optimise/base.py", "update.py", "grouped.py", "iddict.py", "interrupts.py"
+            ):
+                reset(opt)
+        except KeyboardInterrupt:
+            assert len({len(member.state) for member in members}) == 1
+        else:
+            break
+    assert moment > 20
+    assert [len(member.state) for member in members] == [0, 0, 0]
+
+
+def test_an_interrupt_of_setting_a_rate_that_decays_leaves_it_and_what_a_reset_returns_to_alike():
+    for moment in range(1, 10**3):
+        opt = ExpDecay(1.0)
+        try:
+            with pressed_at(moment, "decays.py", "rule.py", "settings.py", "checks.py"):
+                opt.eta = 0.5
+        except KeyboardInterrupt:
+            rate = opt.eta
+            reset(opt)
+            assert opt.eta == rate
+        else:
+            break
+    assert moment > 10
+
+
+def test_parameters_without_end_are_refused_at_the_first_that_is_none():
+    with pytest.raises(TypeError, match=r"parameter 0 is float 0\.1"):
+        update(Descent(), Exp(0.1, 0.5), {})
+
+
 def test_a_composition_cannot_contain_itself_through_what_wraps_it():
     opt = Optimiser(Descent())
     with pytest.raises(ValueError, match="itself"):
         opt.append(Scheduler(Constant(1.0), opt, update=lambda opt, value: None))
+    with pytest.raises(ValueError, match="itself"):
+        opt[0] = Grouped(([], Descent()), rest=opt)
 
 
 def test_the_rate_that_a_schedule_sets_is_not_set_by_hand():
@@ -1012,9 +1053,15 @@ def test_optimisers_that_refer_to_each_other_can_be_composed():
 
     a, b = Linked(), Linked()
     a.other, b.other = b, a
+    a.state = IdDict()
+    a.loop = [a.state]
+    a.loop.append(a.loop)
     x = np.zeros(1)
     update(Optimiser(a, b), x, [1.0])
     assert x == -1
+    a.state[x] = 1
+    reset(Optimiser(b, a))
+    assert len(a.state) == 0
 
 
 def test_one_schedule_of_a_rate_is_enough():

@@ -886,3 +886,9 @@ def test_a_schedule_of_schedules_ends_where_its_parts_do(make, values):
     assert schedule.nsteps == len(schedule) == len(values)
     assert list(schedule) == list(Stateful(schedule)) == [schedule(t) for t in range(1, len(values) + 1)]
     assert list(schedule) == values
+
+
+def test_an_integer_that_no_float_can_hold_is_refused_with_its_schedule():
+    for f in (lambda t: 10**400, Shifted(lambda t: 10**400, 1)):
+        with pytest.raises(ValueError, match=r"at step 1 .* no float can hold"):
+            next(Stateful(f))

@@ -38,9 +38,12 @@ def exchanged(ps: Params, values: Iterable[Array]) -> Iterator[Params]:
     """
     own = [p.value.copy() for p in ps]
     try:
-        assign(ps, values)
-        yield ps
-    finally:
+        try:
+            assign(ps, values)
+            yield ps
+        finally:
+            assign(ps, own)
+    finally:  # once more: an interrupt may cut the first one short
         assign(ps, own)
 
 

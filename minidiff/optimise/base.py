@@ -100,7 +100,7 @@ class AbstractOptimiser:
 
     def reset(self) -> None:
         """Forget all state: empty every `IdDict` among the attributes, and reset every member."""
-        _forget(list(getattr(self, "__dict__", {}).values()))
+        _forget(self)
 
     def arguments(self) -> dict[str, Any]:
         """Return what the repr shows: the attributes that are settings and not state."""
@@ -132,15 +132,23 @@ def member_with(opt: AbstractOptimiser, name: str) -> str:
     return f"opt[{next((i for i, member in enumerate(members) if hasattr(member, name)), 0)}]"
 
 
-def _forget(value: Any) -> None:
-    """Empty every `IdDict` in nested containers, and reset every optimiser there."""
-    if isinstance(value, IdDict):
-        value.clear()
-    elif isinstance(value, AbstractOptimiser):
-        value.reset()
-    elif isinstance(value, (list, tuple, dict)):
-        for item in list(value.values()) if isinstance(value, dict) else value:
-            _forget(item)
+def _forget(opt: AbstractOptimiser) -> None:
+    """Empty every `IdDict` that an optimiser holds, also in containers, and reset every optimiser there."""
+    met: dict[int, Any] = {}  # one may hold itself
+    waiting: list[Any] = [opt]
+    while waiting:
+        x = waiting.pop()
+        if id(x) in met or not isinstance(x, (IdDict, AbstractOptimiser, list, tuple, dict)):
+            continue
+        met[id(x)] = x
+        if isinstance(x, IdDict):
+            x.clear()
+        elif x is opt or (isinstance(x, AbstractOptimiser) and type(x).reset is AbstractOptimiser.reset):
+            waiting += getattr(x, "__dict__", {}).values()
+        elif isinstance(x, AbstractOptimiser):
+            x.reset()
+        else:
+            waiting += x.values() if isinstance(x, dict) else x
 
 
 def applied(stage: AbstractOptimiser, p: Any, Δ: Array) -> Array:

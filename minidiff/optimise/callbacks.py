@@ -20,7 +20,7 @@ import numpy as np
 from minidiff.checks import described, flag, function, instance, integer, is_number, number
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser, member_with
-from minidiff.optimise.memory import Memory, anything, arrays_or_none, check_values
+from minidiff.optimise.memory import Memory, anything, arrays_or_none, check_values, fits
 from minidiff.params import Param, Params
 
 __all__ = ["KeepBest", "Progress", "ReducePlateau", "early_stopping", "patience", "plateau", "throttle"]
@@ -129,12 +129,14 @@ class Trigger(Memory):
 
     def __call__(self, *args: Any, **kwargs: Any) -> bool:
         """Tell whether it is time."""
-        self.count = self.count + 1 if self.holds(self.__wrapped__(*args, **kwargs)) else 0
-        return self.count >= self.wait
+        holds, noted = self.look(self.__wrapped__(*args, **kwargs))
+        count = self.count + 1 if holds else 0
+        vars(self).update(noted, count=count)  # all at once, also if an interrupt comes
+        return count >= self.wait
 
     @abstractmethod
-    def holds(self, value: Any) -> bool:
-        """Tell whether what is waited for holds, by the latest value of the function."""
+    def look(self, value: Any) -> tuple[bool, dict[str, Any]]:
+        """Tell whether what is waited for holds, by the latest value of the function, and what to note."""
 
 
 class patience(Trigger):  # noqa: N801 - it is called as a function is
@@ -159,14 +161,14 @@ class patience(Trigger):  # noqa: N801 - it is called as a function is
     def __init__(self, predicate: Callable[..., Any], wait: int) -> None:
         super().__init__(function("predicate", predicate), integer("wait", wait, 1))
 
-    def holds(self, value: Any) -> bool:
+    def look(self, value: Any) -> tuple[bool, dict[str, Any]]:
         """Tell whether the predicate held."""
         if isinstance(value, (float, np.floating)):
             raise TypeError(
                 f"predicate must give true or false, got {described(value)}: a score is for early_stopping "
                 "or plateau"
             )
-        return bool(value)
+        return bool(value), {}
 
 
 class early_stopping(Trigger):  # noqa: N801 - it is called as a function is
@@ -227,20 +229,32 @@ class early_stopping(Trigger):  # noqa: N801 - it is called as a function is
         super().reset()
         self.best = self.init_score
 
-    def holds(self, value: Any) -> bool:
-        """Tell whether the score is no better than the best, and note it if it is."""
-        _check_score("f", value, self.distance)
-        if _is_better(value, self.best, self.distance, self.min_dist):
-            self.best = value
-            return False
-        return True
+    def look(self, value: Any) -> tuple[bool, dict[str, Any]]:
+        """Tell whether the score is no better than the best, which is noted."""
+        score = _score("f", value, self.distance)
+        is_better = _is_better(score, self.best, self.distance, self.min_dist)
+        return not is_better, {"best": score} if is_better else {}
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise an error if what is noted is no score."""
+        _check_noted("best", state, self.distance)
 
 
-def _check_score(name: str, score: Any, distance: Any = operator.sub) -> None:
-    """Check that a score is a number, or what a distance of the user's own may know of."""
+def _score(name: str, score: Any, distance: Any = operator.sub) -> Any:
+    """Check that a score is a number, or what a distance of the user's own may know of.
+
+    Of an array, which may change until it is compared again, or be a parameter, it gives a copy.
+    """
     if score is None or (distance is operator.sub and not (is_number(score) or _is_array_of_one(score))):
         advice = ": does it lack a return?" if score is None else ""
         raise TypeError(f"{name} must give a number, the score, got {described(score)}{advice}")
+    return np.array(score) if isinstance(score, np.ndarray) else score
+
+
+def _check_noted(name: str, state: dict[str, Any], distance: Any = operator.sub) -> None:
+    """Check the score in a state, if there is one yet."""
+    if state[name] is not None:
+        _score(f"state[{name!r}]", state[name], distance)
 
 
 def _is_array_of_one(score: Any) -> bool:
@@ -300,11 +314,15 @@ class plateau(Trigger):  # noqa: N801 - it is called as a function is
         super().reset()
         self.last = self.init_score
 
-    def holds(self, value: Any) -> bool:
-        """Tell whether the score is close to the one before."""
-        _check_score("f", value, self.distance)
-        before, self.last = self.last, value
-        return before is not None and bool(abs(self.distance(before, value)) < self.min_dist)
+    def look(self, value: Any) -> tuple[bool, dict[str, Any]]:
+        """Tell whether the score is close to the one before, and note it."""
+        score, last = _score("f", value, self.distance), self.last
+        is_close = last is not None and bool(abs(self.distance(last, score)) < self.min_dist)
+        return is_close, {"last": score}
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise an error if what is noted is no score."""
+        _check_noted("last", state, self.distance)
 
 
 def _training_loss(progress: Progress) -> float:
@@ -315,9 +333,7 @@ def _metric(f: Callable[..., Any], args: Any, kwargs: Any, distance: Any = opera
     """Ask for a score, and check it."""
     if f is _training_loss and not args:
         raise TypeError("metric is the loss in the Progress, which train gives: by hand, give a metric")
-    score = f(*args, **kwargs)
-    _check_score("metric", score, distance)
-    return score
+    return _score("metric", f(*args, **kwargs), distance)
 
 
 class KeepBest(Memory):
@@ -384,8 +400,9 @@ class KeepBest(Memory):
         self.values: list[Any] | None = None
 
     def check_state(self, state: dict[str, Any]) -> None:
-        """Raise an error if the values are those of other parameters."""
+        """Raise an error if the values are those of other parameters, or what is noted is no score."""
         check_values(self.ps, state["values"])
+        _check_noted("best", state, self.distance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and keep the parameters if it is better."""
@@ -411,6 +428,12 @@ class KeepBest(Memory):
         return self
 
     def __exit__(self, *_: object) -> None:
+        try:
+            self._leave()
+        finally:  # once more: an interrupt may cut the first one short
+            self._leave()
+
+    def _leave(self) -> None:
         self._is_entered = False
         if self.values is not None:
             self.restore()
@@ -428,12 +451,16 @@ def assign(ps: Params, values: Iterable[Any]) -> None:
     """
     pairs = [(p.in_place("an assignment of values"), value) for p, value in zip(ps, values, strict=True)]
     for x, value in pairs:
-        if x.shape != value.shape or not x.flags.writeable:
-            raise ValueError(f"a parameter of shape {x.shape} cannot be set to values of shape {value.shape}")
+        if not x.flags.writeable:
+            raise ValueError(f"a parameter of shape {x.shape} is a read-only array: it cannot be set")
+        if not fits(value, x):
+            raise ValueError(f"a parameter, {described(x)}, cannot be set to {described(value)}")
+    # Before anything changes: a number may be too large for its dtype, and the warning an error.
+    new = [np.asarray(value).astype(x.dtype, copy=False) for x, value in pairs]
 
     def change() -> None:
-        for x, value in pairs:
-            x[...] = value
+        for (x, _), values in zip(pairs, new, strict=True):
+            x[...] = values
 
     whole(change)
 
@@ -517,6 +544,10 @@ class ReducePlateau(Memory):
         self.best: Any = None
         self.worse = self.cooling = 0
 
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise an error if what is noted is no score."""
+        _check_noted("best", state)
+
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and lower the rate if it is time."""
         score, best = _metric(self.__wrapped__, args, kwargs), self.best
@@ -524,9 +555,13 @@ class ReducePlateau(Memory):
         worse, cooling = 0 if is_better else self.worse + 1, self.cooling
         if cooling:
             worse, cooling = 0, cooling - 1
-        if worse > self.patience:
+        is_time = worse > self.patience
+        if is_time:
             worse, cooling = 0, self.cooldown
-            eta = max(self.opt.eta * self.factor, self.least)
-            if self.opt.eta - eta > 1e-8:
+
+        def change() -> None:
+            if is_time and self.opt.eta - (eta := max(self.opt.eta * self.factor, self.least)) > 1e-8:
                 self.opt.eta = eta
-        self.best, self.worse, self.cooling = score if is_better else best, worse, cooling
+            self.best, self.worse, self.cooling = score if is_better else best, worse, cooling
+
+        whole(change)

@@ -211,14 +211,14 @@ class Lookahead(Optimiser):
 
 def _contains(outer: AbstractOptimiser, inner: AbstractOptimiser) -> bool:
     """Tell whether an optimiser is another, or holds it, or holds one that does."""
-    seen: dict[int, AbstractOptimiser] = {}
-    waiting = [outer]
+    seen: dict[int, Any] = {}
+    waiting: list[Any] = [outer]
     while waiting:
-        opt = waiting.pop()
-        if opt is inner:
+        x = waiting.pop()
+        if x is inner:
             return True
-        if id(opt) not in seen:
-            seen[id(opt)] = opt
-            inside = opt.members if isinstance(opt, Optimiser) else getattr(opt, "__dict__", {}).values()
-            waiting += [member for member in inside if isinstance(member, AbstractOptimiser)]
+        if id(x) not in seen and isinstance(x, (AbstractOptimiser, list, tuple, dict)):
+            seen[id(x)] = x
+            inside = getattr(x, "__dict__", {}) if isinstance(x, AbstractOptimiser) else x
+            waiting += inside.values() if isinstance(inside, dict) else inside
     return False

@@ -81,9 +81,11 @@ class ExpDecay(Rule):
         return rule
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
         if name == "eta":
-            self.__dict__["eta_given"] = self.eta
+            value = self._checks[name](name, value)
+            self.__dict__.update(eta=value, eta_given=value)  # both at once, also if an interrupt comes
+        else:
+            super().__setattr__(name, value)
 
     def current(self, t: int) -> float:
         """Return η for a parameter's step `t`: lowered, if that is where it drops."""

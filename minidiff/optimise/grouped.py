@@ -8,6 +8,7 @@ from typing import Any
 
 from minidiff.checks import described, instance
 from minidiff.iddict import IdDict
+from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.step import step_of
 from minidiff.params import Param, Params
@@ -105,8 +106,20 @@ class Grouped(AbstractOptimiser):
 
     @eta.setter
     def eta(self, value: float) -> None:
-        for opt, ratio in zip(self.members, self._check_rates(), strict=True):
-            opt.eta = ratio * value
+        rates = [ratio * value for ratio in self._check_rates()]
+
+        def change() -> None:
+            before = [(opt, opt.eta) for opt in self.members]
+            try:
+                for opt, rate in zip(self.members, rates, strict=True):
+                    opt.eta = rate
+            except Exception:
+                for opt, rate in before:
+                    if opt.eta != rate:  # one that a schedule sets has refused
+                        opt.eta = rate
+                raise
+
+        whole(change)
 
     def _check_rates(self) -> tuple[float, ...]:
         if self.ratios is None:

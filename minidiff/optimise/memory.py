@@ -11,8 +11,9 @@ import numpy as np
 
 from minidiff.checks import described, instance, is_ndarray
 from minidiff.params import Params
+from minidiff.typing import Array
 
-__all__ = ["Memory", "anything", "arrays_or_none", "check_values"]
+__all__ = ["Memory", "anything", "arrays_or_none", "check_values", "fits"]
 
 
 class Memory(ABC):
@@ -65,8 +66,7 @@ class Memory(ABC):
             )
         new = {name: check(f"state[{name!r}]", deepcopy(state[name])) for name, check in self._memory.items()}
         self.check_state(new)
-        for name, value in new.items():
-            setattr(self, name, value)
+        vars(self).update(new)  # all at once, also if an interrupt comes
 
 
 def anything(_: str, x: Any) -> Any:
@@ -76,16 +76,22 @@ def anything(_: str, x: Any) -> Any:
 
 def arrays_or_none(name: str, x: Any) -> list[Any] | None:
     """Check that this is None, or a list of arrays, some of which may be None."""
-    items = () if x is None else instance(name, x, list, "a list of arrays")
-    if not all(a is None or is_ndarray(a) for a in items):
-        raise TypeError(f"{name} must be a list of arrays, got {described(x)}")
-    return x  # type: ignore[no-any-return]
+    if x is None:
+        return None
+    for a in instance(name, x, list, "a list of arrays"):
+        # NumPy makes a number of an array without axes wherever it calculates.
+        if not (a is None or ((is_ndarray(a) or isinstance(a, np.generic)) and a.dtype.kind in "fciub")):
+            raise TypeError(f"{name} must be a list of arrays of numbers, got {described(x)}")
+    return [a if a is None else np.asarray(a) for a in x]
 
 
 def check_values(ps: Params, values: list[Any] | None) -> None:
-    """Check that arrays from a state, if there are any, have the shapes of these parameters."""
-    if values is not None and [np.shape(a) for a in values] != [p.shape for p in ps]:
-        raise ValueError(
-            f"state is of other parameters: its values have shapes {[np.shape(a) for a in values]}, "
-            f"the parameters {[p.shape for p in ps]}"
-        )
+    """Check that arrays from a state, if there are any, can be the values of these parameters."""
+    if values is not None and not (len(values) == len(ps) and all(map(fits, values, [p.value for p in ps]))):
+        theirs, ours = [described(a) for a in values], [described(p.value) for p in ps]
+        raise ValueError(f"state is of other parameters: its values are {theirs}, the parameters {ours}")
+
+
+def fits(a: Any, x: Array) -> bool:
+    """Tell whether an array can become the value of another: of its shape, and real where that is real."""
+    return np.shape(a) == x.shape and np.can_cast(np.asarray(a).dtype, x.dtype, "same_kind")

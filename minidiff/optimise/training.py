@@ -329,7 +329,8 @@ def params_of(ps: Any) -> Params:
 
 
 def _functions(name: str, given: Any, what: str = "a function, or several of them") -> list[Any]:
-    functions = [] if given is None else list(given) if isinstance(given, Iterable) else [given]
+    several = isinstance(given, Iterable) and not callable(given)
+    functions = [] if given is None else given if several else [given]
     return [function(name, f, what) for f in functions]
 
 
@@ -343,6 +344,8 @@ def callbacks_of(name: str, given: Any) -> _Callbacks:
 def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress], object]:
     """Give a callback as a function of the progress."""
     call = callback
+    if hint(callback):
+        raise TypeError(f"{name} got {described(callback)}{hint(callback)}")
     if takes(callback):
         call = lambda _: callback()  # noqa: E731
     elif not takes(callback, Progress(1, 1, 0.0)):

@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import integer, number
+from minidiff.checks import described, integer, number
 from minidiff.grads import Grads
-from minidiff.optimise.memory import Memory, arrays_or_none
+from minidiff.optimise.memory import Memory, arrays_or_none, fits
 from minidiff.optimise.rule import widened
 from minidiff.params import Params
 from minidiff.tracing import constant
@@ -210,17 +210,17 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
             raise FloatingPointError("a gradient to be accumulated is not finite: see skip_nonfinite()")
         total = Grads(list(grads.keys()), [None] * len(grads) if self.total is None else self.total)
         for p, waiting in total.items():
-            if waiting is not None and np.shape(waiting) != p.shape:
+            if not (waiting is None or fits(waiting, p.value)):
                 raise ValueError(
-                    f"a gradient that waits for its step has shape {np.shape(waiting)}, its parameter "
-                    f"{p.shape}: it is of another model"
+                    f"a gradient that waits for its step is {described(waiting)}, its parameter "
+                    f"{described(p.value)}: it is of another model"
                 )
         total = total + grads.map(widened)  # a sum may be too large for half precision
         if self.count + 1 < self.n:
             self.count, self.total = self.count + 1, list(total.values())
             return None
-        self.reset()
         means = [None if g is None else (g / self.n).astype(p.value.dtype) for p, g in total.items()]
+        self.reset()  # when nothing can fail any more
         return Grads(list(grads.keys()), means)
 
 

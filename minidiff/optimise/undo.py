@@ -38,6 +38,7 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
     waiting = [(x, False) for stage in stages if stage.has_formula for x in stage.sets()]
     waiting += [(stage, True) for stage in stages if not stage.has_formula]
     entries: dict[int, tuple[Any, list[tuple[Any, list[Any]]]]] = {}
+    containers: dict[tuple[int, bool], Any] = {}  # one may hold itself
     while waiting:
         x, is_called = waiting.pop()
         if isinstance(x, AbstractOptimiser) and id(x) not in attributes:
@@ -45,7 +46,8 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
             waiting += [(part, is_called) for part in attributes[id(x)][1].values()]
         elif isinstance(x, IdDict) and is_called:
             entries[id(x)] = x, [(p, [_copied(x[p], p)] if p in x else []) for p in ps]
-        elif isinstance(x, (list, tuple, dict)):
+        elif isinstance(x, (list, tuple, dict)) and (id(x), is_called) not in containers:
+            containers[id(x), is_called] = x
             parts = x.values() if isinstance(x, dict) else x
             if isinstance(next(iter(parts), None), (AbstractOptimiser, IdDict)):  # others may be long
                 waiting += [(part, is_called) for part in parts]

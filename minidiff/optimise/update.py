@@ -183,10 +183,11 @@ def _parameters(ps: Any) -> list[Any]:
         raise TypeError("expected a parameter or Params, got a mapping: params(…) collects those in it")
     if not isinstance(ps, Iterable):
         raise TypeError(f"expected a parameter or Params, got {described(ps)}: {_MAKE}")
-    found = list(ps)
-    for i, p in enumerate(found):
+    found: list[Any] = []
+    for i, p in enumerate(ps):  # which may be without end
         if not isinstance(p, _PARAMETERS):
             raise TypeError(f"parameter {i} is {described(p)}: {_MAKE}")
+        found.append(p)
     if len({id(p) for p in found}) < len(found):
         raise ValueError("a parameter comes twice in ps: each may be updated once, params(...) sees to that")
     return found
@@ -258,7 +259,7 @@ def reset(opt: AbstractOptimiser) -> None:
     """
     if not isinstance(opt, AbstractOptimiser):
         raise _no_optimiser(opt)
-    opt.reset()
+    whole(opt.reset)
 
 
 def _array_of(p: Any, place: Place | None = None, *, written: bool = True) -> Array:

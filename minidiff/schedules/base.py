@@ -196,7 +196,10 @@ def real(value: Any, schedule: object, t: int) -> float:
         raise TypeError(
             f"a schedule gives one real number per step, but at step {t} {schedule!r} gave {value!r}"
         )
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"at step {t} {schedule!r} gave an integer that no float can hold") from None
 
 
 def power(base: float, exponent: float) -> float:

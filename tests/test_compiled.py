@@ -689,6 +689,7 @@ RULES = [mo.Descent, mo.Momentum, mo.Nesterov, mo.RMSProp, mo.ADAM, mo.RADAM, mo
 COMPOSED = {
     "clipped": lambda: mo.Optimiser(mo.ClipValue(0.5), mo.WeightDecay(0.01), mo.ADAM(0.1)),
     "decayed": lambda: mo.Optimiser(mo.ADAM(), mo.ExpDecay(1.0, 0.5, 2, 0.1)),
+    "decaying": lambda: mo.ExpDecay(0.1, 0.5, 2),
     "inverse": lambda: mo.Optimiser(mo.Momentum(0.01), mo.InvDecay(0.1)),
     "of nothing": lambda: mo.Optimiser(),
     "twice": lambda: mo.Optimiser(mo.Momentum(0.01), mo.Momentum(0.5)),
@@ -730,9 +731,11 @@ def test_every_rule_steps_compiled_as_it_does_eagerly(make, pattern):
                 value = step(x)
             if i == 2 and hasattr(opt, "eta") and type(opt) is not Scheduler:
                 opt.eta = 0.5 * opt.eta
-            if i == 4:
+            if i == 3:
                 mo.reset(opt)
-                mo.update(opt, θ[0], np.ones(θ[0].shape))  # which is now a step ahead of the others
+            if i >= 3:  # one in half precision, a large one, a small one are a step ahead
+                p = θ[{3: 7, 4: 8}.get(i, 0)]
+                mo.update(opt, p, np.ones(p.shape))
         snapshot = io.BytesIO()
         save(snapshot, θ, opt)
         results.append((bits(value), bits([p.value for p in θ]), snapshot.getvalue()))

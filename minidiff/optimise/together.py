@@ -193,12 +193,15 @@ class Together:
     # --- A step ---
 
     def _turns(self) -> tuple[list[Any], list[Any]]:
-        """Give for each rule its state of each parameter, and where the clock will stand; and all numbers."""
+        """Give for each rule its state of each parameter, and where the clock will stand; and all numbers.
+
+        The clocks of all parameters have to be the same.
+        """
         turns, numbers = [], list[Any]()
         with SETTINGS:
             for rule in self._stages:
                 get = rule.state.get
-                states = [get(p) for p in self._ps]
+                states = [get(p) for p in self._all]
                 clock = rule.clock if states[0] is None else states[0]["clock"]
                 for state in states:
                     if (rule.clock if state is None else state["clock"]) != clock:
@@ -247,6 +250,8 @@ class Together:
             self._places, self.apart = [], {name: "shares memory" for _, name, _ in self._given}
         self._others = [i for i in self._everything if i not in self._places]
         self._ps = [self._given[i][0] for i in self._places]
+        # Of all parameters, as the others' steps come first, and may lower a rate that all share.
+        self._all = self._ps + [self._given[i][0] for i in self._others]
         self._xs = [p.value for p in self._ps]
         self._groups = self._grouped(True)
 
@@ -396,10 +401,11 @@ class _Group:
 
     def give_back(self, turns: list[Any]) -> None:
         """Put each parameter's part of what has been gathered into its state."""
-        for keep in self.gathered:
-            k, name = keep
-            for (i, _), part in zip(self._members, self._vectors[keep][1], strict=True):
-                turns[k][1][i][name] = part
+        for keep, (_, parts) in self._vectors.items():
+            if keep in self.gathered:
+                k, name = keep
+                for (i, _), part in zip(self._members, parts, strict=True):
+                    turns[k][1][i][name] = part
 
 
 def _reason(stages: list[Any]) -> str:

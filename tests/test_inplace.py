@@ -604,6 +604,56 @@ def test_arrays_are_made_to_be_filled():
     assert type(seen[0]) is np.ndarray
 
 
+@pytest.mark.parametrize("x", [X[:1], X, X[:1, None]], ids=str)
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda a: np.tile(a, 2),
+        lambda a: np.tile(a, (2, 1)),
+        lambda a: np.tile(a, (2, 1, 1)),
+        np.block,
+        lambda a: np.block([a]),
+        lambda a: np.repeat(a, 1),
+        lambda a: np.resize(a, a.shape),
+    ],
+)
+def test_what_numpy_copies_does_not_change_with_its_source(copied, x):
+    def source_changes(x):
+        a = x * 1.0
+        b = copied(a)
+        a *= 2
+        return b
+
+    def copy_changes(x):
+        a = x * 1.0
+        b = copied(a)
+        b *= 2
+        return a
+
+    for f in source_changes, copy_changes:
+        value, _ = withgradient(lambda x, f=f: np.sum(f(x)), x)
+        assert value == np.sum(f(x))
+        check_gradient(f, x)
+
+
+@pytest.mark.parametrize("ufunc", [np.add, np.multiply, np.divide, np.maximum, np.power])
+def test_what_at_puts_into_an_array_is_of_before_the_call(ufunc):
+    """Also where the values are the array itself, and an element is named more than once."""
+
+    def itself(x):
+        b = x * 1.0
+        ufunc.at(b, [2, 2, 0, 2], b)
+        return b
+
+    def shifted(x):
+        b = x * 1.0
+        ufunc.at(b[1:], [0, 1, 1], b[:-1])
+        return b
+
+    for f in itself, shifted:
+        check_gradient(f, np.array([1.5, 0.5, 1.1, 0.7]))
+
+
 def assign_element(z, w):
     z[0] = w[0]
 

@@ -356,7 +356,7 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
         return
     places = np.ravel(np.arange(x.size).reshape(x.shape)[constant(index)])
     shape = np.empty(x.shape)[constant(index)].shape
-    values = [np.ravel(np.broadcast_to(as_array(lift(v)), shape)) for v in w]
+    values = [np.broadcast_to(as_array(lift(v)), shape).flatten() for v in w]  # as they are before all rounds
     order = np.argsort(places, kind="stable")
     _, first, count = np.unique(places[order], return_index=True, return_counts=True)
     turn = np.empty(places.size, int)

@@ -89,7 +89,7 @@ def _block(arrays: Any) -> Any:
 
     levels = depth(arrays)
     ndim = max(levels, rank(arrays))
-    return join(arrays, levels)
+    return join(arrays, levels) if levels else np.copy(arrays)
 
 
 @exactly(np.select)
@@ -158,8 +158,7 @@ def _tile(x: Any, reps: Any) -> Any:
     reps = (1,) * (ndim - len(reps)) + reps
     apart = x.reshape([n for size in shape for n in (1, size)])
     repeated = np.broadcast_to(apart, tuple(n for pair in zip(reps, shape, strict=True) for n in pair))
-    tiled = repeated.reshape([r * n for r, n in zip(reps, shape, strict=True)])
-    return tiled if max(reps, default=1) > 1 else np.copy(tiled)
+    return np.copy(repeated, order="C").reshape([r * n for r, n in zip(reps, shape, strict=True)])
 
 
 def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "raise") -> Any:

@@ -11,7 +11,8 @@ import numpy as np
 from minidiff.checks import described, function, integer, is_ndarray, number, scipy
 from minidiff.gradient import dropgrad
 from minidiff.tracing import Leaf, Trace, backward, constant, derivative, history, is_recorded, map_container
-from minidiff.tracing.record import leaves_now, standing_now
+from minidiff.tracing.derivatives import shown
+from minidiff.tracing.record import leaves_now, lift, standing_now
 
 __all__ = ["fixed_point", "implicit_root", "recompute"]
 
@@ -194,11 +195,8 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def again(*args: Any, **constants: Any) -> Any:
-        if standing_now():  # a compiled loss computes as it was recorded
-            return f(*args, **constants)
         call = _Call(partial(f, **constants), args)
-        result = np.asarray(call.result)
-        if any(np.may_share_memory(result, x) for x in _arrays(args)):
+        if not standing_now() and any(np.may_share_memory(call.result, x) for x in _arrays(args)):
             raise TypeError("recompute: f returns what it was given, or a view of it: return a copy")
         return recomputed(call, *call.variables())
 
@@ -224,9 +222,8 @@ class _Call:
 
     def __init__(self, f: Callable[..., Any], args: Any, first: tuple[Any, ...] = ()) -> None:
         self.f, self.args, self.first, self.ps = f, args, first, leaves_now()
-        plain = [p._array for p in self.ps], constant(self.variables()[len(self.ps) :])
-        self.result, node, roots = self.run([*plain[0], *plain[1]])
-        if is_recorded(self.result) or not isinstance(self.result, _RESULTS):
+        self.result, node, roots = self.run(constant(lift(self.variables())))
+        if is_recorded(self.result) or not isinstance(shown(self.result), _RESULTS):
             raise TypeError(
                 "the function must return an array or a number, and what it uses under differentiation must "
                 f"be parameters or come as arguments; it returned {described(self.result)}"
@@ -252,10 +249,8 @@ class _Call:
     def way_back(self, values: Any, result: Any) -> Callable[[Any], list[Any]]:
         """Give the function from a gradient of the result to those of the variables."""
         value, node, roots = self.run(values)
-        before = np.asarray(constant(result))
-        size = np.abs(before[np.isfinite(before)]).max(initial=0)
-        if not np.allclose(constant(value), before, atol=1e-8 * size, equal_nan=True):
-            raise RuntimeError("the function gave another result the second time: pass random numbers to it")
+        if not standing_now():
+            _check_same(constant(result), constant(value))
         calls = [] if node is None else history(node)
 
         def back(g: Any) -> list[Any]:
@@ -265,6 +260,12 @@ class _Call:
             return [np.zeros(np.shape(v)) if h is None else h for h, v in zip(found, values, strict=True)]
 
         return back
+
+
+def _check_same(before: Any, now: Any) -> None:
+    size = np.abs(np.asarray(before)[np.isfinite(before)]).max(initial=0)
+    if not np.allclose(now, before, atol=1e-8 * size, equal_nan=True):
+        raise RuntimeError("the function gave another result the second time: pass random numbers to it")
 
 
 def _arrays(x: Any) -> list[Any]:

@@ -245,13 +245,29 @@ def test_products_and_jacobians_go_through(how):
     np.testing.assert_allclose(jvp(lambda: f(x), params(W), {W: v})[1], differences, atol=1e-8)
 
 
-def test_a_compiled_loss_runs_a_recomputed_function_and_refuses_to_solve():
-    W, x = param(rng.normal(size=3) / 4), rng.normal(size=3)
-    loss = lambda x: np.sum(recompute(lambda x: np.tanh(W * x))(x * W))
+@pytest.mark.parametrize("how", ["of a result", "used outside as well", "beneath a gradient", "nested"])
+def test_a_compiled_loss_recomputes_with_the_same_bits_but_computes_nothing_twice(how):
+    W = param(rng.normal(size=3) / 4)
+    reaching = recompute(lambda h: np.sinh(W * h) * h)
+    given = recompute(lambda h, w: np.tanh(w * h))
+    losses = {
+        "of a result": lambda x: np.sum(reaching(x * W)),
+        "used outside as well": lambda x: (lambda h: np.sum(reaching(h)) * -0.4 + np.sum(h * h))(x * W),
+        "beneath a gradient": lambda x: np.sum(gradient(lambda x: np.sum(given(x, W)), x)[0] ** 2),
+        "nested": lambda x: np.sum(recompute(lambda x: reaching(given(x, W)) * x)(x)),
+    }
+    loss = losses[how]
     f = compiled(loss, params(W))
-    for _ in range(2):
+    for _ in range(50):
+        x = rng.normal(size=3)
         np.testing.assert_array_equal(f(x).grad[W], gradient(lambda: loss(x), params(W))[W])
-        W *= 1.5
+        W *= 1.01
+    code = "".join(line for line in f.source.splitlines() if "#" not in line)
+    assert code.count("np.sinh") + code.count("np.tanh") == 1 + (how == "nested")
+
+
+def test_a_compiled_loss_does_not_solve_equations():
+    W, x = param(rng.normal(size=3) / 4), rng.normal(size=3)
     solving = compiled(lambda x: np.sum(fixed_point(lambda z: np.tanh(W * z) + x, np.zeros(3))), params(W))
     with pytest.raises(TypeError, match=r"compiled: .*looks at values"):
         solving(x)

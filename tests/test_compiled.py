@@ -4,12 +4,14 @@ import functools
 import gc
 import io
 import math
+import operator
 import pickle
 import random
 import re
 import sys
 import threading
 import time
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -448,6 +450,70 @@ def beside(x):
     made = np.ones(3) * 2
     total = np.sum(W * made)
     return total + np.sum(DATA * x)
+
+
+MASKED = {
+    **{
+        f.__name__: partial(f, axis=0)
+        for f in (np.sum, np.prod, np.mean, np.var, np.std, np.nansum, np.nanmean)
+    },
+    **{f.__name__: partial(f, axis=-1, initial=0.3) for f in (np.max, np.min, np.nanmax)},
+    **{f"{f.__name__}.reduce": partial(f.reduce, axis=1, initial=0.2) for f in (np.add, np.logaddexp)},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of a mean of nothing
+@pytest.mark.parametrize("reduce", MASKED.values(), ids=MASKED)
+def test_what_a_mask_leaves_out_may_be_other_elements_every_time(reduce):
+    rng = np.random.default_rng(0)
+    V = param(rng.normal(size=(3, 4)))
+    loss = lambda x: (lambda v: np.sum(reduce(v, where=v > -0.5) ** 2))(V * x)
+    f = compiled(loss, params(V))
+    for _ in range(5):
+        x = rng.normal(size=4)
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(V)))
+
+
+def augmented(name):
+    def change(v):
+        v = getattr(operator, f"__i{name}__")(v, 2.0 + abs(v[0]))
+
+    return change
+
+
+INTO = {
+    **{name: augmented(name) for name in ("add", "sub", "mul", "truediv", "pow")},
+    **{f.__name__: lambda v, f=f: f(v, out=v) for f in (np.exp, np.square, np.sqrt, np.tanh)},
+    "cumsum": lambda v: np.cumsum(v, out=v),
+    "multiply.at": lambda v: np.multiply.at(v, [0, 0, 1], v[:3]),
+    "power.at": lambda v: np.power.at(v, [0, 0, 1], 1.5),
+    "sort": lambda v: v.sort(),
+    "its own": lambda v: v.__setitem__(slice(None), np.exp(v)),
+}
+
+
+@pytest.mark.parametrize("dtype", [float, complex])
+@pytest.mark.parametrize("part", [np.s_[:], np.s_[1:], np.s_[::-1], np.s_[::2]], ids=str)
+@pytest.mark.parametrize("change", INTO.values(), ids=INTO)
+def test_a_change_in_place_of_a_part_has_the_same_bits_or_is_refused(change, part, dtype):
+    def loss(x):
+        v = x * (W + 0j if dtype is complex else W)
+        change(v[part])
+        return np.sum(np.abs(v) ** 2)
+
+    rng = np.random.default_rng(0)
+    W = param(rng.random(33))
+    f, θ = compiled(loss, params(W)), params(W)
+    for _ in range(40):
+        x = rng.random(33)
+        try:
+            got = f(x)
+        except TypeError as refusal:
+            assert "assign them" in str(refusal)  # noqa: PT017 - it may be refused
+            assert change is not INTO["its own"]
+            assert dtype is complex or change not in (INTO["add"], INTO["mul"], INTO["square"], INTO["sort"])
+            return
+        assert bits(got) == bits(withgradient(lambda: loss(x), θ))
 
 
 REFUSED = {

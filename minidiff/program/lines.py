@@ -19,19 +19,13 @@ from typing import Any
 import numpy as np
 
 from minidiff.program.listing import Call, Listing, RefusedError, StandIn, example, flat, is_array
-from minidiff.tracing import added, added_at, assigned, is_basic, map_container, seen_from, summed
+from minidiff.tracing import EXACT, added, added_at, assigned, is_basic, map_container, seen_from, summed
 
 __all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Memory", "Workspace", "free_name", "needed"]
 
 # From so many bytes on an array is kept.
 LARGE = 2**16
 
-# There is one right result of these of real numbers, so that it has the same bits whether or not it is
-# written over an operand. Of complex numbers there is not: even the order of the factors matters.
-EXACT = {
-    np.add, np.subtract, np.multiply, np.divide, np.negative, np.absolute, np.maximum, np.minimum, np.sqrt,
-    np.square,
-}  # fmt: skip
 _SYMBOLS: dict[Any, str] = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/"}
 _FORMS: dict[Any, str] = {
     **{f: f"{{}} {symbol} {{}}" for f, symbol in _SYMBOLS.items()}, np.negative: "-{}", np.matmul: "{} @ {}"

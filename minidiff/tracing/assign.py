@@ -30,6 +30,7 @@ from minidiff.tracing.record import (
     _innermost,
     _refuse,
     _set_class,
+    _where,
     as_array,
     blank,
     constant,
@@ -226,8 +227,11 @@ def _kept(index: Any) -> Any:
     return np.array(index) if isinstance(index, list) or type(index) is np.ndarray else index
 
 
-def _become(x: Traced, new: Any, do: Callable[[Any], Any]) -> None:
-    """Let `x` hold `new`, as an augmented assignment or ``out=`` does; `do` does it with a plain array."""
+def _become(x: Traced, new: Any, do: Callable[[Any], Any], function: Any = None) -> None:
+    """Let `x` hold `new`, as an augmented assignment or ``out=`` does; `do` does it with a plain array.
+
+    Unless it only moves elements, `function` is what has computed `new`.
+    """
     root, way = _opened(x)
     old: Any = shown(root._value)
     value: Any = shown(new._value) if type(new) is Traced and new.owner is x.owner else None
@@ -235,16 +239,38 @@ def _become(x: Traced, new: Any, do: Callable[[Any], Any]) -> None:
     if is_like and (old.shape, old.dtype, old.strides) == (value.shape, value.dtype, value.strides):
         _go_on(x, new, root._value)  # nobody else holds the result of an operator
     else:
-        _exactly(x, do, lambda: _change(x, ..., new))
+        _exactly(x, do, lambda: _change(x, ..., new), function is None or _rounds_alike(function, x, new))
 
 
-def _exactly(x: Traced, do: Callable[[Any], Any], change: Callable[[], None]) -> None:
+# There is one right result of these of real numbers, in memory of any layout. Of complex numbers there is
+# not: even the order of the factors matters.
+EXACT = {
+    np.add, np.subtract, np.multiply, np.divide, np.negative, np.absolute, np.maximum, np.minimum, np.sqrt,
+    np.square,
+}  # fmt: skip
+
+
+def _rounds_alike(function: Any, x: Any, new: Any = None) -> bool:
+    """Tell whether NumPy rounds a result alike in the memory of `x`, and in that of `new` if there is one."""
+    x, new = shown(constant(x)), shown(constant(new))
+    if x.size < 2 or (function in EXACT and x.dtype.kind != "c"):
+        return True
+    return new is not None and np.shape(new) == x.shape and new.strides == x.strides
+
+
+def _exactly(x: Traced, do: Callable[[Any], Any], change: Callable[[], None], rounds_alike: bool) -> None:
     """Make a change with the errors that NumPy has, and rounded as it rounds in memory of this layout."""
     root, way = source_of(x)
     memory: Any = getval(root)
     exact = None
     if type(memory) is np.ndarray:
         do(exact := seen_from(memory.copy(order="K"), way))
+    elif standing_now() and not rounds_alike:
+        where, *_ = _where()
+        raise TypeError(
+            f"compiled: the last bit of a change in place may depend on how the array lies in memory{where}. "
+            "Compute the new values first, and assign them: v = np.exp(x[::2]); x[::2] = v."
+        )
     change()
     if exact is not None and type(root._value) is np.ndarray:
         seen_from(root._value, way)[...] = exact
@@ -274,7 +300,9 @@ def _method(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-def _augmented(operate: Callable[[Any, Any], Any], in_place: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+def _augmented(
+    operate: Callable[[Any, Any], Any], in_place: Callable[[Any, Any], Any], ufunc: Any
+) -> Callable[..., Any]:
     def method(self: Traced, other: Any) -> Any:
         is_array = self.owner.open and isinstance(getval(self), np.ndarray)
         # autograd's own derivatives write x += y for x = x + y, and NumPy has it so of x.flat.
@@ -284,7 +312,7 @@ def _augmented(operate: Callable[[Any, Any], Any], in_place: Callable[[Any, Any]
         new = operate(self, other)
         if not hasattr(new, "dtype"):
             return new
-        _become(self, new, lambda exact: in_place(exact, constant(other)))
+        _become(self, new, lambda exact: in_place(exact, constant(other)), ufunc)
         return self
 
     return method
@@ -367,7 +395,8 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
             now = np.unravel_index(places[turn == i], x.shape)
             _change(x, now, ufunc(x[now], *[v[turn == i] for v in values]))
 
-    _exactly(x, lambda exact: ufunc.at(exact, constant(index), *constant(w)), change)
+    do = lambda exact: ufunc.at(exact, constant(index), *constant(w))  # noqa: E731
+    _exactly(x, do, change, _rounds_alike(ufunc, x))
 
 
 # These write piece after piece, also over what they have not read yet.
@@ -395,12 +424,13 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         where = np.broadcast_to(constant(rest["where"]), out.shape)
         parts = [np.broadcast_to(x, out.shape)[where] if np.ndim(x) else x for x in args]
         others = {key: x for key, x in rest.items() if key != "where"}
-        _exactly(out, do, lambda: _change(out, where, function(*parts, **others)))
+        change = lambda: _change(out, where, function(*parts, **others))  # noqa: E731
+        _exactly(out, do, change, _rounds_alike(function, out))
     elif isinstance(function, np.ufunc):
-        _become(out, as_array(function(*args, **rest)), do)
+        _become(out, as_array(function(*args, **rest)), do, function)
     else:  # the result may be an array that somebody holds
         result = as_array(function(*args, **rest))
-        _exactly(out, do, lambda: _change(out, ..., result))
+        _exactly(out, do, lambda: _change(out, ..., result), _rounds_alike(function, out, result))
     return out
 
 
@@ -433,10 +463,10 @@ _METHODS: dict[str, Callable[..., Any]] = {
 for _name, _do in _METHODS.items():
     setattr(Traced, _name, _method(_name, _do))
 
-_AUGMENTED = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
-for _name in _AUGMENTED.split():
-    _operators = [getattr(operator, f"__{i}{_name}__") for i in ("", "i")]
-    setattr(Traced, f"__i{_name}__", _augmented(*_operators))
+_UFUNCS = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide}
+for _name in (*_UFUNCS, "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"):
+    _operate, _in_place = (getattr(operator, f"__{i}{_name}__") for i in ("", "i"))
+    setattr(Traced, f"__i{_name}__", _augmented(_operate, _in_place, _UFUNCS.get(_name, _name)))
 
 
 def _set_imaginary(x: Traced, w: Any) -> None:

@@ -631,7 +631,7 @@ def moments_options(
 ) -> tuple[Any, Any, Any]:
     """Give, of what may follow `axis` in a variance, what its derivative depends on."""
     keepdims = keepdims is not np._NoValue and keepdims
-    where = True if where is np._NoValue or where is True else np.asarray(where, bool)
+    where = True if where is np._NoValue else _mask(where)
     return keepdims, where, ddof if correction is np._NoValue else correction
 
 
@@ -647,7 +647,11 @@ def _options(
     dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = 0, where: Any = True
 ) -> tuple[Any, Any]:
     """Give, of what may follow `axis` in a reduction, what its derivative depends on."""
-    return keepdims, where if where is True else np.asarray(where, bool)
+    return keepdims, _mask(where)
+
+
+def _mask(where: Any) -> Any:
+    return where if where is True or hasattr(where, "dtype") else np.asarray(where, bool)
 
 
 def _extremum(g: Any, ans: Any, x: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:

@@ -54,7 +54,7 @@ def _with_options(
     ]
     if any(option is not None and option is not False for option in axes.values()):
         return _along(ufunc, arrays, **axes)
-    return ufunc(*arrays) if where is True else _for_some(ufunc, arrays, np.asarray(constant(where)))
+    return ufunc(*arrays) if where is True else _for_some(ufunc, arrays, as_array(constant(where)))
 
 
 def _for_some(ufunc: Any, arrays: Sequence[Any], where: Any) -> Any:
@@ -149,7 +149,7 @@ def _reduce(
         start = [cast(as_array(initial), plain.dtype)]
     elif not shape[0] or where is not True:
         start = [plain.dtype.type(ufunc.identity)]
-    mask = np.transpose(np.broadcast_to(np.asarray(where), x.shape), (*axes, *others)).reshape(shape)
+    mask = np.transpose(np.broadcast_to(as_array(where), x.shape), (*axes, *others)).reshape(shape)
     # Where hypot leaves all out, what is left is the initial value with its sign.
     if ufunc in _REDUCTIONS and shape[0] and (where is True or ufunc is not np.hypot):
         if where is not True:

@@ -363,6 +363,10 @@ class StandIn:
             )
         return self._listing.call(function, _NAMES[function], operands, options)
 
+    def refuse(self, what: str) -> NoReturn:
+        """Refuse, for a derivative, what the function does."""
+        self._listing.refuse(what)
+
     @staticmethod
     def __listed__(function: Any, *operands: Any, **options: Any) -> Any:
         """Note a call of a function of minidiff's own as one, unless a trace has to see inside."""

@@ -30,7 +30,6 @@ from minidiff.tracing.record import (
     _innermost,
     _refuse,
     _set_class,
-    _where,
     as_array,
     blank,
     constant,
@@ -266,10 +265,9 @@ def _exactly(x: Traced, do: Callable[[Any], Any], change: Callable[[], None], ro
     if type(memory) is np.ndarray:
         do(exact := seen_from(memory.copy(order="K"), way))
     elif standing_now() and not rounds_alike:
-        where, *_ = _where()
-        raise TypeError(
-            f"compiled: the last bit of a change in place may depend on how the array lies in memory{where}. "
-            "Compute the new values first, and assign them: v = np.exp(x[::2]); x[::2] = v."
+        memory.refuse(
+            "the last bit of a change in place may depend on how the array lies in memory. Compute the new "
+            "values first, and assign them: v = np.exp(x[::2]); x[::2] = v"
         )
     change()
     if exact is not None and type(root._value) is np.ndarray:

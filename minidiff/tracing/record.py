@@ -1014,7 +1014,8 @@ notrace_primitives[Traced] = notrace_primitives[VJPNode]
 def stands_beneath(kind: type, example: Callable[[Any], Any]) -> None:
     """Let instances of a class stand beneath all traces for the arrays that `example` gives of them.
 
-    Functions that `listed` marks call the method ``kind.__listed__``.
+    Functions that `listed` marks call the method ``kind.__listed__``. Its method ``refuse(words)`` raises an
+    error that the loss cannot hide.
     """
     Box.type_mappings[kind] = _box
     VSpace.mappings[kind] = lambda x: vspace(example(x))

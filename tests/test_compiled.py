@@ -4,6 +4,7 @@ import functools
 import gc
 import io
 import math
+import operator
 import pickle
 import random
 import re
@@ -138,6 +139,7 @@ def test_so_have_methods_and_operators(method, request):
         lambda x: np.prod(x) ** 2 + np.sum(np.prod(np.outer(x, x), axis=1)),
         lambda x: np.sum(np.interp(x, [-1.0, 0, 1], [0, 1.0, 0])),
         lambda x: np.sum(np.interp([0.5, 1.5], [0, 1, 2], x) ** 2),
+        lambda x: np.sum(x * ((-2.0) ** np.round(x)) - (-x) ** 2),
     ],
 )
 def test_so_have_losses_of_several_calls(f):
@@ -508,6 +510,26 @@ def test_what_would_not_replay_is_refused_with_its_line(loss, why):
     assert gradient(lambda: np.sum(W * W.value), params(W))[W].tolist() == W.value.tolist()
 
 
+def test_an_array_that_is_another_at_each_call_is_refused():
+    f = compiled(lambda x: np.sum(W * np.array([counted(), 1.0, 2.0])), params(W))
+    with pytest.raises(TypeError, match="compiled: A second recording differs"):
+        f(np.ones(3))
+
+
+ARITHMETIC = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"]
+BITWISE = ["and", "or", "xor", "lshift", "rshift"]
+
+
+@pytest.mark.parametrize(
+    ("sign", "dtype"), [*((sign, float) for sign in ARITHMETIC), *((sign, int) for sign in BITWISE)]
+)
+def test_a_change_in_place_of_what_is_not_under_differentiation_is_refused(sign, dtype):
+    change = getattr(operator, f"__i{sign}__")
+    f = compiled(lambda x: np.sum(W * change(x * 2, x)), params(W))
+    with pytest.raises(TypeError, match="changes an array in place"):
+        f(np.ones((3, 3), dtype))
+
+
 def test_what_a_loss_asks_isinstance_has_the_same_answer_in_a_program():
     f = lambda x: np.sum(x**2 if isinstance(x * 1.0, np.ndarray) else np.stack(x))
     assert bits(compiled(f)(np.ones(3))) == bits(withgradient(f, np.ones(3)))
@@ -794,6 +816,16 @@ def test_the_step_says_what_is_taken_by_update():
     step = compiled(loss, θ, mo.Grouped((θ[:2], mo.Descent(0.1)), (θ[2:], mo.ADAM())))
     step(data[0])
     assert "by update: Grouped has an apply of its own" in str(step)
+
+
+@pytest.mark.parametrize("rule", [mo.Momentum, mo.Nesterov, mo.RMSProp, mo.ADAM])
+def test_the_source_of_a_step_names_what_is_kept_of_one_parameter_and_of_several(rule):
+    A, b = param(np.ones(2)), param(np.ones((2, 2)))
+    one = compiled(lambda x: np.sum(A * x), params(A), rule())
+    both = compiled(lambda x: np.sum(A * x + b), params(A, b), rule())
+    one(np.ones(2)), both(np.ones(2))
+    assert "def step(" + ", ".join(["A", "dA", *[f"{name}_A" for name in rule.keeps]]) in one.source
+    assert "def step(" + ", ".join(["A", "b", "dA", "db", *rule.keeps]) in both.source
 
 
 def test_a_step_of_a_read_only_parameter_is_refused_and_nothing_has_changed():

@@ -630,6 +630,14 @@ def test_source_and_print():
     assert str(f) == ("compiled loss: loss and gradient\n  (x: float64 (3,), y: float64 (2,))  12 operations")
 
 
+def test_a_line_of_the_source_is_never_that_of_a_frozen_module():
+    frozen = {}
+    exec(compile("def square(x):\n    return x * x", "<frozen somewhere>", "exec"), frozen)
+    f = compiled(lambda x: frozen["square"](x))
+    f(1.5)
+    assert '# f = compiled(lambda x: frozen["square"](x))' in f.source
+
+
 def test_arguments_go_by_position():
     with pytest.raises(TypeError, match="arguments go by position, got lam by name"):
         compiled(lambda x, lam: lam * np.sum(x * x))(np.ones(2), lam=2.0)

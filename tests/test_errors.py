@@ -308,6 +308,12 @@ MISTAKES = {
         for operation in (operator.sub, operator.isub, operator.or_, operator.ior, operator.and_)
         for name, of in {"Grads": lambda m: m.grads, "a parameter": lambda m: m.W}.items()
     },
+    "shape =": within(lambda m: setattr(m.W * 1, "shape", 4), "b = b.reshape(shape)"),
+    "dtype =": within(lambda m: setattr(m.W * 1, "dtype", "f4"), "b = b.astype(dtype)"),
+    "strides =": within(lambda m: setattr(m.W * 1, "strides", (8, 8)), "b = b.transpose(axes)"),
+    "a matrix by keyword": within(
+        lambda m: np.diff(m.W * 1, prepend=np.zeros((2, 1)).view(np.matrix)), "np.diff gave a matrix"
+    ),
     # What there is in PyTorch.
     "backward()": within(lambda m: np.sum(m.W).backward(), "gradient(lambda", error=AttributeError),
     "detach()": within(lambda m: (m.W * 1).detach(), "dropgrad(x)", error=AttributeError),

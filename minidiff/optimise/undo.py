@@ -35,7 +35,7 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
         stays as it is.
     """
     attributes = {id(x): (x, x.__dict__.copy()) for x in stages if x.has_formula}
-    waiting = [(x, False) for stage in stages if stage.has_formula for x in stage.sets()]
+    waiting = [(x, False) for stage in stages for x in stage.sets()]
     waiting += [(stage, True) for stage in stages if not stage.has_formula]
     entries: dict[int, tuple[Any, list[tuple[Any, list[Any]]]]] = {}
     while waiting:

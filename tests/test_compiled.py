@@ -139,6 +139,7 @@ def test_so_have_methods_and_operators(method, request):
         lambda x: np.prod(x) ** 2 + np.sum(np.prod(np.outer(x, x), axis=1)),
         lambda x: np.sum(np.interp(x, [-1.0, 0, 1], [0, 1.0, 0])),
         lambda x: np.sum(np.interp([0.5, 1.5], [0, 1, 2], x) ** 2),
+        lambda x: np.sum(jvp(np.sin, (x,), (np.array([True, False, True]),))[1] ** 2),
         lambda x: np.sum(x * ((-2.0) ** np.round(x)) - (-x) ** 2),
     ],
 )

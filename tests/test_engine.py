@@ -40,6 +40,7 @@ from minidiff.optimise import (
     update,
 )
 from minidiff.optimise import step as step_module
+from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import abs2
 from minidiff.program import kernel
@@ -598,12 +599,19 @@ def test_what_was_compiled_before_changes_no_bit():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda rule: rule,
-        lambda rule: Optimiser(Descent(0.1), rule),
-        lambda rule: Scheduler(Exp(0.1, 0.5), rule),
+        lambda rule, own: rule,
+        lambda rule, own: Optimiser(Descent(0.1), rule),
+        lambda rule, own: Scheduler(Exp(0.1, 0.5), rule),
+        lambda rule, own: own,
+        lambda rule, own: Optimiser(own, Descent(0.1)),
     ],
 )
-def test_formulas_run_in_several_threads_at_once(make):
+def test_rules_run_in_several_threads_at_once(make):
+    class MeetingApply(AbstractOptimiser):
+        def apply(self, x, Δ):
+            together.wait()
+            return Δ
+
     class Meeting(Rule):
         eta: float = 0.1
         elementwise = False
@@ -615,7 +623,7 @@ def test_formulas_run_in_several_threads_at_once(make):
 
     def work():
         ps = param(np.ones(2)), param(np.ones(2))
-        update(make(Meeting()), ps, {p: np.ones(2) for p in ps})
+        update(make(Meeting(), MeetingApply()), ps, {p: np.ones(2) for p in ps})
         done.append(1)
 
     together, done = threading.Barrier(2, timeout=5), []

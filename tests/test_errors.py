@@ -400,6 +400,24 @@ def test_classes_among_the_arguments_of_gradient_are_told_of(m, error, loss):
     with pytest.raises((IndexError, ValueError)) as caught:
         gradient(lambda p: f(p, CLASSES.astype(str)), m.W.value)
     assert not hasattr(caught.value, "__notes__")
+    with pytest.raises(ValueError, match="core dimension") as caught:
+        gradient(lambda W, x: np.sum(W @ x), m.W.value, np.ones(3))
+    assert not any("integers" in note for note in caught.value.__notes__)
+
+
+OF_PYTORCH = {
+    **dict.fromkeys(("backward", "grad", "zero_grad"), r"gradient\(lambda"),
+    **dict.fromkeys(("detach", "numpy", "cpu"), r"dropgrad\(x\)"),
+    **dict.fromkeys(("requires_grad", "requires_grad_"), r"param\(x\)"),
+}
+
+
+@pytest.mark.parametrize(("name", "cure"), OF_PYTORCH.items())
+def test_what_pytorch_has_is_not_there_and_the_message_says_what_is(m, name, cure):
+    with pytest.raises(AttributeError, match=cure):
+        getattr(m.W, name)
+    with pytest.raises(AttributeError, match=cure):
+        gradient(lambda: getattr(m.W * 1, name), m.θ)
 
 
 FILLED = "minidiff.functions.zeros(n)"

@@ -419,6 +419,7 @@ def test_what_a_loss_leaks_is_a_constant_to_the_next():
 
     slope(loss, W)
     close(slope(loss, W), 2 * leaked[0]._value)
+    assert leaked[0].astype(object).tolist() == [4.0, 6.0]
 
 
 # --- Nesting --------------------------------------------------------------------------------------------

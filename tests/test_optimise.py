@@ -280,6 +280,20 @@ class Fragile(AbstractOptimiser):
         return self.eta * step
 
 
+class FragileHolder(AbstractOptimiser):
+    """Has another optimiser in a list, a tuple or a dict."""
+
+    def __init__(self, hold):
+        self.eta, self.held = 1.0, hold(Momentum(1.0))
+
+    def apply(self, x, Δ):
+        (inner,) = self.held.values() if isinstance(self.held, dict) else self.held
+        step = inner.apply(x, Δ)
+        if x.shape == (2,):
+            raise ZeroDivisionError("as it happens")
+        return step
+
+
 class FragileRule(Rule):
     eta: float = 1.0
     keeps = ("m",)
@@ -308,6 +322,9 @@ def everything(opt, ps):
     [
         Fragile,
         FragileRule,
+        lambda: FragileHolder(lambda opt: [opt]),
+        lambda: FragileHolder(lambda opt: (opt,)),
+        lambda: FragileHolder(lambda opt: {"inner": opt}),
         lambda: Optimiser(Momentum(1.0), Fragile()),
         lambda: Optimiser(Fragile(), ADAM(1.0)),
         lambda: Optimiser(ADAM(1.0), ExpDecay(1.0, 0.5, 1, 1e-6), Fragile()),
@@ -523,6 +540,11 @@ def test_nonsense_is_refused_by_name(make, error, words):
         make()
 
 
+def test_a_formula_that_is_no_static_method_is_refused_with_its_class():
+    with pytest.raises(TypeError, match=r"Mine.formula must be a static method: write @staticmethod"):
+        type("Mine", (Rule,), {"formula": lambda x, Δ: Δ})
+
+
 def test_settings_are_checked_on_assignment_too_and_stay_as_they_were():
     opt = ADAM(0.1)
     for name, value in [("eta", -1), ("beta", (2, 0)), ("epsilon", "x")]:
@@ -570,6 +592,8 @@ def test_the_repr_is_the_call_that_made_it(opt):
 
 def test_the_repr_of_an_optimiser_of_ones_own_shows_its_settings_and_not_its_state():
     assert repr(PageMomentum(0.1, 0.9)) == "PageMomentum(eta=0.1, rho=0.9)"
+    for setting in (True, 3, 0.5, "name", (0.9, 0.99), Descent(0.1)):
+        assert repr(PageMomentum(setting, 0.9)) == f"PageMomentum(eta={setting!r}, rho=0.9)"
 
 
 # Composition

@@ -369,6 +369,22 @@ def test_what_the_loss_finds_is_kept_by_reference():
                 array[...] = rng.random(3)
 
 
+@pytest.mark.parametrize("pick", [lambda x, mask: x[mask], lambda x, mask: np.stack([x, x], axis=1)[mask, 0]])
+def test_how_many_elements_are_picked_may_change_with_what_the_loss_finds(pick):
+    how = np.array([True, False, True])
+    loss = lambda x: np.mean(pick(x, how) ** 2)
+    x, f = np.array([0.5, 1.5, -2.0]), compiled(loss)
+    for changed in (how.copy(), ~how, True):
+        how[...] = changed
+        assert bits(f(x)) == bits(withgradient(loss, x))
+
+
+def test_a_gradient_within_the_loss_by_integers_is_that_by_floats():
+    loss = lambda n: np.sum(W) * np.sum(gradient(lambda z: np.sum(z**4), n)[0])
+    n = np.array([1, 2, 3_000_000])  # whose cube no integer of 64 bits holds
+    assert bits(compiled(loss, params(W))(n)) == bits(withgradient(lambda: loss(n), params(W)))
+
+
 def test_results_share_memory_with_nothing():
     W, b, data = param(np.ones((2, 3))), param(np.zeros(3)), np.ones((2, 3))
     f = compiled(lambda x: np.sum(W * data + W.T.T * 1.0 + b + b) + np.sum(W.reshape(3, 2) * x), params(W, b))
@@ -474,6 +490,7 @@ REFUSED = {
     "in place": (changed, r"in place \(\*=\)"),
     "assignment": (assigned, "assigns into an array"),
     "out": (lambda x: np.sum(W * np.add(x, 1, out=np.zeros(3))), "writes into an array"),
+    "objects": (lambda x: np.sum(W * x.astype(object).astype(float)), "gives an array of objects"),
     "mask": (lambda x: np.sum((W * x)[x > 0]), "how many elements.*np.where"),
     "nonzero": (lambda x: np.sum(W[np.nonzero(x)]), "np.nonzero cannot be compiled"),
     "where": (lambda x: np.sum(W[np.where(x > 0)]), "np.where.mask. gives indices"),

@@ -745,6 +745,7 @@ def test_grads_are_a_mapping_that_copies_pickles_and_shows_itself():
     assert g[p][0] == 1
     assert copy.copy(g)[p] is g[p]
     assert all(word in repr(g) for word in ("4 parameters", "(2,)", "1. 2.", "None"))
+    assert repr(some(np.arange(10.0), None)).splitlines()[1].endswith("[0. 1. ... 8. 9.]")
     assert Grads(θ, [None] * 4) != Grads(θ, [None] * 4)
 
 

@@ -14,6 +14,7 @@ FUNCTIONS = {
     "tall": lambda x: np.tanh(np.multiply.outer(np.cos(x), np.arange(1.0, 10.0))),
     "read in part": lambda x: x[..., 0] ** 3 * np.ones((9, 1)) if x.ndim else x**3 * np.ones(9),
     "constant": lambda x: np.ones((2, 9)),
+    "steps": lambda x: np.zeros_like(x) + np.floor(x),
     "solved": lambda x: np.linalg.solve(np.eye(2) + np.sum(x**2) * np.ones((2, 2)), np.ones(2)),
 }
 

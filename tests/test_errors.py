@@ -314,6 +314,10 @@ MISTAKES = {
     "a matrix by keyword": within(
         lambda m: np.diff(m.W * 1, prepend=np.zeros((2, 1)).view(np.matrix)), "np.diff gave a matrix"
     ),
+    **{
+        f"{f.__name__} by nothing": (lambda m, f=f: f(lambda: np.sum(m.W)), TypeError, ("params(W, b)",))
+        for f in (gradient, withgradient, pullback, jacobian)
+    },
     # What there is in PyTorch.
     "backward()": within(lambda m: np.sum(m.W).backward(), "gradient(lambda", error=AttributeError),
     "detach()": within(lambda m: (m.W * 1).detach(), "dropgrad(x)", error=AttributeError),

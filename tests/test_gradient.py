@@ -706,6 +706,14 @@ def test_grads_add_subtract_and_scale_with_none_for_zero():
     assert listed(g) == [[1.0, 2.0], None, None, None]
 
 
+@pytest.mark.parametrize("other", ["2", [2.0], None, np.ones(2), np.ones(1), some(None, None)], ids=str)
+def test_grads_multiply_and_divide_by_nothing_but_numbers(other):
+    g = some([1.0, 2.0], None)
+    for use in (lambda: g * other, lambda: other * g, lambda: g / other):
+        with pytest.raises(TypeError):
+            use()
+
+
 def test_sums_of_grads_share_no_memory_with_their_terms():
     g, h = some([1.0, 2.0], None), some(None, [[5.0]])
     for total in (g + h, g - h, h + g, g * 1, g.map(np.copy), g / 1):

@@ -540,11 +540,6 @@ def test_nonsense_is_refused_by_name(make, error, words):
         make()
 
 
-def test_a_formula_that_is_no_static_method_is_refused_with_its_class():
-    with pytest.raises(TypeError, match=r"Mine.formula must be a static method: write @staticmethod"):
-        type("Mine", (Rule,), {"formula": lambda x, Δ: Δ})
-
-
 def test_settings_are_checked_on_assignment_too_and_stay_as_they_were():
     opt = ADAM(0.1)
     for name, value in [("eta", -1), ("beta", (2, 0)), ("epsilon", "x")]:

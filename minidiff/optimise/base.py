@@ -100,12 +100,12 @@ class AbstractOptimiser:
 
     def reset(self) -> None:
         """Forget all state: empty every `IdDict` among the attributes, and reset every member."""
-        _forget(list(getattr(self, "__dict__", {}).values()))
+        _forget(list(vars(self).values()))
 
     def arguments(self) -> dict[str, Any]:
         """Return what the repr shows: the attributes that are settings and not state."""
         shown = (bool, int, float, str, tuple, AbstractOptimiser)
-        return {k: v for k, v in getattr(self, "__dict__", {}).items() if isinstance(v, shown)}
+        return {k: v for k, v in vars(self).items() if isinstance(v, shown)}
 
     def __repr__(self) -> str:
         return as_call(self)

@@ -219,6 +219,6 @@ def _contains(outer: AbstractOptimiser, inner: AbstractOptimiser) -> bool:
             return True
         if id(opt) not in seen:
             seen[id(opt)] = opt
-            inside = opt.members if isinstance(opt, Optimiser) else getattr(opt, "__dict__", {}).values()
+            inside = opt.members if isinstance(opt, Optimiser) else vars(opt).values()
             waiting += [member for member in inside if isinstance(member, AbstractOptimiser)]
     return False

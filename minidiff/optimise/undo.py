@@ -41,7 +41,7 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
     while waiting:
         x, is_called = waiting.pop()
         if isinstance(x, AbstractOptimiser) and id(x) not in attributes:
-            attributes[id(x)] = x, dict(getattr(x, "__dict__", {}))
+            attributes[id(x)] = x, x.__dict__.copy()
             waiting += [(part, is_called) for part in attributes[id(x)][1].values()]
         elif isinstance(x, IdDict) and is_called:
             entries[id(x)] = x, [(p, [_copied(x[p], p)] if p in x else []) for p in ps]

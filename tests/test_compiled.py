@@ -385,6 +385,21 @@ def test_a_gradient_within_the_loss_by_integers_is_that_by_floats():
     assert bits(compiled(loss, params(W))(n)) == bits(withgradient(lambda: loss(n), params(W)))
 
 
+@pytest.mark.parametrize("name", ["shape", "ndim", "size", "itemsize", "nbytes", "strides"])
+def test_a_loss_may_ask_how_an_argument_lies_in_memory(name):
+    loss = lambda x: np.sum(W * np.sum(getattr(x, name)) * np.mean(x))
+    f = compiled(loss, params(W))
+    for x in (np.ones((2, 3)), np.ones((3, 2)).T, np.ones((2, 3), "f4")):
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+
+
+def test_where_a_ufunc_is_told_to_leave_elements_out_it_does():
+    loss = lambda x: np.sum(W * np.where(x > 0, np.sqrt(x * 1, out=None, where=x > 0), 0.0))
+    x, f = np.array([4.0, -1.0, 9.0]), compiled(loss, params(W))
+    for _ in range(2):  # without a warning of the root of -1
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+
+
 def test_results_share_memory_with_nothing():
     W, b, data = param(np.ones((2, 3))), param(np.zeros(3)), np.ones((2, 3))
     f = compiled(lambda x: np.sum(W * data + W.T.T * 1.0 + b + b) + np.sum(W.reshape(3, 2) * x), params(W, b))

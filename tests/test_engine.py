@@ -898,6 +898,16 @@ def reads_a_global_number():
     return rule_with(lambda x, Δ: NUMBER * Δ), lambda: globals().update(NUMBER=3.0)
 
 
+def reads_a_global_number_in_a_function_inside():
+    def formula(x, Δ):
+        def scaled(z):
+            return NUMBER * z
+
+        return scaled(Δ)
+
+    return rule_with(formula), lambda: globals().update(NUMBER=3.0)
+
+
 def reads_a_number_by_default():
     def formula(x, Δ, scale=2.0):
         return scale * Δ
@@ -952,6 +962,7 @@ def imports_what_it_reads():
         reads_a_closure,
         reads_a_default,
         reads_a_global_number,
+        reads_a_global_number_in_a_function_inside,
         reads_a_number_by_default,
         wraps_a_formula_of_minidiffs,
         calls_a_function_of_minidiffs_by_a_name_that_changes,
@@ -1290,7 +1301,8 @@ def test_kernels_are_kept_in_a_folder_of_ones_own_that_is_made_when_needed(given
         update(Kept(), np.ones(3), np.ones(3))
     folder = (tmp_path / ".cache" if given == "HOME" else tmp_path) / "minidiff"
     assert oct(folder.stat().st_mode & 0o777) == "0o700"
-    assert list(folder.iterdir())
+    assert [*folder.rglob("*.py")]
+    assert [*folder.rglob("*.nbc")]  # Numba's code
 
 
 @needs_numba

@@ -352,6 +352,14 @@ def test_an_optimiser_that_raises_says_at_which_parameter_and_nothing_has_change
     assert all(np.array_equal(p, q) for p, q in zip(ps, others, strict=True))
 
 
+def test_parameters_that_lie_in_one_array_apart_move_all_or_none():
+    flat = np.ones(5)
+    ps = [flat[:3], flat[3:]]
+    with pytest.raises(ZeroDivisionError):
+        update(Fragile(), ps, IdDict([(p, np.ones(p.shape)) for p in ps]))
+    np.testing.assert_array_equal(flat, 1.0)
+
+
 def set_last(opt, value):
     opt[-1].eta = value
 

@@ -898,6 +898,14 @@ def reads_a_global_number():
     return rule_with(lambda x, Δ: NUMBER * Δ), lambda: globals().update(NUMBER=3.0)
 
 
+@pytest.mark.parametrize("product", [lambda x, Δ: x * Δ, lambda x, Δ: Δ * x])
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+def test_complex_factors_keep_their_order_which_shows_in_the_last_bit(product, dtype):
+    rng = np.random.default_rng(0)
+    x, g = ((rng.normal(size=1000) + 1j * rng.normal(size=1000)).astype(dtype) for _ in range(2))
+    assert apply(rule_with(product), x, g).tobytes() == product(x, g).tobytes()
+
+
 def reads_a_global_number_in_a_function_inside():
     def formula(x, Δ):
         def scaled(z):

@@ -68,6 +68,12 @@ def test_jvp_takes_parameters_and_nested_arguments_and_can_be_differentiated():
     np.testing.assert_allclose(by_tangent, np.cos(1.0))
 
 
+@pytest.mark.parametrize("loss", [lambda x: 1.0, lambda x: 2, lambda x: np.float64(3), np.sum])
+def test_the_second_derivatives_of_what_has_none_are_zero(loss):
+    np.testing.assert_array_equal(hvp(loss, A[0], A[1]), np.zeros(3))
+    np.testing.assert_array_equal(hessian(loss, A[0]), np.zeros((3, 3)))
+
+
 def test_the_hessian_by_parameters_is_that_of_their_vector_and_hvp_its_product():
     W, b, unused = param(A[:2]), param([0.5, -1.0]), param(np.ones(2))
     θ = params(W, unused, b)

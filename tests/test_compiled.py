@@ -140,6 +140,8 @@ def test_so_have_methods_and_operators(method, request):
         lambda x: np.prod(x) ** 2 + np.sum(np.prod(np.outer(x, x), axis=1)),
         lambda x: np.sum(np.interp(x, [-1.0, 0, 1], [0, 1.0, 0])),
         lambda x: np.sum(np.interp([0.5, 1.5], [0, 1, 2], x) ** 2),
+        lambda x: np.sum(jvp(np.sin, (x,), (np.array([True, False, True]),))[1] ** 2),
+        lambda x: np.sum(x * ((-2.0) ** np.round(x)) - (-x) ** 2),
     ],
 )
 def test_so_have_losses_of_several_calls(f):
@@ -368,6 +370,37 @@ def test_what_the_loss_finds_is_kept_by_reference():
                 array[...] = rng.random(3)
 
 
+@pytest.mark.parametrize("pick", [lambda x, mask: x[mask], lambda x, mask: np.stack([x, x], axis=1)[mask, 0]])
+def test_how_many_elements_are_picked_may_change_with_what_the_loss_finds(pick):
+    how = np.array([True, False, True])
+    loss = lambda x: np.mean(pick(x, how) ** 2)
+    x, f = np.array([0.5, 1.5, -2.0]), compiled(loss)
+    for changed in (how.copy(), ~how, True):
+        how[...] = changed
+        assert bits(f(x)) == bits(withgradient(loss, x))
+
+
+def test_a_gradient_within_the_loss_by_integers_is_that_by_floats():
+    loss = lambda n: np.sum(W) * np.sum(gradient(lambda z: np.sum(z**4), n)[0])
+    n = np.array([1, 2, 3_000_000])  # whose cube no integer of 64 bits holds
+    assert bits(compiled(loss, params(W))(n)) == bits(withgradient(lambda: loss(n), params(W)))
+
+
+@pytest.mark.parametrize("name", ["shape", "ndim", "size", "itemsize", "nbytes", "strides"])
+def test_a_loss_may_ask_how_an_argument_lies_in_memory(name):
+    loss = lambda x: np.sum(W * np.sum(getattr(x, name)) * np.mean(x))
+    f = compiled(loss, params(W))
+    for x in (np.ones((2, 3)), np.ones((3, 2)).T, np.ones((2, 3), "f4")):
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+
+
+def test_where_a_ufunc_is_told_to_leave_elements_out_it_does():
+    loss = lambda x: np.sum(W * np.where(x > 0, np.sqrt(x * 1, out=None, where=x > 0), 0.0))
+    x, f = np.array([4.0, -1.0, 9.0]), compiled(loss, params(W))
+    for _ in range(2):  # without a warning of the root of -1
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+
+
 def test_results_share_memory_with_nothing():
     W, b, data = param(np.ones((2, 3))), param(np.zeros(3)), np.ones((2, 3))
     f = compiled(lambda x: np.sum(W * data + W.T.T * 1.0 + b + b) + np.sum(W.reshape(3, 2) * x), params(W, b))
@@ -537,6 +570,7 @@ REFUSED = {
     "in place": (changed, r"in place \(\*=\)"),
     "assignment": (assigned, "assigns into an array"),
     "out": (lambda x: np.sum(W * np.add(x, 1, out=np.zeros(3))), "writes into an array"),
+    "objects": (lambda x: np.sum(W * x.astype(object).astype(float)), "gives an array of objects"),
     "mask": (lambda x: np.sum((W * x)[x > 0]), "how many elements.*np.where"),
     "nonzero": (lambda x: np.sum(W[np.nonzero(x)]), "np.nonzero cannot be compiled"),
     "where": (lambda x: np.sum(W[np.where(x > 0)]), "np.where.mask. gives indices"),
@@ -572,6 +606,26 @@ def test_what_would_not_replay_is_refused_with_its_line(loss, why):
     assert bits([W.value, DATA]) == before
     assert repr(f).endswith("not recorded yet: call it")
     assert gradient(lambda: np.sum(W * W.value), params(W))[W].tolist() == W.value.tolist()
+
+
+def test_an_array_that_is_another_at_each_call_is_refused():
+    f = compiled(lambda x: np.sum(W * np.array([counted(), 1.0, 2.0])), params(W))
+    with pytest.raises(TypeError, match="compiled: A second recording differs"):
+        f(np.ones(3))
+
+
+ARITHMETIC = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"]
+BITWISE = ["and", "or", "xor", "lshift", "rshift"]
+
+
+@pytest.mark.parametrize(
+    ("sign", "dtype"), [*((sign, float) for sign in ARITHMETIC), *((sign, int) for sign in BITWISE)]
+)
+def test_a_change_in_place_of_what_is_not_under_differentiation_is_refused(sign, dtype):
+    change = getattr(operator, f"__i{sign}__")
+    f = compiled(lambda x: np.sum(W * change(x * 2, x)), params(W))
+    with pytest.raises(TypeError, match="changes an array in place"):
+        f(np.ones((3, 3), dtype))
 
 
 def test_what_a_loss_asks_isinstance_has_the_same_answer_in_a_program():
@@ -672,6 +726,14 @@ def test_source_and_print():
     ]
     assert "# --- backward ---" in f.source
     assert str(f) == ("compiled loss: loss and gradient\n  (x: float64 (3,), y: float64 (2,))  12 operations")
+
+
+def test_a_line_of_the_source_is_never_that_of_a_frozen_module():
+    frozen = {}
+    exec(compile("def square(x):\n    return x * x", "<frozen somewhere>", "exec"), frozen)
+    f = compiled(lambda x: frozen["square"](x))
+    f(1.5)
+    assert '# f = compiled(lambda x: frozen["square"](x))' in f.source
 
 
 def test_arguments_go_by_position():
@@ -863,6 +925,16 @@ def test_the_step_says_what_is_taken_by_update():
     step = compiled(loss, θ, mo.Grouped((θ[:2], mo.Descent(0.1)), (θ[2:], mo.ADAM())))
     step(data[0])
     assert "by update: Grouped has an apply of its own" in str(step)
+
+
+@pytest.mark.parametrize("rule", [mo.Momentum, mo.Nesterov, mo.RMSProp, mo.ADAM])
+def test_the_source_of_a_step_names_what_is_kept_of_one_parameter_and_of_several(rule):
+    A, b = param(np.ones(2)), param(np.ones((2, 2)))
+    one = compiled(lambda x: np.sum(A * x), params(A), rule())
+    both = compiled(lambda x: np.sum(A * x + b), params(A, b), rule())
+    one(np.ones(2)), both(np.ones(2))
+    assert "def step(" + ", ".join(["A", "dA", *[f"{name}_A" for name in rule.keeps]]) in one.source
+    assert "def step(" + ", ".join(["A", "b", "dA", "db", *rule.keeps]) in both.source
 
 
 def test_a_step_of_a_read_only_parameter_is_refused_and_nothing_has_changed():

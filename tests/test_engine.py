@@ -40,6 +40,7 @@ from minidiff.optimise import (
     update,
 )
 from minidiff.optimise import step as step_module
+from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import abs2
 from minidiff.program import kernel
@@ -598,12 +599,19 @@ def test_what_was_compiled_before_changes_no_bit():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda rule: rule,
-        lambda rule: Optimiser(Descent(0.1), rule),
-        lambda rule: Scheduler(Exp(0.1, 0.5), rule),
+        lambda rule, own: rule,
+        lambda rule, own: Optimiser(Descent(0.1), rule),
+        lambda rule, own: Scheduler(Exp(0.1, 0.5), rule),
+        lambda rule, own: own,
+        lambda rule, own: Optimiser(own, Descent(0.1)),
     ],
 )
-def test_formulas_run_in_several_threads_at_once(make):
+def test_rules_run_in_several_threads_at_once(make):
+    class MeetingApply(AbstractOptimiser):
+        def apply(self, x, Δ):
+            together.wait()
+            return Δ
+
     class Meeting(Rule):
         eta: float = 0.1
         elementwise = False
@@ -615,7 +623,7 @@ def test_formulas_run_in_several_threads_at_once(make):
 
     def work():
         ps = param(np.ones(2)), param(np.ones(2))
-        update(make(Meeting()), ps, {p: np.ones(2) for p in ps})
+        update(make(Meeting(), MeetingApply()), ps, {p: np.ones(2) for p in ps})
         done.append(1)
 
     together, done = threading.Barrier(2, timeout=5), []
@@ -890,6 +898,24 @@ def reads_a_global_number():
     return rule_with(lambda x, Δ: NUMBER * Δ), lambda: globals().update(NUMBER=3.0)
 
 
+@pytest.mark.parametrize("product", [lambda x, Δ: x * Δ, lambda x, Δ: Δ * x])
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+def test_complex_factors_keep_their_order_which_shows_in_the_last_bit(product, dtype):
+    rng = np.random.default_rng(0)
+    x, g = ((rng.normal(size=1000) + 1j * rng.normal(size=1000)).astype(dtype) for _ in range(2))
+    assert apply(rule_with(product), x, g).tobytes() == product(x, g).tobytes()
+
+
+def reads_a_global_number_in_a_function_inside():
+    def formula(x, Δ):
+        def scaled(z):
+            return NUMBER * z
+
+        return scaled(Δ)
+
+    return rule_with(formula), lambda: globals().update(NUMBER=3.0)
+
+
 def reads_a_number_by_default():
     def formula(x, Δ, scale=2.0):
         return scale * Δ
@@ -944,6 +970,7 @@ def imports_what_it_reads():
         reads_a_closure,
         reads_a_default,
         reads_a_global_number,
+        reads_a_global_number_in_a_function_inside,
         reads_a_number_by_default,
         wraps_a_formula_of_minidiffs,
         calls_a_function_of_minidiffs_by_a_name_that_changes,
@@ -1282,7 +1309,8 @@ def test_kernels_are_kept_in_a_folder_of_ones_own_that_is_made_when_needed(given
         update(Kept(), np.ones(3), np.ones(3))
     folder = (tmp_path / ".cache" if given == "HOME" else tmp_path) / "minidiff"
     assert oct(folder.stat().st_mode & 0o777) == "0o700"
-    assert list(folder.iterdir())
+    assert [*folder.rglob("*.py")]
+    assert [*folder.rglob("*.nbc")]  # Numba's code
 
 
 @needs_numba

@@ -308,6 +308,16 @@ MISTAKES = {
         for operation in (operator.sub, operator.isub, operator.or_, operator.ior, operator.and_)
         for name, of in {"Grads": lambda m: m.grads, "a parameter": lambda m: m.W}.items()
     },
+    "shape =": within(lambda m: setattr(m.W * 1, "shape", 4), "b = b.reshape(shape)"),
+    "dtype =": within(lambda m: setattr(m.W * 1, "dtype", "f4"), "b = b.astype(dtype)"),
+    "strides =": within(lambda m: setattr(m.W * 1, "strides", (8, 8)), "b = b.transpose(axes)"),
+    "a matrix by keyword": within(
+        lambda m: np.diff(m.W * 1, prepend=np.zeros((2, 1)).view(np.matrix)), "np.diff gave a matrix"
+    ),
+    **{
+        f"{f.__name__} by nothing": (lambda m, f=f: f(lambda: np.sum(m.W)), TypeError, ("params(W, b)",))
+        for f in (gradient, withgradient, pullback, jacobian)
+    },
     # What there is in PyTorch.
     "backward()": within(lambda m: np.sum(m.W).backward(), "gradient(lambda", error=AttributeError),
     "detach()": within(lambda m: (m.W * 1).detach(), "dropgrad(x)", error=AttributeError),
@@ -394,6 +404,24 @@ def test_classes_among_the_arguments_of_gradient_are_told_of(m, error, loss):
     with pytest.raises((IndexError, ValueError)) as caught:
         gradient(lambda p: f(p, CLASSES.astype(str)), m.W.value)
     assert not hasattr(caught.value, "__notes__")
+    with pytest.raises(ValueError, match="core dimension") as caught:
+        gradient(lambda W, x: np.sum(W @ x), m.W.value, np.ones(3))
+    assert not any("integers" in note for note in caught.value.__notes__)
+
+
+OF_PYTORCH = {
+    **dict.fromkeys(("backward", "grad", "zero_grad"), r"gradient\(lambda"),
+    **dict.fromkeys(("detach", "numpy", "cpu"), r"dropgrad\(x\)"),
+    **dict.fromkeys(("requires_grad", "requires_grad_"), r"param\(x\)"),
+}
+
+
+@pytest.mark.parametrize(("name", "cure"), OF_PYTORCH.items())
+def test_what_pytorch_has_is_not_there_and_the_message_says_what_is(m, name, cure):
+    with pytest.raises(AttributeError, match=cure):
+        getattr(m.W, name)
+    with pytest.raises(AttributeError, match=cure):
+        gradient(lambda: getattr(m.W * 1, name), m.θ)
 
 
 FILLED = "minidiff.functions.zeros(n)"

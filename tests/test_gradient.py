@@ -419,6 +419,7 @@ def test_what_a_loss_leaks_is_a_constant_to_the_next():
 
     slope(loss, W)
     close(slope(loss, W), 2 * leaked[0]._value)
+    assert leaked[0].astype(object).tolist() == [4.0, 6.0]
 
 
 # --- Nesting --------------------------------------------------------------------------------------------
@@ -705,6 +706,14 @@ def test_grads_add_subtract_and_scale_with_none_for_zero():
     assert listed(g) == [[1.0, 2.0], None, None, None]
 
 
+@pytest.mark.parametrize("other", ["2", [2.0], None, np.ones(2), np.ones(1), some(None, None)], ids=str)
+def test_grads_multiply_and_divide_by_nothing_but_numbers(other):
+    g = some([1.0, 2.0], None)
+    for use in (lambda: g * other, lambda: other * g, lambda: g / other):
+        with pytest.raises(TypeError):
+            use()
+
+
 def test_sums_of_grads_share_no_memory_with_their_terms():
     g, h = some([1.0, 2.0], None), some(None, [[5.0]])
     for total in (g + h, g - h, h + g, g * 1, g.map(np.copy), g / 1):
@@ -744,6 +753,7 @@ def test_grads_are_a_mapping_that_copies_pickles_and_shows_itself():
     assert g[p][0] == 1
     assert copy.copy(g)[p] is g[p]
     assert all(word in repr(g) for word in ("4 parameters", "(2,)", "1. 2.", "None"))
+    assert repr(some(np.arange(10.0), None)).splitlines()[1].endswith("[0. 1. ... 8. 9.]")
     assert Grads(θ, [None] * 4) != Grads(θ, [None] * 4)
 
 

@@ -766,6 +766,14 @@ def test_under_the_guard_recorded_arrays_change_as_without():
     np.testing.assert_array_equal(g, gradient(lambda x: np.sum(squared(x) ** 2), X)[0])
 
 
+def test_what_a_pullback_uses_is_held_until_the_block_of_the_guard_ends():
+    used = np.ones(3)
+    with guard():
+        pullback(lambda x: x * used, used.copy())
+        assert not used.flags.writeable
+    assert used.flags.writeable
+
+
 def a_view_of_one_element_after_a_change(x):
     b = x * 2
     b[0] = 1 * x[0]

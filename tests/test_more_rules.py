@@ -685,7 +685,7 @@ def test_what_cannot_be_projected_is_refused():
     for onto in (mo.non_negative, mo.simplex):
         with pytest.raises(TypeError, match="is for real numbers"):
             update(mo.Project(onto), np.ones(2, complex), np.ones(2))
-    with pytest.raises(ValueError, match="total"):
+    with pytest.raises(ValueError, match=r"^total must be in"):
         mo.simplex(np.ones(2), 0.0)
     with pytest.raises(ValueError, match="thresh"):
         mo.within_norm(np.ones(2), -1.0)

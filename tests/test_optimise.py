@@ -281,6 +281,20 @@ class Fragile(AbstractOptimiser):
         return self.eta * step
 
 
+class FragileHolder(AbstractOptimiser):
+    """Has another optimiser in a list, a tuple or a dict."""
+
+    def __init__(self, hold):
+        self.eta, self.held = 1.0, hold(Momentum(1.0))
+
+    def apply(self, x, Δ):
+        (inner,) = self.held.values() if isinstance(self.held, dict) else self.held
+        step = inner.apply(x, Δ)
+        if x.shape == (2,):
+            raise ZeroDivisionError("as it happens")
+        return step
+
+
 class FragileRule(Rule):
     eta: float = 1.0
     keeps = ("m",)
@@ -309,6 +323,9 @@ def everything(opt, ps):
     [
         Fragile,
         FragileRule,
+        lambda: FragileHolder(lambda opt: [opt]),
+        lambda: FragileHolder(lambda opt: (opt,)),
+        lambda: FragileHolder(lambda opt: {"inner": opt}),
         lambda: Optimiser(Momentum(1.0), Fragile()),
         lambda: Optimiser(Fragile(), ADAM(1.0)),
         lambda: Optimiser(ADAM(1.0), ExpDecay(1.0, 0.5, 1, 1e-6), Fragile()),
@@ -334,6 +351,14 @@ def test_an_optimiser_that_raises_says_at_which_parameter_and_nothing_has_change
     for _ in range(2):
         update(opt, ps, gs | {ps[2]: None})
     assert all(np.array_equal(p, q) for p, q in zip(ps, others, strict=True))
+
+
+def test_parameters_that_lie_in_one_array_apart_move_all_or_none():
+    flat = np.ones(5)
+    ps = [flat[:3], flat[3:]]
+    with pytest.raises(ZeroDivisionError):
+        update(Fragile(), ps, IdDict([(p, np.ones(p.shape)) for p in ps]))
+    np.testing.assert_array_equal(flat, 1.0)
 
 
 def set_last(opt, value):
@@ -571,6 +596,8 @@ def test_the_repr_is_the_call_that_made_it(opt):
 
 def test_the_repr_of_an_optimiser_of_ones_own_shows_its_settings_and_not_its_state():
     assert repr(PageMomentum(0.1, 0.9)) == "PageMomentum(eta=0.1, rho=0.9)"
+    for setting in (True, 3, 0.5, "name", (0.9, 0.99), Descent(0.1)):
+        assert repr(PageMomentum(setting, 0.9)) == f"PageMomentum(eta={setting!r}, rho=0.9)"
 
 
 # Composition

@@ -802,6 +802,7 @@ def test_an_optimiser_lists_what_users_need():
         (Descent(), {"eta", "apply", "reset", "state"}),
     ]:
         assert {name for name in dir(opt) if not name.startswith("_")} == names
+        assert {"__class__", "__init__", "__repr__"} <= set(dir(opt))
     assert {"members", "append", "apply"} <= set(dir(Optimiser(ADAM())))
 
     class Own(AbstractOptimiser):

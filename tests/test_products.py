@@ -14,6 +14,7 @@ FUNCTIONS = {
     "tall": lambda x: np.tanh(np.multiply.outer(np.cos(x), np.arange(1.0, 10.0))),
     "read in part": lambda x: x[..., 0] ** 3 * np.ones((9, 1)) if x.ndim else x**3 * np.ones(9),
     "constant": lambda x: np.ones((2, 9)),
+    "steps": lambda x: np.zeros_like(x) + np.floor(x),
     "solved": lambda x: np.linalg.solve(np.eye(2) + np.sum(x**2) * np.ones((2, 2)), np.ones(2)),
 }
 
@@ -65,6 +66,12 @@ def test_jvp_takes_parameters_and_nested_arguments_and_can_be_differentiated():
     np.testing.assert_allclose(gradient(speed, np.array([1.0, 2.0]))[0], [9.0, 36.0])
     by_tangent = gradient(lambda v: np.sum(jvp(np.sin, (1.0,), (v,))[1]), 2.0)[0]
     np.testing.assert_allclose(by_tangent, np.cos(1.0))
+
+
+@pytest.mark.parametrize("loss", [lambda x: 1.0, lambda x: 2, lambda x: np.float64(3), np.sum])
+def test_the_second_derivatives_of_what_has_none_are_zero(loss):
+    np.testing.assert_array_equal(hvp(loss, A[0], A[1]), np.zeros(3))
+    np.testing.assert_array_equal(hessian(loss, A[0]), np.zeros((3, 3)))
 
 
 def test_the_hessian_by_parameters_is_that_of_their_vector_and_hvp_its_product():

@@ -173,8 +173,9 @@ def test_bare_iteration_over_gradients_warns_and_asking_does_not():
     for use in (list, lambda g: [*zip([W, b], g, strict=True)], lambda g: {*g}):
         with pytest.warns(UserWarning, match=r"grads\.values\(\)"):
             use(grads)
-    with pytest.warns(UserWarning, match=r"grads\.items\(\)"):
+    with pytest.warns(UserWarning, match=r"grads\.items\(\)") as caught:
         _dW, _db = grads
+    assert [w.filename for w in caught] == [__file__]
     assert [p is q for p, q in zip(grads.keys(), (W, b), strict=True)] == [True, True]
     assert [g.tolist() for g in grads.values()] == [[2.0], [1.0]]
     assert [p is q for (p, _), q in zip(grads.items(), (W, b), strict=True)] == [True, True]

@@ -105,7 +105,7 @@ class AbstractOptimiser:
     def arguments(self) -> dict[str, Any]:
         """Return what the repr shows: the attributes that are settings and not state."""
         shown = (bool, int, float, str, tuple, AbstractOptimiser)
-        return {k: v for k, v in getattr(self, "__dict__", {}).items() if isinstance(v, shown)}
+        return {k: v for k, v in vars(self).items() if isinstance(v, shown)}
 
     def __repr__(self) -> str:
         return as_call(self)

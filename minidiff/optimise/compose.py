@@ -219,6 +219,6 @@ def _contains(outer: AbstractOptimiser, inner: AbstractOptimiser) -> bool:
             return True
         if id(x) not in seen and isinstance(x, (AbstractOptimiser, list, tuple, dict)):
             seen[id(x)] = x
-            inside = getattr(x, "__dict__", {}) if isinstance(x, AbstractOptimiser) else x
+            inside = vars(x) if isinstance(x, AbstractOptimiser) else x
             waiting += inside.values() if isinstance(inside, dict) else inside
     return False

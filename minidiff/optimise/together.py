@@ -19,7 +19,6 @@ from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 from minidiff.optimise.decays import ExpDecay
 from minidiff.optimise.engine import ENGINE
-from minidiff.optimise.rule import tuple_of
 from minidiff.optimise.step import BLOCK, make, share_memory
 from minidiff.optimise.update import changes_of, update
 from minidiff.params import Param, Params
@@ -207,8 +206,7 @@ class Together:
                     if (rule.clock if state is None else state["clock"]) != clock:
                         raise ValueError("some parameters have made more steps than others")
                 clock = rule.tick(*clock)
-                mine = rule.coefficients(*clock)
-                numbers += mine if type(mine) is tuple else tuple_of(rule, mine)
+                numbers += rule.coefficients(*clock)
                 turns.append((rule, states, clock))
         return turns, numbers
 

@@ -35,14 +35,14 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
         stays as it is.
     """
     attributes = {id(x): (x, x.__dict__.copy()) for x in stages if x.has_formula}
-    waiting = [(x, False) for stage in stages if stage.has_formula for x in stage.sets()]
+    waiting = [(x, False) for stage in stages for x in stage.sets()]
     waiting += [(stage, True) for stage in stages if not stage.has_formula]
     entries: dict[int, tuple[Any, list[tuple[Any, list[Any]]]]] = {}
     containers: dict[tuple[int, bool], Any] = {}  # one may hold itself
     while waiting:
         x, is_called = waiting.pop()
         if isinstance(x, AbstractOptimiser) and id(x) not in attributes:
-            attributes[id(x)] = x, dict(getattr(x, "__dict__", {}))
+            attributes[id(x)] = x, x.__dict__.copy()
             waiting += [(part, is_called) for part in attributes[id(x)][1].values()]
         elif isinstance(x, IdDict) and is_called:
             entries[id(x)] = x, [(p, [_copied(x[p], p)] if p in x else []) for p in ps]

@@ -339,6 +339,8 @@ class StandIn:
             self._listing.refuse(
                 f"it writes into an array with np.{ufunc.__name__}. Make a new one: b = b + …, np.where"
             )
+        if method == "__call__" and "where" in options:
+            options["out"] = None  # without which NumPy warns, and which it has not passed on
         known = getattr(np, ufunc.__name__, None) is ufunc
         name = f"np.{ufunc.__name__}" if known else f"{ufunc.__name__}"
         if method == "__call__":

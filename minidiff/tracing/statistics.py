@@ -133,14 +133,12 @@ for _function in {np.quantile, np.nanquantile} | _PERCENT:
     exactly(_function)(partial(_quantile, _function))
 
 
-@exactly(np.median)
-def _median(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
-    return _quantile(np.quantile, x, 0.5, axis)
+def _median(quantile: Callable[..., Any], x: Any, axis: Any = None, keepdims: Any = False) -> Any:
+    return _quantile(quantile, x, 0.5, axis)
 
 
-@exactly(np.nanmedian)
-def _nanmedian(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
-    return _quantile(np.nanquantile, x, 0.5, axis)
+exactly(np.median)(partial(_median, np.quantile))
+exactly(np.nanmedian)(partial(_median, np.nanquantile))
 
 
 # --- What leaves NaN out --------------------------------------------------------------------------------
@@ -183,14 +181,8 @@ def _nanprod(x: Any, axis: Any = None, keepdims: Any = False, initial: Any = 1, 
     return np.prod(_without(x, where, 1), axis=axis, keepdims=keepdims) * initial
 
 
-@exactly(np.nancumsum)
-def _nancumsum(x: Any, axis: Any = None) -> Any:
-    return np.cumsum(_without(x, True, 0), axis=axis)
-
-
-@exactly(np.nancumprod)
-def _nancumprod(x: Any, axis: Any = None) -> Any:
-    return np.cumprod(_without(x, True, 1), axis=axis)
+exactly(np.nancumsum)(lambda x, axis=None: np.cumsum(_without(x, True, 0), axis=axis))
+exactly(np.nancumprod)(lambda x, axis=None: np.cumprod(_without(x, True, 1), axis=axis))
 
 
 @exactly(np.nanmean)
@@ -304,42 +296,23 @@ def _edges(x: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> An
 
 
 @exactly(np.histogram)
-def _histogram(
-    x: Any,
-    bins: Any = 10,
-    range: Any = None,  # noqa: A002
-    density: Any = None,
-    weights: Any = None,
-) -> Any:
-    counts, (edges,) = _counts([np.ravel(as_array(x))], [bins], [range], density, weights)
+def _histogram(x: Any, bins: Any = 10, range: Any = None, *options: Any, **more: Any) -> Any:  # noqa: A002
+    counts, (edges,) = _counts([np.ravel(as_array(x))], [bins], [range], *options, **more)
     return counts, edges
 
 
 @exactly(np.histogramdd)
-def _histogram_of_points(
-    sample: Any,
-    bins: Any = 10,
-    range: Any = None,  # noqa: A002
-    density: Any = None,
-    weights: Any = None,
-) -> Any:
-    xs = [*(sample.T if getattr(sample, "ndim", 0) == 2 else np.atleast_2d(as_array(sample)))]
+def _of_points(x: Any, bins: Any = 10, range: Any = None, *options: Any, **more: Any) -> Any:  # noqa: A002
+    xs = [*(x.T if getattr(x, "ndim", 0) == 2 else np.atleast_2d(as_array(x)))]
     bins = bins if _are_several(bins) else [bins] * len(xs)
-    return _counts(xs, bins, [None] * len(xs) if range is None else range, density, weights)
+    return _counts(xs, bins, [None] * len(xs) if range is None else range, *options, **more)
 
 
 @exactly(np.histogram2d)
-def _histogram_of_pairs(
-    x: Any,
-    y: Any,
-    bins: Any = 10,
-    range: Any = None,  # noqa: A002
-    density: Any = None,
-    weights: Any = None,
-) -> Any:
+def _of_pairs(x: Any, y: Any, bins: Any = 10, *options: Any, **more: Any) -> Any:
     if _are_several(bins) and len(bins) > 2:
         bins = [bins, bins]  # edges of both
-    counts, edges = _histogram_of_points([x, y], bins, range, density, weights)
+    counts, edges = _of_points([x, y], bins, *options, **more)
     return counts, *edges
 
 
@@ -347,7 +320,9 @@ def _are_several(bins: Any) -> bool:
     return isinstance(bins, (list, tuple)) or np.ndim(bins) > 0
 
 
-def _counts(xs: Any, bins: Any, ranges: Any, density: Any, weights: Any) -> tuple[Any, list[Any]]:
+def _counts(
+    xs: Any, bins: Any, ranges: Any, density: Any = None, weights: Any = None
+) -> tuple[Any, list[Any]]:
     """Add up weights in the cells that points lie in, given by a vector for each coordinate."""
     edges = [_edges(x, b, r) for x, b, r in zip(xs, bins, ranges, strict=True)]
     shape = tuple([e.size - 1 for e in edges])

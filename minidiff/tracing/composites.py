@@ -17,21 +17,16 @@ import autograd.numpy as anp
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, cast, moments_options, primitive_of, scatter
+from minidiff.tracing.derivatives import COMPOSITES, along, cast, moments_options, primitive_of, scatter
 from minidiff.tracing.exact import Exact, exactly, verified
 from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
 
 
-def _along(x: Any, axis: int, place: Any) -> tuple[Any, ...]:
-    """Index `x` at a place along an axis."""
-    return (*(slice(None),) * (axis % x.ndim), place)
-
-
 def _unjoin(argnums: Any, g: Any, ans: Any, axis: int, *arrays: Any) -> list[Any]:
     ends = [0, *accumulate(array.shape[axis] for array in arrays)]
-    return [g[_along(ans, axis, slice(ends[i - 1], ends[i]))] for i in argnums]
+    return [g[along(ans, axis, slice(ends[i - 1], ends[i]))] for i in argnums]
 
 
 @derivative(jointly=_unjoin)
@@ -40,7 +35,7 @@ def _join(axis: int, *arrays: Any) -> Any:
 
 
 def _unpile(argnums: Any, g: Any, ans: Any, axis: int, *arrays: Any) -> list[Any]:
-    return [g[_along(ans, axis, i - 1)] for i in argnums]
+    return [g[along(ans, axis, i - 1)] for i in argnums]
 
 
 @derivative(jointly=_unpile)
@@ -162,7 +157,7 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "rai
         indices = indices % max(n, 1)
     elif mode == "clip" or (n and not x.size):  # where there is nothing to take NumPy lets any pass
         indices = indices.clip(0, max(n - 1, 0))
-    return x[_along(x, axis, indices)]
+    return x[along(x, axis, indices)]
 
 
 def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
@@ -218,7 +213,7 @@ def _array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
         return NotImplemented  # NumPy says what is wrong
     parts = np.array_split(np.arange(x.shape[axis]), indices_or_sections)
     starts = [part[0] if part.size else 0 for part in parts]
-    return [x[_along(x, axis, slice(i, i + part.size))] for i, part in zip(starts, parts, strict=True)]
+    return [x[along(x, axis, slice(i, i + part.size))] for i, part in zip(starts, parts, strict=True)]
 
 
 # --- Sums, products and signs ---------------------------------------------------------------------------

@@ -88,21 +88,14 @@ def _along(
 # --- Reductions -----------------------------------------------------------------------------------------
 
 
-def _by_rule(ufunc: Any, rule: Callable[..., Any]) -> Any:
-    def reduce(rows: Any) -> Any:
-        return ufunc.reduce(rows)
-
-    return derivative(partial(rule, ufunc))(reduce)
-
-
-def _from_extremum(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:
+def _from_extremum(g: Any, ans: Any, rows: Any) -> Any:
     chosen = rows == ans  # none where all are NaN
     return g * (chosen / np.maximum(chosen.sum(axis=0), 1)).astype(g.dtype)
 
 
-def _from_logarithm(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:
-    share = part_of(rows, ans, np.exp if ufunc is np.logaddexp else np.exp2)
-    return g * share / np.maximum((rows == ans).sum(axis=0), 1)  # several that are infinite share
+def _from_logarithm(power: Any, g: Any, ans: Any, rows: Any) -> Any:
+    # Several that are infinite share.
+    return g * part_of(rows, ans, power) / np.maximum((rows == ans).sum(axis=0), 1)
 
 
 # What NumPy itself has under another name.
@@ -111,8 +104,9 @@ _NAMED: dict[Any, Any] = {np.add: np.sum, np.multiply: np.prod, np.maximum: np.m
 _REDUCTIONS: dict[Any, Callable[..., Any]] = {
     **{ufunc: partial(function, axis=0) for ufunc, function in _NAMED.items()},
     np.hypot: lambda rows: np.linalg.norm(rows, axis=0),
-    **{ufunc: _by_rule(ufunc, _from_extremum) for ufunc in (np.fmax, np.fmin)},
-    **{ufunc: _by_rule(ufunc, _from_logarithm) for ufunc in (np.logaddexp, np.logaddexp2)},
+    **{ufunc: derivative(_from_extremum)(ufunc.reduce) for ufunc in (np.fmax, np.fmin)},
+    np.logaddexp: derivative(partial(_from_logarithm, np.exp))(np.logaddexp.reduce),
+    np.logaddexp2: derivative(partial(_from_logarithm, np.exp2))(np.logaddexp2.reduce),
 }
 
 
@@ -224,8 +218,6 @@ def _reduction(
     if where is np._NoValue and initial is np._NoValue:
         return NotImplemented
     where, keepdims = where is np._NoValue or where, keepdims is not np._NoValue and keepdims
-    if where is True and initial is np._NoValue:
-        return function(x, axis, keepdims=keepdims)
     return _reduce(ufunc, x, axis, None, keepdims, initial, where)
 
 

@@ -811,10 +811,8 @@ _ours |= {trace_primitives_map[function]: rules for function, rules in RULES.ite
 _overlooked: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     np.ravel: ("order", lambda order: order in ("A", "K")),
     np.reshape: ("order", lambda order: order in ("A", "K")),
-    np.nan_to_num: (
-        "copy",
-        lambda copy: copy is not True and copy is not np._NoValue,
-    ),  # changes the argument
+    # False changes the argument.
+    np.nan_to_num: ("copy", lambda copy: copy is not True and copy is not np._NoValue),
 }
 
 

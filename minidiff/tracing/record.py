@@ -1071,13 +1071,9 @@ def standing(x: Any) -> Any:
     So what a derivative makes of such an array is noted too.
     """
     reader = _reader.get()
-    return x if reader is None else _standing(reader, x)
-
-
-def _standing(reader: Callable[[Any, int], Any], x: Any) -> Any:
-    if type(x) is np.ndarray:
-        return reader(x, id(x))
-    return map_container(partial(_standing, reader), x)
+    if reader is None:
+        return x
+    return reader(x, id(x)) if type(x) is np.ndarray else map_container(standing, x)
 
 
 def standing_now() -> bool:
@@ -1353,13 +1349,6 @@ def name_of(function: Any) -> str:
     return f"{module.replace('numpy._core', 'numpy').split('._')[0].replace('numpy', 'np', 1)}.{name}"
 
 
-def _no_gradient(function: Any) -> NoReturn:
-    raise NotImplementedError(
-        f"{name_of(function)} has no gradient here. Write it with functions that have one, give it one "
-        "(minidiff.derivative), or take dropgrad(x) of its arguments if a constant is meant."
-    )
-
-
 # ---------------------------------------------------------------------------------------------------
 # From NumPy's protocols to autograd's primitives
 # ---------------------------------------------------------------------------------------------------
@@ -1404,7 +1393,8 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     composite = COMPOSITES.get(function)
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
-    if kwargs and (with_options := COMPOSITES.get((_kind(function), "options"))) is not None:
+    kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
+    if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
         if not args:
             args, kwargs = _by_position(function, args, kwargs)
         result = with_options(function, *args, **kwargs)
@@ -1418,7 +1408,10 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return result
     primitive = primitive_of(function)
     if primitive is None:
-        _no_gradient(function)
+        raise NotImplementedError(
+            f"{name_of(function)} has no gradient here. Write it with functions that have one, give it one "
+            "(minidiff.derivative), or take dropgrad(x) of its arguments if a constant is meant."
+        )
     if composite is None:
         _direct[function] = primitive, places
     return record(primitive, args, kwargs)
@@ -1458,11 +1451,18 @@ def _composed(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict
     try:
         return composite(*args, **kwargs)
     except TypeError:
-        try:
-            inspect.signature(composite).bind(*args, **kwargs)
-        except TypeError:
-            return NotImplemented
-        raise
+        if takes(composite, args, kwargs):
+            raise
+        return NotImplemented
+
+
+def takes(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a function has such parameters."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _of_a_subclass(x: Any) -> bool:
@@ -1480,11 +1480,6 @@ def _all_plain(function: Any, kwargs: dict[str, Any]) -> bool:
     if type(function) is np.ufunc or not _LOOKED_AT.isdisjoint(kwargs):
         return False
     return all(type(x) in PLAIN for x in kwargs.values())
-
-
-def _kind(function: Any) -> Any:
-    """Give what the options of a function are listed by: those of all ufuncs are the same."""
-    return np.ufunc if isinstance(function, np.ufunc) else function
 
 
 def _returning(kwargs: dict[str, Any], result: Any) -> Any:

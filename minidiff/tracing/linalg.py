@@ -69,9 +69,7 @@ def _from_pinv(g: Any, ans: Any, A: Any, rcond: Any) -> Any:
     )
 
 
-@derivative(_from_pinv)
-def _pinv_of(A: Any, rcond: Any) -> Any:
-    return np.linalg.pinv(A, rcond)
+_pinv_of = derivative(_from_pinv)(np.linalg.pinv)
 
 
 def _pinv(A: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._NoValue) -> Any:
@@ -166,9 +164,7 @@ def _from_cholesky(g: Any, ans: Any, A: Any) -> Any:
     return np.conj(anp.linalg.solve(upper, _adjoint(anp.linalg.solve(upper, _adjoint(half)))))
 
 
-@derivative(_from_cholesky)
-def _cholesky_of(A: Any) -> Any:
-    return np.linalg.cholesky(A)
+_cholesky_of = derivative(_from_cholesky)(np.linalg.cholesky)
 
 
 def _cholesky(A: Any, /, *, upper: bool = False) -> Any:
@@ -195,9 +191,7 @@ def _from_qr(g: Any, ans: Any, A: Any) -> Any:
     return np.conj(_adjoint(anp.linalg.solve(R, _adjoint(HQ + Q @ (K + _adjoint(K) + _real_diagonal(N))))))
 
 
-@derivative(_from_qr)
-def _qr_of(A: Any) -> Any:
-    return np.linalg.qr(A)
+_qr_of = derivative(_from_qr)(np.linalg.qr)
 
 
 def _qr(A: Any, mode: str = "reduced") -> Any:
@@ -249,12 +243,10 @@ def _cond(A: Any, p: Any = None) -> Any:
 # --- Products and norms ---------------------------------------------------------------------------------
 
 
-@derivative(
+_cross_of = derivative(
     lambda g, ans, x, y: unbroadcast(np.cross(y, g), x),
     lambda g, ans, x, y: unbroadcast(np.cross(g, x), y),
-)
-def _cross_of(x: Any, y: Any) -> Any:
-    return np.cross(x, y)
+)(np.cross)
 
 
 def _cross(x: Any, y: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:

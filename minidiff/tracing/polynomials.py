@@ -115,9 +115,7 @@ def _from_roots(g: Any, ans: Any, p: Any) -> Any:
     return -(g / slope) @ np.vander(ans, len(p))
 
 
-@derivative(_from_roots)
-def _roots(p: Any) -> Any:
-    return np.roots(p)
+_roots = derivative(_from_roots)(np.roots)
 
 
 @exactly(np.poly)

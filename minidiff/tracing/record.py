@@ -1174,43 +1174,49 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         )
     recorded = _of_one_trace(arguments)
     if recorded is None:
-        arguments = tuple(map(lift, arguments))
-        if any(type(x) in (list, tuple) for x in arguments):
-            # Of a ufunc all arguments are arrays, of another function those that have a rule.
-            n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
-            arguments = (*map(as_array, arguments[:n]), *arguments[n:])
-        arguments = standing(arguments)
-        boxes = [x for x in arguments if type(x) in Box.types]
-        if not boxes:
-            return function(*arguments, **keywords)
-        if Fraction in map(type, arguments) and not any(map(np.ndim, arguments)):
-            # Python makes a float of it beside a number; beside an array NumPy makes objects.
-            arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
-        if isinstance(primitive.fun, np.ufunc) and any(map(_is_sparse, arguments)):
-            if primitive.fun is np.matmul:
-                return COMPOSITES[np.matmul, "sparse"](*arguments)
-            raise TypeError(
-                f"{name_of(primitive)} of a sparse matrix and a value under differentiation cannot be "
-                "recorded: A @ W and W @ A can. A.toarray() is a dense array."
-            )
-        if any(type(x) is not Traced for x in boxes):
-            return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
-        trace = max(x._trace for x in boxes)
-        if len({x.owner for x in boxes if x._trace == trace}) > 1:
-            raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
-        argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
-        values = tuple(
-            [
-                x._value if i in argnums else x if type(x) in PLAIN else apart(x)
-                for i, x in enumerate(arguments)
-            ]
+        return _record_any(function, primitive, arguments, keywords)
+    return _called(function, primitive, keywords, recorded)
+
+
+def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """Do the same with arguments of any kind: lists, sparse matrices, values of several traces."""
+    arguments = tuple(map(lift, arguments))
+    if any(type(x) in (list, tuple) for x in arguments):
+        # Of a ufunc all arguments are arrays, of another function those that have a rule.
+        n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
+        arguments = (*map(as_array, arguments[:n]), *arguments[n:])
+    arguments = standing(arguments)
+    boxes = [x for x in arguments if type(x) in Box.types]
+    if not boxes:
+        return function(*arguments, **keywords)
+    if Fraction in map(type, arguments) and not any(map(np.ndim, arguments)):
+        # Python makes a float of it beside a number; beside an array NumPy makes objects.
+        arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
+    if isinstance(primitive.fun, np.ufunc) and any(map(_is_sparse, arguments)):
+        if primitive.fun is np.matmul:
+            return COMPOSITES[np.matmul, "sparse"](*arguments)
+        raise TypeError(
+            f"{name_of(primitive)} of a sparse matrix and a value under differentiation cannot be "
+            "recorded: A @ W and W @ A can. A.toarray() is a dense array."
         )
-        recorded = values, argnums, tuple([arguments[i] for i in argnums])
-        if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
-            function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
-    if options := overlooked(primitive.fun, arguments, keywords):
-        raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
+    if any(type(x) is not Traced for x in boxes):
+        return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
+    trace = max(x._trace for x in boxes)
+    if len({x.owner for x in boxes if x._trace == trace}) > 1:
+        raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
+    argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
+    values = tuple([x._value if i in argnums else apart(x) for i, x in enumerate(arguments)])
+    if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
+        function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
+    parents = tuple([arguments[i] for i in argnums])
+    return _called(function, primitive, keywords, (values, argnums, parents))
+
+
+def _called(function: Any, primitive: Any, keywords: dict[str, Any], recorded: tuple[Any, ...]) -> Any:
+    """Call a function with the values of what is recorded, and record that as a call of the primitive."""
     values, argnums, parents = recorded
+    if options := overlooked(primitive.fun, values, keywords):
+        raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
     try:
         result = function(*values, **keywords)
     except ValueError as error:

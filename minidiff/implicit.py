@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, function, integer, is_ndarray, number, scipy
-from minidiff.gradient import dropgrad
+from minidiff.gradient import _leaves, dropgrad
 from minidiff.tracing import Leaf, Trace, backward, constant, derivative, history, is_recorded, map_container
 from minidiff.tracing.record import leaves_now, standing_now
 
@@ -198,7 +198,8 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
             return f(*args, **constants)
         call = _Call(partial(f, **constants), args)
         result = np.asarray(call.result)
-        if any(np.may_share_memory(result, x) for x in _arrays(args)):
+        given = [constant(x) for x in _leaves(args) if not isinstance(x, Leaf)]  # parameters do not change
+        if any(is_ndarray(x) and np.may_share_memory(result, x) for x in given):
             raise TypeError("recompute: f returns what it was given, or a view of it: return a copy")
         return recomputed(call, *call.variables())
 
@@ -265,15 +266,6 @@ class _Call:
             return [np.zeros(np.shape(v)) if h is None else h for h, v in zip(found, values, strict=True)]
 
         return back
-
-
-def _arrays(x: Any) -> list[Any]:
-    """List the arrays in lists, tuples and dicts; not parameters, which do not change meanwhile."""
-    found: list[Any] = []
-    if not isinstance(x, Leaf):
-        map_container(lambda item: found.extend(_arrays(item)), x)
-        x = constant(x)
-    return [x] if is_ndarray(x) else found
 
 
 def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:

@@ -86,11 +86,8 @@ def check_gradient(
         return total(f(*_replaced(args, lambda _: next(remaining))))
 
     def gradients() -> list[Any]:
-        g = gradient(lambda: value_of(None), ps) if ps is not None else gradient(value_of, current)[0]
-        return [
-            0 * x if h is None else h
-            for x, h in zip(values, g.values() if ps is not None else g, strict=True)
-        ]
+        g = gradient(value_of, current)[0] if ps is None else gradient(lambda: value_of(None), ps).values()
+        return [0 * x if h is None else h for x, h in zip(values, g, strict=True)]
 
     def products(vs: list[Any]) -> list[Any]:
         if ps is None:

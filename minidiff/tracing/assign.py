@@ -501,15 +501,7 @@ def made_zeros(shape: Any, dtype: Any) -> Any:
     return _made(np.zeros_like, variable, shape=shape, dtype=dtype)
 
 
-def _full_like(
-    x: Any,
-    fill_value: Any,
-    dtype: Any = None,
-    order: Any = "K",
-    subok: Any = True,
-    shape: Any = None,
-    **_: Any,
-) -> Any:
+def _full_like(x: Any, fill_value: Any, dtype: Any = None, shape: Any = None, **_: Any) -> Any:
     filled = np.broadcast_to(as_array(fill_value), x.shape if shape is None else shape)
     filled = filled.astype(x.dtype if dtype is None else dtype)
     return filled if type(filled) is Traced else _made(lambda _: filled, x)

@@ -82,6 +82,20 @@ def _weighted(x: Any, weights: Any, q: Any, quantile: Any) -> Any:
     return np.moveaxis(quantile(x, q, axis=-1, method="inverted_cdf", weights=weights), 0, -1)
 
 
+def _weighted_quantile(quantile: Callable[..., Any], x: Any, q: Any, axis: Any, weights: Any) -> Any:
+    weights = as_array(constant(weights))
+    if np.size(axis) > 1:  # NumPy 2.0 mixes them up
+        name = quantile.__name__
+        raise NotImplementedError(f"np.{name} with weights has no gradient along several axes.")
+    if weights.shape != x.shape:
+        axes = normalize_axis_tuple(axis, x.ndim)
+        weights = np.reshape(weights, [-1 if i in axes else 1 for i in range(x.ndim)])
+    weights = _rows(np.broadcast_to(weights, x.shape), axis)
+    q = np.ravel(constant(q)) / (100 if quantile in _PERCENT else 1)
+    quantile = np.nanquantile if quantile in (np.nanquantile, np.nanpercentile) else np.quantile
+    return np.moveaxis(_weighted(_rows(x, axis), weights, q, quantile), -1, 0)
+
+
 def _quantile(
     quantile: Callable[..., Any],
     x: Any,
@@ -93,22 +107,12 @@ def _quantile(
 ) -> Any:
     """Write a quantile with sorted numbers; between which it lies is found as the quantile of the ranks."""
     x = as_array(x)
+    if not x.size:
+        return np.sum(x) * 0
+    if weights is not None:
+        return _weighted_quantile(quantile, x, q, axis, weights)
     rows = _rows(x, axis)
     n = rows.shape[-1]
-    if not rows.size:
-        return np.sum(rows) * 0
-    if weights is not None:
-        weights = as_array(constant(weights))
-        if np.size(axis) > 1:  # NumPy 2.0 mixes them up
-            name = quantile.__name__
-            raise NotImplementedError(f"np.{name} with weights has no gradient along several axes.")
-        if weights.shape != x.shape:
-            axes = normalize_axis_tuple(axis, x.ndim)
-            weights = np.reshape(weights, [-1 if i in axes else 1 for i in range(x.ndim)])
-        weights = _rows(np.broadcast_to(weights, x.shape), axis)
-        q = np.ravel(constant(q)) / (100 if quantile in _PERCENT else 1)
-        quantile = np.nanquantile if quantile in (np.nanquantile, np.nanpercentile) else np.quantile
-        return np.moveaxis(_weighted(rows, weights, q, quantile), -1, 0)
     # In the numbers' own dtype, in which NumPy rounds the place.
     kind = np.dtype(rows.dtype.type(0).real)
     dtype = kind if kind.kind == "f" and n < 1 / np.finfo(kind).eps else np.dtype(float)

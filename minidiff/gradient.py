@@ -733,8 +733,6 @@ def _variable(x: Any) -> Any:
         return x
     if type(x) is StandIn:
         return varying(x)
-    if isinstance(x, (bool, np.bool_, str, bytes)) or x is None:
-        return None
     if isinstance(x, (int, float, complex, np.number, np.ndarray)):
         if isinstance(x, int) and abs(x) > _LARGEST:
             raise ValueError(f"an argument is an integer of {x.bit_length()} bits, which no float can hold.")
@@ -748,7 +746,7 @@ def _variable(x: Any) -> Any:
         x = np.asarray(x) if isinstance(x, np.ndarray) else np.asarray(x)[()]
         if x.dtype.kind in "iu":
             x = x.astype(np.float64)
-        return x if x.dtype.kind in "fc" else None
+        return x if x.dtype.kind in "fc" else None  # no boolean
     return None
 
 

@@ -98,11 +98,7 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
         except (LookupError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
             raise _without_gradient(call, error) from error
     found = [gradients.get(root) for root in roots]
-    if _Pieces in map(type, found):
-        found = [
-            g.put_together(x._value) if type(g) is _Pieces else g for g, x in zip(found, roots, strict=True)
-        ]
-    return found
+    return [g.put_together(x._value) if type(g) is _Pieces else g for g, x in zip(found, roots, strict=True)]
 
 
 def history(end: Traced, until: Iterable[Traced] = ()) -> list[Traced]:

@@ -209,8 +209,6 @@ def _sort_complex(x: Any) -> Any:
 
 
 def _array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
-    if not -x.ndim <= axis < x.ndim:
-        return NotImplemented  # NumPy says what is wrong
     parts = np.array_split(np.arange(x.shape[axis]), indices_or_sections)
     starts = [part[0] if part.size else 0 for part in parts]
     return [x[along(x, axis, slice(i, i + part.size))] for i, part in zip(starts, parts, strict=True)]
@@ -265,8 +263,6 @@ def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = Non
     """Bring the bounds to their places, where they may be under differentiation, and see to other options."""
     if where is not True or dtype is not None:
         options |= {"where": constant(where), "dtype": dtype}
-    elif not options:
-        return NotImplemented
     plain = np.clip(constant(x), *constant(args), **constant(options))
     names = [("a_min", "min"), ("a_max", "max")][len(args) :]
     bounds = [*args, *(next((options[name] for name in pair if name in options), None) for pair in names)]

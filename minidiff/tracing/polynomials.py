@@ -123,8 +123,6 @@ def _poly(roots: Any) -> Any:
     roots = np.atleast_1d(as_array(roots))
     if roots.ndim == 2:
         roots = np.linalg.eigvals(roots)
-    if not len(roots):
-        return 1.0
     roots = roots.astype(np.mintypecode(roots.dtype.char))
     p = np.ones(1, roots.dtype)
     nothing = np.zeros(1, roots.dtype)

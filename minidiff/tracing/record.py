@@ -182,8 +182,7 @@ class Trace:
         # By the order of each call what it was and where, if calls are watched.
         self.lines: dict[int, str] | None = {} if _watching.get() and not standing_now() else None
         self.heeds = self.held is not None or self.lines is not None
-        outer = _innermost.get()
-        self.number: int = (_top.get() if outer is None else max(outer.number, _top.get())) + 1
+        self.number: int = trace_stack.top + 1
         self.open = True  # what outlives its trace is a plain value again
         self._leaves: dict[Leaf, Traced] = {}
         # What may be a view of another array; None once an array has changed.
@@ -191,8 +190,7 @@ class Trace:
 
     def root(self, value: Any, leaf: Leaf | None = None) -> Traced:
         """Make a variable of this trace with a value; it may stand for a leaf while the trace runs."""
-        value = value if type(value) in PLAIN else apart(value)
-        root = Traced(value, None, (), NO_KEYWORDS, (), (), self)
+        root = Traced(apart(value), None, (), NO_KEYWORDS, (), (), self)
         if leaf is not None:
             self._leaves[leaf] = root
         return root
@@ -264,8 +262,7 @@ class Trace:
         if type(result) is Stale or (type(result) is not Traced and isinstance(result, Leaf)):
             result = result.lift()
         if type(result) is Traced and result.owner is self:
-            value = result._value
-            return value if type(value) in PLAIN else apart(value), result
+            return apart(result._value), result
         x = _living(result)
         while type(x) is Traced:
             if x.owner is self:  # within a trace that is none of those around this one
@@ -603,7 +600,13 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
     real = property(_recorded(np.real))
     imag = property(_recorded(np.imag))
-    flat = property(lambda self: _flat(self))  # noqa: PLW0108 - which comes below
+
+    @property
+    def flat(self) -> Any:
+        flat = record(FLAT, (self,), NO_KEYWORDS)
+        if type(flat) is Traced and flat.owner is self.owner:
+            _perhaps_view(flat)
+        return flat
 
     def reshape(self, *shape: Any, **options: Any) -> Any:
         return record(_RESHAPE, (self, shape[0] if len(shape) == 1 else shape), options)
@@ -757,13 +760,6 @@ for _name in (*_ELSEWHERE, *dir(np.ndarray)):
 _RESHAPE, _TRANSPOSE, _POSITIVE = (trace_primitives_map[f] for f in (np.reshape, np.transpose, np.positive))
 _GETITEM: Any = ArrayBox.__getitem__
 FLAT = define(lambda x: x.flatten(), (lambda g, ans, x: g.reshape(x.shape),))
-
-
-def _flat(x: Traced) -> Any:
-    flat = record(FLAT, (x,), NO_KEYWORDS)
-    if type(flat) is Traced and flat.owner is x.owner:
-        _perhaps_view(flat)
-    return flat
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -1430,8 +1426,6 @@ _KNOWING = {np.var, np.std, np.clip, np.einsum}
 
 def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what a ``dtype=`` asks for: the first argument is taken for that, whole numbers for constants."""
-    if kwargs["dtype"] is None:
-        return None
     dtype = np.dtype(kwargs["dtype"])
     if dtype.kind not in "fc":
         return function(*constant(args), **constant(kwargs))

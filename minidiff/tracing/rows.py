@@ -131,9 +131,6 @@ class Rows(NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return int(self.shape[0])
 
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
-
     def __bool__(self) -> bool:
         (answer,) = {*map(bool, self.stack)}  # an error if one is for it and another against
         return answer
@@ -149,9 +146,6 @@ class Rows(NDArrayOperatorsMixin):
 
     def copy(self) -> Any:
         return Rows(self.stack.copy())
-
-    def conj(self) -> Any:
-        return Rows(self.stack.conj())
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
         shape = shape if len(shape) != 1 or np.ndim(shape[0]) == 0 else tuple(shape[0])

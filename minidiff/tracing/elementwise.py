@@ -88,14 +88,16 @@ def _share(num: int, endpoint: bool, ndim: int) -> Any:
     return np.linspace(0.0, 1.0, num, endpoint).reshape([-1] + [1] * (ndim - 1))
 
 
-_geometric = derivative(
+@derivative(
     lambda g, ans, x, y, num, endpoint: unbroadcast(
         (g * ans * (1 - _share(num, endpoint, ans.ndim)) / x).sum(axis=0), x
     ),
     lambda g, ans, x, y, num, endpoint: unbroadcast(
         (g * ans * _share(num, endpoint, ans.ndim) / y).sum(axis=0), y
     ),
-)(np.geomspace)
+)
+def _geometric(start: Any, stop: Any, num: int, endpoint: bool) -> Any:
+    return np.geomspace(start, stop, num, endpoint)
 
 
 def _geomspace(

@@ -140,7 +140,9 @@ def _from_p_norm(g: Any, ans: Any, x: Any, p: Any, axis: Any) -> Any:
     return anp.reshape(g, shape if p >= 1 else x.shape) * (anp.conj(np.sign(x)) * share ** (p - 1))
 
 
-_p_norm = derivative(_from_p_norm)(np.linalg.norm)
+@derivative(_from_p_norm)
+def _p_norm(x: Any, p: Any, axis: Any) -> Any:
+    return np.linalg.norm(x, p, axis)
 
 
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002

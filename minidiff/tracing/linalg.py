@@ -69,7 +69,9 @@ def _from_pinv(g: Any, ans: Any, A: Any, rcond: Any) -> Any:
     )
 
 
-_pinv_of = derivative(_from_pinv)(np.linalg.pinv)
+@derivative(_from_pinv)
+def _pinv_of(A: Any, rcond: Any) -> Any:
+    return np.linalg.pinv(A, rcond)
 
 
 def _pinv(A: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._NoValue) -> Any:
@@ -164,7 +166,9 @@ def _from_cholesky(g: Any, ans: Any, A: Any) -> Any:
     return np.conj(anp.linalg.solve(upper, _adjoint(anp.linalg.solve(upper, _adjoint(half)))))
 
 
-_cholesky_of = derivative(_from_cholesky)(np.linalg.cholesky)
+@derivative(_from_cholesky)
+def _cholesky_of(A: Any) -> Any:
+    return np.linalg.cholesky(A)
 
 
 def _cholesky(A: Any, /, *, upper: bool = False) -> Any:
@@ -191,7 +195,9 @@ def _from_qr(g: Any, ans: Any, A: Any) -> Any:
     return np.conj(_adjoint(anp.linalg.solve(R, _adjoint(HQ + Q @ (K + _adjoint(K) + _real_diagonal(N))))))
 
 
-_qr_of = derivative(_from_qr)(np.linalg.qr)
+@derivative(_from_qr)
+def _qr_of(A: Any) -> Any:
+    return np.linalg.qr(A)
 
 
 def _qr(A: Any, mode: str = "reduced") -> Any:
@@ -243,10 +249,12 @@ def _cond(A: Any, p: Any = None) -> Any:
 # --- Products and norms ---------------------------------------------------------------------------------
 
 
-_cross_of = derivative(
+@derivative(
     lambda g, ans, x, y: unbroadcast(np.cross(y, g), x),
     lambda g, ans, x, y: unbroadcast(np.cross(g, x), y),
-)(np.cross)
+)
+def _cross_of(x: Any, y: Any) -> Any:
+    return np.cross(x, y)
 
 
 def _cross(x: Any, y: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:

@@ -115,7 +115,9 @@ def _from_roots(g: Any, ans: Any, p: Any) -> Any:
     return -(g / slope) @ np.vander(ans, len(p))
 
 
-_roots = derivative(_from_roots)(np.roots)
+@derivative(_from_roots)
+def _roots(p: Any) -> Any:
+    return np.roots(p)
 
 
 @exactly(np.poly)

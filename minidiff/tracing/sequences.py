@@ -21,9 +21,9 @@ def _unconvolve(g: Any, of: Any, other: Any) -> Any:
     return np.convolve(g, other[::-1])[start : start + of.shape[0]]
 
 
-_convolved = derivative(lambda g, ans, x, y: _unconvolve(g, x, y), lambda g, ans, x, y: _unconvolve(g, y, x))(
-    np.convolve
-)
+@derivative(lambda g, ans, x, y: _unconvolve(g, x, y), lambda g, ans, x, y: _unconvolve(g, y, x))
+def _convolved(x: Any, y: Any) -> Any:
+    return np.convolve(x, y)
 
 
 _MODES: dict[Any, str] = {0: "v", 1: "s", 2: "f"}

@@ -12,13 +12,13 @@ from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
 from minidiff.tracing.exact import Exact, exactly, pinned
 from minidiff.tracing.kinks import reduced_shape
 from minidiff.tracing.record import as_array, constant, derivative
 from minidiff.tracing.spectra import singular_values
+from minidiff.tracing.statistics import rows_of
 
 
 def _adjoint(x: Any) -> Any:
@@ -286,10 +286,7 @@ def _matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
 
 
 def _vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:  # noqa: A002
-    axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
-    others = [i for i in range(x.ndim) if i not in axes]
-    rows = np.transpose(x, (*others, *axes)).reshape((*[x.shape[i] for i in others], -1))
-    norm = np.linalg.norm(rows, ord, -1)
+    norm = np.linalg.norm(rows_of(x, axis), ord, -1)
     return norm.reshape(reduced_shape(x, axis)) if keepdims else norm
 
 

@@ -54,7 +54,7 @@ _SLOPES = {
 }  # fmt: skip
 
 
-def _rows(x: Any, axis: Any) -> Any:
+def rows_of(x: Any, axis: Any) -> Any:
     """Move some axes to the end and make one of them."""
     axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
     others = [i for i in range(x.ndim) if i not in axes]
@@ -90,10 +90,10 @@ def _weighted_quantile(quantile: Callable[..., Any], x: Any, q: Any, axis: Any, 
     if weights.shape != x.shape:
         axes = normalize_axis_tuple(axis, x.ndim)
         weights = np.reshape(weights, [-1 if i in axes else 1 for i in range(x.ndim)])
-    weights = _rows(np.broadcast_to(weights, x.shape), axis)
+    weights = rows_of(np.broadcast_to(weights, x.shape), axis)
     q = np.ravel(constant(q)) / (100 if quantile in _PERCENT else 1)
     quantile = np.nanquantile if quantile in (np.nanquantile, np.nanpercentile) else np.quantile
-    return np.moveaxis(_weighted(_rows(x, axis), weights, q, quantile), -1, 0)
+    return np.moveaxis(_weighted(rows_of(x, axis), weights, q, quantile), -1, 0)
 
 
 def _quantile(
@@ -111,7 +111,7 @@ def _quantile(
         return np.sum(x) * 0
     if weights is not None:
         return _weighted_quantile(quantile, x, q, axis, weights)
-    rows = _rows(x, axis)
+    rows = rows_of(x, axis)
     n = rows.shape[-1]
     # In the numbers' own dtype, in which NumPy rounds the place.
     kind = np.dtype(rows.dtype.type(0).real)

@@ -88,6 +88,15 @@ def _along(
 # --- Reductions -----------------------------------------------------------------------------------------
 
 
+def _by_rule(ufunc: Any, rule: Callable[..., Any]) -> Any:
+    # Not the method itself: autograd's table is asked which of NumPy's functions have a derivative.
+    @derivative(rule)
+    def reduce(rows: Any) -> Any:
+        return ufunc.reduce(rows)
+
+    return reduce
+
+
 def _from_extremum(g: Any, ans: Any, rows: Any) -> Any:
     chosen = rows == ans  # none where all are NaN
     return g * (chosen / np.maximum(chosen.sum(axis=0), 1)).astype(g.dtype)
@@ -104,9 +113,9 @@ _NAMED: dict[Any, Any] = {np.add: np.sum, np.multiply: np.prod, np.maximum: np.m
 _REDUCTIONS: dict[Any, Callable[..., Any]] = {
     **{ufunc: partial(function, axis=0) for ufunc, function in _NAMED.items()},
     np.hypot: lambda rows: np.linalg.norm(rows, axis=0),
-    **{ufunc: derivative(_from_extremum)(ufunc.reduce) for ufunc in (np.fmax, np.fmin)},
-    np.logaddexp: derivative(partial(_from_logarithm, np.exp))(np.logaddexp.reduce),
-    np.logaddexp2: derivative(partial(_from_logarithm, np.exp2))(np.logaddexp2.reduce),
+    **{ufunc: _by_rule(ufunc, _from_extremum) for ufunc in (np.fmax, np.fmin)},
+    np.logaddexp: _by_rule(np.logaddexp, partial(_from_logarithm, np.exp)),
+    np.logaddexp2: _by_rule(np.logaddexp2, partial(_from_logarithm, np.exp2)),
 }
 
 

@@ -780,7 +780,7 @@ def _variables(args: tuple[Any, ...], trace: Trace) -> tuple[tuple[Any, ...], li
         roots.append(trace.root(value))
         return roots[-1]
 
-    return _replaced(args, variable), roots
+    return tuple([_replaced(arg, variable) for arg in args]), roots
 
 
 def _check_result(call: str, value: Any) -> None:

@@ -190,7 +190,8 @@ class Trace:
 
     def root(self, value: Any, leaf: Leaf | None = None) -> Traced:
         """Make a variable of this trace with a value; it may stand for a leaf while the trace runs."""
-        root = Traced(apart(value), None, (), NO_KEYWORDS, (), (), self)
+        value = value if type(value) in PLAIN else apart(value)
+        root = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         if leaf is not None:
             self._leaves[leaf] = root
         return root
@@ -262,7 +263,8 @@ class Trace:
         if type(result) is Stale or (type(result) is not Traced and isinstance(result, Leaf)):
             result = result.lift()
         if type(result) is Traced and result.owner is self:
-            return apart(result._value), result
+            value = result._value
+            return value if type(value) in PLAIN else apart(value), result
         x = _living(result)
         while type(x) is Traced:
             if x.owner is self:  # within a trace that is none of those around this one

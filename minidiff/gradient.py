@@ -389,10 +389,7 @@ def jvp(f: Callable[..., Any], args: Any, tangents: Any, **constants: Any) -> tu
     value, node, roots, _ = _record(_with(constants, f), arguments, "jvp")
     _check_result("jvp", value)
     directions = _directions("jvp(f, args, tangents)", "tangents", args, tangents, roots)
-    dtype = getattr(constant(value), "dtype", None) or np.asarray(constant(value)).dtype
-    if node is None:
-        return value, np.zeros(np.shape(value), dtype)[()]
-    linear, seeds = _way_back(value, node, roots)
+    linear, seeds = (None, []) if node is None else _way_back(value, node, roots)
     if linear is None:
         return value, np.zeros_like(constant(value))[()]
     v = np.concatenate([v.ravel() for v in directions]).astype(linear.dtype)
@@ -447,12 +444,12 @@ def hvp(f: Callable[..., Any], x: Any, v: Any, **constants: Any) -> Any:
     """
     directions: list[Any] = []
     f = _with(constants, f)
+    variables, along = (x, v) if isinstance(x, Params) else ((x,), (v,))
 
     def slope(*args: Any) -> Any:
         value, node, roots, _ = _record(f, args or (x,), "hvp")
         _check_loss(value)
-        directions[:] = _directions("hvp(f, x, v)", "v", x if isinstance(x, Params) else (x,),
-                                    v if isinstance(x, Params) else (v,), roots)  # fmt: skip
+        directions[:] = _directions("hvp(f, x, v)", "v", variables, along, roots)
         gradients = _pull(node, _ones(value) if node is not None else None, roots)
         pairs = zip(gradients, directions, strict=True)
         return sum((np.sum(np.real(np.conj(g) * v)) for g, v in pairs if g is not None), np.float64(0))
@@ -523,16 +520,17 @@ def _record(
         )
     trace = Trace()
     ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
-    if ps is None:
+    if ps is not None:
+        variables, roots = (), trace.roots_of(ps)
+    else:
         args = tuple(map(_opened, args))
-    roots: list[Traced] = [] if ps is None else trace.roots_of(ps)
-    variables = tuple(_nested(arg, trace, roots) for arg in args) if ps is None else ()
-    if ps is None and not roots and not all(isinstance(x, _DATA) for x in _leaves(args)):
-        held = ", ".join(type(arg).__name__ for arg in args)
-        raise TypeError(
-            f"{name}(f, *args): nothing to differentiate by in {held}: numbers, arrays and parameters are. "
-            f"For the parameters of a model write {name}(lambda: f(model), params(model))."
-        )
+        variables, roots = _variables(args, trace)
+        if not roots and not all(isinstance(x, _DATA) for x in _leaves(args)):
+            held = ", ".join(type(arg).__name__ for arg in args)
+            raise TypeError(
+                f"{name}(f, *args): nothing to differentiate by in {held}: numbers, arrays and parameters "
+                f"are. For the parameters of a model write {name}(lambda: f(model), params(model))."
+            )
     try:
         value, node = trace.run(f, variables)
     except (IndexError, TypeError, ValueError) as error:
@@ -735,8 +733,6 @@ def _variable(x: Any) -> Any:
         return x
     if type(x) is StandIn:
         return varying(x)
-    if isinstance(x, (bool, np.bool_, str, bytes)) or x is None:
-        return None
     if isinstance(x, (int, float, complex, np.number, np.ndarray)):
         if isinstance(x, int) and abs(x) > _LARGEST:
             raise ValueError(f"an argument is an integer of {x.bit_length()} bits, which no float can hold.")
@@ -750,7 +746,7 @@ def _variable(x: Any) -> Any:
         x = np.asarray(x) if isinstance(x, np.ndarray) else np.asarray(x)[()]
         if x.dtype.kind in "iu":
             x = x.astype(np.float64)
-        return x if x.dtype.kind in "fc" else None
+        return x if x.dtype.kind in "fc" else None  # no boolean
     return None
 
 
@@ -770,12 +766,21 @@ def _opened(x: Any) -> Any:
     return x if held is not None else map_container(_opened, x)
 
 
-def _nested(x: Any, trace: Trace, roots: list[Any]) -> Any:
+def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:
+    """Put f(y) in the place of each number or array y in nested arguments."""
     value = _variable(x)
-    if value is None:
-        return map_container(lambda item: _nested(item, trace, roots), x)
-    roots.append(trace.root(value))
-    return roots[-1]
+    return map_container(lambda item: _replaced(item, f), x) if value is None else f(value)
+
+
+def _variables(args: tuple[Any, ...], trace: Trace) -> tuple[tuple[Any, ...], list[Traced]]:
+    """Give the arguments with variables of a trace in the place of numbers and arrays, and these."""
+    roots: list[Traced] = []
+
+    def variable(value: Any) -> Traced:
+        roots.append(trace.root(value))
+        return roots[-1]
+
+    return tuple([_replaced(arg, variable) for arg in args]), roots
 
 
 def _check_result(call: str, value: Any) -> None:
@@ -795,11 +800,9 @@ def _renest(x: Any, gradients: Iterator[Any]) -> Any:
 
 
 def _leaves(x: Any) -> Iterator[Any]:
-    if isinstance(x, (list, tuple, Params)):
-        for item in x:
+    if isinstance(x, (list, tuple, dict, Params)):
+        for item in x.values() if isinstance(x, dict) else x:
             yield from _leaves(item)
-    elif isinstance(x, dict):
-        yield from _leaves(list(x.values()))
     else:
         yield x
 

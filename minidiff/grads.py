@@ -60,12 +60,12 @@ class Grads(Mapping[Param, Any]):
         self._params = ps if type(ps) is list else list(ps)
         if len(arrays) != len(self._params):
             raise ValueError(f"Grads: {len(arrays)} gradients for {len(self._params)} parameters.")
-        self._arrays = dict(zip(map(id, self._params), arrays))  # noqa: B905 - strict takes its time
+        self._arrays = dict(zip(self._params, arrays))  # noqa: B905 - strict takes its time
 
     def __getitem__(self, p: Param) -> Any:
         try:
-            return self._arrays[id(p)]
-        except KeyError:
+            return self._arrays[p]
+        except (KeyError, TypeError):  # an array has no hash
             what, advice = described(p), ""
             if isinstance(p, Param):
                 what = f"parameter of shape {p.value.shape}"
@@ -87,10 +87,10 @@ class Grads(Mapping[Param, Any]):
                 raise ValueError(f"the gradient must have its parameter's shape {shape}, got {g.shape}.")
             if g.dtype.kind not in ("fciub" if dtype.kind == "c" else "fiub"):
                 raise TypeError(f"the gradient of a {dtype} parameter cannot be of dtype {g.dtype}.")
-        self._arrays[id(p)] = g
+        self._arrays[p] = g
 
     def __contains__(self, p: object) -> bool:
-        return id(p) in self._arrays
+        return isinstance(p, Param) and p in self._arrays
 
     def __iter__(self) -> Iterator[Param]:
         warnings.warn(
@@ -103,7 +103,7 @@ class Grads(Mapping[Param, Any]):
 
     def keys(self) -> KeysView[Param]:
         """Give the parameters, in order."""
-        return KeysView(_Entries(self))
+        return self._arrays.keys()
 
     def values(self) -> ValuesView[Any]:
         """Give the gradients, in the order of the parameters."""
@@ -111,7 +111,7 @@ class Grads(Mapping[Param, Any]):
 
     def items(self) -> ItemsView[Param, Any]:
         """Give pairs of a parameter and its gradient, in order."""
-        return ItemsView(_Entries(self))
+        return self._arrays.items()
 
     def __len__(self) -> int:
         return len(self._params)
@@ -194,22 +194,6 @@ class Grads(Mapping[Param, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Grads, (self._params, list(self._arrays.values()), self._named)
-
-
-class _Entries(Mapping[Param, Any]):
-    """Gradients as those see them who ask for keys, values or items: without a warning."""
-
-    def __init__(self, grads: Grads) -> None:
-        self._grads = grads
-
-    def __getitem__(self, p: Param) -> Any:
-        return self._grads[p]
-
-    def __iter__(self) -> Iterator[Param]:
-        return iter(self._grads._params)
-
-    def __len__(self) -> int:
-        return len(self._grads)
 
 
 def _sum(a: Any, b: Any) -> Any:

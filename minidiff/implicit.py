@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, function, integer, is_ndarray, number, scipy
-from minidiff.gradient import dropgrad
+from minidiff.gradient import _leaves, dropgrad
 from minidiff.tracing import Leaf, Trace, backward, constant, derivative, history, is_recorded, map_container
 from minidiff.tracing.derivatives import shown
 from minidiff.tracing.record import leaves_now, lift, standing_now
@@ -196,8 +196,13 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(f)
     def again(*args: Any, **constants: Any) -> Any:
         call = _Call(partial(f, **constants), args)
-        if not standing_now() and any(np.may_share_memory(call.result, x) for x in _arrays(args)):
-            raise TypeError("recompute: f returns what it was given, or a view of it: return a copy")
+        if not standing_now():
+            result = np.asarray(call.result)
+            given = [
+                constant(x) for x in _leaves(args) if not isinstance(x, Leaf)
+            ]  # parameters do not change
+            if any(is_ndarray(x) and np.may_share_memory(result, x) for x in given):
+                raise TypeError("recompute: f returns what it was given, or a view of it: return a copy")
         return recomputed(call, *call.variables())
 
     return again
@@ -266,15 +271,6 @@ def _check_same(before: Any, now: Any) -> None:
     size = np.abs(np.asarray(before)[np.isfinite(before)]).max(initial=0)
     if not np.allclose(now, before, atol=1e-8 * size, equal_nan=True):
         raise RuntimeError("the function gave another result the second time: pass random numbers to it")
-
-
-def _arrays(x: Any) -> list[Any]:
-    """List the arrays in lists, tuples and dicts; not parameters, which do not change meanwhile."""
-    found: list[Any] = []
-    if not isinstance(x, Leaf):
-        map_container(lambda item: found.extend(_arrays(item)), x)
-        x = constant(x)
-    return [x] if is_ndarray(x) else found
 
 
 def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:

@@ -211,8 +211,7 @@ def crossentropy(
     ϵ = _epsilon(epsilon, floating(ŷ))
 
     def losses(ŷ: Any, y: Any) -> Any:
-        y = _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y
-        y = _beside(constant(ŷ), y, -ϵ, _ONE, "in [0, 1]: of scores take logitcrossentropy")
+        y = _beside(constant(ŷ), _shares(y, ŷ), -ϵ, _ONE, "in [0, 1]: of scores take logitcrossentropy")
         return -np.sum(_xlogy(y, ŷ + ϵ), axis=-1)
 
     return _of_classes(losses, ŷ, y, agg, weights, ignore, smoothing)
@@ -358,11 +357,8 @@ def binarycrossentropy(
     >>> binarycrossentropy(ŷ, y, agg=lambda losses: losses).round(4)
     array([0.6931, 1.3863])
     """
-    ŷ, y = _alike(ŷ, y)
-    y, ϵ = (
-        _smoothed(_in(y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2"), 2, smoothing),
-        _epsilon(epsilon, ŷ),
-    )
+    ŷ, y = _yes_or_no(ŷ, y, smoothing)
+    ϵ = _epsilon(epsilon, ŷ)
     y = _beside(constant(ŷ), y, -ϵ, 1 + ϵ, "in [0, 1]: of scores take logitbinarycrossentropy")
     return _agg(-_xlogy(y, ŷ + ϵ) - _xlogy(1 - y, 1 - ŷ + ϵ), agg, weights)
 
@@ -402,8 +398,7 @@ def logitbinarycrossentropy(
     >>> logitbinarycrossentropy(scores, [0, 0, 1], agg=np.sum).round(4)
     np.float64(1000.6931)
     """
-    ŷ, y = _alike(ŷ, y)
-    y = _smoothed(_in(y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2"), 2, smoothing)
+    ŷ, y = _yes_or_no(ŷ, y, smoothing)
     return _agg(softplus(ŷ) - y * ŷ, agg, weights)
 
 
@@ -443,7 +438,7 @@ def kldivergence(
     np.float64(0.6931)
     """
     ŷ, y, _ = _targets(ŷ, y)
-    y, ϵ = _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y, _epsilon(epsilon, ŷ)
+    y, ϵ = _shares(y, ŷ), _epsilon(epsilon, ŷ)
     y = _beside(constant(ŷ), y, -ϵ, _ONE, "in [0, 1]: of scores take softmax")
     return _agg(np.sum(_xlogy(y, y) - _xlogy(y, ŷ + ϵ), axis=-1), agg, weights)
 
@@ -527,6 +522,12 @@ def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
     return ŷ, y
 
 
+def _yes_or_no(ŷ: Any, y: Any, smoothing: float) -> tuple[Any, Any]:
+    """Return predictions, and targets in [0, 1], smoothed."""
+    ŷ, y = _alike(ŷ, y)
+    return ŷ, _smoothed(_in(y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2"), 2, smoothing)
+
+
 def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]:
     """Return predictions, targets that are of the same shape or class numbers, and which of these count."""
     ŷ = floating(ŷ)
@@ -570,7 +571,7 @@ def _of_classes(
     ŷ, y, counts = _targets(ŷ, y, ignore)
     if weights is None and counts is None and smoothing == 0:
         return agg(losses(ŷ, y))
-    y = _one_hot(y, ŷ) if y.ndim < ŷ.ndim else y
+    y = _shares(y, ŷ)
     w = ŷ.dtype.type(1) if weights is None else _weights_of_classes(weights, ŷ)
     if counts is not None:
         w = w * counts[..., np.newaxis]
@@ -696,8 +697,9 @@ def _counted(n: int) -> Any:
     return numbers
 
 
-def _one_hot(numbers: Any, ŷ: Any) -> Any:
-    return _is_class(numbers, ŷ).astype(ŷ.dtype)
+def _shares(y: Any, ŷ: Any) -> Any:
+    """Give class numbers as the shares of the classes, 1 and 0; shares stay."""
+    return _is_class(y, ŷ).astype(ŷ.dtype) if y.ndim < ŷ.ndim else y
 
 
 def _is_class(numbers: Any, ŷ: Any) -> Any:

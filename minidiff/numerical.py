@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from minidiff.checks import described, integer
-from minidiff.gradient import _leaves, _variable, _with, gradient, hvp
+from minidiff.gradient import _leaves, _replaced, _variable, _with, gradient, hvp
 from minidiff.params import Param, Params
-from minidiff.tracing import map_container
 
 __all__ = ["check_gradient"]
 
@@ -85,14 +83,11 @@ def check_gradient(
         if ps is not None:
             return total(f())
         remaining = iter(xs)
-        return total(f(*(_replaced(arg, remaining) for arg in args)))
+        return total(f(*_replaced(args, lambda _: next(remaining))))
 
     def gradients() -> list[Any]:
-        g = gradient(lambda: value_of(None), ps) if ps is not None else gradient(value_of, current)[0]
-        return [
-            0 * x if h is None else h
-            for x, h in zip(values, g.values() if ps is not None else g, strict=True)
-        ]
+        g = gradient(value_of, current)[0] if ps is None else gradient(lambda: value_of(None), ps).values()
+        return [0 * x if h is None else h for x, h in zip(values, g, strict=True)]
 
     def products(vs: list[Any]) -> list[Any]:
         if ps is None:
@@ -139,13 +134,6 @@ def check_gradient(
 def _names(args: Any) -> list[str]:
     """Name each number or array after the argument it is in."""
     return [f"argument {i}" for i, arg in enumerate(args) for x in _leaves(arg) if _variable(x) is not None]
-
-
-def _replaced(x: Any, remaining: Iterator[Any]) -> Any:
-    """Give an argument with the next of other values in place of each number and array."""
-    if isinstance(x, (list, tuple, dict)):
-        return map_container(lambda item: _replaced(item, remaining), x)
-    return x if _variable(x) is None else next(remaining)
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], is_complex: bool) -> Any:

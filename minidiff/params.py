@@ -261,38 +261,38 @@ class Params(MutableSet[Param]):
       1  (1,)    float64
     """
 
-    __slots__ = ("_entries", "_paths")
+    __slots__ = ("_paths",)
     __hint__ = _HINT
 
     def __init__(self, iterable: Iterable[Param] = ()) -> None:
-        self._entries: dict[int, Param] = {}
-        self._paths: dict[int, str] = dict(iterable._paths) if isinstance(iterable, Params) else {}
+        # The parameters in order, each with the path by which it was found, if it has one.
+        self._paths: dict[Param, str | None] = dict(iterable._paths) if isinstance(iterable, Params) else {}
         for p in _several(iterable):
             self.add(p)
 
     def __contains__(self, p: object) -> bool:
-        return id(p) in self._entries
+        return isinstance(p, Param) and p in self._paths
 
     def __iter__(self) -> Iterator[Param]:
-        return iter(self._entries.values())
+        return iter(self._paths)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._paths)
 
     @overload
     def __getitem__(self, index: int) -> Param: ...
     @overload
     def __getitem__(self, index: slice) -> Params: ...
     def __getitem__(self, index: int | slice) -> Param | Params:
-        entries = list(self._entries.values())
-        return self._some(entries[index]) if isinstance(index, slice) else entries[index]
+        ps = list(self)
+        return self._some(ps[index]) if isinstance(index, slice) else ps[index]
 
     @property
     def names(self) -> tuple[str, ...]:
         """The parameters' names, in their order."""
         names: dict[str, None] = {}
-        for i, key in enumerate(self._entries):
-            name = self._paths.get(key, str(i))
+        for i, path in enumerate(self._paths.values()):
+            name = str(i) if path is None else path
             while name in names:  # two models may use the same name
                 name += "'"
             names[name] = None
@@ -302,12 +302,12 @@ class Params(MutableSet[Param]):
         """Add a parameter at the end, if it is not there yet."""
         if not isinstance(value, Param):
             raise TypeError(_not_a_param(value))
-        self._entries.setdefault(id(value), value)
+        self._paths.setdefault(value, None)
 
     def discard(self, value: Param) -> None:
         """Take a parameter out, if it is there."""
-        self._entries.pop(id(value), None)
-        self._paths.pop(id(value), None)
+        if value in self:
+            del self._paths[value]
 
     def __and__(self, other: Iterable[Any]) -> Params:
         if not isinstance(other, Iterable):
@@ -324,7 +324,7 @@ class Params(MutableSet[Param]):
     def _some(self, ps: Iterable[Param]) -> Params:
         """Return some of these parameters, by the same names."""
         some = Params(ps)
-        some._paths = {key: path for key, path in self._paths.items() if key in some._entries}
+        some._paths = {p: self._paths[p] for p in some}
         return some
 
     def __or__(self, other: Iterable[Any]) -> Params:
@@ -335,9 +335,9 @@ class Params(MutableSet[Param]):
         return both
 
     def __ior__(self, other: Iterable[Any]) -> Params:
-        others = Params(other)
-        self._paths = others._paths | self._paths
-        return super().__ior__(others)
+        for p, path in Params(other)._paths.items():
+            self._paths[p] = self._paths.get(p) or path
+        return self
 
     def __isub__(self, other: Iterable[Any]) -> Params:
         return super().__isub__(Params(other))
@@ -422,10 +422,10 @@ class Params(MutableSet[Param]):
         return f"Params: {len(self)} parameters, {sum(p.value.size for p in self):,} elements"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Params, (list(self),), [self._paths.get(key) for key in self._entries]
+        return Params, (list(self),), list(self._paths.values())
 
     def __setstate__(self, paths: list[str | None]) -> None:
-        self._paths = {key: path for key, path in zip(self._entries, paths, strict=True) if path is not None}
+        self._paths = dict(zip(self._paths, paths, strict=True))
 
 
 def _several(iterable: Iterable[Any]) -> Iterable[Any]:
@@ -497,10 +497,8 @@ def params(*things: Any) -> Params:
     while waiting:
         path, thing = waiting.popleft()
         if isinstance(thing, Param):
-            # A parameter given by itself has no path.
-            if thing not in found and path and not path.isdecimal():
-                found._paths[id(thing)] = path.removeprefix(".")
-            found.add(thing)
+            if thing not in found:  # one given by itself has no path
+                found._paths[thing] = path.removeprefix(".") if path and not path.isdecimal() else None
         elif id(thing) not in seen:
             seen[id(thing)] = thing
             arrays += is_ndarray(thing)

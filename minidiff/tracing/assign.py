@@ -499,13 +499,10 @@ def _copy(self: Traced, order: str = "C") -> Any:
     return record(COPIED, (self, order), NO_KEYWORDS)
 
 
-_OWN: dict[str, Callable[..., Any]] = {
-    "copy": _copy, "__copy__": lambda self: _copy(self, "K"),
-    "__deepcopy__": lambda self, _: _copy(self, "K"),
-    "flatten": lambda self, order="C": _copy(self.ravel(order)),
-}  # fmt: skip
-for _name, _do in _OWN.items():
-    setattr(Traced, _name, _do)
+Traced.copy = _copy
+Traced.__copy__ = lambda self: _copy(self, "K")
+Traced.__deepcopy__ = lambda self, _: _copy(self, "K")
+Traced.flatten = lambda self, order="C": _copy(self.ravel(order))
 
 
 def _made(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> Any:
@@ -532,15 +529,7 @@ def made_zeros(shape: Any, dtype: Any) -> Any:
     return _made(np.zeros_like, variable, shape=shape, dtype=dtype)
 
 
-def _full_like(
-    x: Any,
-    fill_value: Any,
-    dtype: Any = None,
-    order: Any = "K",
-    subok: Any = True,
-    shape: Any = None,
-    **_: Any,
-) -> Any:
+def _full_like(x: Any, fill_value: Any, dtype: Any = None, shape: Any = None, **_: Any) -> Any:
     filled = np.broadcast_to(as_array(fill_value), x.shape if shape is None else shape)
     filled = filled.astype(x.dtype if dtype is None else dtype)
     return filled if type(filled) is Traced else _made(lambda _: filled, x)
@@ -554,20 +543,19 @@ COMPOSITES |= {
 # --- Views that are composites of ours ------------------------------------------------------------------
 
 
-def _noted(function: Any) -> Callable[..., Any]:
-    """Let what a composite gives be known for the view that it is in NumPy."""
-    composite = COMPOSITES[function]
-
-    def view(x: Any, *args: Any, **options: Any) -> Any:
-        result = composite(x, *args, **options)
-        if type(x) is Traced and type(result) is Traced:
-            root, way = _settled(x)
-            if root.function is not None:
-                story_of(result).source = root, (*way, (function, 0, (None, *args), options))
-                story_of(root).views.append(weakref.ref(result))
-        return result
-
-    return view
+_windows: Any = np.lib.stride_tricks.sliding_window_view
+_windows_copied = COMPOSITES[_windows]
 
 
-COMPOSITES[np.lib.stride_tricks.sliding_window_view] = _noted(np.lib.stride_tricks.sliding_window_view)
+def _windows_as_view(x: Any, *args: Any, **options: Any) -> Any:
+    """Let what the composite gives be known for the view that it is in NumPy."""
+    result = _windows_copied(x, *args, **options)
+    if type(x) is Traced and type(result) is Traced:
+        root, way = _settled(x)
+        if root.function is not None:
+            story_of(result).source = root, (*way, (_windows, 0, (None, *args), options))
+            story_of(root).views.append(weakref.ref(result))
+    return result
+
+
+COMPOSITES[_windows] = _windows_as_view

@@ -98,11 +98,7 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
         except (LookupError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
             raise _without_gradient(call, error) from error
     found = [gradients.get(root) for root in roots]
-    if _Pieces in map(type, found):
-        found = [
-            g.put_together(x._value) if type(g) is _Pieces else g for g, x in zip(found, roots, strict=True)
-        ]
-    return found
+    return [g.put_together(x._value) if type(g) is _Pieces else g for g, x in zip(found, roots, strict=True)]
 
 
 def history(end: Traced, until: Iterable[Traced] = ()) -> list[Traced]:
@@ -166,12 +162,10 @@ def _of_nearby(nearby: Nearby, call: Traced, g: Any, end: Traced, seed: Any) -> 
 def _again(end: Traced, call: Traced, result: Any) -> tuple[Traced, Traced]:
     """Do the calls from `call` to `end` once more with another result of `call`."""
     root = Trace().root(result)
-    calls = history(end)
-    done = {other: root for other in calls if _are_same(other, call)}
+    done = {other: root for other in history(end) if _are_same(other, call)}
     for later in reversed(history(end, until=done)):
-        changed = [i for i, p in zip(later.argnums, later.parents, strict=True) if p in done]
-        if changed:
-            parents = {i: done[p] for i, p in zip(later.argnums, later.parents, strict=True) if p in done}
+        parents = {i: done[p] for i, p in zip(later.argnums, later.parents, strict=True) if p in done}
+        if parents:
             values = tuple([parents[i]._value if i in parents else x for i, x in enumerate(later.arguments)])
             if any(map(is_blank, values)):
                 raise NotImplementedError(
@@ -246,8 +240,8 @@ class _Pieces(list[Any]):
             if isinstance(zeros, dict):
                 g = {key: items.get(key, zero) for key, zero in zeros.items()}
             else:
-                g = tuple(items.get(i, zero) for i, zero in enumerate(zeros))
-                g = list(g) if isinstance(zeros, list) else g
+                several = [items.get(i, zero) for i, zero in enumerate(zeros)]
+                g = several if isinstance(zeros, list) else tuple(several)
         for h in self:
             if type(h) is not Part:
                 g = add_outgrads(None if g is None else (g, False), h)[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from inspect import unwrap
 from itertools import accumulate
 from typing import Any
 
@@ -16,21 +17,16 @@ import autograd.numpy as anp
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, cast, moments_options, primitive_of, scatter
+from minidiff.tracing.derivatives import COMPOSITES, along, cast, moments_options, primitive_of, scatter
 from minidiff.tracing.exact import Exact, exactly, verified
 from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
 
 
-def _along(x: Any, axis: int, place: Any) -> tuple[Any, ...]:
-    """Index `x` at a place along an axis."""
-    return (*(slice(None),) * (axis % x.ndim), place)
-
-
 def _unjoin(argnums: Any, g: Any, ans: Any, axis: int, *arrays: Any) -> list[Any]:
     ends = [0, *accumulate(array.shape[axis] for array in arrays)]
-    return [g[_along(ans, axis, slice(ends[i - 1], ends[i]))] for i in argnums]
+    return [g[along(ans, axis, slice(ends[i - 1], ends[i]))] for i in argnums]
 
 
 @derivative(jointly=_unjoin)
@@ -39,7 +35,7 @@ def _join(axis: int, *arrays: Any) -> Any:
 
 
 def _unpile(argnums: Any, g: Any, ans: Any, axis: int, *arrays: Any) -> list[Any]:
-    return [g[_along(ans, axis, i - 1)] for i in argnums]
+    return [g[along(ans, axis, i - 1)] for i in argnums]
 
 
 @derivative(jointly=_unpile)
@@ -127,16 +123,6 @@ def _each(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *arrays: NotImplemented if len(arrays) == 1 else tuple(map(function, arrays))
 
 
-def _flip(x: Any, axis: Any = None) -> Any:
-    flipped = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
-    return x[tuple(slice(None, None, -1) if i in flipped else slice(None) for i in range(x.ndim))]
-
-
-def _rollaxis(x: Any, axis: int, start: int = 0) -> Any:
-    axis, start = normalize_axis_index(axis, x.ndim), start + (x.ndim if start < 0 else 0)
-    return np.moveaxis(x, axis, normalize_axis_index(start, x.ndim + 1) - (start > axis))
-
-
 def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
     first, second = normalize_axis_tuple(axes, m.ndim)
     k = operator.index(k) % 4
@@ -173,7 +159,7 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "rai
         indices = indices % max(n, 1)
     elif mode == "clip" or (n and not x.size):  # where there is nothing to take NumPy lets any pass
         indices = indices.clip(0, max(n - 1, 0))
-    return x[_along(x, axis, indices)]
+    return x[along(x, axis, indices)]
 
 
 def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
@@ -226,16 +212,10 @@ def _sort_complex(x: Any) -> Any:
     return x if x.dtype.kind == "c" else x.astype("G" if x.dtype.char == "g" else "D")
 
 
-def _splitting(function: Callable[..., Any], axis_of: Callable[[Any, int], int]) -> Callable[..., Any]:
-    def composite(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
-        axis = axis_of(x, axis)
-        if not -x.ndim <= axis < x.ndim:
-            return NotImplemented  # NumPy says what is wrong
-        parts = function(np.arange(x.shape[axis]), indices_or_sections)
-        starts = [part[0] if part.size else 0 for part in parts]
-        return [x[_along(x, axis, slice(i, i + part.size))] for i, part in zip(starts, parts, strict=True)]
-
-    return composite
+def _array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
+    parts = np.array_split(np.arange(x.shape[axis]), indices_or_sections)
+    starts = [part[0] if part.size else 0 for part in parts]
+    return [x[along(x, axis, slice(i, i + part.size))] for i, part in zip(starts, parts, strict=True)]
 
 
 # --- Sums, products and signs ---------------------------------------------------------------------------
@@ -287,8 +267,6 @@ def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = Non
     """Bring the bounds to their places, where they may be under differentiation, and see to other options."""
     if where is not True or dtype is not None:
         options |= {"where": constant(where), "dtype": dtype}
-    elif not options:
-        return NotImplemented
     plain = np.clip(constant(x), *constant(args), **constant(options))
     names = [("a_min", "min"), ("a_max", "max")][len(args) :]
     bounds = [*args, *(next((options[name] for name in pair if name in options), None) for pair in names)]
@@ -403,8 +381,10 @@ def _eigh(A: Any, UPLO: Any = "L") -> Any:
     return np.linalg.eigh(A, UPLO.upper()) if UPLO.upper() != UPLO else NotImplemented
 
 
+# NumPy's own lines of Python, where these are made of indices and of functions that have derivatives.
+COMPOSITES |= {f: unwrap(f) for f in (np.dsplit, np.flip, np.hsplit, np.rollaxis, np.split, np.vsplit)}
 COMPOSITES |= {
-    np.array_split: _splitting(np.array_split, lambda x, axis: axis),
+    np.array_split: _array_split,
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
     np.astype: lambda x, dtype, copy=True, device=None: x.astype(dtype, copy=copy),
     np.atleast_1d: _each(np.atleast_1d),
@@ -419,15 +399,12 @@ COMPOSITES |= {
     (np.clip, "options"): _clip,
     np.diff: _diff,
     np.dstack: lambda arrays: _concatenate([np.atleast_3d(as_array(a)) for a in arrays], 2),
-    np.flip: _flip,
     np.hstack: lambda arrays, **options: _concatenate(
         [np.atleast_1d(as_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
     ),
     np.cumprod: _cumprod,
     np.diag: lambda x, k=0: np.diagonal(x, k) if x.ndim == 2 else NotImplemented,
-    np.dsplit: _splitting(np.split, lambda x, axis: 2),
     np.einsum: _einsum,
-    np.hsplit: _splitting(np.split, lambda x, axis: int(x.ndim > 1)),
     np.kron: _kron,
     np.linalg.eigh: _eigh,
     np.linalg.matrix_power: _matrix_power,
@@ -438,11 +415,9 @@ COMPOSITES |= {
         np.max(x, axis=axis, keepdims=keepdims) - np.min(x, axis=axis, keepdims=keepdims)
     ),
     np.repeat: _repeat,
-    np.rollaxis: _rollaxis,
     np.rot90: _rot90,
     np.sign: _sign,
     np.sort: _sort,
-    np.split: _splitting(np.split, lambda x, axis: axis),
     np.sort_complex: _sort_complex,
     np.stack: _stack,
     np.take: _take,
@@ -453,7 +428,6 @@ COMPOSITES |= {
     (np.std, "options"): _var_of_mean,
     (np.var, "options"): _var_of_mean,
     np.vdot: Exact(np.vdot, lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y))),
-    np.vsplit: _splitting(np.split, lambda x, axis: 0),
     np.unique: _unique,
     np.vstack: lambda arrays, **options: _concatenate(
         [np.atleast_2d(as_array(a)) for a in arrays], **options

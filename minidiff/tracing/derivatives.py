@@ -193,6 +193,11 @@ def unbroadcast(g: Any, x: Any) -> Any:
     return total.reshape(shape) if stretched else total
 
 
+def along(x: Any, axis: int, place: Any) -> tuple[Any, ...]:
+    """Give the index of a place along an axis of `x`."""
+    return (*(slice(None),) * (axis % x.ndim), place)
+
+
 def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
     """Repeat `g`, what a reduction of `x` along `axis` gave, to the shape of `x` as a fresh array."""
     shape = x.shape
@@ -539,19 +544,18 @@ def part_of(x: Any, ans: Any, power: Any = np.exp) -> Any:
     return power(anp.where(is_all, anp.zeros_like(x), x - anp.where(is_all, anp.zeros_like(ans), ans)))
 
 
-def _softmax_share(x: Any, ans: Any, y: Any, power: Any = np.exp) -> Any:
-    """Give exp(x) / (exp(x) + exp(y)), which takes its limit where one is infinite, and ½ where both are."""
-    return part_of(x, ans, power) / (1.0 + ((x == ans) & (y == ans)))
+def _of_log_sum(power: Any) -> tuple[Rule, ...]:
+    def share(x: Any, ans: Any, y: Any) -> Any:
+        """Give exp(x) / (exp(x) + exp(y)), its limit where one is infinite, and ½ where both are."""
+        return part_of(x, ans, power) / (1.0 + ((x == ans) & (y == ans)))
+
+    return (
+        lambda g, ans, x, y: unbroadcast(g * share(x, ans, y), x),
+        lambda g, ans, x, y: unbroadcast(g * share(y, ans, x), y),
+    )
 
 
-RULES[np.logaddexp] = (
-    lambda g, ans, x, y: unbroadcast(g * _softmax_share(x, ans, y), x),
-    lambda g, ans, x, y: unbroadcast(g * _softmax_share(y, ans, x), y),
-)
-RULES[np.logaddexp2] = (
-    lambda g, ans, x, y: unbroadcast(g * _softmax_share(x, ans, y, np.exp2), x),
-    lambda g, ans, x, y: unbroadcast(g * _softmax_share(y, ans, x, np.exp2), y),
-)
+RULES[np.logaddexp], RULES[np.logaddexp2] = _of_log_sum(np.exp), _of_log_sum(np.exp2)
 RULES[np.where] = (
     lambda g, ans, c, x, y: np.zeros(c.shape, c.dtype),
     lambda g, ans, c, x, y: unbroadcast(anp.where(c, g, np.zeros((), g.dtype)), x),
@@ -669,7 +673,7 @@ RULES[np.max] = RULES[np.min] = RULES[np.amax] = RULES[np.amin] = (_extremum,)
 def _cumsum(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> Any:
     if axis is None or x.ndim == 0:
         return g.reshape(-1)[::-1].cumsum()[::-1].reshape(x.shape)
-    backwards = (slice(None),) * (axis % x.ndim) + (slice(None, None, -1),)
+    backwards = along(x, axis, slice(None, None, -1))
     return g[backwards].cumsum(axis)[backwards]
 
 
@@ -739,10 +743,8 @@ RULES[np.diagonal] = (_diagonal,)
 
 
 def _roll(g: Any, ans: Any, x: Any, shift: Any, axis: Any = None) -> Any:
-    if np.asarray(shift).dtype.kind in "bu":  # which have no negatives
-        places = np.roll(np.arange(x.size).reshape(x.shape), shift, axis)
-        return np.ravel(g)[np.argsort(places, axis=None)].reshape(x.shape)
-    return np.roll(g, np.negative(shift).tolist(), axis)
+    # Whole numbers without a sign, and booleans, have no negatives of their own.
+    return np.roll(g, np.negative(shift, dtype=np.int64, casting="unsafe").tolist(), axis)
 
 
 RULES[np.roll] = (_roll,)
@@ -808,24 +810,21 @@ _ours |= {trace_primitives_map[function]: rules for function, rules in RULES.ite
 # --- Options without a derivative, and functions that need none -----------------------------------------
 
 # Neither these rules nor autograd's know of them, and would give another function's derivative.
-_ever: Callable[[Any], bool] = lambda option: option is not np._NoValue  # noqa: E731
-_some: Callable[[Any], bool] = lambda option: option is not True and _ever(option)  # noqa: E731
-_kept_order: Callable[[Any], bool] = lambda order: order in ("A", "K")  # noqa: E731
-_overlooked: dict[Any, dict[str, Callable[[Any], bool]]] = {
-    np.ravel: {"order": _kept_order},
-    np.reshape: {"order": _kept_order},
-    np.nan_to_num: {"copy": _some},  # False changes the argument
+_overlooked: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    np.ravel: ("order", lambda order: order in ("A", "K")),
+    np.reshape: ("order", lambda order: order in ("A", "K")),
+    # False changes the argument.
+    np.nan_to_num: ("copy", lambda copy: copy is not True and copy is not np._NoValue),
 }
 
 
 def overlooked(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
-    """Name the options given, by keyword or by position, that the derivative of `function` does not know."""
-    known = _overlooked.get(function)
-    if known is None:
+    """Name the option given, by keyword or by position, that the derivative of `function` does not know."""
+    if function not in _overlooked:
         return ""
+    name, is_unknown = _overlooked[function]
     options = {**dict(zip(parameters_of(function), arguments, strict=False)), **keywords}
-    given = {key: x for key, x in options.items() if key in known and known[key](x)}
-    return ", ".join(f"{key}={x!r:.40}" for key, x in given.items())
+    return f"{name}={options[name]!r:.40}" if name in options and is_unknown(options[name]) else ""
 
 
 @cache

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.tracing.derivatives import COMPOSITES, listed
-from minidiff.tracing.record import constant, derivative, is_box, name_of
+from minidiff.tracing.record import constant, derivative, is_box, name_of, takes
 
 Composition = Callable[..., Any]
 
@@ -80,7 +80,6 @@ class Exact:
 
     def __init__(self, function: Any, composition: Composition) -> None:
         self._function, self._composition = function, composition
-        self._signature = inspect.signature(composition)
         try:
             self._parameters = list(inspect.signature(function).parameters.values())
         except ValueError:  # as of np.bincount in NumPy 2.0
@@ -100,15 +99,11 @@ class Exact:
             with np.errstate(all="ignore"):
                 return pinned(self._composition(*args, **options), value)
         except TypeError:
-            try:
-                self._signature.bind(*args, **options)
-            except TypeError:
-                words = ", ".join(f"{key}={x!r:.40}" for key, x in options.items())
-                name = name_of(self._function)
-                raise NotImplementedError(
-                    f"{name} has no gradient with {words}. Write it otherwise."
-                ) from None
-            raise
+            if takes(self._composition, args, options):
+                raise
+            words = ", ".join(f"{key}={x!r:.40}" for key, x in options.items())
+            name = name_of(self._function)
+            raise NotImplementedError(f"{name} has no gradient with {words}. Write it otherwise.") from None
 
     def _sorted_out(self, args: Any, options: dict[str, Any]) -> Any:
         """Make keywords of options from the first on that a composition does not take by its place.

@@ -12,7 +12,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.tracing.derivatives import COMPOSITES, enter
+from minidiff.tracing.derivatives import COMPOSITES, along, enter
 from minidiff.tracing.record import as_array
 
 # The norm of the transform back that has the scale of the one forth.
@@ -24,15 +24,11 @@ _BACK: dict[str | None, Any] = {
 }
 
 
-def _at(axis: int, ndim: int, place: slice) -> tuple[slice, ...]:
-    return (*(slice(None),) * (axis % ndim), place)
-
-
 def _fitted(g: Any, x: Any, axis: int) -> Any:
     """Give the gradient of x, of which a transform has read as much as `g` has, or added zeros to."""
     n = x.shape[axis]
     if g.shape[axis] > n:
-        return g[_at(axis, x.ndim, slice(n))]
+        return g[along(x, axis, slice(n))]
     if g.shape[axis] == n:
         return g
     left = [n - size if i == axis % x.ndim else size for i, size in enumerate(g.shape)]

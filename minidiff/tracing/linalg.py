@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from inspect import unwrap
 from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
 from minidiff.tracing.exact import Exact, exactly, pinned
 from minidiff.tracing.kinks import reduced_shape
 from minidiff.tracing.record import as_array, constant, derivative
 from minidiff.tracing.spectra import singular_values
+from minidiff.tracing.statistics import rows_of
 
 
 def _adjoint(x: Any) -> Any:
@@ -285,10 +286,7 @@ def _matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
 
 
 def _vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:  # noqa: A002
-    axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
-    others = [i for i in range(x.ndim) if i not in axes]
-    rows = np.transpose(x, (*others, *axes)).reshape((*[x.shape[i] for i in others], -1))
-    norm = np.linalg.norm(rows, ord, -1)
+    norm = np.linalg.norm(rows_of(x, axis), ord, -1)
     return norm.reshape(reduced_shape(x, axis)) if keepdims else norm
 
 
@@ -308,7 +306,7 @@ def _multi_dot(arrays: Any) -> Any:
     matrices = [as_array(a) for a in arrays]
     shape = matrices[0].shape[:-1] + matrices[-1].shape[1:]
     matrices[0] = np.atleast_2d(matrices[0])
-    matrices[-1] = matrices[-1][:, None] if matrices[-1].ndim == 1 else matrices[-1]
+    matrices[-1] = _columns(matrices[-1])
     if len(matrices) < 3 or any(m.ndim != 2 for m in matrices):
         np.linalg.multi_dot(constant(arrays))  # says what is wrong, if something is
     sizes = [m.shape[0] for m in matrices] + [matrices[-1].shape[1]]
@@ -329,18 +327,19 @@ def _multi_dot(arrays: Any) -> Any:
     return product(0, len(matrices) - 1).reshape(shape)[()]
 
 
+# NumPy's own lines of Python, which call it by its other name.
+_of_linalg = np.linalg.diagonal, np.linalg.matmul, np.linalg.svdvals, np.linalg.tensordot
+COMPOSITES |= {function: unwrap(function) for function in _of_linalg}
 COMPOSITES |= {
     np.linalg.multi_dot: _multi_dot,
     np.cross: _cross,
     np.linalg.cholesky: _cholesky,
     np.linalg.cond: _cond,
     np.linalg.cross: _spatial_cross,
-    np.linalg.diagonal: lambda x, /, *, offset=0: np.diagonal(x, offset, -2, -1),
     np.linalg.eigvals: lambda x: np.linalg.eig(x)[0],
     # By the call that vectors come from, so that both belong together.
     np.linalg.eigvalsh: Exact(np.linalg.eigvalsh, lambda x, UPLO="L": np.linalg.eigh(x, UPLO)[0]),
     np.linalg.lstsq: _lstsq,
-    np.linalg.matmul: lambda x, y, /: np.matmul(x, y),
     np.linalg.matrix_norm: _matrix_norm,
     np.linalg.matrix_transpose: lambda x, /: np.swapaxes(x, -1, -2),
     np.matrix_transpose: lambda x, /: np.swapaxes(x, -1, -2),
@@ -348,8 +347,6 @@ COMPOSITES |= {
     np.linalg.pinv: _pinv,
     np.linalg.qr: _qr,
     np.linalg.svd: _svd,
-    np.linalg.svdvals: lambda x, /: np.linalg.svd(x, compute_uv=False),
-    np.linalg.tensordot: lambda x, y, /, *, axes=2: np.tensordot(x, y, axes),
     np.linalg.tensorinv: _tensorinv,
     np.linalg.tensorsolve: _tensorsolve,
     np.linalg.trace: _trace,

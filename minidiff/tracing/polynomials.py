@@ -5,8 +5,8 @@ Leading zeros that NumPy cuts off would lose their gradient: there is none then.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
@@ -52,11 +52,6 @@ def _vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
 
 
 # --- Arithmetic -----------------------------------------------------------------------------------------
-
-
-def _aligned(p: Any, q: Any) -> Any:
-    n = max(p.shape[0], q.shape[0])
-    return (np.concatenate([np.zeros(n - a.shape[0], a.dtype), a]) for a in (p, q))
 
 
 def _trim_zeros(x: Any, trim: Any = "fb", axis: Any = None) -> Any:
@@ -130,8 +125,6 @@ def _poly(roots: Any) -> Any:
     roots = np.atleast_1d(as_array(roots))
     if roots.ndim == 2:
         roots = np.linalg.eigvals(roots)
-    if not len(roots):
-        return 1.0
     roots = roots.astype(np.mintypecode(roots.dtype.char))
     p = np.ones(1, roots.dtype)
     nothing = np.zeros(1, roots.dtype)
@@ -171,13 +164,13 @@ def _polyfit(
 
 
 COMPOSITES |= {
-    np.polyadd: _of_vectors(lambda p, q: operator.add(*_aligned(p, q)), 2),
+    np.polyadd: _of_vectors(unwrap(np.polyadd), 2),
     np.polyder: _of_vectors(_polyder, 1),
     np.polydiv: _of_vectors(_polydiv, 2),
     np.polyfit: _polyfit,
     np.polyint: _of_vectors(_polyint, 1),
     np.polymul: _of_vectors(_polymul, 2),
-    np.polysub: _of_vectors(lambda p, q: operator.sub(*_aligned(p, q)), 2),
+    np.polysub: _of_vectors(unwrap(np.polysub), 2),
     np.polyval: _polyval,
     np.roots: lambda p: _roots(np.atleast_1d(p)),
     np.trim_zeros: _trim_zeros,

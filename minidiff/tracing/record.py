@@ -182,8 +182,7 @@ class Trace:
         # By the order of each call what it was and where, if calls are watched.
         self.lines: dict[int, str] | None = {} if _watching.get() and not standing_now() else None
         self.heeds = self.held is not None or self.lines is not None
-        outer = _innermost.get()
-        self.number: int = (_top.get() if outer is None else max(outer.number, _top.get())) + 1
+        self.number: int = trace_stack.top + 1
         self.open = True  # what outlives its trace is a plain value again
         self._leaves: dict[Leaf, Traced] = {}
         # What may be a view of another array; None once an array has changed.
@@ -603,7 +602,13 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
     real = property(_recorded(np.real))
     imag = property(_recorded(np.imag))
-    flat = property(lambda self: _flat(self))  # noqa: PLW0108 - which comes below
+
+    @property
+    def flat(self) -> Any:
+        flat = record(FLAT, (self,), NO_KEYWORDS)
+        if type(flat) is Traced and flat.owner is self.owner:
+            _perhaps_view(flat)
+        return flat
 
     def reshape(self, *shape: Any, **options: Any) -> Any:
         return record(_RESHAPE, (self, shape[0] if len(shape) == 1 else shape), options)
@@ -757,13 +762,6 @@ for _name in (*_ELSEWHERE, *dir(np.ndarray)):
 _RESHAPE, _TRANSPOSE, _POSITIVE = (trace_primitives_map[f] for f in (np.reshape, np.transpose, np.positive))
 _GETITEM: Any = ArrayBox.__getitem__
 FLAT = define(lambda x: x.flatten(), (lambda g, ans, x: g.reshape(x.shape),))
-
-
-def _flat(x: Traced) -> Any:
-    flat = record(FLAT, (x,), NO_KEYWORDS)
-    if type(flat) is Traced and flat.owner is x.owner:
-        _perhaps_view(flat)
-    return flat
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -1072,13 +1070,9 @@ def standing(x: Any) -> Any:
     So what a derivative makes of such an array is noted too.
     """
     reader = _reader.get()
-    return x if reader is None else _standing(reader, x)
-
-
-def _standing(reader: Callable[[Any, int], Any], x: Any) -> Any:
-    if type(x) is np.ndarray:
-        return reader(x, id(x))
-    return map_container(partial(_standing, reader), x)
+    if reader is None:
+        return x
+    return reader(x, id(x)) if type(x) is np.ndarray else map_container(standing, x)
 
 
 def standing_now() -> bool:
@@ -1179,43 +1173,49 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         )
     recorded = _of_one_trace(arguments)
     if recorded is None:
-        arguments = tuple(map(lift, arguments))
-        if any(type(x) in (list, tuple) for x in arguments):
-            # Of a ufunc all arguments are arrays, of another function those that have a rule.
-            n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
-            arguments = (*map(as_array, arguments[:n]), *arguments[n:])
-        arguments = standing(arguments)
-        boxes = [x for x in arguments if type(x) in Box.types]
-        if not boxes:
-            return function(*arguments, **keywords)
-        if Fraction in map(type, arguments) and not any(map(np.ndim, arguments)):
-            # Python makes a float of it beside a number; beside an array NumPy makes objects.
-            arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
-        if isinstance(primitive.fun, np.ufunc) and any(map(_is_sparse, arguments)):
-            if primitive.fun is np.matmul:
-                return COMPOSITES[np.matmul, "sparse"](*arguments)
-            raise TypeError(
-                f"{name_of(primitive)} of a sparse matrix and a value under differentiation cannot be "
-                "recorded: A @ W and W @ A can. A.toarray() is a dense array."
-            )
-        if any(type(x) is not Traced for x in boxes):
-            return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
-        trace = max(x._trace for x in boxes)
-        if len({x.owner for x in boxes if x._trace == trace}) > 1:
-            raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
-        argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
-        values = tuple(
-            [
-                x._value if i in argnums else x if type(x) in PLAIN else apart(x)
-                for i, x in enumerate(arguments)
-            ]
+        return _record_any(function, primitive, arguments, keywords)
+    return _called(function, primitive, keywords, recorded)
+
+
+def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """Do the same with arguments of any kind: lists, sparse matrices, values of several traces."""
+    arguments = tuple(map(lift, arguments))
+    if any(type(x) in (list, tuple) for x in arguments):
+        # Of a ufunc all arguments are arrays, of another function those that have a rule.
+        n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
+        arguments = (*map(as_array, arguments[:n]), *arguments[n:])
+    arguments = standing(arguments)
+    boxes = [x for x in arguments if type(x) in Box.types]
+    if not boxes:
+        return function(*arguments, **keywords)
+    if Fraction in map(type, arguments) and not any(map(np.ndim, arguments)):
+        # Python makes a float of it beside a number; beside an array NumPy makes objects.
+        arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
+    if isinstance(primitive.fun, np.ufunc) and any(map(_is_sparse, arguments)):
+        if primitive.fun is np.matmul:
+            return COMPOSITES[np.matmul, "sparse"](*arguments)
+        raise TypeError(
+            f"{name_of(primitive)} of a sparse matrix and a value under differentiation cannot be "
+            "recorded: A @ W and W @ A can. A.toarray() is a dense array."
         )
-        recorded = values, argnums, tuple([arguments[i] for i in argnums])
-        if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
-            function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
-    if options := overlooked(primitive.fun, arguments, keywords):
-        raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
+    if any(type(x) is not Traced for x in boxes):
+        return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
+    trace = max(x._trace for x in boxes)
+    if len({x.owner for x in boxes if x._trace == trace}) > 1:
+        raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
+    argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
+    values = tuple([x._value if i in argnums else apart(x) for i, x in enumerate(arguments)])
+    if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
+        function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
+    parents = tuple([arguments[i] for i in argnums])
+    return _called(function, primitive, keywords, (values, argnums, parents))
+
+
+def _called(function: Any, primitive: Any, keywords: dict[str, Any], recorded: tuple[Any, ...]) -> Any:
+    """Call a function with the values of what is recorded, and record that as a call of the primitive."""
     values, argnums, parents = recorded
+    if options := overlooked(primitive.fun, values, keywords):
+        raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
     try:
         result = function(*values, **keywords)
     except ValueError as error:
@@ -1354,13 +1354,6 @@ def name_of(function: Any) -> str:
     return f"{module.replace('numpy._core', 'numpy').split('._')[0].replace('numpy', 'np', 1)}.{name}"
 
 
-def _no_gradient(function: Any) -> NoReturn:
-    raise NotImplementedError(
-        f"{name_of(function)} has no gradient here. Write it with functions that have one, give it one "
-        "(minidiff.derivative), or take dropgrad(x) of its arguments if a constant is meant."
-    )
-
-
 # ---------------------------------------------------------------------------------------------------
 # From NumPy's protocols to autograd's primitives
 # ---------------------------------------------------------------------------------------------------
@@ -1405,7 +1398,8 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     composite = COMPOSITES.get(function)
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
-    if kwargs and (with_options := COMPOSITES.get((_kind(function), "options"))) is not None:
+    kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
+    if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
         if not args:
             args, kwargs = _by_position(function, args, kwargs)
         result = with_options(function, *args, **kwargs)
@@ -1419,7 +1413,10 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return result
     primitive = primitive_of(function)
     if primitive is None:
-        _no_gradient(function)
+        raise NotImplementedError(
+            f"{name_of(function)} has no gradient here. Write it with functions that have one, give it one "
+            "(minidiff.derivative), or take dropgrad(x) of its arguments if a constant is meant."
+        )
     if composite is None:
         _direct[function] = primitive, places
     return record(primitive, args, kwargs)
@@ -1432,8 +1429,6 @@ _KNOWING = {np.var, np.std, np.clip, np.einsum}
 
 def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what a ``dtype=`` asks for: the first argument is taken for that, whole numbers for constants."""
-    if kwargs["dtype"] is None:
-        return None
     dtype = np.dtype(kwargs["dtype"])
     if dtype.kind not in "fc":
         return function(*constant(args), **constant(kwargs))
@@ -1459,11 +1454,18 @@ def _composed(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict
     try:
         return composite(*args, **kwargs)
     except TypeError:
-        try:
-            inspect.signature(composite).bind(*args, **kwargs)
-        except TypeError:
-            return NotImplemented
-        raise
+        if takes(composite, args, kwargs):
+            raise
+        return NotImplemented
+
+
+def takes(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a function has such parameters."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _of_a_subclass(x: Any) -> bool:
@@ -1481,11 +1483,6 @@ def _all_plain(function: Any, kwargs: dict[str, Any]) -> bool:
     if type(function) is np.ufunc or not _LOOKED_AT.isdisjoint(kwargs):
         return False
     return all(type(x) in PLAIN for x in kwargs.values())
-
-
-def _kind(function: Any) -> Any:
-    """Give what the options of a function are listed by: those of all ufuncs are the same."""
-    return np.ufunc if isinstance(function, np.ufunc) else function
 
 
 def _returning(kwargs: dict[str, Any], result: Any) -> Any:

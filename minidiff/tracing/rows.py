@@ -19,7 +19,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from minidiff.tracing.backward import backward, history
 from minidiff.tracing.derivatives import added, added_at, filled
-from minidiff.tracing.record import Traced, is_box, standing_now
+from minidiff.tracing.record import Traced, is_box, map_container, standing_now
 
 __all__ = ["by_row", "pull_all"]
 
@@ -131,9 +131,6 @@ class Rows(NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return int(self.shape[0])
 
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
-
     def __bool__(self) -> bool:
         (answer,) = {*map(bool, self.stack)}  # an error if one is for it and another against
         return answer
@@ -149,9 +146,6 @@ class Rows(NDArrayOperatorsMixin):
 
     def copy(self) -> Any:
         return Rows(self.stack.copy())
-
-    def conj(self) -> Any:
-        return Rows(self.stack.conj())
 
     def reshape(self, *shape: Any, order: str = "C") -> Any:
         shape = shape if len(shape) != 1 or np.ndim(shape[0]) == 0 else tuple(shape[0])
@@ -246,10 +240,7 @@ def _deeper(index: Any) -> Any:
 def _each(function: Any, operands: Any, options: Any) -> Any:
     """Call a function with one array after another, and give what it gives of all."""
     n = next(_counts((*operands, *options.values())))
-    results = [
-        function(*_of(operands, i), **dict(zip(options, _of((*options.values(),), i), strict=True)))
-        for i in range(n)
-    ]
+    results = [function(*_of(operands, i), **_of(options, i)) for i in range(n)]
     first, last = results[0], results[-1]
     if first is None or (isinstance(first, np.ndarray) and first is last and n > 1):
         raise NotImplementedError(_WRITES)
@@ -284,9 +275,7 @@ def _counts(x: Any) -> Iterator[int]:
 
 
 def _of(x: Any, i: int) -> Any:
-    if type(x) is Rows:
-        return x.stack[i]
-    return type(x)([_of(item, i) for item in x]) if type(x) in (tuple, list) else x
+    return x.stack[i] if type(x) is Rows else map_container(lambda item: _of(item, i), x)
 
 
 _AT_ONCE: dict[Any, Callable[..., Any]] = {

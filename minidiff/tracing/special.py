@@ -170,26 +170,21 @@ def _box_power(log: Any, power: Any) -> Any:
     return anp.where(at_0, 1 / (p * p), log * log * _exprel_slope(power * log))
 
 
-_function(
-    "boxcox",
-    lambda ans, x, p: np.exp(sp.xlogy(p - 1, x)),
-    lambda ans, x, p: _box_power(np.log(x), p),
-)
-_function(
-    "boxcox1p",
-    lambda ans, x, p: np.exp(sp.xlog1py(p - 1, x)),
-    lambda ans, x, p: _box_power(np.log1p(x), p),
-)
-_function(
-    "inv_boxcox",
-    lambda ans, y, p: np.exp(sp.xlogy(1 - p, ans)),
-    lambda ans, y, p: -_box_power(np.log(ans), p) * np.exp(sp.xlogy(1 - p, ans)),
-)
-_function(
-    "inv_boxcox1p",
-    lambda ans, y, p: np.exp(sp.xlog1py(1 - p, ans)),
-    lambda ans, y, p: -_box_power(np.log1p(ans), p) * np.exp(sp.xlog1py(1 - p, ans)),
-)
+def _enter_box_powers(end: str, log: Any, xlogy: Any) -> None:
+    _function(
+        f"boxcox{end}",
+        lambda ans, x, p: np.exp(xlogy(p - 1, x)),
+        lambda ans, x, p: _box_power(log(x), p),
+    )
+    _function(
+        f"inv_boxcox{end}",
+        lambda ans, y, p: np.exp(xlogy(1 - p, ans)),
+        lambda ans, y, p: -_box_power(log(ans), p) * np.exp(xlogy(1 - p, ans)),
+    )
+
+
+_enter_box_powers("", np.log, sp.xlogy)
+_enter_box_powers("1p", np.log1p, sp.xlog1py)
 _function(
     "huber",
     lambda ans, d, r: np.maximum(np.abs(r) - d, 0),
@@ -202,19 +197,17 @@ _function(
 )
 _function("wrightomega", lambda ans, z: ans / (1 + ans))
 _function("_lambertw", lambda ans, z, k, tol: np.exp(-ans) / (1 + ans), _BY_ORDER, _BY_COUNT)
-_function(  # log x / (1 - x)
-    "spence",
-    lambda ans, x: (
-        -1 / sp.exprel(np.log(x))
-        if x.dtype.kind != "c"
-        else _near(
-            1 - x,
-            0.1,
-            lambda u: -_series(u, [1 / k for k in range(1, 17)]),
-            lambda u: np.log(1 - u) / u,
-        )
-    ),
-)
+_function("spence", lambda ans, x: _spence_slope(x))
+
+
+def _spence_slope(x: Any) -> Any:
+    """Give log x / (1 - x)."""
+    if x.dtype.kind != "c":
+        return -1 / sp.exprel(np.log(x))
+    terms = [1 / k for k in range(1, 17)]
+    return _near(1 - x, 0.1, lambda u: -_series(u, terms), lambda u: np.log(1 - u) / u)
+
+
 _function("sindg", lambda ans, x: np.pi / 180 * sp.cosdg(x))
 _function("cosdg", lambda ans, x: -np.pi / 180 * sp.sindg(x))
 _function("tandg", lambda ans, x: np.pi / 180 * (1 + ans * ans))
@@ -352,24 +345,19 @@ def _gamma_by_shape(name: str) -> Rule:
     return _by_difference(name, 0, lambda a, x: _width(a, x / a))
 
 
-def _beta_by_shape(name: str, place: int) -> Rule:
-    def width(a: Any, b: Any, x: Any) -> Any:
-        return _width(a, x * (a + b) / a) if place == 0 else _width(b, (1 - x) * (a + b) / b)
-
-    return _by_difference(name, place, width)
+def _beta_by_shapes(name: str) -> tuple[Rule, Rule]:
+    return (
+        _by_difference(name, 0, lambda a, b, x: _width(a, x * (a + b) / a)),
+        _by_difference(name, 1, lambda a, b, x: _width(b, (1 - x) * (a + b) / b)),
+    )
 
 
 _by_shape = _gamma_by_shape("gammainc")
-_by_a, _by_b = _beta_by_shape("betainc", 0), _beta_by_shape("betainc", 1)
+_by_a, _by_b = _beta_by_shapes("betainc")
 _function("gammainc", _by_shape, lambda ans, a, x: _gamma_density(a, x))
 _function("gammaincc", _gamma_by_shape("gammaincc"), lambda ans, a, x: -_gamma_density(a, x))
 _function("betainc", _by_a, _by_b, lambda ans, a, b, x: _beta_density(a, b, x))
-_function(
-    "betaincc",
-    _beta_by_shape("betaincc", 0),
-    _beta_by_shape("betaincc", 1),
-    lambda ans, a, b, x: -_beta_density(a, b, x),
-)
+_function("betaincc", *_beta_by_shapes("betaincc"), lambda ans, a, b, x: -_beta_density(a, b, x))
 # Where F(a, x) = p, dx = (dp - F_a da) / F_x.
 for _name, _sign in {"gammaincinv": 1, "gammainccinv": -1}.items():
     _function(

@@ -54,7 +54,7 @@ _SLOPES = {
 }  # fmt: skip
 
 
-def _rows(x: Any, axis: Any) -> Any:
+def rows_of(x: Any, axis: Any) -> Any:
     """Move some axes to the end and make one of them."""
     axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
     others = [i for i in range(x.ndim) if i not in axes]
@@ -82,6 +82,20 @@ def _weighted(x: Any, weights: Any, q: Any, quantile: Any) -> Any:
     return np.moveaxis(quantile(x, q, axis=-1, method="inverted_cdf", weights=weights), 0, -1)
 
 
+def _weighted_quantile(quantile: Callable[..., Any], x: Any, q: Any, axis: Any, weights: Any) -> Any:
+    weights = as_array(constant(weights))
+    if np.size(axis) > 1:  # NumPy 2.0 mixes them up
+        name = quantile.__name__
+        raise NotImplementedError(f"np.{name} with weights has no gradient along several axes.")
+    if weights.shape != x.shape:
+        axes = normalize_axis_tuple(axis, x.ndim)
+        weights = np.reshape(weights, [-1 if i in axes else 1 for i in range(x.ndim)])
+    weights = rows_of(np.broadcast_to(weights, x.shape), axis)
+    q = np.ravel(constant(q)) / (100 if quantile in _PERCENT else 1)
+    quantile = np.nanquantile if quantile in (np.nanquantile, np.nanpercentile) else np.quantile
+    return np.moveaxis(_weighted(rows_of(x, axis), weights, q, quantile), -1, 0)
+
+
 def _quantile(
     quantile: Callable[..., Any],
     x: Any,
@@ -93,22 +107,12 @@ def _quantile(
 ) -> Any:
     """Write a quantile with sorted numbers; between which it lies is found as the quantile of the ranks."""
     x = as_array(x)
-    rows = _rows(x, axis)
-    n = rows.shape[-1]
-    if not rows.size:
-        return np.sum(rows) * 0
+    if not x.size:
+        return np.sum(x) * 0
     if weights is not None:
-        weights = as_array(constant(weights))
-        if np.size(axis) > 1:  # NumPy 2.0 mixes them up
-            name = quantile.__name__
-            raise NotImplementedError(f"np.{name} with weights has no gradient along several axes.")
-        if weights.shape != x.shape:
-            axes = normalize_axis_tuple(axis, x.ndim)
-            weights = np.reshape(weights, [-1 if i in axes else 1 for i in range(x.ndim)])
-        weights = _rows(np.broadcast_to(weights, x.shape), axis)
-        q = np.ravel(constant(q)) / (100 if quantile in _PERCENT else 1)
-        quantile = np.nanquantile if quantile in (np.nanquantile, np.nanpercentile) else np.quantile
-        return np.moveaxis(_weighted(rows, weights, q, quantile), -1, 0)
+        return _weighted_quantile(quantile, x, q, axis, weights)
+    rows = rows_of(x, axis)
+    n = rows.shape[-1]
     # In the numbers' own dtype, in which NumPy rounds the place.
     kind = np.dtype(rows.dtype.type(0).real)
     dtype = kind if kind.kind == "f" and n < 1 / np.finfo(kind).eps else np.dtype(float)
@@ -133,14 +137,12 @@ for _function in {np.quantile, np.nanquantile} | _PERCENT:
     exactly(_function)(partial(_quantile, _function))
 
 
-@exactly(np.median)
-def _median(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
-    return _quantile(np.quantile, x, 0.5, axis)
+def _median(quantile: Callable[..., Any], x: Any, axis: Any = None, keepdims: Any = False) -> Any:
+    return _quantile(quantile, x, 0.5, axis)
 
 
-@exactly(np.nanmedian)
-def _nanmedian(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
-    return _quantile(np.nanquantile, x, 0.5, axis)
+exactly(np.median)(partial(_median, np.quantile))
+exactly(np.nanmedian)(partial(_median, np.nanquantile))
 
 
 # --- What leaves NaN out --------------------------------------------------------------------------------
@@ -183,14 +185,8 @@ def _nanprod(x: Any, axis: Any = None, keepdims: Any = False, initial: Any = 1, 
     return np.prod(_without(x, where, 1), axis=axis, keepdims=keepdims) * initial
 
 
-@exactly(np.nancumsum)
-def _nancumsum(x: Any, axis: Any = None) -> Any:
-    return np.cumsum(_without(x, True, 0), axis=axis)
-
-
-@exactly(np.nancumprod)
-def _nancumprod(x: Any, axis: Any = None) -> Any:
-    return np.cumprod(_without(x, True, 1), axis=axis)
+exactly(np.nancumsum)(lambda x, axis=None: np.cumsum(_without(x, True, 0), axis=axis))
+exactly(np.nancumprod)(lambda x, axis=None: np.cumprod(_without(x, True, 1), axis=axis))
 
 
 @exactly(np.nanmean)
@@ -304,42 +300,23 @@ def _edges(x: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> An
 
 
 @exactly(np.histogram)
-def _histogram(
-    x: Any,
-    bins: Any = 10,
-    range: Any = None,  # noqa: A002
-    density: Any = None,
-    weights: Any = None,
-) -> Any:
-    counts, (edges,) = _counts([np.ravel(as_array(x))], [bins], [range], density, weights)
+def _histogram(x: Any, bins: Any = 10, range: Any = None, *options: Any, **more: Any) -> Any:  # noqa: A002
+    counts, (edges,) = _counts([np.ravel(as_array(x))], [bins], [range], *options, **more)
     return counts, edges
 
 
 @exactly(np.histogramdd)
-def _histogram_of_points(
-    sample: Any,
-    bins: Any = 10,
-    range: Any = None,  # noqa: A002
-    density: Any = None,
-    weights: Any = None,
-) -> Any:
-    xs = [*(sample.T if getattr(sample, "ndim", 0) == 2 else np.atleast_2d(as_array(sample)))]
+def _of_points(x: Any, bins: Any = 10, range: Any = None, *options: Any, **more: Any) -> Any:  # noqa: A002
+    xs = [*(x.T if getattr(x, "ndim", 0) == 2 else np.atleast_2d(as_array(x)))]
     bins = bins if _are_several(bins) else [bins] * len(xs)
-    return _counts(xs, bins, [None] * len(xs) if range is None else range, density, weights)
+    return _counts(xs, bins, [None] * len(xs) if range is None else range, *options, **more)
 
 
 @exactly(np.histogram2d)
-def _histogram_of_pairs(
-    x: Any,
-    y: Any,
-    bins: Any = 10,
-    range: Any = None,  # noqa: A002
-    density: Any = None,
-    weights: Any = None,
-) -> Any:
+def _of_pairs(x: Any, y: Any, bins: Any = 10, *options: Any, **more: Any) -> Any:
     if _are_several(bins) and len(bins) > 2:
         bins = [bins, bins]  # edges of both
-    counts, edges = _histogram_of_points([x, y], bins, range, density, weights)
+    counts, edges = _of_points([x, y], bins, *options, **more)
     return counts, *edges
 
 
@@ -347,7 +324,9 @@ def _are_several(bins: Any) -> bool:
     return isinstance(bins, (list, tuple)) or np.ndim(bins) > 0
 
 
-def _counts(xs: Any, bins: Any, ranges: Any, density: Any, weights: Any) -> tuple[Any, list[Any]]:
+def _counts(
+    xs: Any, bins: Any, ranges: Any, density: Any = None, weights: Any = None
+) -> tuple[Any, list[Any]]:
     """Add up weights in the cells that points lie in, given by a vector for each coordinate."""
     edges = [_edges(x, b, r) for x, b, r in zip(xs, bins, ranges, strict=True)]
     shape = tuple([e.size - 1 for e in edges])

@@ -89,20 +89,22 @@ def _along(
 
 
 def _by_rule(ufunc: Any, rule: Callable[..., Any]) -> Any:
+    # Not the method itself: autograd's table is asked which of NumPy's functions have a derivative.
+    @derivative(rule)
     def reduce(rows: Any) -> Any:
         return ufunc.reduce(rows)
 
-    return derivative(partial(rule, ufunc))(reduce)
+    return reduce
 
 
-def _from_extremum(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:
+def _from_extremum(g: Any, ans: Any, rows: Any) -> Any:
     chosen = rows == ans  # none where all are NaN
     return g * (chosen / np.maximum(chosen.sum(axis=0), 1)).astype(g.dtype)
 
 
-def _from_logarithm(ufunc: Any, g: Any, ans: Any, rows: Any) -> Any:
-    share = part_of(rows, ans, np.exp if ufunc is np.logaddexp else np.exp2)
-    return g * share / np.maximum((rows == ans).sum(axis=0), 1)  # several that are infinite share
+def _from_logarithm(power: Any, g: Any, ans: Any, rows: Any) -> Any:
+    # Several that are infinite share.
+    return g * part_of(rows, ans, power) / np.maximum((rows == ans).sum(axis=0), 1)
 
 
 # What NumPy itself has under another name.
@@ -112,7 +114,8 @@ _REDUCTIONS: dict[Any, Callable[..., Any]] = {
     **{ufunc: partial(function, axis=0) for ufunc, function in _NAMED.items()},
     np.hypot: lambda rows: np.linalg.norm(rows, axis=0),
     **{ufunc: _by_rule(ufunc, _from_extremum) for ufunc in (np.fmax, np.fmin)},
-    **{ufunc: _by_rule(ufunc, _from_logarithm) for ufunc in (np.logaddexp, np.logaddexp2)},
+    np.logaddexp: _by_rule(np.logaddexp, partial(_from_logarithm, np.exp)),
+    np.logaddexp2: _by_rule(np.logaddexp2, partial(_from_logarithm, np.exp2)),
 }
 
 
@@ -224,8 +227,6 @@ def _reduction(
     if where is np._NoValue and initial is np._NoValue:
         return NotImplemented
     where, keepdims = where is np._NoValue or where, keepdims is not np._NoValue and keepdims
-    if where is True and initial is np._NoValue:
-        return function(x, axis, keepdims=keepdims)
     return _reduce(ufunc, x, axis, None, keepdims, initial, where)
 
 

@@ -103,7 +103,7 @@ class ExpDecay(Rule):
         self.__dict__.update(eta=self.__dict__["eta_given"], reached=0)
 
     @staticmethod
-    def formula(x: Any, Δ: Any, η: float) -> Any:
+    def formula(x: Any, Δ: Any, η: Any) -> Any:
         return η * Δ
 
 
@@ -141,7 +141,7 @@ class InvDecay(Rule):
         return self.gamma, t
 
     @staticmethod
-    def formula(x: Any, Δ: Any, γ: float, t: float) -> Any:
+    def formula(x: Any, Δ: Any, γ: Any, t: Any) -> Any:
         return Δ / (1 + γ * t)
 
 
@@ -179,5 +179,5 @@ class WeightDecay(Rule):
         return (self.wd,)
 
     @staticmethod
-    def formula(x: Any, Δ: Any, λ: float) -> Any:
+    def formula(x: Any, Δ: Any, λ: Any) -> Any:
         return Δ + λ * x

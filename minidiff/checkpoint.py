@@ -220,7 +220,7 @@ def load(
                 if manifest["optimiser"] is None:
                     raise RefusedError("holds no optimiser: it was saved without one")
                 decoder.restore(manifest["optimiser"], opt, "opt")
-            more = Decoder(_within("extra", arrays))
+            more = Decoder(_within("extra", arrays), {})
             extra = {name: more.data(node) for name, node in manifest["extra"].items()}
         except RefusedError as error:
             raise ValueError(f"{_name(path)} {error}") from error.__cause__

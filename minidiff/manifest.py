@@ -76,6 +76,9 @@ def _random_state(state: Any) -> np.random.RandomState:
 
 # Data that are made of other data: how to get these from them, and how to make them again.
 MADE: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    bytes: (bytes.hex, bytes.fromhex),
+    complex: (lambda x: [x.real, x.imag], lambda made: complex(*made)),
+    Params: (list, Params),
     set: (lambda x: sorted(x, key=repr), set),
     frozenset: (lambda x: sorted(x, key=repr), frozenset),
     deque: (lambda x: (list(x), x.maxlen), lambda made: deque(*made)),
@@ -90,10 +93,7 @@ MADE: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda x: (x.hour, x.minute, x.second, x.microsecond, x.tzinfo, x.fold),
         lambda made: time(*made[:-1], fold=made[-1]),
     ),
-    datetime: (
-        lambda x: (x.date(), x.timetz()),
-        lambda made: datetime.combine(*made),
-    ),
+    datetime: (lambda x: (x.date(), x.timetz()), lambda made: datetime.combine(*made)),
     timedelta: (lambda x: (x.days, x.seconds, x.microseconds), lambda made: timedelta(*made)),
     timezone: (lambda x: x.__getinitargs__(), lambda made: timezone(*made)),
     np.random.Generator: (
@@ -103,7 +103,8 @@ MADE: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     np.random.RandomState: (lambda x: x.get_state(legacy=False), _random_state),
     random.Random: (lambda x: x.getstate(), _random),
 }
-TAGS = {"generator" if kind is np.random.Generator else kind.__name__: kind for kind in MADE}
+TAG_OF = {kind: kind.__name__ for kind in MADE} | {np.random.Generator: "generator", Params: "params"}
+TAGS = {tag: kind for kind, tag in TAG_OF.items()}
 SET_STATE: dict[Any, Callable[[Any, Any], object]] = {
     np.random.Generator: lambda rng, state: setattr(rng.bit_generator, "state", state),
     np.random.RandomState: lambda rng, state: rng.set_state(state),
@@ -236,10 +237,6 @@ class Encoder:
             return value
         if kind is float:
             return value if math.isfinite(value) else {"float": repr(value)}
-        if kind is complex:
-            return {"complex": [self.data(value.real, where), self.data(value.imag, where)]}
-        if kind is bytes:
-            return {"bytes": value.hex()}
         if kind in CONTAINERS:
             return self._container(value, where, part)
         if kind in MADE:
@@ -252,8 +249,6 @@ class Encoder:
             return {"array": self._array(value, where)}
         if id(value) in self._positions:
             return {"parameter": self._positions[id(value)]}
-        if kind is Params:
-            return {"params": [self.data(p, f"{where}[{i}]") for i, p in enumerate(value)]}
         raise TypeError(f"{where} cannot be stored in a checkpoint: {_hint(value)}")
 
     def _made(self, value: Any, where: str) -> Node:
@@ -261,8 +256,7 @@ class Encoder:
             parts = MADE[type(value)][0](value)
         except TypeError as error:
             raise TypeError(f"{where} cannot be stored in a checkpoint: {error}") from None
-        tag = next(tag for tag, kind in TAGS.items() if kind is type(value))
-        return {tag: self.data(parts, where)}
+        return {TAG_OF[type(value)]: self.data(parts, where)}
 
     def _container(self, value: Any, where: str, part: Callable[[Any, str], Node]) -> Any:
         # Well before Python's own limit, at which a C function on the way may crash.
@@ -376,12 +370,11 @@ class Decoder:
     def __init__(
         self,
         arrays: Mapping[str, Array],
-        ps: Mapping[str, Param | None] | None = None,
+        ps: Mapping[str, Param | None],
         settings: str = "file",
     ) -> None:
         self._arrays = arrays
-        self._ps = [] if ps is None else [*ps.values()]
-        self._parameter_names = [] if ps is None else [*ps]
+        self._ps, self._parameter_names = [*ps.values()], [*ps]
         self._settings = settings
         self._seen: list[Any] = []
         self._kept: dict[int, Array] = {}
@@ -534,16 +527,15 @@ class Decoder:
             live,
             where,
         )
-        keys = [self.data(key) for key, _ in content] if tag == "dict" else list(range(len(content)))
-        parts = [part for _, part in content] if tag == "dict" else content
-        if tag == "dict":
-            self._check(live.keys() == set(keys), f"dict of {keys}", live, where)
-        new = [
-            self.restore(part, live[key], f"{where}[{key!r}]") for key, part in zip(keys, parts, strict=True)
-        ]
-        if tag == "tuple":
-            return tuple(new)
-        for key, value in zip(keys, new, strict=True):
+        if kind is dict:
+            items = {self.data(key): part for key, part in content}
+            self._check(live.keys() == items.keys(), f"dict of {[*items]}", live, where)
+        else:
+            items = dict(enumerate(content))
+        new = {key: self.restore(part, live[key], f"{where}[{key!r}]") for key, part in items.items()}
+        if kind is tuple:
+            return tuple(new.values())
+        for key, value in new.items():
             self._changes.append(partial(live.__setitem__, key, value))
         return live
 
@@ -575,10 +567,6 @@ class Decoder:
                 return [self.data(part) for part in content] if isinstance(content, list) else content
             case "float":
                 return float(content)
-            case "complex":
-                return complex(*map(self.data, content))
-            case "bytes":
-                return bytes.fromhex(content)
             case "tuple":
                 return tuple(map(self.data, content))
             case "dict":
@@ -591,8 +579,6 @@ class Decoder:
                 return self._arrays[content]
             case "parameter" if self._at(self._ps, content) is not None:
                 return self._ps[content]
-            case "params":
-                return Params(map(self.data, content))
         if tag in TAGS:
             return MADE[TAGS[tag]][1](self.data(content))
         raise RefusedError(f"is no checkpoint, or does not fit: its manifest says {tag!r:.60}")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidiff.checks import function, instance, integer, number
+from minidiff.checks import extra, function, instance, integer, number
 from minidiff.files import write
 from minidiff.gradient import _record, withgradient
 from minidiff.optimise import AbstractOptimiser, Rule, reset, update
@@ -532,7 +532,8 @@ class Explorer:
         bounds: ArrayLike,
         steps: int,
     ) -> None:
-        widgets = _ipywidgets()
+        needs = "explore shows sliders of ipywidgets: pip install 'minidiff[tutorials]'"
+        widgets = extra("ipywidgets", needs)
         self._f, self._start, self._steps = f, start, steps
         self.opt: Rule = opt
         self.path = self._trace()
@@ -773,20 +774,8 @@ def _png(figure: Any, dpi: int) -> bytes:
     return file.getvalue()
 
 
-def _ipywidgets() -> Any:
-    try:
-        import ipywidgets
-    except ImportError:
-        raise ImportError("explore shows sliders of ipywidgets: pip install 'minidiff[tutorials]'") from None
-    return ipywidgets
-
-
 def _pyplot() -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise ImportError("minidiff.plot draws with matplotlib: pip install 'minidiff[plot]'") from None
-    return pyplot
+    return extra("matplotlib.pyplot", "minidiff.plot draws with matplotlib: pip install 'minidiff[plot]'")
 
 
 def _axes(ax: Any) -> Axes:

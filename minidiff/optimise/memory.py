@@ -12,7 +12,7 @@ import numpy as np
 from minidiff.checks import described, instance, is_ndarray
 from minidiff.params import Params
 
-__all__ = ["Memory", "anything", "arrays_or_none", "check_values"]
+__all__ = ["Memory", "arrays_or_none", "check_values"]
 
 
 class Memory(ABC):
@@ -67,11 +67,6 @@ class Memory(ABC):
         self.check_state(new)
         for name, value in new.items():
             setattr(self, name, value)
-
-
-def anything(_: str, x: Any) -> Any:
-    """Let pass whatever comes."""
-    return x
 
 
 def arrays_or_none(name: str, x: Any) -> list[Any] | None:

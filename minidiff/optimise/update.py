@@ -98,18 +98,14 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
         return
     opt, p, g = first, second, third
     if not isinstance(opt, AbstractOptimiser):
-        raise _out_of_order() if _are_swapped(second, third) else _no_optimiser(opt)
+        are_swapped = isinstance(p, AbstractOptimiser) or isinstance(g, AbstractOptimiser)
+        raise _out_of_order() if are_swapped else _no_optimiser(opt)
     if isinstance(p, _PARAMETERS):
         x = _array_of(p)
         if g is not None:
             take(opt.stages(p), p, x, _gradient(g, x))
         return
     whole(_update_all, opt, p, g)
-
-
-def _are_swapped(*others: Any) -> bool:
-    """Tell whether an optimiser stands where parameters or gradients belong."""
-    return any(isinstance(x, AbstractOptimiser) for x in others)
 
 
 def _out_of_order() -> TypeError:

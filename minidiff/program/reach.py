@@ -7,6 +7,7 @@ import random
 import re
 import types
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from minidiff.checks import is_ndarray
 from minidiff.params import Param
 from minidiff.program.lines import RESERVED, free_name
+from minidiff.program.signature import parts_of
 
 __all__ = ["Names", "Reach"]
 
@@ -81,8 +83,9 @@ class Reach:
     def _held(self, name: str, x: Any) -> Iterator[tuple[str, Any]]:
         """Give what something holds otherwise than as attributes."""
         if isinstance(x, types.FunctionType):
-            cells = zip(x.__code__.co_freevars, x.__closure__ or (), strict=True)
-            yield from ((n, cell.cell_contents) for n, cell in cells if _is_set(cell))
+            for n, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
+                with suppress(ValueError):  # it is empty yet
+                    yield n, cell.cell_contents
             yield from self._globals(x.__code__, x.__globals__)
             yield from (("", d) for d in (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()))
             yield from vars(x).items()
@@ -128,15 +131,7 @@ def _state(g: Any) -> Any:
     if isinstance(g, random.Random):
         return g.getstate()
     state = g.bit_generator.state if isinstance(g, np.random.Generator) else g.get_state(legacy=False)
-    return [part.tobytes() if isinstance(part, np.ndarray) else part for part in _leaves(state)]
-
-
-def _leaves(x: Any) -> Iterator[Any]:
-    for item in x.values():
-        if isinstance(item, dict):
-            yield from _leaves(item)
-        else:
-            yield item
+    return [part.tobytes() if isinstance(part, np.ndarray) else part for part in parts_of(state)]
 
 
 def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
@@ -156,14 +151,6 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
                 for slot in (slots,) if isinstance(slots, str) else slots:
                     yield slot, f"{name}.{slot}", getattr(x, slot, None)
         yield from ((n, f"{name}.{n}", v) for n, v in getattr(x, "__dict__", {}).items())
-
-
-def _is_set(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
 
 
 class Names:

@@ -18,6 +18,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -231,10 +232,9 @@ def load(
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"{_name(path)} is damaged or no checkpoint: {reason:.200}") from error
 
-    changes = [(a, stored[name]) for name, a in zip(names, live, strict=True) if name in mine]
-    for i, (a, _) in enumerate(changes):
+    changes = {name: (a, stored[name]) for name, a in zip(names, live, strict=True) if name in mine}
+    for name, (a, _) in changes.items():
         if not a.flags.writeable:
-            name = [*mine][i]
             raise ValueError(f"parameter {name} is a read-only array: {_name(path)} cannot be loaded into it")
 
     if misfits and not mine:
@@ -242,7 +242,7 @@ def load(
                       UserWarning, stacklevel=2)  # fmt: skip
 
     def commit() -> None:
-        for a, value in changes:
+        for a, value in changes.values():
             a[...] = value
         decoder.commit()
 
@@ -396,8 +396,6 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Outline]]:
         raise RefusedError("is no checkpoint: it holds no manifest, or no checksum")
     _compare(file, members["manifest"])
     manifest = _parse(_array(file, members["manifest"]))
-    if manifest is None:
-        raise RefusedError("is damaged or no checkpoint: its manifest cannot be read")
     version, parameters = manifest["version"], manifest["parameters"]
     if version > VERSION:
         raise RefusedError(f"is of format {version}, this minidiff reads up to {VERSION}: upgrade it")
@@ -505,10 +503,9 @@ def _bytes_of(a: Array) -> Any:
     return flat.view(np.uint8) if a.nbytes else np.empty(0, np.uint8)
 
 
-def _parse(text: Array) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads(text.tobytes())
-        known = manifest["format"] == FORMAT and type(manifest["version"]) is int and manifest["version"] > 0
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return manifest if known else None
+def _parse(text: Array) -> dict[str, Any]:
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        manifest: dict[str, Any] = json.loads(text.tobytes())
+        if manifest["format"] == FORMAT and type(manifest["version"]) is int and manifest["version"] > 0:
+            return manifest
+    raise RefusedError("is damaged or no checkpoint: its manifest cannot be read")

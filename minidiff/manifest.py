@@ -62,15 +62,8 @@ def _factory_name(factory: Any) -> str | None:
     return factory and factory.__name__
 
 
-def _random(state: Any) -> random.Random:
-    rng = random.Random()
-    rng.setstate(state)
-    return rng
-
-
-def _random_state(state: Any) -> np.random.RandomState:
-    rng = np.random.RandomState(bit_generator("the state", state))
-    rng.set_state(state)
+def _in_state(rng: Any, state: Any) -> Any:
+    SET_STATE[type(rng)](rng, state)
     return rng
 
 
@@ -100,15 +93,18 @@ MADE: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda x: x.bit_generator.state,
         lambda made: np.random.Generator(bit_generator("the state", made)),
     ),
-    np.random.RandomState: (lambda x: x.get_state(legacy=False), _random_state),
-    random.Random: (lambda x: x.getstate(), _random),
+    np.random.RandomState: (
+        lambda x: x.get_state(legacy=False),
+        lambda made: _in_state(np.random.RandomState(bit_generator("the state", made)), made),
+    ),
+    random.Random: (random.Random.getstate, lambda made: _in_state(random.Random(), made)),
 }
 TAG_OF = {kind: kind.__name__ for kind in MADE} | {np.random.Generator: "generator", Params: "params"}
 TAGS = {tag: kind for kind, tag in TAG_OF.items()}
 SET_STATE: dict[Any, Callable[[Any, Any], object]] = {
     np.random.Generator: lambda rng, state: setattr(rng.bit_generator, "state", state),
-    np.random.RandomState: lambda rng, state: rng.set_state(state),
-    random.Random: lambda rng, state: rng.setstate(state),
+    np.random.RandomState: np.random.RandomState.set_state,
+    random.Random: random.Random.setstate,
 }
 PLAIN: Any = (type(None), Number, str, bytes, Enum, np.generic, np.ndarray, Param, Params)
 DATA: Any = (*PLAIN, *CONTAINERS, *MADE)

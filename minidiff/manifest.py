@@ -16,7 +16,7 @@ import math
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copyreg import __newobj__ as new_object  # type: ignore[attr-defined]
 from datetime import date, datetime, time, timedelta, timezone
 from enum import Enum
@@ -25,7 +25,6 @@ from inspect import getattr_static
 from numbers import Number, Real
 from types import (
     BuiltinFunctionType,
-    CodeType,
     FunctionType,
     MethodType,
     MethodWrapperType,
@@ -41,6 +40,7 @@ from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.rule import Rule
 from minidiff.params import Param, Params
+from minidiff.program.reach import closure, codes
 from minidiff.typing import Array
 
 __all__ = ["Array", "Decoder", "Encoder", "Node", "RefusedError"]
@@ -317,14 +317,11 @@ def _remembers(code: Any, is_stored: Callable[[Any], bool]) -> str:
             continue
         met[id(value)] = value
         if isinstance(value, FunctionType):
-            changed = [*_rebound(value.__code__, value.__code__.co_freevars), *vars(value)]
+            changed = [*_rebound(value), *vars(value)]
             if changed not in ([], ["__wrapped__"]):
                 return f"changes {changed[0]!r}"
-            for x, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-                with suppress(ValueError):  # it is empty yet
-                    waiting.append((x, cell.cell_contents))
             defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-            waiting += [*vars(value).items(), *(("a default", x) for x in defaults)]
+            waiting += [*closure(value), *vars(value).items(), *(("a default", x) for x in defaults)]
         elif isinstance(value, partial):
             waiting += [("it", value.func), ("an argument", value.args), *value.keywords.items()]
         elif isinstance(value, (tuple, frozenset)):
@@ -339,15 +336,14 @@ def _remembers(code: Any, is_stored: Callable[[Any], bool]) -> str:
     return ""
 
 
-def _rebound(code: CodeType, outer: Sequence[str]) -> Iterator[str]:
+def _rebound(f: FunctionType) -> Iterator[str]:
     """Give the variables of an outer function, and the global ones, to which a function assigns."""
-    for step in dis.get_instructions(code):
-        to_outer = step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in outer
-        if to_outer or step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-            yield step.argval
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _rebound(inner, outer)
+    outer = f.__code__.co_freevars
+    for code in codes(f.__code__):
+        for step in dis.get_instructions(code):
+            to_outer = step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in outer
+            if to_outer or step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+                yield step.argval
 
 
 class Decoder:
@@ -517,12 +513,8 @@ class Decoder:
     def _container(self, tag: str, content: Node, live: Any, where: str) -> Any:
         """Restore the objects in a list, tuple or dict in place; there must be as many as there were."""
         kind = {"": list, "tuple": tuple, "dict": dict}[tag]
-        self._check(
-            type(live) is kind and len(live) == len(content),
-            f"{kind.__name__} of {len(content)}",
-            live,
-            where,
-        )
+        what = f"{kind.__name__} of {len(content)}"
+        self._check(type(live) is kind and len(live) == len(content), what, live, where)
         if kind is dict:
             items = {self.data(key): part for key, part in content}
             self._check(live.keys() == items.keys(), f"dict of {[*items]}", live, where)

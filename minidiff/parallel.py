@@ -178,9 +178,7 @@ class average(Joint):  # noqa: N801 - it is called as a function is
         ranks, layout, ps = self._ranks, self._layout, grads._params
         if layout is None or (layout.ps is not ps and layout.ids != list(map(id, ps))):
             self._layout = layout = _Layout(ps)
-        values: list[Any] = [
-            g if g is None or type(g) is np.ndarray else np.asarray(g) for g in grads.values()
-        ]
+        values: list[Any] = [None if g is None else np.asarray(g) for g in grads.values()]
         reached = bytes([g is not None for g in values])
         told = ranks.tell(STEP, batch, at, layout.key, zlib.crc32(reached), weight, loss)
         # Until the others have been heard, all are taken to weigh as much as last time.

@@ -701,8 +701,8 @@ def _ends(opt: Rule, name: str, i: int | None, value: float) -> tuple[float, flo
 
 def _slider(widgets: Any, label: str, value: float, ends: tuple[float, float]) -> Any:
     """Make a slider: on a logarithmic scale, if the ends are far apart and above 0."""
-    options = {"description": label, "value": value, "continuous_update": True}
-    low, high = (min(ends[0], value), max(ends[1], value))
+    options = {"description": label, "value": value}
+    low, high = min(ends[0], value), max(ends[1], value)
     if low > 0 and high / low > 20:
         low, high = math.log10(low), math.log10(high)
         return widgets.FloatLogSlider(

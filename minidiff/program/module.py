@@ -9,7 +9,6 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from minidiff.checks import described
 from minidiff.files import write
 from minidiff.program.lines import ChangedError, Lines, Workspace, literal
+from minidiff.program.reach import codes
 from minidiff.program.signature import described as shown
 from minidiff.tracing import WITHOUT_AUTOGRAD
 
@@ -199,7 +199,7 @@ def _sources(f: Any) -> dict[str, str]:
             f"save: the program calls {name}, which NumPy alone has not: it cannot be written down"
         )
     found: dict[str, str] = {}
-    for name in _names(f.__code__):
+    for name in [name for code in codes(f.__code__) for name in code.co_names]:
         x = f.__globals__.get(name)
         plain = next((text for other, text in WITHOUT_AUTOGRAD.items() if other is x), None)
         if plain is not None:
@@ -212,10 +212,3 @@ def _sources(f: Any) -> dict[str, str]:
             )
     source = textwrap.dedent(inspect.getsource(f))
     return {**found, f.__name__: source[source.index("def ") :]}
-
-
-def _names(code: Any) -> Iterator[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if inspect.iscode(inner):
-            yield from _names(inner)

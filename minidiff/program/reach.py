@@ -18,7 +18,7 @@ from minidiff.params import Param
 from minidiff.program.lines import RESERVED, free_name
 from minidiff.program.signature import parts_of
 
-__all__ = ["Names", "Reach"]
+__all__ = ["Names", "Reach", "closure", "codes"]
 
 
 # With these names in its code a function may read any attribute.
@@ -83,10 +83,9 @@ class Reach:
     def _held(self, name: str, x: Any) -> Iterator[tuple[str, Any]]:
         """Give what something holds otherwise than as attributes."""
         if isinstance(x, types.FunctionType):
-            for n, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
-                with suppress(ValueError):  # it is empty yet
-                    yield n, cell.cell_contents
-            yield from self._globals(x.__code__, x.__globals__)
+            yield from closure(x)
+            for code in codes(x.__code__):
+                yield from self._globals(code, x.__globals__)
             yield from (("", d) for d in (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()))
             yield from vars(x).items()
         elif isinstance(x, types.MethodType):
@@ -110,9 +109,6 @@ class Reach:
                 yield name, x
                 if isinstance(x, types.ModuleType) and not x.__name__.startswith(("numpy", "minidiff")):
                     yield from ((f"{name}.{n}", vars(x)[n]) for n in code.co_names if n in vars(x))
-        for inner in code.co_consts:
-            if isinstance(inner, types.CodeType):
-                yield from self._globals(inner, names)
 
     def array(self, line: str) -> str:
         """Describe an array that a line may use, if there is any: the one that it names."""
@@ -125,6 +121,21 @@ class Reach:
     def random_state(self) -> list[Any]:
         """Give the state of the generators of random numbers."""
         return [_state(g) for g in self._generators]
+
+
+def closure(f: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Give the variables of an outer function that a function uses, where they have a value yet."""
+    for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
+        with suppress(ValueError):
+            yield name, cell.cell_contents
+
+
+def codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Give a function's code, and that of the functions within it."""
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from codes(inner)
 
 
 def _state(g: Any) -> Any:

@@ -340,8 +340,8 @@ def plot_graph(f: Callable[..., Any], *args: Any, ax: Axes | None = None, most: 
         raise ValueError(
             f"f makes {len(calls)} calls, too many to be seen: draw a part, or raise most={most}"
         )
-    of_params = isinstance(args[0], Params)
-    names = args[0].names if of_params else [f"argument {i}" for i in range(len(roots))]
+    first = args[0]
+    names = first.names if isinstance(first, Params) else [f"argument {i}" for i in range(len(roots))]
     boxes = {id(root): _label(name, root) for name, root in zip(names, roots, strict=True)}
     boxes |= {id(call): _label(name_of(call.function), call) for call in calls}
     arrows = list(dict.fromkeys((id(parent), id(call)) for call in calls for parent in call.parents))
@@ -897,12 +897,15 @@ def _runs(losses: Any, labels: Any) -> Iterable[tuple[Any, str, Any]]:
         return [(label, f"losses[{label!r}]", run) for label, run in losses.items()]
     several = isinstance(losses, (list, tuple)) and any(np.ndim(run) for run in losses)
     if not several and np.ndim(losses) != 2:
-        if labels is not None and not isinstance(labels, str) and len(labels) != 1:
+        labels = [labels] if labels is None or isinstance(labels, str) else labels
+        if len(labels) != 1:
             raise ValueError(f"labels has {len(labels)} names, but losses is one run")
-        return [(labels if labels is None or isinstance(labels, str) else labels[0], "losses", losses)]
-    if labels is not None and (isinstance(labels, str) or len(labels) != len(losses)):
+        return [(labels[0], "losses", losses)]
+    if labels is None:
+        labels = [None] * len(losses)
+    if isinstance(labels, str) or len(labels) != len(losses):
         raise ValueError(f"labels must name each of the {len(losses)} runs, got {labels!r:.60}")
-    return [(labels and labels[i], f"losses[{i}]", run) for i, run in enumerate(losses)]
+    return [(labels[i], f"losses[{i}]", run) for i, run in enumerate(losses)]
 
 
 def _path(name: str, path: Any) -> NDArray[np.float64]:

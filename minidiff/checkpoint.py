@@ -18,7 +18,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -202,35 +202,25 @@ def load(
     if settings not in ("file", "code"):
         raise ValueError(f"settings must be 'file' or 'code', got {described(settings)}")
     live = [p.in_place("load(…)") for p in ps]
-    with _opened(path) as file:
-        try:
-            manifest, members = _read(file)
-            names = ps.names if manifest["version"] > 1 else tuple(map(str, range(len(ps))))
-            outlines = {name: members[member] for name, member in manifest["parameters"].items()}
-            misfits = _misfits(outlines, dict(zip(names, live, strict=True)))
-            mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
-            if misfits and not partial:  # which a glance at a large file tells
-                rest = ": load(…, partial=True) takes those that fit" if mine else ""
-                raise RefusedError(next(iter(misfits.values())) + rest)
-            arrays = _contents(file, manifest["version"], members)
-            stored = {name: arrays[member] for name, member in manifest["parameters"].items()}
-            decoder = Decoder(
-                _within("optimiser", arrays), {name: mine.get(name) for name in stored}, settings
-            )
-            if opt is not None:
-                if manifest["optimiser"] is None:
-                    raise RefusedError("holds no optimiser: it was saved without one")
-                decoder.restore(manifest["optimiser"], opt, "opt")
-            more = Decoder(_within("extra", arrays), {})
-            extra = {name: more.data(node) for name, node in manifest["extra"].items()}
-        except RefusedError as error:
-            raise ValueError(f"{_name(path)} {error}") from error.__cause__
-        except OSError:
-            raise
-        # A damaged file can make its readers raise nearly anything.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{_name(path)} is damaged or no checkpoint: {reason:.200}") from error
+    with _opened(path) as file, _naming(path):
+        manifest, members = _read(file)
+        names = ps.names if manifest["version"] > 1 else tuple(map(str, range(len(ps))))
+        outlines = {name: members[member] for name, member in manifest["parameters"].items()}
+        misfits = _misfits(outlines, dict(zip(names, live, strict=True)))
+        mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
+        if misfits and not partial:  # which a glance at a large file tells
+            rest = ": load(…, partial=True) takes those that fit" if mine else ""
+            raise RefusedError(next(iter(misfits.values())) + rest)
+        arrays = _contents(file, manifest["version"], members)
+        stored = {name: arrays[member] for name, member in manifest["parameters"].items()}
+        wanted = {name: mine.get(name) for name in stored}
+        decoder = Decoder(_within("optimiser", arrays), wanted, settings)
+        if opt is not None:
+            if manifest["optimiser"] is None:
+                raise RefusedError("holds no optimiser: it was saved without one")
+            decoder.restore(manifest["optimiser"], opt, "opt")
+        more = Decoder(_within("extra", arrays), {})
+        extra = {name: more.data(node) for name, node in manifest["extra"].items()}
 
     changes = {name: (a, stored[name]) for name, a in zip(names, live, strict=True) if name in mine}
     for name, (a, _) in changes.items():
@@ -268,6 +258,20 @@ def _is_path(path: Any) -> bool:
 def _name(path: Any) -> str:
     """Name a file for messages."""
     return os.fsdecode(path) if _is_path(path) else f"the {type(path).__name__}"
+
+
+@contextmanager
+def _naming(path: Any) -> Iterator[None]:
+    """Name the file in the errors of its readers, which a damaged one can make raise nearly anything."""
+    try:
+        yield
+    except RefusedError as error:
+        raise ValueError(f"{_name(path)} {error}") from error.__cause__
+    except OSError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{_name(path)} is damaged or no checkpoint: {reason:.200}") from error
 
 
 def _misfits(stored: dict[str, Outline], live: dict[str, Array]) -> dict[str, str]:

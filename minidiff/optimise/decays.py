@@ -75,10 +75,8 @@ class ExpDecay(Rule):
     clip: float = 1e-4
     start: NonNegativeInt = 0
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> ExpDecay:
-        rule: ExpDecay = super().__new__(cls, *args, **kwargs)  # type: ignore[assignment]
-        rule.__dict__["reached"] = 0
-        return rule
+    def _finish(self) -> None:
+        self.__dict__["reached"] = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

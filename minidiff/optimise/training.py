@@ -187,11 +187,7 @@ def train(
                         value, grads = slope(d)
                         if unreached:
                             unreached = {name: p for name, p in unreached.items() if grads[p] is None}
-                        for f in transforms:
-                            if isinstance(f, Joint):
-                                value, grads = f.join(value, grads, data, batches)
-                            else:
-                                grads = _transformed(grads, f)
+                        value, grads = _transformed(transforms, value, grads, data, batches)
                         if not math.isfinite(value) or first_nonfinite(grads) is not None:
                             raise _not_finite(value, grads, ps, len(losses) + 1)
                         whole(take_step, grads, value)
@@ -363,11 +359,17 @@ def call_all(callbacks: _Callbacks, *progress: Any) -> None:
         stop()
 
 
-def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
-    result = f(grads)
-    if result is None:
-        raise Skip
-    return instance("what transform returns", result, Grads, "Grads, or None for no step")  # type: ignore[no-any-return]
+def _transformed(fs: list[Any], loss: float, grads: Any, data: Any, batch: int) -> tuple[float, Grads]:
+    """Send a gradient through transforms, and the loss through those that several processes do together."""
+    for f in fs:
+        if isinstance(f, Joint):
+            loss, grads = f.join(loss, grads, data, batch)
+            continue
+        grads = f(grads)
+        if grads is None:
+            raise Skip
+        instance("what transform returns", grads, Grads, "Grads, or None for no step")
+    return loss, grads
 
 
 def _not_finite(value: float, grads: Grads, ps: Params, step: int) -> FloatingPointError:

@@ -482,10 +482,9 @@ def _compare(file: BinaryIO, outline: Outline) -> None:
     """Compare an array with its CRC-32, piece by piece."""
     file.seek(outline.begin)
     left, found = math.prod(outline.shape) * outline.dtype.itemsize, zlib.crc32(outline.header)
-    buffer = memoryview(bytearray(min(left, 2**18)))
     while left:
-        piece = buffer[: min(left, len(buffer))]
-        if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
+        piece = file.read(min(left, 2**18))
+        if not piece:
             raise EOFError
         found = zlib.crc32(piece, found)
         left -= len(piece)

@@ -182,10 +182,10 @@ class Encoder:
         for code, where in self._code:
             what = _remembers(code, lambda x: id(x) in self._seen or id(x) in self._positions)
             if what:
-                raise TypeError(
-                    f"{where} cannot be stored in a checkpoint: it is a {_type_name(code)} that {what}, and "
-                    "that would be lost. Attributes are stored: of the optimiser, or of an object with "
-                    "__call__. What never changes may be in a tuple"
+                raise _refusal(
+                    where,
+                    f"it is a {_type_name(code)} that {what}, and that would be lost. Attributes are stored: "
+                    "of the optimiser, or of an object with __call__. What never changes may be in a tuple",
                 )
         return node
 
@@ -207,10 +207,7 @@ class Encoder:
 
     def _object(self, value: Any, where: str) -> Node:
         if _has_more_than_attributes(value):
-            raise TypeError(
-                f"{where} cannot be stored in a checkpoint: it is a {_type_name(value)}, which keeps more "
-                "than its attributes"
-            )
+            raise _refusal(where, f"it is a {_type_name(value)}, which keeps more than its attributes")
         attributes = {name: self.program(part, f"{where}.{name}") for name, part in list(vars(value).items())}
         return {"object": [_type_name(value), attributes]}
 
@@ -225,9 +222,10 @@ class Encoder:
         part = part or self.data
         kind = type(value)
         if kind is int and value in self._ids:
-            raise TypeError(
-                f"{where} cannot be stored in a checkpoint: it is the id() of parameter {self._ids[value]}, "
-                "which is another one in the next process. Keep state by the parameter itself: IdDict does"
+            raise _refusal(
+                where,
+                f"it is the id() of parameter {self._ids[value]}, which is another one in the next process. "
+                "Keep state by the parameter itself: IdDict does",
             )
         if value is None or kind in (bool, int, str):
             return value
@@ -245,13 +243,13 @@ class Encoder:
             return {"array": self._array(value, where)}
         if id(value) in self._positions:
             return {"parameter": self._positions[id(value)]}
-        raise TypeError(f"{where} cannot be stored in a checkpoint: {_hint(value)}")
+        raise _refusal(where, _hint(value))
 
     def _made(self, value: Any, where: str) -> Node:
         try:
             parts = MADE[type(value)][0](value)
         except TypeError as error:
-            raise TypeError(f"{where} cannot be stored in a checkpoint: {error}") from None
+            raise _refusal(where, str(error)) from None
         return {TAG_OF[type(value)]: self.data(parts, where)}
 
     def _container(self, value: Any, where: str, part: Callable[[Any, str], Node]) -> Any:
@@ -272,15 +270,17 @@ class Encoder:
 
     def _array(self, value: Array, where: str) -> str:
         if not _is_storable(value.dtype):
-            raise TypeError(
-                f"{where} cannot be stored in a checkpoint: it is an array of {value.dtype!r:.200}"
-            )
+            raise _refusal(where, f"it is an array of {value.dtype!r:.200}")
         # An array that is in two places is written once, and is in both places again when read.
         if id(value) not in self._names:
             name = f"{self._prefix}/{len(self.arrays)}"
             self._names[id(value)] = name, value
             self.arrays[name] = value
         return self._names[id(value)][0]
+
+
+def _refusal(where: str, why: str) -> TypeError:
+    return TypeError(f"{where} cannot be stored in a checkpoint: {why}")
 
 
 def _hint(value: object) -> str:

@@ -195,9 +195,7 @@ def _sources(f: Any) -> dict[str, str]:
     if not isinstance(f, FunctionType) or f.__closure__ or not f.__module__.startswith("minidiff."):
         name = getattr(f, "__name__", f)
         name = name if str(name).isidentifier() else "a derivative that looks at values"
-        raise TypeError(
-            f"save: the program calls {name}, which NumPy alone has not: it cannot be written down"
-        )
+        raise _not_numpys(f"the program calls {name}")
     found: dict[str, str] = {}
     for name in [name for code in codes(f.__code__) for name in code.co_names]:
         x = f.__globals__.get(name)
@@ -207,8 +205,10 @@ def _sources(f: Any) -> dict[str, str]:
         elif isinstance(x, FunctionType):
             found |= _sources(x) if inspect.unwrap(x) is not f else {}
         elif x is not None and x is not np:
-            raise TypeError(
-                f"save: {f.__name__} uses {name}, which NumPy alone has not: it cannot be written down"
-            )
+            raise _not_numpys(f"{f.__name__} uses {name}")
     source = textwrap.dedent(inspect.getsource(f))
     return {**found, f.__name__: source[source.index("def ") :]}
+
+
+def _not_numpys(what: str) -> TypeError:
+    return TypeError(f"save: {what}, which NumPy alone has not: it cannot be written down")

@@ -396,6 +396,5 @@ class WarmupCos(Schedule):
         u = min(t - 1, self.steps)
         if u < self.warmup:
             return self.startval + (self.maxval - self.startval) * u / self.warmup
-        return self.endval + (self.maxval - self.endval) * half_cosine(
-            u - self.warmup, self.steps - self.warmup
-        )
+        height = half_cosine(u - self.warmup, self.steps - self.warmup)
+        return self.endval + (self.maxval - self.endval) * height

@@ -157,14 +157,13 @@ def _described(lines: Lines, examples: list[Any]) -> str:
 
 def _constant(x: Any, name: str, arrays: dict[str, Any], suffix: str) -> str:
     """Write a line that makes a constant; a large array goes among `arrays`, to be read from there."""
-    is_array = isinstance(x, np.ndarray)
     if isinstance(x, np.dtype) and x.kind in "biufc":
         return f"{name} = np.dtype({x.str!r})"
     if isinstance(x, (float, complex)) and not isinstance(x, np.generic):
         return f"{name} = {_digits(x)}"
     if not isinstance(x, (np.ndarray, np.generic)) or x.dtype.kind not in "biufc" or x.dtype.char in "gG":
         raise TypeError(f"save: the program uses {described(x)}, which cannot be written down")
-    if not is_array:
+    if isinstance(x, np.generic):
         return f"{name} = np.{type(x).__name__}({_digits(x.item())})"
     if not _order(x):
         steps = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)]

@@ -18,6 +18,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -201,40 +202,29 @@ def load(
     if settings not in ("file", "code"):
         raise ValueError(f"settings must be 'file' or 'code', got {described(settings)}")
     live = [p.in_place("load(…)") for p in ps]
-    with _opened(path) as file:
-        try:
-            manifest, members = _read(file)
-            names = ps.names if manifest["version"] > 1 else tuple(map(str, range(len(ps))))
-            outlines = {name: members[member] for name, member in manifest["parameters"].items()}
-            misfits = _misfits(outlines, dict(zip(names, live, strict=True)))
-            mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
-            if misfits and not partial:  # which a glance at a large file tells
-                rest = ": load(…, partial=True) takes those that fit" if mine else ""
-                raise RefusedError(next(iter(misfits.values())) + rest)
-            arrays = _contents(file, manifest["version"], members)
-            stored = {name: arrays[member] for name, member in manifest["parameters"].items()}
-            decoder = Decoder(
-                _within("optimiser", arrays), {name: mine.get(name) for name in stored}, settings
-            )
-            if opt is not None:
-                if manifest["optimiser"] is None:
-                    raise RefusedError("holds no optimiser: it was saved without one")
-                decoder.restore(manifest["optimiser"], opt, "opt")
-            more = Decoder(_within("extra", arrays))
-            extra = {name: more.data(node) for name, node in manifest["extra"].items()}
-        except RefusedError as error:
-            raise ValueError(f"{_name(path)} {error}") from error.__cause__
-        except OSError:
-            raise
-        # A damaged file can make its readers raise nearly anything.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{_name(path)} is damaged or no checkpoint: {reason:.200}") from error
+    with _opened(path) as file, _naming(path):
+        manifest, members = _read(file)
+        names = ps.names if manifest["version"] > 1 else tuple(map(str, range(len(ps))))
+        outlines = {name: members[member] for name, member in manifest["parameters"].items()}
+        misfits = _misfits(outlines, dict(zip(names, live, strict=True)))
+        mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
+        if misfits and not partial:  # which a glance at a large file tells
+            rest = ": load(…, partial=True) takes those that fit" if mine else ""
+            raise RefusedError(next(iter(misfits.values())) + rest)
+        arrays = _contents(file, manifest["version"], members)
+        stored = {name: arrays[member] for name, member in manifest["parameters"].items()}
+        wanted = {name: mine.get(name) for name in stored}
+        decoder = Decoder(_within("optimiser", arrays), wanted, settings)
+        if opt is not None:
+            if manifest["optimiser"] is None:
+                raise RefusedError("holds no optimiser: it was saved without one")
+            decoder.restore(manifest["optimiser"], opt, "opt")
+        more = Decoder(_within("extra", arrays), {})
+        extra = {name: more.data(node) for name, node in manifest["extra"].items()}
 
-    changes = [(a, stored[name]) for name, a in zip(names, live, strict=True) if name in mine]
-    for i, (a, _) in enumerate(changes):
+    changes = {name: (a, stored[name]) for name, a in zip(names, live, strict=True) if name in mine}
+    for name, (a, _) in changes.items():
         if not a.flags.writeable:
-            name = [*mine][i]
             raise ValueError(f"parameter {name} is a read-only array: {_name(path)} cannot be loaded into it")
 
     if misfits and not mine:
@@ -242,7 +232,7 @@ def load(
                       UserWarning, stacklevel=2)  # fmt: skip
 
     def commit() -> None:
-        for a, value in changes:
+        for a, value in changes.values():
             a[...] = value
         decoder.commit()
 
@@ -268,6 +258,20 @@ def _is_path(path: Any) -> bool:
 def _name(path: Any) -> str:
     """Name a file for messages."""
     return os.fsdecode(path) if _is_path(path) else f"the {type(path).__name__}"
+
+
+@contextmanager
+def _naming(path: Any) -> Iterator[None]:
+    """Name the file in the errors of its readers, which a damaged one can make raise nearly anything."""
+    try:
+        yield
+    except RefusedError as error:
+        raise ValueError(f"{_name(path)} {error}") from error.__cause__
+    except OSError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{_name(path)} is damaged or no checkpoint: {reason:.200}") from error
 
 
 def _misfits(stored: dict[str, Outline], live: dict[str, Array]) -> dict[str, str]:
@@ -396,8 +400,6 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Outline]]:
         raise RefusedError("is no checkpoint: it holds no manifest, or no checksum")
     _compare(file, members["manifest"])
     manifest = _parse(_array(file, members["manifest"]))
-    if manifest is None:
-        raise RefusedError("is damaged or no checkpoint: its manifest cannot be read")
     version, parameters = manifest["version"], manifest["parameters"]
     if version > VERSION:
         raise RefusedError(f"is of format {version}, this minidiff reads up to {VERSION}: upgrade it")
@@ -480,10 +482,9 @@ def _compare(file: BinaryIO, outline: Outline) -> None:
     """Compare an array with its CRC-32, piece by piece."""
     file.seek(outline.begin)
     left, found = math.prod(outline.shape) * outline.dtype.itemsize, zlib.crc32(outline.header)
-    buffer = memoryview(bytearray(min(left, 2**18)))
     while left:
-        piece = buffer[: min(left, len(buffer))]
-        if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
+        piece = file.read(min(left, 2**18))
+        if not piece:
             raise EOFError
         found = zlib.crc32(piece, found)
         left -= len(piece)
@@ -505,10 +506,9 @@ def _bytes_of(a: Array) -> Any:
     return flat.view(np.uint8) if a.nbytes else np.empty(0, np.uint8)
 
 
-def _parse(text: Array) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads(text.tobytes())
-        known = manifest["format"] == FORMAT and type(manifest["version"]) is int and manifest["version"] > 0
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return manifest if known else None
+def _parse(text: Array) -> dict[str, Any]:
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        manifest: dict[str, Any] = json.loads(text.tobytes())
+        if manifest["format"] == FORMAT and type(manifest["version"]) is int and manifest["version"] > 0:
+            return manifest
+    raise RefusedError("is damaged or no checkpoint: its manifest cannot be read")

@@ -18,8 +18,10 @@ import numpy as np
 
 __all__ = [
     "add_note",
+    "anything",
     "bit_generator",
     "described",
+    "extra",
     "flag",
     "function",
     "generator",
@@ -33,6 +35,11 @@ __all__ = [
     "several",
     "takes",
 ]
+
+
+def anything(_: str, x: Any) -> Any:
+    """Let pass whatever comes."""
+    return x
 
 
 def is_ndarray(x: object) -> TypeGuard[np.ndarray[Any, Any]]:
@@ -186,9 +193,14 @@ def bit_generator(name: str, state: Any) -> np.random.BitGenerator:
     return bits
 
 
-def scipy(name: str, part: str = "optimize") -> Any:
-    """Import a part of SciPy, which is an extra, for who asks by name."""
+def extra(module: str, message: str) -> Any:
+    """Import a module of an extra. Without it the message says how to install that."""
     try:
-        return import_module(f"scipy.{part}")
+        return import_module(module)
     except ImportError:
-        raise ImportError(f"{name} needs SciPy: pip install 'minidiff[scipy]'") from None
+        raise ImportError(message) from None
+
+
+def scipy(name: str, part: str = "optimize") -> Any:
+    """Import a part of SciPy for who asks by name."""
+    return extra(f"scipy.{part}", f"{name} needs SciPy: pip install 'minidiff[scipy]'")

@@ -10,7 +10,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
-from minidiff.checks import bit_generator, described, flag, generator, integer, is_number
+from minidiff.checks import bit_generator, flag, generator, instance, integer, is_number
 from minidiff.interrupts import whole
 from minidiff.typing import NDArray
 
@@ -256,8 +256,7 @@ class DataLoader(Generic[Data]):
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state must be the state of a loader, a dict, got {described(state)}")
+        instance("state", state, Mapping, "the state of a loader, a dict")
         if lacks := {"rng", "begin", "batches"} - state.keys():
             raise ValueError(f"state is of something else: it has no {', '.join(sorted(lacks))}")
         rng, begin = state["rng"], state["begin"]
@@ -270,13 +269,10 @@ class DataLoader(Generic[Data]):
                 f"and this has {len(self)} of {self.batchsize} of {self._n}"
             )
         mine = self.rng.bit_generator
-        for name, stored in {"rng": rng, "begin": begin}.items():
-            if name == "rng" or stored is not None:
-                kind = type(bit_generator(f"state[{name!r}]", stored))
-                if kind is not type(mine):
-                    raise ValueError(
-                        f"state is of another loader: it draws from {kind}, this from {type(mine)}"
-                    )
+        for name in ["rng"] if begin is None else ["rng", "begin"]:
+            kind = type(bit_generator(f"state[{name!r}]", state[name]))
+            if kind is not type(mine):
+                raise ValueError(f"state is of another loader: it draws from {kind}, this from {type(mine)}")
 
         def change() -> None:
             mine.state = rng

@@ -16,7 +16,7 @@ import math
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copyreg import __newobj__ as new_object  # type: ignore[attr-defined]
 from datetime import date, datetime, time, timedelta, timezone
 from enum import Enum
@@ -25,7 +25,6 @@ from inspect import getattr_static
 from numbers import Number, Real
 from types import (
     BuiltinFunctionType,
-    CodeType,
     FunctionType,
     MethodType,
     MethodWrapperType,
@@ -41,6 +40,7 @@ from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.rule import Rule
 from minidiff.params import Param, Params
+from minidiff.program.reach import closure, codes
 from minidiff.typing import Array
 
 __all__ = ["Array", "Decoder", "Encoder", "Node", "RefusedError"]
@@ -62,20 +62,16 @@ def _factory_name(factory: Any) -> str | None:
     return factory and factory.__name__
 
 
-def _random(state: Any) -> random.Random:
-    rng = random.Random()
-    rng.setstate(state)
-    return rng
-
-
-def _random_state(state: Any) -> np.random.RandomState:
-    rng = np.random.RandomState(bit_generator("the state", state))
-    rng.set_state(state)
+def _in_state(rng: Any, state: Any) -> Any:
+    SET_STATE[type(rng)](rng, state)
     return rng
 
 
 # Data that are made of other data: how to get these from them, and how to make them again.
 MADE: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    bytes: (bytes.hex, bytes.fromhex),
+    complex: (lambda x: [x.real, x.imag], lambda made: complex(*made)),
+    Params: (list, Params),
     set: (lambda x: sorted(x, key=repr), set),
     frozenset: (lambda x: sorted(x, key=repr), frozenset),
     deque: (lambda x: (list(x), x.maxlen), lambda made: deque(*made)),
@@ -90,24 +86,25 @@ MADE: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda x: (x.hour, x.minute, x.second, x.microsecond, x.tzinfo, x.fold),
         lambda made: time(*made[:-1], fold=made[-1]),
     ),
-    datetime: (
-        lambda x: (x.date(), x.timetz()),
-        lambda made: datetime.combine(*made),
-    ),
+    datetime: (lambda x: (x.date(), x.timetz()), lambda made: datetime.combine(*made)),
     timedelta: (lambda x: (x.days, x.seconds, x.microseconds), lambda made: timedelta(*made)),
     timezone: (lambda x: x.__getinitargs__(), lambda made: timezone(*made)),
     np.random.Generator: (
         lambda x: x.bit_generator.state,
         lambda made: np.random.Generator(bit_generator("the state", made)),
     ),
-    np.random.RandomState: (lambda x: x.get_state(legacy=False), _random_state),
-    random.Random: (lambda x: x.getstate(), _random),
+    np.random.RandomState: (
+        lambda x: x.get_state(legacy=False),
+        lambda made: _in_state(np.random.RandomState(bit_generator("the state", made)), made),
+    ),
+    random.Random: (random.Random.getstate, lambda made: _in_state(random.Random(), made)),
 }
-TAGS = {"generator" if kind is np.random.Generator else kind.__name__: kind for kind in MADE}
+TAG_OF = {kind: kind.__name__ for kind in MADE} | {np.random.Generator: "generator", Params: "params"}
+TAGS = {tag: kind for kind, tag in TAG_OF.items()}
 SET_STATE: dict[Any, Callable[[Any, Any], object]] = {
     np.random.Generator: lambda rng, state: setattr(rng.bit_generator, "state", state),
-    np.random.RandomState: lambda rng, state: rng.set_state(state),
-    random.Random: lambda rng, state: rng.setstate(state),
+    np.random.RandomState: np.random.RandomState.set_state,
+    random.Random: random.Random.setstate,
 }
 PLAIN: Any = (type(None), Number, str, bytes, Enum, np.generic, np.ndarray, Param, Params)
 DATA: Any = (*PLAIN, *CONTAINERS, *MADE)
@@ -185,10 +182,10 @@ class Encoder:
         for code, where in self._code:
             what = _remembers(code, lambda x: id(x) in self._seen or id(x) in self._positions)
             if what:
-                raise TypeError(
-                    f"{where} cannot be stored in a checkpoint: it is a {_type_name(code)} that {what}, and "
-                    "that would be lost. Attributes are stored: of the optimiser, or of an object with "
-                    "__call__. What never changes may be in a tuple"
+                raise _refusal(
+                    where,
+                    f"it is a {_type_name(code)} that {what}, and that would be lost. Attributes are stored: "
+                    "of the optimiser, or of an object with __call__. What never changes may be in a tuple",
                 )
         return node
 
@@ -210,10 +207,7 @@ class Encoder:
 
     def _object(self, value: Any, where: str) -> Node:
         if _has_more_than_attributes(value):
-            raise TypeError(
-                f"{where} cannot be stored in a checkpoint: it is a {_type_name(value)}, which keeps more "
-                "than its attributes"
-            )
+            raise _refusal(where, f"it is a {_type_name(value)}, which keeps more than its attributes")
         attributes = {name: self.program(part, f"{where}.{name}") for name, part in list(vars(value).items())}
         return {"object": [_type_name(value), attributes]}
 
@@ -228,18 +222,15 @@ class Encoder:
         part = part or self.data
         kind = type(value)
         if kind is int and value in self._ids:
-            raise TypeError(
-                f"{where} cannot be stored in a checkpoint: it is the id() of parameter {self._ids[value]}, "
-                "which is another one in the next process. Keep state by the parameter itself: IdDict does"
+            raise _refusal(
+                where,
+                f"it is the id() of parameter {self._ids[value]}, which is another one in the next process. "
+                "Keep state by the parameter itself: IdDict does",
             )
         if value is None or kind in (bool, int, str):
             return value
         if kind is float:
             return value if math.isfinite(value) else {"float": repr(value)}
-        if kind is complex:
-            return {"complex": [self.data(value.real, where), self.data(value.imag, where)]}
-        if kind is bytes:
-            return {"bytes": value.hex()}
         if kind in CONTAINERS:
             return self._container(value, where, part)
         if kind in MADE:
@@ -252,17 +243,14 @@ class Encoder:
             return {"array": self._array(value, where)}
         if id(value) in self._positions:
             return {"parameter": self._positions[id(value)]}
-        if kind is Params:
-            return {"params": [self.data(p, f"{where}[{i}]") for i, p in enumerate(value)]}
-        raise TypeError(f"{where} cannot be stored in a checkpoint: {_hint(value)}")
+        raise _refusal(where, _hint(value))
 
     def _made(self, value: Any, where: str) -> Node:
         try:
             parts = MADE[type(value)][0](value)
         except TypeError as error:
-            raise TypeError(f"{where} cannot be stored in a checkpoint: {error}") from None
-        tag = next(tag for tag, kind in TAGS.items() if kind is type(value))
-        return {tag: self.data(parts, where)}
+            raise _refusal(where, str(error)) from None
+        return {TAG_OF[type(value)]: self.data(parts, where)}
 
     def _container(self, value: Any, where: str, part: Callable[[Any, str], Node]) -> Any:
         # Well before Python's own limit, at which a C function on the way may crash.
@@ -282,15 +270,17 @@ class Encoder:
 
     def _array(self, value: Array, where: str) -> str:
         if not _is_storable(value.dtype):
-            raise TypeError(
-                f"{where} cannot be stored in a checkpoint: it is an array of {value.dtype!r:.200}"
-            )
+            raise _refusal(where, f"it is an array of {value.dtype!r:.200}")
         # An array that is in two places is written once, and is in both places again when read.
         if id(value) not in self._names:
             name = f"{self._prefix}/{len(self.arrays)}"
             self._names[id(value)] = name, value
             self.arrays[name] = value
         return self._names[id(value)][0]
+
+
+def _refusal(where: str, why: str) -> TypeError:
+    return TypeError(f"{where} cannot be stored in a checkpoint: {why}")
 
 
 def _hint(value: object) -> str:
@@ -327,14 +317,11 @@ def _remembers(code: Any, is_stored: Callable[[Any], bool]) -> str:
             continue
         met[id(value)] = value
         if isinstance(value, FunctionType):
-            changed = [*_rebound(value.__code__, value.__code__.co_freevars), *vars(value)]
+            changed = [*_rebound(value), *vars(value)]
             if changed not in ([], ["__wrapped__"]):
                 return f"changes {changed[0]!r}"
-            for x, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-                with suppress(ValueError):  # it is empty yet
-                    waiting.append((x, cell.cell_contents))
             defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-            waiting += [*vars(value).items(), *(("a default", x) for x in defaults)]
+            waiting += [*closure(value), *vars(value).items(), *(("a default", x) for x in defaults)]
         elif isinstance(value, partial):
             waiting += [("it", value.func), ("an argument", value.args), *value.keywords.items()]
         elif isinstance(value, (tuple, frozenset)):
@@ -349,15 +336,14 @@ def _remembers(code: Any, is_stored: Callable[[Any], bool]) -> str:
     return ""
 
 
-def _rebound(code: CodeType, outer: Sequence[str]) -> Iterator[str]:
+def _rebound(f: FunctionType) -> Iterator[str]:
     """Give the variables of an outer function, and the global ones, to which a function assigns."""
-    for step in dis.get_instructions(code):
-        to_outer = step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in outer
-        if to_outer or step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-            yield step.argval
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _rebound(inner, outer)
+    outer = f.__code__.co_freevars
+    for code in codes(f.__code__):
+        for step in dis.get_instructions(code):
+            to_outer = step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in outer
+            if to_outer or step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+                yield step.argval
 
 
 class Decoder:
@@ -376,12 +362,11 @@ class Decoder:
     def __init__(
         self,
         arrays: Mapping[str, Array],
-        ps: Mapping[str, Param | None] | None = None,
+        ps: Mapping[str, Param | None],
         settings: str = "file",
     ) -> None:
         self._arrays = arrays
-        self._ps = [] if ps is None else [*ps.values()]
-        self._parameter_names = [] if ps is None else [*ps]
+        self._ps, self._parameter_names = [*ps.values()], [*ps]
         self._settings = settings
         self._seen: list[Any] = []
         self._kept: dict[int, Array] = {}
@@ -536,22 +521,17 @@ class Decoder:
     def _container(self, tag: str, content: Node, live: Any, where: str) -> Any:
         """Restore the objects in a list, tuple or dict in place; there must be as many as there were."""
         kind = {"": list, "tuple": tuple, "dict": dict}[tag]
-        self._check(
-            type(live) is kind and len(live) == len(content),
-            f"{kind.__name__} of {len(content)}",
-            live,
-            where,
-        )
-        keys = [self.data(key) for key, _ in content] if tag == "dict" else list(range(len(content)))
-        parts = [part for _, part in content] if tag == "dict" else content
-        if tag == "dict":
-            self._check(live.keys() == set(keys), f"dict of {keys}", live, where)
-        new = [
-            self.restore(part, live[key], f"{where}[{key!r}]") for key, part in zip(keys, parts, strict=True)
-        ]
-        if tag == "tuple":
-            return tuple(new)
-        for key, value in zip(keys, new, strict=True):
+        what = f"{kind.__name__} of {len(content)}"
+        self._check(type(live) is kind and len(live) == len(content), what, live, where)
+        if kind is dict:
+            items = {self.data(key): part for key, part in content}
+            self._check(live.keys() == items.keys(), f"dict of {[*items]}", live, where)
+        else:
+            items = dict(enumerate(content))
+        new = {key: self.restore(part, live[key], f"{where}[{key!r}]") for key, part in items.items()}
+        if kind is tuple:
+            return tuple(new.values())
+        for key, value in new.items():
             self._changes.append(partial(live.__setitem__, key, value))
         return live
 
@@ -583,10 +563,6 @@ class Decoder:
                 return [self.data(part) for part in content] if isinstance(content, list) else content
             case "float":
                 return float(content)
-            case "complex":
-                return complex(*map(self.data, content))
-            case "bytes":
-                return bytes.fromhex(content)
             case "tuple":
                 return tuple(map(self.data, content))
             case "dict":
@@ -599,8 +575,6 @@ class Decoder:
                 return self._arrays[content]
             case "parameter" if self._at(self._ps, content) is not None:
                 return self._ps[content]
-            case "params":
-                return Params(map(self.data, content))
         if tag in TAGS:
             return MADE[TAGS[tag]][1](self.data(content))
         raise RefusedError(f"is no checkpoint, or does not fit: its manifest says {tag!r:.60}")

@@ -178,9 +178,7 @@ class average(Joint):  # noqa: N801 - it is called as a function is
         ranks, layout, ps = self._ranks, self._layout, grads._params
         if layout is None or (layout.ps is not ps and layout.ids != list(map(id, ps))):
             self._layout = layout = _Layout(ps)
-        values: list[Any] = [
-            g if g is None or type(g) is np.ndarray else np.asarray(g) for g in grads.values()
-        ]
+        values: list[Any] = [None if g is None else np.asarray(g) for g in grads.values()]
         reached = bytes([g is not None for g in values])
         told = ranks.tell(STEP, batch, at, layout.key, zlib.crc32(reached), weight, loss)
         # Until the others have been heard, all are taken to weigh as much as last time.
@@ -511,9 +509,7 @@ class _Layout:
         self.description = [f"{p.value.shape} {p.value.dtype}" for p in ps]
         self.key = zlib.crc32(repr(self.description).encode())
         self.halves = [i for i, p in enumerate(ps) if p.value.dtype == np.float16]
-        self._reached: bytes | None = None
-        self._slots: list[Any] = []
-        self._lengths: dict[str, int] = {}
+        self._latest: tuple[Any, list[Any], dict[str, int]] = None, [], {}
 
     def places(self, reached: bytes, size: int, memory: _Memory) -> tuple[list[Any], list[Any]]:
         """Give an array for each gradient that is not None, and the buffers that they are parts of.
@@ -532,16 +528,17 @@ class _Layout:
         list of (ndarray or None), list of ndarray
             The arrays, and the buffers, 1-D.
         """
-        if self._reached != reached:
-            self._reached, (self._slots, self._lengths) = reached, self._slots_for(reached)
+        if self._latest[0] != reached:
+            self._latest = reached, *self._slots_for(reached)
+        _, slots, lengths = self._latest
         buffers = {}
-        for real, length in self._lengths.items():
+        for real, length in lengths.items():
             buffers[real] = memory.take(real, -(-length // size) * size)
             if len(buffers[real]) > length:
                 buffers[real][length:] = 0
         arrays = [
             None if slot is None else np.ndarray(slot[0], slot[1], buffers[slot[2]], slot[3])
-            for slot in self._slots
+            for slot in slots
         ]
         return arrays, list(buffers.values())
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidiff.checks import function, instance, integer, number
+from minidiff.checks import extra, function, instance, integer, number
 from minidiff.files import write
 from minidiff.gradient import _record, withgradient
 from minidiff.optimise import AbstractOptimiser, Rule, reset, update
@@ -340,8 +340,8 @@ def plot_graph(f: Callable[..., Any], *args: Any, ax: Axes | None = None, most: 
         raise ValueError(
             f"f makes {len(calls)} calls, too many to be seen: draw a part, or raise most={most}"
         )
-    of_params = isinstance(args[0], Params)
-    names = args[0].names if of_params else [f"argument {i}" for i in range(len(roots))]
+    first = args[0]
+    names = first.names if isinstance(first, Params) else [f"argument {i}" for i in range(len(roots))]
     boxes = {id(root): _label(name, root) for name, root in zip(names, roots, strict=True)}
     boxes |= {id(call): _label(name_of(call.function), call) for call in calls}
     arrows = list(dict.fromkeys((id(parent), id(call)) for call in calls for parent in call.parents))
@@ -532,7 +532,8 @@ class Explorer:
         bounds: ArrayLike,
         steps: int,
     ) -> None:
-        widgets = _ipywidgets()
+        needs = "explore shows sliders of ipywidgets: pip install 'minidiff[tutorials]'"
+        widgets = extra("ipywidgets", needs)
         self._f, self._start, self._steps = f, start, steps
         self.opt: Rule = opt
         self.path = self._trace()
@@ -700,8 +701,8 @@ def _ends(opt: Rule, name: str, i: int | None, value: float) -> tuple[float, flo
 
 def _slider(widgets: Any, label: str, value: float, ends: tuple[float, float]) -> Any:
     """Make a slider: on a logarithmic scale, if the ends are far apart and above 0."""
-    options = {"description": label, "value": value, "continuous_update": True}
-    low, high = (min(ends[0], value), max(ends[1], value))
+    options = {"description": label, "value": value}
+    low, high = min(ends[0], value), max(ends[1], value)
     if low > 0 and high / low > 20:
         low, high = math.log10(low), math.log10(high)
         return widgets.FloatLogSlider(
@@ -773,20 +774,8 @@ def _png(figure: Any, dpi: int) -> bytes:
     return file.getvalue()
 
 
-def _ipywidgets() -> Any:
-    try:
-        import ipywidgets
-    except ImportError:
-        raise ImportError("explore shows sliders of ipywidgets: pip install 'minidiff[tutorials]'") from None
-    return ipywidgets
-
-
 def _pyplot() -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise ImportError("minidiff.plot draws with matplotlib: pip install 'minidiff[plot]'") from None
-    return pyplot
+    return extra("matplotlib.pyplot", "minidiff.plot draws with matplotlib: pip install 'minidiff[plot]'")
 
 
 def _axes(ax: Any) -> Axes:
@@ -908,12 +897,15 @@ def _runs(losses: Any, labels: Any) -> Iterable[tuple[Any, str, Any]]:
         return [(label, f"losses[{label!r}]", run) for label, run in losses.items()]
     several = isinstance(losses, (list, tuple)) and any(np.ndim(run) for run in losses)
     if not several and np.ndim(losses) != 2:
-        if labels is not None and not isinstance(labels, str) and len(labels) != 1:
+        labels = [labels] if labels is None or isinstance(labels, str) else labels
+        if len(labels) != 1:
             raise ValueError(f"labels has {len(labels)} names, but losses is one run")
-        return [(labels if labels is None or isinstance(labels, str) else labels[0], "losses", losses)]
-    if labels is not None and (isinstance(labels, str) or len(labels) != len(losses)):
+        return [(labels[0], "losses", losses)]
+    if labels is None:
+        labels = [None] * len(losses)
+    if isinstance(labels, str) or len(labels) != len(losses):
         raise ValueError(f"labels must name each of the {len(losses)} runs, got {labels!r:.60}")
-    return [(labels and labels[i], f"losses[{i}]", run) for i, run in enumerate(losses)]
+    return [(labels[i], f"losses[{i}]", run) for i, run in enumerate(losses)]
 
 
 def _path(name: str, path: Any) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin
 
-from minidiff.checks import integer, number, several
+from minidiff.checks import anything, integer, number, several
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform as dataclass_transform
@@ -85,17 +85,17 @@ class Settings:
             try:
                 annotation = eval(annotation, names)
             except Exception:
-                return _unchecked  # it has names that only type checkers see
+                return anything  # it has names that only type checkers see
         kind, parts = get_origin(annotation), get_args(annotation)
         if kind is Annotated:
             return next(filter(callable, parts[1:]), None) or cls._check_of(parts[0], names)
         if kind is tuple:
             each = tuple(part if part is ... else cls._check_of(part, names) for part in parts)
-            return _unchecked if {*each} <= {_unchecked, ...} else partial(several, each=each)
-        return cls._floats if annotation is float else integer if annotation is int else _unchecked
+            return anything if {*each} <= {anything, ...} else partial(several, each=each)
+        return cls._floats if annotation is float else integer if annotation is int else anything
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, self._checks.get(name, _unchecked)(name, value))
+        super().__setattr__(name, self._checks.get(name, anything)(name, value))
 
     def arguments(self) -> dict[str, Any]:
         """Return what the repr shows: the settings, by name."""
@@ -106,10 +106,6 @@ class Settings:
 
     def _finish(self) -> None:
         """Do what there is to do when all settings are set."""
-
-
-def _unchecked(_: str, value: Any) -> Any:
-    return value
 
 
 def _with_greek_names(cls: type[Settings]) -> Callable[..., None]:

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidiff.checks import described, flag, function, instance, integer, is_number, number
+from minidiff.checks import anything, described, flag, function, instance, integer, is_number, number
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser, member_with
-from minidiff.optimise.memory import Memory, anything, arrays_or_none, check_values, fits
+from minidiff.optimise.memory import Memory, arrays_or_none, check_values, fits
 from minidiff.params import Param, Params
 
 __all__ = ["KeepBest", "Progress", "ReducePlateau", "early_stopping", "patience", "plateau", "throttle"]

@@ -50,7 +50,7 @@ class ClipValue(Rule):
         return (self.thresh,)
 
     @staticmethod
-    def formula(x: Any, Δ: Any, thresh: float) -> Any:
+    def formula(x: Any, Δ: Any, thresh: Any) -> Any:
         return np.where(np.abs(Δ) > thresh, thresh * np.sign(Δ), Δ)
 
 

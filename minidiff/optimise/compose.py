@@ -148,7 +148,7 @@ class SlowWeights(Rule):
         return self.alpha, t % self.k == 0
 
     @staticmethod
-    def formula(x: Any, Δ: Any, slow: Any, α: float, is_due: bool) -> Any:
+    def formula(x: Any, Δ: Any, slow: Any, α: Any, is_due: Any) -> Any:
         new = np.where(is_due, slow + α * (x - Δ - slow), slow)
         return np.where(is_due, x - new, Δ), new
 

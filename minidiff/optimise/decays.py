@@ -75,10 +75,8 @@ class ExpDecay(Rule):
     clip: float = 1e-4
     start: NonNegativeInt = 0
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> ExpDecay:
-        rule: ExpDecay = super().__new__(cls, *args, **kwargs)  # type: ignore[assignment]
-        rule.__dict__["reached"] = 0
-        return rule
+    def _finish(self) -> None:
+        self.__dict__["reached"] = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "eta":
@@ -105,7 +103,7 @@ class ExpDecay(Rule):
         self.__dict__.update(eta=self.__dict__["eta_given"], reached=0)
 
     @staticmethod
-    def formula(x: Any, Δ: Any, η: float) -> Any:
+    def formula(x: Any, Δ: Any, η: Any) -> Any:
         return η * Δ
 
 
@@ -143,7 +141,7 @@ class InvDecay(Rule):
         return self.gamma, t
 
     @staticmethod
-    def formula(x: Any, Δ: Any, γ: float, t: float) -> Any:
+    def formula(x: Any, Δ: Any, γ: Any, t: Any) -> Any:
         return Δ / (1 + γ * t)
 
 
@@ -181,5 +179,5 @@ class WeightDecay(Rule):
         return (self.wd,)
 
     @staticmethod
-    def formula(x: Any, Δ: Any, λ: float) -> Any:
+    def formula(x: Any, Δ: Any, λ: Any) -> Any:
         return Δ + λ * x

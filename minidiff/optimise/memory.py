@@ -13,7 +13,7 @@ from minidiff.checks import described, instance, is_ndarray
 from minidiff.params import Params
 from minidiff.typing import Array
 
-__all__ = ["Memory", "anything", "arrays_or_none", "check_values", "fits"]
+__all__ = ["Memory", "arrays_or_none", "check_values", "fits"]
 
 
 class Memory(ABC):
@@ -67,11 +67,6 @@ class Memory(ABC):
         new = {name: check(f"state[{name!r}]", deepcopy(state[name])) for name, check in self._memory.items()}
         self.check_state(new)
         vars(self).update(new)  # all at once, also if an interrupt comes
-
-
-def anything(_: str, x: Any) -> Any:
-    """Let pass whatever comes."""
-    return x
 
 
 def arrays_or_none(name: str, x: Any) -> list[Any] | None:

@@ -42,12 +42,6 @@ _NOT_OPTIONS = {
 }
 
 
-def _check_options(call: str, options: dict[str, Any]) -> None:
-    for name, instead in _NOT_OPTIONS.items():
-        if name in options:
-            raise TypeError(f"{call} takes no {name}=: {instead.format(call=call)}.")
-
-
 def minimize(
     loss: Callable[[], Any],
     ps: Params | Iterable[Param],
@@ -128,8 +122,7 @@ def minimize(
     >>> np.round(a, 4), np.round(b, 4)
     (np.float64(0.5), array([0.25]))
     """
-    optimize, search = scipy("minimize"), _Search("minimize", "loss", loss, ps, bounds)
-    _check_options("minimize", options)
+    optimize, search = scipy("minimize"), _Search("minimize", "loss", loss, ps, bounds, options)
     able = [name for name, takes in _METHODS.items() if bounds is None or "bounds" in takes]
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
@@ -219,8 +212,8 @@ def least_squares(
     >>> result.success, np.round(height, 6), np.exp(-rate).round(6)
     (True, np.float64(3.0), np.float64(0.5))
     """
-    optimize, search = scipy("least_squares"), _Search("least_squares", "residuals", residuals, ps, bounds)
-    _check_options("least_squares", options)
+    optimize = scipy("least_squares")
+    search = _Search("least_squares", "residuals", residuals, ps, bounds, options)
     if search.is_rough and not {"ftol", "xtol", "gtol"} & options.keys():
         options.update(dict.fromkeys(("ftol", "xtol", "gtol"), 10 * search.eps))
     if bounds is not None:
@@ -256,7 +249,7 @@ class _Search:
     Complex numbers count as two; where one parameter is complex, all are taken for that.
     """
 
-    def __init__(self, call: str, name: str, f: Any, ps: Any, bounds: Any) -> None:
+    def __init__(self, call: str, name: str, f: Any, ps: Any, bounds: Any, options: Any) -> None:
         if not takes(function(name, f)):
             raise TypeError(
                 f"{call} calls {name} without arguments, but it takes {inspect.signature(f)}: "
@@ -279,6 +272,9 @@ class _Search:
             self.bounds = np.concatenate(rows, axis=1)
             self.start = np.clip(self.best, *self.bounds)
         self.least, self.at_best, self.met = np.inf, dict[str, Any](), 0
+        for option, instead in _NOT_OPTIONS.items():
+            if option in options:
+                raise TypeError(f"{call} takes no {option}=: {instead.format(call=call)}.")
 
     def vector(self, x: Any) -> Any:
         """Give parameters or gradients as one vector."""

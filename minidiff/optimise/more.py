@@ -73,7 +73,7 @@ class Lion(Rule):
         return self.eta, *self.beta
 
     @staticmethod
-    def formula(x: Any, Δ: Any, m: Any, η: float, β1: float, β2: float) -> Any:
+    def formula(x: Any, Δ: Any, m: Any, η: Any, β1: Any, β2: Any) -> Any:
         return η * _sign(β1 * m + (1 - β1) * Δ), β2 * m + (1 - β2) * Δ
 
 
@@ -130,7 +130,7 @@ class Rprop(Rule):
         return *self.factors, *self.limits
 
     @staticmethod
-    def formula(x: Any, Δ: Any, g: Any, h: Any, b: float, a: float, s: float, l: float) -> Any:  # noqa: E741
+    def formula(x: Any, Δ: Any, g: Any, h: Any, b: Any, a: Any, s: Any, l: Any) -> Any:  # noqa: E741
         same = g * Δ if g.dtype.kind != "c" else g.real * Δ.real + g.imag * Δ.imag
         h = np.where(same > 0, np.minimum(a * h, l), np.where(same < 0, np.maximum(b * h, s), h))
         g = np.where(same < 0, 0 * Δ, Δ)
@@ -181,9 +181,7 @@ class Yogi(_BiasCorrected, Rule):
     real = ("v",)
 
     @staticmethod
-    def formula(
-        x: Any, Δ: Any, m: Any, v: Any, η: float, β1: float, β2: float, b1: float, b2: float, ε: float
-    ) -> Any:
+    def formula(x: Any, Δ: Any, m: Any, v: Any, η: Any, β1: Any, β2: Any, b1: Any, b2: Any, ε: Any) -> Any:
         square = abs2(Δ)
         m, v = β1 * m + (1 - β1) * Δ, v - (1 - β2) * np.sign(v - square) * square
         return (η / b1) * m / (np.sqrt(v / b2) + ε), m, v
@@ -447,7 +445,7 @@ class Muon(Rule):
         return super().apply(x, Δ) if x.ndim > 1 else step_of(self.rest.stages(x), x, Δ)
 
     @staticmethod
-    def formula(x: Any, Δ: Any, v: Any, η: float, ρ: float, λ: float) -> Any:
+    def formula(x: Any, Δ: Any, v: Any, η: Any, ρ: Any, λ: Any) -> Any:
         v = ρ * v + Δ
         scale = math.sqrt(max(1.0, len(x) ** 2 / max(x.size, 1)))
         return η * (scale * _orthogonalised(ρ * v + Δ) + λ * x), v
@@ -505,7 +503,7 @@ class Centralise(Rule):
         return (self.axis,)
 
     @staticmethod
-    def formula(x: Any, Δ: Any, axis: int) -> Any:
+    def formula(x: Any, Δ: Any, axis: Any) -> Any:
         if Δ.ndim < 2 or not Δ.size:
             return Δ
         rows = np.moveaxis(Δ, axis, 0)
@@ -547,5 +545,5 @@ class SignDecay(Rule):
         return (self.wd,)
 
     @staticmethod
-    def formula(x: Any, Δ: Any, λ: float) -> Any:
+    def formula(x: Any, Δ: Any, λ: Any) -> Any:
         return Δ + λ * _sign(x)

@@ -75,7 +75,7 @@ class Descent(Rule):
         return (self.eta,)
 
     @staticmethod
-    def formula(x: Any, Δ: Any, η: float) -> Any:
+    def formula(x: Any, Δ: Any, η: Any) -> Any:
         return η * Δ
 
 
@@ -119,7 +119,7 @@ class Momentum(Rule):
         return self.eta, self.rho
 
     @staticmethod
-    def formula(x: Any, Δ: Any, v: Any, η: float, ρ: float) -> Any:
+    def formula(x: Any, Δ: Any, v: Any, η: Any, ρ: Any) -> Any:
         v = ρ * v - η * Δ
         return -v, v
 
@@ -168,7 +168,7 @@ class Nesterov(Rule):
         return self.eta, self.rho
 
     @staticmethod
-    def formula(x: Any, Δ: Any, v: Any, η: float, ρ: float) -> Any:
+    def formula(x: Any, Δ: Any, v: Any, η: Any, ρ: Any) -> Any:
         return (1 + ρ) * η * Δ - ρ**2 * v, ρ * v - η * Δ
 
 
@@ -243,12 +243,12 @@ class RMSProp(Rule):
         return self.eta, self.rho, self.epsilon
 
     @staticmethod
-    def formula(x: Any, Δ: Any, a: Any, η: float, ρ: float, ε: float) -> Any:
+    def formula(x: Any, Δ: Any, a: Any, η: Any, ρ: Any, ε: Any) -> Any:
         a = ρ * a + (1 - ρ) * abs2(Δ)
         return η * Δ / (np.sqrt(a) + ε), a
 
 
-def _centred(x: Any, Δ: Any, a: Any, m: Any, η: float, ρ: float, ε: float) -> Any:
+def _centred(x: Any, Δ: Any, a: Any, m: Any, η: Any, ρ: Any, ε: Any) -> Any:
     a, m = ρ * a + (1 - ρ) * abs2(Δ), ρ * m + (1 - ρ) * Δ
     # Rounding may take the difference below 0.
     return η * Δ / (np.sqrt(np.maximum(a - abs2(m), 0)) + ε), a, m
@@ -298,7 +298,7 @@ class ADAGrad(Rule):
         return self.eta, self.epsilon
 
     @staticmethod
-    def formula(x: Any, Δ: Any, a: Any, η: float, ε: float) -> Any:
+    def formula(x: Any, Δ: Any, a: Any, η: Any, ε: Any) -> Any:
         a = a + abs2(Δ)
         return η * Δ / (np.sqrt(a) + ε), a
 
@@ -345,7 +345,7 @@ class ADADelta(Rule):
         return self.rho, self.epsilon
 
     @staticmethod
-    def formula(x: Any, Δ: Any, a: Any, d: Any, ρ: float, ε: float) -> Any:
+    def formula(x: Any, Δ: Any, a: Any, d: Any, ρ: Any, ε: Any) -> Any:
         a = ρ * a + (1 - ρ) * abs2(Δ)
         step = Δ * np.sqrt(d + ε) / np.sqrt(a + ε)
         return step, a, ρ * d + (1 - ρ) * abs2(step)
@@ -374,7 +374,7 @@ class _BiasCorrected:
         return self.eta, β1, β2, 1 - β1t, 1 - β2t, self.epsilon
 
 
-def _moments(Δ: Any, m: Any, v: Any, β1: float, β2: float) -> tuple[Any, Any]:
+def _moments(Δ: Any, m: Any, v: Any, β1: Any, β2: Any) -> tuple[Any, Any]:
     """Return the running averages of the gradient and of its square, with this gradient in them."""
     return β1 * m + (1 - β1) * Δ, β2 * v + (1 - β2) * abs2(Δ)
 
@@ -421,9 +421,7 @@ class ADAM(_BiasCorrected, Rule):
     real = ("v",)
 
     @staticmethod
-    def formula(
-        x: Any, Δ: Any, m: Any, v: Any, η: float, β1: float, β2: float, b1: float, b2: float, ε: float
-    ) -> Any:
+    def formula(x: Any, Δ: Any, m: Any, v: Any, η: Any, β1: Any, β2: Any, b1: Any, b2: Any, ε: Any) -> Any:
         m, v = _moments(Δ, m, v, β1, β2)
         return (η / b1) * m / (np.sqrt(v / b2) + ε), m, v
 
@@ -487,14 +485,14 @@ class RADAM(_BiasCorrected, Rule):
         Δ: Any,
         m: Any,
         v: Any,
-        η: float,
-        β1: float,
-        β2: float,
-        b1: float,
-        b2: float,
-        ε: float,
-        rectified: bool,
-        r: float,
+        η: Any,
+        β1: Any,
+        β2: Any,
+        b1: Any,
+        b2: Any,
+        ε: Any,
+        rectified: Any,
+        r: Any,
     ) -> Any:
         m, v = _moments(Δ, m, v, β1, β2)
         return (η / b1) * m * np.where(rectified, r / (np.sqrt(v / b2) + ε), 1.0), m, v
@@ -542,9 +540,7 @@ class AdaMax(_BiasCorrected, Rule):
     real = ("u",)
 
     @staticmethod
-    def formula(
-        x: Any, Δ: Any, m: Any, u: Any, η: float, β1: float, β2: float, b1: float, b2: float, ε: float
-    ) -> Any:
+    def formula(x: Any, Δ: Any, m: Any, u: Any, η: Any, β1: Any, β2: Any, b1: Any, b2: Any, ε: Any) -> Any:
         m = β1 * m + (1 - β1) * Δ
         u = np.maximum(β2 * u, np.abs(Δ))
         return (η / b1) * m / (u + ε), m, u
@@ -598,7 +594,7 @@ class AMSGrad(_BiasCorrected, Rule):
         return self.eta, *self.beta, self.epsilon
 
     @staticmethod
-    def formula(x: Any, Δ: Any, m: Any, v: Any, w: Any, η: float, β1: float, β2: float, ε: float) -> Any:
+    def formula(x: Any, Δ: Any, m: Any, v: Any, w: Any, η: Any, β1: Any, β2: Any, ε: Any) -> Any:
         m, v = _moments(Δ, m, v, β1, β2)
         w = np.maximum(w, v)
         return η * m / (np.sqrt(w) + ε), m, v, w
@@ -651,17 +647,7 @@ class NADAM(_BiasCorrected, Rule):
 
     @staticmethod
     def formula(
-        x: Any,
-        Δ: Any,
-        m: Any,
-        v: Any,
-        η: float,
-        β1: float,
-        β2: float,
-        b1: float,
-        b2: float,
-        ε: float,
-        b1_next: float,
+        x: Any, Δ: Any, m: Any, v: Any, η: Any, β1: Any, β2: Any, b1: Any, b2: Any, ε: Any, b1_next: Any
     ) -> Any:
         m, v = _moments(Δ, m, v, β1, β2)
         m̂ = (β1 / b1_next) * m + ((1 - β1) / b1) * Δ
@@ -717,17 +703,7 @@ class ADAMW(_BiasCorrected, Rule):
 
     @staticmethod
     def formula(
-        x: Any,
-        Δ: Any,
-        m: Any,
-        v: Any,
-        η: float,
-        β1: float,
-        β2: float,
-        b1: float,
-        b2: float,
-        ε: float,
-        λ: float,
+        x: Any, Δ: Any, m: Any, v: Any, η: Any, β1: Any, β2: Any, b1: Any, b2: Any, ε: Any, λ: Any
     ) -> Any:
         m, v = _moments(Δ, m, v, β1, β2)
         return (η / b1) * m / (np.sqrt(v / b2) + ε) + η * λ * x, m, v
@@ -776,17 +752,7 @@ class OADAM(_BiasCorrected, Rule):
 
     @staticmethod
     def formula(
-        x: Any,
-        Δ: Any,
-        m: Any,
-        v: Any,
-        s_old: Any,
-        η: float,
-        β1: float,
-        β2: float,
-        b1: float,
-        b2: float,
-        ε: float,
+        x: Any, Δ: Any, m: Any, v: Any, s_old: Any, η: Any, β1: Any, β2: Any, b1: Any, b2: Any, ε: Any
     ) -> Any:
         m, v = _moments(Δ, m, v, β1, β2)
         s = (η / b1) * m / (np.sqrt(v / b2) + ε)
@@ -836,9 +802,7 @@ class AdaBelief(_BiasCorrected, Rule):
     real = ("s",)
 
     @staticmethod
-    def formula(
-        x: Any, Δ: Any, m: Any, s: Any, η: float, β1: float, β2: float, b1: float, b2: float, ε: float
-    ) -> Any:
+    def formula(x: Any, Δ: Any, m: Any, s: Any, η: Any, β1: Any, β2: Any, b1: Any, b2: Any, ε: Any) -> Any:
         m = β1 * m + (1 - β1) * Δ
         s = β2 * s + (1 - β2) * abs2(Δ - m) + ε
         return (η / b1) * m / (np.sqrt(s / b2) + ε), m, s

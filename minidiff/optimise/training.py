@@ -157,7 +157,7 @@ def train(
     losses: list[float] = []
     memories = [vars(f) for f in transforms if isinstance(f, Memory)]
     remembered: list[dict[str, Any]] = []  # before a batch that does not count yet
-    unreached = [*ps]
+    unreached = dict(zip(ps.names, ps, strict=True))
     batches = epoch = 0
     running = math.nan
     bar = progress_bar(data, epochs) if flag("progress", progress) else nullcontext()
@@ -186,12 +186,8 @@ def train(
                     try:
                         value, grads = slope(d)
                         if unreached:
-                            unreached = [p for p in unreached if grads[p] is None]
-                        for f in transforms:
-                            if isinstance(f, Joint):
-                                value, grads = f.join(value, grads, data, batches)
-                            else:
-                                grads = _transformed(grads, f)
+                            unreached = {name: p for name, p in unreached.items() if grads[p] is None}
+                        value, grads = _transformed(transforms, value, grads, data, batches)
                         if not math.isfinite(value) or first_nonfinite(grads) is not None:
                             raise _not_finite(value, grads, ps, len(losses) + 1)
                         whole(take_step, grads, value)
@@ -210,7 +206,7 @@ def train(
                     raise _exhausted(epochs)
                 if epoch == 1:
                     _warn(ps, unreached, batches, data)
-                    unreached = []
+                    unreached = {}
                 if after_epoch:
                     of_epoch = losses[first:]
                     mean = math.fsum(of_epoch) / len(of_epoch) if of_epoch else math.nan
@@ -343,17 +339,16 @@ def callbacks_of(name: str, given: Any) -> _Callbacks:
 
 def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress], object]:
     """Give a callback as a function of the progress."""
-    call = callback
     if hint(callback):
         raise TypeError(f"{name} got {described(callback)}{hint(callback)}")
     if takes(callback):
-        call = lambda _: callback()  # noqa: E731
-    elif not takes(callback, Progress(1, 1, 0.0)):
+        return lambda _: callback()
+    if not takes(callback, Progress(1, 1, 0.0)):
         raise TypeError(
             f"{name} is called without arguments, or with one, the progress; but {callback!r} takes "
             f"{inspect.signature(callback)}"
         )
-    return call
+    return callback
 
 
 def call_all(callbacks: _Callbacks, *progress: Any) -> None:
@@ -367,11 +362,17 @@ def call_all(callbacks: _Callbacks, *progress: Any) -> None:
         stop()
 
 
-def _transformed(grads: Grads, f: Callable[[Grads], Grads | None]) -> Grads:
-    result = f(grads)
-    if result is None:
-        raise Skip
-    return instance("what transform returns", result, Grads, "Grads, or None for no step")  # type: ignore[no-any-return]
+def _transformed(fs: list[Any], loss: float, grads: Any, data: Any, batch: int) -> tuple[float, Grads]:
+    """Send a gradient through transforms, and the loss through those that several processes do together."""
+    for f in fs:
+        if isinstance(f, Joint):
+            loss, grads = f.join(loss, grads, data, batch)
+            continue
+        grads = f(grads)
+        if grads is None:
+            raise Skip
+        instance("what transform returns", grads, Grads, "Grads, or None for no step")
+    return loss, grads
 
 
 def _not_finite(value: float, grads: Grads, ps: Params, step: int) -> FloatingPointError:
@@ -386,19 +387,17 @@ def _not_finite(value: float, grads: Grads, ps: Params, step: int) -> FloatingPo
     )
 
 
-def _warn(ps: Params, unreached: list[Param], batches: int, data: Any) -> None:
+def _warn(ps: Params, unreached: dict[str, Param], batches: int, data: Any) -> None:
     """Warn of what most likely is a mistake, once the first epoch is over."""
     is_loader = isinstance(data, DataLoader)
     if not batches and not (is_loader and len(data)):  # one that goes on with an epoch may be at its end
         few = f": {data!r} has too few samples for one" if is_loader else ""
         warnings.warn(f"no step was taken, as there is no batch in the data{few}", stacklevel=3)
     elif 0 < len(unreached) < len(ps):
-        names = ", ".join(
-            name for name, p in zip(ps.names, ps, strict=True) if any(p is q for q in unreached)
-        )
         warnings.warn(
-            f"the loss did not depend on these parameters in the first epoch: {names}. After W = W - …, "
-            "which makes a plain array, it does not; what is not to be trained is left out by θ - params(W)",
+            f"the loss did not depend on these parameters in the first epoch: {', '.join(unreached)}. "
+            "After W = W - …, which makes a plain array, it does not; what is not to be trained is left out "
+            "by θ - params(W)",
             stacklevel=3,
         )
 

@@ -7,8 +7,9 @@ the same. Any function of that kind is one, such as ``lambda grads: grads.map(np
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from cmath import isfinite
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -24,7 +25,7 @@ from minidiff.tracing import constant
 __all__ = ["Joint", "accumulate", "clip_norm", "skip_nonfinite"]
 
 
-class Joint(ABC):
+class Joint(AbstractContextManager[Any]):
     """A transform that several processes do together, each with a part of the batch.
 
     It is a context manager, which `train` enters for the time of the training: an exception that ends the
@@ -50,14 +51,6 @@ class Joint(ABC):
     @abstractmethod
     def leave_out(self, batch: int) -> None:
         """Have all processes leave out this batch, unless they have joined for it."""
-
-    @abstractmethod
-    def __enter__(self) -> Any:
-        """Begin a training."""
-
-    @abstractmethod
-    def __exit__(self, *error: Any) -> None:
-        """End it together."""
 
 
 class clip_norm:  # noqa: N801 - it is called as a function is

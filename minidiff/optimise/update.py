@@ -98,18 +98,14 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
         return
     opt, p, g = first, second, third
     if not isinstance(opt, AbstractOptimiser):
-        raise _out_of_order() if _are_swapped(second, third) else _no_optimiser(opt)
+        are_swapped = isinstance(p, AbstractOptimiser) or isinstance(g, AbstractOptimiser)
+        raise _out_of_order() if are_swapped else _no_optimiser(opt)
     if isinstance(p, _PARAMETERS):
         x = _array_of(p)
         if g is not None:
             take(opt.stages(p), p, x, _gradient(g, x))
         return
     whole(_update_all, opt, p, g)
-
-
-def _are_swapped(*others: Any) -> bool:
-    """Tell whether an optimiser stands where parameters or gradients belong."""
-    return any(isinstance(x, AbstractOptimiser) for x in others)
 
 
 def _out_of_order() -> TypeError:
@@ -155,11 +151,7 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
         try:
             g = gs[p]
         except KeyError:
-            cure = "take the gradient over the same parameters, or map it to None"
-            if any(isinstance(key, str) for key in gs.keys()):  # noqa: SIM118 - Grads warn of bare iteration
-                cure = "gs goes by names: write gradient(lambda: f(p), params(p)), by parameters"
-            which = f"{_which(place)} of ps, of shape {x.shape}"
-            raise KeyError(f"gs has no gradient for {which}: {cure}") from None
+            raise _no_gradient(gs, place, x) from None
         if g is not None:
             steps.append((opt.stages(p) if differ else stages, p, x, _gradient(g, x, place)))
             has_views = has_views or x.base is not None
@@ -175,6 +167,13 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
         which = _which((ps, next(i for i, other in enumerate(ps) if other is p)))
         add_note(error, f"in update(opt, ps, gs), at {which} of shape {x.shape}; nothing has moved")
         raise
+
+
+def _no_gradient(gs: Mapping[Any, Any], place: Place, x: Array) -> KeyError:
+    cure = "take the gradient over the same parameters, or map it to None"
+    if any(isinstance(key, str) for key in gs.keys()):  # noqa: SIM118 - Grads warn of bare iteration
+        cure = "gs goes by names: write gradient(lambda: f(p), params(p)), by parameters"
+    return KeyError(f"gs has no gradient for {_which(place)} of ps, of shape {x.shape}: {cure}")
 
 
 def _parameters(ps: Any) -> list[Any]:

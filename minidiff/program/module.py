@@ -9,7 +9,6 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from minidiff.checks import described
 from minidiff.files import write
 from minidiff.program.lines import ChangedError, Lines, Workspace, literal
+from minidiff.program.reach import codes
 from minidiff.program.signature import described as shown
 from minidiff.tracing import WITHOUT_AUTOGRAD
 
@@ -157,14 +157,13 @@ def _described(lines: Lines, examples: list[Any]) -> str:
 
 def _constant(x: Any, name: str, arrays: dict[str, Any], suffix: str) -> str:
     """Write a line that makes a constant; a large array goes among `arrays`, to be read from there."""
-    is_array = isinstance(x, np.ndarray)
     if isinstance(x, np.dtype) and x.kind in "biufc":
         return f"{name} = np.dtype({x.str!r})"
     if isinstance(x, (float, complex)) and not isinstance(x, np.generic):
         return f"{name} = {_digits(x)}"
     if not isinstance(x, (np.ndarray, np.generic)) or x.dtype.kind not in "biufc" or x.dtype.char in "gG":
         raise TypeError(f"save: the program uses {described(x)}, which cannot be written down")
-    if not is_array:
+    if isinstance(x, np.generic):
         return f"{name} = np.{type(x).__name__}({_digits(x.item())})"
     if not _order(x):
         steps = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)]
@@ -195,11 +194,9 @@ def _sources(f: Any) -> dict[str, str]:
     if not isinstance(f, FunctionType) or f.__closure__ or not f.__module__.startswith("minidiff."):
         name = getattr(f, "__name__", f)
         name = name if str(name).isidentifier() else "a derivative that looks at values"
-        raise TypeError(
-            f"save: the program calls {name}, which NumPy alone has not: it cannot be written down"
-        )
+        raise _not_numpys(f"the program calls {name}")
     found: dict[str, str] = {}
-    for name in _names(f.__code__):
+    for name in [name for code in codes(f.__code__) for name in code.co_names]:
         x = f.__globals__.get(name)
         plain = next((text for other, text in WITHOUT_AUTOGRAD.items() if other is x), None)
         if plain is not None:
@@ -207,15 +204,10 @@ def _sources(f: Any) -> dict[str, str]:
         elif isinstance(x, FunctionType):
             found |= _sources(x) if inspect.unwrap(x) is not f else {}
         elif x is not None and x is not np:
-            raise TypeError(
-                f"save: {f.__name__} uses {name}, which NumPy alone has not: it cannot be written down"
-            )
+            raise _not_numpys(f"{f.__name__} uses {name}")
     source = textwrap.dedent(inspect.getsource(f))
     return {**found, f.__name__: source[source.index("def ") :]}
 
 
-def _names(code: Any) -> Iterator[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if inspect.iscode(inner):
-            yield from _names(inner)
+def _not_numpys(what: str) -> TypeError:
+    return TypeError(f"save: {what}, which NumPy alone has not: it cannot be written down")

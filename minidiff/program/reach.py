@@ -7,6 +7,7 @@ import random
 import re
 import types
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 from minidiff.checks import is_ndarray
 from minidiff.params import Param
 from minidiff.program.lines import RESERVED, free_name
+from minidiff.program.signature import parts_of
 
-__all__ = ["Names", "Reach"]
+__all__ = ["Names", "Reach", "closure", "codes"]
 
 
 # With these names in its code a function may read any attribute.
@@ -81,9 +83,9 @@ class Reach:
     def _held(self, name: str, x: Any) -> Iterator[tuple[str, Any]]:
         """Give what something holds otherwise than as attributes."""
         if isinstance(x, types.FunctionType):
-            cells = zip(x.__code__.co_freevars, x.__closure__ or (), strict=True)
-            yield from ((n, cell.cell_contents) for n, cell in cells if _is_set(cell))
-            yield from self._globals(x.__code__, x.__globals__)
+            yield from closure(x)
+            for code in codes(x.__code__):
+                yield from self._globals(code, x.__globals__)
             yield from (("", d) for d in (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()))
             yield from vars(x).items()
         elif isinstance(x, types.MethodType):
@@ -107,9 +109,6 @@ class Reach:
                 yield name, x
                 if isinstance(x, types.ModuleType) and not x.__name__.startswith(("numpy", "minidiff")):
                     yield from ((f"{name}.{n}", vars(x)[n]) for n in code.co_names if n in vars(x))
-        for inner in code.co_consts:
-            if isinstance(inner, types.CodeType):
-                yield from self._globals(inner, names)
 
     def array(self, line: str) -> str:
         """Describe an array that a line may use, if there is any: the one that it names."""
@@ -124,19 +123,26 @@ class Reach:
         return [_state(g) for g in self._generators]
 
 
+def closure(f: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Give the variables of an outer function that a function uses, where they have a value yet."""
+    for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
+        with suppress(ValueError):
+            yield name, cell.cell_contents
+
+
+def codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Give a function's code, and that of the functions within it."""
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from codes(inner)
+
+
 def _state(g: Any) -> Any:
     if isinstance(g, random.Random):
         return g.getstate()
     state = g.bit_generator.state if isinstance(g, np.random.Generator) else g.get_state(legacy=False)
-    return [part.tobytes() if isinstance(part, np.ndarray) else part for part in _leaves(state)]
-
-
-def _leaves(x: Any) -> Iterator[Any]:
-    for item in x.values():
-        if isinstance(item, dict):
-            yield from _leaves(item)
-        else:
-            yield item
+    return [part.tobytes() if isinstance(part, np.ndarray) else part for part in parts_of(state)]
 
 
 def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
@@ -156,14 +162,6 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
                 for slot in (slots,) if isinstance(slots, str) else slots:
                     yield slot, f"{name}.{slot}", getattr(x, slot, None)
         yield from ((n, f"{name}.{n}", v) for n, v in getattr(x, "__dict__", {}).items())
-
-
-def _is_set(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
 
 
 class Names:

@@ -50,11 +50,10 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
 
 
 def stood(x: Any, name: str, standing: Callable[[Any, str], Any]) -> Any:
-    """Put a stand-in in the place of every array and number that `_key` collects, in the same order."""
+    """Put a stand-in in the place of every array and number that `key_of` collects, in the same order."""
     kind = type(x)
-    if kind is np.ndarray or kind is float or kind is complex:
-        return standing(x, name)
-    if issubclass(kind, np.generic) and x.dtype.kind in "biufc":
+    is_number = issubclass(kind, np.generic) and x.dtype.kind in "biufc"
+    if is_number or kind in (np.ndarray, float, complex):
         return standing(x, name)
     if isinstance(x, dict):
         return {key: stood(item, f"{name}_{key}", standing) for key, item in x.items()}
@@ -77,11 +76,9 @@ def described(x: Any) -> str:
 
 def parts_of(x: Any) -> Iterator[Any]:
     """Give the arrays and numbers of a result."""
-    if isinstance(x, (list, tuple)):
-        for item in x:
+    if isinstance(x, (list, tuple, Mapping)):
+        for item in x.values() if isinstance(x, Mapping) else x:
             yield from parts_of(item)
-    elif isinstance(x, Mapping):
-        yield from parts_of(list(x.values()))
     else:
         yield x
 
@@ -97,12 +94,11 @@ def equal(a: Iterator[Any], b: Iterator[Any]) -> bool:
         if x.dtype != y.dtype or x.shape != y.shape:
             return False
         if x.tobytes() != y.tobytes():
-            parts = [(x.real, y.real), (x.imag, y.imag)] if x.dtype.kind == "c" else [(x, y)]
-            for p, q in parts:
-                number = p == p
-                if not (
-                    np.array_equal(p, q, equal_nan=True)
-                    and np.array_equal(np.signbit(p[number]), np.signbit(q[number]))
-                ):
-                    return False
+            if x.dtype.kind == "c":
+                x, y = (np.stack((z.real, z.imag)) for z in (x, y))
+            number = x == x
+            if not np.array_equal(x, y, equal_nan=True):
+                return False
+            if not np.array_equal(np.signbit(x[number]), np.signbit(y[number])):
+                return False
     return True

@@ -72,12 +72,9 @@ class Sequence(Schedule):
         if len(stages) == 1 and isinstance(stages[0], Iterator):
             self.drawn = _Drawn(stages[0])
             return
-        schedules, sizes = zip(*_pairs(stages), strict=True)
-        sizes = tuple(step_count(f"the number of steps of stage {i}", n) for i, n in enumerate(sizes, 1))
-        named = (f"the schedule of stage {i}" for i in range(1, len(sizes) + 1))
-        self.schedules = tuple(map(as_schedule, named, schedules, sizes))
-        self.step_sizes = sizes
-        self.finished = tuple(accumulate(sizes[:-1], initial=0))  # steps done when a stage begins
+        checked = [_stage(i, *pair) for i, pair in enumerate(_pairs(stages), 1)]
+        self.schedules, self.step_sizes = zip(*checked, strict=True)
+        self.finished = tuple(accumulate(self.step_sizes[:-1], initial=0))  # steps done when a stage begins
         end = last_step(self.schedules[-1])
         self.nsteps = None if end is None else self.finished[-1] + end
 
@@ -110,10 +107,9 @@ class _Drawn:
                 stage = next(self.source, None)
                 if stage is None and self.schedules:
                     break
-                ((schedule, n),) = _pairs(() if stage is None else (stage,))
-                i = len(self.finished)
-                n = step_count(f"the number of steps of stage {i}", n)
-                self.schedules.append(as_schedule(f"the schedule of stage {i}", schedule, n))
+                (pair,) = _pairs(() if stage is None else (stage,))
+                schedule, n = _stage(len(self.finished), *pair)
+                self.schedules.append(schedule)
                 self.finished.append(self.finished[-1] + n)
         return self.schedules, self.finished
 
@@ -139,6 +135,12 @@ def _pairs(stages: tuple[Any, ...]) -> list[tuple[Any, Any]]:
     if not stages:
         raise ValueError("Sequence needs at least one schedule with its number of steps")
     return list(stages)
+
+
+def _stage(i: int, schedule: Any, n: Any) -> tuple[Callable[[int], float], int]:
+    """Check a stage, the i-th."""
+    n = step_count(f"the number of steps of stage {i}", n)
+    return as_schedule(f"the schedule of stage {i}", schedule, n), n
 
 
 class Loop(Schedule):

@@ -45,7 +45,7 @@ def half_cosine(u: int, period: int) -> float:
 
 
 class Wave(Schedule):
-    """r·g(t) + o with a periodic g, from 0 up to 1 and down again, times its height at t."""
+    """r·g(t) + o with a periodic g between 0 and 1, times its height at t."""
 
     l0: Number
     l1: Number
@@ -245,7 +245,7 @@ class SinExp(Decaying, Sin):
     """
 
 
-class CosAnneal(Schedule):
+class CosAnneal(Wave):
     r"""Fall along half a cosine; then jump back up and fall again, or turn round.
 
     .. math:: s(t) = r \cdot \tfrac{1}{2} \left( 1 + \cos \frac{\pi u}{period} \right) + o,
@@ -278,16 +278,11 @@ class CosAnneal(Schedule):
     Restarts, I. Loshchilov and F. Hutter, 2017, arXiv:1608.03983.
     """
 
-    l0: Number
-    l1: Number
-    period: Steps
     restart: Annotated[bool, flag] = True
 
-    def at(self, t: int) -> float:
-        """Give the value at step t."""
-        r, o = abs(self.l0 - self.l1), min(self.l0, self.l1)
-        u = (t - 1) % self.period if self.restart else t - 1
-        return r * half_cosine(u, self.period) + o
+    def wave(self, t: int) -> float:
+        """Give the wave at step t, between 0 and 1."""
+        return half_cosine((t - 1) % self.period if self.restart else t - 1, self.period)
 
 
 Cos = CosAnneal  # the page's name
@@ -401,6 +396,5 @@ class WarmupCos(Schedule):
         u = min(t - 1, self.steps)
         if u < self.warmup:
             return self.startval + (self.maxval - self.startval) * u / self.warmup
-        return self.endval + (self.maxval - self.endval) * half_cosine(
-            u - self.warmup, self.steps - self.warmup
-        )
+        height = half_cosine(u - self.warmup, self.steps - self.warmup)
+        return self.endval + (self.maxval - self.endval) * height

@@ -743,8 +743,10 @@ RULES[np.diagonal] = (_diagonal,)
 
 
 def _roll(g: Any, ans: Any, x: Any, shift: Any, axis: Any = None) -> Any:
-    # Whole numbers without a sign, and booleans, have no negatives of their own.
-    return np.roll(g, np.negative(shift, dtype=np.int64, casting="unsafe").tolist(), axis)
+    if np.asarray(shift).dtype.kind in "bu":  # which have no negatives, and roll otherwise in NumPy 2.0
+        places = np.roll(np.arange(x.size).reshape(x.shape), shift, axis)
+        return np.ravel(g)[np.argsort(places, axis=None)].reshape(x.shape)
+    return np.roll(g, np.negative(shift).tolist(), axis)
 
 
 RULES[np.roll] = (_roll,)

@@ -14,6 +14,7 @@ class pressed_at:  # noqa: N801 - it is called as a function is
         self.left, self.files = n, files
 
     def __enter__(self):
+        sys._getframe(1).f_trace_opcodes = True  # else Python 3.12 does not tell of the first bytecodes
         sys.settrace(self.call)
         return self
 
@@ -23,6 +24,7 @@ class pressed_at:  # noqa: N801 - it is called as a function is
     def call(self, frame, *_):
         if not frame.f_code.co_filename.endswith(self.files):
             return None
+        frame.f_trace = self.opcode  # without which Python 3.13 tells of none
         frame.f_trace_opcodes = True
         return self.opcode
 

@@ -857,7 +857,7 @@ def test_all_are_set_from_a_vector_or_none(errors):
         ps.from_vector(before)
         if pressed.left > 0:
             break
-    assert n > 30
+    assert n > 100
     with warnings.catch_warnings(), np.errstate(over=errors):
         warnings.simplefilter("error")
         with pytest.raises((FloatingPointError, RuntimeWarning)):

@@ -406,7 +406,7 @@ class StandIn:
         for i in index if type(index) is tuple else (index,):
             is_computed = type(i) is StandIn and i._name not in self._listing.constants
             if is_computed and np.asarray(i._example).dtype == bool:
-                self._listing.refuse(f"x[mask] picks elements, and {_COUNTS}")
+                self._listing.refuse(f"a mask (x[mask], where=) picks elements, and {_COUNTS}")
             if isinstance(i, slice) and any(type(end) is StandIn for end in (i.start, i.stop, i.step)):
                 self._listing.refuse(f"x[i:j] with i or j computed, and {_COUNTS}")
             if is_box(i):

@@ -117,14 +117,15 @@ class Scheduler(AbstractOptimiser):
         update: Callable[[Any, float], object] | None = None,
         **settings: Any,
     ) -> None:
+        given = f"{schedule!r} and {opt!r}"
         if settings and opt is None and update is None:
             schedule, opt = settings.pop("eta", None), schedule
-        elif schedule is None or isinstance(schedule, AbstractOptimiser):
+        elif schedule is None:
             opt = None
         if not isinstance(opt, AbstractOptimiser) or isinstance(schedule, AbstractOptimiser):
             raise TypeError(
                 "it is Scheduler(schedule, opt), with an optimiser such as Momentum() in second place, or "
-                f"Scheduler(opt, eta=schedule, …); got {schedule!r} and {opt!r}"
+                f"Scheduler(opt, eta=schedule, …); got {given}"
             )
         inner = {} if not isinstance(opt, Scheduler) else opt.settings()
         names = [*settings, *(["eta"] if schedule is not None and update is None else [])]

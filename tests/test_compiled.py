@@ -656,6 +656,14 @@ def test_an_integer_that_counts_warns():
 # --- Beside everything else -----------------------------------------------------------------------------
 
 
+def test_what_is_recorded_by_an_argument_is_refused_with_its_line():
+    f = compiled(lambda x: np.sum(x * x))
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"np\.asarray\(\).*in line \d+.*dropgrad"):
+            gradient(lambda x: f(x)[0], np.array([1.0, 2.0]))
+        f(np.ones(2))
+
+
 def test_within_a_gradient_it_is_the_loss_itself():
     f = compiled(lambda x: np.sum(W**3 * x), params(W))
     x = np.array([1.0, 2.0, 3.0])

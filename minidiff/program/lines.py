@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from minidiff.checks import is_ndarray
 from minidiff.program.listing import Call, Listing, RefusedError, StandIn, example, flat, is_array
 from minidiff.tracing import EXACT, added, added_at, assigned, is_basic, map_container, seen_from, summed
 
@@ -629,7 +630,7 @@ def _is_one(x: Any) -> bool:
 
 
 def _owner(x: Any) -> Any:
-    while isinstance(x, np.ndarray) and isinstance(x.base, np.ndarray):
+    while is_ndarray(x) and is_ndarray(x.base):
         x = x.base
     return x
 

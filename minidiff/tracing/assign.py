@@ -229,7 +229,7 @@ def _kept(index: Any) -> Any:
 def _become(x: Traced, new: Any, do: Callable[[Any], Any], function: Any = None) -> None:
     """Let `x` hold `new`, as an augmented assignment or ``out=`` does; `do` does it with a plain array.
 
-    Unless it only moves elements, `function` is what has computed `new`.
+    `function` has computed `new`; None if elements were only moved.
     """
     root, way = _opened(x)
     old: Any = shown(root._value)
@@ -238,7 +238,7 @@ def _become(x: Traced, new: Any, do: Callable[[Any], Any], function: Any = None)
     if is_like and (old.shape, old.dtype, old.strides) == (value.shape, value.dtype, value.strides):
         _go_on(x, new, root._value)  # nobody else holds the result of an operator
     else:
-        _exactly(x, do, lambda: _change(x, ..., new), function is None or _rounds_alike(function, x, new))
+        _exactly(x, do, lambda: _change(x, ..., new), function, new)
 
 
 # There is one right result of these of real numbers, in memory of any layout. Of complex numbers there is
@@ -252,19 +252,21 @@ EXACT = {
 def _rounds_alike(function: Any, x: Any, new: Any = None) -> bool:
     """Tell whether NumPy rounds a result alike in the memory of `x`, and in that of `new` if there is one."""
     x, new = shown(constant(x)), shown(constant(new))
-    if x.size < 2 or (function in EXACT and x.dtype.kind != "c"):
+    if function is None or x.size < 2 or (function in EXACT and x.dtype.kind != "c"):
         return True
     return new is not None and np.shape(new) == x.shape and new.strides == x.strides
 
 
-def _exactly(x: Traced, do: Callable[[Any], Any], change: Callable[[], None], rounds_alike: bool) -> None:
+def _exactly(
+    x: Traced, do: Callable[[Any], Any], change: Callable[[], None], function: Any, new: Any = None
+) -> None:
     """Make a change with the errors that NumPy has, and rounded as it rounds in memory of this layout."""
     root, way = source_of(x)
     memory: Any = getval(root)
     exact = None
     if type(memory) is np.ndarray:
         do(exact := seen_from(memory.copy(order="K"), way))
-    elif standing_now() and not rounds_alike:
+    elif standing_now() and not _rounds_alike(function, x, new):
         memory.refuse(
             "the last bit of a change in place may depend on how the array lies in memory. Compute the new "
             "values first, and assign them: v = np.exp(x[::2]); x[::2] = v"
@@ -393,8 +395,7 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
             now = np.unravel_index(places[turn == i], x.shape)
             _change(x, now, ufunc(x[now], *[v[turn == i] for v in values]))
 
-    do = lambda exact: ufunc.at(exact, constant(index), *constant(w))  # noqa: E731
-    _exactly(x, do, change, _rounds_alike(ufunc, x))
+    _exactly(x, lambda exact: ufunc.at(exact, constant(index), *constant(w)), change, ufunc)
 
 
 # These write piece after piece, also over what they have not read yet.
@@ -422,13 +423,12 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         where = np.broadcast_to(constant(rest["where"]), out.shape)
         parts = [np.broadcast_to(x, out.shape)[where] if np.ndim(x) else x for x in args]
         others = {key: x for key, x in rest.items() if key != "where"}
-        change = lambda: _change(out, where, function(*parts, **others))  # noqa: E731
-        _exactly(out, do, change, _rounds_alike(function, out))
+        _exactly(out, do, lambda: _change(out, where, function(*parts, **others)), function)
     elif isinstance(function, np.ufunc):
         _become(out, as_array(function(*args, **rest)), do, function)
     else:  # the result may be an array that somebody holds
         result = as_array(function(*args, **rest))
-        _exactly(out, do, lambda: _change(out, ..., result), _rounds_alike(function, out, result))
+        _exactly(out, do, lambda: _change(out, ..., result), function, result)
     return out
 
 
@@ -464,7 +464,7 @@ for _name, _do in _METHODS.items():
 _UFUNCS = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide}
 for _name in (*_UFUNCS, "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"):
     _operate, _in_place = (getattr(operator, f"__{i}{_name}__") for i in ("", "i"))
-    setattr(Traced, f"__i{_name}__", _augmented(_operate, _in_place, _UFUNCS.get(_name, _name)))
+    setattr(Traced, f"__i{_name}__", _augmented(_operate, _in_place, _UFUNCS.get(_name, _operate)))
 
 
 def _set_imaginary(x: Traced, w: Any) -> None:

@@ -635,7 +635,7 @@ def moments_options(
 ) -> tuple[Any, Any, Any]:
     """Give, of what may follow `axis` in a variance, what its derivative depends on."""
     keepdims = keepdims is not np._NoValue and keepdims
-    where = True if where is np._NoValue else _mask(where)
+    where = True if where is np._NoValue else mask_of(where)
     return keepdims, where, ddof if correction is np._NoValue else correction
 
 
@@ -651,10 +651,11 @@ def _options(
     dtype: Any = None, out: Any = None, keepdims: Any = False, initial: Any = 0, where: Any = True
 ) -> tuple[Any, Any]:
     """Give, of what may follow `axis` in a reduction, what its derivative depends on."""
-    return keepdims, _mask(where)
+    return keepdims, mask_of(where)
 
 
-def _mask(where: Any) -> Any:
+def mask_of(where: Any) -> Any:
+    """Give a mask as an array; True, which leaves nothing out, stays."""
     return where if where is True or hasattr(where, "dtype") else np.asarray(where, bool)
 
 

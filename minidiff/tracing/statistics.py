@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, listed
+from minidiff.tracing.derivatives import COMPOSITES, listed, mask_of
 from minidiff.tracing.exact import exactly
 from minidiff.tracing.record import as_array, constant, derivative, is_box
 
@@ -155,9 +155,7 @@ def _without(x: Any, where: Any, instead: Any) -> Any:
 
 def _known(x: Any, where: Any) -> Any:
     known = ~np.isnan(x)
-    if where is True:
-        return known
-    return known & (where if hasattr(where, "astype") else np.asarray(where)).astype(bool)
+    return known if where is True else known & mask_of(where)
 
 
 def _extremum(function: Any, both: Any, least: float) -> Any:

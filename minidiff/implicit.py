@@ -198,9 +198,8 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
         call = _Call(partial(f, **constants), args)
         if not standing_now():
             result = np.asarray(call.result)
-            given = [
-                constant(x) for x in _leaves(args) if not isinstance(x, Leaf)
-            ]  # parameters do not change
+            # Not parameters, which do not change meanwhile.
+            given = [constant(x) for x in _leaves(args) if not isinstance(x, Leaf)]
             if any(is_ndarray(x) and np.may_share_memory(result, x) for x in given):
                 raise TypeError("recompute: f returns what it was given, or a view of it: return a copy")
         return recomputed(call, *call.variables())

@@ -62,6 +62,13 @@ def _factory_name(factory: Any) -> str | None:
     return factory and factory.__name__
 
 
+SET_STATE: dict[Any, Callable[[Any, Any], object]] = {
+    np.random.Generator: lambda rng, state: setattr(rng.bit_generator, "state", state),
+    np.random.RandomState: np.random.RandomState.set_state,
+    random.Random: random.Random.setstate,
+}
+
+
 def _in_state(rng: Any, state: Any) -> Any:
     SET_STATE[type(rng)](rng, state)
     return rng
@@ -101,11 +108,6 @@ MADE: dict[Any, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 TAG_OF = {kind: kind.__name__ for kind in MADE} | {np.random.Generator: "generator", Params: "params"}
 TAGS = {tag: kind for kind, tag in TAG_OF.items()}
-SET_STATE: dict[Any, Callable[[Any, Any], object]] = {
-    np.random.Generator: lambda rng, state: setattr(rng.bit_generator, "state", state),
-    np.random.RandomState: np.random.RandomState.set_state,
-    random.Random: random.Random.setstate,
-}
 PLAIN: Any = (type(None), Number, str, bytes, Enum, np.generic, np.ndarray, Param, Params)
 DATA: Any = (*PLAIN, *CONTAINERS, *MADE)
 CONSTANT: Any = (*PLAIN, date, time, timedelta, timezone, range, slice, np.dtype, type, ModuleType)

@@ -266,9 +266,12 @@ class Params(MutableSet[Param]):
 
     def __init__(self, iterable: Iterable[Param] = ()) -> None:
         # The parameters in order, each with the path by which it was found, if it has one.
-        self._paths: dict[Param, str | None] = dict(iterable._paths) if isinstance(iterable, Params) else {}
-        for p in _several(iterable):
-            self.add(p)
+        self._paths: dict[Param, str | None] = {}
+        if isinstance(iterable, Params):
+            self._paths.update(iterable._paths)
+        else:
+            for p in _several(iterable):
+                self.add(p)
 
     def __contains__(self, p: object) -> bool:
         return isinstance(p, Param) and p in self._paths

@@ -230,7 +230,7 @@ class early_stopping(Trigger):  # noqa: N801 - it is called as a function is
         self.best = self.init_score
 
     def look(self, value: Any) -> tuple[bool, dict[str, Any]]:
-        """Tell whether the score is no better than the best, which is noted."""
+        """Tell whether the score is no better than the best, and note it if it is better."""
         score = _score("f", value, self.distance)
         is_better = _is_better(score, self.best, self.distance, self.min_dist)
         return not is_better, {"best": score} if is_better else {}

@@ -117,7 +117,7 @@ class Scheduler(AbstractOptimiser):
         update: Callable[[Any, float], object] | None = None,
         **settings: Any,
     ) -> None:
-        given = f"{schedule!r} and {opt!r}"
+        given = schedule, opt
         if settings and opt is None and update is None:
             schedule, opt = settings.pop("eta", None), schedule
         elif schedule is None:
@@ -125,7 +125,7 @@ class Scheduler(AbstractOptimiser):
         if not isinstance(opt, AbstractOptimiser) or isinstance(schedule, AbstractOptimiser):
             raise TypeError(
                 "it is Scheduler(schedule, opt), with an optimiser such as Momentum() in second place, or "
-                f"Scheduler(opt, eta=schedule, …); got {given}"
+                f"Scheduler(opt, eta=schedule, …); got {given[0]!r} and {given[1]!r}"
             )
         inner = {} if not isinstance(opt, Scheduler) else opt.settings()
         names = [*settings, *(["eta"] if schedule is not None and update is None else [])]

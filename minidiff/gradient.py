@@ -589,7 +589,7 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
         elif is_recorded(g):
             gradients[i] = apart(g)
         elif type(example(roots[i]._value)) is np.ndarray:
-            gradients[i] = np.array(g) if g is array else varying(g, np.array)
+            gradients[i] = np.array(g) if g is array else g.__as_array__()
     return gradients
 
 

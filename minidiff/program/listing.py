@@ -24,7 +24,7 @@ import autograd
 import numpy as np
 
 from minidiff.checks import is_ndarray
-from minidiff.tracing import backward, is_box, map_container, stands_beneath
+from minidiff.tracing import backward, cures_here, is_box, map_container, stands_beneath
 
 __all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
     "varying", "written"]  # fmt: skip
@@ -365,6 +365,10 @@ class StandIn:
             )
         return self._listing.call(function, _NAMES[function], operands, options)
 
+    def __as_array__(self) -> Any:
+        """Note that what it stands for, a number, becomes an array."""
+        return self._listing.call(np.array, "np.array", (self,), {})
+
     def refuse(self, what: str) -> NoReturn:
         """Refuse, for a derivative, what the function does."""
         self._listing.refuse(what)
@@ -476,8 +480,6 @@ _PEEKS = {
     "__floor__": f"floor() {_NUMBER}", "__ceil__": f"ceil() {_NUMBER}",
     "__index__": "a computed value serves as a size, a count, or an index (of an array that is to be an "
         f"argument of the loss, too): that {_NUMBER}",
-    "__array__": "np.asarray() (or a function that calls it, np.array([a, b]) for one) looks at values. "
-        "NumPy functions take the array as it is; np.stack and np.concatenate join several",
     "__str__": "it makes text of a value", "__format__": "it makes text of a value",
     "__hash__": "it uses a value as a key",
     "__setitem__": "it assigns into an array that is not under differentiation. Build the new one with "
@@ -495,6 +497,17 @@ def _peek(what: str) -> Callable[..., Any]:
 
 for _name, _what in _PEEKS.items():
     setattr(StandIn, _name, _peek(_what))
+
+
+def _to_array(self: StandIn, *args: Any, **kwargs: Any) -> NoReturn:
+    cures = cures_here("NumPy functions take the array as it is; np.stack and np.concatenate join several.")
+    self._listing.refuse(
+        "np.asarray() (or a function that calls it, np.array([a, b]) for one) looks at values. "
+        + cures.removesuffix(".")
+    )
+
+
+StandIn.__array__ = _to_array
 
 
 def _in_place(function: Any, symbol: str) -> Any:
@@ -530,11 +543,9 @@ def written(number: Any) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
-def varying(x: StandIn, kind_of_array: Any = None) -> Any:
+def varying(x: StandIn) -> Any:
     """Give what a gradient may be taken by: a number of NumPy's, or an array; None for other things."""
     e, call = x._example, x._listing.call
-    if kind_of_array is not None:
-        return call(kind_of_array, "np.array", (x,), {})
     kind = np.asarray(e).dtype.kind
     if isinstance(e, (np.ndarray, np.generic)):
         if kind in "iu":

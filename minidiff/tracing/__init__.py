@@ -30,6 +30,7 @@ from minidiff.tracing.record import (
     Traced,
     apart,
     constant,
+    cures_here,
     derivative,
     guard,
     is_box,
@@ -49,7 +50,7 @@ from minidiff.tracing.record import (
 from minidiff.tracing.rows import by_row, pull_all
 
 __all__ = ["EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "added", "added_at", "apart",
-    "assigned", "backward", "by_row", "constant", "derivative", "filled", "guard", "history", "is_basic",
-    "is_box", "is_recorded", "is_tracing", "lift", "listed", "made_zeros", "map_container", "name_of",
-    "no_attribute", "part_of", "pull_all", "seen_from", "standing", "standing_for_leaves",
-    "standing_now", "stands_beneath", "summed", "watch"]  # fmt: skip
+    "assigned", "backward", "by_row", "constant", "cures_here", "derivative", "filled", "guard",
+    "history", "is_basic", "is_box", "is_recorded", "is_tracing", "lift", "listed", "made_zeros",
+    "map_container", "name_of", "no_attribute", "part_of", "pull_all", "seen_from", "standing",
+    "standing_for_leaves", "standing_now", "stands_beneath", "summed", "watch"]  # fmt: skip

@@ -254,7 +254,9 @@ def _rounds_alike(function: Any, x: Any, new: Any = None) -> bool:
     x, new = shown(constant(x)), shown(constant(new))
     if function is None or x.size < 2 or (function in EXACT and x.dtype.kind != "c"):
         return True
-    return new is not None and np.shape(new) == x.shape and new.strides == x.strides
+    if new is None or np.shape(new) != x.shape:
+        return False
+    return all(n == 1 or s == t for n, s, t in zip(x.shape, x.strides, new.strides, strict=True))
 
 
 def _exactly(
@@ -268,8 +270,8 @@ def _exactly(
         do(exact := seen_from(memory.copy(order="K"), way))
     elif standing_now() and not _rounds_alike(function, x, new):
         memory.refuse(
-            "the last bit of a change in place may depend on how the array lies in memory. Compute the new "
-            "values first, and assign them: v = np.exp(x[::2]); x[::2] = v"
+            f"the last bit of a change in place by {name_of(function)} may depend on how the array lies in "
+            "memory. Compute the new values first, and assign them: v = np.exp(x[::2]); x[::2] = v"
         )
     change()
     if exact is not None and type(root._value) is np.ndarray:
@@ -461,10 +463,14 @@ _METHODS: dict[str, Callable[..., Any]] = {
 for _name, _do in _METHODS.items():
     setattr(Traced, _name, _method(_name, _do))
 
-_UFUNCS = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide}
-for _name in (*_UFUNCS, "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"):
+_UFUNCS = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide, "floordiv": np.floor_divide,
+    "mod": np.remainder, "pow": np.power, "matmul": np.matmul, "and": np.bitwise_and, "or": np.bitwise_or,
+    "xor": np.bitwise_xor, "lshift": np.left_shift, "rshift": np.right_shift,
+}  # fmt: skip
+for _name, _ufunc in _UFUNCS.items():
     _operate, _in_place = (getattr(operator, f"__{i}{_name}__") for i in ("", "i"))
-    setattr(Traced, f"__i{_name}__", _augmented(_operate, _in_place, _UFUNCS.get(_name, _operate)))
+    setattr(Traced, f"__i{_name}__", _augmented(_operate, _in_place, _ufunc))
 
 
 def _set_imaginary(x: Traced, w: Any) -> None:

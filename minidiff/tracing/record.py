@@ -324,13 +324,18 @@ def no_attribute(what: str, name: str) -> str:
 
 
 def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
-    where, source, called = _where()
-    cures = twin(called, source) if re.match(r"scipy(?!\.sparse)", called) and not is_sure else ""
-    cures = cures or " ".join(cure for pattern, cure in _CURES if re.search(pattern, source) and not is_sure)
+    cures = instead if is_sure else cures_here(instead)
     raise TypeError(
-        f"{what} cannot be recorded, and its gradient would be lost{where}. {cures or instead} "
+        f"{what} cannot be recorded, and its gradient would be lost{_where()[0]}. {cures} "
         "If a constant is meant, dropgrad(x) gives the plain value."
     )
+
+
+def cures_here(otherwise: str) -> str:
+    """Tell what to write in place of what the running line calls, if that is known."""
+    _, source, called = _where()
+    cures = twin(called, source) if re.match(r"scipy(?!\.sparse)", called) else ""
+    return cures or " ".join(cure for pattern, cure in _CURES if re.search(pattern, source)) or otherwise
 
 
 # By what the refused line calls: what can be recorded in its place.
@@ -344,7 +349,7 @@ _CURES = [
     (r"array\(\[|np\.array\(|stack\(|concatenate\(",
         "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
     (r"vectorize", "Write np.stack([f(v) for v in x])."),
-    (r"[rc]_\[", "np.concatenate joins arrays, np.stack numbers."),
+    (r"[rc]_\[|[RC]Class", "np.concatenate joins arrays, np.stack numbers."),
     (r"\.(normal|uniform)\(", "Write m + σ * rng.normal(size=n): the random numbers are constants."),
     (r"\] [-+*/]?=|fill_diagonal|put_along_axis",
         "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
@@ -1087,7 +1092,7 @@ def leaves_now() -> list[Leaf]:
 
 def is_tracing() -> bool:
     """Tell whether something is under differentiation in this thread."""
-    return bool(_roots.get()) or _reader.get() is not None
+    return _innermost.get() is not None or _reader.get() is not None
 
 
 def is_box(x: Any) -> bool:
@@ -1297,10 +1302,12 @@ def _no_array(function: Any, kind: type) -> TypeError:
 
 
 def as_array(x: Any) -> Any:
-    """Make an array of a list of numbers, recorded or not; what is an array or a number stays."""
-    if not isinstance(x, (list, tuple)):
-        return x if x is None or hasattr(x, "dtype") else np.array(x)
-    return np.stack([as_array(item) for item in x]) if x else np.array(x)
+    """Make an array of a list of numbers, recorded or not; what is an array or a number of NumPy's stays."""
+    if isinstance(x, (list, tuple)):
+        return np.stack([as_array(item) for item in x]) if x else np.array(x)
+    if x is None or hasattr(x, "dtype"):
+        return x
+    return getattr(type(x), "__as_array__", np.array)(x)
 
 
 def derivative(

@@ -14,7 +14,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from minidiff.names import tell
-from minidiff.tracing import derivative, made_zeros, part_of
+from minidiff.tracing import as_array, derivative, made_zeros, part_of
 
 __all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "logsumexp", "relu", "sigmoid", "softmax", "softplus",
     "zeros"]  # fmt: skip
@@ -24,8 +24,7 @@ tell(__name__)
 
 def floating(x: Any) -> Any:
     """Give `x` as an array of floating point numbers; a parameter or a recorded value stays what it is."""
-    if not hasattr(x, "dtype"):
-        x = np.asarray(x)
+    x = as_array(x)
     return x if x.dtype.kind in "fc" else x * 1.0
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from minidiff.checks import described, integer, is_ndarray, number
 from minidiff.functions import floating, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
-from minidiff.tracing import Kept, constant, derivative, listed
+from minidiff.tracing import Kept, as_array, constant, derivative, listed
 
 __all__ = [
     "binarycrossentropy",
@@ -505,7 +505,7 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -
     array([0. , 0.5, 2. ])
     """
     coding = "targets must be −1 or 1, got {}: of 0 and 1, or False and True, write 2 * y - 1"
-    if (y if hasattr(y, "dtype") else np.asarray(y)).dtype.kind == "b":
+    if as_array(y).dtype.kind == "b":
         raise ValueError(coding.format("booleans"))
     ŷ, y = _alike(ŷ, y)
     return _agg(np.maximum(1 - ŷ * _without_zero(y, coding), 0.0), agg, weights)
@@ -531,7 +531,7 @@ def _yes_or_no(ŷ: Any, y: Any, smoothing: float) -> tuple[Any, Any]:
 def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]:
     """Return predictions, targets that are of the same shape or class numbers, and which of these count."""
     ŷ = floating(ŷ)
-    numbers = y if hasattr(y, "dtype") else np.asarray(y)
+    numbers = as_array(y)
     are_numbers = bool(ŷ.shape) and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]
     if not are_numbers and not (ŷ.shape and ŷ.shape == numbers.shape):
         raise ValueError(
@@ -709,7 +709,7 @@ def _is_class(numbers: Any, ŷ: Any) -> Any:
 def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:
     """Return both as floating point arrays. Integers and Python's own numbers get the dtype of ŷ."""
     ŷ, kept = floating(ŷ), "fc" if hasattr(y, "dtype") else "c"
-    y = y if hasattr(y, "dtype") else np.asarray(y)
+    y = as_array(y)
     if y.dtype.kind not in "fciub":
         raise TypeError(
             f"the target must be numbers, got {described(y if y.ndim else y[()])}. {_NUMBERED}, objects that "

@@ -559,6 +559,16 @@ def test_a_number_that_is_an_argument_may_go_wherever_numpy_takes_one(call, kind
         assert bits(f(kind(k))) == bits(withgradient(lambda k=k: loss(kind(k)), params(V)))
 
 
+@pytest.mark.parametrize("loss", [ml.mse, ml.mae, ml.huber_loss, ml.binarycrossentropy, ml.poisson_loss])
+def test_a_target_may_be_a_number_or_a_list(loss):
+    V = param([0.25, 0.5, 0.75])
+    f = compiled(lambda y: loss(V, y), params(V))
+    for y in (0.5, 0.75, [0.5, 0.25, 1], [1, 0, 0.5]):
+        assert bits(f(y)) == bits(withgradient(lambda y=y: loss(V, np.asarray(y)), params(V)))
+    listed = gradient(lambda a, b: loss([a, b], [0.5, 1]), 0.25, 0.5)
+    np.testing.assert_array_equal(listed, gradient(lambda v: loss(v, np.array([0.5, 1])), V.value[:2])[0])
+
+
 def augmented(name):
     def change(v):
         v = getattr(operator, f"__i{name}__")(v, 2.0 + abs(v[0]))

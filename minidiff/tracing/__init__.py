@@ -29,6 +29,7 @@ from minidiff.tracing.record import (
     Trace,
     Traced,
     apart,
+    as_array,
     constant,
     cures_here,
     derivative,
@@ -50,7 +51,7 @@ from minidiff.tracing.record import (
 from minidiff.tracing.rows import by_row, pull_all
 
 __all__ = ["EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "added", "added_at", "apart",
-    "assigned", "backward", "by_row", "constant", "cures_here", "derivative", "filled", "guard",
+    "as_array", "assigned", "backward", "by_row", "constant", "cures_here", "derivative", "filled", "guard",
     "history", "is_basic", "is_box", "is_recorded", "is_tracing", "lift", "listed", "made_zeros",
     "map_container", "name_of", "no_attribute", "part_of", "pull_all", "seen_from", "standing",
     "standing_for_leaves", "standing_now", "stands_beneath", "summed", "watch"]  # fmt: skip

@@ -1188,7 +1188,8 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
     if any(type(x) in (list, tuple) for x in arguments):
         # Of a ufunc all arguments are arrays, of another function those that have a rule.
         n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
-        arguments = (*map(as_array, arguments[:n]), *arguments[n:])
+        arrays = [x if x is None else as_array(x) for x in arguments[:n]]
+        arguments = (*arrays, *arguments[n:])
     arguments = standing(arguments)
     boxes = [x for x in arguments if type(x) in Box.types]
     if not boxes:
@@ -1302,12 +1303,16 @@ def _no_array(function: Any, kind: type) -> TypeError:
 
 
 def as_array(x: Any) -> Any:
-    """Make an array of a list of numbers, recorded or not; what is an array or a number of NumPy's stays."""
-    if isinstance(x, (list, tuple)):
-        return np.stack([as_array(item) for item in x]) if x else np.array(x)
-    if x is None or hasattr(x, "dtype"):
+    """Make an array of numbers, recorded or not, also in lists; what is an array stays."""
+    if hasattr(x, "dtype"):
         return x
+    if isinstance(x, (list, tuple)) and not _is_plain(x):
+        return np.stack([as_array(item) for item in x])
     return getattr(type(x), "__as_array__", np.array)(x)
+
+
+def _is_plain(x: Any) -> bool:
+    return all(map(_is_plain, x)) if isinstance(x, (list, tuple)) else type(x) in PLAIN
 
 
 def derivative(

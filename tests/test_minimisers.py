@@ -310,7 +310,7 @@ def test_scipy_is_imported_when_it_is_used_and_its_error_names_the_extra():
     assert "minimize needs SciPy: pip install 'minidiff[scipy]'" in ran.stderr
 
 
-@pytest.mark.parametrize("name", ["options", "args", "jac", "hess", "hessp"])
+@pytest.mark.parametrize("name", ["x0", "fun", "options", "args", "jac", "hess", "hessp"])
 def test_what_scipy_takes_otherwise_is_told(name):
     w = param(np.ones(2))
     with pytest.raises(TypeError, match=f"minimize takes no {name}=: "):

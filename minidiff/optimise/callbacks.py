@@ -247,7 +247,8 @@ def _score(name: str, score: Any, distance: Any = operator.sub) -> Any:
     """
     if score is None or (distance is operator.sub and not (is_number(score) or _is_array_of_one(score))):
         advice = ": does it lack a return?" if score is None else ""
-        raise TypeError(f"{name} must give a number, the score, got {described(score)}{advice}")
+        must = "must be" if name.startswith("state") else "must give"
+        raise TypeError(f"{name} {must} a number, the score, got {described(score)}{advice}")
     return np.array(score) if isinstance(score, np.ndarray) else score
 
 

@@ -83,7 +83,7 @@ def arrays_or_none(name: str, x: Any) -> list[Any] | None:
 def check_values(ps: Params, values: list[Any] | None) -> None:
     """Check that arrays from a state, if there are any, can be the values of these parameters."""
     if values is not None and not (len(values) == len(ps) and all(map(fits, values, [p.value for p in ps]))):
-        theirs, ours = [described(a) for a in values], [described(p.value) for p in ps]
+        theirs, ours = ", ".join(map(described, values)), ", ".join(described(p.value) for p in ps)
         raise ValueError(f"state is of other parameters: its values are {theirs}, the parameters {ours}")
 
 

@@ -36,6 +36,8 @@ _METHODS = {
 
 # SciPy's arguments that are none here.
 _NOT_OPTIONS = {
+    "x0": "it starts where the parameters are",
+    "fun": "the function comes first, {call}(lambda: f(x, y), ps)",
     "options": "give each by itself, as in minimize(loss, ps, maxiter=100)",
     **dict.fromkeys(("args", "kwargs"), "write {call}(lambda: f(x, y), ps)"),
     **dict.fromkeys(("jac", "hess", "hessp"), "derivatives are taken of the function"),

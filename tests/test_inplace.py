@@ -6,6 +6,7 @@ functional updates, in which no array ever changes. INPLACE_EXAMPLES=10000 runs 
 
 import operator
 import os
+import runpy
 import tracemalloc
 
 import numpy as np
@@ -739,6 +740,41 @@ def test_it_is_compiled():
         expected = withgradient(lambda x=x: loss(x), params(W))
         assert value == expected.val
         np.testing.assert_array_equal(grads[W], expected.grad[W])
+
+
+PUTS = {
+    "copyto": lambda v, m, i, w: np.copyto(v, w[:, None], where=m),
+    "putmask": lambda v, m, i, w: np.putmask(v, m, w),
+    "place": lambda v, m, i, w: np.place(v, m, w),
+    "put": lambda v, m, i, w: np.put(v, i, w),
+    "put, wrapped": lambda v, m, i, w: np.put(v, i + 9, w, mode="wrap"),
+    "put_along_axis": lambda v, m, i, w: np.put_along_axis(v, i[:, None] % 3, w[:, None], axis=1),
+    "put_along_axis, flat": lambda v, m, i, w: np.put_along_axis(v, i, w[:2], axis=None),
+    "flat[i]": lambda v, m, i, w: operator.setitem(v.flat, i, w),
+    "flat[mask]": lambda v, m, i, w: operator.setitem(v.flat, m.ravel(), w),
+    "x[mask]": lambda v, m, i, w: operator.setitem(v, m, w[0]),
+    "x[i]": lambda v, m, i, w: operator.setitem(v, i % 2, w[:, None]),
+}
+
+
+@pytest.mark.parametrize("put", PUTS.values(), ids=PUTS)
+def test_compiled_the_places_and_the_values_may_be_others_every_time(put, tmp_path):
+    W, rng = param(np.linspace(0.5, 1.0, 6).reshape(2, 3)), np.random.default_rng(0)
+
+    def loss(x, m, i, w):
+        v = W * x
+        put(v, m, i, w * W[:, 0])
+        return np.sum(v**2)
+
+    f = compiled(loss, params(W))
+    for _ in range(5):
+        given = rng.random((2, 3)), rng.random((2, 3)) < 0.7, rng.integers(0, 6, 2), rng.random(2)
+        (value, grads), expected = f(*given), withgradient(lambda: loss(*given), params(W))
+        assert value == expected.val
+        np.testing.assert_array_equal(grads[W], expected.grad[W])
+    f.save(tmp_path / "saved.py")
+    saved = runpy.run_path(str(tmp_path / "saved.py"))["loss_and_gradient"](W.value, *given)
+    np.testing.assert_array_equal(saved[1], expected.grad[W])
 
 
 def test_what_no_short_line_writes_is_compiled_as_a_call():

@@ -365,6 +365,15 @@ class StandIn:
             )
         return self._listing.call(function, _NAMES[function], operands, options)
 
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        cures = cures_here(
+            "NumPy functions take the array as it is; np.stack and np.concatenate join several."
+        )
+        self._listing.refuse(
+            "np.asarray() (or a function that calls it, np.array([a, b]) for one) looks at values. "
+            + cures.removesuffix(".")
+        )
+
     def __as_array__(self) -> Any:
         """Note that what it stands for, a number, becomes an array."""
         return self._listing.call(np.array, "np.array", (self,), {})
@@ -497,17 +506,6 @@ def _peek(what: str) -> Callable[..., Any]:
 
 for _name, _what in _PEEKS.items():
     setattr(StandIn, _name, _peek(_what))
-
-
-def _to_array(self: StandIn, *args: Any, **kwargs: Any) -> NoReturn:
-    cures = cures_here("NumPy functions take the array as it is; np.stack and np.concatenate join several.")
-    self._listing.refuse(
-        "np.asarray() (or a function that calls it, np.array([a, b]) for one) looks at values. "
-        + cures.removesuffix(".")
-    )
-
-
-StandIn.__array__ = _to_array
 
 
 def _in_place(function: Any, symbol: str) -> Any:

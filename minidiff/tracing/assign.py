@@ -187,6 +187,10 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
         is_itself = of is root and taken[:-1] == way and w.function is _GETITEM
         if is_itself and type(index) in (slice, tuple) and repr(index) == repr(w.arguments[1]):
             return  # the second half of x[index] += …, which has changed x
+        n = getattr(index, "ndim", 0)
+        is_mask = n and index.dtype.kind == "b" and index.shape == x.shape[:n]
+        if is_mask and w.ndim == 0 and function is ASSIGNED:  # a program need not know for how many elements
+            w, index = np.where(index.reshape(index.shape + (1,) * (x.ndim - n)), w, x), ...
     is_free = root.function in _WRITTEN and _references(root) == _ALONE
     value: Any = root._value
     strides = shown(getval(value)).strides
@@ -320,14 +324,32 @@ def _augmented(
     return method
 
 
-def _by_number(x: Traced, w: Any, into: Callable[[Any, Any], None]) -> None:
+@listed
+def numbered(name: str, shape: tuple[int, ...], of: tuple[int, ...], where: Any, *options: Any) -> Any:
+    """Tell for each element of an array the number of the value that NumPy puts there, or -1.
+
+    `name` is the function that puts, `of` the shape of the values.
+    """
+    numbers = np.full(shape, -1)
+    values = np.arange(np.prod(of, dtype=int)).reshape(of)
+    if name == "flat":
+        numbers.flat[where] = values
+    elif name == "copyto":
+        np.copyto(numbers, values, where=where)
+    elif name == "fill_diagonal":
+        np.fill_diagonal(numbers, values, where)
+    else:
+        getattr(np, name)(numbers, where, values, *options)
+    return numbers
+
+
+def _put_by(name: str, x: Traced, w: Any, where: Any, *options: Any) -> None:
     """Put values where NumPy, called with their numbers, puts these."""
     _refuse_read_only(*_settled(x))
-    w, numbers = as_array(lift(w)), np.full(x.shape, -1)
-    into(numbers, np.arange(w.size).reshape(w.shape))
-    is_put = numbers >= 0
-    if is_put.any():
-        _change(x, is_put, np.ravel(w)[numbers[is_put]])
+    w = as_array(lift(w))
+    numbers = numbered(name, x.shape, w.shape, constant(where), *options)
+    if w.size:
+        _change(x, ..., np.where(numbers >= 0, np.ravel(w)[np.maximum(numbers, 0)], x))
 
 
 def _apart_from(x: Traced, w: Any, what: str) -> None:
@@ -340,7 +362,7 @@ def _apart_from(x: Traced, w: Any, what: str) -> None:
 
 def _set_flat(x: Traced, index: Any, w: Any) -> None:
     _apart_from(x, lift(w), "Assignment to .flat")
-    _by_number(x, w, lambda numbers, n: operator.setitem(numbers.flat, constant(index), n))
+    _put_by("flat", x, w, index)
 
 
 def _fill(x: Traced, value: Any) -> None:
@@ -353,28 +375,28 @@ def _copyto(x: Traced, src: Any, casting: str = "same_kind", where: Any = True) 
     src = as_array(lift(src))
     if not np.can_cast(src.dtype, x.dtype, casting):  # type: ignore[arg-type]
         raise TypeError(f"np.copyto: {src.dtype} cannot be cast to {x.dtype} by the rule {casting!r}.")
-    _by_number(x, src, lambda numbers, n: np.copyto(numbers, n, where=constant(where)))
+    _put_by("copyto", x, src, where)
 
 
 def _put(x: Traced, ind: Any, v: Any, mode: Any = "raise") -> None:
-    _by_number(x, v, lambda numbers, n: np.put(numbers, constant(ind), n, mode))
+    _put_by("put", x, v, ind, mode)
 
 
 def _place(x: Traced, mask: Any, vals: Any) -> None:
     _apart_from(x, lift(vals), "np.place")
-    _by_number(x, vals, lambda numbers, n: np.place(numbers, constant(mask), n))
+    _put_by("place", x, vals, mask)
 
 
 def _putmask(x: Traced, mask: Any, values: Any) -> None:
-    _by_number(x, values, lambda numbers, n: np.putmask(numbers, constant(mask), n))
+    _put_by("putmask", x, values, mask)
 
 
 def _put_along_axis(x: Traced, indices: Any, values: Any, axis: Any) -> None:
-    _by_number(x, values, lambda numbers, n: np.put_along_axis(numbers, constant(indices), n, axis))
+    _put_by("put_along_axis", x, values, indices, axis)
 
 
 def _fill_diagonal(x: Traced, val: Any, wrap: bool = False) -> None:
-    _by_number(x, val, lambda numbers, n: np.fill_diagonal(numbers, n, wrap))
+    _put_by("fill_diagonal", x, val, wrap)
 
 
 def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:

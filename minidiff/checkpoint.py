@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from minidiff.checks import described, flag
+from minidiff.checks import described, flag, instance
 from minidiff.files import write
 from minidiff.interrupts import whole
 from minidiff.manifest import Array, Decoder, Encoder, RefusedError
@@ -245,10 +245,9 @@ def _check_arguments(path: Any, opt: object) -> None:
         raise TypeError("the path comes first: save(path, ps, opt), load(path, ps, opt)")
     if not _is_path(path) and (isinstance(path, io.TextIOBase) or not hasattr(path, "seek")):
         raise TypeError(f"path must be a path or a binary file, got {described(path)}")
-    if not (opt is None or isinstance(opt, AbstractOptimiser)):
-        raise TypeError(
-            f"opt must be an optimiser, got {opt!r}; other things have names: save(path, ps, x=x)"
-        )
+    if opt is not None:
+        advice = "; other things have names: save(path, ps, x=x)"
+        instance("opt", opt, AbstractOptimiser, "an optimiser", advice)
 
 
 def _is_path(path: Any) -> bool:

@@ -82,6 +82,8 @@ def add_note(error: BaseException, note: str) -> None:
 def instance(name: str, x: Any, kind: Any, what: str, advice: str = "") -> Any:
     """Check that an argument is an instance of `kind`, which the message calls `what`."""
     if not isinstance(x, kind):
+        if isinstance(x, type) and issubclass(x, kind):
+            raise TypeError(f"{name} must be {what}, got the class {x.__name__}: make one, {x.__name__}(...)")
         raise TypeError(f"{name} must be {what}, got {described(x)}{advice or hint(x)}")
     return x
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidiff.checks import described
+from minidiff.checks import described, instance
 from minidiff.gradient import WithGradient, _check_loss, _ones, _own, _record, _variable, withgradient
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
@@ -113,12 +113,12 @@ def compiled(
             f"compiled(loss, …): loss must be a function, got {described(loss)}. "
             "Write compiled(lambda x, y: loss(x, y), θ)."
         )
-    if ps is not None and not isinstance(ps, Params):
-        raise TypeError(
-            f"compiled(loss, ps): ps must be Params, got {described(ps)}: wrap it in params(...)."
-        )
-    if opt is not None and not isinstance(opt, AbstractOptimiser):
-        raise TypeError(f"compiled(loss, ps, opt): opt must be an optimiser, got {described(opt)}.")
+    if isinstance(ps, AbstractOptimiser):
+        raise TypeError("the order is compiled(loss, ps, opt): the loss, its parameters, the optimiser.")
+    if ps is not None:
+        instance("compiled(loss, ps): ps", ps, Params, "Params", ": wrap it in params(...)")
+    if opt is not None:
+        instance("compiled(loss, ps, opt): opt", opt, AbstractOptimiser, "an optimiser")
     if opt is not None and ps is None:
         raise TypeError("compiled(loss, ps, opt): opt takes steps of the parameters ps, which are lacking.")
     return Compiled(loss, ps, opt)
@@ -330,6 +330,11 @@ class Compiled:
             raise RefusedError(
                 f"compiled: {doubt}it uses an array that the loss makes anew, perhaps of {array}, which may "
                 "change. Make it before, outside of the loss, or pass what it is made of as an argument."
+            )
+        if type(first.value) is not StandIn:
+            raise RefusedError(
+                f"compiled: {name} reaches none of its parameters and arguments: its value would be that "
+                "of the recording for ever."
             )
         made = _Made(self._params, first, names, found, args)
         if self._opt is not None and self._steps is None:

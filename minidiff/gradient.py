@@ -833,7 +833,8 @@ def _advice(
             f"{name}(f, …): f takes no arguments, but got plain arrays to differentiate by. Make them "
             f"parameters, W = param(W), and write {name}(f, params(W))."
         )
-    message = f"{name}(f, *args): f takes {signature}, but args has {len(variables)} of them."
+    takes = signature if signature.parameters else "no arguments"
+    message = f"{name}(f, *args): f takes {takes}, but args has {len(variables)}."
     if not signature.parameters or any(isinstance(leaf, Param) for leaf in _leaves(args)):
         message += f" For parameters that f reaches by itself, write {name}(f, params(W, b))."
     return message

@@ -516,10 +516,16 @@ def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
     ŷ, y = _numbers(ŷ, y)
     if ŷ.shape != y.shape and ŷ.shape and y.shape:
         raise ValueError(
-            f"prediction and target must have the same shape, got {ŷ.shape} and {y.shape}: reshape one, or, "
-            "where one target is that of several predictions, take np.broadcast_to(y, ŷ.shape)"
+            f"prediction and target must have the same shape, got {ŷ.shape} and {y.shape}: {_reshaped(ŷ, y)}"
         )
     return ŷ, y
+
+
+def _reshaped(ŷ: Any, y: Any) -> str:
+    for name, column, other in ("ŷ", ŷ, y), ("y", y, ŷ):
+        if column.shape == (*other.shape, 1):
+            return f"take {name}[..., 0]"
+    return "reshape one, or, for one target of several predictions, take np.broadcast_to(y, ŷ.shape)"
 
 
 def _yes_or_no(ŷ: Any, y: Any, smoothing: float) -> tuple[Any, Any]:
@@ -534,10 +540,16 @@ def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]
     numbers = as_array(y)
     are_numbers = bool(ŷ.shape) and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]
     if not are_numbers and not (ŷ.shape and ŷ.shape == numbers.shape):
+        cure = "Is the prediction the first argument?"
+        if numbers.dtype.kind not in "fciub":
+            cure = _NUMBERED
+        elif numbers.shape == ŷ.shape[:-1]:
+            cure = "Floats and booleans are numbered by labels.astype(int)"
+        elif numbers.shape == (*ŷ.shape[:-1], 1):
+            cure = "Of a column take labels[..., 0]"
         raise ValueError(
             "prediction and target must have the same shape (..., classes), or the target be class numbers "
-            f"(integers) of shape (...): got {ŷ.shape}, and {numbers.shape} of {numbers.dtype}. "
-            f"{_NUMBERED}, floats and booleans by labels.astype(int), a column by labels[:, 0]"
+            f"(integers) of shape (...): got {ŷ.shape}, and {numbers.shape} of {numbers.dtype}. {cure}"
         )
     if ŷ.shape[-1] == 1:
         raise ValueError(
@@ -568,6 +580,7 @@ def _of_classes(
     smoothing: float,
 ) -> Any:
     """Aggregate the losses of samples with classes; ``losses(ŷ, y)`` computes them."""
+    _check_agg(agg)
     ŷ, y, counts = _targets(ŷ, y, ignore)
     if weights is None and counts is None and smoothing == 0:
         return agg(losses(ŷ, y))
@@ -598,6 +611,7 @@ def _weights_of_classes(weights: Any, ŷ: Any) -> Any:
 
 def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
     """Aggregate elementwise losses."""
+    _check_agg(agg)
     if weights is None:
         return agg(losses)
     w = _weights(weights, losses.dtype)
@@ -605,6 +619,11 @@ def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
         w = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim))
     each = losses * _broadcast(w, losses.shape)
     return np.sum(each) / np.sum(np.broadcast_to(w, losses.shape)) if agg is np.mean else agg(each)
+
+
+def _check_agg(agg: Any) -> None:
+    if not callable(agg):
+        raise TypeError(f"agg must be a function, such as np.sum, got {described(agg)}")
 
 
 def _weights(weights: Any, dtype: Any) -> Any:
@@ -678,7 +697,8 @@ def _broadcast(w: Any, shape: tuple[int, ...]) -> Any:
     """Return weights if NumPy broadcasts them to this shape with an axis for each of its axes."""
     if w.ndim and (w.ndim != len(shape) or any(n not in (1, m) for n, m in zip(w.shape, shape, strict=True))):
         raise ValueError(
-            f"weights must be one for each sample, or broadcast to the shape {shape}, got shape {w.shape}"
+            f"weights must be one for each sample (or class), or broadcast to the shape {shape}, got shape "
+            f"{w.shape}"
         )
     return w
 

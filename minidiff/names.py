@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 import numpy as np
@@ -27,7 +28,7 @@ _INSTEAD = {
     **dict.fromkeys(("parameter", "tensor", "variable"), "param(x) makes a parameter of an array"),
     **dict.fromkeys(("numpy", "np"), "import numpy as np: losses are written in it"),
     **dict.fromkeys(("module", "linear", "dense", "chain", "sequential", "layer", "nn"), _MODEL),
-    "optim": "the optimisers are in minidiff.optimise",
+    **dict.fromkeys(("optim", "optimize", "optimizers"), "the optimisers are in minidiff.optimise"),
     "optimizer": "Optimiser(…) composes several, AbstractOptimiser is the class of all, of minidiff.optimise",
     "sgd": "Descent of minidiff.optimise, or Momentum with rho",
     "sam": "sharp_gradient of minidiff.optimise",
@@ -36,8 +37,14 @@ _INSTEAD = {
     "clipgradnorm": "clip_norm of minidiff.optimise, train(…, transform=clip_norm(1.0))",
     "steplr": f"Step {_SCHEDULE}",
     "exponentiallr": f"Exp {_SCHEDULE}",
-    **dict.fromkeys(("cosineannealinglr", "cosinedecay"), f"Cos {_SCHEDULE}"),
+    **dict.fromkeys(("cosineannealing", "cosineannealinglr", "cosinedecay"), f"Cos {_SCHEDULE}"),
     **dict.fromkeys(("mseloss", "meansquarederror"), "mse of minidiff.losses"),
+    **dict.fromkeys(("l1loss", "meanabsoluteerror"), "mae of minidiff.losses"),
+    **dict.fromkeys(("bce", "bceloss"), "binarycrossentropy of minidiff.losses"),
+    "bcewithlogitsloss": "logitbinarycrossentropy of minidiff.losses",
+    "onehot": "np.eye(classes)[labels]; the losses take the numbers of the classes themselves",
+    "dropout": "x * (rng.random(x.shape) > p) / (1 - p)",
+    "accuracy": "np.mean(np.argmax(scores, axis=-1) == labels)",
     **dict.fromkeys(("crossentropy", "crossentropyloss", "nllloss"), _CLASSES),
     **dict.fromkeys(("swish", "silu"), "x * sigmoid(x), with the sigmoid of minidiff.functions"),
 }
@@ -64,6 +71,8 @@ def missing(module: str, name: str) -> AttributeError | ImportError:
             instead = f": {_INSTEAD[_key(name)]}"
         elif name in np.__all__:
             instead = f": np.{name} is NumPy's"
+        elif near := get_close_matches(_key(name), alike, 1, 0.8):
+            instead = f": did you mean {alike[near[0]]}, of {ours[alike[near[0]]]}?"
     frame = sys._getframe(2)
     if dis.opname[frame.f_code.co_code[frame.f_lasti]] == "IMPORT_FROM":
         return ImportError(f"cannot import name {name!r} from {module!r}{instead}", name=name)

@@ -141,7 +141,15 @@ def _recorded(
     def checked(argnums: Any, g: Any, ans: Any, *arguments: Any, **keywords: Any) -> list[Any]:
         def of(g: Any) -> list[Any]:
             g = tracing.map_container(_writeable, g)
-            gradients = list(jointly(argnums, g, ans, *arguments, **keywords))
+            try:
+                gradients = list(jointly(argnums, g, ans, *arguments, **keywords))
+            except np.linalg.LinAlgError:
+                raise
+            except (LookupError, TypeError, ValueError, AssertionError) as error:
+                raise NotImplementedError(
+                    "its rule, called as rule(g, ans, *arguments, **keywords), raised "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             if len(gradients) != len(argnums):
                 raise ValueError(f"{len(argnums)} gradients are needed, there came {len(gradients)}")
             return [_checked(h, i, ans, arguments) for h, i in zip(gradients, argnums, strict=True)]
@@ -191,12 +199,13 @@ def _writeable(g: Any) -> Any:
 def _checked(h: Any, i: int, ans: Any, arguments: tuple[Any, ...]) -> Any:
     """Check the gradient with respect to an argument, and give one that shares no memory with the call."""
     if h is None:
-        raise NotImplementedError(f"there is no rule for number {i} of these")
+        raise NotImplementedError(f"there is no rule for argument {i}")
     if not (hasattr(h, "dtype") or isinstance(h, Number)):
-        raise ValueError(f"the rule for number {i} of these gives a {type(h).__name__}, and not an array")
+        several = ": give a rule for each argument" if isinstance(h, (tuple, list)) else ""
+        raise ValueError(f"the rule for argument {i} gives a {type(h).__name__}, and not an array{several}")
     if np.shape(h) != np.shape(arguments[i]):
         raise ValueError(
-            f"the rule for number {i} of these gives the shape {np.shape(h)} where that has "
+            f"the rule for argument {i} gives the shape {np.shape(h)} where that has "
             f"{np.shape(arguments[i])}: sum over the axes along which it was broadcast"
         )
     return h.copy() if type(h) is np.ndarray else h  # the rule may keep its own

@@ -508,6 +508,9 @@ def params(*things: Any) -> Params:
             parts = [(path + step, part) for step, part in _parts(thing)]
             waiting.extendleft(reversed(parts))
     if things and not found:
+        for thing in things:
+            if isinstance(thing, type):
+                raise TypeError(f"params: {thing.__name__} is a class: make a model of it, params(model).")
         held = ", ".join(type(thing).__name__ for thing in things)
         if arrays:
             raise TypeError(

@@ -670,6 +670,12 @@ def test_what_would_not_replay_is_refused_with_its_line(loss, why):
     assert gradient(lambda: np.sum(W * W.value), params(W))[W].tolist() == W.value.tolist()
 
 
+@pytest.mark.filterwarnings("ignore:The loss reaches none")
+def test_a_loss_of_found_arrays_alone_is_refused():
+    with pytest.raises(TypeError, match="reaches none of its parameters and arguments"):
+        compiled(lambda: np.sum(DATA), params(W))()
+
+
 def test_an_array_that_is_another_at_each_call_is_refused():
     f = compiled(lambda x: np.sum(W * np.array([counted(), 1.0, 2.0])), params(W))
     with pytest.raises(TypeError, match="compiled: A second recording differs"):
@@ -701,6 +707,8 @@ def test_what_is_given_to_compiled_is_checked():
         ((W,), "must be a function"),
         ((np.sum, [W]), "ps must be Params"),
         ((np.sum, params(W), 0.1), "opt must be an optimiser"),
+        ((np.sum, params(W), mo.ADAM), r"got the class ADAM: make one, ADAM\("),
+        ((np.sum, mo.ADAM(), params(W)), r"the order is compiled\(loss, ps, opt\)"),
     ]:
         with pytest.raises(TypeError, match=why):
             compiled(*arguments)

@@ -336,6 +336,11 @@ MISTAKES = {
     "changed before back, W -=": changed_before_back(lambda W: operator.isub(W, 0.1)),
     "changed before back, W[0, 0] =": changed_before_back(lambda W: operator.setitem(W, (0, 0), 9)),
     "changed before back, W.value": changed_before_back(lambda W: W.value.fill(9)),
+    "a tuple for a gradient": (
+        lambda m: update(Descent(), m.W, gradient(np.sum, m.W)), ValueError, ("[0]", "(1, 2, 2)"),
+    ),
+    "a class for a model": (lambda m: params(Dense), TypeError, ("Dense is a class",)),
+    "a class for an optimiser": (lambda m: update(Descent, m.W, 1.0), TypeError, ("make one, Descent(",)),
     "the loss's own TypeError": (lambda m: gradient(lambda: len(3), m.θ), TypeError,
         ("object of type 'int'",)),
     "the loss's own wrong call": (
@@ -532,6 +537,10 @@ NAMES = [
     (minidiff.functions, "swish", "x * sigmoid(x)"),
     (minidiff.functions, "cross_entropy", "logitcrossentropy of minidiff.losses"),
     (minidiff.functions, "crossentropy", "write from minidiff.losses import crossentropy"),
+    (minidiff, "optimize", "minidiff.optimise"),
+    (minidiff, "DataLoder", "did you mean DataLoader, of minidiff"),
+    (minidiff.optimise, "Momentun", "did you mean Momentum, of minidiff.optimise"),
+    (minidiff.functions, "dropout", "rng.random(x.shape) > p"),
     (minidiff, "nothing_of_the_kind", ""),
     (minidiff, "_hidden", ""),
 ]

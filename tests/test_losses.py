@@ -1,6 +1,7 @@
 """Losses and activation functions: their equations, their derivatives, and what they do at the extremes."""
 
 import json
+import re
 from pathlib import Path
 
 import autograd
@@ -295,7 +296,7 @@ def test_labels_of_another_kind_are_told_what_makes_class_numbers_of_them(loss):
         (names, "np.unique(labels, return_inverse=True)[1]", np.unique(names, return_inverse=True)[1]),
         (floats, "labels.astype(int)", floats.astype(int)),
         (floats > 0, "labels.astype(int)", (floats > 0).astype(int)),
-        (floats[:, None].astype(int), "labels[:, 0]", floats[:, None].astype(int)[:, 0]),
+        (floats[:, None].astype(int), "labels[..., 0]", floats[:, None].astype(int)[:, 0]),
     ]:
         with pytest.raises(ValueError, match="class numbers") as error:
             loss(ŷ, wrong)
@@ -311,6 +312,20 @@ def test_targets_that_are_no_numbers_are_refused_with_what_makes_numbers_of_them
             loss(ŷ, wrong)
     numbers = np.unique(names, return_inverse=True)[1]
     assert np.isfinite(loss(ŷ, 2 * numbers - 1 if loss is hinge_loss else numbers))
+
+
+@pytest.mark.parametrize("loss", [*OF_CLASSES, *ELEMENTWISE])
+def test_a_wrong_way_to_aggregate_is_told(loss):
+    for agg in ("sum", 3, None):
+        with pytest.raises(TypeError, match=r"agg must be a function, such as np\.sum, got "):
+            loss(np.full((2, 2), 0.5), np.full((2, 2), 0.5), agg=agg)
+
+
+def test_a_column_beside_a_vector_says_which_to_flatten():
+    column, vector = np.full((3, 1), 0.5), np.full(3, 0.5)
+    for ŷ, y, cure in ((column, vector, "ŷ[..., 0]"), (vector, column, "y[..., 0]")):
+        with pytest.raises(ValueError, match=re.escape(f"take {cure}")):
+            mse(ŷ, y)
 
 
 def test_one_target_of_several_predictions_is_broadcast_by_hand():

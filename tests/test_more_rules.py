@@ -613,7 +613,7 @@ def test_lookahead_shows_and_sets_what_it_is_made_of():
     for bad in ({"k": 0}, {"alpha": 1.5}, {"alpha": -0.1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             mo.Lookahead(mo.ADAM(), **bad)
-    with pytest.raises(TypeError, match="consists of optimisers"):
+    with pytest.raises(TypeError, match="must be an optimiser"):
         mo.Lookahead(5)
     with pytest.raises(AttributeError, match="has no 'rho' of its own"):
         opt.rho = 0.5

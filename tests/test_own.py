@@ -143,9 +143,16 @@ def test_a_gradient_is_never_an_argument_nor_a_part_of_one():
 
 WRONG = {
     "another shape": (lambda g, ans, x: g[:2], r"f has no gradient .*gives the shape \(2,\)"),
-    "nothing": (lambda g, ans, x: None, r"f has no gradient .*no rule for number 0"),
+    "nothing": (lambda g, ans, x: None, r"f has no gradient .*no rule for argument 0"),
     "a list": (lambda g, ans, x: [1.0, 2.0, 3.0], r"f has no gradient .*gives a list"),
-    "no rule": (None, r"f has no gradient .*no rule for number 0"),
+    "no rule": (None, r"f has no gradient .*no rule for argument 0"),
+    "a tuple": (lambda g, ans, x: (g, g), r"gives a tuple, and not an array: give a rule for each argument"),
+    "too few arguments": (
+        lambda g, x: g,
+        r"its rule, called as rule\(g, ans.*TypeError: .*takes 2 positional",
+    ),
+    "a wrong name": (lambda g, ans, x: np.sum(g, axes=1), r"its rule, .* TypeError: .*'axes'"),
+    "a wrong key": (lambda g, ans, x: {}["kept"], r"its rule, .* KeyError: 'kept'"),
 }
 
 
@@ -164,7 +171,7 @@ def test_a_wrong_rule_is_named_with_what_is_wrong(name):
 def test_an_argument_beyond_the_rules_is_named():
     f = derivative(lambda g, ans, x, y: g * y)(lambda x, y: x * y)
     assert gradient(lambda x: f(x, 3.0), 2.0) == (3.0,)
-    with pytest.raises(NotImplementedError, match="no rule for number 1"):
+    with pytest.raises(NotImplementedError, match="no rule for argument 1"):
         gradient(lambda y: f(2.0, y), 3.0)
 
 

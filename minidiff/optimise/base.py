@@ -23,6 +23,8 @@ _ELSEWHERE = {
     **dict.fromkeys(
         ("state_dict", "load_state_dict"), "save(path, θ, opt) and load(path, θ, opt) have its state"
     ),
+    **dict.fromkeys(("lr", "learning_rate"), "its rate is opt.eta"),
+    **dict.fromkeys(("fit", "minimize"), "train(loss, θ, data, opt) trains"),
     "param_groups": "opt.eta is its rate; Grouped((ps, ADAM(1e-4)), rest=ADAM()) has groups",
 }
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, overload
 
 import numpy as np
 
-from minidiff.checks import described, hint, number
+from minidiff.checks import instance, number
 from minidiff.optimise.base import AbstractOptimiser, member_with
 from minidiff.optimise.rule import Rule, widened
 from minidiff.optimise.step import step_of
@@ -122,13 +122,10 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
         return f"{type(self).__name__}(\n{lines})" if lines else f"{type(self).__name__}()"
 
     def _member(self, member: Any) -> AbstractOptimiser:
-        if not isinstance(member, AbstractOptimiser):
-            advice = ": make one of it first" if isinstance(member, type) else hint(member)
-            advice = ": write Optimiser(*members)" if isinstance(member, (list, tuple)) else advice
-            raise TypeError(
-                "a composition consists of optimisers such as ADAM(), which derive from AbstractOptimiser, "
-                f"not {described(member)}{advice}"
-            )
+        several = ": write Optimiser(*members)" if isinstance(member, (list, tuple)) else ""
+        instance(
+            "a member of a composition", member, AbstractOptimiser, "an optimiser such as ADAM()", several
+        )
         if _contains(member, self):
             raise ValueError("a composition cannot contain itself")
         return member

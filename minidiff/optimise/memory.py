@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidiff.checks import described, instance, is_ndarray
+from minidiff.checks import described, instance, is_ndarray, is_number
 from minidiff.params import Params
 from minidiff.typing import Array
 
@@ -47,6 +47,11 @@ class Memory(ABC):
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Raise an error if these cannot be its memory."""
+
+    def __repr__(self) -> str:
+        known = {name: getattr(self, name) for name in self._memory}
+        shown = ", ".join(f"{name}={x!r}" for name, x in known.items() if x is None or is_number(x))
+        return f"<{type(self).__name__}: {shown}>" if shown else f"<{type(self).__name__}>"
 
     @property
     def state(self) -> dict[str, Any]:

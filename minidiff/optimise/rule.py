@@ -149,8 +149,11 @@ class Rule(Settings, AbstractOptimiser):
 
     _greek = ("η eta", "ρ rho", "β beta", "ε epsilon", "λ wd", "λ decay", "γ gamma")
     _elsewhere = {  # noqa: RUF012
-        "weight_decay": "; decay is Optimiser(WeightDecay(0.1), …), as in AdamW ADAMW(decay=0.1)",
-        "momentum": "; Momentum(eta, rho) and Nesterov(eta, rho) have a momentum",
+        **dict.fromkeys(("lr", "learning_rate"), "; eta is the rate"),
+        "betas": "; beta is the pair",
+        "eps": "; epsilon is ε",
+        "weight_decay": "; write Optimiser(WeightDecay(0.1), …), or ADAMW(decay=0.1) for AdamW's",
+        "momentum": "; Momentum(eta, rho) and Nesterov(eta, rho) have a momentum, rho",
         "nesterov": "; Nesterov(eta, rho) is a rule of its own",
         "amsgrad": "; AMSGrad is a rule of its own",
     }

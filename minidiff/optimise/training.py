@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, flag, function, hint, instance, integer, takes
+from minidiff.checks import described, flag, function, hint, instance, integer, is_number, takes
 from minidiff.data import Counted, DataLoader
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
@@ -35,9 +35,14 @@ PATIENCE = 100
 _OPTIONS = {
     "epoch": "epochs=",
     "batch_size": "batches as data, DataLoader((x, y), batchsize)",
-    "callbacks": "cb= after each step and each_epoch=",
+    **dict.fromkeys(("callback", "callbacks"), "cb= after each step and each_epoch="),
+    **dict.fromkeys(("on_epoch_end", "metrics"), "each_epoch=, a function of the progress"),
+    **dict.fromkeys(("scheduler", "lr_scheduler"), "Scheduler(schedule, opt) as the optimiser"),
+    **dict.fromkeys(("lr", "learning_rate"), "the rate in the optimiser, ADAM(0.01)"),
     "verbose": "progress=True",
-    "validation_data": "each_epoch=early_stopping(validation_loss, 5), or KeepBest",
+    **dict.fromkeys(
+        ("validation_data", "early_stopping"), "each_epoch=early_stopping(validation_loss, 5), or KeepBest"
+    ),
     "clip": "transform=clip_norm(1.0)",
     "jit": "compiled=True",
 }
@@ -146,7 +151,8 @@ def train(
     """
     for name in others:
         raise TypeError(
-            f"train has no option {name!r}: it has {_OPTIONS.get(name, ', '.join(_OPTIONS.values()))}"
+            f"train has no option {name!r}: it has "
+            + _OPTIONS.get(name, "cb, each_epoch, transform, epochs, progress and compiled")
         )
     _check(loss, data, opt, epochs)
     ps, transforms = params_of(ps), _functions("transform", transform)
@@ -273,7 +279,8 @@ class Skip(Exception):  # noqa: N818  (no error)
 
 def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
     order = ": the order is train(loss, ps, data, opt)"
-    function("loss", loss, advice=order)
+    is_value = is_number(loss) or isinstance(loss, np.ndarray)
+    function("loss", loss, advice=": give the function itself, not its value" if is_value else order)
     own = ", and an optimiser derives from AbstractOptimiser"
     instance("opt", opt, AbstractOptimiser, "an optimiser", hint(opt) or order + own)
     if not (isinstance(data, Iterable) or hasattr(data, "__getitem__")) or isinstance(
@@ -341,7 +348,7 @@ def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress]
     """Give a callback as a function of the progress."""
     if hint(callback):
         raise TypeError(f"{name} got {described(callback)}{hint(callback)}")
-    if takes(callback):
+    if takes(callback) and not _takes_any(callback):
         return lambda _: callback()
     if not takes(callback, Progress(1, 1, 0.0)):
         raise TypeError(
@@ -349,6 +356,14 @@ def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress]
             f"{inspect.signature(callback)}"
         )
     return callback
+
+
+def _takes_any(f: Callable[..., Any]) -> bool:
+    """Tell whether a function takes whatever it gets, as `print` does."""
+    try:
+        return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(f).parameters.values())
+    except ValueError:  # a function in C that does not tell
+        return False
 
 
 def call_all(callbacks: _Callbacks, *progress: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
 
-from minidiff.checks import add_note, described, hint, is_ndarray
+from minidiff.checks import add_note, described, hint, instance, is_ndarray
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
@@ -98,8 +98,9 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
         return
     opt, p, g = first, second, third
     if not isinstance(opt, AbstractOptimiser):
-        are_swapped = isinstance(p, AbstractOptimiser) or isinstance(g, AbstractOptimiser)
-        raise _out_of_order() if are_swapped else _no_optimiser(opt)
+        if isinstance(p, AbstractOptimiser) or isinstance(g, AbstractOptimiser):
+            raise _out_of_order()
+        _check_optimiser(opt)
     if isinstance(p, _PARAMETERS):
         x = _array_of(p)
         if g is not None:
@@ -224,8 +225,7 @@ def apply(opt: AbstractOptimiser, x: Param | Array, Δ: ArrayLike) -> Array:
     >>> apply(opt, x, [1.0, -2.0])
     array([ 0.19, -0.38])
     """
-    if not isinstance(opt, AbstractOptimiser):
-        raise _no_optimiser(opt)
+    _check_optimiser(opt)
     array = _array_of(x, written=False)
     step = np.empty_like(array)
     take(opt.stages(x), x, array, _gradient(Δ, array), step)
@@ -256,8 +256,7 @@ def reset(opt: AbstractOptimiser) -> None:
     >>> apply(opt, x, [1.0])
     array([0.1])
     """
-    if not isinstance(opt, AbstractOptimiser):
-        raise _no_optimiser(opt)
+    _check_optimiser(opt)
     whole(opt.reset)
 
 
@@ -296,6 +295,7 @@ def _gradient(g: Any, x: Array, place: Place | None = None) -> Array:
     if Δ.shape != x.shape:
         raise ValueError(
             f"{_which_gradient(place)} has shape {Δ.shape}, its parameter {x.shape}: they must be equal"
+            + (", and gradient(f, x) is a tuple: take gradient(f, x)[0]" if isinstance(g, tuple) else "")
         )
     if Δ.dtype is not x.dtype:
         if Δ.dtype.kind not in "fciub":
@@ -319,8 +319,6 @@ def _which_gradient(place: Place | None) -> str:
     return "the gradient" if place is None else f"the gradient of {_which(place)}"
 
 
-def _no_optimiser(opt: Any) -> TypeError:
-    if isinstance(opt, type) and issubclass(opt, AbstractOptimiser):
-        return TypeError(f"{opt.__name__} is a class of optimisers: make one, {opt.__name__}(...)")
+def _check_optimiser(opt: Any) -> None:
     own = "; one of your own derives from AbstractOptimiser and has a method apply(self, x, Δ)"
-    return TypeError(f"expected an optimiser such as ADAM(), got {described(opt)}{hint(opt) or own}")
+    instance("opt", opt, AbstractOptimiser, "an optimiser such as ADAM()", hint(opt) or own)

@@ -133,12 +133,13 @@ class Scheduler(AbstractOptimiser):
             if name in inner:
                 raise TypeError(f"{opt!r} has a schedule for {name} already: give the optimiser itself")
             if not hasattr(opt, name):
-                raise TypeError(
-                    f"{opt!r} has no {name} to schedule: put the Scheduler around the member that has, "
+                advice = getattr(opt, "_elsewhere", {}).get(name) or (
+                    ": put the Scheduler around the member that has, "
                     "Optimiser(ClipNorm(1.0), Scheduler(schedule, ADAM())), or give a function of the "
                     "optimiser and the value, update=lambda opt, value: "
                     f"setattr({member_with(opt, name)}, {name!r}, value)"
                 )
+                raise TypeError(f"{opt!r} has no {name} to schedule{advice}")
         if update is not None:
             function("update", update, "a function of the optimiser and the value")
         self.schedule: Any = None if schedule is None else as_schedule("schedule", schedule)

@@ -17,6 +17,7 @@ import dis
 import inspect
 import linecache
 import operator
+import os
 import re
 import sys
 import threading
@@ -344,9 +345,9 @@ _CURES = [
         "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
         "c, and np.polyval(c[::-1], x) both."),
     (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
-    (r"\.dot\(", "Write X @ W."),
+    (r"\.dot\((?!\[)", "Write X @ W."),
     (r"full\(", "Write a * np.ones(shape)."),
-    (r"array\(\[|np\.array\(|stack\(|concatenate\(",
+    (r"array\(\[|np\.array\(|stack\(|concatenate\(|dot\(\[",
         "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
     (r"vectorize", "Write np.stack([f(v) for v in x])."),
     (r"[rc]_\[|[RC]Class", "np.concatenate joins arrays, np.stack numbers."),
@@ -371,7 +372,10 @@ def _where() -> tuple[str, str, str]:
         module = str(frame.f_globals.get("__name__"))
         if module.partition(".")[0] not in ("minidiff", "autograd", "numpy", "scipy"):
             source = _source(frame)
+            file = frame.f_code.co_filename
+            # A cell of a notebook has a file with a name that nobody knows.
             words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
+            words += f" ({os.path.basename(file)})" * (module != "__main__" and os.path.exists(file))
             words += f", which calls {called}" if called else ""
             return words, f"{source or _names(frame)} {called}", called
         if module.startswith(("numpy", "scipy")):

@@ -19,7 +19,7 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.together import Steps, Together
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
-from minidiff.program.lines import ChangedError, Lines
+from minidiff.program.lines import ChangedError, Lines, free_name
 from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example
 from minidiff.program.reach import Names, Reach
 from minidiff.program.signature import described as shown
@@ -354,12 +354,14 @@ class Compiled:
 
     def _recording(self, names: Names, args: tuple[Any, ...], is_second: bool = False) -> _Recording:
         """Run the loss with stand-ins, and the way back."""
-        listing, inputs = Listing(is_second=is_second), list[str]()
+        listing, inputs, named = Listing(is_second=is_second), list[str](), dict[str, str]()
         constants: dict[int, Any] = {}
+        taken = set(names.taken)
 
         def standing(x: Any, name: str) -> Any:
-            inputs.append(name)
-            return StandIn(listing, name, x)
+            named[name] = name if name.isidentifier() else free_name(name, taken)  # of a part it is none
+            inputs.append(named[name])
+            return StandIn(listing, named[name], x)
 
         def leaf(array: Any, i: int) -> Any:
             if i not in constants:
@@ -385,14 +387,14 @@ class Compiled:
         if listing.refusal is not None:  # which the loss or a derivative may have caught
             raise listing.refusal
         places = list(range(len(roots)))
-        return _Recording(
-            listing, inputs, value, gradients, places if self._params is not None else regrouped(places)
-        )
+        template = places if self._params is not None else regrouped(places)
+        return _Recording(listing, inputs, named, value, gradients, template)
 
 
 class _Recording(NamedTuple):
     listing: Listing
     inputs: list[str]
+    named: dict[str, str]  # those, by the names of arguments and of their parts
     value: Any
     gradients: list[Any]
     template: Any  # places of the gradients, nested as the arguments are
@@ -424,15 +426,12 @@ class _Made:
     ) -> None:
         named = list(zip(names.of_arguments, args, strict=True))
         self.names = names.of_parameters if ps is not None else [
-            name for argument, x in named for name in _leaves(argument, x)
+            r.named.get(name, name) for argument, x in named for name in _leaves(argument, x)
         ]  # fmt: skip
         self.reached = [i for i, g in enumerate(r.gradients) if g is not None]
-        outputs = {"value": r.value}
+        outputs, taken = {"value": r.value}, {"value", *r.inputs}
         for i in self.reached:
-            name = f"d{self.names[i]}"
-            while name in outputs or name in r.inputs:
-                name += "_"
-            outputs[name] = r.gradients[i]
+            outputs[free_name(f"d{self.names[i]}", taken)] = r.gradients[i]
         self.lines = Lines(r.listing, r.inputs, outputs, found, names.of_constants, "loss_and_gradient")
         self.run = self.lines.run
         self.step: Together | None = None
@@ -474,4 +473,4 @@ def _leaves(name: str, x: Any) -> Iterator[str]:
         yield name
     elif isinstance(x, (list, tuple, dict)):
         for key, item in x.items() if isinstance(x, dict) else enumerate(x):
-            yield from _leaves(f"{name}_{key}", item)
+            yield from _leaves(f"{name}.{key}", item)

@@ -123,12 +123,13 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
 
     def _member(self, member: Any) -> AbstractOptimiser:
         several = ": write Optimiser(*members)" if isinstance(member, (list, tuple)) else ""
-        instance(
-            "a member of a composition", member, AbstractOptimiser, "an optimiser such as ADAM()", several
+        what = "an optimiser such as ADAM()"
+        opt: AbstractOptimiser = instance(
+            "a member of a composition", member, AbstractOptimiser, what, several
         )
-        if _contains(member, self):
+        if _contains(opt, self):
             raise ValueError("a composition cannot contain itself")
-        return member
+        return opt
 
 
 class SlowWeights(Rule):

@@ -182,6 +182,8 @@ class Names:
         In order.
     of_constants : dict of int to str
         By the arrays' ids.
+    taken : set of str
+        All of them, and those that no variable may have.
     """
 
     def __init__(self, reach: Reach, args: tuple[Any, ...], ps: list[Param]) -> None:
@@ -193,7 +195,7 @@ class Names:
             if isinstance(x, (Param, np.ndarray)):
                 arrays.setdefault(id(x.value if isinstance(x, Param) else x), name)
         trained = {id(p.value) for p in ps}
-        taken = {"value", "loss_and_gradient", "step", *RESERVED}
+        self.taken = taken = {"value", "loss_and_gradient", "step", *RESERVED}
         self.of_arguments = [free_name(name, taken) for name in _arguments(reach.f, len(args))]
         self.of_parameters = [free_name(known.get(id(p), f"p{i}"), taken) for i, p in enumerate(ps)]
         self.of_constants = {

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,20 +50,51 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         return kind, *[key_of(item, leaves) for item in x]
     if is_ndarray(x):
         raise TypeError(f"compiled functions take plain arrays, not {kind.__name__}: pass np.asarray(x).")
-    return _Same(x)
+    if (fields := _fields(x)) is not None:
+        return kind, tuple(fields), *[key_of(item, leaves) for item in fields.values()]
+    return _identity(x, set())
+
+
+def _fields(x: Any) -> dict[str, Any] | None:
+    """Give what a record consists of: an instance of a dataclass, or a namespace."""
+    if is_dataclass(x) and not isinstance(x, type):
+        return {field.name: getattr(x, field.name) for field in fields_of(x)}
+    return vars(x) if type(x) is SimpleNamespace else None
+
+
+def _identity(x: Any, met: set[int]) -> Any:
+    """Give what is another key where an object, or anything that it holds, is another object."""
+    if id(x) in met:
+        return None
+    met.add(id(x))
+    if isinstance(x, (list, tuple, dict)):
+        parts: Iterable[Any] = x.values() if isinstance(x, dict) else x
+    elif isinstance(x, (*_STATIC, float, complex, np.generic)):
+        return type(x), repr(x)
+    else:
+        parts = () if isinstance(x, (type, FunctionType, ModuleType)) else getattr(x, "__dict__", {}).values()
+    return _Same(x), *[_identity(part, met) for part in parts]
 
 
 def stood(x: Any, name: str, standing: Callable[[Any, str], Any]) -> Any:
-    """Put a stand-in in the place of every array and number that `key_of` collects, in the same order."""
+    """Put a stand-in in the place of every array and number that `key_of` collects, in the same order.
+
+    A part of an argument has a name with a point in it.
+    """
     kind = type(x)
     is_number = issubclass(kind, np.generic) and x.dtype.kind in "biufc"
     if is_number or kind in (np.ndarray, float, complex):
         return standing(x, name)
     if isinstance(x, dict):
-        return {key: stood(item, f"{name}_{key}", standing) for key, item in x.items()}
+        return {key: stood(item, f"{name}.{key}", standing) for key, item in x.items()}
     if isinstance(x, (list, tuple)):
-        items = [stood(item, f"{name}_{i}", standing) for i, item in enumerate(x)]
+        items = [stood(item, f"{name}.{i}", standing) for i, item in enumerate(x)]
         return kind(*items) if hasattr(x, "_fields") else kind(items)
+    if (fields := _fields(x)) is not None:
+        record = copy(x)
+        for key, item in fields.items():
+            object.__setattr__(record, key, stood(item, f"{name}.{key}", standing))
+        return record
     return x
 
 
@@ -71,6 +106,8 @@ def described(x: Any) -> str:
         return f"[{', '.join(map(described, x))}]"
     if isinstance(x, dict):
         return "{" + ", ".join(f"{key}: {described(item)}" for key, item in x.items()) + "}"
+    if (parts := _fields(x)) is not None:
+        return f"{type(x).__name__}({', '.join(f'{key}={described(item)}' for key, item in parts.items())})"
     return type(x).__name__ if isinstance(x, (float, complex)) else f"{x!r:.40}"
 
 

@@ -28,7 +28,7 @@ from minidiff.tracing import backward, is_tracing, map_container, standing_for_l
 
 __all__ = ["Compiled", "compiled"]
 
-# So many programs are kept, for the signatures met last; from so many on, something is amiss.
+# So many programs are made, for the signatures met first; from so many on, something is amiss.
 KEPT, MANY = 64, 16
 
 
@@ -163,8 +163,8 @@ class Compiled:
         latest, made = self._latest
         if made is None or key != latest:
             made = self._programs.get(tuple(key))
-            if made is None:
-                return self._first(tuple(key), args)
+            if made is None:  # to record each of very many would take longer than to do without
+                return self._first(tuple(key), args) if len(self._programs) < KEPT else self._eagerly(args)
             self._latest = key, made
         try:
             every = made.run(*self._values, *leaves)
@@ -299,12 +299,11 @@ class Compiled:
             self._recorded += 1
             if self._recorded == MANY:
                 warnings.warn(
-                    f"compiled: {self._name} has been recorded {MANY} times, for as many signatures. Is an "
-                    "argument an integer that counts? Pass float(i), which may vary.",
+                    f"compiled: {self._name} has been recorded {MANY} times, for as many signatures; from "
+                    f"{KEPT} on it runs as it is. Is an argument an integer that counts? Pass float(i), which "
+                    "may vary. Has an array another shape, or an object other attributes, each time?",
                     UserWarning, stacklevel=3,
                 )  # fmt: skip
-            while len(self._programs) >= KEPT:
-                self._programs.pop(next(iter(self._programs)), None)
             self._programs[key] = made
         if self._opt is None:
             return result
@@ -318,7 +317,18 @@ class Compiled:
         names = Names(reach, args, self._ps)
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            first, second = self._recording(names, args), self._recording(names, args, True)
+            put_back, kept = reach.remembered(args), list[str]()
+            try:
+                first = self._recording(names, args)
+                kept += put_back()
+                second = self._recording(names, args, True)
+            finally:
+                kept += put_back()
+        if kept:
+            raise RefusedError(
+                f"compiled: {name} keeps what it computes in {kept[0]}, which its program would not. Compute "
+                "it outside of the loss, or do without compiled."
+            )
         if reach.random_state() != before:
             raise RefusedError(
                 f"compiled: {name} draws random numbers, which would be those of the recording for ever. "
@@ -328,8 +338,8 @@ class Compiled:
         doubt = first.listing.doubt(second.listing, reach.makes_numbers)
         if doubt is not None and (array := reach.array(doubt)):
             raise RefusedError(
-                f"compiled: {doubt}it uses an array that the loss makes anew, perhaps of {array}, which may "
-                "change. Make it before, outside of the loss, or pass what it is made of as an argument."
+                f"compiled: {doubt}, which the loss makes anew, perhaps of {array}, which may change. Make "
+                "it before, outside of the loss, or pass what it is made of as an argument."
             )
         if type(first.value) is not StandIn:
             raise RefusedError(
@@ -350,6 +360,8 @@ class Compiled:
                 "it runs, or depends on an earlier call: compute new arrays."
             )
         made.gradients = made.filled(every)
+        for recording in (first, second):
+            recording.listing.forget()
         return made
 
     def _recording(self, names: Names, args: tuple[Any, ...], is_second: bool = False) -> _Recording:

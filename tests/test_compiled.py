@@ -11,9 +11,15 @@ import re
 import sys
 import threading
 import time
+import weakref
+from collections import UserList, deque
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -469,6 +475,16 @@ def assigned(x):
     return np.sum(W * y)
 
 
+QUEUE, USERS, WEAKLY = deque([DATA]), UserList([DATA]), weakref.ref(DATA)
+VARIABLE = ContextVar("data", default=DATA)
+
+
+def imported():
+    from test_numpy_functions import M
+
+    return M[0, :3]
+
+
 BUFFER = np.zeros(3)
 
 
@@ -646,6 +662,16 @@ REFUSED = {
     "counter in calls": (lambda x: np.sum(W) if counted() % 2 else np.sum(W * x), "differs"),
     "clock": (lambda x: np.sum(W) * time.perf_counter_ns(), "second recording differs"),
     "made of data": (lambda x: np.sum(W * (DATA * 2)), "makes anew, perhaps of DATA"),
+    **{
+        f"made of data in {name}": (lambda x, found=found: np.sum(W * (2 * found())), "makes anew")
+        for name, found in {
+            "a deque": lambda: QUEUE[0],
+            "a list of another kind": lambda: USERS[0],
+            "a weak reference": lambda: WEAKLY(),
+            "a context": lambda: VARIABLE.get(),
+            "an import": imported,
+        }.items()
+    },
     "a number of data": (lambda x: np.sum(W) * float(DATA[0]), "makes anew, perhaps of DATA"),
     "a target made of data": (lambda x: ml.mse(W, DATA + 1), "makes anew, perhaps of DATA"),
     "a mask of data": (lambda x: ml.crossentropy(mf.softmax(W), DATA / 3), "makes anew, perhaps of DATA"),
@@ -701,6 +727,57 @@ def test_what_a_loss_asks_isinstance_has_the_same_answer_in_a_program():
     assert bits(compiled(f)(np.ones(3))) == bits(withgradient(f, np.ones(3)))
 
 
+class Model:
+    def __init__(self):
+        self.W, self.mean, self.log, self.by_name = param(np.ones(3)), np.zeros(3), [], {}
+
+    def attribute(self, x):
+        h = x * self.W
+        self.mean = 0.9 * self.mean + 0.1 * dropgrad(h)
+        return np.sum(h)
+
+    def list(self, x):
+        h = np.sum(x * self.W)
+        self.log.append(h)
+        return h
+
+    def dict(self, x):
+        self.by_name["h"] = x * self.W
+        return np.sum(self.by_name["h"])
+
+    def name(self, x):
+        global SEEN  # noqa: PLW0603
+        SEEN = (np.sum(x * self.W),)
+        return SEEN[0]
+
+
+SEEN = None
+
+
+@pytest.mark.parametrize("name", ["attribute", "list", "dict", "name"])
+def test_a_loss_that_keeps_what_it_computes_is_refused_and_keeps_what_it_has_computed(name):
+    model, twin, x = Model(), Model(), np.array([1.0, 2.0, 3.0])
+    where = {"attribute": "mean", "list": "log", "dict": "h", "name": "SEEN"}[name]
+    gradient(lambda: getattr(twin, name)(x), params(twin))
+    expected = repr((twin.mean, twin.log, twin.by_name, SEEN))
+    with pytest.raises(TypeError, match=f"compiled: {name} keeps what it computes in .*{where}, which"):
+        compiled(getattr(model, name), params(model))(x)
+    assert repr((model.mean, model.log, model.by_name, SEEN)) == expected
+
+
+def test_so_is_one_that_keeps_it_in_a_variable_of_an_outer_function():
+    h = 0.0
+
+    def loss(x):
+        nonlocal h
+        h = dropgrad(np.sum(x * W))
+        return h * np.sum(W)
+
+    with pytest.raises(TypeError, match="loss keeps what it computes in h, which"):
+        compiled(loss, params(W))(np.ones(3))
+    assert type(h) is np.float64
+
+
 def test_what_is_given_to_compiled_is_checked():
     for arguments, why in [
         ((3,), "must be a function, got int 3"),
@@ -714,6 +791,65 @@ def test_what_is_given_to_compiled_is_checked():
             compiled(*arguments)
     with pytest.raises(TypeError, match="must return one real number"):
         compiled(lambda x: x)(np.ones(3))
+
+
+@dataclass(frozen=True)
+class Batch:
+    x: Any
+    y: Any
+
+
+class Holder:
+    """What is no record: of such an argument a program knows what it holds."""
+
+    def __init__(self, x, y):
+        self.x, self.deeper = x, [SimpleNamespace(y=y)]
+
+    y = property(lambda self: self.deeper[0].y)
+
+
+@pytest.mark.parametrize("kind", [Batch, SimpleNamespace, Holder])
+def test_an_object_that_is_an_argument_may_hold_something_else_at_each_call(kind):
+    rng, V = np.random.default_rng(0), param(np.ones(3))
+    f = compiled(lambda b: np.sum((b.x @ V - b.y) ** 2), params(V))
+    b = kind(x=rng.random((4, 3)), y=1.0)
+    for i in range(4):
+        if kind is Batch:
+            b = Batch(rng.random((4, 3)), float(i))
+        else:
+            b.x, (b if kind is SimpleNamespace else b.deeper[0]).y = rng.random((4, 3)), float(i)
+        assert bits(f(b)) == bits(withgradient(lambda b=b: np.sum((b.x @ V - b.y) ** 2), params(V)))
+    assert len(f._programs) == (4 if kind is Holder else 1)
+
+
+@pytest.mark.parametrize("key", ["a-b", "a b", "0.weight", (0, 1), "value", "v1", "class", "é"])
+def test_the_parts_of_an_argument_may_have_any_names(key):
+    f = compiled(lambda q, q_a: np.sum(q[key] ** 2 * q_a) + q["a"]["b"] * q["a_b"])
+    q = {key: np.array([1.0, 2.0]), "a": {"b": 3.0}, "a_b": 4.0}
+    val, (g, h) = f(q, 0.5)
+    assert (val, g[key].tolist(), g["a"], g["a_b"], h) == (14.5, [1.0, 2.0], {"b": 4.0}, 3.0, 5.0)
+
+
+def test_more_signatures_than_are_kept_run_as_they_are(monkeypatch):
+    monkeypatch.setattr(sys.modules["minidiff.compiled"], "KEPT", 3)
+    f = compiled(lambda x: np.sum(W[0] * x**2), params(W))
+    for n in (1, 2, 3, 4, 5, 1, 4):
+        x = np.arange(float(n))
+        assert bits(f(x)) == bits(withgradient(lambda x=x: np.sum(W[0] * x**2), params(W)))
+    assert len(f._programs) == 3
+
+
+def test_windows_of_what_is_not_differentiated_are_views_whose_memory_is_left_alone():
+    def loss(x):
+        h = np.tanh(x * 1.5)
+        windows = np.lib.stride_tricks.sliding_window_view(h, 3)
+        k = h * 2.0
+        k = k + 1
+        return np.sum((windows @ W) ** 2) + np.sum(k) * W[0]
+
+    f = compiled(loss, params(W))
+    for x in (np.arange(10.0) / 10, np.sin(np.arange(10.0))):
+        assert bits(f(x)) == bits(withgradient(lambda x=x: loss(x), params(W)))
 
 
 def test_an_integer_that_counts_warns():

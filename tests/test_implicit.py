@@ -365,6 +365,25 @@ def test_a_recomputed_view_is_refused():
         gradient(lambda x: np.sum(view({"a": x * 2})), np.ones(3))
 
 
+def solved(f):
+    return lambda h: fixed_point(lambda z, h: f(z) / 9 + h, np.zeros(2), h)
+
+
+@pytest.mark.parametrize("again", [recompute, solved])
+def test_a_loop_variable_has_its_last_value_on_the_way_back_and_is_refused(again):
+    ws, x = [param(np.zeros((2, 2))) for _ in range(2)], np.array([1.0, 2.0])
+
+    def loss(keep):
+        h = x
+        for w in ws:
+            h = h + again((lambda h, w=w: np.tanh(h) @ w) if keep else (lambda h: np.tanh(h) @ w))(h)
+        return np.sum(h**2)
+
+    with pytest.raises(RuntimeError, match=r"reaches other parameters the second time.*lambda h, w=w"):
+        gradient(lambda: loss(False), params(*ws))
+    check_gradient(lambda: loss(True), params(*ws), order=1)
+
+
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_another_result_the_second_time_is_told_however_small(scale):
     factors = iter([1.0, 1.001])

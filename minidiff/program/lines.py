@@ -630,8 +630,11 @@ def _is_one(x: Any) -> bool:
 
 
 def _owner(x: Any) -> Any:
-    while is_ndarray(x) and is_ndarray(x.base):
-        x = x.base
+    while is_ndarray(x):
+        base = x.base if is_ndarray(x.base) else getattr(x.base, "base", None)  # through stride tricks
+        if not is_ndarray(base):
+            break
+        x = base
     return x
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import autograd
 import numpy as np
 
-from minidiff.checks import is_ndarray
+from minidiff.checks import described, is_ndarray
 from minidiff.tracing import backward, cures_here, is_box, map_container, stands_beneath
 
 __all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
@@ -77,7 +77,7 @@ linalg.norm linalg.outer linalg.pinv linalg.qr linalg.slogdet linalg.solve linal
 linalg.tensordot linalg.tensorinv linalg.tensorsolve linalg.trace linalg.vecdot linalg.vector_norm
 fft.fft fft.ifft fft.fft2 fft.ifft2 fft.fftn fft.ifftn fft.rfft fft.irfft fft.rfft2 fft.irfft2 fft.rfftn
 fft.irfftn fft.hfft fft.ihfft fft.fftshift fft.ifftshift diag_indices_from tril_indices_from
-triu_indices_from
+triu_indices_from lib.stride_tricks.sliding_window_view
 """
 # Of these the dtype (real or complex) or the shape may be another for other values: a program checks it.
 _GUARDED = ["real_if_close", "linalg.eig", "linalg.eigvals", "linalg.lstsq"]
@@ -167,14 +167,19 @@ class Listing:
         self.constants[name] = array
         return StandIn(self, name, array)
 
+    def forget(self) -> None:
+        """Let go of all arrays: they and the listing hold one another."""
+        for held in (self.calls, self.made_by, self._held, self.constants, self._given):
+            held.clear()
+
     def doubt(self, other: Listing, of_numbers: bool) -> str | None:
-        """Name a line that uses an array, or a number, that the function makes anew whenever it runs."""
+        """Tell of a line that uses an array, or a number, that the function makes anew whenever it runs."""
         for (line, a), (_, b) in zip(self._given, other._given, strict=False):
             for x, y in zip(a, b, strict=False):
                 if x is y or (type(x) is float and not of_numbers):
                     continue
                 if not (is_ndarray(x) and type(x) is type(y) and _place(x) == _place(y)):
-                    return _shown(line)
+                    return f"{_shown(line)}it uses {described(x)}"
         return None
 
     def refuse(self, what: str) -> NoReturn:
@@ -638,7 +643,7 @@ def _same(a: Any, b: Any, found: set[int]) -> bool:
         return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
     if isinstance(a, np.generic):
         return bool(a.tobytes() == b.tobytes())
-    if isinstance(a, (bool, int, float, complex, str)):
+    if isinstance(a, (bool, int, float, complex, str, range)):
         return repr(a) == repr(b)
     return a is b or (isinstance(a, np.dtype) and bool(a == b))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import random
 import re
+import sys
 import types
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
+from contextvars import ContextVar
+from functools import cache, partial
+from operator import is_not
 from typing import Any
 
 import numpy as np
@@ -16,7 +21,9 @@ import numpy as np
 from minidiff.checks import is_ndarray
 from minidiff.params import Param
 from minidiff.program.lines import RESERVED, free_name
+from minidiff.program.listing import StandIn, flat
 from minidiff.program.signature import parts_of
+from minidiff.tracing import constant
 
 __all__ = ["Names", "Reach", "closure", "codes"]
 
@@ -27,6 +34,11 @@ _ANY = {"__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "eval
 _TO_NUMBER = {"complex", "eval", "exec", "float", "getattr", "int", "item", "math", "round", "tolist"}
 _OURS = "numpy", "autograd", "minidiff", "builtins", "abc", "collections", "types", "typing"
 _PLAIN = str, bytes, int, float, complex, type(None)
+# Of Python's own, what is looked into in a way of its own, holds nothing, or what nobody changes.
+_NO_HOLDERS = (
+    type, types.ModuleType, types.CodeType, types.FrameType, types.BuiltinFunctionType, random.Random,
+    type(cache(int)),
+)  # fmt: skip
 
 
 class Reach:
@@ -100,6 +112,11 @@ class Reach:
             yield from ((str(key), item) for key, item in x.items())
         elif isinstance(x, (list, tuple, set, frozenset)):
             yield from ((f"{name}_{i}" if name else "", item) for i, item in enumerate(x))
+        elif isinstance(x, (weakref.ref, ContextVar)):
+            with suppress(LookupError):
+                yield name, x() if isinstance(x, weakref.ref) else x.get()
+        elif _is_of_python(type(x)):  # a deque, an iterator, what keeps results
+            yield from ((name, item) for item in gc.get_referents(x) if not isinstance(item, type))
 
     def _globals(self, code: types.CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         self._names.update(code.co_names)
@@ -107,8 +124,10 @@ class Reach:
             if name in names:
                 x = names[name]
                 yield name, x
-                if isinstance(x, types.ModuleType) and not x.__name__.startswith(("numpy", "minidiff")):
-                    yield from ((f"{name}.{n}", vars(x)[n]) for n in code.co_names if n in vars(x))
+                if isinstance(x, types.ModuleType):
+                    yield from _of_module(name, x, code)
+            elif isinstance(x := sys.modules.get(name), types.ModuleType):  # imported in the function
+                yield from _of_module(name, x, code)
 
     def array(self, line: str) -> str:
         """Describe an array that a line may use, if there is any: the one that it names."""
@@ -118,9 +137,84 @@ class Reach:
                 return f"{name}, of shape {x.shape}"
         return "an array that it finds by name" if arrays else ""
 
+    def remembered(self, args: tuple[Any, ...]) -> Callable[[], list[str]]:
+        """Note what the things that it reaches hold, and so for arguments.
+
+        Returns
+        -------
+        callable
+            Puts it back in the place of stand-ins, and gives the names of what held these.
+        """
+        lists = [(name, x, x[:]) for name, x in self.found if type(x) is list]
+        found = [*self.found, *((f"argument {i}", x) for i, x in enumerate(args))]
+        holders = [holder for name, x in found for holder in _holders(name, x)]
+
+        def put_back() -> list[str]:
+            left = []
+            for name, items, before in lists:
+                if (len(items) != len(before) or any(map(is_not, items, before))) and _stands_in(items):
+                    left.append(name)
+                    items[:] = before
+            for name, holder, keys, held in holders:
+                for key in keys or {*held, *holder}:
+                    now, then = holder.get(key), held.get(key)
+                    if now is not then and _stands_in(now):
+                        left.append(f"{name}.{key}".lstrip("."))
+                        if key in held:
+                            holder[key] = then
+                        else:
+                            del holder[key]
+            return left
+
+        return put_back
+
     def random_state(self) -> list[Any]:
         """Give the state of the generators of random numbers."""
         return [_state(g) for g in self._generators]
+
+
+class _Cell(dict[str, Any]):
+    """A variable of an outer function, as a dict of one item."""
+
+    def __init__(self, name: str, cell: types.CellType) -> None:
+        super().__init__({name: cell.cell_contents})
+        self._cell = cell
+
+    def get(self, _: str, __: Any = None) -> Any:
+        return self._cell.cell_contents
+
+    def __setitem__(self, _: str, x: Any) -> None:
+        self._cell.cell_contents = x
+
+
+def _stands_in(x: Any) -> bool:
+    """Tell whether something is or holds a stand-in."""
+    return any(type(part) is StandIn for part in flat(constant(x)))
+
+
+def _holders(name: str, x: Any) -> Iterator[tuple[str, Any, set[str] | None, dict[Any, Any]]]:
+    """Give what may come to hold something else: a name, a dict, those of its keys, a copy."""
+    if isinstance(x, types.FunctionType):
+        names = {n for code in codes(x.__code__) for n in code.co_names}
+        yield "", x.__globals__, names, {n: x.__globals__[n] for n in names if n in x.__globals__}
+        for n, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
+            with suppress(ValueError):
+                yield "", _Cell(n, cell), None, {n: cell.cell_contents}
+    elif isinstance(x, dict):
+        yield name, x, None, x.copy()
+    elif not isinstance(x, (type, types.ModuleType, Param)) and hasattr(x, "__dict__"):
+        yield name, vars(x), None, vars(x).copy()
+
+
+def _is_of_python(kind: type[Any]) -> bool:
+    return kind.__module__.partition(".")[0] in sys.stdlib_module_names and not issubclass(kind, _NO_HOLDERS)
+
+
+def _of_module(name: str, module: types.ModuleType, code: types.CodeType) -> Iterator[tuple[str, Any]]:
+    """Give what code may use of a module; Python's own and ours have nothing that changes."""
+    top = module.__name__.partition(".")[0]
+    if top not in sys.stdlib_module_names and top not in ("numpy", "minidiff"):
+        yield from ((f"{name}.{n}", vars(module)[n]) for n in code.co_names if n in vars(module))
 
 
 def closure(f: types.FunctionType) -> Iterator[tuple[str, Any]]:

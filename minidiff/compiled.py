@@ -43,9 +43,9 @@ def compiled(
         f = compiled(loss)             # f(x, y) is withgradient(loss, x, y)
         step = compiled(loss, θ, opt)  # step(x, y) updates θ and returns the loss
 
-    The function runs once with stand-ins for its arguments and the parameters. What it does with them becomes
-    a function of plain NumPy, forward and backward, that runs in place of it from then on: the same calls, so
-    the results have the same bits, without what Python and the recording of a gradient cost.
+    At its first call the function runs with stand-ins for its arguments and the parameters. What it does with
+    them becomes a function of plain NumPy, forward and backward, that runs in place of it from then on: the
+    same calls, so the results have the same bits, without what Python and the recording of a gradient cost.
 
     Parameters
     ----------
@@ -59,23 +59,25 @@ def compiled(
     Returns
     -------
     Compiled
-        The function. Its arguments are arrays, numbers, parameters, or lists, tuples and dicts of these.
-        It is recorded anew when their structure is another, or a shape, dtype or memory layout, or the
-        value of what is neither an array nor a float: an integer, a string, an object.
+        The function. Its arguments are arrays, numbers, parameters, or lists, tuples, dicts and dataclasses
+        of these. It is recorded anew when their structure is another, or a shape, dtype or memory layout, or
+        what is neither an array nor a float: an integer, a string, an object or what that holds. For more
+        than 64 such signatures the loss runs as it is.
 
     Raises
     ------
     TypeError
         When the function is called with arguments of a new signature, if what the loss does would not be the
         same for other values: it branches on one, makes a Python number of one, changes an array in place
-        that is not under differentiation, draws random numbers, counts its calls. The message names the line.
+        that is not under differentiation, draws random numbers, counts its calls, or keeps what it computes
+        in an attribute, a list, a global variable. The message names the line, or the place.
 
     Notes
     -----
     Arrays that the loss reaches otherwise than by its arguments are kept by reference: what changes in them
     counts, to which array a name is bound later does not. Numbers, strings, attributes, and branches
-    on what is no argument are those of the recording. The loss itself runs only when it is recorded
-    (twice, and once eagerly to compare), so what it prints or appends to a list it does then.
+    on what is no argument are those of the recording. The loss itself runs only at a first call, three
+    times: as it is, for the result, and twice to be recorded, so what it prints it prints then.
 
     Threads may call one program at once. Steps have the bits of `update`, whose state they share. Small
     parameters make one vector, on which the optimiser's formulas run as straight lines, too; of a large
@@ -300,8 +302,8 @@ class Compiled:
             if self._recorded == MANY:
                 warnings.warn(
                     f"compiled: {self._name} has been recorded {MANY} times, for as many signatures; from "
-                    f"{KEPT} on it runs as it is. Is an argument an integer that counts? Pass float(i), which "
-                    "may vary. Has an array another shape, or an object other attributes, each time?",
+                    f"{KEPT} on it runs as it is. Is an argument an integer that counts? Pass float(i), "
+                    "which may vary. Has an array another shape, or an object other attributes, each time?",
                     UserWarning, stacklevel=3,
                 )  # fmt: skip
             self._programs[key] = made

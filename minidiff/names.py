@@ -1,4 +1,4 @@
-"""Where a name is that somebody looks for in the wrong module, and what there is for others' names."""
+"""Errors for names that a module has not: where such a name is, or what there is for another library's."""
 
 from __future__ import annotations
 

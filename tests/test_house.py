@@ -1,6 +1,7 @@
 """How the package is built: who imports whom."""
 
 import ast
+import re
 from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -53,6 +54,16 @@ def uses(name):
         full.removeprefix("minidiff.") for full in imports(MODULES[name]) if full.startswith("minidiff.")
     }
     return {module if module in MODULES else module.rpartition(".")[0] for module in found}
+
+
+def test_the_map_in_contributing_names_every_file():
+    page = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    top, *parts = re.split(r"\*\*`minidiff/(\w+)/`\*\*", page[: page.index("A module imports only")])
+    rows = {"": top, **dict(zip(parts[::2], parts[1::2], strict=True))}
+    for name in MODULES:
+        folder, _, file = name.rpartition(".")
+        if name not in ("", *rows):
+            assert re.search(rf"\b{file}\.py`", rows[folder]), name
 
 
 def layer(name):

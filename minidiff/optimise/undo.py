@@ -1,7 +1,7 @@
 """Optimisers as they were before a step that fails.
 
-What a formula keeps for a parameter changes with the parameter, when nothing can fail any more. What an
-`apply` keeps changes before, and so may what the optimisers keep that it calls: of that there are copies.
+What a formula keeps for a parameter changes with the parameter, when nothing can fail any more. An `apply`
+changes what it keeps earlier, and so do the optimisers that it calls. Copies of that are made here.
 """
 
 from __future__ import annotations

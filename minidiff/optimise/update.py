@@ -21,7 +21,6 @@ __all__ = ["apply", "changes_of", "reset", "update"]
 
 Place: TypeAlias = tuple[Any, int]  # all the parameters, and the index of one
 
-_MISSING: Final = object()
 _MAKE: Final = "make one with param(...), or collect those of a model with params(model)"
 _BY_PARAMETER: Final = attrgetter("by_parameter")
 _PARAMETERS: Final = (Param, np.ndarray)
@@ -33,7 +32,7 @@ def update(x: Param | Array, x̄: ArrayLike | None, /) -> None: ...
 def update(opt: AbstractOptimiser, p: Param | Array, g: ArrayLike | None, /) -> None: ...
 @overload
 def update(opt: AbstractOptimiser, ps: Iterable[Any], gs: Mapping[Any, Any], /) -> None: ...
-def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
+def update(opt: Any, ps: Any, gs: Any = ..., /) -> None:
     """Update parameters in place.
 
     | ``update(x, x̄)`` is ``x -= x̄``;
@@ -86,17 +85,18 @@ def update(first: Any, second: Any, third: Any = _MISSING, /) -> None:
     >>> W.value, b.value
     (array([[0.9, 1.9]]), array([2.5]))
     """
-    if third is _MISSING:
-        if isinstance(first, AbstractOptimiser):
-            lacks = "parameters" if isinstance(second, Mapping) else "gradients"
+    if gs is ...:
+        if isinstance(opt, AbstractOptimiser):
+            lacks = "parameters" if isinstance(ps, Mapping) else "gradients"
             raise TypeError(f"update lacks the {lacks}: write update(opt, ps, grads)")
-        if isinstance(second, Mapping):
+        if isinstance(ps, Mapping):
             raise TypeError("update(ps, grads) lacks the optimiser: write update(opt, ps, grads)")
-        x = _array_of(first)
-        if second is not None:
-            take([], first, x, _gradient(second, x))
+        p, g = opt, ps
+        x = _array_of(p)
+        if g is not None:
+            take([], p, x, _gradient(g, x))
         return
-    opt, p, g = first, second, third
+    p, g = ps, gs
     if not isinstance(opt, AbstractOptimiser):
         if isinstance(p, AbstractOptimiser) or isinstance(g, AbstractOptimiser):
             raise _out_of_order()

@@ -1,4 +1,4 @@
-"""What a program depends on of its arguments, and results in bits."""
+"""What of its arguments a program is made for, and whether two results have the same bits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """NumPy functions that move elements about, as an index, and those that call another for parts of an array.
 
-NumPy itself does to the numbers of the elements what is to be done to these: that is the index.
+The index is found by calling NumPy's function on the numbers of the elements, 0, 1, 2 and so on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Many gradients of one result pulled back at once: the rows of a Jacobian.
 
-What stands for them answers as one gradient does, so that the rules need not know. A call of NumPy's with it
-takes all of them at once where it can, and else one after another. A user's own rule sees one at a time.
+The rules get an object that stands for all rows, and that answers as one gradient does. A call of NumPy's
+with it takes all rows at once where it can, and else one after another. A user's own rule sees one at a time.
 """
 
 from __future__ import annotations

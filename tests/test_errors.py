@@ -339,6 +339,9 @@ MISTAKES = {
     "a tuple for a gradient": (
         lambda m: update(Descent(), m.W, gradient(np.sum, m.W)), ValueError, ("[0]", "(1, 2, 2)"),
     ),
+    "a step within a gradient": within(
+        lambda m: update(Descent(), param(np.ones(2)), m.b * 1), "steps are not differentiated", "dropgrad(g)"
+    ),
     "a class for a model": (lambda m: params(Dense), TypeError, ("Dense is a class",)),
     "a class for an optimiser": (lambda m: update(Descent, m.W, 1.0), TypeError, ("make one, Descent(",)),
     "the loss's own TypeError": (lambda m: gradient(lambda: len(3), m.θ), TypeError,

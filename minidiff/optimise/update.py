@@ -14,6 +14,7 @@ from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.step import Change, compute, make, share_memory, take
 from minidiff.params import Param, Params
+from minidiff.tracing import is_recorded
 from minidiff.typing import Array, ArrayLike
 
 __all__ = ["apply", "changes_of", "reset", "update"]
@@ -288,6 +289,11 @@ def _gradient(g: Any, x: Array, place: Place | None = None) -> Array:
             raise TypeError(f"{_which_gradient(place)} is a parameter itself: take grads[p], or its .value")
         if isinstance(g, np.ma.MaskedArray):
             raise TypeError(f"{_which_gradient(place)} is a masked array: pass g.filled(0) for no step there")
+        if is_recorded(g):
+            raise TypeError(
+                f"{_which_gradient(place)} is a value under differentiation, and steps are not "
+                "differentiated: write w = w - η * g on plain arrays, or take dropgrad(g)"
+            )
         try:
             Δ = np.asarray(g)
         except ValueError as error:

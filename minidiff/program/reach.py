@@ -21,9 +21,9 @@ import numpy as np
 from minidiff.checks import is_ndarray
 from minidiff.params import Param
 from minidiff.program.lines import RESERVED, free_name
-from minidiff.program.listing import StandIn, flat
+from minidiff.program.listing import StandIn
 from minidiff.program.signature import parts_of
-from minidiff.tracing import constant
+from minidiff.tracing import constant, is_box
 
 __all__ = ["Names", "Reach", "closure", "codes"]
 
@@ -188,8 +188,18 @@ class _Cell(dict[str, Any]):
 
 
 def _stands_in(x: Any) -> bool:
-    """Tell whether something is or holds a stand-in."""
-    return any(type(part) is StandIn for part in flat(constant(x)))
+    """Tell whether something is or holds a stand-in. A container may hold itself."""
+    met: dict[int, Any] = {}
+    waiting = [x]
+    while waiting:
+        x = waiting.pop()
+        if isinstance(x, (list, tuple, dict)):
+            if id(x) not in met:
+                met[id(x)] = x
+                waiting += x.values() if isinstance(x, dict) else x
+        elif type(constant(x) if is_box(x) else x) is StandIn:
+            return True
+    return False
 
 
 def _holders(name: str, x: Any) -> Iterator[tuple[str, Any, set[str] | None, dict[Any, Any]]]:
@@ -207,7 +217,8 @@ def _holders(name: str, x: Any) -> Iterator[tuple[str, Any, set[str] | None, dic
 
 
 def _is_of_python(kind: type[Any]) -> bool:
-    return kind.__module__.partition(".")[0] in sys.stdlib_module_names and not issubclass(kind, _NO_HOLDERS)
+    top = str(kind.__module__).partition(".")[0]
+    return top in sys.stdlib_module_names and not issubclass(kind, _NO_HOLDERS)
 
 
 def _of_module(name: str, module: types.ModuleType, code: types.CodeType) -> Iterator[tuple[str, Any]]:

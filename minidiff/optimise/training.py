@@ -143,7 +143,8 @@ def train(
     >>> def show(progress):
     ...     print(progress.epoch, round(progress.loss, 3))
     >>> losses = train(
-    ...     loss, params(a), data, Descent(0.1), epochs=2, transform=clip_norm(1.0), each_epoch=show
+    ...     loss, params(a), data, Descent(0.1), epochs=2,
+    ...     transform=clip_norm(1.0), each_epoch=show,
     ... )
     1 0.594
     2 0.326

@@ -41,6 +41,7 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.rule import Rule
 from minidiff.params import Param, Params
 from minidiff.program.reach import closure, codes
+from minidiff.tracing import constant, is_recorded
 from minidiff.typing import Array
 
 __all__ = ["Array", "Decoder", "Encoder", "Node", "RefusedError"]
@@ -237,6 +238,8 @@ class Encoder:
             return self._container(value, where, part)
         if kind in MADE:
             return self._made(value, where)
+        if is_recorded(value):  # a loss has kept it
+            return self.data(constant(value), where, part)
         if isinstance(value, np.generic):
             if value.dtype.kind in "biufc":
                 return {"number": [value.dtype.str, value.tobytes().hex()]}

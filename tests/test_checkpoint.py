@@ -773,6 +773,17 @@ def test_the_other_generators_go_on_as_well_as_containers_and_times(path):
     assert extra["f"].default_factory is None
 
 
+def test_what_a_loss_has_kept_is_stored_as_the_array_that_it_is():
+    W, kept = param([1.0, 2.0]), []
+    gradient(lambda: (kept.extend([np.sum(W), 3 * W]), np.sum(W))[1], params(W))
+    file = io.BytesIO()
+    save(file, params(W), kept=kept)
+    file.seek(0)
+    total, array = load(file, params(W))["kept"]
+    assert (total, array.tolist()) == (3.0, [3.0, 6.0])
+    assert type(total) is np.float64
+
+
 Point = namedtuple("Point", "x y")
 cycle = []
 cycle.append(cycle)

@@ -235,12 +235,12 @@ def test_accumulated_batches_are_one_step_with_their_mean(n, dtype):
 
 def test_accumulation_goes_on_over_epochs_counts_none_as_zero_and_takes_no_half_precision_sums():
     total = accumulate(3)
-    a, b = param(np.zeros(2, "f2")), param(0.0)
+    a, b, idle = param(np.zeros(2, "f2")), param(0.0), param(0.0)
     big = np.full(2, 40000, "f2")
-    results = [total(Grads([a, b], gs)) for gs in ([big, None], [big, np.array(3.0)], [big, None])]
+    results = [total(Grads([a, b, idle], [big, g, None])) for g in (None, np.array(3.0), None)]
     assert results[:2] == [None, None]
     assert results[2][a].dtype == np.float16
-    assert (results[2][a].tolist(), results[2][b]) == ([40000, 40000], 1.0)
+    assert (results[2][a].tolist(), results[2][b], results[2][idle]) == ([40000, 40000], 1.0, None)
     a = param(0.0)
     assert len(train(square(a), params(a), [1.0] * 2, Descent(0.1), transform=accumulate(3), epochs=4)) == 2
 

@@ -784,6 +784,14 @@ def test_what_a_loss_has_kept_is_stored_as_the_array_that_it_is():
     assert type(total) is np.float64
 
 
+@pytest.mark.parametrize("kind", [bool, int, float, complex, str, bytes, list, tuple, dict, set])
+def test_a_default_dict_goes_on_to_make_what_it_made(path, kind):
+    save(path, [], made=defaultdict(kind, a=kind()))
+    made = load(path, [])["made"]
+    assert made["b"] == kind()
+    assert made == {"a": kind(), "b": kind()}
+
+
 Point = namedtuple("Point", "x y")
 cycle = []
 cycle.append(cycle)

@@ -95,6 +95,14 @@ def test_so_has_that_of_every_function(name, call, x, tmp_path):
     assert bits(saved) == bits((val, g))
 
 
+@pytest.mark.parametrize("x", [2.0, np.float64(2), np.float32(2), np.array(2.0)])
+def test_so_has_a_slope_that_is_a_constant(x, tmp_path):
+    f = compiled(lambda x: x * 3)
+    val, (g,) = f(x)
+    f.save(tmp_path / "saved.py")
+    assert bits(imported(tmp_path / "saved.py").loss_and_gradient(x)) == bits((val, g))
+
+
 @pytest.mark.parametrize("f", [np.prod, lambda x: np.sum(np.linalg.det(x))])
 @pytest.mark.parametrize("x", [np.eye(3) + 0.5, np.zeros((3, 3)), np.diag([1.0, 2.0, 0.0])])
 def test_so_has_a_derivative_that_looks_at_values(f, x, tmp_path):

@@ -211,6 +211,7 @@ CHANGES = {
     "multiply.at": (lambda a, w: np.multiply.at(a, [0, -1, 0], rows(a, w)), at(operator.mul)),
     "out": (lambda a, w: np.add(a, w[0], out=a), lambda a, w: a + w[0]),
     "out of a function": (lambda a, w: np.cumsum(a, axis=0, out=a), lambda a, w: np.cumsum(a, axis=0)),
+    "out of a method": (lambda a, w: np.add.accumulate(a, axis=0, out=a), lambda a, w: np.cumsum(a, axis=0)),
     "out where": (lambda a, w: np.divide(w[0], a, out=a, where=positive(a)),
         lambda a, w: np.where(positive(a), w[0] / np.where(positive(a), a, 1), a)),
     "flat": (set_flat, each(lambda a, w: [(i, w[i % len(w)]) for i in range(a.size)])),

@@ -450,6 +450,7 @@ METHODS = {
     "mean where": (lambda x: np.mean(x, where=M > 0), lambda x: np.mean(x[M > 0])),
     "sum initial": (lambda x: np.sum(x, initial=3.0), lambda x: np.sum(x) + 3),
     "repeat": (lambda x: x.repeat(2, axis=0), lambda x: np.repeat(x, 2, axis=0)),
+    "repeat each": (lambda x: x.repeat([1, 2, 0], axis=1), lambda x: x[:, [0, 1, 1]]),
     "squeeze": (lambda x: x[None].squeeze(0), lambda x: x * 1),
     "swapaxes": (lambda x: x.swapaxes(0, 1), np.transpose), "trace": (lambda x: x.trace(), np.trace),
     "take": (lambda x: x.take([0, 4]), lambda x: x.reshape(9)[[0, 4]]),

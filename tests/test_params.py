@@ -529,6 +529,10 @@ class SlotsAndDict(Plain):
         super().__init__(*args[:-1])
 
 
+class AnyAttribute:
+    __slots__ = ("W", "__dict__", "__weakref__")
+
+
 class UnsetSlot:
     __slots__ = ("missing", "there")
 
@@ -706,6 +710,12 @@ def test_names_are_the_paths_by_which_parameters_are_found():
     assert params(layer().W).names == ("0",)
     assert "  layers[0].W         (1,)  float64" in repr(θ)
     assert "<td>heads[&#x27;a&#x27;]</td>" in θ._repr_html_()
+
+
+def test_a_slot_for_all_other_attributes_is_in_no_name():
+    model = AnyAttribute()
+    model.W, model.b = param([1.0]), param(0.0)
+    assert set(params(model).names) == {"W", "b"}
 
 
 def test_every_parameter_has_a_name_of_its_own():

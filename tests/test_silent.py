@@ -310,6 +310,15 @@ def test_neither_objects_nor_records_have_a_gradient(dtype):
             gradient(lambda x: np.sum(use(x)), np.ones(3))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options"), [(("f4", "K", "safe"), {}), (("f4",), {"casting": "safe"}), (("f4", "Q"), {})]
+)
+def test_a_conversion_that_numpy_refuses_is_refused_in_a_loss(arguments, options):
+    for x in (np.ones(3), param(np.ones(3))):
+        with pytest.raises((TypeError, ValueError), match=r"Cannot cast|order must be"):
+            gradient(lambda x: np.sum((x * 1.0).astype(*arguments, **options)), x)
+
+
 NUMBERS = [float, complex, numbers.Number, numbers.Real, np.generic, np.floating, np.float64, np.float32]
 
 

@@ -455,8 +455,19 @@ class Attention:
         return np.sum(self.W * (x + self.samples.mean(axis=0)))
 
 
-def test_what_the_loss_makes_of_no_data_is_a_constant():
-    model = Attention(4)
+@dataclass
+class MadeLater(Attention):
+    """Makes its data once its settings are there."""
+
+    d: int
+
+    def __post_init__(self):
+        super().__init__(self.d)
+
+
+@pytest.mark.parametrize("kind", [Attention, MadeLater])
+def test_what_the_loss_makes_of_no_data_is_a_constant(kind):
+    model = kind(4)
     f = compiled(model.loss, params(model))
     for x in (np.ones(4), np.arange(4.0)):
         assert bits(f(x)) == bits(withgradient(lambda: model.loss(x), params(model)))

@@ -257,7 +257,8 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
         frozenset, np.ndarray, np.generic, Param, types.ModuleType, property, classmethod, staticmethod,
     )  # fmt: skip
     if isinstance(x, type):
-        made = () if name else ("__init__", "__new__", "__post_init__")  # of an object that is there already
+        # Of an object that is there already what has made it is not read again.
+        made = () if name else ("__init__", "__new__", "__post_init__", "__dataclass_fields__")
         yield from ((n, f"{x.__name__}.{n}", v) for n, v in vars(x).items() if n not in made)
     elif not isinstance(x, known):
         for kind in type(x).__mro__:

@@ -678,6 +678,8 @@ REFUSED = {
     "assignment": (assigned, "assigns into an array"),
     "out": (lambda x: np.sum(W * np.add(x, 1, out=np.zeros(3))), "writes into an array"),
     "out of a method": (lambda x: np.sum(W * x.cumsum(out=np.zeros(3))), "writes into an array"),
+    "out by position": (lambda x: np.sum(W * np.cumsum(x, 0, None, np.zeros(3))), "writes into an array"),
+    "out of a method by position": (lambda x: np.sum(W * x.clip(0, 1, np.zeros(3))), "writes into an array"),
     "objects": (lambda x: np.sum(W * x.astype(object).astype(float)), "gives an array of objects"),
     "mask": (lambda x: np.sum((W * x)[x > 0]), "how many elements.*np.where"),
     "nonzero": (lambda x: np.sum(W[np.nonzero(x)]), "np.nonzero cannot be compiled"),

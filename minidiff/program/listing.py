@@ -204,8 +204,8 @@ class Listing:
             if x._listing is not self:
                 self.refuse("it uses an array of another recording: compiled functions do not nest")
         value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
-        if type(value) is np.ndarray and any(value is x for x in operands):
-            self.refuse(f"it writes into an array with {form}. Leave out, the argument by position, away")
+        if form.startswith(("np.", ".")) and type(value) is np.ndarray and any(value is x for x in operands):
+            self.refuse(f"it writes into an array with {form}. Leave out=, here given by position, away")
         if self.phase == "step" and type(value) in NUMBERS and "{}" in form:
             return StandIn(self, f"({form.format(*map(written, operands))})", value)
         line = None if self._is_second and self.phase == "backward" else self._line()

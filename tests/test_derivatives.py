@@ -202,7 +202,7 @@ CASES = {
     **dict.fromkeys((np.copysign, np.heaviside, np.nextafter), two(REAL)),
     np.ldexp: ldexp,
     **dict.fromkeys((np.negative, np.square, np.exp, np.expm1, np.sin, np.cos, np.tanh, np.positive), one()),
-    **dict.fromkeys((np.real, np.imag, np.conjugate), one()),
+    **dict.fromkeys((np.real, np.real_if_close, np.imag, np.conjugate), one()),
     **dict.fromkeys((np.arcsin, np.arccos), one(low=-7, high=7)),
     np.arccosh: one(low=9),
     **dict.fromkeys((np.cbrt, np.sinc), one(REAL, low=1)),

@@ -449,6 +449,7 @@ METHODS = {
     "sum where": (lambda x: x.sum(where=M > 0), lambda x: np.sum(x[M > 0])),
     "mean where": (lambda x: np.mean(x, where=M > 0), lambda x: np.mean(x[M > 0])),
     "sum initial": (lambda x: np.sum(x, initial=3.0), lambda x: np.sum(x) + 3),
+    "real_if_close tol": (lambda x: np.real_if_close(x, tol=10), lambda x: x * 1),
     "repeat": (lambda x: x.repeat(2, axis=0), lambda x: np.repeat(x, 2, axis=0)),
     "repeat each": (lambda x: x.repeat([1, 2, 0], axis=1), lambda x: x[:, [0, 1, 1]]),
     "squeeze": (lambda x: x[None].squeeze(0), lambda x: x * 1),

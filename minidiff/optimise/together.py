@@ -300,8 +300,6 @@ class Together:
         called = [
             [*inspect.signature(rule.formula).parameters][2 + len(rule.keeps) :] for rule in self._stages
         ]
-        if sum(map(len, called)) != len(numbers):
-            raise RefusedError("its formula does not name its numbers")
         remaining = iter(numbers)
         mine = [[standing(name, next(remaining)) for name in some] for some in called]
         news: dict[int, Any] = {}

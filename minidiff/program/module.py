@@ -185,7 +185,7 @@ def _digits(x: Any) -> str:
         return f"[{', '.join(map(_digits, x))}]"
     if isinstance(x, complex):
         return f"complex({_digits(x.real)}, {_digits(x.imag)})"
-    return repr(x) if not isinstance(x, float) or math.isfinite(x) else f"float('{x}')"
+    return repr(x) if math.isfinite(x) else f"float('{x}')"
 
 
 def _sources(f: Any) -> dict[str, str]:

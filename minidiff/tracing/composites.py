@@ -176,16 +176,12 @@ def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
 def _sort(
     x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *, stable: Any = None, **options: Any
 ) -> Any:
-    if axis is None:
-        x, axis = x.reshape(-1), 0
     return _take_along_axis(x, np.argsort(x, axis, stable=True, **options), axis)  # NumPy 2.5: descending
 
 
 def _partition(x: Any, kth: Any, axis: int | None = -1, kind: Any = "introselect", order: None = None) -> Any:
     if x.dtype.char == "g":
         raise NotImplementedError("np.partition of long doubles has none: take np.sort")
-    if axis is None:
-        x, axis = x.reshape(-1), 0
     # Where NumPy's own result has each element: they are the same ones, sorted.
     there = np.argsort(np.partition(constant(x), kth, axis, kind), axis, kind="stable")
     places = np.take_along_axis(np.argsort(x, axis, kind="stable"), np.argsort(there, axis), axis)

@@ -523,6 +523,7 @@ RULES[np.arctan2] = (
 )
 RULES[np.positive] = (lambda g, ans, x: g,)
 RULES[np.real] = (lambda g, ans, x: g,)
+RULES[np.real_if_close] = (lambda g, ans, x, tol=100: cast(g, x.dtype),)
 RULES[np.imag] = (lambda g, ans, x: g * -1j,)
 RULES[np.conj] = (lambda g, ans, x: np.conj(g),)
 

@@ -156,7 +156,7 @@ class Reach:
                     left.append(name)
                     items[:] = before
             for name, holder, keys, held in holders:
-                for key in keys or {*held, *holder}:
+                for key in {*held, *holder} if keys is None else keys:
                     now, then = holder.get(key), held.get(key)
                     if now is not then and _stands_in(now):
                         left.append(f"{name}.{key}".lstrip("."))

@@ -59,9 +59,9 @@ def compiled(
     Returns
     -------
     Compiled
-        The function. Its arguments are arrays, numbers, parameters, or lists, tuples, dicts and dataclasses
-        of these. It is recorded anew when their structure is another, or a shape, dtype or memory layout, or
-        what is neither an array nor a float: an integer, a string, an object or what that holds. For more
+        The function. Its arguments are arrays, numbers, parameters, or lists, tuples and dicts of these. It
+        is recorded anew when their structure is another, or a shape, dtype or memory layout, or what is
+        neither an array nor a float: an integer, a string, an object or anything that this holds. For more
         than 64 such signatures the loss runs as it is.
 
     Raises
@@ -70,7 +70,7 @@ def compiled(
         When the function is called with arguments of a new signature, if what the loss does would not be the
         same for other values: it branches on one, makes a Python number of one, changes an array in place
         that is not under differentiation, draws random numbers, counts its calls, or keeps what it computes
-        in an attribute, a list, a global variable. The message names the line, or the place.
+        in an attribute of an object, a list, a dict or a variable. The message names the line, or the place.
 
     Notes
     -----

@@ -258,7 +258,8 @@ class _Call:
             raise RuntimeError(
                 f"the function {'reaches other parameters' if is_other else 'gave another result'} the "
                 "second time, on the way back. Does it use a variable of a loop? Keep its value: lambda h, "
-                "w=w: h @ w. Does it draw random numbers? Pass them to it."
+                "w=w: h @ w. Does it draw random numbers? Pass them to it. Does it keep something from call "
+                "to call? It must not."
             )
 
         def back(g: Any) -> list[Any]:

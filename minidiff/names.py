@@ -28,7 +28,7 @@ _INSTEAD = {
     **dict.fromkeys(("parameter", "tensor", "variable"), "param(x) makes a parameter of an array"),
     **dict.fromkeys(("numpy", "np"), "import numpy as np: losses are written in it"),
     **dict.fromkeys(("module", "linear", "dense", "chain", "sequential", "layer", "nn"), _MODEL),
-    **dict.fromkeys(("optim", "optimize", "optimizers"), "the optimisers are in minidiff.optimise"),
+    **dict.fromkeys(("optim", "optimize", "optimizers"), "ADAM and others are in minidiff.optimise"),
     "optimizer": "Optimiser(…) composes several, AbstractOptimiser is the class of all, of minidiff.optimise",
     "sgd": "Descent of minidiff.optimise, or Momentum with rho",
     "sam": "sharp_gradient of minidiff.optimise",

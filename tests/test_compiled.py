@@ -787,6 +787,37 @@ class Model:
 SEEN = None
 
 
+class Log(list):
+    pass
+
+
+def test_wherever_it_is_kept_it_is_found_and_nothing_else_is_touched():
+    queue, log, x = deque(), Log(), np.ones(3)
+    deep = SimpleNamespace(bn=SimpleNamespace(mean=np.zeros(3)))
+
+    def of_function(x):
+        of_function.last = dropgrad(x * W)
+        return np.sum(of_function.last * W)
+
+    def of_argument(x, deep):
+        deep.bn.mean = 0.9 * deep.bn.mean + 0.1 * dropgrad(x * W)
+        return np.sum(x * W)
+
+    for loss, args in [
+        (lambda x: (queue.append(np.sum(x * W)), queue[-1])[1], ()),
+        (lambda x: (log.append(np.sum(x * W)), log[-1])[1], ()),
+        (of_function, ()),
+        (of_argument, (deep,)),
+    ]:
+        names = set(globals())
+        with pytest.raises(TypeError, match="keeps what it computes in"):
+            compiled(loss, params(W))(x, *args)
+        assert set(globals()) == names
+    assert compiled(lambda x: x @ x)(x).val == 3.0
+    assert (len(queue), len(log), type(of_function.last)) == (1, 1, np.ndarray)
+    np.testing.assert_allclose(deep.bn.mean, 0.1 * W.value)
+
+
 @pytest.mark.parametrize("name", ["attribute", "list", "dict", "name"])
 def test_a_loss_that_keeps_what_it_computes_is_refused_and_keeps_what_it_has_computed(name):
     model, twin, x = Model(), Model(), np.array([1.0, 2.0, 3.0])
@@ -826,33 +857,65 @@ def test_what_is_given_to_compiled_is_checked():
         compiled(lambda x: x)(np.ones(3))
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass
+class Doubled:
     x: Any
     y: Any
 
+    def __post_init__(self):
+        self.z = self.y
 
-class Holder:
-    """What is no record: of such an argument a program knows what it holds."""
+    @functools.cached_property
+    def twice(self):
+        return 2 * self.x
+
+
+class Slots:
+    __slots__ = ("twice", "x", "z")
 
     def __init__(self, x, y):
-        self.x, self.deeper = x, [SimpleNamespace(y=y)]
-
-    y = property(lambda self: self.deeper[0].y)
+        self.x, self.twice, self.z = x, 2 * x, y
 
 
-@pytest.mark.parametrize("kind", [Batch, SimpleNamespace, Holder])
+class Deep:
+    """Holds what the loss reads in containers of containers, and itself."""
+
+    def __init__(self, x, y):
+        self.me, self.held = self, [{"x": x, "y": (y, {y})}]
+
+    x = property(lambda self: self.held[0]["x"])
+    twice = property(lambda self: 2 * self.x)
+    z = property(lambda self: max(self.held[0]["y"][1]))
+
+
+@pytest.mark.parametrize("kind", [Doubled, Slots, Deep])
 def test_an_object_that_is_an_argument_may_hold_something_else_at_each_call(kind):
     rng, V = np.random.default_rng(0), param(np.ones(3))
-    f = compiled(lambda b: np.sum((b.x @ V - b.y) ** 2), params(V))
-    b = kind(x=rng.random((4, 3)), y=1.0)
+    loss = lambda b: np.sum((b.x @ V - b.z) ** 2) + np.sum(b.twice @ V)
+    f = compiled(loss, params(V))
     for i in range(4):
-        if kind is Batch:
-            b = Batch(rng.random((4, 3)), float(i))
+        b = kind(rng.random((4, 3)), float(i))
+        for _ in range(2):
+            assert bits(f(b)) == bits(withgradient(lambda b=b: loss(b), params(V)))
+    changed = {"x": rng.random((4, 3)), "z": 7.0}
+    for name, x in changed.items():
+        if kind is Deep:
+            b.held[0] |= {"x": x} if name == "x" else {"y": (x, {x})}
         else:
-            b.x, (b if kind is SimpleNamespace else b.deeper[0]).y = rng.random((4, 3)), float(i)
-        assert bits(f(b)) == bits(withgradient(lambda b=b: np.sum((b.x @ V - b.y) ** 2), params(V)))
-    assert len(f._programs) == (4 if kind is Holder else 1)
+            setattr(b, name, x)
+        assert bits(f(b)) == bits(withgradient(lambda: loss(b), params(V)))
+
+
+def test_an_object_may_hold_very_many_and_long_lists():
+    first = last = SimpleNamespace(W=1.0)
+    for _ in range(3000):
+        last.next = last = SimpleNamespace(values=[0.5] * 40)
+    f = compiled(lambda x: np.sum(W) * x.W * first.next.values[0], params(W))
+    assert f(first).val == np.sum(W) / 2
+    g = compiled(lambda x: np.sum(W) * x.next.values[0], params(W))
+    assert g(first).val == np.sum(W) / 2
+    first.next.values[0] = 2.0
+    assert g(first).val == np.sum(W) * 2
 
 
 @pytest.mark.parametrize("key", ["a-b", "a b", "0.weight", (0, 1), "value", "v1", "class", "é"])

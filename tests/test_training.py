@@ -291,7 +291,12 @@ PS = params()
             TypeError,
             "loss must be .* the function itself, not its value",
         ),
-        ((LOSS, PS, [], Descent()), {"scheduler": 1}, TypeError, r"it has Scheduler\(schedule, opt\)"),
+        (
+            (LOSS, PS, [], Descent()),
+            {"scheduler": 1},
+            TypeError,
+            r"an optimiser, .* Scheduler\(s",
+        ),
         ((LOSS, param(1.0), [], Descent()), {}, TypeError, r"ps must be Params.*params\("),
         ((LOSS, np.ones(2), [], Descent()), {}, TypeError, r"ps must be Params.*params\("),
         ((LOSS, object(), [], Descent()), {}, TypeError, r"ps must be Params.*params\("),

@@ -37,8 +37,8 @@ _OPTIONS = {
     "batch_size": "batches as data, DataLoader((x, y), batchsize)",
     **dict.fromkeys(("callback", "callbacks"), "cb= after each step and each_epoch="),
     **dict.fromkeys(("on_epoch_end", "metrics"), "each_epoch=, a function of the progress"),
-    **dict.fromkeys(("scheduler", "lr_scheduler"), "Scheduler(schedule, opt) as the optimiser"),
-    **dict.fromkeys(("lr", "learning_rate"), "the rate in the optimiser, ADAM(0.01)"),
+    **dict.fromkeys(("scheduler", "lr_scheduler"), "an optimiser, which may be Scheduler(schedule, opt)"),
+    **dict.fromkeys(("lr", "learning_rate"), "an optimiser, which has the rate: ADAM(0.01)"),
     "verbose": "progress=True",
     **dict.fromkeys(
         ("validation_data", "early_stopping"), "each_epoch=early_stopping(validation_loss, 5), or KeepBest"

@@ -205,7 +205,7 @@ class Listing:
                 self.refuse("it uses an array of another recording: compiled functions do not nest")
         value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
         if form.startswith(("np.", ".")) and type(value) is np.ndarray and any(value is x for x in operands):
-            self.refuse(f"it writes into an array with {form}. Leave out=, here given by position, away")
+            self.refuse(f"it writes into an array with {form}. Do not pass out, which is given by position")
         if self.phase == "step" and type(value) in NUMBERS and "{}" in form:
             return StandIn(self, f"({form.format(*map(written, operands))})", value)
         line = None if self._is_second and self.phase == "backward" else self._line()

@@ -9,6 +9,7 @@ import re
 import sys
 import types
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -22,7 +23,7 @@ from minidiff.checks import is_ndarray
 from minidiff.params import Param
 from minidiff.program.lines import RESERVED, free_name
 from minidiff.program.listing import StandIn
-from minidiff.program.signature import parts_of
+from minidiff.program.signature import held_by, parts_of
 from minidiff.tracing import constant, is_box
 
 __all__ = ["Names", "Reach", "closure", "codes"]
@@ -145,8 +146,9 @@ class Reach:
         callable
             Puts it back in the place of stand-ins, and gives the names of what held these.
         """
-        lists = [(name, x, x[:]) for name, x in self.found if type(x) is list]
-        found = [*self.found, *((f"argument {i}", x) for i, x in enumerate(args))]
+        of_args = [(f"argument {i}", held) for i, x in enumerate(args) for held in held_by(x)]
+        found = [*self.found, *of_args]
+        lists = [(name, x, [*x]) for name, x in found if isinstance(x, (list, deque))]
         holders = [holder for name, x in found for holder in _holders(name, x)]
 
         def put_back() -> list[str]:
@@ -154,7 +156,8 @@ class Reach:
             for name, items, before in lists:
                 if (len(items) != len(before) or any(map(is_not, items, before))) and _stands_in(items):
                     left.append(name)
-                    items[:] = before
+                    items.clear()
+                    items.extend(before)
             for name, holder, keys, held in holders:
                 for key in {*held, *holder} if keys is None else keys:
                     now, then = holder.get(key), held.get(key)
@@ -193,7 +196,7 @@ def _stands_in(x: Any) -> bool:
     waiting = [x]
     while waiting:
         x = waiting.pop()
-        if isinstance(x, (list, tuple, dict)):
+        if isinstance(x, (list, tuple, dict, deque)):
             if id(x) not in met:
                 met[id(x)] = x
                 waiting += x.values() if isinstance(x, dict) else x
@@ -207,13 +210,16 @@ def _holders(name: str, x: Any) -> Iterator[tuple[str, Any, set[str] | None, dic
     if isinstance(x, types.FunctionType):
         names = {n for code in codes(x.__code__) for n in code.co_names}
         yield "", x.__globals__, names, {n: x.__globals__[n] for n in names if n in x.__globals__}
+        yield x.__name__, vars(x), None, dict(vars(x))
         for n, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
             with suppress(ValueError):
                 yield "", _Cell(n, cell), None, {n: cell.cell_contents}
     elif isinstance(x, dict):
-        yield name, x, None, x.copy()
-    elif not isinstance(x, (type, types.ModuleType, Param)) and hasattr(x, "__dict__"):
-        yield name, vars(x), None, vars(x).copy()
+        yield name, x, None, dict(x)
+    elif not isinstance(x, (type, types.ModuleType, Param)):
+        of_object = getattr(x, "__dict__", None)
+        if isinstance(of_object, dict):
+            yield name, of_object, None, dict(of_object)
 
 
 def _is_of_python(kind: type[Any]) -> bool:

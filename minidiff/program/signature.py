@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from copy import copy
-from dataclasses import fields as fields_of
-from dataclasses import is_dataclass
-from types import FunctionType, ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from minidiff.checks import is_ndarray
 
-__all__ = ["described", "equal", "key_of", "parts_of", "stood"]
+__all__ = ["described", "equal", "held_by", "key_of", "parts_of", "stood"]
 
 _STATIC = (bool, int, str, bytes, type(None))
+_NUMBERS = frozenset({*_STATIC, float, complex})
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
 
 
 class _Same:
@@ -50,30 +50,61 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         return kind, *[key_of(item, leaves) for item in x]
     if is_ndarray(x):
         raise TypeError(f"compiled functions take plain arrays, not {kind.__name__}: pass np.asarray(x).")
-    if (fields := _fields(x)) is not None:
-        return kind, tuple(fields), *[key_of(item, leaves) for item in fields.values()]
-    return _identity(x, set())
+    return tuple(_identity(x))
 
 
-def _fields(x: Any) -> dict[str, Any] | None:
-    """Give what a record consists of: an instance of a dataclass, or a namespace."""
-    if is_dataclass(x) and not isinstance(x, type):
-        return {field.name: getattr(x, field.name) for field in fields_of(x)}
-    return vars(x) if type(x) is SimpleNamespace else None
+def _identity(x: Any) -> Iterator[Any]:
+    """Give what is another key where an object, or anything that it holds, is another."""
+    for held in held_by(x):
+        kind = type(held)
+        if kind in (float, complex):
+            yield kind, repr(held)  # -0.0 is not 0.0
+        elif kind in _STATIC:
+            yield kind, held
+        else:
+            yield _Same(held)
+            if isinstance(held, _CONTAINERS):
+                yield len(held)
+                if _is_long(held):
+                    yield tuple(held)
 
 
-def _identity(x: Any, met: set[int]) -> Any:
-    """Give what is another key where an object, or anything that it holds, is another object."""
-    if id(x) in met:
-        return None
-    met.add(id(x))
-    if isinstance(x, (list, tuple, dict)):
-        parts: Iterable[Any] = x.values() if isinstance(x, dict) else x
-    elif isinstance(x, (*_STATIC, float, complex, np.generic)):
-        return type(x), repr(x)
-    else:
-        parts = () if isinstance(x, (type, FunctionType, ModuleType)) else getattr(x, "__dict__", {}).values()
-    return _Same(x), *[_identity(part, met) for part in parts]
+def held_by(x: Any) -> Iterator[Any]:
+    """Give an object and all that it holds, each once; not the numbers of long lists."""
+    met: dict[int, Any] = {}
+    waiting = [x]
+    while waiting:
+        x = waiting.pop()
+        if type(x) in _NUMBERS:
+            yield x
+        elif id(x) not in met:
+            met[id(x)] = x
+            yield x
+            if isinstance(x, dict):
+                waiting += [*x.keys(), *x.values()]
+            elif isinstance(x, _CONTAINERS):
+                waiting += () if _is_long(x) else x
+            elif not isinstance(x, (type, FunctionType, ModuleType)) and not is_ndarray(x):
+                attributes = _attributes(x)
+                waiting += [*attributes, *attributes.values()]
+
+
+def _attributes(x: Any) -> dict[str, Any]:
+    """Give the attributes that are of an object itself."""
+    of_dict = getattr(x, "__dict__", None)
+    slots = [slot for kind in type(x).__mro__ for slot in _several(vars(kind).get("__slots__", ()))]
+    return {
+        **{slot: getattr(x, slot) for slot in slots if slot != "__dict__" and hasattr(x, slot)},
+        **(of_dict if isinstance(of_dict, dict) else {}),
+    }
+
+
+def _several(slots: Any) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
+
+
+def _is_long(x: Any) -> bool:
+    return isinstance(x, (list, tuple)) and len(x) > 32 and _NUMBERS.issuperset(map(type, x))
 
 
 def stood(x: Any, name: str, standing: Callable[[Any, str], Any]) -> Any:
@@ -90,11 +121,6 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any]) -> Any:
     if isinstance(x, (list, tuple)):
         items = [stood(item, f"{name}.{i}", standing) for i, item in enumerate(x)]
         return kind(*items) if hasattr(x, "_fields") else kind(items)
-    if (fields := _fields(x)) is not None:
-        record = copy(x)
-        for key, item in fields.items():
-            object.__setattr__(record, key, stood(item, f"{name}.{key}", standing))
-        return record
     return x
 
 
@@ -106,9 +132,7 @@ def described(x: Any) -> str:
         return f"[{', '.join(map(described, x))}]"
     if isinstance(x, dict):
         return "{" + ", ".join(f"{key}: {described(item)}" for key, item in x.items()) + "}"
-    if (parts := _fields(x)) is not None:
-        return f"{type(x).__name__}({', '.join(f'{key}={described(item)}' for key, item in parts.items())})"
-    return type(x).__name__ if isinstance(x, (float, complex)) else f"{x!r:.40}"
+    return f"{x!r:.40}" if isinstance(x, _STATIC) else type(x).__name__
 
 
 def parts_of(x: Any) -> Iterator[Any]:

@@ -347,9 +347,14 @@ def _put_by(name: str, x: Traced, w: Any, where: Any, *options: Any) -> None:
     """Put values where NumPy, called with their numbers, puts these."""
     _refuse_read_only(*_settled(x))
     w = as_array(lift(w))
-    numbers = numbered(name, x.shape, w.shape, constant(where), *options)
-    if w.size:
-        _change(x, ..., np.where(numbers >= 0, np.ravel(w)[np.maximum(numbers, 0)], x))
+    where = constant(where)
+    numbers = numbered(name, x.shape, w.shape, where, *options)
+    is_put = numbers >= 0
+    if isinstance(where, (np.ndarray, np.generic)):  # a program need not know how many; both have its bits
+        if w.size:
+            _change(x, ..., np.where(is_put, np.ravel(w)[np.maximum(numbers, 0)], x))
+    elif is_put.any():
+        _change(x, is_put, np.ravel(w)[numbers[is_put]])
 
 
 def _apart_from(x: Traced, w: Any, what: str) -> None:

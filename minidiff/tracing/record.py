@@ -1316,7 +1316,8 @@ def as_array(x: Any) -> Any:
 
 
 def _is_plain(x: Any) -> bool:
-    return all(map(_is_plain, x)) if isinstance(x, (list, tuple)) else type(x) in PLAIN
+    kinds = set(map(type, x)) - PLAIN
+    return not kinds or (kinds <= {list, tuple} and all(_is_plain(i) for i in x if type(i) in kinds))
 
 
 def derivative(

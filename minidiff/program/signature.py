@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from minidiff.checks import is_ndarray
+from minidiff.params import Param
 
 __all__ = ["described", "equal", "held_by", "key_of", "parts_of", "stood"]
 
@@ -84,7 +85,7 @@ def held_by(x: Any) -> Iterator[Any]:
                 waiting += [*x.keys(), *x.values()]
             elif isinstance(x, _CONTAINERS):
                 waiting += () if _is_long(x) else x
-            elif not isinstance(x, (type, FunctionType, ModuleType)) and not is_ndarray(x):
+            elif not isinstance(x, (type, FunctionType, ModuleType, Param)) and not is_ndarray(x):
                 attributes = _attributes(x)
                 waiting += [*attributes, *attributes.values()]
 
@@ -92,15 +93,13 @@ def held_by(x: Any) -> Iterator[Any]:
 def _attributes(x: Any) -> dict[str, Any]:
     """Give the attributes that are of an object itself."""
     of_dict = getattr(x, "__dict__", None)
-    slots = [slot for kind in type(x).__mro__ for slot in _several(vars(kind).get("__slots__", ()))]
-    return {
-        **{slot: getattr(x, slot) for slot in slots if slot != "__dict__" and hasattr(x, slot)},
-        **(of_dict if isinstance(of_dict, dict) else {}),
-    }
-
-
-def _several(slots: Any) -> Iterable[str]:
-    return (slots,) if isinstance(slots, str) else slots
+    found = dict(of_dict) if isinstance(of_dict, dict) else {}
+    for kind in type(x).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            if slot != "__dict__" and hasattr(x, slot):
+                found[slot] = getattr(x, slot)
+    return found
 
 
 def _is_long(x: Any) -> bool:

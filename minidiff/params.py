@@ -545,10 +545,14 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(thing, partial):
         return (".func", thing.func), (".args", thing.args), (".keywords", thing.keywords)
     items = _items(thing) if isinstance(thing, (list, tuple, deque)) else []
-    slots = [name for kind in reversed(type(thing).__mro__) for name in _slots(kind)]
-    attributes = [(name, getattr(thing, name, None)) for name in slots]
-    attributes += getattr(thing, "__dict__", {}).items()
-    return items + [(f".{name}", part) for name, part in attributes]
+    return items + [(f".{name}", part) for name, part in attributes_of(thing).items()]
+
+
+def attributes_of(x: Any) -> dict[str, Any]:
+    """Give the attributes that are of an object itself: in slots, then others, in the order of definition."""
+    slots = [name for kind in reversed(type(x).__mro__) for name in _slots(kind) if hasattr(x, name)]
+    of_object = getattr(x, "__dict__", None)
+    return {name: getattr(x, name) for name in slots} | (of_object if isinstance(of_object, dict) else {})
 
 
 def _items(things: Iterable[Any], of: str = "") -> list[tuple[str, Any]]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import is_ndarray
-from minidiff.params import Param
+from minidiff.params import Param, attributes_of
 from minidiff.program.lines import RESERVED, free_name
 from minidiff.program.listing import StandIn
 from minidiff.program.signature import held_by, parts_of
@@ -149,6 +149,8 @@ class Reach:
         of_args = [(f"argument {i}", held) for i, x in enumerate(args) for held in held_by(x)]
         found = [*self.found, *of_args]
         lists = [(name, x, [*x]) for name, x in found if isinstance(x, (list, deque))]
+        functions = [x for _, x in found if isinstance(x, types.FunctionType)]
+        cells = [cell for f in functions for cell in _cells(f)]
         holders = [holder for name, x in found for holder in _holders(name, x)]
 
         def put_back() -> list[str]:
@@ -158,6 +160,10 @@ class Reach:
                     left.append(name)
                     items.clear()
                     items.extend(before)
+            for name, cell, then in cells:
+                if cell.cell_contents is not then and _stands_in(cell.cell_contents):
+                    left.append(name)
+                    cell.cell_contents = then
             for name, holder, keys, held in holders:
                 for key in {*held, *holder} if keys is None else keys:
                     now, then = holder.get(key), held.get(key)
@@ -174,20 +180,6 @@ class Reach:
     def random_state(self) -> list[Any]:
         """Give the state of the generators of random numbers."""
         return [_state(g) for g in self._generators]
-
-
-class _Cell(dict[str, Any]):
-    """A variable of an outer function, as a dict of one item."""
-
-    def __init__(self, name: str, cell: types.CellType) -> None:
-        super().__init__({name: cell.cell_contents})
-        self._cell = cell
-
-    def get(self, _: str, __: Any = None) -> Any:
-        return self._cell.cell_contents
-
-    def __setitem__(self, _: str, x: Any) -> None:
-        self._cell.cell_contents = x
 
 
 def _stands_in(x: Any) -> bool:
@@ -211,9 +203,6 @@ def _holders(name: str, x: Any) -> Iterator[tuple[str, Any, set[str] | None, dic
         names = {n for code in codes(x.__code__) for n in code.co_names}
         yield "", x.__globals__, names, {n: x.__globals__[n] for n in names if n in x.__globals__}
         yield x.__name__, vars(x), None, dict(vars(x))
-        for n, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
-            with suppress(ValueError):
-                yield "", _Cell(n, cell), None, {n: cell.cell_contents}
     elif isinstance(x, dict):
         yield name, x, None, dict(x)
     elif not isinstance(x, (type, types.ModuleType, Param)):
@@ -236,9 +225,13 @@ def _of_module(name: str, module: types.ModuleType, code: types.CodeType) -> Ite
 
 def closure(f: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Give the variables of an outer function that a function uses, where they have a value yet."""
+    yield from ((name, x) for name, _, x in _cells(f))
+
+
+def _cells(f: types.FunctionType) -> Iterator[tuple[str, types.CellType, Any]]:
     for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
         with suppress(ValueError):
-            yield name, cell.cell_contents
+            yield name, cell, cell.cell_contents
 
 
 def codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -270,10 +263,7 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
         for kind in type(x).__mro__:
             if kind.__module__ != "builtins":
                 yield "__class__", "", kind
-                slots = vars(kind).get("__slots__", ())
-                for slot in (slots,) if isinstance(slots, str) else slots:
-                    yield slot, f"{name}.{slot}", getattr(x, slot, None)
-        yield from ((n, f"{name}.{n}", v) for n, v in getattr(x, "__dict__", {}).items())
+        yield from ((n, f"{name}.{n}", v) for n, v in attributes_of(x).items())
 
 
 class Names:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import is_ndarray
-from minidiff.params import Param
+from minidiff.params import Param, attributes_of
 
 __all__ = ["described", "equal", "held_by", "key_of", "parts_of", "stood"]
 
@@ -86,20 +86,8 @@ def held_by(x: Any) -> Iterator[Any]:
             elif isinstance(x, _CONTAINERS):
                 waiting += () if _is_long(x) else x
             elif not isinstance(x, (type, FunctionType, ModuleType, Param)) and not is_ndarray(x):
-                attributes = _attributes(x)
+                attributes = attributes_of(x)
                 waiting += [*attributes, *attributes.values()]
-
-
-def _attributes(x: Any) -> dict[str, Any]:
-    """Give the attributes that are of an object itself."""
-    of_dict = getattr(x, "__dict__", None)
-    found = dict(of_dict) if isinstance(of_dict, dict) else {}
-    for kind in type(x).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            if slot != "__dict__" and hasattr(x, slot):
-                found[slot] = getattr(x, slot)
-    return found
 
 
 def _is_long(x: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, integer, is_ndarray, number
+from minidiff.checks import described, function, integer, is_ndarray, number
 from minidiff.functions import floating, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
 from minidiff.tracing import Kept, as_array, constant, derivative, listed
@@ -580,7 +580,7 @@ def _of_classes(
     smoothing: float,
 ) -> Any:
     """Aggregate the losses of samples with classes; ``losses(ŷ, y)`` computes them."""
-    _check_agg(agg)
+    function("agg", agg, "a function, such as np.sum")
     ŷ, y, counts = _targets(ŷ, y, ignore)
     if weights is None and counts is None and smoothing == 0:
         return agg(losses(ŷ, y))
@@ -611,7 +611,7 @@ def _weights_of_classes(weights: Any, ŷ: Any) -> Any:
 
 def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
     """Aggregate elementwise losses."""
-    _check_agg(agg)
+    function("agg", agg, "a function, such as np.sum")
     if weights is None:
         return agg(losses)
     w = _weights(weights, losses.dtype)
@@ -619,11 +619,6 @@ def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
         w = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim))
     each = losses * _broadcast(w, losses.shape)
     return np.sum(each) / np.sum(np.broadcast_to(w, losses.shape)) if agg is np.mean else agg(each)
-
-
-def _check_agg(agg: Any) -> None:
-    if not callable(agg):
-        raise TypeError(f"agg must be a function, such as np.sum, got {described(agg)}")
 
 
 def _weights(weights: Any, dtype: Any) -> Any:

@@ -325,9 +325,10 @@ def no_attribute(what: str, name: str) -> str:
 
 
 def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
-    cures = instead if is_sure else cures_here(instead)
+    where, source, called = _where()
+    cures = instead if is_sure else _cures(source, called) or instead
     raise TypeError(
-        f"{what} cannot be recorded, and its gradient would be lost{_where()[0]}. {cures} "
+        f"{what} cannot be recorded, and its gradient would be lost{where}. {cures} "
         "If a constant is meant, dropgrad(x) gives the plain value."
     )
 
@@ -335,8 +336,12 @@ def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
 def cures_here(otherwise: str) -> str:
     """Tell what to write in place of what the running line calls, if that is known."""
     _, source, called = _where()
+    return _cures(source, called) or otherwise
+
+
+def _cures(source: str, called: str) -> str:
     cures = twin(called, source) if re.match(r"scipy(?!\.sparse)", called) else ""
-    return cures or " ".join(cure for pattern, cure in _CURES if re.search(pattern, source)) or otherwise
+    return cures or " ".join(cure for pattern, cure in _CURES if re.search(pattern, source))
 
 
 # By what the refused line calls: what can be recorded in its place.

@@ -220,6 +220,7 @@ CALLS = {
     ],
     np.trace: [
         call(S),
+        call(S, dtype=float),
         call(A),
         call(A, 1),
         call(M, 1),
@@ -425,7 +426,7 @@ DEAF |= {f: 1 for f in CALLS if getattr(f, "__name__", "") == "reduce"}
 
 # What has no derivative here, by the words that say so.
 REFUSED = {
-    np.trace: [call(S, dtype=float)],
+    np.nan_to_num: [call(M, copy=False)],
 }
 # Mistakes, which NumPy refuses as well.
 MISTAKES = {

@@ -65,6 +65,11 @@ def reshape(draw):
     )
 
 
+def ravel(draw):
+    x = numbers(draw, draw(shapes), draw(st.sampled_from(ALL)))
+    return draw(st.sampled_from([((x,), {}), ((x, "F"), {}), ((x,), {"order": "F"})]))
+
+
 def power(draw):
     x, y = two(low=1, high=16)(draw)[0]
     return draw(st.sampled_from([(x, y), (x, 2), (x, 3.0), (x, 0), (x, -1), (x, 1), (2.0, y)])), {}
@@ -198,6 +203,8 @@ CASES = {
     **dict.fromkeys((np.fft.fft, np.fft.ifft, np.fft.irfft), fourier()),
     np.fft.rfft: fourier(REAL[1:]),
     np.reshape: reshape,
+    np.ravel: ravel,
+    np.angle: one(low=1),
     **dict.fromkeys((np.hypot, np.fmod), two(REAL, low=1)),
     **dict.fromkeys((np.copysign, np.heaviside, np.nextafter), two(REAL)),
     np.ldexp: ldexp,

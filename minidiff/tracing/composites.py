@@ -196,11 +196,35 @@ def _unique(
     axis: int | None = None,
     *,
     equal_nan: bool = True,
+    **options: Any,
 ) -> Any:
-    found: Any = np.unique(constant(x), True, return_inverse, return_counts, axis, equal_nan=equal_nan)
+    is_alone = axis is None and not (return_index or return_inverse or return_counts)
+    if is_alone and not options.get("sorted", True):  # NumPy 2.3: in an order of its own
+        return _as_set(np.unique)(x, equal_nan=equal_nan, **options)
+    found: Any = np.unique(
+        constant(x), True, return_inverse, return_counts, axis, equal_nan=equal_nan, **options
+    )
     values: Any = np.ravel(x)[found[1]] if axis is None else np.take(x, found[1], axis)
     rest = found[1:] if return_index else found[2:]
     return (values, *rest) if rest else values
+
+
+def _as_set(function: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
+    """Write a function of the elements of `count` arrays: of equal ones the first gets the gradient."""
+
+    def composite(*arguments: Any, **options: Any) -> Any:
+        arrays = tuple(map(as_array, arguments[:count]))
+        found = function(*constant(arrays), *arguments[count:], **options)
+        elements = _concatenate(arrays, axis=None)
+        plain: Any = constant(elements)
+        order = np.argsort(plain, kind="stable")
+        values, *others = found if isinstance(found, tuple) else (found,)
+        chosen = elements[order[np.searchsorted(plain[order], values)]]
+        if not others:
+            return chosen
+        return type(found)(chosen, *others)
+
+    return composite
 
 
 def _sort_complex(x: Any) -> Any:
@@ -379,6 +403,8 @@ def _eigh(A: Any, UPLO: Any = "L") -> Any:
 
 # NumPy's own lines of Python, where these are made of indices and of functions that have derivatives.
 COMPOSITES |= {f: unwrap(f) for f in (np.dsplit, np.flip, np.hsplit, np.rollaxis, np.split, np.vsplit)}
+COMPOSITES |= {f: _as_set(f) for f in (np.unique_all, np.unique_counts, np.unique_inverse, np.unique_values)}
+COMPOSITES |= {f: _as_set(f, 2) for f in (np.setdiff1d, np.setxor1d, np.union1d)}
 COMPOSITES |= {
     np.array_split: _array_split,
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
@@ -419,7 +445,9 @@ COMPOSITES |= {
     np.take: _take,
     np.take_along_axis: _take_along_axis,
     np.tile: _tile,
-    np.trace: lambda x, offset=0, axis1=0, axis2=1: np.diagonal(x, offset, axis1, axis2).sum(-1),
+    np.trace: lambda x, offset=0, axis1=0, axis2=1, **options: np.diagonal(x, offset, axis1, axis2).sum(
+        -1, **options
+    ),
     np.trapezoid: _trapezoid,
     (np.std, "options"): _var_of_mean,
     (np.var, "options"): _var_of_mean,

@@ -528,6 +528,15 @@ RULES[np.imag] = (lambda g, ans, x: g * -1j,)
 RULES[np.conj] = (lambda g, ans, x: np.conj(g),)
 
 
+def _angle(g: Any, ans: Any, x: Any, deg: bool = False) -> Any:
+    if x.dtype.kind != "c":
+        return np.zeros_like(x)  # of real numbers it is a step
+    return (g * (180 / np.pi) if deg else g) * np.conj(x * 1j) / np.abs(x) ** 2
+
+
+RULES[np.angle] = (_angle,)
+
+
 def _share(x: Any, ans: Any, y: Any) -> Any:
     """1 where `x` is the chosen one, ½ where both are, else 0."""
     return (x == ans) / (1.0 + (x == y))
@@ -719,10 +728,22 @@ def _transpose(g: Any, ans: Any, x: Any, axes: Any = None) -> Any:
 
 def _reshape(g: Any, ans: Any, x: Any, *shape: Any, order: str = "C", **options: Any) -> Any:
     order = shape[1] if len(shape) > 1 else order
+    if order == "A":
+        order = "F" if shown(x).flags.fnc else "C"
     return g.reshape(x.shape) if order == "C" else anp.reshape(g, x.shape, order=order)
 
 
-RULES[np.reshape] = (_reshape,)
+def _ravel(g: Any, ans: Any, x: Any, order: str = "C") -> Any:
+    if order == "K":  # as the elements lie in memory
+        strides = shown(x).strides
+        if any(step == 0 and n > 1 for step, n in zip(strides, x.shape, strict=True)):
+            raise NotImplementedError("elements share memory: take order='C'")
+        axes = sorted(range(x.ndim), key=lambda i: -abs(strides[i]))
+        return g.reshape([x.shape[i] for i in axes]).transpose([int(i) for i in np.argsort(axes)])
+    return _reshape(g, ans, x, order=order)
+
+
+RULES[np.reshape], RULES[np.ravel] = (_reshape,), (_ravel,)
 RULES[np.expand_dims] = RULES[np.squeeze] = (_like,)
 RULES[np.atleast_1d] = RULES[np.atleast_2d] = RULES[np.atleast_3d] = (_like,)
 RULES[np.transpose] = (_transpose,)
@@ -815,8 +836,6 @@ _ours |= {trace_primitives_map[function]: rules for function, rules in RULES.ite
 
 # Neither these rules nor autograd's know of them, and would give another function's derivative.
 _overlooked: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    np.ravel: ("order", lambda order: order in ("A", "K")),
-    np.reshape: ("order", lambda order: order in ("A", "K")),
     # False changes the argument.
     np.nan_to_num: ("copy", lambda copy: copy is not True and copy is not np._NoValue),
 }

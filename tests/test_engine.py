@@ -725,7 +725,8 @@ def assert_same_bits(a, b):
 def program_of(rule, dtype, numbers, *, taking):
     """Write a rule's formula down for parameters of a dtype."""
     kept = rule.begin(np.zeros(3, dtype))
-    return step_module._Formulas([(rule, kept, True, (1,), numbers)], (np.dtype(dtype), taking)).program
+    turns = [(rule, kept, True, (1,), numbers)]
+    return step_module._Formulas(turns, (np.dtype(dtype), taking, False)).program
 
 
 @given(programs(), st.sampled_from(["f4", "f8"]), st.integers(0, 2**32 - 1))
@@ -773,7 +774,7 @@ def test_every_built_in_formula_is_rewritten(name, dtype):
     rule = OPTIMISERS[name]()
     turn = rule, rule.begin(np.zeros(3, dtype)), True, (1,), rule.coefficients(*rule.tick(*rule.clock))
     for taking in (True, False):
-        formulas = step_module._Formulas([turn], (np.dtype(dtype), taking))
+        formulas = step_module._Formulas([turn], (np.dtype(dtype), taking, False))
         assert formulas.program
         assert not formulas._readings  # they stay what they are
 

@@ -275,7 +275,7 @@ def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after
     turns: list[_Turn] = []
     arrays = [x, Δ]
     numbers: tuple[Any, ...] = ()
-    key: tuple[Any, ...] = (x.dtype, subtracts)
+    key: tuple[Any, ...] = (x.dtype, subtracts, x.size == 1)
     with SETTINGS:  # in order: a rule may set the rate of those after it
         for rule in rules:
             before = rule.state.get(p)
@@ -319,7 +319,7 @@ class _Formulas:
     """The formulas of rules that run as one: as a program, and as a compiled loop.
 
     The first rule's class holds them, so that they are freed with it. Their key there is the dtype, whether
-    they subtract the step, and what tells the rules apart.
+    they subtract the step, whether the arrays have a single element, and what tells the rules apart.
 
     Attributes
     ----------
@@ -328,14 +328,14 @@ class _Formulas:
     """
 
     def __init__(self, turns: list[_Turn], key: tuple[Any, ...]) -> None:
-        dtype, self._subtracts, *_ = key
+        dtype, self._subtracts, is_single, *_ = key
         rules = [turn[0] for turn in turns]
         self.program: Any = None
         self._readings: list[Callable[[], bool]] = []  # each tells whether what a formula reads has changed
         self._names, self._reason = ", ".join(type(rule).__name__ for rule in rules), ""
         self._compiled: Any = None  # the loop; False if there can be none
         self._spent = 0.0  # seconds on large arrays
-        example = np.array([0.3, -1.7, 2.9]).astype(dtype)
+        example = np.array([0.3, -1.7, 2.9]).astype(dtype)[: 1 if is_single else None]
         kept = [abs(example) if name in rule.real else +example for rule in rules for name in rule.keeps]
         self._dtypes = [a.dtype for a in kept]
 

@@ -605,9 +605,12 @@ class Memory:
         return self.last.get(memory) == self._end
 
     def dies(self, i: int, x: StandIn, result: StandIn) -> bool:
-        """Tell whether nothing needs an array after a call whose result it can take."""
+        """Tell whether nothing needs an array after a call whose result it can take.
+
+        Of a single element NumPy takes twice as long to write the result over an operand as to make an array.
+        """
         memory, e = self.of(x), x._example
-        is_fit = can_replace(e, result._example) and e.flags.writeable
+        is_fit = can_replace(e, result._example) and e.size > 1 and e.flags.writeable
         return bool(is_fit and memory not in self._foreign and self.last.get(memory, i) <= i)
 
     def gives(self, x: Any) -> bool:

@@ -41,6 +41,11 @@ __all__ = [
     "withgradient",
 ]
 
+# What a loss computes is kept for the way back, and then freed at once. glibc would give that memory to the
+# system and ask for it again, page by page, at every gradient, which takes a third of the time of an LSTM's.
+# Once an array as large as this one has come and gone, which nobody touches, it keeps as much for later ones.
+np.empty(2**23, np.uint8)
+
 
 class WithGradient(NamedTuple):
     """What `withgradient` returns: the value of the function and its gradient."""

@@ -1191,10 +1191,14 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
     return _called(function, primitive, keywords, recorded)
 
 
+_COMMON = PLAIN | {Traced}
+
+
 def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Do the same with arguments of any kind: lists, sparse matrices, values of several traces."""
     arguments = tuple(map(lift, arguments))
-    if any(type(x) in (list, tuple) for x in arguments):
+    kinds = set(map(type, arguments))
+    if list in kinds or tuple in kinds:
         # Of a ufunc all arguments are arrays, of another function those that have a rule.
         n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
         arrays = [x if x is None else as_array(x) for x in arguments[:n]]
@@ -1203,10 +1207,10 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
     boxes = [x for x in arguments if type(x) in Box.types]
     if not boxes:
         return function(*arguments, **keywords)
-    if Fraction in map(type, arguments) and not any(map(np.ndim, arguments)):
+    if Fraction in kinds and not any(map(np.ndim, arguments)):
         # Python makes a float of it beside a number; beside an array NumPy makes objects.
         arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
-    if isinstance(primitive.fun, np.ufunc) and any(map(_is_sparse, arguments)):
+    if isinstance(primitive.fun, np.ufunc) and kinds - _COMMON and any(map(_is_sparse, arguments)):
         if primitive.fun is np.matmul:
             return COMPOSITES[np.matmul, "sparse"](*arguments)
         raise TypeError(
@@ -1287,6 +1291,8 @@ def _node(
         if kind is np.ndarray and (result.base is not None or result is values[argnums[0]]):
             _perhaps_view(node)
         return node
+    if kind is Traced:  # as an outer trace has recorded it
+        return _box(result, result._trace, Traced(result, primitive, values, keywords, argnums, parents))
     if kind is np.ndarray:
         _refuse(
             f"{name_of(primitive)} of {described(values, keywords)}", "Objects in arrays have no gradient."

@@ -20,7 +20,17 @@ import numpy as np
 
 from minidiff.checks import is_ndarray
 from minidiff.program.listing import Call, Listing, RefusedError, StandIn, example, flat, is_array
-from minidiff.tracing import EXACT, added, added_at, assigned, is_basic, map_container, seen_from, summed
+from minidiff.tracing import (
+    EXACT,
+    add_at,
+    added,
+    added_at,
+    assigned,
+    is_basic,
+    map_container,
+    seen_from,
+    summed,
+)
 
 __all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Memory", "Workspace", "free_name", "needed"]
 
@@ -254,14 +264,14 @@ class Lines:
             *_, index, w = call.operands
             if is_basic(index):
                 return f"{self._item(name, index)} += {self._ref(w)}"
-        else:
-            _, (_, _, index), w = call.operands
-            for step in steps:
-                self._text[step.operands[0]._name] = name
-                name = self._called(step)
-            if call.function is assigned:
-                is_whole = index is ... and steps and steps[-1].form == "{}[{}]"
-                return f"{name if is_whole else self._item(name, index)} = {self._ref(w)}"
+            return f"{self._helper(add_at)}({name}, {self._ref(index)}, {self._ref(w)})"
+        _, (_, _, index), w = call.operands
+        for step in steps:
+            self._text[step.operands[0]._name] = name
+            name = self._called(step)
+        if call.function is assigned:
+            is_whole = index is ... and steps and steps[-1].form == "{}[{}]"
+            return f"{name if is_whole else self._item(name, index)} = {self._ref(w)}"
         return f"np.add.at({name}, {self._ref(index)}, {self._ref(w)})"
 
     def _steps(self, array: Any, way: Any) -> list[Call] | None:
@@ -402,11 +412,16 @@ class Lines:
                 return f"{x}.T"
             return f"{x}{form}({', '.join([*operands, *options])})"
         if not form.startswith("np."):
-            if id(call.function) not in self._named:
-                self._named[id(call.function)] = self._name(form)
-            form = self._named[id(call.function)]
-            self.helpers[form] = call.function
+            form = self._helper(call.function, form)
         return f"{form}({', '.join([*operands, *options])})"
+
+    def _helper(self, function: Any, wished: str = "") -> str:
+        """Name a function that is not NumPy's."""
+        if id(function) not in self._named:
+            self._named[id(function)] = self._name(wished or function.__name__)
+        name = self._named[id(function)]
+        self.helpers[name] = function
+        return name
 
     def _item(self, x: str, index: Any) -> str:
         parts = index if type(index) is tuple and index else (index,)

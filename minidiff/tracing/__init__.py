@@ -16,6 +16,7 @@ from minidiff.tracing.assign import EXACT, assigned, made_zeros, summed
 from minidiff.tracing.backward import backward, history
 from minidiff.tracing.derivatives import (
     WITHOUT_AUTOGRAD,
+    add_at,
     added,
     added_at,
     filled,
@@ -50,8 +51,9 @@ from minidiff.tracing.record import (
 )
 from minidiff.tracing.rows import by_row, pull_all
 
-__all__ = ["EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "added", "added_at", "apart",
-    "as_array", "assigned", "backward", "by_row", "constant", "cures_here", "derivative", "filled", "guard",
-    "history", "is_basic", "is_box", "is_recorded", "is_tracing", "lift", "listed", "made_zeros",
-    "map_container", "name_of", "no_attribute", "part_of", "pull_all", "seen_from", "standing",
-    "standing_for_leaves", "standing_now", "stands_beneath", "summed", "watch"]  # fmt: skip
+__all__ = ["EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "add_at", "added",
+    "added_at", "apart", "as_array", "assigned", "backward", "by_row", "constant", "cures_here",
+    "derivative", "filled", "guard", "history", "is_basic", "is_box", "is_recorded", "is_tracing",
+    "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",
+    "pull_all", "seen_from", "standing", "standing_for_leaves", "standing_now", "stands_beneath",
+    "summed", "watch"]  # fmt: skip

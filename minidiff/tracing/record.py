@@ -47,11 +47,13 @@ from minidiff.tracing.derivatives import (
     cast,
     define,
     in_a_rule_of_autograds,
+    mean,
     overlooked,
     parameters_of,
     primitive_of,
     shown,
     typed,
+    var,
 )
 from minidiff.tracing.twins import twin
 
@@ -1560,18 +1562,17 @@ def _by_position(
     )
 
 
-def _mean(x: Any, *args: Any, **options: Any) -> Any:
-    if type(shown(x)) is np.ndarray and x.dtype.char in "fd" and x.size and not args and not options:
-        return np.add.reduce(x, None) / x.size
-    return np.mean(x, *args, **options)
-
-
 def _sum(x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
     return np.add.reduce(x, axis, *args, **options)
 
 
 # Called in place of NumPy's functions, whose own lines of Python cost more on small arrays than the addition.
-_SHORTCUTS = {trace_primitives_map[np.sum]: _sum, trace_primitives_map[np.mean]: _mean}
+_SHORTCUTS = {
+    trace_primitives_map[np.sum]: _sum,
+    trace_primitives_map[np.mean]: mean,
+    trace_primitives_map[np.var]: var,
+    trace_primitives_map[np.std]: lambda *args, **options: np.sqrt(var(*args, **options)),
+}
 
 
 def described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:

@@ -88,13 +88,13 @@ def compiled(
     --------
     >>> import numpy as np
     >>> from minidiff import compiled, param, params
-    >>> W, b = param([[1.0, 2.0]]), param([3.0])
+    >>> W, b = param([[1.0, 2.0], [3.0, 4.0]]), param([3.0, 4.0])
     >>> def loss(x, y):
     ...     return np.sum((W @ x + b - y) ** 2)
     >>> f = compiled(loss, params(W, b))
-    >>> val, grads = f(np.array([1.0, 1.0]), np.array([4.0]))
-    >>> val, grads[W]
-    (np.float64(4.0), array([[4., 4.]]))
+    >>> val, grads = f(np.array([1.0, 0.0]), np.array([3.0, 5.0]))
+    >>> val, grads[b]
+    (np.float64(5.0), array([2., 4.]))
     >>> print(f.source)
     def loss_and_gradient(W, b, x, y):
         # --- forward ---

@@ -535,7 +535,7 @@ def _simplified(
             instead.update((x._name, x._example) for x in call.results)
             continue
         key = call.form, call.function, listing.key(call.operands), listing.key(call.options)
-        same: Any = known.get(key) or _factor(call, found)
+        same: Any = known.get(key) or _passed_on(call, found)
         if same:
             instead.update((x._name, y) for x, y in zip(call.results, same, strict=True))
             for x, y in zip(call.results, same, strict=True):
@@ -560,8 +560,11 @@ def needed(calls: list[Call], outputs: Any) -> list[Call]:
     return kept[::-1]
 
 
-def _factor(call: Call, found: set[int]) -> list[StandIn] | None:
-    """Give the other factor of a product with 1."""
+def _passed_on(call: Call, found: set[int]) -> list[StandIn] | None:
+    """Give the operand that is the result: the other factor of 1, or what has the shape already."""
+    if call.form.endswith(".reshape") and type(call.operands[0]) is StandIn:
+        x = call.operands[0]
+        return [x] if can_replace(x._example, call.results[0]._example) else None
     if call.function is np.multiply and not call.options and _is_real(call.results[0]):
         r = call.results[0]._example
         for one, x in (call.operands, call.operands[::-1]):

@@ -117,6 +117,7 @@ _UFUNCS = {f: _OPERATORS[name][0] for name, f in _PYTHONS.items()}
 # Attributes of an array that are the same whenever the program runs, those that are arrays, and methods.
 _FIXED = {"shape", "ndim", "size", "itemsize", "nbytes", "strides"}
 _PARTS = {"T", "mT", "real", "imag"}
+_REDUCTIONS = {"sum": np.add.reduce, "max": np.maximum.reduce, "min": np.minimum.reduce}
 _METHODS = {
     "all", "any", "argmax", "argmin", "argpartition", "argsort", "astype", "clip", "conj", "conjugate",
     "copy", "cumprod", "cumsum", "diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel",
@@ -414,6 +415,9 @@ class StandIn:
                     listing.refuse(f".{name}(out=…) writes into an array. Leave out= away")
                 if _any_box(operands) or _any_box(options):
                     return getattr(np, name)(self, *operands, **options)
+                if name in _REDUCTIONS and len(operands) < 2 and options.keys() <= {"axis", "keepdims"}:
+                    options = {**dict(zip(("axis",), operands, strict=False)), **options}
+                    return _REDUCTIONS[name](self, **{"axis": None, **options})
                 return listing.call(_method(name), f".{name}", (self, *operands), options)
 
             return call

@@ -189,7 +189,8 @@ def unbroadcast(g: Any, x: Any) -> Any:
         return g
     lead = len(g.shape) - len(shape)
     stretched = [lead + i for i, n in enumerate(shape) if n == 1 and g.shape[lead + i] != 1]
-    total = g.sum(axis=(*range(lead), *stretched))
+    axes = (*range(lead), *stretched)
+    total = g.sum(axis=axes[0] if len(axes) == 1 else axes)
     return total.reshape(shape) if stretched else total
 
 
@@ -647,13 +648,17 @@ def _is_plain_mean(x: Any, dtype: Any, out: Any, keepdims: Any, options: Any) ->
     return is_plain and dtype is None and out is None and type(keepdims) is bool and not options
 
 
+def _sum_along(x: Any, axis: Any, keepdims: bool) -> Any:
+    return np.add.reduce(x, axis=axis, keepdims=True) if keepdims else np.add.reduce(x, axis=axis)
+
+
 def mean(
     x: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, **options: Any
 ) -> Any:
     """Compute `np.mean`, without its lines of Python, which cost more on small arrays than the addition."""
     if not _is_plain_mean(x, dtype, out, keepdims, options):
         return np.mean(x, axis, dtype, out, keepdims=keepdims, **options)
-    total = np.add.reduce(x, axis, keepdims=keepdims)
+    total = _sum_along(x, axis, keepdims)
     return total / (x.size // total.size)
 
 
@@ -663,12 +668,11 @@ def var(
 ) -> Any:  # fmt: skip
     """Compute `np.var` so."""
     if _is_plain_mean(x, dtype, out, keepdims, options) and type(ddof) is int:
-        total = np.add.reduce(x, axis, keepdims=True)
+        total = np.add.reduce(x, axis=axis, keepdims=True)
         n = x.size // total.size
         if n > ddof:
             from_mean = x - total / n
-            from_mean = from_mean * from_mean
-            return np.add.reduce(from_mean, axis, keepdims=keepdims) / (n - ddof)
+            return _sum_along(from_mean * from_mean, axis, keepdims) / (n - ddof)
     return np.var(x, axis, dtype, out, ddof, keepdims=keepdims, **options)
 
 

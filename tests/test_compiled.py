@@ -760,9 +760,16 @@ def test_what_a_loss_asks_isinstance_has_the_same_answer_in_a_program():
     assert bits(compiled(f)(np.ones(3))) == bits(withgradient(f, np.ones(3)))
 
 
+class Slotted:
+    __slots__ = ("mean",)
+
+
 class Model:
+    total = 0.0
+
     def __init__(self):
         self.W, self.mean, self.log, self.by_name = param(np.ones(3)), np.zeros(3), [], {}
+        self.slotted, self.last = Slotted(), None
 
     def attribute(self, x):
         h = x * self.W
@@ -777,6 +784,18 @@ class Model:
     def dict(self, x):
         self.by_name["h"] = x * self.W
         return np.sum(self.by_name["h"])
+
+    def slot(self, x):
+        self.slotted.mean = dropgrad(x * self.W)
+        return np.sum(x * self.W)
+
+    def class_(self, x):
+        type(self).total = self.total + dropgrad(np.sum(x * self.W))
+        return np.sum(x * self.W)
+
+    def new(self, x):
+        self.last = SimpleNamespace(h=dropgrad(x * self.W))
+        return np.sum(self.W * self.last.h)
 
     def name(self, x):
         global SEEN  # noqa: PLW0603
@@ -818,15 +837,23 @@ def test_wherever_it_is_kept_it_is_found_and_nothing_else_is_touched():
     np.testing.assert_allclose(deep.bn.mean, 0.1 * W.value)
 
 
-@pytest.mark.parametrize("name", ["attribute", "list", "dict", "name"])
-def test_a_loss_that_keeps_what_it_computes_is_refused_and_keeps_what_it_has_computed(name):
+KEPT = {
+    "attribute": "mean", "list": "log", "dict": "h", "name": "SEEN", "slot": r"slotted\.mean",
+    "class_": r"Model\.total", "new": "last",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_loss_that_keeps_what_it_computes_is_refused_and_keeps_what_it_has_computed(name, monkeypatch):
     model, twin, x = Model(), Model(), np.array([1.0, 2.0, 3.0])
-    where = {"attribute": "mean", "list": "log", "dict": "h", "name": "SEEN"}[name]
+    monkeypatch.setattr(Model, "total", 0.0)
+    all_of = lambda m: repr((m.mean, m.log, m.by_name, SEEN, vars(m).get("last"), m.total))
     gradient(lambda: getattr(twin, name)(x), params(twin))
-    expected = repr((twin.mean, twin.log, twin.by_name, SEEN))
-    with pytest.raises(TypeError, match=f"compiled: {name} keeps what it computes in .*{where}, which"):
+    expected, Model.total = all_of(twin), 0.0
+    with pytest.raises(TypeError, match=f"compiled: {name} keeps what it computes in .*{KEPT[name]}, which"):
         compiled(getattr(model, name), params(model))(x)
-    assert repr((model.mean, model.log, model.by_name, SEEN)) == expected
+    assert all_of(model) == expected
+    assert name != "slot" or type(model.slotted.mean) is np.ndarray
 
 
 def test_so_is_one_that_keeps_it_in_a_variable_of_an_outer_function():

@@ -15,7 +15,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache, partial
 from operator import is_not
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -151,28 +151,28 @@ class Reach:
         lists = [(name, x, [*x]) for name, x in found if isinstance(x, (list, deque))]
         functions = [x for _, x in found if isinstance(x, types.FunctionType)]
         cells = [cell for f in functions for cell in _cells(f)]
-        holders = [holder for name, x in found for holder in _holders(name, x)]
+        holders = [(*holder, dict(holder[1]())) for name, x in found for holder in _holders(name, x)]
 
         def put_back() -> list[str]:
             left = []
-            for name, items, before in lists:
-                if (len(items) != len(before) or any(map(is_not, items, before))) and _stands_in(items):
+            for name, items, were in lists:
+                if (len(items) != len(were) or any(map(is_not, items, were))) and _stands_in(items):
                     left.append(name)
                     items.clear()
-                    items.extend(before)
+                    items.extend(were)
             for name, cell, then in cells:
                 if cell.cell_contents is not then and _stands_in(cell.cell_contents):
                     left.append(name)
                     cell.cell_contents = then
-            for name, holder, keys, held in holders:
-                for key in {*held, *holder} if keys is None else keys:
-                    now, then = holder.get(key), held.get(key)
-                    if now is not then and _stands_in(now):
+            for name, held, put, drop, before in holders:
+                now = held()
+                for key in {*before, *now}:
+                    if now.get(key) is not before.get(key) and _stands_in(now.get(key)):
                         left.append(f"{name}.{key}".lstrip("."))
-                        if key in held:
-                            holder[key] = then
+                        if key in before:
+                            put(key, before[key])
                         else:
-                            del holder[key]
+                            drop(key)
             return left
 
         return put_back
@@ -183,32 +183,28 @@ class Reach:
 
 
 def _stands_in(x: Any) -> bool:
-    """Tell whether something is or holds a stand-in. A container may hold itself."""
-    met: dict[int, Any] = {}
-    waiting = [x]
-    while waiting:
-        x = waiting.pop()
-        if isinstance(x, (list, tuple, dict, deque)):
-            if id(x) not in met:
-                met[id(x)] = x
-                waiting += x.values() if isinstance(x, dict) else x
-        elif type(constant(x) if is_box(x) else x) is StandIn:
-            return True
-    return False
+    """Tell whether something is or holds a stand-in."""
+    return any(type(constant(held) if is_box(held) else held) is StandIn for held in held_by(x))
 
 
-def _holders(name: str, x: Any) -> Iterator[tuple[str, Any, set[str] | None, dict[Any, Any]]]:
-    """Give what may come to hold something else: a name, a dict, those of its keys, a copy."""
+# What holds other things by keys: its name, what gives them all, and what puts one there or takes it away.
+_Holder: TypeAlias = tuple[str, Callable[[], Mapping[Any, Any]], Callable[..., None], Callable[..., None]]
+
+
+def _holders(name: str, x: Any) -> Iterator[_Holder]:
+    """Give what of a thing may come to hold something else."""
     if isinstance(x, types.FunctionType):
-        names = {n for code in codes(x.__code__) for n in code.co_names}
-        yield "", x.__globals__, names, {n: x.__globals__[n] for n in names if n in x.__globals__}
-        yield x.__name__, vars(x), None, dict(vars(x))
-    elif isinstance(x, dict):
-        yield name, x, None, dict(x)
-    elif not isinstance(x, (type, types.ModuleType, Param)):
-        of_object = getattr(x, "__dict__", None)
-        if isinstance(of_object, dict):
-            yield name, of_object, None, dict(of_object)
+        names, every = {n for code in codes(x.__code__) for n in code.co_names}, x.__globals__
+        used = lambda: {n: every[n] for n in names if n in every}  # noqa: E731
+        yield "", used, every.__setitem__, every.__delitem__
+        name, x = x.__name__, vars(x)
+    if isinstance(x, dict):
+        yield name, lambda: {**x}, x.__setitem__, x.__delitem__
+    elif isinstance(x, type):
+        yield x.__name__, lambda: {**vars(x)}, partial(type.__setattr__, x), partial(type.__delattr__, x)
+    elif not isinstance(x, (types.ModuleType, Param)):
+        put, drop = partial(object.__setattr__, x), partial(object.__delattr__, x)
+        yield name, partial(attributes_of, x), put, drop
 
 
 def _is_of_python(kind: type[Any]) -> bool:

@@ -12,6 +12,7 @@ import re
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 import weakref
 from collections import UserList, deque
@@ -118,7 +119,9 @@ def test_a_compiled_gradient_has_the_bits_of_the_eager_one(name, call, x, reques
 
 
 @pytest.mark.parametrize(("name", "call", "x"), CASES)
-def test_so_has_a_gradient_of_a_gradient(name, call, x, request):
+def test_so_has_a_gradient_of_a_gradient_where_names_are_used_again(name, call, x, request, monkeypatch):
+    monkeypatch.setattr(lines, "SHORT", 0)
+
     def squared_slope(x):
         (g,) = gradient(lambda x: projected(call(np, x)), x)
         return 0.0 * np.sum(np.real(x)) if g is None else np.sum(np.real(g) ** 2 + np.imag(g) ** 2)
@@ -960,6 +963,27 @@ def test_more_signatures_than_are_kept_run_as_they_are(monkeypatch):
         x = np.arange(float(n))
         assert bits(f(x)) == bits(withgradient(lambda x=x: np.sum(W[0] * x**2), params(W)))
     assert len(f._programs) == 3
+
+
+def test_the_memory_of_a_loop_that_fills_an_array_grows_with_its_length():
+    A, start = param(np.eye(20) / 2), np.ones(20)
+
+    def loss(x, n):
+        out = mf.zeros((n, 20))
+        out[0] = x
+        for t in range(1, n):
+            out[t] = np.tanh(A @ out[t - 1])  # which the way back needs
+        return np.sum(out**2)
+
+    peaks = []
+    for n in (100, 400):
+        f = compiled(lambda x, n=n: loss(x, n), params(A))
+        assert bits(f(start)) == bits(withgradient(lambda n=n: loss(start, n), params(A)))
+        tracemalloc.start()
+        f(start)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 6 * peaks[0]
 
 
 def test_windows_of_what_is_not_differentiated_are_views_whose_memory_is_left_alone():

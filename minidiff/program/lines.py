@@ -8,6 +8,7 @@ and no result gets arrays that are kept from call to call: the system gives a ne
 from __future__ import annotations
 
 import builtins
+import heapq
 import keyword
 import linecache
 import re
@@ -36,6 +37,8 @@ __all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Memory", "Workspace", 
 
 # From so many bytes on an array is kept.
 LARGE = 2**16
+# After so many temporaries their names are used again, so that Python lets go of what is not needed any more.
+SHORT = 100
 
 _SYMBOLS: dict[Any, str] = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/"}
 _FORMS: dict[Any, str] = {
@@ -160,6 +163,8 @@ class Lines:
         self._uses = Counter([x._name for x in used if type(x) is StandIn])
         self._wanted = {x._name: name for name, x in reversed(outputs.items()) if type(x) is StandIn}
         self._arrays: dict[Any, str] = {}
+        self._holding: dict[str, int] = {}  # the memory that a temporary shows
+        self._dead: list[tuple[int, str]] = []  # temporaries, in order of when they die
         self._borrowed: dict[int, str] = {}  # by the id of an array, the one of the workspace that it is in
         self._body: list[str] = []
         self._write(calls)
@@ -179,7 +184,16 @@ class Lines:
         exec(compile(self.source, filename, "exec"), namespace)
         linecache.cache[filename] = len(self.source), None, self.source.splitlines(True), filename
         self.run: Callable[..., tuple[Any, ...]] = namespace[title]
-        del self._listing, self._memory, self._uses, self._wanted, self._text, self._borrowed
+        del (
+            self._listing,
+            self._memory,
+            self._uses,
+            self._wanted,
+            self._text,
+            self._borrowed,
+            self._holding,
+            self._dead,
+        )
 
     # --- Line by line ---
 
@@ -201,7 +215,7 @@ class Lines:
         """Write a call, unless it goes into the line that uses its result."""
         if call.unpacked is not None:
             for x in call.results:
-                self._text[x._name] = self._wanted.get(x._name) or self._temporary()
+                self._text[x._name] = self._wanted.get(x._name) or self._temporary(i, x)
             left = "".join(f"{self._text[x._name]}, " for x in call.results) or "_"
             self._assign(left.rstrip(" "), call)
             return
@@ -221,13 +235,14 @@ class Lines:
             out = None if target is not None else self._borrow(i, call, result)
         if target is not None:
             name = self._text[result._name] = self._text[target._name]
+            self._holding[name] = self._memory.of(result)
             self._body.append(_over(call.function, name, [*map(self._ref, call.operands)]))
         elif out is not None:
             self._text[result._name] = out
             form = f"np.{call.function.__name__}" if "{}" in call.form else call.form
             self._body.append(self._called(call._replace(form=form, options={"out": Verbatim(out)})))
         else:
-            name = wanted or self._temporary()
+            name = wanted or self._temporary(i, result)
             self._assign(name, call, result)
 
     def _write_change(self, i: int, call: Call, result: StandIn, wanted: str | None) -> bool:
@@ -249,7 +264,9 @@ class Lines:
             start = f"np.zeros({self._ref(call.operands[1])}, {self._ref(call.operands[2])})"
         else:
             start = f"np.array({self._ref(x)})"
-        name = wanted or (start if start.isidentifier() else self._temporary())
+        # What is put there has to keep its name until the second line.
+        name = wanted or (start if start.isidentifier() else self._temporary(i - 1, result))
+        self._holding[name] = memory(result)
         if name != start:
             self._body.append(f"{name} = {start}")
         self._body.append(self._change(call, name, steps))
@@ -384,9 +401,23 @@ class Lines:
             return np.array(first[0]) if x.tobytes() == first.tobytes() * x.size else x
         return x
 
-    def _temporary(self) -> str:
-        self._count += 1
-        return self._name(f"v{self._count}")
+    def _temporary(self, i: int, result: StandIn) -> str:
+        """Name the result of a call."""
+        last = self._memory.last
+        memory, name = self._memory.of(result), ""
+        while self._count >= SHORT and self._dead and self._dead[0][0] <= i:
+            name = heapq.heappop(self._dead)[1]
+            until = last.get(self._holding[name], i)
+            if until <= i:
+                break
+            heapq.heappush(self._dead, (until, name))
+            name = ""
+        if not name:
+            self._count += 1
+            name = self._name(f"v{self._count}")
+        self._holding[name] = memory
+        heapq.heappush(self._dead, (last.setdefault(memory, i + 1), name))
+        return name
 
     def _name(self, wished: str) -> str:
         name, n = wished, 1

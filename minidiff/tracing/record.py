@@ -925,7 +925,10 @@ def _share(x: Any, y: Any) -> bool:
 
 def _let_go(part: Any) -> None:
     """Let what was read of an array that is being filled hold a copy, so that this is filled in place."""
-    if type(part) is not Traced or part.function is not _GETITEM or type(part.arguments[0]) is not np.ndarray:
+    if type(part) is not Traced or part.function is not _GETITEM:
+        return
+    if type(part.arguments[0]) is not np.ndarray:
+        part._value = let_go(part._value)
         return
     part.arguments = blank(part.arguments[0]), part.arguments[1]
     value = part._value
@@ -934,6 +937,13 @@ def _let_go(part: Any) -> None:
         copy = value[turned].copy(order="K")[turned]
         if copy.strides == value.strides:  # of another layout it might be rounded in another way
             part._value = copy
+
+
+def let_go(x: Any) -> Any:
+    """Give a copy in place of a stand-in for a view, so that a program writes over what is seen there."""
+    example = shown(x)
+    is_view = example is not x and type(example) is np.ndarray and example.base is not None
+    return x.copy() if is_view and example.flags.c_contiguous and example.flags.writeable else x
 
 
 _NOTHING = bytes(32)

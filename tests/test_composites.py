@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, gradient, param, withgradient
+from minidiff import check_gradient, dropgrad, gradient, param, withgradient
 
 M = np.array([[0.3, 1.2, -0.7], [0.9, -0.4, 0.5], [1.1, 0.2, -1.3], [-0.6, 0.8, 0.1]])  # no ties, no zeros
 A = np.cos(np.arange(24.0)).reshape(2, 3, 4) * 2
@@ -607,3 +607,29 @@ def test_a_sequence_of_any_class_is_one(f, kind):
 def test_results_of_several_are_a_sequence():
     A = np.array([[1.0, 2.0], [3.0, 5.0]])
     check_gradient(lambda A: np.concatenate(np.linalg.qr(A)), A)
+
+
+@pytest.mark.parametrize("f", [np.setdiff1d, np.setxor1d, np.union1d])
+@pytest.mark.parametrize("dtypes", [("f4", "f8"), ("f8", "f4"), ("f8", "c16"), ("c8", "f4")])
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+def test_a_set_has_the_elements_and_the_dtype_that_numpy_gives_it(f, dtypes, shape):
+    x = np.arange(1.0, 1 + np.prod(shape, dtype=int)).reshape(shape).astype(dtypes[0])
+    y = (x.real + 0.5).astype(dtypes[1])
+    seen = []
+
+    def loss(x, y):
+        seen.append(f(x, y))
+        return np.sum(np.real(seen[-1] * seen[-1]))
+
+    dx, dy = gradient(loss, x, y)
+    np.testing.assert_array_equal(dropgrad(seen[0]), f(x, y), strict=True)
+    np.testing.assert_array_equal(dx, 2 * np.conj(x))
+    assert f is np.setdiff1d or np.array_equal(dy, 2 * np.conj(y))
+
+
+@pytest.mark.parametrize("f", [np.setdiff1d, np.setxor1d, np.union1d])
+def test_a_set_of_equal_elements_is_refused(f):
+    with pytest.raises(
+        NotImplementedError, match=f"np.{f.__name__} has no gradient where elements are equal"
+    ):
+        gradient(lambda x: np.sum(f(x, np.arange(3.0))), np.array([2.0, 4.0]))

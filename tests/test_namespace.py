@@ -155,7 +155,7 @@ CALLS = {
     "take_along_axis": with_last(np.argsort(M, axis=1), axis=1),
     "tile": with_last((2, 1)),
     "vsplit": with_last(2),
-    **each("unique unique_values", of(M)),
+    "unique": of(M),
     **each("unique_all unique_counts unique_inverse", lambda f: (lambda x: f(x).values, (M,))),
     **each("setdiff1d setxor1d union1d", of(V, W)),
     "copyto": changing(P),

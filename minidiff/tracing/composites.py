@@ -198,9 +198,8 @@ def _unique(
     equal_nan: bool = True,
     **options: Any,
 ) -> Any:
-    is_alone = axis is None and not (return_index or return_inverse or return_counts)
-    if is_alone and not options.get("sorted", True):  # NumPy 2.3: in an order of its own
-        return _as_set(np.unique)(x, equal_nan=equal_nan, **options)
+    if not options.get("sorted", True):  # NumPy 2.3: in an order that jumps as x moves
+        return NotImplemented
     found: Any = np.unique(
         constant(x), True, return_inverse, return_counts, axis, equal_nan=equal_nan, **options
     )
@@ -209,20 +208,26 @@ def _unique(
     return (values, *rest) if rest else values
 
 
-def _as_set(function: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
-    """Write a function of the elements of `count` arrays: of equal ones the first gets the gradient."""
+def _as_set(function: Callable[..., Any], count: int = 1, of: int = 2) -> Callable[..., Any]:
+    """Write a function of `count` arrays that gives elements of the first `of` of them."""
 
     def composite(*arguments: Any, **options: Any) -> Any:
         arrays = tuple(map(as_array, arguments[:count]))
         found = function(*constant(arrays), *arguments[count:], **options)
-        elements = _concatenate(arrays, axis=None)
+        elements = _concatenate(arrays[:of], axis=None)
+        if constant(elements) is elements:
+            return found
+        every = np.sort(constant(_concatenate(arrays, axis=None)))
+        if (every[1:] == every[:-1]).any():
+            raise NotImplementedError(
+                f"np.{function.__name__} has no gradient where elements are equal: "
+                "how many it gives jumps as they move."
+            )
         plain: Any = constant(elements)
-        order = np.argsort(plain, kind="stable")
+        order = np.argsort(plain)
         values, *others = found if isinstance(found, tuple) else (found,)
         chosen = elements[order[np.searchsorted(plain[order], values)]]
-        if not others:
-            return chosen
-        return type(found)(chosen, *others)
+        return type(found)(chosen, *others) if others else chosen
 
     return composite
 
@@ -403,8 +408,9 @@ def _eigh(A: Any, UPLO: Any = "L") -> Any:
 
 # NumPy's own lines of Python, where these are made of indices and of functions that have derivatives.
 COMPOSITES |= {f: unwrap(f) for f in (np.dsplit, np.flip, np.hsplit, np.rollaxis, np.split, np.vsplit)}
-COMPOSITES |= {f: _as_set(f) for f in (np.unique_all, np.unique_counts, np.unique_inverse, np.unique_values)}
-COMPOSITES |= {f: _as_set(f, 2) for f in (np.setdiff1d, np.setxor1d, np.union1d)}
+COMPOSITES |= {f: _as_set(f) for f in (np.unique_all, np.unique_counts, np.unique_inverse)}
+COMPOSITES |= {f: _as_set(f, 2) for f in (np.setxor1d, np.union1d)}
+COMPOSITES[np.setdiff1d] = _as_set(np.setdiff1d, 2, of=1)
 COMPOSITES |= {
     np.array_split: _array_split,
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),

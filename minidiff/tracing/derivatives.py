@@ -666,7 +666,7 @@ def var(
     x: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0, keepdims: Any = False,
     **options: Any,
 ) -> Any:  # fmt: skip
-    """Compute `np.var` so."""
+    """Compute `np.var` without its lines of Python."""
     if _is_plain_mean(x, dtype, out, keepdims, options) and type(ddof) is int:
         total = np.add.reduce(x, axis=axis, keepdims=True)
         n = x.size // total.size

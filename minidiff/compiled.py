@@ -70,7 +70,8 @@ def compiled(
         When the function is called with arguments of a new signature, if what the loss does would not be the
         same for other values: it branches on one, makes a Python number of one, changes an array in place
         that is not under differentiation, draws random numbers, counts its calls, or keeps what it computes
-        in an attribute of an object, a list, a dict or a variable. The message names the line, or the place.
+        in an attribute of an object or a class, a list, a dict or a variable. The message names the line, or
+        the place.
 
     Notes
     -----

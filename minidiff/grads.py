@@ -56,7 +56,7 @@ class Grads(Mapping[Param, Any]):
     __array_ufunc__ = None  # so that a NumPy number times this asks __rmul__
 
     def __init__(self, ps: Iterable[Param], arrays: list[Any], named: Params | None = None) -> None:
-        if type(ps) is list:  # to ask `isinstance` takes a third of the time
+        if type(ps) is list:  # isinstance(ps, Params) takes a third of the time of all this
             self._params, self._named = ps, named
         else:
             self._params, self._named = list(ps), ps if isinstance(ps, Params) else named

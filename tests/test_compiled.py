@@ -850,13 +850,39 @@ KEPT = {
 def test_a_loss_that_keeps_what_it_computes_is_refused_and_keeps_what_it_has_computed(name, monkeypatch):
     model, twin, x = Model(), Model(), np.array([1.0, 2.0, 3.0])
     monkeypatch.setattr(Model, "total", 0.0)
-    all_of = lambda m: repr((m.mean, m.log, m.by_name, SEEN, vars(m).get("last"), m.total))
+    slot = lambda m: getattr(m.slotted, "mean", None)
+    all_of = lambda m: repr((m.mean, m.log, m.by_name, SEEN, vars(m).get("last"), m.total, slot(m)))
     gradient(lambda: getattr(twin, name)(x), params(twin))
     expected, Model.total = all_of(twin), 0.0
     with pytest.raises(TypeError, match=f"compiled: {name} keeps what it computes in .*{KEPT[name]}, which"):
         compiled(getattr(model, name), params(model))(x)
     assert all_of(model) == expected
-    assert name != "slot" or type(model.slotted.mean) is np.ndarray
+
+
+def test_it_is_put_back_past_properties_and_where_it_was_not_before():
+    class Odd(dict):
+        mean = property(lambda self: self.__dict__["mean"])
+
+    odd, calls = Odd(), []
+
+    def loss(x):
+        calls.append(0)
+        odd.__dict__["mean"] = dropgrad(x * W)
+        odd[f"new {len(calls)}"] = dropgrad(x * W)
+        return np.sum(x * W)
+
+    with pytest.raises(TypeError, match="loss keeps what it computes in"):
+        compiled(loss, params(W))(np.ones(3))
+    assert type(odd.mean) is np.ndarray
+    assert {*map(type, odd.values())} == {np.ndarray}
+
+
+def test_a_program_has_no_lines_that_do_nothing():
+    f = compiled(lambda x: np.sum((x * W).reshape(3).reshape((3,)) ** 2) + np.max(x * W), params(W))
+    f(np.arange(3.0))
+    lines_of_code = [line for line in f.source.splitlines() if "#" not in line]
+    assert not any("reshape" in line for line in lines_of_code)
+    assert "    v4 = np.maximum.reduce(v1, axis=None)" in lines_of_code
 
 
 def test_so_is_one_that_keeps_it_in_a_variable_of_an_outer_function():

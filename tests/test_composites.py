@@ -633,3 +633,9 @@ def test_a_set_of_equal_elements_is_refused(f):
         NotImplementedError, match=f"np.{f.__name__} has no gradient where elements are equal"
     ):
         gradient(lambda x: np.sum(f(x, np.arange(3.0))), np.array([2.0, 4.0]))
+
+
+def test_sets_take_their_arrays_by_keyword():
+    x, y = np.array([3.0, 1.0]), np.array([2.0, 5.0])
+    loss = lambda x, y: np.sum(np.union1d(ar2=y, ar1=x) * np.array([1.0, 10.0, 100.0, 1000.0]))
+    assert [g.tolist() for g in gradient(loss, x, y)] == [[100.0, 1.0], [10.0, 1000.0]]

@@ -1,8 +1,9 @@
 """What a recording noted, as lines of plain NumPy.
 
 Calls whose results nothing needs are left out, and so is what was computed before, what follows from
-constants alone, and products with 1. Where a temporary dies its memory takes the next result. What is large
-and no result gets arrays that are kept from call to call: the system gives a new one page by page.
+constants alone, products with 1, and reshapes to the shape that is there. Where a temporary of several
+elements dies its memory takes the next result. What is large and no result gets arrays that are kept from
+call to call: the system gives a new one page by page.
 """
 
 from __future__ import annotations
@@ -436,13 +437,13 @@ class Lines:
                 return f"{x}.T"
             return f"{x}{form}({', '.join([*operands, *options])})"
         if not form.startswith("np."):
-            form = self._helper(call.function, form)
+            form = self._helper(call.function)
         return f"{form}({', '.join([*operands, *options])})"
 
-    def _helper(self, function: Any, wished: str = "") -> str:
+    def _helper(self, function: Any) -> str:
         """Name a function that is not NumPy's."""
         if id(function) not in self._named:
-            self._named[id(function)] = self._name(wished or function.__name__)
+            self._named[id(function)] = self._name(function.__name__)
         name = self._named[id(function)]
         self.helpers[name] = function
         return name

@@ -416,8 +416,7 @@ class StandIn:
                 if _any_box(operands) or _any_box(options):
                     return getattr(np, name)(self, *operands, **options)
                 if name in _REDUCTIONS and len(operands) < 2 and options.keys() <= {"axis", "keepdims"}:
-                    options = {**dict(zip(("axis",), operands, strict=False)), **options}
-                    return _REDUCTIONS[name](self, **{"axis": None, **options})
+                    return _REDUCTIONS[name](self, **{"axis": operands[0] if operands else None, **options})
                 return listing.call(_method(name), f".{name}", (self, *operands), options)
 
             return call

@@ -198,13 +198,15 @@ def _holders(name: str, x: Any) -> Iterator[_Holder]:
         used = lambda: {n: every[n] for n in names if n in every}  # noqa: E731
         yield "", used, every.__setitem__, every.__delitem__
         name, x = x.__name__, vars(x)
-    if isinstance(x, dict):
-        yield name, lambda: {**x}, x.__setitem__, x.__delitem__
-    elif isinstance(x, type):
+    if isinstance(x, type):
         yield x.__name__, lambda: {**vars(x)}, partial(type.__setattr__, x), partial(type.__delattr__, x)
     elif not isinstance(x, (types.ModuleType, Param)):
-        put, drop = partial(object.__setattr__, x), partial(object.__delattr__, x)
-        yield name, partial(attributes_of, x), put, drop
+        of_object = getattr(x, "__dict__", None)
+        for held in (x, of_object):
+            if isinstance(held, dict):
+                yield name, partial(dict, held), held.__setitem__, held.__delitem__
+        slots = lambda: {n: item for n, item in attributes_of(x).items() if n not in (of_object or ())}  # noqa: E731
+        yield name, slots, partial(object.__setattr__, x), partial(object.__delattr__, x)
 
 
 def _is_of_python(kind: type[Any]) -> bool:

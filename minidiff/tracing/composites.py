@@ -17,7 +17,15 @@ import autograd.numpy as anp
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, along, cast, moments_options, primitive_of, scatter
+from minidiff.tracing.derivatives import (
+    COMPOSITES,
+    along,
+    cast,
+    moments_options,
+    parameters_of,
+    primitive_of,
+    scatter,
+)
 from minidiff.tracing.exact import Exact, exactly, verified
 from minidiff.tracing.record import as_array, constant, derivative, record
 
@@ -212,13 +220,15 @@ def _as_set(function: Callable[..., Any], count: int = 1, of: int = 2) -> Callab
     """Write a function of `count` arrays that gives elements of the first `of` of them."""
 
     def composite(*arguments: Any, **options: Any) -> Any:
+        by_name = list(parameters_of(function))[len(arguments) : count]
+        arguments = (*arguments, *[options.pop(name) for name in by_name])
         arrays = tuple(map(as_array, arguments[:count]))
         found = function(*constant(arrays), *arguments[count:], **options)
         elements = _concatenate(arrays[:of], axis=None)
         if constant(elements) is elements:
             return found
         every = np.sort(constant(_concatenate(arrays, axis=None)))
-        if (every[1:] == every[:-1]).any():
+        if ((every[1:] == every[:-1]) | np.isnan(every[:-1])).any():
             raise NotImplementedError(
                 f"np.{function.__name__} has no gradient where elements are equal: "
                 "how many it gives jumps as they move."
@@ -226,7 +236,7 @@ def _as_set(function: Callable[..., Any], count: int = 1, of: int = 2) -> Callab
         plain: Any = constant(elements)
         order = np.argsort(plain)
         values, *others = found if isinstance(found, tuple) else (found,)
-        chosen = elements[order[np.searchsorted(plain[order], values)]]
+        chosen = elements[order[np.searchsorted(plain, values, sorter=order)]]
         return type(found)(chosen, *others) if others else chosen
 
     return composite

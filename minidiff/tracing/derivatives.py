@@ -298,9 +298,9 @@ def add_at(out: np.ndarray[Any, Any], index: Any, g: Any) -> None:
     n = len(parts)
     if is_basic(index):
         out[index] += g
-    elif g.size < 256 or n == out.ndim or not out.flags.c_contiguous or not all(map(_are_places, parts)):
+    elif g.size < 2048 or n == out.ndim or not out.flags.c_contiguous or not all(map(_are_places, parts)):
         np.add.at(out, index, g)
-    else:  # element by element, which takes NumPy a third of the time
+    else:  # element by element, which takes NumPy a third of the time for large arrays
         size = int(np.prod(out.shape[n:]))
         rows: Any = np.ravel_multi_index(parts, out.shape[:n], mode="wrap")
         places = rows[..., None] * size + np.arange(size)
@@ -649,6 +649,7 @@ def _is_plain_mean(x: Any, dtype: Any, out: Any, keepdims: Any, options: Any) ->
 
 
 def _sum_along(x: Any, axis: Any, keepdims: bool) -> Any:
+    # A program shows the options that are given.
     return np.add.reduce(x, axis=axis, keepdims=True) if keepdims else np.add.reduce(x, axis=axis)
 
 
@@ -786,17 +787,17 @@ def _transpose(g: Any, ans: Any, x: Any, axes: Any = None) -> Any:
 
 
 def _reshape(g: Any, ans: Any, x: Any, *shape: Any, order: str = "C", **options: Any) -> Any:
-    order = shape[1] if len(shape) > 1 else order
+    order = (shape[1] if len(shape) > 1 else order).upper()
     if order == "A":
         order = "F" if shown(x).flags.fnc else "C"
     return g.reshape(x.shape) if order == "C" else anp.reshape(g, x.shape, order=order)
 
 
 def _ravel(g: Any, ans: Any, x: Any, order: str = "C") -> Any:
-    if order == "K":  # as the elements lie in memory
+    if order.upper() == "K":  # as the elements lie in memory
         strides = shown(x).strides
-        if any(step == 0 and n > 1 for step, n in zip(strides, x.shape, strict=True)):
-            raise NotImplementedError("elements share memory: take order='C'")
+        if x.size and any(step == 0 and n > 1 for step, n in zip(strides, x.shape, strict=True)):
+            raise NotImplementedError("the array is broadcast, and its elements share memory: take order='C'")
         axes = sorted(range(x.ndim), key=lambda i: -abs(strides[i]))
         return g.reshape([x.shape[i] for i in axes]).transpose([int(i) for i in np.argsort(axes)])
     return _reshape(g, ans, x, order=order)

@@ -1576,9 +1576,17 @@ def _sum(x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
     return np.add.reduce(x, axis, *args, **options)
 
 
+def _extreme(function: Any, reduced: Any) -> Any:
+    return lambda x, axis=None, *args, **options: (
+        function(x, axis, *args, **options) if args else reduced.reduce(x, axis=axis, **options)
+    )
+
+
 # Called in place of NumPy's functions, whose own lines of Python cost more on small arrays than the addition.
 _SHORTCUTS = {
     trace_primitives_map[np.sum]: _sum,
+    trace_primitives_map[np.max]: _extreme(np.max, np.maximum),
+    trace_primitives_map[np.min]: _extreme(np.min, np.minimum),
     trace_primitives_map[np.mean]: mean,
     trace_primitives_map[np.var]: var,
     trace_primitives_map[np.std]: lambda *args, **options: np.sqrt(var(*args, **options)),

@@ -672,8 +672,7 @@ def var(
         total = np.add.reduce(x, axis=axis, keepdims=True)
         n = x.size // total.size
         if n > ddof:
-            from_mean = x - total / n
-            return _sum_along(from_mean * from_mean, axis, keepdims) / (n - ddof)
+            return _sum_along(np.square(x - total / n), axis, keepdims) / (n - ddof)
     return np.var(x, axis, dtype, out, ddof, keepdims=keepdims, **options)
 
 

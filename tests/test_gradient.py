@@ -898,9 +898,9 @@ ORDERED = {
 
 
 @settings(max_examples=60)
-@given(st.data(), st.sampled_from(sorted(ORDERED)), st.sampled_from("CFAKcfak"), st.booleans())
+@given(st.data(), st.sampled_from(sorted(ORDERED)), st.sampled_from([*"CFAKcfak", None]), st.booleans())
 def test_elements_are_found_again_in_each_order_of_each_layout(data, name, order, is_compiled):
-    if "reshape" in name and order in "Kk":
+    if ("reshape" in name and order in ("K", "k")) or (name[0] == "x" and order is None):
         return  # NumPy has no such
     shape = data.draw(st.lists(st.integers(1, 4), max_size=4))
     memory = np.arange(1.0, 1 + np.prod([2 * n for n in shape], dtype=int)).reshape([2 * n for n in shape])

@@ -786,14 +786,14 @@ def _transpose(g: Any, ans: Any, x: Any, axes: Any = None) -> Any:
 
 
 def _reshape(g: Any, ans: Any, x: Any, *shape: Any, order: str = "C", **options: Any) -> Any:
-    order = (shape[1] if len(shape) > 1 else order).upper()
+    order = ((shape[1] if len(shape) > 1 else order) or "C").upper()
     if order == "A":
         order = "F" if shown(x).flags.fnc else "C"
     return g.reshape(x.shape) if order == "C" else anp.reshape(g, x.shape, order=order)
 
 
 def _ravel(g: Any, ans: Any, x: Any, order: str = "C") -> Any:
-    if order.upper() == "K":  # as the elements lie in memory
+    if order in ("K", "k"):  # as the elements lie in memory
         strides = shown(x).strides
         if x.size and any(step == 0 and n > 1 for step, n in zip(strides, x.shape, strict=True)):
             raise NotImplementedError("the array is broadcast, and its elements share memory: take order='C'")

@@ -550,9 +550,14 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
 
 def attributes_of(x: Any) -> dict[str, Any]:
     """Give the attributes that are of an object itself: in slots, then others, in the order of definition."""
-    slots = [name for kind in reversed(type(x).__mro__) for name in _slots(kind) if hasattr(x, name)]
     of_object = getattr(x, "__dict__", None)
-    return {name: getattr(x, name) for name in slots} | (of_object if isinstance(of_object, dict) else {})
+    return in_slots(x) | (of_object if isinstance(of_object, dict) else {})
+
+
+def in_slots(x: Any) -> dict[str, Any]:
+    """Give the attributes that an object has in slots."""
+    slots = [name for kind in reversed(type(x).__mro__) for name in _slots(kind) if hasattr(x, name)]
+    return {name: getattr(x, name) for name in slots}
 
 
 def _items(things: Iterable[Any], of: str = "") -> list[tuple[str, Any]]:

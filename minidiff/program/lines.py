@@ -185,9 +185,10 @@ class Lines:
         exec(compile(self.source, filename, "exec"), namespace)
         linecache.cache[filename] = len(self.source), None, self.source.splitlines(True), filename
         self.run: Callable[..., tuple[Any, ...]] = namespace[title]
-        # What served the writing alone holds examples, some of them large.
-        for name in ("listing", "memory", "uses", "wanted", "text", "borrowed", "holding", "dead"):
-            delattr(self, f"_{name}")
+        del (
+            self._listing, self._memory, self._uses, self._wanted, self._text, self._borrowed,
+            self._holding, self._dead,
+        )  # fmt: skip
 
     # --- Line by line ---
 

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minidiff.checks import is_ndarray
-from minidiff.params import Param, attributes_of
+from minidiff.params import Param, attributes_of, in_slots
 from minidiff.program.lines import RESERVED, free_name
 from minidiff.program.listing import StandIn
 from minidiff.program.signature import held_by, parts_of
@@ -201,12 +201,10 @@ def _holders(name: str, x: Any) -> Iterator[_Holder]:
     if isinstance(x, type):
         yield x.__name__, lambda: {**vars(x)}, partial(type.__setattr__, x), partial(type.__delattr__, x)
     elif not isinstance(x, (types.ModuleType, Param)):
-        of_object = getattr(x, "__dict__", None)
-        for held in (x, of_object):
+        for held in (x, getattr(x, "__dict__", None)):
             if isinstance(held, dict):
                 yield name, partial(dict, held), held.__setitem__, held.__delitem__
-        slots = lambda: {n: item for n, item in attributes_of(x).items() if n not in (of_object or ())}  # noqa: E731
-        yield name, slots, partial(object.__setattr__, x), partial(object.__delattr__, x)
+        yield name, partial(in_slots, x), partial(object.__setattr__, x), partial(object.__delattr__, x)
 
 
 def _is_of_python(kind: type[Any]) -> bool:

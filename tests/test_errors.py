@@ -289,13 +289,8 @@ MISTAKES = {
         ("holds itself",)),
     "a list that holds itself, in a loss": within(lambda m: m.W * ENDLESS, "holds itself", error=ValueError),
     # Options that a derivative does not know.
-    **{
-        f"{option}= of {f.__name__}": (
-            lambda m, f=f, option=option, x=x: gradient(lambda: np.sum(f(m.W, **{option: x})), m.θ),
-            NotImplementedError, (f"np.{f.__name__}", f"{option}="),
-        )
-        for f, option, x in [(np.nan_to_num, "copy", False)]
-    },
+    "copy= of nan_to_num": (lambda m: gradient(lambda: np.sum(np.nan_to_num(m.W, copy=False)), m.θ),
+        NotImplementedError, ("np.nan_to_num", "copy=")),
     # Sets of parameters are no vectors.
     **{
         f"{operation.__name__} {name}": (

@@ -34,9 +34,9 @@ from minidiff.tracing.record import (
     blank,
     constant,
     is_box,
-    let_go,
     lift,
     name_of,
+    own_copy,
     record,
     replace,
     retake,
@@ -108,7 +108,7 @@ def _last(index: Any, shape: tuple[int, ...]) -> Any:
 
 def _of_assigned(argnums: Any, g: Any, ans: Any, x: Any, place: Any, w: Any) -> list[Any]:
     """Give both gradients; that of `w` is read first, so that a program can write over `g`."""
-    put = let_go(_of_what_is_put(g, ans, x, place, w)) if 2 in argnums else None
+    put = own_copy(_of_what_is_put(g, ans, x, place, w)) if 2 in argnums else None
     return [record(ASSIGNED, (g, place, 0.0), NO_KEYWORDS) if i == 0 else put for i in argnums]
 
 

@@ -891,22 +891,7 @@ RULES[np.linalg.det] = (lambda g, ans, A: g[..., None, None] * cofactors(A),)
 _ours[ArrayBox.__getitem__] = (lambda g, ans, x, index: Part((g, index)),)
 _ours |= {trace_primitives_map[function]: rules for function, rules in RULES.items()}
 
-# --- Options without a derivative, and functions that need none -----------------------------------------
-
-# Neither these rules nor autograd's know of them, and would give another function's derivative.
-_overlooked: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    # False changes the argument.
-    np.nan_to_num: ("copy", lambda copy: copy is not True and copy is not np._NoValue),
-}
-
-
-def overlooked(function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
-    """Name the option given, by keyword or by position, that the derivative of `function` does not know."""
-    if function not in _overlooked:
-        return ""
-    name, is_unknown = _overlooked[function]
-    options = {**dict(zip(parameters_of(function), arguments, strict=False)), **keywords}
-    return f"{name}={options[name]!r:.40}" if name in options and is_unknown(options[name]) else ""
+# --- Functions that need no derivative ------------------------------------------------------------------
 
 
 @cache

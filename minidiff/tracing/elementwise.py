@@ -162,7 +162,16 @@ def _of_finite(g: Any, ans: Any, x: Any, *args: Any, **options: Any) -> Any:
     return _of_finite(anp.real(g), ans, x.real) + 1j * _of_finite(anp.imag(g), ans, x.imag)
 
 
+def _nan_to_num(x: Any, copy: Any = True, *args: Any, **options: Any) -> Any:
+    if copy is not True and copy is not np._NoValue:  # it would change x
+        raise NotImplementedError(
+            f"np.nan_to_num has no gradient with copy={copy!r:.40}. Write it otherwise."
+        )
+    return NotImplemented
+
+
 enter(np.nan_to_num, _of_finite)
+COMPOSITES[np.nan_to_num] = _nan_to_num
 # A step: at 0 it is y.
 enter(np.heaviside, _nothing, lambda g, ans, x, y: unbroadcast(g * (x == 0), y))
 # The number beside x is as far from any other as x, give or take nothing.

@@ -48,7 +48,6 @@ from minidiff.tracing.derivatives import (
     define,
     in_a_rule_of_autograds,
     mean,
-    overlooked,
     parameters_of,
     primitive_of,
     shown,
@@ -928,7 +927,7 @@ def _let_go(part: Any) -> None:
     if type(part) is not Traced or part.function is not _GETITEM:
         return
     if type(part.arguments[0]) is not np.ndarray:
-        part._value = let_go(part._value)
+        part._value = own_copy(part._value)
         return
     part.arguments = blank(part.arguments[0]), part.arguments[1]
     value = part._value
@@ -939,7 +938,7 @@ def _let_go(part: Any) -> None:
             part._value = copy
 
 
-def let_go(x: Any) -> Any:
+def own_copy(x: Any) -> Any:
     """Give a copy in place of a stand-in for a view, so that a program writes over what is seen there."""
     example = shown(x)
     is_view = example is not x and type(example) is np.ndarray and example.base is not None
@@ -1245,8 +1244,6 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
 def _called(function: Any, primitive: Any, keywords: dict[str, Any], recorded: tuple[Any, ...]) -> Any:
     """Call a function with the values of what is recorded, and record that as a call of the primitive."""
     values, argnums, parents = recorded
-    if options := overlooked(primitive.fun, values, keywords):
-        raise NotImplementedError(f"{name_of(primitive)} has no gradient with {options}. Write it otherwise.")
     try:
         result = function(*values, **keywords)
     except ValueError as error:

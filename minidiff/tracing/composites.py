@@ -8,7 +8,7 @@ all. At the end of the file they are entered in the table by the functions that 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from inspect import unwrap
 from itertools import accumulate
 from typing import Any
@@ -216,30 +216,34 @@ def _unique(
     return (values, *rest) if rest else values
 
 
-def _as_set(function: Callable[..., Any], count: int = 1, of: int = 2) -> Callable[..., Any]:
-    """Write a function of `count` arrays that gives elements of the first `of` of them."""
+def _refuse_equal(name: str, arrays: Iterable[Any]) -> None:
+    elements = np.sort(np.concatenate(constant([*arrays]), axis=None))
+    if ((elements[1:] == elements[:-1]) | np.isnan(elements[:-1])).any():
+        raise NotImplementedError(
+            f"np.{name} has no gradient where elements are equal: how many it gives jumps as they move."
+        )
+
+
+def _of_different(function: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
+    """Give NumPy's own lines for a function of the elements of `count` arrays, which have to be different."""
+    names, lines = [*parameters_of(function)][:count], unwrap(function)
 
     def composite(*arguments: Any, **options: Any) -> Any:
-        by_name = list(parameters_of(function))[len(arguments) : count]
-        arguments = (*arguments, *[options.pop(name) for name in by_name])
-        arrays = tuple(map(as_array, arguments[:count]))
-        found = function(*constant(arrays), *arguments[count:], **options)
-        elements = _concatenate(arrays[:of], axis=None)
-        if constant(elements) is elements:
-            return found
-        every = np.sort(constant(_concatenate(arrays, axis=None)))
-        if ((every[1:] == every[:-1]) | np.isnan(every[:-1])).any():
-            raise NotImplementedError(
-                f"np.{function.__name__} has no gradient where elements are equal: "
-                "how many it gives jumps as they move."
-            )
-        plain: Any = constant(elements)
-        order = np.argsort(plain)
-        values, *others = found if isinstance(found, tuple) else (found,)
-        chosen = elements[order[np.searchsorted(plain, values, sorter=order)]]
-        return type(found)(chosen, *others) if others else chosen
+        given = {**dict(zip(names, arguments, strict=False)), **options}
+        arrays = [as_array(given[name]) for name in names if name in given]
+        _refuse_equal(function.__name__, arrays)
+        options = {name: x for name, x in options.items() if name not in names}
+        return lines(*arrays, *arguments[count:], **options)
 
     return composite
+
+
+def _setdiff1d(ar1: Any, ar2: Any, assume_unique: bool = False) -> Any:
+    x, y = as_array(ar1), as_array(ar2)
+    if constant(x) is not x:
+        _refuse_equal("setdiff1d", (x, y))
+    elements = np.ravel(x) if assume_unique else np.unique(x)
+    return elements[~np.isin(elements, y)]
 
 
 def _sort_complex(x: Any) -> Any:
@@ -418,9 +422,8 @@ def _eigh(A: Any, UPLO: Any = "L") -> Any:
 
 # NumPy's own lines of Python, where these are made of indices and of functions that have derivatives.
 COMPOSITES |= {f: unwrap(f) for f in (np.dsplit, np.flip, np.hsplit, np.rollaxis, np.split, np.vsplit)}
-COMPOSITES |= {f: _as_set(f) for f in (np.unique_all, np.unique_counts, np.unique_inverse)}
-COMPOSITES |= {f: _as_set(f, 2) for f in (np.setxor1d, np.union1d)}
-COMPOSITES[np.setdiff1d] = _as_set(np.setdiff1d, 2, of=1)
+COMPOSITES |= {f: _of_different(f) for f in (np.unique_all, np.unique_counts, np.unique_inverse)}
+COMPOSITES |= {f: _of_different(f, 2) for f in (np.setxor1d, np.union1d)}
 COMPOSITES |= {
     np.array_split: _array_split,
     np.append: lambda x, values, axis=None: _concatenate([x, values], axis),
@@ -454,6 +457,7 @@ COMPOSITES |= {
     ),
     np.repeat: _repeat,
     np.rot90: _rot90,
+    np.setdiff1d: _setdiff1d,
     np.sign: _sign,
     np.sort: _sort,
     np.sort_complex: _sort_complex,

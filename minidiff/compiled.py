@@ -78,7 +78,8 @@ def compiled(
     Arrays that the loss reaches otherwise than by its arguments are kept by reference: what changes in them
     counts, to which array a name is bound later does not. Numbers, strings, attributes, and branches
     on what is no argument are those of the recording. The loss itself runs only at a first call, three
-    times: as it is, for the result, and twice to be recorded, so what it prints it prints then.
+    times: as it is, for the result, and twice to be recorded, so what it prints it prints then. Where it
+    makes arrays beside others that it finds, two more recordings tell which of them are made of these.
 
     Threads may call one program at once. Steps have the bits of `update`, whose state they share. Small
     parameters make one vector, on which the optimiser's formulas run as straight lines, too; of a large
@@ -314,36 +315,19 @@ class Compiled:
 
     def _checked(self, args: tuple[Any, ...], result: WithGradient) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""
-        loss, name = self._loss, self._name
-        reach = Reach(loss)
-        before = reach.random_state()
+        name, reach = self._name, Reach(self._loss)
         names = Names(reach, args, self._ps)
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            put_back, kept = reach.remembered(args), list[str]()
-            try:
-                first = self._recording(names, args)
-                kept += put_back()
-                second = self._recording(names, args, True)
-            finally:
-                kept += put_back()
-        if kept:
-            raise RefusedError(
-                f"compiled: {name} keeps what it computes in {kept[0]}, which its program would not. Compute "
-                "it outside of the loss, or do without compiled."
-            )
-        if reach.random_state() != before:
-            raise RefusedError(
-                f"compiled: {name} draws random numbers, which would be those of the recording for ever. "
-                "Draw them before, and pass them as arguments."
-            )
-        found = alike(first.listing, second.listing)
-        doubt = first.listing.doubt(second.listing, reach.makes_numbers)
+        first, found, doubt = self._twice(reach, names, args)
         if doubt is not None and (array := reach.array(doubt)):
-            raise RefusedError(
-                f"compiled: {doubt}, which the loss makes anew, perhaps of {array}, which may change. Make "
-                "it before, outside of the loss, or pass what it is made of as an argument."
-            )
+            try:
+                if Reach(reach.with_stand_ins(lambda *_: None)).array(doubt):
+                    raise RefusedError("some arrays can be found in other ways")
+                first, found, _ = self._twice(reach, names, args, True)
+            except Exception:
+                raise RefusedError(
+                    f"compiled: {doubt}, which the loss makes anew, perhaps of {array}, which may change. "
+                    "Make it before, outside of the loss, or pass what it is made of as an argument."
+                ) from None
         if type(first.value) is not StandIn:
             raise RefusedError(
                 f"compiled: {name} reaches none of its parameters and arguments: its value would be that "
@@ -363,11 +347,42 @@ class Compiled:
                 "it runs, or depends on an earlier call: compute new arrays."
             )
         made.gradients = made.filled(every)
-        for recording in (first, second):
-            recording.listing.forget()
+        first.listing.forget()
         return made
 
-    def _recording(self, names: Names, args: tuple[Any, ...], is_second: bool = False) -> _Recording:
+    def _twice(
+        self, reach: Reach, names: Names, args: tuple[Any, ...], for_found: bool = False
+    ) -> tuple[_Recording, set[int], str | None]:
+        """Record twice, and compare: give the first, its constants that are found, and a doubt of others."""
+        name, before = self._name, reach.random_state()
+        f = reach.with_stand_ins if for_found else lambda _: self._loss
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            put_back, kept = reach.remembered(args), list[str]()
+            try:
+                first = self._recording(f, names, args)
+                kept += put_back()
+                second = self._recording(f, names, args, True)
+            finally:
+                kept += put_back()
+        if kept:
+            raise RefusedError(
+                f"compiled: {name} keeps what it computes in {kept[0]}, which its program would not. Compute "
+                "it outside of the loss, or do without compiled."
+            )
+        if reach.random_state() != before:
+            raise RefusedError(
+                f"compiled: {name} draws random numbers, which would be those of the recording for ever. "
+                "Draw them before, and pass them as arguments."
+            )
+        found = alike(first.listing, second.listing)
+        doubt = first.listing.doubt(second.listing, reach.makes_numbers)
+        second.listing.forget()
+        return first, found, doubt
+
+    def _recording(
+        self, of_loss: Callable[..., Any], names: Names, args: tuple[Any, ...], is_second: bool = False
+    ) -> _Recording:
         """Run the loss with stand-ins, and the way back."""
         listing, inputs, named = Listing(is_second=is_second), list[str](), dict[str, str]()
         constants: dict[int, Any] = {}
@@ -386,7 +401,7 @@ class Compiled:
         for p, name in zip(self._ps, names.of_parameters, strict=True):
             constants[id(p)] = standing(p.value, name)
         given = [stood(arg, name, standing) for arg, name in zip(args, names.of_arguments, strict=True)]
-        loss: Any = self._loss
+        loss = of_loss(leaf)
         f, variables = (loss, given) if self._params is None else ((lambda: loss(*given)), [self._params])
         try:
             with standing_for_leaves(leaf):

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from copy import deepcopy
 from functools import cache, partial
 from operator import is_not
 from typing import Any, TypeAlias
@@ -65,6 +66,7 @@ class Reach:
         self.found: list[tuple[str, Any]] = []
         self._names: set[str] = set()
         self._seen: dict[Any, Any] = {}  # holds what it has seen, so that no id is given twice
+        self._holders: dict[int, list[Any]] = {}  # of a thing that it reaches, by its id, what holds it
         waiting: list[tuple[str, Any]] = [("", f)]
         attributes: list[tuple[str, str, Any]] = []
         while waiting and len(self._seen) < 20_000:
@@ -75,8 +77,11 @@ class Reach:
                 module = str(getattr(x, "__module__", "") or "").partition(".")[0]
                 if x is f or module not in _OURS or not callable(x) or isinstance(x, partial):
                     self.found.append((name, x))
-                    waiting += self._held(name, x)
-                    attributes += _attributes(name, x)
+                    held, named = [*self._held(name, x)], [*_attributes(name, x)]
+                    waiting += held
+                    attributes += named
+                    for item in (*held, *named):
+                        self._holders.setdefault(id(item[-1]), []).append(x)
             if not waiting:
                 every = bool(self._names & _ANY)
                 waiting = [(name, x) for n, name, x in attributes if every or self._is_named(n)]
@@ -138,6 +143,47 @@ class Reach:
                 return f"{name}, of shape {x.shape}"
         return "an array that it finds by name" if arrays else ""
 
+    def with_stand_ins(self, stand_in: Callable[[Any, int], Any]) -> Any:
+        """Copy the function, with ``stand_in(array, its id)`` in the place of the arrays that it finds.
+
+        What leads to an array is copied, too: functions, and what holds it. All else is shared, parameters
+        among it, and so are the methods of classes and the names in other modules.
+        """
+        leading: dict[int, Any] = {}
+        waiting = [x for _, x in self.found if _is_of_numbers(x)]
+        while waiting:
+            x = waiting.pop()
+            if id(x) not in leading:
+                leading[id(x)] = x
+                waiting += self._holders.get(id(x), ())
+        memo: dict[int, Any] = {id(x): x for _, x in self.found}  # as `deepcopy` has it
+        functions, names, cells = list[Any](), dict[int, Any](), dict[int, Any]()
+        for i, x in leading.items():
+            if type(x) is types.FunctionType:
+                functions.append(x)
+                known = names.setdefault(id(x.__globals__), {**x.__globals__})
+                mine = [cells.setdefault(id(cell), types.CellType()) for cell in x.__closure__ or ()]
+                memo[i] = types.FunctionType(x.__code__, known, x.__name__, None, tuple(mine) or None)
+                memo[i].__dict__ = vars(x)
+            elif _is_of_numbers(x):
+                memo[i] = stand_in(x, i)
+            elif not isinstance(x, types.ModuleType):
+                del memo[i]
+                memo.update({id(held): held for held in held_by(x) if id(held) not in leading})
+
+        def copied(x: Any) -> Any:
+            return deepcopy(x, memo) if id(x) in leading else x
+
+        for x in functions:
+            known = names[id(x.__globals__)]
+            used = {name for code in codes(x.__code__) for name in code.co_names}
+            known.update({name: copied(x.__globals__[name]) for name in used & known.keys()})
+            memo[id(x)].__defaults__ = x.__defaults__ and tuple(map(copied, x.__defaults__))
+            memo[id(x)].__kwdefaults__ = {n: copied(d) for n, d in (x.__kwdefaults__ or {}).items()}
+            for _, cell, value in _cells(x):
+                cells[id(cell)].cell_contents = copied(value)
+        return copied(self.f)
+
     def remembered(self, args: tuple[Any, ...]) -> Callable[[], list[str]]:
         """Note what the things that it reaches hold, and so for arguments.
 
@@ -180,6 +226,10 @@ class Reach:
     def random_state(self) -> list[Any]:
         """Give the state of the generators of random numbers."""
         return [_state(g) for g in self._generators]
+
+
+def _is_of_numbers(x: Any) -> bool:
+    return type(x) is np.ndarray and x.dtype.kind in "biufc"
 
 
 def _stands_in(x: Any) -> bool:

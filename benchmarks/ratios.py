@@ -26,6 +26,9 @@ HERE = Path(__file__).parent
 
 # A round counts if other programs kept less than so many cores busy; so many seconds are spent on a work.
 QUIET, PATIENCE = 0.25, 20.0
+# After a product OpenBLAS's threads wait busily for the next one, some 30 ms long, on the core that another
+# library's threads need. A turn begins when they sleep.
+PAUSE = 0.05
 
 
 class Measured(NamedTuple):
@@ -75,7 +78,10 @@ def measure(work: Work, seconds: float, rounds: int) -> list[Measured]:
     while len(quiet) < rounds and (time.perf_counter() < end or len(quiet) + len(disturbed) < 5):
         first = (len(quiet) + len(disturbed)) % len(names)
         others = machine.disturbance()
-        times = {name: _time(runs[name], counts[name]) for name in names[first:] + names[:first]}
+        times = {}
+        for name in names[first:] + names[:first]:
+            time.sleep(PAUSE)
+            times[name] = _time(runs[name], counts[name])
         (quiet if others() < QUIET else disturbed).append(times)
     gc.unfreeze()
     is_quiet = len(quiet) >= 5

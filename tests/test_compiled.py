@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 import tracemalloc
+import types
 import warnings
 import weakref
-from collections import UserList, deque
+from collections import UserDict, UserList, deque
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -925,7 +926,8 @@ class Log(list):
 
 
 def test_wherever_it_is_kept_it_is_found_and_nothing_else_is_touched():
-    queue, log, x = deque(), Log(), np.ones(3)
+    queue, log, named, x = deque(), Log(), UserDict(), np.ones(3)
+    module = types.ModuleType("elsewhere")
     deep = SimpleNamespace(bn=SimpleNamespace(mean=np.zeros(3)))
 
     def of_function(x):
@@ -936,9 +938,15 @@ def test_wherever_it_is_kept_it_is_found_and_nothing_else_is_touched():
         deep.bn.mean = 0.9 * deep.bn.mean + 0.1 * dropgrad(x * W)
         return np.sum(x * W)
 
+    def of_module(x):
+        module.last = dropgrad(x * W)
+        return np.sum(module.last * W)
+
     for loss, args in [
         (lambda x: (queue.append(np.sum(x * W)), queue[-1])[1], ()),
         (lambda x: (log.append(np.sum(x * W)), log[-1])[1], ()),
+        (lambda x: (named.update(h=np.sum(x * W)), named["h"])[1], ()),
+        (of_module, ()),
         (of_function, ()),
         (of_argument, (deep,)),
     ]:
@@ -947,7 +955,8 @@ def test_wherever_it_is_kept_it_is_found_and_nothing_else_is_touched():
             compiled(loss, params(W))(x, *args)
         assert set(globals()) == names
     assert compiled(lambda x: x @ x)(x).val == 3.0
-    assert (len(queue), len(log), type(of_function.last)) == (1, 1, np.ndarray)
+    assert (len(queue), len(log), type(of_function.last), type(module.last)) == (1, 1, np.ndarray, np.ndarray)
+    assert dropgrad(named["h"]) == np.sum(W.value)
     np.testing.assert_allclose(deep.bn.mean, 0.1 * W.value)
 
 

@@ -9,7 +9,7 @@ import re
 import sys
 import types
 import weakref
-from collections import deque
+from collections import UserDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -116,6 +116,8 @@ class Reach:
             yield "", x.__func__
         elif isinstance(x, Mapping):
             yield from ((str(key), item) for key, item in x.items())
+            if isinstance(x, UserDict):
+                yield name, x.data
         elif isinstance(x, (list, tuple, set, frozenset)):
             yield from ((f"{name}_{i}" if name else "", item) for i, item in enumerate(x))
         elif isinstance(x, (weakref.ref, ContextVar)):
@@ -250,7 +252,7 @@ def _holders(name: str, x: Any) -> Iterator[_Holder]:
         name, x = x.__name__, vars(x)
     if isinstance(x, type):
         yield x.__name__, lambda: {**vars(x)}, partial(type.__setattr__, x), partial(type.__delattr__, x)
-    elif not isinstance(x, (types.ModuleType, Param)):
+    elif not isinstance(x, Param):
         for held in (x, getattr(x, "__dict__", None)):
             if isinstance(held, dict):
                 yield name, partial(dict, held), held.__setitem__, held.__delitem__

@@ -70,12 +70,12 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
     calls = history(end) if calls is None else calls
     for call in calls:
         g = gradients.pop(call)
-        if call.function in ONCE and type(g) is _Pieces:
-            first = [other for other in calls if _are_same(other, call)][-1]
-            if first is not call:
-                gradients[first] = _Pieces([*(gradients.get(first) or []), *g])
-                continue
         if type(g) is _Pieces:
+            if call.function in ONCE:
+                first = [other for other in calls if _are_same(other, call)][-1]
+                if first is not call:
+                    gradients[first] = _Pieces([*(gradients.get(first) or []), *g])
+                    continue
             g = g.put_together(call._value)
         value, arguments, keywords = call._value, call.arguments, call.keywords
         if stands:

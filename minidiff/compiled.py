@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from minidiff.program.lines import ChangedError, Lines, free_name
 from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example
 from minidiff.program.reach import Names, Reach
 from minidiff.program.signature import described as shown
-from minidiff.program.signature import equal, key_of, parts_of, stood
+from minidiff.program.signature import equal, key_of, objects_in, parts_of, stood
 from minidiff.tracing import backward, is_tracing, map_container, standing_for_leaves
 
 __all__ = ["Compiled", "compiled"]
@@ -76,10 +77,14 @@ def compiled(
     Notes
     -----
     Arrays that the loss reaches otherwise than by its arguments are kept by reference: what changes in them
-    counts, to which array a name is bound later does not. Numbers, strings, attributes, and branches
-    on what is no argument are those of the recording. The loss itself runs only at a first call, three
-    times: as it is, for the result, and twice to be recorded, so what it prints it prints then. Where it
-    makes arrays beside others that it finds, two more recordings tell which of them are made of these.
+    counts, to which array a name is bound later does not. What it makes of them (``X - X.mean(axis=0)``) is
+    made at every call. Where that cannot be written down, as for a mask that it makes of them or a number,
+    the program compares these arrays with what they were, if they have no more than 1 MiB, and is recorded
+    anew when one has changed. Numbers, strings, attributes, and branches on what is no argument are those of
+    the recording.
+
+    The loss itself runs only at a first call: once as it is, for the result, and twice, or four times, to be
+    recorded. What it prints it prints then.
 
     Threads may call one program at once. Steps have the bits of `update`, whose state they share. Small
     parameters make one vector, on which the optimiser's formulas run as straight lines, too; of a large
@@ -305,7 +310,8 @@ class Compiled:
                 warnings.warn(
                     f"compiled: {self._name} has been recorded {MANY} times, for as many signatures; from "
                     f"{KEPT} on it runs as it is. Is an argument an integer that counts? Pass float(i), "
-                    "which may vary. Has an array another shape, or an object other attributes, each time?",
+                    "which may vary. Has an array another shape, or an object other attributes, each time? "
+                    "Does an array change that the loss makes others of? Pass it as an argument.",
                     UserWarning, stacklevel=3,
                 )  # fmt: skip
             self._programs[key] = made
@@ -315,25 +321,26 @@ class Compiled:
 
     def _checked(self, args: tuple[Any, ...], result: WithGradient) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""
-        name, reach = self._name, Reach(self._loss)
+        name, reach, watched = self._name, Reach(self._loss, args), None
         names = Names(reach, args, self._ps)
-        first, found, doubt = self._twice(reach, names, args)
-        if doubt is not None and (array := reach.array(doubt)):
-            try:
-                if Reach(reach.with_stand_ins(lambda *_: None)).array(doubt):
-                    raise RefusedError("some arrays can be found in other ways")
-                first, found, _ = self._twice(reach, names, args, True)
-            except Exception:
-                raise RefusedError(
-                    f"compiled: {doubt}, which the loss makes anew, perhaps of {array}, which may change. "
-                    "Make it before, outside of the loss, or pass what it is made of as an argument."
-                ) from None
+        first, found, refusal = self._twice(reach, names, args)
+        if refusal is not None and reach.array(""):
+            with suppress(Exception):
+                others = self._twice(reach, names, args, True)
+                if others[-1] is None:
+                    first, found, refusal = others
+        if refusal is not None:
+            watched = None if first is None else reach.snapshot()
+            if watched is None:
+                raise refusal
         if type(first.value) is not StandIn:
             raise RefusedError(
                 f"compiled: {name} reaches none of its parameters and arguments: its value would be that "
                 "of the recording for ever."
             )
         made = _Made(self._params, first, names, found, args)
+        if watched is not None:
+            made.watch(watched)
         if self._opt is not None and self._steps is None:
             self._steps = Steps(self._opt, self._ps, names.of_parameters)
         leaves: list[Any] = []
@@ -352,17 +359,39 @@ class Compiled:
 
     def _twice(
         self, reach: Reach, names: Names, args: tuple[Any, ...], for_found: bool = False
-    ) -> tuple[_Recording, set[int], str | None]:
-        """Record twice, and compare: give the first, its constants that are found, and a doubt of others."""
-        name, before = self._name, reach.random_state()
-        f = reach.with_stand_ins if for_found else lambda _: self._loss
+    ) -> tuple[Any, set[int], RefusedError | None]:
+        """Record twice, with stand-ins for found arrays or without, and compare.
+
+        Returns
+        -------
+        tuple
+            The first recording, if there is one; the ids of those of its constants that the loss finds; and,
+            if so, why it will not do.
+        """
+        name, before, rest = self._name, reach.random_state(), reach
+        put_backs = [reach.remembered(args)]
+
+        def copier(leaf: Callable[[Any, int], Any]) -> Callable[[Any], Any]:
+            nonlocal rest
+            if not for_found:
+                return lambda x: x
+            copied = reach.with_stand_ins(leaf)
+            rest = Reach(copied(self._loss), [*map(copied, objects_in(args))])
+            put_backs.append(rest.remembered(()))
+            return copied
+
+        def put_back() -> list[str]:
+            return [held for some in put_backs for held in some()]
+
+        recordings, kept, refusal = list[_Recording](), list[str](), None
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            put_back, kept = reach.remembered(args), list[str]()
             try:
-                first = self._recording(f, names, args)
+                recordings.append(self._recording(copier, names, args))
                 kept += put_back()
-                second = self._recording(f, names, args, True)
+                recordings.append(self._recording(copier, names, args, True))
+            except RefusedError as error:
+                refusal = error
             finally:
                 kept += put_back()
         if kept:
@@ -375,13 +404,21 @@ class Compiled:
                 f"compiled: {name} draws random numbers, which would be those of the recording for ever. "
                 "Draw them before, and pass them as arguments."
             )
+        if refusal is not None:
+            return None, set(), refusal
+        first, second = recordings
         found = alike(first.listing, second.listing)
         doubt = first.listing.doubt(second.listing, reach.makes_numbers)
         second.listing.forget()
-        return first, found, doubt
+        if doubt is not None and (array := rest.array(doubt)):
+            refusal = RefusedError(
+                f"compiled: {doubt}, which the loss makes anew, perhaps of {array}, which may change. Make "
+                "it before, outside of the loss, or pass what it is made of as an argument."
+            )
+        return first, found, refusal
 
     def _recording(
-        self, of_loss: Callable[..., Any], names: Names, args: tuple[Any, ...], is_second: bool = False
+        self, copier: Callable[..., Any], names: Names, args: tuple[Any, ...], is_second: bool = False
     ) -> _Recording:
         """Run the loss with stand-ins, and the way back."""
         listing, inputs, named = Listing(is_second=is_second), list[str](), dict[str, str]()
@@ -400,8 +437,11 @@ class Compiled:
 
         for p, name in zip(self._ps, names.of_parameters, strict=True):
             constants[id(p)] = standing(p.value, name)
-        given = [stood(arg, name, standing) for arg, name in zip(args, names.of_arguments, strict=True)]
-        loss = of_loss(leaf)
+        copied = copier(leaf)
+        loss = copied(self._loss)
+        given = [
+            stood(arg, name, standing, copied) for arg, name in zip(args, names.of_arguments, strict=True)
+        ]
         f, variables = (loss, given) if self._params is None else ((lambda: loss(*given)), [self._params])
         try:
             with standing_for_leaves(leaf):
@@ -473,6 +513,17 @@ class _Made:
         self._count, self._template = len(self.names), r.template
         self.is_whole = len(self.reached) == self._count
         self._is_flat = r.template == tuple(range(self._count))
+
+    def watch(self, arrays: list[tuple[Any, Any, bytes]]) -> None:
+        """Have it made anew where an array has changed, of which the loss makes what is a constant here."""
+        run = self.run
+
+        def unchanged(*inputs: Any) -> tuple[Any, ...]:
+            if any(x.shape != shape or x.tobytes() != held for x, shape, held in arrays):
+                raise ChangedError
+            return run(*inputs)
+
+        self.run = unchanged
 
     def filled(self, every: tuple[Any, ...]) -> list[Any]:
         """Give the gradients, with None where there is none."""

@@ -10,7 +10,7 @@ import sys
 import types
 import weakref
 from collections import UserDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from copy import deepcopy
@@ -24,7 +24,7 @@ from minidiff.checks import is_ndarray
 from minidiff.params import Param, attributes_of, in_slots
 from minidiff.program.lines import RESERVED, free_name
 from minidiff.program.listing import StandIn
-from minidiff.program.signature import held_by, parts_of
+from minidiff.program.signature import held_by, objects_in, parts_of
 from minidiff.tracing import constant, is_box
 
 __all__ = ["Names", "Reach", "closure", "codes"]
@@ -35,6 +35,8 @@ _ANY = {"__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "eval
 # Without any of these it makes no Python number of an array.
 _TO_NUMBER = {"complex", "eval", "exec", "float", "getattr", "int", "item", "math", "round", "tolist"}
 _OURS = "numpy", "autograd", "minidiff", "builtins", "abc", "collections", "types", "typing"
+# Bytes of found arrays that a program may compare at every call with what they were.
+LOOKED_AT = 2**20
 _PLAIN = str, bytes, int, float, complex, type(None)
 # Of Python's own, what is looked into in a way of its own, holds nothing, or what nobody changes.
 _NO_HOLDERS = (
@@ -52,6 +54,8 @@ class Reach:
     ----------
     f : callable
         The function.
+    args : sequence
+        Its arguments, by whose objects it can reach more.
 
     Attributes
     ----------
@@ -61,13 +65,13 @@ class Reach:
         Whether it may make Python numbers of arrays.
     """
 
-    def __init__(self, f: Any) -> None:
+    def __init__(self, f: Any, args: Sequence[Any] = ()) -> None:
         self.f = f
         self.found: list[tuple[str, Any]] = []
         self._names: set[str] = set()
         self._seen: dict[Any, Any] = {}  # holds what it has seen, so that no id is given twice
         self._holders: dict[int, list[Any]] = {}  # of a thing that it reaches, by its id, what holds it
-        waiting: list[tuple[str, Any]] = [("", f)]
+        waiting: list[tuple[str, Any]] = [("", x) for x in (*objects_in(args), f)]
         attributes: list[tuple[str, str, Any]] = []
         while waiting and len(self._seen) < 20_000:
             name, x = waiting.pop()
@@ -87,7 +91,7 @@ class Reach:
                 waiting = [(name, x) for n, name, x in attributes if every or self._is_named(n)]
                 attributes = [] if every else [some for some in attributes if not self._is_named(some[0])]
         if waiting:
-            self.found.append(("…", np.zeros(0)))  # more than we can look at
+            self.found.append(("…", np.zeros(0, object)))  # more than we can look at
         self.makes_numbers = bool(self._names & _TO_NUMBER) or any(
             getattr(x, "__module__", "") == "math" for _, x in self.found
         )
@@ -137,6 +141,13 @@ class Reach:
             elif isinstance(x := sys.modules.get(name), types.ModuleType):  # imported in the function
                 yield from _of_module(name, x, code)
 
+    def snapshot(self) -> list[tuple[Any, Any, bytes]] | None:
+        """Give the arrays that it finds, with shape and contents; None where that is too much to look at."""
+        arrays = [x for _, x in self.found if is_ndarray(x)]
+        if sum(x.nbytes for x in arrays) > LOOKED_AT or any(x.dtype.hasobject for x in arrays):
+            return None
+        return [(x, x.shape, x.tobytes()) for x in arrays]
+
     def array(self, line: str) -> str:
         """Describe an array that a line may use, if there is any: the one that it names."""
         arrays = [(name, x) for name, x in self.found if is_ndarray(x)]
@@ -145,11 +156,16 @@ class Reach:
                 return f"{name}, of shape {x.shape}"
         return "an array that it finds by name" if arrays else ""
 
-    def with_stand_ins(self, stand_in: Callable[[Any, int], Any]) -> Any:
-        """Copy the function, with ``stand_in(array, its id)`` in the place of the arrays that it finds.
+    def with_stand_ins(self, stand_in: Callable[[Any, int], Any]) -> Callable[[Any], Any]:
+        """Copy what leads to arrays, with ``stand_in(array, its id)`` in their place.
 
-        What leads to an array is copied, too: functions, and what holds it. All else is shared, parameters
-        among it, and so are the methods of classes and the names in other modules.
+        These are functions, and what holds arrays. All else is shared, parameters among it, and so are the
+        methods of classes and the names in other modules.
+
+        Returns
+        -------
+        callable
+            Gives the copy of the function, or of an object that it reaches; of anything else that itself.
         """
         leading: dict[int, Any] = {}
         waiting = [x for _, x in self.found if _is_of_numbers(x)]
@@ -184,7 +200,7 @@ class Reach:
             memo[id(x)].__kwdefaults__ = {n: copied(d) for n, d in (x.__kwdefaults__ or {}).items()}
             for _, cell, value in _cells(x):
                 cells[id(cell)].cell_contents = copied(value)
-        return copied(self.f)
+        return copied
 
     def remembered(self, args: tuple[Any, ...]) -> Callable[[], list[str]]:
         """Note what the things that it reaches hold, and so for arguments.
@@ -311,7 +327,7 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
         for kind in type(x).__mro__:
             if kind.__module__ != "builtins":
                 yield "__class__", "", kind
-        yield from ((n, f"{name}.{n}", v) for n, v in attributes_of(x).items())
+        yield from ((n, f"{name}.{n}".lstrip("."), v) for n, v in attributes_of(x).items())
 
 
 class Names:

@@ -12,7 +12,7 @@ import numpy as np
 from minidiff.checks import is_ndarray
 from minidiff.params import Param, attributes_of
 
-__all__ = ["described", "equal", "held_by", "key_of", "parts_of", "stood"]
+__all__ = ["described", "equal", "held_by", "key_of", "objects_in", "parts_of", "stood"]
 
 _STATIC = (bool, int, str, bytes, type(None))
 _NUMBERS = frozenset({*_STATIC, float, complex})
@@ -40,7 +40,7 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
     if kind is np.ndarray:
         leaves.append(x)
         return x.shape, x.strides, x.dtype
-    if kind is float or kind is complex or (issubclass(kind, np.generic) and x.dtype.kind in "biufc"):
+    if _may_vary(kind, x):
         leaves.append(x)
         return kind
     if kind in _STATIC:
@@ -94,21 +94,34 @@ def _is_long(x: Any) -> bool:
     return isinstance(x, (list, tuple)) and len(x) > 32 and _NUMBERS.issuperset(map(type, x))
 
 
-def stood(x: Any, name: str, standing: Callable[[Any, str], Any]) -> Any:
+def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callable[[Any], Any]) -> Any:
     """Put a stand-in in the place of every array and number that `key_of` collects, in the same order.
 
-    A part of an argument has a name with a point in it.
+    A part of an argument has a name with a point in it. In the place of all else comes ``other(x)``.
     """
     kind = type(x)
-    is_number = issubclass(kind, np.generic) and x.dtype.kind in "biufc"
-    if is_number or kind in (np.ndarray, float, complex):
+    if _may_vary(kind, x):
         return standing(x, name)
     if isinstance(x, dict):
-        return {key: stood(item, f"{name}.{key}", standing) for key, item in x.items()}
+        return {key: stood(item, f"{name}.{key}", standing, other) for key, item in x.items()}
     if isinstance(x, (list, tuple)):
-        items = [stood(item, f"{name}.{i}", standing) for i, item in enumerate(x)]
+        items = [stood(item, f"{name}.{i}", standing, other) for i, item in enumerate(x)]
         return kind(*items) if hasattr(x, "_fields") else kind(items)
-    return x
+    return other(x)
+
+
+def objects_in(args: Any) -> Iterator[Any]:
+    """Give what of arguments is no array, no number and holds none as lists, tuples and dicts do."""
+    for x in args.values() if isinstance(args, dict) else args:
+        if isinstance(x, (dict, list, tuple)):
+            yield from objects_in(x)
+        elif not _may_vary(type(x), x):
+            yield x
+
+
+def _may_vary(kind: type, x: Any) -> bool:
+    is_number = issubclass(kind, np.generic) and x.dtype.kind in "biufc"
+    return is_number or kind in (np.ndarray, float, complex)
 
 
 def described(x: Any) -> str:

@@ -7,7 +7,6 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -325,10 +324,12 @@ class Compiled:
         names = Names(reach, args, self._ps)
         first, found, refusal = self._twice(reach, names, args)
         if refusal is not None and reach.array(""):
-            with suppress(Exception):
+            try:
                 others = self._twice(reach, names, args, True)
-                if others[-1] is None:
-                    first, found, refusal = others
+            except Exception as error:
+                others = None, found, error if isinstance(error, RefusedError) else refusal
+            if first is None or others[-1] is None:
+                first, found, refusal = others
         if refusal is not None:
             watched = None if first is None else reach.snapshot()
             if watched is None:

@@ -562,19 +562,22 @@ class Regression:
 
 def test_an_argument_may_pick_rows_of_data_that_the_loss_finds():
     model, rng = Regression(), np.random.default_rng(1)
-    X, y, w = model.X, model.y, model.w
-    for loss in (model.loss, lambda i: np.mean((X[i] @ w - y[i]) ** 2)):
+    X, y, w, one_hot = model.X, model.y, model.w, np.eye(20)
+    for loss in (
+        model.loss,
+        lambda i: np.mean((X[i] @ w - y[i]) ** 2),
+        lambda i: np.sum(one_hot[i] @ X @ w * np.eye(20)[0]),
+    ):
         f = compiled(loss, params(w))
         for _ in range(4):
-            i = rng.integers(0, 20, 5)
+            i = rng.integers(0, 20, 20)
             assert bits(f(i)) == bits(withgradient(lambda: loss(i), params(w)))
             X[...] = rng.random(X.shape)
-        assert f._recorded == 1
 
 
 def test_what_is_kept_is_seen_beside_data_that_an_argument_picks():
     model, i = Regression(), np.array([1, 2])
-    with pytest.raises(TypeError, match=r"compiled: .*an index"):
+    with pytest.raises(TypeError, match=r"compiled: .*keeps what it computes in .*log"):
         compiled(model.logged, params(model))(i)
     assert [type(kept) for kept in model.log] == [np.ndarray]
 
@@ -826,8 +829,8 @@ REFUSED = {
     "float": (lambda x: np.sum(W * float(x[0])), "float.* makes a Python number.*argument"),
     "math": (lambda x: np.sum(W * math.exp(x[0])), "`math` function"),
     "int": (lambda x: np.sum(W) * int(x[0]), "int.. makes a Python number"),
-    "index": (lambda x: np.sum(W) * [1, 2, 3][np.argmax(x)], "an index .of an array that is to be an arg"),
-    "size": (lambda x: np.sum(W) * np.zeros(np.argmax(x)).size, "size, a count, or an index"),
+    "index": (lambda x: np.sum(W) * [1, 2, 3][np.argmax(x)], "the index of an array.*outside of the"),
+    "size": (lambda x: np.sum(W) * np.zeros(np.argmax(x)).size, "as a size, as a count"),
     "round": (lambda x: np.sum(W) * round(x[0]), "round.. makes"),
     "item": (lambda x: np.sum(W) * x[0].item(), ".item of a value"),
     "text": (lambda x: np.sum(W) * float(f"{x[0]}"), "makes text"),

@@ -24,7 +24,7 @@ from minidiff.checks import is_ndarray
 from minidiff.params import Param, attributes_of, in_slots
 from minidiff.program.lines import RESERVED, free_name
 from minidiff.program.listing import StandIn
-from minidiff.program.signature import held_by, objects_in, parts_of
+from minidiff.program.signature import held_by, held_next_by, objects_in, parts_of
 from minidiff.tracing import constant, is_box
 
 __all__ = ["Names", "Reach", "closure", "codes"]
@@ -180,14 +180,14 @@ class Reach:
             if type(x) is types.FunctionType:
                 functions.append(x)
                 known = names.setdefault(id(x.__globals__), {**x.__globals__})
-                mine = [cells.setdefault(id(cell), types.CellType()) for cell in x.__closure__ or ()]
+                mine = [cells.setdefault(id(cell), _another(cell, leading)) for cell in x.__closure__ or ()]
                 memo[i] = types.FunctionType(x.__code__, known, x.__name__, None, tuple(mine) or None)
                 memo[i].__dict__ = vars(x)
             elif _is_of_numbers(x):
                 memo[i] = stand_in(x, i)
             elif not isinstance(x, types.ModuleType):
                 del memo[i]
-                memo.update({id(held): held for held in held_by(x) if id(held) not in leading})
+                memo.update({id(held): held for held in held_next_by(x) if id(held) not in leading})
 
         def copied(x: Any) -> Any:
             return deepcopy(x, memo) if id(x) in leading else x
@@ -199,7 +199,8 @@ class Reach:
             memo[id(x)].__defaults__ = x.__defaults__ and tuple(map(copied, x.__defaults__))
             memo[id(x)].__kwdefaults__ = {n: copied(d) for n, d in (x.__kwdefaults__ or {}).items()}
             for _, cell, value in _cells(x):
-                cells[id(cell)].cell_contents = copied(value)
+                if cells[id(cell)] is not cell:
+                    cells[id(cell)].cell_contents = copied(value)
         return copied
 
     def remembered(self, args: tuple[Any, ...]) -> Callable[[], list[str]]:
@@ -244,6 +245,14 @@ class Reach:
     def random_state(self) -> list[Any]:
         """Give the state of the generators of random numbers."""
         return [_state(g) for g in self._generators]
+
+
+def _another(cell: types.CellType, leading: dict[int, Any]) -> types.CellType:
+    """Give a new variable for one of an outer function that leads to arrays; any other stays shared."""
+    with suppress(ValueError):  # it has no value yet
+        if id(cell.cell_contents) in leading:
+            return types.CellType()
+    return cell
 
 
 def _is_of_numbers(x: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from minidiff.checks import is_ndarray
 from minidiff.params import Param, attributes_of
 
-__all__ = ["described", "equal", "held_by", "key_of", "objects_in", "parts_of", "stood"]
+__all__ = ["described", "equal", "held_by", "held_next_by", "key_of", "objects_in", "parts_of", "stood"]
 
 _STATIC = (bool, int, str, bytes, type(None))
 _NUMBERS = frozenset({*_STATIC, float, complex})
@@ -81,13 +81,19 @@ def held_by(x: Any) -> Iterator[Any]:
         elif id(x) not in met:
             met[id(x)] = x
             yield x
-            if isinstance(x, dict):
-                waiting += [*x.keys(), *x.values()]
-            elif isinstance(x, _CONTAINERS):
-                waiting += () if _is_long(x) else x
-            elif not isinstance(x, (type, FunctionType, ModuleType, Param)) and not is_ndarray(x):
-                attributes = attributes_of(x)
-                waiting += [*attributes, *attributes.values()]
+            waiting += held_next_by(x)
+
+
+def held_next_by(x: Any) -> list[Any]:
+    """Give what an object holds itself; not the numbers of long lists."""
+    if isinstance(x, dict):
+        return [*x.keys(), *x.values()]
+    if isinstance(x, _CONTAINERS):
+        return [] if _is_long(x) else [*x]
+    if isinstance(x, (type, FunctionType, ModuleType, Param)) or is_ndarray(x):
+        return []
+    attributes = attributes_of(x)
+    return [*attributes, *attributes.values()]
 
 
 def _is_long(x: Any) -> bool:

@@ -19,9 +19,10 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.together import Steps, Together
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
+from minidiff.program.copies import with_stand_ins
 from minidiff.program.lines import ChangedError, Lines, free_name
 from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example
-from minidiff.program.reach import Names, Reach
+from minidiff.program.reach import Names, Reach, bytes_in
 from minidiff.program.signature import described as shown
 from minidiff.program.signature import equal, key_of, objects_in, parts_of, stood
 from minidiff.tracing import backward, is_tracing, map_container, standing_for_leaves
@@ -130,6 +131,10 @@ def compiled(
     if opt is not None and ps is None:
         raise TypeError("compiled(loss, ps, opt): opt takes steps of the parameters ps, which are lacking.")
     return Compiled(loss, ps, opt)
+
+
+class KeepsError(RefusedError):
+    """The loss keeps what it computes."""
 
 
 class Compiled:
@@ -320,20 +325,40 @@ class Compiled:
 
     def _checked(self, args: tuple[Any, ...], result: WithGradient) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""
-        name, reach, watched = self._name, Reach(self._loss, args), None
+        reach, watched = Reach(self._loss, args), None
         names = Names(reach, args, self._ps)
         first, found, refusal = self._twice(reach, names, args)
-        if refusal is not None and reach.array(""):
+        if reach.array(""):
+            others: tuple[Any, set[int], RefusedError | None]
             try:
                 others = self._twice(reach, names, args, True)
-            except Exception as error:
-                others = None, found, error if isinstance(error, RefusedError) else refusal
-            if first is None or others[-1] is None:
+                if others[-1] is None:
+                    return self._made(names, args, result, *others[:-1])
+            except KeepsError:
+                raise
+            except RefusedError as error:
+                others = None, found, error
+            except Exception:  # what leads to an array cannot be copied
+                others = None, found, refusal
+            if others[-1] is not None:
+                watched = reach.snapshot()
+            if first is None:
                 first, found, refusal = others
-        if refusal is not None:
-            watched = None if first is None else reach.snapshot()
-            if watched is None:
-                raise refusal
+        if refusal is not None and (first is None or watched is None):
+            raise refusal
+        return self._made(names, args, result, first, found, watched)
+
+    def _made(
+        self,
+        names: Names,
+        args: tuple[Any, ...],
+        result: WithGradient,
+        first: _Recording,
+        found: set[int],
+        watched: Any = None,
+    ) -> _Made:
+        """Make a program of a recording, and compare what it gives."""
+        name = self._name
         if type(first.value) is not StandIn:
             raise RefusedError(
                 f"compiled: {name} reaches none of its parameters and arguments: its value would be that "
@@ -376,7 +401,7 @@ class Compiled:
             nonlocal rest
             if not for_found:
                 return lambda x: x
-            copied = reach.with_stand_ins(leaf)
+            copied = with_stand_ins(reach, leaf)
             rest = Reach(copied(self._loss), [*map(copied, objects_in(args))])
             put_backs.append(rest.remembered(()))
             return copied
@@ -396,7 +421,7 @@ class Compiled:
             finally:
                 kept += put_back()
         if kept:
-            raise RefusedError(
+            raise KeepsError(
                 f"compiled: {name} keeps what it computes in {kept[0]}, which its program would not. Compute "
                 "it outside of the loss, or do without compiled."
             )
@@ -520,7 +545,7 @@ class _Made:
         run = self.run
 
         def unchanged(*inputs: Any) -> tuple[Any, ...]:
-            if any(x.shape != shape or x.tobytes() != held for x, shape, held in arrays):
+            if any(np.shape(x) != shape or bytes_in(x) != held for x, shape, held in arrays):
                 raise ChangedError
             return run(*inputs)
 

@@ -107,7 +107,9 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
         if len(rules) > most:
             name = getattr(function, "__name__", "the function")
             raise TypeError(f"derivative: {name} takes {most} arguments by position, got {len(rules)} rules.")
-        return _recorded(function, jointly or separately, inspect.signature(function))
+        made = _recorded(function, jointly or separately, inspect.signature(function))
+        vars(made)["__rules__"] = *rules, jointly  # for `compiled`, which asks what a loss reaches
+        return made
 
     return decorate
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet, ValuesView
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -550,14 +551,20 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
 
 def attributes_of(x: Any) -> dict[str, Any]:
     """Give the attributes that are of an object itself: in slots, then others, in the order of definition."""
-    of_object = getattr(x, "__dict__", None)
+    try:
+        of_object = object.__getattribute__(x, "__dict__")  # past a `__getattr__` of the user's
+    except AttributeError:
+        of_object = None
     return in_slots(x) | (of_object if isinstance(of_object, dict) else {})
 
 
 def in_slots(x: Any) -> dict[str, Any]:
     """Give the attributes that an object has in slots."""
-    slots = [name for kind in reversed(type(x).__mro__) for name in _slots(kind) if hasattr(x, name)]
-    return {name: getattr(x, name) for name in slots}
+    found = {}
+    for name in (name for kind in reversed(type(x).__mro__) for name in _slots(kind)):
+        with suppress(AttributeError):  # it has no value
+            found[name] = object.__getattribute__(x, name)
+    return found
 
 
 def _items(things: Iterable[Any], of: str = "") -> list[tuple[str, Any]]:

@@ -160,12 +160,15 @@ class Listing:
         self.made_by: dict[str, Call] = {}
         self._held: list[Any] = []  # so that no id is given twice
         self.constants: dict[str, Any] = {}
+        self._forward: list[str] = []
         self._given: list[tuple[Any, list[Any]]] = []
 
     def constant(self, array: Any) -> StandIn:
         """Give a stand-in for an array that is kept by reference."""
         name = f"c{len(self.constants)}"
         self.constants[name] = array
+        if self.phase == "forward":
+            self._forward.append(name)
         return StandIn(self, name, array)
 
     def forget(self) -> None:
@@ -179,8 +182,14 @@ class Listing:
             for x, y in zip(a, b, strict=False):
                 if x is y or (type(x) is float and not of_numbers):
                     continue
-                if not (is_ndarray(x) and type(x) is type(y) and _place(x) == _place(y)):
+                if not _is_there(x, y):
                     return f"{_shown(line)}it uses {described(x)}"
+        for name in self._forward:
+            if not _is_there(x := self.constants[name], other.constants[name]):
+                line = next(
+                    (call.line for call in self.calls if any(s._name == name for s in call.uses)), None
+                )
+                return f"{_shown(line)}it uses {described(x)}"
         return None
 
     def refuse(self, what: str) -> NoReturn:
@@ -652,6 +661,11 @@ def _same(a: Any, b: Any, found: set[int]) -> bool:
     if isinstance(a, (bool, int, float, complex, str, range)):
         return repr(a) == repr(b)
     return a is b or (isinstance(a, np.dtype) and bool(a == b))
+
+
+def _is_there(x: Any, y: Any) -> bool:
+    """Tell whether two arrays are in the same memory."""
+    return is_ndarray(x) and type(x) is type(y) and bool(_place(x) == _place(y))
 
 
 def _place(a: Any) -> Any:

@@ -9,13 +9,14 @@ import re
 import sys
 import types
 import weakref
-from collections import UserDict, deque
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from copy import deepcopy
 from functools import cache, partial
-from operator import is_not
+from itertools import islice
+from operator import attrgetter, methodcaller
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,16 +28,24 @@ from minidiff.program.listing import StandIn
 from minidiff.program.signature import held_by, held_next_by, objects_in, parts_of
 from minidiff.tracing import constant, is_box
 
-__all__ = ["Names", "Reach", "closure", "codes"]
+__all__ = ["Names", "Reach", "bytes_in", "closure", "codes", "is_ours"]
 
 
 # With these names in its code a function may read any attribute.
 _ANY = {"__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "eval", "exec", "getattr", "vars"}
 # Without any of these it makes no Python number of an array.
 _TO_NUMBER = {"complex", "eval", "exec", "float", "getattr", "int", "item", "math", "round", "tolist"}
-_OURS = "numpy", "autograd", "minidiff", "builtins", "abc", "collections", "types", "typing"
+_OURS = {"numpy", "autograd", "minidiff"} | sys.stdlib_module_names - {"__main__"}
 # Bytes of found arrays that a program may compare at every call with what they were.
 LOOKED_AT = 2**20
+# Things that it looks at.
+MANY = 20_000
+_CODE = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, type(np.sum)
+_OF_ENUMS = {"_member_map_", "_value_"}
+# Attributes in which objects of ours and NumPy's have arrays, or functions of the user's.
+_OF_OURS = {"_loss", "coeffs", "coef", "data", "pyfunc"}
+# Python's own arrays, of which NumPy makes others.
+_BUFFERS = bytearray, array
 _PLAIN = str, bytes, int, float, complex, type(None)
 # Of Python's own, what is looked into in a way of its own, holds nothing, or what nobody changes.
 _NO_HOLDERS = (
@@ -73,34 +82,40 @@ class Reach:
         self._holders: dict[int, list[Any]] = {}  # of a thing that it reaches, by its id, what holds it
         waiting: list[tuple[str, Any]] = [("", x) for x in (*objects_in(args), f)]
         attributes: list[tuple[str, str, Any]] = []
-        while waiting and len(self._seen) < 20_000:
+        of_modules: list[tuple[str, str, Any]] = []
+        while waiting and len(self._seen) < MANY:
             name, x = waiting.pop()
+            if _cannot_be_asked(x):
+                continue
             key = (id(x), isinstance(x, type) and bool(name))  # a class by its name may be called
             if key not in self._seen and not isinstance(x, _PLAIN):
                 self._seen[key] = x
-                module = str(getattr(x, "__module__", "") or "").partition(".")[0]
-                if x is f or module not in _OURS or not callable(x) or isinstance(x, partial):
+                if isinstance(x, type):
+                    self._names.update(vars(x).get("__match_args__", ()))
+                if x is float or x is int or x is complex or _is_of_math(x):  # perhaps by another name
+                    self._names.add("float")
+                if x is f or not _is_known(x):
                     self.found.append((name, x))
-                    held, named = [*self._held(name, x)], [*_attributes(name, x)]
+                    held, named = _safely(self._held(name, x)), _safely(_attributes(name, x))
                     waiting += held
-                    attributes += named
+                    (of_modules if isinstance(x, types.ModuleType) else attributes).extend(named)
                     for item in (*held, *named):
                         self._holders.setdefault(id(item[-1]), []).append(x)
             if not waiting:
                 every = bool(self._names & _ANY)
                 waiting = [(name, x) for n, name, x in attributes if every or self._is_named(n)]
                 attributes = [] if every else [some for some in attributes if not self._is_named(some[0])]
+                waiting += [(name, x) for n, name, x in of_modules if n in self._names]
+                of_modules = [some for some in of_modules if some[0] not in self._names]
         if waiting:
             self.found.append(("…", np.zeros(0, object)))  # more than we can look at
-        self.makes_numbers = bool(self._names & _TO_NUMBER) or any(
-            getattr(x, "__module__", "") == "math" for _, x in self.found
-        )
+        self.makes_numbers = bool(self._names & _TO_NUMBER)
         kinds = np.random.Generator, np.random.RandomState, random.Random
         self._generators: list[Any] = [np.random.mtrand._rand, random._inst]
         self._generators += [x for _, x in self.found if isinstance(x, kinds)]
 
     def _is_named(self, name: str) -> bool:
-        return name in self._names or name.startswith("__")
+        return name in self._names or name.startswith("__") or name in _OF_ENUMS
 
     def _held(self, name: str, x: Any) -> Iterator[tuple[str, Any]]:
         """Give what something holds otherwise than as attributes."""
@@ -112,96 +127,70 @@ class Reach:
             yield from vars(x).items()
         elif isinstance(x, types.MethodType):
             yield from (("", x.__func__), ("", x.__self__))
+        elif isinstance(x, types.BuiltinFunctionType):
+            yield "", x.__self__
         elif isinstance(x, partial):
             yield from (("", x.func), ("", x.args), ("", x.keywords))
         elif isinstance(x, property):
             yield "", x.fget
         elif isinstance(x, (classmethod, staticmethod)):
             yield "", x.__func__
-        elif isinstance(x, Mapping):
-            yield from ((str(key), item) for key, item in x.items())
-            if isinstance(x, UserDict):
-                yield name, x.data
+        elif type(x) in weakref.ProxyTypes:
+            yield name, x.__repr__.__self__
+        elif isinstance(x, dict) or (isinstance(x, Mapping) and _is_known(type(x))):
+            items = dict.items(x) if isinstance(x, dict) else x.items()
+            yield from ((str(key), item) for key, item in items)
+            yield from ((name, item) for item in attributes_of(x).values())
         elif isinstance(x, (list, tuple, set, frozenset)):
-            yield from ((f"{name}_{i}" if name else "", item) for i, item in enumerate(x))
+            kind: Any = next(kind for kind in (list, tuple, set, frozenset) if isinstance(x, kind))
+            yield from ((f"{name}_{i}" if name else "", item) for i, item in enumerate(kind.__iter__(x)))
         elif isinstance(x, (weakref.ref, ContextVar)):
             with suppress(LookupError):
                 yield name, x() if isinstance(x, weakref.ref) else x.get()
+        elif isinstance(x, (attrgetter, methodcaller)):
+            self._names.add("getattr")
         elif _is_of_python(type(x)):  # a deque, an iterator, what keeps results
             yield from ((name, item) for item in gc.get_referents(x) if not isinstance(item, type))
 
     def _globals(self, code: types.CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        self._names.update(code.co_names)
-        for name in code.co_names:
-            if name in names:
-                x = names[name]
-                yield name, x
-                if isinstance(x, types.ModuleType):
-                    yield from _of_module(name, x, code)
-            elif isinstance(x := sys.modules.get(name), types.ModuleType):  # imported in the function
-                yield from _of_module(name, x, code)
+        consts = [text for x in code.co_consts for text in (x if type(x) is tuple else (x,))]
+        used = {*code.co_names, *(text for text in consts if type(text) is str)}
+        self._names |= used
+        every = [*names] if {"globals", "eval", "exec"} & {*code.co_names} else code.co_names
+        yield from ((name, names[name]) for name in every if name in names)
+        for name in sorted(used - names.keys()):  # of a module that is imported in the function
+            for module in (name, f"{names.get('__package__')}.{name}"):
+                if module in sys.modules:
+                    yield name, sys.modules[module]
 
     def snapshot(self) -> list[tuple[Any, Any, bytes]] | None:
         """Give the arrays that it finds, with shape and contents; None where that is too much to look at."""
-        arrays = [x for _, x in self.found if is_ndarray(x)]
-        if sum(x.nbytes for x in arrays) > LOOKED_AT or any(x.dtype.hasobject for x in arrays):
+        arrays = [x for _, x in self.found if _is_array(x)]
+        if (
+            any(is_ndarray(x) and x.dtype.hasobject for x in arrays)
+            or sum(map(_bytes_of, arrays)) > LOOKED_AT
+        ):
             return None
-        return [(x, x.shape, x.tobytes()) for x in arrays]
+        return [(x, np.shape(x), bytes_in(x)) for x in arrays]
 
     def array(self, line: str) -> str:
         """Describe an array that a line may use, if there is any: the one that it names."""
-        arrays = [(name, x) for name, x in self.found if is_ndarray(x)]
+        arrays = [(name, x) for name, x in self.found if _is_array(x)]
         for name, x in arrays:
             if re.search(rf"\b{re.escape(name or '…')}\b", line):
-                return f"{name}, of shape {x.shape}"
+                return f"{name}, of shape {np.shape(x)}"
         return "an array that it finds by name" if arrays else ""
 
-    def with_stand_ins(self, stand_in: Callable[[Any, int], Any]) -> Callable[[Any], Any]:
-        """Copy what leads to arrays, with ``stand_in(array, its id)`` in their place.
-
-        These are functions, and what holds arrays. All else is shared, parameters among it, and so are the
-        methods of classes and the names in other modules.
-
-        Returns
-        -------
-        callable
-            Gives the copy of the function, or of an object that it reaches; of anything else that itself.
-        """
+    def leading(self) -> dict[int, Any]:
+        """Give the arrays of numbers that it finds, and all that leads to them, by their ids."""
         leading: dict[int, Any] = {}
-        waiting = [x for _, x in self.found if _is_of_numbers(x)]
+        waiting = [x for _, x in self.found if type(x) is np.ndarray and x.dtype.kind in "biufc"]
         while waiting:
             x = waiting.pop()
             if id(x) not in leading:
                 leading[id(x)] = x
                 waiting += self._holders.get(id(x), ())
-        memo: dict[int, Any] = {id(x): x for _, x in self.found}  # as `deepcopy` has it
-        functions, names, cells = list[Any](), dict[int, Any](), dict[int, Any]()
-        for i, x in leading.items():
-            if type(x) is types.FunctionType:
-                functions.append(x)
-                known = names.setdefault(id(x.__globals__), {**x.__globals__})
-                mine = [cells.setdefault(id(cell), _another(cell, leading)) for cell in x.__closure__ or ()]
-                memo[i] = types.FunctionType(x.__code__, known, x.__name__, None, tuple(mine) or None)
-                memo[i].__dict__ = vars(x)
-            elif _is_of_numbers(x):
-                memo[i] = stand_in(x, i)
-            elif not isinstance(x, types.ModuleType):
-                del memo[i]
-                memo.update({id(held): held for held in held_next_by(x) if id(held) not in leading})
-
-        def copied(x: Any) -> Any:
-            return deepcopy(x, memo) if id(x) in leading else x
-
-        for x in functions:
-            known = names[id(x.__globals__)]
-            used = {name for code in codes(x.__code__) for name in code.co_names}
-            known.update({name: copied(x.__globals__[name]) for name in used & known.keys()})
-            memo[id(x)].__defaults__ = x.__defaults__ and tuple(map(copied, x.__defaults__))
-            memo[id(x)].__kwdefaults__ = {n: copied(d) for n, d in (x.__kwdefaults__ or {}).items()}
-            for _, cell, value in _cells(x):
-                if cells[id(cell)] is not cell:
-                    cells[id(cell)].cell_contents = copied(value)
-        return copied
+        return leading
 
     def remembered(self, args: tuple[Any, ...]) -> Callable[[], list[str]]:
         """Note what the things that it reaches hold, and so for arguments.
@@ -213,7 +202,8 @@ class Reach:
         """
         of_args = [(f"argument {i}", held) for i, x in enumerate(args) for held in held_by(x)]
         found = [*self.found, *of_args]
-        lists = [(name, x, [*x]) for name, x in found if isinstance(x, (list, deque))]
+        lists = [(name, x, [*x.copy()]) for name, x in found if isinstance(x, (list, deque))]
+        objects = [(name, x, x.copy()) for name, x in found if is_ndarray(x) and x.dtype == object]
         functions = [x for _, x in found if isinstance(x, types.FunctionType)]
         cells = [cell for f in functions for cell in _cells(f)]
         holders = [(*holder, dict(holder[1]())) for name, x in found for holder in _holders(name, x)]
@@ -221,10 +211,15 @@ class Reach:
         def put_back() -> list[str]:
             left = []
             for name, items, were in lists:
-                if (len(items) != len(were) or any(map(is_not, items, were))) and _stands_in(items):
+                old = set(map(id, were))
+                if _stands_in([item for item in items if id(item) not in old]):
                     left.append(name)
                     items.clear()
                     items.extend(were)
+            for name, x, was in objects:
+                if _stands_in([a for a, b in zip(x.flat, was.flat, strict=True) if a is not b]):
+                    left.append(name)
+                    x[...] = was
             for name, cell, then in cells:
                 if cell.cell_contents is not then and _stands_in(cell.cell_contents):
                     left.append(name)
@@ -247,21 +242,37 @@ class Reach:
         return [_state(g) for g in self._generators]
 
 
-def _another(cell: types.CellType, leading: dict[int, Any]) -> types.CellType:
-    """Give a new variable for one of an outer function that leads to arrays; any other stays shared."""
-    with suppress(ValueError):  # it has no value yet
-        if id(cell.cell_contents) in leading:
-            return types.CellType()
-    return cell
+def bytes_in(x: Any) -> bytes:
+    """Give what an array holds, or a buffer of Python's own."""
+    return bytes(x) if type(x) is bytearray else x.tobytes()
 
 
-def _is_of_numbers(x: Any) -> bool:
-    return type(x) is np.ndarray and x.dtype.kind in "biufc"
+def _bytes_of(x: Any) -> int:
+    return x.nbytes if is_ndarray(x) else memoryview(x).nbytes
+
+
+def _is_array(x: Any) -> bool:
+    return is_ndarray(x) or isinstance(x, _BUFFERS)
 
 
 def _stands_in(x: Any) -> bool:
-    """Tell whether something is or holds a stand-in."""
-    return any(type(constant(held) if is_box(held) else held) is StandIn for held in held_by(x))
+    """Tell whether something is or holds a stand-in, a function in its variables as well."""
+    met: dict[int, Any] = {}
+    waiting = [x]
+    while waiting:
+        x = waiting.pop()
+        if type(constant(x) if is_box(x) else x) is StandIn:
+            return True
+        if id(x) not in met:
+            met[id(x)] = x
+            waiting += held_next_by(x)
+            if isinstance(x, types.FunctionType):
+                waiting += [*(value for *_, value in _cells(x)), x.__defaults__, x.__kwdefaults__]
+            elif isinstance(x, types.MethodType):
+                waiting.append(x.__self__)
+            elif isinstance(x, partial):
+                waiting += x.args, x.keywords
+    return False
 
 
 # What holds other things by keys: its name, what gives them all, and what puts one there or takes it away.
@@ -272,15 +283,17 @@ def _holders(name: str, x: Any) -> Iterator[_Holder]:
     """Give what of a thing may come to hold something else."""
     if isinstance(x, types.FunctionType):
         names, every = {n for code in codes(x.__code__) for n in code.co_names}, x.__globals__
-        used = lambda: {n: every[n] for n in names if n in every}  # noqa: E731
+        used = lambda: {n: every[n] for n in (every if "globals" in names else names) if n in every}  # noqa: E731
         yield "", used, every.__setitem__, every.__delitem__
         name, x = x.__name__, vars(x)
     if isinstance(x, type):
         yield x.__name__, lambda: {**vars(x)}, partial(type.__setattr__, x), partial(type.__delattr__, x)
     elif not isinstance(x, Param):
-        for held in (x, getattr(x, "__dict__", None)):
-            if isinstance(held, dict):
-                yield name, partial(dict, held), held.__setitem__, held.__delitem__
+        with suppress(AttributeError):
+            of_object = object.__getattribute__(x, "__dict__")
+            yield name, partial(dict, of_object), of_object.__setitem__, of_object.__delitem__
+        if isinstance(x, dict):
+            yield name, partial(dict, x), x.__setitem__, x.__delitem__
         yield name, partial(in_slots, x), partial(object.__setattr__, x), partial(object.__delattr__, x)
 
 
@@ -289,11 +302,45 @@ def _is_of_python(kind: type[Any]) -> bool:
     return top in sys.stdlib_module_names and not issubclass(kind, _NO_HOLDERS)
 
 
-def _of_module(name: str, module: types.ModuleType, code: types.CodeType) -> Iterator[tuple[str, Any]]:
-    """Give what code may use of a module; Python's own and ours have nothing that changes."""
-    top = module.__name__.partition(".")[0]
-    if top not in sys.stdlib_module_names and top not in ("numpy", "minidiff"):
-        yield from ((f"{name}.{n}", vars(module)[n]) for n in code.co_names if n in vars(module))
+def _safely(items: Iterator[Any]) -> list[Any]:
+    """List what an iterator gives, up to where it fails: what is asked may be of any kind."""
+    found: list[Any] = []
+    with suppress(Exception):
+        found.extend(islice(items, MANY))
+    return found
+
+
+def _cannot_be_asked(x: Any) -> bool:
+    """Tell whether even `isinstance` fails, as for a weak proxy of what is gone."""
+    try:
+        isinstance(x, type)
+    except Exception:
+        return True
+    return False
+
+
+def _is_of_math(x: Any) -> bool:
+    return isinstance(x, types.BuiltinFunctionType) and x.__module__ == "math"
+
+
+def _is_known(x: Any) -> bool:
+    """Tell whether something is a module, a function or a class of Python's, NumPy's or ours."""
+    names: list[Any]
+    if isinstance(x, types.ModuleType):
+        names = [x.__name__]
+    elif isinstance(x, _CODE):
+        names = [
+            getattr(x, "__module__", None),
+            x.__globals__.get("__name__") if isinstance(x, types.FunctionType) else None,
+        ]
+    else:
+        return False
+    return any(names) and all(is_ours(name) for name in names if name)
+
+
+def is_ours(module: Any) -> bool:
+    """Tell whether a module is Python's, NumPy's, autograd's or ours."""
+    return str(module).partition(".")[0] in _OURS
 
 
 def closure(f: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -326,17 +373,23 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
     """Give the attributes of an object and of its classes: name, how it is shown, value."""
     known = (
         types.FunctionType, types.MethodType, types.BuiltinFunctionType, partial, Mapping, list, tuple, set,
-        frozenset, np.ndarray, np.generic, Param, types.ModuleType, property, classmethod, staticmethod,
+        frozenset, np.ndarray, np.generic, Param, property, classmethod, staticmethod,
     )  # fmt: skip
-    if isinstance(x, type):
+    if isinstance(x, types.ModuleType):
+        yield from ((n, f"{name}.{n}", v) for n, v in vars(x).items())
+    elif isinstance(x, type):
+        if type(x) is not type:
+            yield "__class__", "", type(x)
         # Of an object that is there already what has made it is not read again.
         made = () if name else ("__init__", "__new__", "__post_init__", "__dataclass_fields__")
         yield from ((n, f"{x.__name__}.{n}", v) for n, v in vars(x).items() if n not in made)
-    elif not isinstance(x, known):
+    elif not isinstance(x, known) or not (_is_known(type(x)) or isinstance(x, Param)):
         for kind in type(x).__mro__:
             if kind.__module__ != "builtins":
                 yield "__class__", "", kind
-        yield from ((n, f"{name}.{n}".lstrip("."), v) for n, v in attributes_of(x).items())
+        always = _OF_OURS if _is_known(type(x)) else ()
+        for n, v in attributes_of(x).items():
+            yield "__class__" if n in always else n, f"{name}.{n}".lstrip("."), v
 
 
 class Names:

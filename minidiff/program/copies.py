@@ -1,0 +1,118 @@
+"""Copies of functions and of what leads to arrays, with something else in the place of the arrays.
+
+Nothing that the user has is touched, so no other thread sees what stands for an array while a loss is
+recorded.
+"""
+
+from __future__ import annotations
+
+import dis
+import types
+from collections import OrderedDict, UserDict, UserList, defaultdict, deque
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minidiff.program.listing import RefusedError
+from minidiff.program.reach import Reach, codes, is_ours
+from minidiff.program.signature import held_next_by
+
+__all__ = ["with_stand_ins"]
+
+# Of Python's own, what is copied by what it holds.
+_COPIED = {
+    list, tuple, dict, set, frozenset, deque, defaultdict, OrderedDict, UserDict, UserList, partial, property,
+    types.MethodType, types.SimpleNamespace,
+}  # fmt: skip
+# With one of these a class has a say in how its objects are copied, or in what becomes of a copy.
+_OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__")
+_OTHER_WAYS = ("__deepcopy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__", "__del__")
+
+
+def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callable[[Any], Any]:
+    """Copy what leads to arrays, with ``stand_in(array, its id)`` in their place.
+
+    These are functions, modules, and what holds arrays. All else is shared, parameters among it, and so are
+    the methods of classes.
+
+    Parameters
+    ----------
+    reach : Reach
+        What finds the arrays.
+    stand_in : callable
+        Gives what takes the place of an array.
+
+    Returns
+    -------
+    callable
+        Gives the copy of a function, or of an object that it reaches; of anything else that itself.
+
+    Raises
+    ------
+    RefusedError
+        If a function with a derivative of its own reads an array otherwise than as an argument.
+    TypeError
+        If a function binds a variable of others, who would not see it, or something has its own way to be
+        copied.
+    """
+    leading = reach.leading()
+    memo: dict[int, Any] = {id(x): x for _, x in reach.found}  # as `deepcopy` has it
+    functions, names, cells = list[Any](), dict[int, Any](), dict[int, Any]()
+    for i, x in leading.items():
+        kind = type(x)
+        if kind is types.FunctionType:
+            if any(map(_binds_outside, codes(x.__code__))):
+                raise TypeError(f"{x.__name__} binds a variable of others")
+            if is_ours(x.__globals__.get("__name__")):
+                raise RefusedError(f"{x.__name__} is known by itself, with its derivative")
+            functions.append(x)
+            known = names.setdefault(id(x.__globals__), {**x.__globals__})
+            mine = [cells.setdefault(id(cell), types.CellType()) for cell in x.__closure__ or ()]
+            memo[i] = types.FunctionType(x.__code__, known, x.__name__, None, tuple(mine) or None)
+        elif kind is np.ndarray:
+            memo[i] = stand_in(x, i)
+        elif kind is types.ModuleType:
+            memo[i] = types.ModuleType(x.__name__)
+        elif not isinstance(x, (type, classmethod, staticmethod)):
+            if not _is_plain(kind):
+                raise TypeError(f"{kind.__name__} may be copied in a way of its own")
+            del memo[i]
+            memo.update({id(held): held for held in held_next_by(x) if id(held) not in leading})
+
+    def copied(x: Any) -> Any:
+        return deepcopy(x, memo) if id(x) in leading else x
+
+    for x in leading.values():
+        if type(x) is types.ModuleType:
+            vars(memo[id(x)]).update({name: copied(held) for name, held in vars(x).items()})
+    for x in functions:
+        known, new = names[id(x.__globals__)], memo[id(x)]
+        used = {name for code in codes(x.__code__) for name in code.co_names}
+        known.update({name: copied(x.__globals__[name]) for name in used & known.keys()})
+        new.__defaults__ = x.__defaults__ and tuple(map(copied, x.__defaults__))
+        new.__kwdefaults__ = {name: copied(d) for name, d in (x.__kwdefaults__ or {}).items()}
+        vars(new).update({name: copied(held) for name, held in vars(x).items()})
+        for cell in x.__closure__ or ():
+            if cell != types.CellType():  # it has a value
+                cells[id(cell)].cell_contents = copied(cell.cell_contents)
+    return copied
+
+
+def _binds_outside(code: types.CodeType) -> bool:
+    """Tell whether code binds a global name, or a variable of an outer function."""
+    return any(
+        i.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")
+        or (i.opname in ("STORE_DEREF", "DELETE_DEREF") and i.argval in code.co_freevars)
+        for i in dis.get_instructions(code)
+    )
+
+
+def _is_plain(kind: type[Any]) -> bool:
+    """Tell whether a copy of such an object is made of its attributes and items alone, and does nothing."""
+    if kind in _COPIED or hasattr(kind, "_fields"):
+        return True
+    own = (name for name in _OWN_WAYS if getattr(kind, name, None) is not getattr(object, name, None))
+    return not any(own) and not any(hasattr(kind, name) for name in _OTHER_WAYS)

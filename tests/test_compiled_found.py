@@ -1,0 +1,607 @@
+"""What a compiled loss finds otherwise than by its arguments: it counts as it is, or is refused by name."""
+
+import collections
+import functools
+import itertools
+import json
+import operator
+import sys
+import threading
+import types
+import weakref
+from array import array
+from collections import ChainMap, UserList, deque
+from contextvars import ContextVar
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import minidiff.functions as mf
+import minidiff.losses as ml
+from minidiff import DataLoader, compiled, derivative, dropgrad, param, params, withgradient
+from minidiff.program import reach
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_compiled import bits
+
+W, DATA = param(np.array([0.5, 0.7, 1.5])), np.ones(3)
+
+
+def beside(x):
+    made = np.ones(3) * 2
+    total = np.sum(W * made)
+    return total + np.sum(float(DATA[0]) * x)
+
+
+WEAKLY, VARIABLE = weakref.ref(DATA), ContextVar("data", default=DATA)
+
+
+class Single(list):
+    def __deepcopy__(self, memo):
+        raise NotImplementedError("there is only one")
+
+
+SINGLE = Single([DATA])
+
+
+def imported():
+    from test_numpy_functions import M
+
+    return M[0, :3]
+
+
+class Found:
+    """Ways to have data that are not an argument."""
+
+    of_class = np.ones(3)
+
+    def __init__(self):
+        self.data, self.W, self.step = np.ones(3), param([0.5, 0.7, 1.5]), 0
+        self.lock, self.none = threading.Lock(), iter(())  # which cannot be copied
+        self.held = {"list": [np.ones(3)], "tuple": (1, np.ones(3)), "deque": deque([np.ones(3)])}
+        self.users = UserList([np.ones(3)])
+
+    def loss(self, x):
+        self.step += 1
+        return self.over(self.data, x)
+
+    def over(self, data, x):
+        made = np.eye(3) * np.sqrt(data.size) + np.outer(data, data - np.mean(data)) + np.ones(3)
+        return np.sum((made @ self.W - x) ** 2) + np.sum(data[data.argmax()] * x)
+
+
+def found_in(name):
+    """A loss of an object's parameter and of data, the object, and the data."""
+    it = Found()
+    data = {
+        "an attribute": it.data, "an attribute of what a method is bound to": it.data,
+        "a list": it.held["list"][0], "a tuple": it.held["tuple"][1], "a queue": it.held["deque"][0],
+        "a list of another class": it.users[0], "a closure": np.ones(3), "a default": np.ones(3),
+        "a keyword's default": np.ones(3), "a partial's": np.ones(3), "a helper": np.ones(3), "a name": DATA,
+    }[name]  # fmt: skip
+    helper = lambda: data
+    loss = {
+        "an attribute": lambda x: it.over(it.data, x),
+        "an attribute of what a method is bound to": it.loss,
+        "a list": lambda x: it.over(it.held["list"][0], x),
+        "a tuple": lambda x: it.over(it.held["tuple"][1], x),
+        "a queue": lambda x: it.over(it.held["deque"][0], x),
+        "a list of another class": lambda x: it.over(it.users[0], x),
+        "a closure": lambda x: it.over(data, x),
+        "a default": lambda x, data=data: it.over(data, x),
+        "a keyword's default": lambda x, *, data=data: it.over(data, x),
+        "a partial's": partial(lambda data, x: it.over(data, x), data),
+        "a helper": lambda x: it.over(helper(), x),
+        "a name": lambda x: it.over(DATA, x),
+    }[name]
+    return loss, it, data
+
+
+FOUND = [
+    "an attribute", "an attribute of what a method is bound to", "a list", "a tuple", "a queue",
+    "a list of another class", "a closure", "a default", "a keyword's default", "a partial's", "a helper",
+    "a name",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_the_loss_makes_of_data_is_made_at_every_call(name):
+    loss, it, data = found_in(name)
+    f, rng = compiled(loss, params(it.W)), np.random.default_rng(0)
+    held = [*vars(it).values(), *it.held.values(), data]
+    try:
+        for _ in range(4):
+            x = rng.random(3)
+            assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(it.W)))
+            data[...] = rng.random(3)
+    finally:
+        DATA[...] = 1.0
+    for before, now in zip(held, [*vars(it).values(), *it.held.values(), data], strict=True):
+        assert before is now or type(now) is int
+    assert it.held["list"][0].shape == it.held["deque"][0].shape == it.users[0].shape == (3,)
+
+
+class Regression:
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.X, self.y, self.w, self.log = rng.random((20, 3)), rng.random(20), param(rng.random(3)), []
+
+    def loss(self, i):
+        return np.mean((self.X[i] @ self.w - self.y[i]) ** 2)
+
+    def logged(self, i):
+        predicted = self.X[i] @ self.w
+        self.log.append(dropgrad(predicted))
+        return np.mean((predicted - self.y[i]) ** 2)
+
+
+def test_an_argument_may_pick_rows_of_data_that_the_loss_finds():
+    model, rng = Regression(), np.random.default_rng(1)
+    X, y, w, one_hot = model.X, model.y, model.w, np.eye(20)
+    for loss in (
+        model.loss,
+        lambda i: np.mean((X[i] @ w - y[i]) ** 2),
+        lambda i: np.sum(one_hot[i] @ X @ w * np.eye(20)[0]),
+    ):
+        f = compiled(loss, params(w))
+        for _ in range(4):
+            i = rng.integers(0, 20, 20)
+            assert bits(f(i)) == bits(withgradient(lambda: loss(i), params(w)))
+            X[...] = rng.random(X.shape)
+
+
+def test_what_is_kept_is_seen_beside_data_that_an_argument_picks():
+    model, i = Regression(), np.array([1, 2])
+    with pytest.raises(TypeError, match=r"compiled: .*keeps what it computes in .*log"):
+        compiled(model.logged, params(model))(i)
+    assert [type(kept) for kept in model.log] == [np.ndarray]
+
+
+def test_data_in_an_object_that_is_an_argument_may_change():
+    def loss(x, given):
+        return np.sum(W * (given["model"].X[:3, 0] * 2) * x) + np.sum(given["x"]) * given["model"].y[0]
+
+    f, given = compiled(loss, params(W)), {"model": Regression(), "x": np.ones(2)}
+    for x in (np.ones(3), np.arange(3.0)):
+        assert bits(f(x, given)) == bits(withgradient(lambda: loss(x, given), params(W)))
+        given["model"].X[...] += 1.0
+
+
+def test_functions_that_share_a_variable_share_it_when_they_are_recorded_with_their_data():
+    W, data, scale = param([0.5, 0.7, 1.5]), np.arange(3.0), 1.0
+
+    def doubled():
+        nonlocal scale
+        scale = 2.0
+        return data * 2
+
+    def loss(x):
+        nonlocal scale
+        scale = 1.0
+        doubled()
+        return np.sum(W * doubled() * scale * x)
+
+    f = compiled(loss, params(W))
+    for x in (np.ones(3), np.arange(3.0)):
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+
+
+def test_data_that_another_thread_reads_meanwhile_are_arrays(monkeypatch):
+    W, holder, kinds, done = param([0.5, 0.7, 1.5]), [np.ones(3)], set(), threading.Event()
+
+    def watch():
+        while not done.is_set():
+            kinds.add(type(holder[0]))
+
+    interval, other = sys.getswitchinterval(), threading.Thread(target=watch)
+    sys.setswitchinterval(1e-5)
+    try:
+        other.start()
+        for _ in range(10):
+            compiled(lambda x: np.sum(W * (holder[0] * 2) * x), params(W))(np.ones(3))
+    finally:
+        done.set()
+        other.join()
+        sys.setswitchinterval(interval)
+    assert kinds == {np.ndarray}
+
+
+# What is made of data in ways that stand-ins cannot follow, and the data.
+WATCHED = {
+    **{
+        f"of data in {name}": (lambda x, found=found: np.sum(W * (2 * found())), lambda found=found: found())
+        for name, found in {
+            "a class": lambda: Found.of_class,
+            "a thing that cannot be copied": lambda: SINGLE[0],
+            "a weak reference": lambda: WEAKLY(),
+            "a context": lambda: VARIABLE.get(),
+            "an import": imported,
+        }.items()
+    },
+    "a number": (lambda x: np.sum(W) * float(DATA[0]), lambda: DATA),
+    "a text": (lambda x: np.sum(W * np.array(json.loads(str(DATA.tolist())))), lambda: DATA),
+    "a mask for what is there": (lambda x: np.sum(W * np.ones(3)[DATA > 0.5]), lambda: DATA),
+    "classes for what is there": (lambda x: np.sum(W * np.eye(2)[DATA.astype(int)].sum(0)[0]), lambda: DATA),
+    "something beside a number": (beside, lambda: DATA),
+}
+
+
+@pytest.mark.parametrize(("loss", "data"), WATCHED.values(), ids=WATCHED)
+def test_what_is_made_of_data_that_changes_is_recorded_anew_or_refused(loss, data, monkeypatch):
+    f, x, old = compiled(loss, params(W)), np.array([0.5, 0.25, 2.0]), data().copy()
+    try:
+        for count, new in enumerate([old, old * 1.5, old], 1):
+            data()[...] = new
+            for _ in range(2):
+                assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+                assert f._recorded == count
+    finally:
+        data()[...] = old
+    monkeypatch.setattr(reach, "LOOKED_AT", 0)
+    with pytest.raises(TypeError, match=r"(?s)test_compiled_found.py, line .* makes anew, perhaps of "):
+        compiled(loss, params(W))(x)
+
+
+# --- Wherever it is found -------------------------------------------------------------------------------
+
+
+def follows(loss, data, new=(3, 0, 2)):
+    """Tell whether the program of a loss has the bits of the loss, also when data has changed in place."""
+    f, old = compiled(loss, params(W)), np.array(data).tolist()
+
+    def put(values):
+        for i, value in enumerate(values):
+            data[i] = value
+
+    try:
+        for values in (old, new, old[::-1]):
+            put(values)
+            assert bits(f()) == bits(withgradient(loss, params(W)))
+    finally:
+        put(old)
+
+
+X, L, SCORES = np.array([1.0, 2.0, 4.0]), np.array([0, 1, 2], np.uint8), np.eye(3) * 0.3
+
+
+@derivative(lambda g, ans, a, b: g * b, lambda g, ans, a, b: g * a)
+def product(a, b):
+    return a * b
+
+
+@derivative(lambda g, ans, a: g * X)
+def reads_forth(a):
+    return a * (X * 2)
+
+
+@derivative(lambda g, ans, a: g * (X * 2))
+def reads_back(a):
+    return a * 1.0
+
+
+GIVEN_WHOLE = {
+    "softmax": lambda: np.sum(W * mf.softmax(X * 2)),
+    "gelu": lambda: np.sum(W * mf.gelu(X)),
+    "an own derivative": lambda: np.sum(product(W, X * 2)),
+    "what an own derivative reads": lambda: np.sum(reads_forth(W)),
+    "what its rule reads": lambda: np.sum(reads_back(W)),
+    "probabilities": lambda: ml.logitcrossentropy(W * 1.0, X / np.sum(X)),
+    "a target": lambda: ml.huber_loss(W, np.sort(X)),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN_WHOLE)
+def test_what_a_function_with_a_derivative_is_given_is_made_at_every_call(name):
+    follows(GIVEN_WHOLE[name], X)
+
+
+OF_CLASSES = {
+    "small integers": lambda: L,
+    "made integers": lambda: (L + 1) % 3,
+    "probabilities": lambda: np.eye(3)[L],
+}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_so_are_labels(name, smoothing):
+    made = OF_CLASSES[name]
+    follows(lambda: ml.logitcrossentropy(SCORES * W, made(), smoothing=smoothing), L, (2, 2, 1))
+
+
+def test_a_buffer_that_the_loss_fills_is_filled_for_what_is_there():
+    buffer = np.empty(3)
+
+    def loss():
+        np.multiply(X, 2, out=buffer)
+        return np.sum(W * buffer)
+
+    follows(loss, X)
+
+
+inner = compiled(lambda: np.sum(W * (X * 2)), params(W))
+module = types.ModuleType("elsewhere")
+module.X, module.inside = X, types.ModuleType("elsewhere.inside")
+module.inside.X = X
+sys.modules["elsewhere"] = module
+
+
+@functools.wraps(np.mean)
+def mean(a):
+    return np.mean(a) - np.sum(X * 2)
+
+
+class Meta(type):
+    of_meta = X
+
+
+class OfMeta(metaclass=Meta):
+    pass
+
+
+class Members(Enum):
+    DATA = X
+
+
+class Lazy(collections.abc.Mapping):
+    def __getitem__(self, key):
+        return X
+
+    def __iter__(self):
+        return itertools.count()
+
+    def __len__(self):
+        return 1
+
+
+class Slotted:
+    __slots__ = ("X", "none")
+
+    def __init__(self):
+        self.X = X
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"no {name}")
+
+
+class Proxied:
+    def __init__(self):
+        self.X = X
+
+
+class Point:
+    __match_args__ = ("x",)
+
+    def __init__(self):
+        self.x = X
+
+
+def matched():
+    match POINT:
+        case Point(x):
+            return x
+
+
+def imported_inside():
+    import elsewhere
+
+    return elsewhere.X
+
+
+POINT, LAZY, PROXIED, THINGS = Point(), Lazy(), Proxied(), {"X": X}
+PROXY, GET, TAKE = weakref.proxy(PROXIED), operator.attrgetter("X"), X.take
+CHAINED, LIST_AT, HOLDER = ChainMap({}, THINGS), [X].__getitem__, SimpleNamespace(module=module)
+POLYNOMIAL, POLY1D = np.polynomial.Polynomial(X), np.poly1d(X)
+VECTORIZED, LOADER = np.vectorize(lambda v: v * X[0]), DataLoader((X,), 3)
+
+FOUND_IN = {
+    "a program": lambda: inner().val,
+    "a wrapper": lambda: np.sum(W) * mean(np.ones(3)),
+    "a loader": lambda: sum(np.sum(W * (rows * 2)) for (rows,) in LOADER),
+    "a vectorized function": lambda: np.sum(W * VECTORIZED([1.0, 2.0, 3.0])),
+    "a module": lambda: np.sum(W * (module.X * 2)),
+    "a module of a module": lambda: np.sum(W * (module.inside.X * 2)),
+    "a module of an object": lambda: np.sum(W * (HOLDER.module.X * 2)),
+    "a module as a default": lambda found=module: np.sum(W * (found.X * 2)),
+    "a module by a text": lambda: np.sum(W * (getattr(module, "X") * 2)),  # noqa: B009
+    "a module by its name": lambda: np.sum(W * (sys.modules["elsewhere"].X * 2)),
+    "an import": lambda: np.sum(W * (imported_inside() * 2)),
+    "a method of an array": lambda: np.sum(W * (TAKE([0, 1, 2]) * 2)),
+    "a method of a list": lambda: np.sum(W * (LIST_AT(0) * 2)),
+    "an attrgetter": lambda: np.sum(W * (GET(PROXIED) * 2)),
+    "a match": lambda: np.sum(W * (matched() * 2)),
+    "a metaclass": lambda: np.sum(W * (OfMeta.of_meta * 2)),
+    "an enumeration": lambda: np.sum(W * (Members.DATA.value * 2)),
+    "globals": eval("lambda: np.sum(W * (globals()['X'] * 2))", {"np": np, "W": W, "X": X}),
+    "a chain of dicts": lambda: np.sum(W * (CHAINED["X"] * 2)),
+    "a mapping without end": lambda: np.sum(W * (LAZY["X"] * 2)),
+    "a slot": lambda found=Slotted(): np.sum(W * (found.X * 2)),  # noqa: B008
+    "a weak proxy": lambda: np.sum(W * (PROXY.X * 2)),
+    "a number by another name": lambda number=float: np.sum(W) * number(X[0]),
+    "a number in memory": lambda: np.sum(W) * X.data[0],
+    "a number in an array of objects": lambda: np.sum(W) * X.astype(object)[0],
+    "a test for arrays": lambda: np.sum(W * (X * 2 if type(X) is np.ndarray else X)),
+}
+
+
+@pytest.mark.parametrize("name", FOUND_IN)
+def test_data_are_found_in(name):
+    follows(FOUND_IN[name], X)
+
+
+def test_coefficients_of_polynomials_are_found():
+    follows(lambda: np.sum(W * POLYNOMIAL(0.3)), POLYNOMIAL.coef)
+    follows(lambda: np.sum(W * POLY1D(0.3)), POLY1D.coeffs)
+
+
+@pytest.mark.parametrize("buffer", [array("d", [1.0, 2.0, 4.0]), bytearray(np.array([1, 2, 4], np.uint8))])
+def test_buffers_of_pythons_own_are_found_and_may_still_grow(buffer):
+    follows(lambda: np.sum(W * np.array(buffer[:3])), buffer)
+    buffer.append(1)
+
+
+# --- What must not be touched ---------------------------------------------------------------------------
+
+
+class Closing:
+    closed = False
+
+    def __init__(self):
+        self.data = np.ones(3)
+
+    def __del__(self):
+        Closing.closed = True
+
+
+class Alone:
+    one = None
+
+    def __new__(cls):
+        cls.one = cls.one or super().__new__(cls)
+        return cls.one
+
+    def __init__(self):
+        self.data = np.ones(3)
+
+
+class Registered:
+    every = []  # noqa: RUF012
+
+    def __new__(cls, *_):
+        new = super().__new__(cls)
+        cls.every.append(new)
+        return new
+
+    def __init__(self):
+        self.data = np.ones(3)
+
+
+class Rebuilt:
+    def __init__(self):
+        self.raw, self.made = np.ones(3), None
+
+    @property
+    def data(self):
+        return self.raw * 2
+
+    def __getstate__(self):
+        return {"raw": self.raw.tolist()}
+
+    def __setstate__(self, state):
+        self.raw = np.array(state["raw"])
+
+
+@pytest.mark.parametrize("kind", [Closing, Alone, Registered, Rebuilt])
+def test_what_has_its_own_ways_to_be_copied_is_not_copied(kind):
+    it, Closing.closed = kind(), False
+    data, held = it.raw if kind is Rebuilt else it.data, dict(vars(it))
+    follows(lambda: np.sum(W * (it.data * 2) + np.eye(3)[0]), data)
+    assert not Closing.closed
+    assert vars(it).keys() == held.keys()
+    assert all(vars(it)[name] is x for name, x in held.items())
+    assert [type(x.data) for x in Registered.every] == [np.ndarray] * len(Registered.every)
+    assert len(Registered.every) <= 1
+
+
+class Own(collections.abc.MutableMapping):
+    def __init__(self):
+        self._held = {}
+
+    def __getitem__(self, key):
+        return self._held[key]
+
+    def __setitem__(self, key, x):
+        self._held[key] = x
+
+    def __delitem__(self, key):
+        del self._held[key]
+
+    def __iter__(self):
+        return iter(self._held)
+
+    def __len__(self):
+        return len(self._held)
+
+
+KEEPING = {
+    "a chain of dicts": (ChainMap({}), lambda it, x: it.update(h=x), lambda it: it["h"]),
+    "an own mapping": (Own(), lambda it, x: it.update(h=x), lambda it: it["h"]),
+    "an array of objects": (
+        np.empty(1, object), lambda it, x: operator.setitem(it, 0, x), lambda it: it[0]
+    ),
+    "a closure": (SimpleNamespace(), lambda it, x: setattr(it, "h", lambda: x), lambda it: it.h()),
+    "a partial": (SimpleNamespace(), lambda it, x: setattr(it, "h", partial(abs, x)), lambda it: it.h()),
+    "a method": (SimpleNamespace(), lambda it, x: setattr(it, "h", Kept(x).get), lambda it: it.h()),
+    "a list with data": ([X], lambda it, x: it.append(x), lambda it: it[-1]),
+}  # fmt: skip
+
+
+class Kept:
+    def __init__(self, x):
+        self.x = x
+
+    def get(self):
+        return self.x
+
+
+@pytest.mark.parametrize("of_data", [False, True])
+@pytest.mark.parametrize("name", KEEPING)
+def test_what_is_kept_is_put_back_in(name, of_data):
+    it, keep, kept = KEEPING[name]
+
+    def loss(x):
+        keep(it, np.mean(X) if of_data else dropgrad(W * x))
+        return np.sum(W * x) + np.sum(X * 2)
+
+    with pytest.raises(TypeError, match="keeps what it computes in"):
+        compiled(loss, params(W))(np.ones(3))
+    assert type(kept(it)) is (np.float64 if of_data else np.ndarray)
+
+
+def test_a_number_may_be_appended_to_a_list_with_data():
+    log = [X]
+
+    def loss():
+        log.append(1.0)
+        return np.sum(W * (log[0] * 2))
+
+    follows(loss, X)
+
+
+def test_what_cannot_be_asked_is_not_asked():
+    gone = Proxied()
+    proxy = weakref.proxy(gone)
+    del gone
+    follows(lambda: np.sum(W * (X * 2)) + (0 if PROXIED else proxy.X), X)
+
+
+def test_a_large_model_is_recorded_in_time():
+    """The cost of copies grows with the model, not with its square."""
+
+    class Node:
+        def __init__(self, parent):
+            self.parent, self.children, self.x = parent, [], np.ones(3)
+
+    def steps(n):
+        root = Node(None)
+        for _ in range(n):
+            root.children.append(Node(root))
+        f = compiled(lambda: np.sum(W * (root.children[0].parent.x * 2)), params(W))
+        count = 0
+
+        def tick(*_):
+            nonlocal count
+            count += 1
+
+        sys.setprofile(tick)
+        try:
+            f()
+        finally:
+            sys.setprofile(None)
+        return count
+
+    assert steps(400) < 6 * steps(100)

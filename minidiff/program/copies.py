@@ -10,6 +10,7 @@ import dis
 import types
 from collections import OrderedDict, UserDict, UserList, defaultdict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ __all__ = ["with_stand_ins"]
 
 # Of Python's own, what is copied by what it holds.
 _COPIED = {
-    list, tuple, dict, set, frozenset, deque, defaultdict, OrderedDict, UserDict, UserList, partial, property,
+    list, tuple, dict, set, frozenset, deque, defaultdict, OrderedDict, UserDict, UserList, partial,
     types.MethodType, types.SimpleNamespace,
 }  # fmt: skip
 # With one of these a class has a say in how its objects are copied, or in what becomes of a copy.
@@ -76,7 +77,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
             memo[i] = stand_in(x, i)
         elif kind is types.ModuleType:
             memo[i] = types.ModuleType(x.__name__)
-        elif not isinstance(x, (type, classmethod, staticmethod)):
+        elif not isinstance(x, (type, classmethod, staticmethod, property)):  # of a class
             if not _is_plain(kind):
                 raise TypeError(f"{kind.__name__} may be copied in a way of its own")
             del memo[i]
@@ -96,7 +97,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
         new.__kwdefaults__ = {name: copied(d) for name, d in (x.__kwdefaults__ or {}).items()}
         vars(new).update({name: copied(held) for name, held in vars(x).items()})
         for cell in x.__closure__ or ():
-            if cell != types.CellType():  # it has a value
+            with suppress(ValueError):  # it has no value yet
                 cells[id(cell)].cell_contents = copied(cell.cell_contents)
     return copied
 

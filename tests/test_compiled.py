@@ -34,7 +34,7 @@ import minidiff.functions as mf
 import minidiff.losses as ml
 import minidiff.optimise as mo
 from minidiff import compiled, dropgrad, gradient, hvp, jvp, param, params, pullback, save, withgradient
-from minidiff.program import lines
+from minidiff.program import lines, listing
 from minidiff.schedules import Exp, Scheduler
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -1444,3 +1444,96 @@ def test_training_compiled_stops_at_what_is_not_finite():
     with pytest.raises(FloatingPointError, match="step 2"), np.errstate(all="ignore"):
         mo.train(lambda x: A * x, params(A), [1.0, np.inf, 1.0], mo.Descent(0.5), compiled=True)
     assert A == 0.5
+
+
+# --- Every method, operator and name --------------------------------------------------------------------
+
+ARGUMENTS = {
+    "argpartition": (1,), "astype": ("f4",), "clip": (0.2, 0.7), "dot": (np.arange(3.0),), "repeat": (2,),
+    "reshape": (3, 2), "searchsorted": (0.5,), "swapaxes": (0, 1), "take": ([1, 0], 1), "round": (1,),
+}  # fmt: skip
+OPERATED = {
+    "lshift": 2, "rshift": 1, "and": 3, "or": 4, "xor": 5, "matmul": np.arange(3), "pow": 2, "divmod": 2,
+    "mod": 2, "floordiv": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(listing._METHODS))
+def test_methods_of_what_is_not_differentiated_are_lines(name):
+    def loss(x):
+        y = x[0] if name == "searchsorted" else x
+        return np.sum(np.sum(getattr(y, name)(*ARGUMENTS.get(name, ()))) * W)
+
+    f, rng = compiled(loss, params(W)), np.random.default_rng(0)
+    for _ in range(3):
+        x = np.sort(rng.random((2, 3)))
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+    assert f._recorded == 1
+
+
+@pytest.mark.parametrize("name", sorted(listing._OPERATORS))
+def test_operators_of_what_is_not_differentiated_are_lines(name):
+    operate = getattr(operator, f"__{name}__", divmod)
+    given = [OPERATED.get(name, 1.5)] * (name not in ("neg", "pos", "abs", "invert"))
+
+    def loss(x):
+        made = operate(x, *given)
+        return np.sum(W * (made[1] if name == "divmod" else made))
+
+    f, rng = compiled(loss, params(W)), np.random.default_rng(0)
+    for _ in range(3):
+        x = rng.integers(1, 9, (3, 3))
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+
+
+@pytest.mark.parametrize("number", [2.0, 1 + 2j, np.float64(2.0), np.complex128(1 + 2j)])
+def test_a_number_has_its_conjugate_and_parts(number):
+    loss = lambda s: np.sum(W * (abs(s.conjugate()) + s.real + s.imag))
+    f = compiled(loss, params(W))
+    for s in (number, number * 2):
+        assert bits(f(s)) == bits(withgradient(lambda: loss(s), params(W)))
+
+
+def test_a_parameter_may_be_in_an_option_alone():
+    loss = lambda x: np.average(x, weights=W)
+    f = compiled(loss, params(W))
+    for x in (np.array([3.0, 5.0, 4.0]), np.arange(3.0)):
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+
+
+def test_slices_that_differ_in_one_end_or_the_step_are_told_apart():
+    loss = lambda x: np.sum(x[0:4]) + 3 * np.sum(x[0:4:2]) + 5 * np.sum(x[1:4]) + 7 * np.sum(x[0:3])
+    x = np.arange(6.0)
+    assert compiled(loss)(x).val == loss(x)
+
+
+def test_counts_of_repeats_that_change_are_recorded_anew():
+    counts = np.array([1, 2, 1])
+    loss = lambda x: np.mean(np.repeat(x, counts)) * np.sum(W)
+    f, x = compiled(loss, params(W)), np.arange(3.0)
+    for many in (1, 2, 4):
+        counts[0] = many
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+
+
+def test_arguments_may_have_the_names_of_helpers():
+    f = compiled(lambda add_at, add_at1: np.sum(add_at[[0, 1, 1]] ** 2 * add_at1))
+    assert f(np.ones(2), 2.0).grad[0].tolist() == [4, 8]
+    assert "add_at2(" in f.source
+
+
+def test_an_optimiser_needs_parameters():
+    with pytest.raises(TypeError, match="which are lacking"):
+        compiled(lambda x: x @ x, opt=mo.Descent(0.1))
+
+
+def test_a_step_of_what_is_kept_in_other_shapes_is_an_error_as_without_compiled():
+    A, b = param(np.ones(2)), param(np.ones(3))
+    opt = mo.Momentum(0.1)
+    step = compiled(lambda: np.sum(A**2) + np.sum(b**2), params(A, b), opt)
+    step()
+    before = bits([A.value, b.value])
+    opt.state[A]["v"], opt.state[b]["v"] = np.zeros(3), np.zeros(2)  # as many elements as before
+    with pytest.raises(ValueError, match="broadcast"):
+        step()
+    assert bits([A.value, b.value]) == before

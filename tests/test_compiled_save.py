@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -228,3 +229,40 @@ def test_nothing_is_left_half_written(fails, tmp_path, monkeypatch):
         f.save(path)
     LARGE[0, 0] -= 1
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_what_reads_a_number_by_name_is_not_saved(tmp_path):
+    P = param(np.array([[0.5, 0.5], [0.25, 0.75]]))
+    f = compiled(lambda y: ml.crossentropy(P, y), params(P))
+    f(np.array([[0.5, 0.5], [1.0, 0.0]]))
+    with pytest.raises(TypeError, match="_sums_to_one uses _ONE"):
+        f.save(tmp_path / "a.py")
+    assert list(tmp_path.iterdir()) == []
+
+
+Workspace = np.ones(20_000)
+
+
+def test_an_array_may_be_named_as_what_a_saved_module_defines(tmp_path):
+    f, x = compiled(lambda x: np.sum(np.exp(Workspace * x) * np.sin(x))), np.ones(20_000)
+    f(x)
+    f.save(tmp_path / "a.py")
+    run = runpy.run_path(str(tmp_path / "a.py"))["loss_and_gradient"]
+    assert run(2 * x)[0] == f(2 * x).val
+
+
+def test_an_array_that_lies_otherwise_is_laid_out(tmp_path):
+    f, x = compiled(lambda x: np.sum(x**2)), np.arange(6.0).reshape(2, 3)
+    f(x)
+    f.save(tmp_path / "a.py")
+    run = runpy.run_path(str(tmp_path / "a.py"))["loss_and_gradient"]
+    assert run(np.asfortranarray(x))[0] == f(x).val
+
+
+def test_a_file_that_is_no_text_is_left(tmp_path):
+    f, path = compiled(lambda x: np.sum(x)), tmp_path / "a.py"
+    path.write_bytes(b"\xff\xfe\x00")
+    f(np.ones(2))
+    with pytest.raises(FileExistsError):
+        f.save(path)
+    assert path.read_bytes() == b"\xff\xfe\x00"

@@ -14,6 +14,7 @@ import time
 import tracemalloc
 import warnings
 import weakref
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -1581,3 +1582,57 @@ def test_a_rule_that_has_two_turns_in_a_step_takes_note_of_both():
         update(opt, x, np.ones(2))
     assert decay.state[x]["clock"] == (6,)
     assert decay.eta == 0.125
+
+
+class Apart(Rule):
+    keeps = ("m",)
+
+    @staticmethod
+    def formula(x, Δ, m):
+        return Δ + m, Δ
+
+
+def test_nothing_has_changed_where_the_second_of_two_large_steps_fails():
+    a, b = param(np.ones(300_000)), param(np.ones(300_000))
+    opt, grads = Apart(), {a: np.ones(300_000), b: np.ones(300_000)}
+    update(opt, [a, b], grads)
+    opt.state[b]["m"] = np.zeros(299_999)
+    with pytest.raises((TypeError, ValueError)):
+        update(opt, [a, b], grads)
+    assert (a.value == 0).all()
+    assert (b.value == 0).all()
+
+
+def test_a_formula_that_catches_its_refusal_runs_as_it_is_written():
+    def formula(x, Δ):
+        with suppress(TypeError):
+            Δ[...] = 1
+        return Δ * 1
+
+    x = np.zeros(3)
+    update(rule_with(formula), x, np.full(3, 5.0))
+    np.testing.assert_array_equal(x, -1.0)
+
+
+def attributed(z):
+    return z
+
+
+attributed.exp = np.square
+
+
+def test_an_attribute_of_a_function_counts_as_it_is_now(monkeypatch):
+    rule, x, Δ = rule_with(lambda x, Δ: attributed.exp(Δ)), np.ones(3), np.full(3, 4.0)
+    update(rule, x, Δ)
+    monkeypatch.setattr(attributed, "exp", np.sqrt)
+    update(rule, x, Δ)
+    np.testing.assert_array_equal(x, 1.0 - 16.0 - 2.0)
+
+
+def test_in_a_composition_too_a_formula_gets_the_array_of_a_parameter():
+    def formula(x, Δ):
+        assert type(x) is np.ndarray
+        return Δ + x
+
+    step = Optimiser(rule_with(formula), Descent(1.0)).apply(param(np.ones(2)), np.ones(2))
+    np.testing.assert_array_equal(step, 2.0)

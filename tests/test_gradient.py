@@ -1377,3 +1377,26 @@ def test_many_matrices_times_one_go_back_as_one_product():
     f = compiled(lambda: np.sum(np.sin(A @ B)), params(A, B))
     f()
     assert f.source.count("np.add.reduce") == 1  # the sum of the loss; none over the matrices
+
+
+def test_a_complex_gradient_of_a_complex_parameter_may_be_set():
+    z = param([1 + 1j])
+    grads = gradient(lambda: np.sum(np.abs(z) ** 2), params(z))
+    grads[z] = np.array([2j])
+    assert grads[z] == 2j
+
+
+def test_a_recorded_number_times_gradients_is_differentiated():
+    W = param([1.0, 2.0])
+    f = lambda s: np.sum((s * gradient(lambda: np.sum(W**2), params(W)))[W])
+    assert gradient(f, 3.0) == (6.0,)
+
+
+def test_a_dict_that_autograd_has_recorded_is_opened_in_a_list_too():
+    f = lambda p: gradient(lambda q: np.sum(q[0]["a"] ** 3), [p])[0][0]["a"][0]
+    assert autograd.grad(f)({"a": np.ones(2)})["a"].tolist() == [6, 0]
+
+
+def test_a_view_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="view of other type"):
+        gradient(lambda x: np.sum(x.view(np.matrix) * x), np.ones((2, 2)))

@@ -454,6 +454,7 @@ METHODS = {
     "repeat each": (lambda x: x.repeat([1, 2, 0], axis=1), lambda x: x[:, [0, 1, 1]]),
     "squeeze": (lambda x: x[None].squeeze(0), lambda x: x * 1),
     "swapaxes": (lambda x: x.swapaxes(0, 1), np.transpose), "trace": (lambda x: x.trace(), np.trace),
+    "trace by position": (lambda x: x.trace(1, 0, 1), lambda x: np.trace(x, 1, 0, 1)),
     "take": (lambda x: x.take([0, 4]), lambda x: x.reshape(9)[[0, 4]]),
     "np.take": (lambda x: np.take(x, [[1], [1]], axis=1), lambda x: x[:, [[1], [1]]]),
     "np.take wrap": (lambda x: np.take(x, [-1, 4], axis=0, mode="wrap"), lambda x: x[[2, 1]]),

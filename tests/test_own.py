@@ -236,3 +236,12 @@ def test_a_value_of_an_outer_derivative_may_be_known_by_name():
 def test_the_gradient_of_a_result_that_nobody_has_used_may_be_written_into():
     two = derivative(lambda g, ans, x: g[0].__imul__(2 * x) + 3 * x**2 * g[1])(lambda x: (x**2, x**3))
     np.testing.assert_array_equal(gradient(lambda x: two(x)[1].sum(), np.arange(3.0))[0], [0, 3, 12])
+
+
+@derivative(lambda g, ans, x: 2.0)
+def twice(x):
+    return 2 * x
+
+
+def test_a_rule_may_give_a_number_of_pythons():
+    assert gradient(twice, 3.0) == (2.0,)

@@ -339,3 +339,21 @@ def test_a_setting_that_only_an_init_knows_is_told_how_it_is_written():
 
     with pytest.raises(AttributeError, match=r"no setting 'eta' yet: in the class.*eta: float = 0\.1"):
         Own(0.1)
+
+
+@pytest.mark.parametrize("name", ["keeps", "real"])
+def test_what_a_rule_keeps_is_a_tuple_of_names(name):
+    with pytest.raises(TypeError, match="must be a tuple of names"):
+        type("R", (Rule,), {name: ["m", 3]})
+
+
+def test_dir_of_a_rule_lists_nothing_private():
+    class Mine(ADAM):
+        def _helper(self):
+            pass
+
+        def shown(self):
+            pass
+
+    assert "shown" in dir(Mine())
+    assert not [name for name in dir(Mine()) if name[0] == "_" != name[1]]

@@ -837,3 +837,9 @@ def test_a_long_training_has_the_bits_of_a_loop_by_hand(make, dtype, monkeypatch
 
     for trained, expected in zip(run(train), run(by_hand), strict=True):
         np.testing.assert_array_equal(trained, expected)
+
+
+def test_keep_best_outside_of_a_block_warns():
+    keep = KeepBest(params(param(np.ones(2))), lambda: 1.0)
+    with pytest.warns(UserWarning, match="put back at the end of a block"):
+        keep()

@@ -433,7 +433,7 @@ class Lines:
             return form.format(*[f"({text})" if text.startswith("-") else text for text in operands])
         if form.startswith("."):
             x, *operands = operands
-            is_matrix = call.results[0]._example.ndim == 2
+            is_matrix = np.ndim(call.results[0]._example) == 2
             if form == ".swapaxes" and is_matrix and {int(i) % 2 for i in call.operands[1:]} == {0, 1}:
                 return f"{x}.T"
             return f"{x}{form}({', '.join([*operands, *options])})"

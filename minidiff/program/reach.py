@@ -28,14 +28,15 @@ from minidiff.program.listing import StandIn
 from minidiff.program.signature import held_by, held_next_by, objects_in, parts_of
 from minidiff.tracing import constant, is_box
 
-__all__ = ["Names", "Reach", "bytes_in", "closure", "codes", "is_ours"]
+__all__ = ["Names", "Reach", "bytes_in", "closure", "codes"]
 
 
 # With these names in its code a function may read any attribute.
 _ANY = {"__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "eval", "exec", "getattr", "vars"}
 # Without any of these it makes no Python number of an array.
 _TO_NUMBER = {"complex", "eval", "exec", "float", "getattr", "int", "item", "math", "round", "tolist"}
-_OURS = {"numpy", "autograd", "minidiff"} | sys.stdlib_module_names - {"__main__"}
+# What is in these changes nothing, and holds nothing of the user's.
+_LIBRARIES = {"numpy", "autograd", "minidiff", "scipy", "matplotlib"} | sys.stdlib_module_names - {"__main__"}
 # Bytes of found arrays that a program may compare at every call with what they were.
 LOOKED_AT = 2**20
 # Things that it looks at.
@@ -324,7 +325,7 @@ def _is_of_math(x: Any) -> bool:
 
 
 def _is_known(x: Any) -> bool:
-    """Tell whether something is a module, a function or a class of Python's, NumPy's or ours."""
+    """Tell whether something is a module, a function or a class of a library that need not be looked into."""
     names: list[Any]
     if isinstance(x, types.ModuleType):
         names = [x.__name__]
@@ -335,12 +336,7 @@ def _is_known(x: Any) -> bool:
         ]
     else:
         return False
-    return any(names) and all(is_ours(name) for name in names if name)
-
-
-def is_ours(module: Any) -> bool:
-    """Tell whether a module is Python's, NumPy's, autograd's or ours."""
-    return str(module).partition(".")[0] in _OURS
+    return any(names) and all(str(name).partition(".")[0] in _LIBRARIES for name in names if name)
 
 
 def closure(f: types.FunctionType) -> Iterator[tuple[str, Any]]:

@@ -459,6 +459,8 @@ class Compiled:
         def leaf(array: Any, i: int) -> Any:
             if i not in constants:
                 constants[i] = listing.constant(array)
+                if i in names.of_constants:  # of a memory-mapped file it is another array
+                    names.of_constants[id(array)] = names.of_constants[i]
             return constants[i]
 
         for p, name in zip(self._ps, names.of_parameters, strict=True):

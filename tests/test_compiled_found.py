@@ -438,6 +438,16 @@ def test_coefficients_of_polynomials_are_found():
     follows(lambda: np.sum(W * POLY1D(0.3)), POLY1D.coeffs)
 
 
+def test_a_memory_mapped_file_is_stood_in_for_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(reach, "LOOKED_AT", 0)
+    mapped = np.memmap(tmp_path / "X", float, "w+", shape=3)
+    mapped[:] = X
+    follows(lambda: np.sum(W * (mapped - mapped.mean())) * np.sqrt(2.0), mapped)
+    f = compiled(lambda: np.sum(W * mapped[::-1]), params(W))
+    f()
+    assert "W * mapped[::-1]" in f.source
+
+
 @pytest.mark.parametrize("buffer", [array("d", [1.0, 2.0, 4.0]), bytearray(np.array([1, 2, 4], np.uint8))])
 def test_buffers_of_pythons_own_are_found_and_may_still_grow(buffer):
     follows(lambda: np.sum(W * np.array(buffer[:3])), buffer)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.program.listing import RefusedError
-from minidiff.program.reach import Reach, codes
+from minidiff.program.reach import ARRAYS, Reach, codes
 from minidiff.program.signature import held_next_by
 
 __all__ = ["with_stand_ins"]
@@ -73,8 +73,8 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
             known = names.setdefault(id(x.__globals__), {**x.__globals__})
             mine = [cells.setdefault(id(cell), types.CellType()) for cell in x.__closure__ or ()]
             memo[i] = types.FunctionType(x.__code__, known, x.__name__, None, tuple(mine) or None)
-        elif kind is np.ndarray:
-            memo[i] = stand_in(x, i)
+        elif kind in ARRAYS:
+            memo[i] = stand_in(np.asarray(x), i)
         elif kind is types.ModuleType:
             memo[i] = types.ModuleType(x.__name__)
         elif not isinstance(x, (type, classmethod, staticmethod, property)):  # of a class

@@ -28,7 +28,7 @@ from minidiff.program.listing import StandIn
 from minidiff.program.signature import held_by, held_next_by, objects_in, parts_of
 from minidiff.tracing import constant, is_box
 
-__all__ = ["Names", "Reach", "bytes_in", "closure", "codes"]
+__all__ = ["ARRAYS", "Names", "Reach", "bytes_in", "closure", "codes"]
 
 
 # With these names in its code a function may read any attribute.
@@ -45,6 +45,8 @@ _CODE = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, type(np.s
 _OF_ENUMS = {"_member_map_", "_value_"}
 # Attributes in which objects of ours and NumPy's have arrays, or functions of the user's.
 _OF_OURS = {"_loss", "coeffs", "coef", "data", "pyfunc"}
+# What can be stood in for: no other subclass, which may have operators of its own.
+ARRAYS = np.ndarray, np.memmap
 # Python's own arrays, of which NumPy makes others.
 _BUFFERS = bytearray, array
 _PLAIN = str, bytes, int, float, complex, type(None)
@@ -185,7 +187,7 @@ class Reach:
     def leading(self) -> dict[int, Any]:
         """Give the arrays of numbers that it finds, and all that leads to them, by their ids."""
         leading: dict[int, Any] = {}
-        waiting = [x for _, x in self.found if type(x) is np.ndarray and x.dtype.kind in "biufc"]
+        waiting = [x for _, x in self.found if type(x) in ARRAYS and x.dtype.kind in "biufc"]
         while waiting:
             x = waiting.pop()
             if id(x) not in leading:

@@ -182,6 +182,8 @@ class Compiled:
         try:
             every = made.run(*self._values, *leaves)
         except ChangedError:
+            if self._recorded >= KEPT:  # of what is another at each call a program takes longer than none
+                return self._eagerly(args)
             self._programs.pop(tuple(key), None)
             self._latest = None, None
             return self._first(tuple(key), args)
@@ -340,10 +342,9 @@ class Compiled:
                 others = None, found, error
             except Exception:  # what leads to an array cannot be copied
                 others = None, found, refusal
-            if others[-1] is not None:
-                watched = reach.snapshot()
             if first is None:
                 first, found, refusal = others
+            watched = reach.snapshot(of_all=refusal is not None)
         if refusal is not None and (first is None or watched is None):
             raise refusal
         return self._made(names, args, result, first, found, watched)

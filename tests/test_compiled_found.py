@@ -454,6 +454,42 @@ def test_buffers_of_pythons_own_are_found_and_may_still_grow(buffer):
     buffer.append(1)
 
 
+LARGE, CHOSEN = np.ones((3, 2**17)), np.array([1, 0, 0])
+
+
+def test_small_data_are_looked_at_beside_large_ones():
+    follows(lambda: np.sum(W @ LARGE[:, : int(CHOSEN[0])]), CHOSEN)
+
+
+def test_what_changes_at_every_call_runs_without_a_program_in_the_end(monkeypatch):
+    monkeypatch.setattr(sys.modules["minidiff.compiled"], "KEPT", 20)
+    loss = lambda: np.sum(W * (Found.of_class * 2))
+    f = compiled(loss, params(W))
+
+    def run():
+        for i in range(30):
+            Found.of_class[0] = i
+            assert bits(f()) == bits(withgradient(loss, params(W)))
+        Found.of_class[0] = 1.0
+
+    with pytest.warns(UserWarning, match="Does an array change that the loss makes others of"):
+        run()
+    assert f._recorded == 20
+
+
+def test_what_objects_of_scipys_hold_is_found():
+    interpolate, sparse = pytest.importorskip("scipy.interpolate"), pytest.importorskip("scipy.sparse")
+    stats = pytest.importorskip("scipy.stats")
+    spline = interpolate.CubicSpline([0.0, 1.0, 2.0, 3.0], [1.0, 0.0, 2.0, 1.0])
+    follows(lambda: np.sum(W) * spline(0.5), spline.c[0], (1.0, 0.5, 2.0))
+    A = sparse.csr_matrix(np.eye(3))
+    follows(lambda: np.sum((A @ np.ones(3)) * W) + np.sum(A @ W), A.data)
+    follows(lambda: np.sum((A @ np.ones(3)) * W), A.indices, (1, 0, 2))
+    density = stats.gaussian_kde([0.0, 1.0, 2.0, 4.0])
+    follows(lambda: np.sum(density(np.arange(3.0)) * W), density.dataset[0, :3])
+    follows(lambda: np.sum(A @ (W * X)), X)
+
+
 # --- What must not be touched ---------------------------------------------------------------------------
 
 

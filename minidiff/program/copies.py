@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.program.listing import RefusedError
-from minidiff.program.reach import ARRAYS, Reach, codes
+from minidiff.program.reach import ARRAYS, Reach, codes, is_known
 from minidiff.program.signature import held_next_by
 
 __all__ = ["with_stand_ins"]
@@ -28,6 +28,7 @@ _COPIED = {
     list, tuple, dict, set, frozenset, deque, defaultdict, OrderedDict, UserDict, UserList, partial,
     types.MethodType, types.SimpleNamespace,
 }  # fmt: skip
+_OF_CLASSES = type, classmethod, staticmethod, property
 # With one of these a class has a say in how its objects are copied, or in what becomes of a copy.
 _OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__")
 _OTHER_WAYS = ("__deepcopy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__", "__del__")
@@ -37,7 +38,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     """Copy what leads to arrays, with ``stand_in(array, its id)`` in their place.
 
     These are functions, modules, and what holds arrays. All else is shared, parameters among it, and so are
-    the methods of classes.
+    the methods of classes and the objects of libraries.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
             memo[i] = stand_in(np.asarray(x), i)
         elif kind is types.ModuleType:
             memo[i] = types.ModuleType(x.__name__)
-        elif not isinstance(x, (type, classmethod, staticmethod, property)):  # of a class
+        elif kind in _COPIED or not (isinstance(x, _OF_CLASSES) or is_known(kind)):
             if not _is_plain(kind):
                 raise TypeError(f"{kind.__name__} may be copied in a way of its own")
             del memo[i]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache, partial
-from itertools import islice
+from itertools import accumulate, islice
 from operator import attrgetter, methodcaller
 from typing import Any, TypeAlias
 
@@ -28,7 +28,7 @@ from minidiff.program.listing import StandIn
 from minidiff.program.signature import held_by, held_next_by, objects_in, parts_of
 from minidiff.tracing import constant, is_box
 
-__all__ = ["ARRAYS", "Names", "Reach", "bytes_in", "closure", "codes"]
+__all__ = ["ARRAYS", "Names", "Reach", "bytes_in", "closure", "codes", "is_known"]
 
 
 # With these names in its code a function may read any attribute.
@@ -43,8 +43,8 @@ LOOKED_AT = 2**20
 MANY = 20_000
 _CODE = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, type(np.sum)
 _OF_ENUMS = {"_member_map_", "_value_"}
-# Attributes in which objects of ours and NumPy's have arrays, or functions of the user's.
-_OF_OURS = {"_loss", "coeffs", "coef", "data", "pyfunc"}
+# Attributes in which objects of ours, and of NumPy's, have arrays or functions of the user's.
+_OF_OURS = {"_loss", "coeffs", "data", "pyfunc"}
 # What can be stood in for: no other subclass, which may have operators of its own.
 ARRAYS = np.ndarray, np.memmap
 # Python's own arrays, of which NumPy makes others.
@@ -97,7 +97,7 @@ class Reach:
                     self._names.update(vars(x).get("__match_args__", ()))
                 if x is float or x is int or x is complex or _is_of_math(x):  # perhaps by another name
                     self._names.add("float")
-                if x is f or not _is_known(x):
+                if x is f or not is_known(x):
                     self.found.append((name, x))
                     held, named = _safely(self._held(name, x)), _safely(_attributes(name, x))
                     waiting += held
@@ -140,7 +140,7 @@ class Reach:
             yield "", x.__func__
         elif type(x) in weakref.ProxyTypes:
             yield name, x.__repr__.__self__
-        elif isinstance(x, dict) or (isinstance(x, Mapping) and _is_known(type(x))):
+        elif isinstance(x, dict) or (isinstance(x, Mapping) and is_known(type(x))):
             items = dict.items(x) if isinstance(x, dict) else x.items()
             yield from ((str(key), item) for key, item in items)
             yield from ((name, item) for item in attributes_of(x).values())
@@ -166,15 +166,17 @@ class Reach:
                 if module in sys.modules:
                     yield name, sys.modules[module]
 
-    def snapshot(self) -> list[tuple[Any, Any, bytes]] | None:
-        """Give the arrays that it finds, with shape and contents; None where that is too much to look at."""
-        arrays = [x for _, x in self.found if _is_array(x)]
-        if (
-            any(is_ndarray(x) and x.dtype.hasobject for x in arrays)
-            or sum(map(_bytes_of, arrays)) > LOOKED_AT
-        ):
+    def snapshot(self, of_all: bool) -> list[tuple[Any, Any, bytes]] | None:
+        """Give the arrays that it finds, with shape and contents: the smaller ones, as far as one may look.
+
+        If that is not all of them, and has to be, None.
+        """
+        every = [x for _, x in self.found if _is_array(x)]
+        arrays = sorted((x for x in every if not (is_ndarray(x) and x.dtype.hasobject)), key=_bytes_of)
+        few = [x for x, n in zip(arrays, accumulate(map(_bytes_of, arrays)), strict=True) if n <= LOOKED_AT]
+        if of_all and len(few) < len(every):
             return None
-        return [(x, np.shape(x), bytes_in(x)) for x in arrays]
+        return [(x, np.shape(x), bytes_in(x)) for x in few]
 
     def array(self, line: str) -> str:
         """Describe an array that a line may use, if there is any: the one that it names."""
@@ -326,7 +328,7 @@ def _is_of_math(x: Any) -> bool:
     return isinstance(x, types.BuiltinFunctionType) and x.__module__ == "math"
 
 
-def _is_known(x: Any) -> bool:
+def is_known(x: Any) -> bool:
     """Tell whether something is a module, a function or a class of a library that need not be looked into."""
     names: list[Any]
     if isinstance(x, types.ModuleType):
@@ -381,13 +383,14 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
         # Of an object that is there already what has made it is not read again.
         made = () if name else ("__init__", "__new__", "__post_init__", "__dataclass_fields__")
         yield from ((n, f"{x.__name__}.{n}", v) for n, v in vars(x).items() if n not in made)
-    elif not isinstance(x, known) or not (_is_known(type(x)) or isinstance(x, Param)):
+    elif not isinstance(x, known) or not (is_known(type(x)) or isinstance(x, Param)):
         for kind in type(x).__mro__:
             if kind.__module__ != "builtins":
                 yield "__class__", "", kind
-        always = _OF_OURS if _is_known(type(x)) else ()
+        of_library, is_others = is_known(type(x)), type(x).__module__.startswith(("numpy.", "scipy."))
         for n, v in attributes_of(x).items():
-            yield "__class__" if n in always else n, f"{name}.{n}".lstrip("."), v
+            always = of_library and (is_others or n in _OF_OURS)  # its class is not looked into
+            yield "__class__" if always else n, f"{name}.{n}".lstrip("."), v
 
 
 class Names:

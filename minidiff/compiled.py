@@ -22,7 +22,7 @@ from minidiff.params import Param, Params
 from minidiff.program.copies import with_stand_ins
 from minidiff.program.lines import ChangedError, Lines, free_name
 from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example
-from minidiff.program.reach import Names, Reach, bytes_in
+from minidiff.program.reach import Names, Reach, Seen
 from minidiff.program.signature import described as shown
 from minidiff.program.signature import equal, key_of, objects_in, parts_of, stood
 from minidiff.tracing import backward, is_tracing, map_container, standing_for_leaves
@@ -187,6 +187,8 @@ class Compiled:
             self._programs.pop(tuple(key), None)
             self._latest = None, None
             return self._first(tuple(key), args)
+        except Exception:  # which the loss may catch; if not, it has the user's lines
+            return self._eagerly(args)
         return made.result(every) if self._opt is None else self._step(made, every)
 
     def _eagerly(self, args: tuple[Any, ...]) -> Any:
@@ -314,8 +316,8 @@ class Compiled:
             self._recorded += 1
             if self._recorded == MANY:
                 warnings.warn(
-                    f"compiled: {self._name} has been recorded {MANY} times, for as many signatures; from "
-                    f"{KEPT} on it runs as it is. Is an argument an integer that counts? Pass float(i), "
+                    f"compiled: {self._name} has been recorded {MANY} times, for other signatures or data; "
+                    f"after {KEPT} it runs as it is. Is an argument an integer that counts? Pass float(i), "
                     "which may vary. Has an array another shape, or an object other attributes, each time? "
                     "Does an array change that the loss makes others of? Pass it as an argument.",
                     UserWarning, stacklevel=3,
@@ -327,46 +329,58 @@ class Compiled:
 
     def _checked(self, args: tuple[Any, ...], result: WithGradient) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""
-        reach, watched = Reach(self._loss, args), None
-        names = Names(reach, args, self._ps)
-        first, found, refusal = self._twice(reach, names, args)
-        if reach.array(""):
-            others: tuple[Any, set[int], RefusedError | None]
+        reach = Reach(self._loss, args)
+        names, (seen, is_whole) = Names(reach, args, self._ps), reach.snapshot()
+        watched: list[Seen] = []
+        try:
+            plain = self._twice(reach, names, args)
+        finally:
+            changed = [array for array in seen if array.has_changed()]
+            for array in changed:
+                array.put_back()
+        if changed:
+            raise KeepsError(
+                f"compiled: {self._name} changes {changed[0].name or 'an array that it finds'} in place, "
+                "which its program would not. Compute it outside of the loss, or do without compiled."
+            )
+        cause: Exception | None = None
+        if reach.finds_arrays:
             try:
-                others = self._twice(reach, names, args, True)
-                if others[-1] is None:
-                    return self._made(names, args, result, *others[:-1])
+                again = self._twice(reach, names, args, True)
+                if again.refusal is None:
+                    watched = [array for array in seen if array.counts() and again.reach.finds(array.array)]
+                    return self._made(names, args, result, again, watched)
+                cause = again.refusal
+                if plain.first is None:
+                    plain = again
             except KeepsError:
                 raise
-            except RefusedError as error:
-                others = None, found, error
-            except Exception:  # what leads to an array cannot be copied
-                others = None, found, refusal
-            if first is None:
-                first, found, refusal = others
-            watched = reach.snapshot(of_all=refusal is not None)
-        if refusal is not None and (first is None or watched is None):
-            raise refusal
-        return self._made(names, args, result, first, found, watched)
+            except Exception as error:  # what leads to an array cannot be copied, or looks at values
+                cause = error.with_traceback(None)
+                if plain.first is None and isinstance(error, RefusedError):
+                    plain = plain._replace(refusal=error)
+            watched = seen
+        if plain.refusal is not None and (plain.first is None or not is_whole):
+            raise plain.refusal from (None if cause is plain.refusal else cause)
+        return self._made(names, args, result, plain, watched)
 
     def _made(
         self,
         names: Names,
         args: tuple[Any, ...],
         result: WithGradient,
-        first: _Recording,
-        found: set[int],
-        watched: Any = None,
+        recorded: _Twice,
+        watched: list[Seen],
     ) -> _Made:
         """Make a program of a recording, and compare what it gives."""
-        name = self._name
+        name, (first, found, *_) = self._name, recorded
         if type(first.value) is not StandIn:
             raise RefusedError(
                 f"compiled: {name} reaches none of its parameters and arguments: its value would be that "
                 "of the recording for ever."
             )
         made = _Made(self._params, first, names, found, args)
-        if watched is not None:
+        if watched:
             made.watch(watched)
         if self._opt is not None and self._steps is None:
             self._steps = Steps(self._opt, self._ps, names.of_parameters)
@@ -384,17 +398,8 @@ class Compiled:
         first.listing.forget()
         return made
 
-    def _twice(
-        self, reach: Reach, names: Names, args: tuple[Any, ...], for_found: bool = False
-    ) -> tuple[Any, set[int], RefusedError | None]:
-        """Record twice, with stand-ins for found arrays or without, and compare.
-
-        Returns
-        -------
-        tuple
-            The first recording, if there is one; the ids of those of its constants that the loss finds; and,
-            if so, why it will not do.
-        """
+    def _twice(self, reach: Reach, names: Names, args: tuple[Any, ...], for_found: bool = False) -> _Twice:
+        """Record twice, with stand-ins for found arrays or without, and compare."""
         name, before, rest = self._name, reach.random_state(), reach
         put_backs = [reach.remembered(args)]
 
@@ -418,7 +423,7 @@ class Compiled:
                 kept += put_back()
                 recordings.append(self._recording(copier, names, args, True))
             except RefusedError as error:
-                refusal = error
+                refusal = error.with_traceback(None)
             finally:
                 kept += put_back()
         if kept:
@@ -432,17 +437,21 @@ class Compiled:
                 "Draw them before, and pass them as arguments."
             )
         if refusal is not None:
-            return None, set(), refusal
+            for recording in recordings:
+                recording.listing.forget()
+            return _Twice(None, set(), refusal, rest)
         first, second = recordings
-        found = alike(first.listing, second.listing)
-        doubt = first.listing.doubt(second.listing, reach.makes_numbers)
-        second.listing.forget()
+        try:
+            found = alike(first.listing, second.listing)
+            doubt = first.listing.doubt(second.listing, reach.makes_numbers)
+        finally:
+            second.listing.forget()
         if doubt is not None and (array := rest.array(doubt)):
             refusal = RefusedError(
                 f"compiled: {doubt}, which the loss makes anew, perhaps of {array}, which may change. Make "
                 "it before, outside of the loss, or pass what it is made of as an argument."
             )
-        return first, found, refusal
+        return _Twice(first, found, refusal, rest)
 
     def _recording(
         self, copier: Callable[..., Any], names: Names, args: tuple[Any, ...], is_second: bool = False
@@ -460,8 +469,6 @@ class Compiled:
         def leaf(array: Any, i: int) -> Any:
             if i not in constants:
                 constants[i] = listing.constant(array)
-                if i in names.of_constants:  # of a memory-mapped file it is another array
-                    names.of_constants[id(array)] = names.of_constants[i]
             return constants[i]
 
         for p, name in zip(self._ps, names.of_parameters, strict=True):
@@ -488,6 +495,13 @@ class Compiled:
         places = list(range(len(roots)))
         template = places if self._params is not None else regrouped(places)
         return _Recording(listing, inputs, named, value, gradients, template)
+
+
+class _Twice(NamedTuple):
+    first: Any  # the first of two recordings, None if it was refused
+    found: set[int]  # the ids of those of its constants that the loss finds
+    refusal: RefusedError | None  # why it will not do, if so
+    reach: Reach  # what finds the arrays that were not stood in for
 
 
 class _Recording(NamedTuple):
@@ -543,12 +557,12 @@ class _Made:
         self.is_whole = len(self.reached) == self._count
         self._is_flat = r.template == tuple(range(self._count))
 
-    def watch(self, arrays: list[tuple[Any, Any, bytes]]) -> None:
+    def watch(self, arrays: list[Seen]) -> None:
         """Have it made anew where an array has changed, of which the loss makes what is a constant here."""
         run = self.run
 
         def unchanged(*inputs: Any) -> tuple[Any, ...]:
-            if any(np.shape(x) != shape or bytes_in(x) != held for x, shape, held in arrays):
+            if any(array.has_changed() for array in arrays):
                 raise ChangedError
             return run(*inputs)
 

@@ -22,7 +22,7 @@ import pytest
 
 import minidiff.functions as mf
 import minidiff.losses as ml
-from minidiff import DataLoader, compiled, derivative, dropgrad, param, params, withgradient
+from minidiff import DataLoader, compiled, derivative, dropgrad, gradient, param, params, withgradient
 from minidiff.program import reach
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -120,6 +120,7 @@ def test_what_the_loss_makes_of_data_is_made_at_every_call(name):
             data[...] = rng.random(3)
     finally:
         DATA[...] = 1.0
+    assert f._recorded == 1
     for before, now in zip(held, [*vars(it).values(), *it.held.values(), data], strict=True):
         assert before is now or type(now) is int
     assert it.held["list"][0].shape == it.held["deque"][0].shape == it.users[0].shape == (3,)
@@ -190,7 +191,7 @@ def test_functions_that_share_a_variable_share_it_when_they_are_recorded_with_th
         assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
 
 
-def test_data_that_another_thread_reads_meanwhile_are_arrays(monkeypatch):
+def test_data_that_another_thread_reads_meanwhile_are_arrays():
     W, holder, kinds, done = param([0.5, 0.7, 1.5]), [np.ones(3)], set(), threading.Event()
 
     def watch():
@@ -241,7 +242,7 @@ def test_what_is_made_of_data_that_changes_is_recorded_anew_or_refused(loss, dat
                 assert f._recorded == count
     finally:
         data()[...] = old
-    monkeypatch.setattr(reach, "LOOKED_AT", 0)
+    monkeypatch.setattr(reach, "COMPARED", 0)
     with pytest.raises(TypeError, match=r"(?s)test_compiled_found.py, line .* makes anew, perhaps of "):
         compiled(loss, params(W))(x)
 
@@ -249,7 +250,7 @@ def test_what_is_made_of_data_that_changes_is_recorded_anew_or_refused(loss, dat
 # --- Wherever it is found -------------------------------------------------------------------------------
 
 
-def follows(loss, data, new=(3, 0, 2)):
+def follows(loss, data, new=(3, 0, 2), recorded=None):
     """Tell whether the program of a loss has the bits of the loss, also when data has changed in place."""
     f, old = compiled(loss, params(W)), np.array(data).tolist()
 
@@ -263,6 +264,7 @@ def follows(loss, data, new=(3, 0, 2)):
             assert bits(f()) == bits(withgradient(loss, params(W)))
     finally:
         put(old)
+    assert recorded in (None, f._recorded)
 
 
 X, L, SCORES = np.array([1.0, 2.0, 4.0]), np.array([0, 1, 2], np.uint8), np.eye(3) * 0.3
@@ -296,7 +298,7 @@ GIVEN_WHOLE = {
 
 @pytest.mark.parametrize("name", GIVEN_WHOLE)
 def test_what_a_function_with_a_derivative_is_given_is_made_at_every_call(name):
-    follows(GIVEN_WHOLE[name], X)
+    follows(GIVEN_WHOLE[name], X, recorded=3 if "read" in name else 1)
 
 
 OF_CLASSES = {
@@ -438,14 +440,11 @@ def test_coefficients_of_polynomials_are_found():
     follows(lambda: np.sum(W * POLY1D(0.3)), POLY1D.coeffs)
 
 
-def test_a_memory_mapped_file_is_stood_in_for_by_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(reach, "LOOKED_AT", 0)
+def test_a_memory_mapped_file_is_stood_in_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(reach, "COMPARED", 0)
     mapped = np.memmap(tmp_path / "X", float, "w+", shape=3)
     mapped[:] = X
     follows(lambda: np.sum(W * (mapped - mapped.mean())) * np.sqrt(2.0), mapped)
-    f = compiled(lambda: np.sum(W * mapped[::-1]), params(W))
-    f()
-    assert "W * mapped[::-1]" in f.source
 
 
 @pytest.mark.parametrize("buffer", [array("d", [1.0, 2.0, 4.0]), bytearray(np.array([1, 2, 4], np.uint8))])
@@ -488,6 +487,107 @@ def test_what_objects_of_scipys_hold_is_found():
     density = stats.gaussian_kde([0.0, 1.0, 2.0, 4.0])
     follows(lambda: np.sum(density(np.arange(3.0)) * W), density.dataset[0, :3])
     follows(lambda: np.sum(A @ (W * X)), X)
+
+
+class Norm:
+    def __init__(self):
+        self.mean, self.places = np.zeros(3), np.array([0])
+
+    def moving(self, x):
+        self.mean *= 0.9
+        self.mean += 0.1 * np.mean(X)
+        return x - self.mean
+
+    def placed(self, x):
+        self.mean[self.places] = np.mean(X)
+        self.places[...] += 1
+        return x + 0.0
+
+    def refused(self, x):
+        self.places[...] += 1
+        return x * float(np.sum(x)) if x[0] > 0 else x
+
+
+@pytest.mark.parametrize("name", ["moving", "placed", "refused"])
+def test_what_the_loss_changes_in_place_is_refused_and_changed_once(name):
+    norm, twin = Norm(), Norm()
+    loss = lambda norm, x: np.sum(W * getattr(norm, name)(x))
+    x = np.ones(3)
+    gradient(lambda: loss(twin, x), params(W))
+    with pytest.raises(TypeError, match=r"in place|branches on a value"):
+        compiled(lambda x: loss(norm, x), params(W))(x)
+    np.testing.assert_array_equal(norm.mean, twin.mean)
+    np.testing.assert_array_equal(norm.places, twin.places)
+
+
+class Settings:
+    n, scale = np.array([1]), np.array(0.5)
+
+
+class Reader:
+    def __call__(self):
+        return np.sum(W[: int(CHOSEN[0])] * X[: int(CHOSEN[0])])
+
+
+def test_what_stand_ins_do_not_reach_is_looked_at_if_python_may_count_by_it():
+    follows(Reader(), CHOSEN, (2, 0, 0))
+    follows(lambda: np.sum((W * X)[: int(Settings.n[0])]), Settings.n, (2,))
+    quad = pytest.importorskip("scipy.integrate").quad
+    scale = Settings.scale.reshape(1)
+    follows(lambda: np.sum(W) * quad(lambda t: Settings.scale * t, 0, 1)[0], scale, (2.0,))
+
+
+def test_a_variable_that_others_read_is_bound_for_them_too():
+    follows(averaged, X)
+
+
+def averaged():
+    fit()
+    return np.sum(scaled(W) * (X * 2))
+
+
+def fit():
+    global MEAN  # noqa: PLW0603
+    MEAN = X.mean()
+
+
+def scaled(v):
+    return v * MEAN
+
+
+def test_large_data_of_a_class_given_to_a_derivative_are_refused(monkeypatch):
+    monkeypatch.setattr(reach, "COMPARED", 0)
+    with pytest.raises(TypeError, match="makes anew, perhaps of Found"):
+        compiled(lambda: np.sum(W * mf.softmax(Found.of_class * 2)), params(W))()
+
+
+@pytest.mark.parametrize("many", [0, 20_000])
+def test_a_long_list_of_numbers_hides_nothing(many):
+    held = [0.0] * many + [X]
+    follows(lambda: np.sum(W * (held[-1] * 2)), X, recorded=1)
+
+
+def test_names_of_attributes_are_not_those_of_globals():
+    follows(lambda: np.sum(W * (X - X.mean(axis=0)).T), X, recorded=1)
+
+
+T = np.ones(300_000)
+
+
+def test_an_error_that_the_loss_catches_is_caught():
+    S = np.eye(3)
+
+    def loss():
+        try:
+            C = np.linalg.cholesky(S)
+        except np.linalg.LinAlgError:
+            C = np.linalg.cholesky(S + 5 * np.eye(3))
+        return np.sum(C @ W)
+
+    f = compiled(loss, params(W))
+    for corner in (1.0, -2.0, 3.0):
+        S[0, 0] = corner
+        assert bits(f()) == bits(withgradient(loss, params(W)))
 
 
 # --- What must not be touched ---------------------------------------------------------------------------
@@ -643,11 +743,12 @@ def test_a_large_model_is_recorded_in_time():
             nonlocal count
             count += 1
 
+        before = sys.getprofile()
         sys.setprofile(tick)
         try:
             f()
         finally:
-            sys.setprofile(None)
+            sys.setprofile(before)
         return count
 
     assert steps(400) < 6 * steps(100)

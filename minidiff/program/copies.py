@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.program.listing import RefusedError
-from minidiff.program.reach import ARRAYS, Reach, codes, is_known
+from minidiff.program.reach import ARRAYS, Reach, codes, global_names, is_known
 from minidiff.program.signature import held_next_by
 
 __all__ = ["with_stand_ins"]
@@ -30,7 +30,7 @@ _COPIED = {
 }  # fmt: skip
 _OF_CLASSES = type, classmethod, staticmethod, property
 # With one of these a class has a say in how its objects are copied, or in what becomes of a copy.
-_OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__")
+_OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__", "__setattr__")
 _OTHER_WAYS = ("__deepcopy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__", "__del__")
 
 
@@ -50,7 +50,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     Returns
     -------
     callable
-        Gives the copy of a function, or of an object that it reaches; of anything else that itself.
+        Gives the copy of what leads to an array, and anything else as it is.
 
     Raises
     ------
@@ -62,18 +62,24 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     """
     leading = reach.leading()
     memo: dict[int, Any] = {id(x): x for _, x in reach.found}  # as `deepcopy` has it
-    functions, names, cells = list[Any](), dict[int, Any](), dict[int, Any]()
+    functions, globals_of, cells = list[Any](), dict[int, Any](), dict[int, Any]()
     for i, x in leading.items():
         kind = type(x)
         if kind is types.FunctionType:
-            if any(map(_binds_outside, codes(x.__code__))):
+            if any(_binds_outside(code, x.__code__.co_freevars) for code in codes(x.__code__)):
                 raise TypeError(f"{x.__name__} binds a variable of others")
             if str(x.__globals__.get("__name__")).startswith(("minidiff.", "autograd.")):
-                raise RefusedError(f"{x.__name__} is known by itself, with its derivative")
+                raise RefusedError(
+                    f"compiled: {x.__name__} has a derivative of its own, and reads an array that is not its "
+                    "argument. Pass the array to it as an argument."
+                )
             functions.append(x)
-            known = names.setdefault(id(x.__globals__), {**x.__globals__})
+            if id(x.__globals__) not in globals_of:
+                globals_of[id(x.__globals__)] = {**x.__globals__}
             mine = [cells.setdefault(id(cell), types.CellType()) for cell in x.__closure__ or ()]
-            memo[i] = types.FunctionType(x.__code__, known, x.__name__, None, tuple(mine) or None)
+            memo[i] = types.FunctionType(
+                x.__code__, globals_of[id(x.__globals__)], x.__name__, None, tuple(mine) or None
+            )
         elif kind in ARRAYS:
             memo[i] = stand_in(np.asarray(x), i)
         elif kind is types.ModuleType:
@@ -91,9 +97,8 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
         if type(x) is types.ModuleType:
             vars(memo[id(x)]).update({name: copied(held) for name, held in vars(x).items()})
     for x in functions:
-        known, new = names[id(x.__globals__)], memo[id(x)]
-        used = {name for code in codes(x.__code__) for name in code.co_names}
-        known.update({name: copied(x.__globals__[name]) for name in used & known.keys()})
+        known, new = globals_of[id(x.__globals__)], memo[id(x)]
+        known.update({name: copied(x.__globals__[name]) for name in global_names(x.__code__, x.__globals__)})
         new.__defaults__ = x.__defaults__ and tuple(map(copied, x.__defaults__))
         new.__kwdefaults__ = {name: copied(d) for name, d in (x.__kwdefaults__ or {}).items()}
         vars(new).update({name: copied(held) for name, held in vars(x).items()})
@@ -103,18 +108,19 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     return copied
 
 
-def _binds_outside(code: types.CodeType) -> bool:
-    """Tell whether code binds a global name, or a variable of an outer function."""
+def _binds_outside(code: types.CodeType, outside: tuple[str, ...]) -> bool:
+    """Tell whether code binds a global name, or one of these variables of an outer function."""
     return any(
         i.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")
-        or (i.opname in ("STORE_DEREF", "DELETE_DEREF") and i.argval in code.co_freevars)
+        or (i.opname in ("STORE_DEREF", "DELETE_DEREF") and i.argval in outside)
         for i in dis.get_instructions(code)
     )
 
 
 def _is_plain(kind: type[Any]) -> bool:
     """Tell whether a copy of such an object is made of its attributes and items alone, and does nothing."""
-    if kind in _COPIED or hasattr(kind, "_fields"):
+    if kind in _COPIED or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
         return True
-    own = (name for name in _OWN_WAYS if getattr(kind, name, None) is not getattr(object, name, None))
+    base = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    own = (name for name in _OWN_WAYS if getattr(kind, name, None) is not getattr(base, name, None))
     return not any(own) and not any(hasattr(kind, name) for name in _OTHER_WAYS)

@@ -65,7 +65,7 @@ _PLAIN_TYPES: dict[type, str] = {float: "float", complex: "complex", int: "int",
 
 
 class ChangedError(Exception):
-    """A result has another shape or dtype than when its program was recorded."""
+    """A result has another shape or dtype than when its program was recorded, or data have changed."""
 
 
 class Workspace:

@@ -506,8 +506,8 @@ _PEEKS = {
     "__complex__": f"complex() {_NUMBER}", "__round__": f"round() {_NUMBER}",
     "__trunc__": f"trunc() {_NUMBER}",
     "__floor__": f"floor() {_NUMBER}", "__ceil__": f"ceil() {_NUMBER}",
-    "__index__": "a computed value serves as a size, as a count, or as the index of an array or a list that "
-        "the loss makes. Make the array that is indexed before, outside of the loss. A size or a count "
+    "__index__": "a computed value serves as a size, a count or an index. Make an array that is indexed "
+        "before, outside of the loss, or pass it as an argument. A size or a count "
         f"{_NUMBER}",
     "__str__": "it makes text of a value", "__format__": "it makes text of a value",
     "__hash__": "it uses a value as a key",

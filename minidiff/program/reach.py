@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import gc
 import inspect
 import random
@@ -14,10 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import accumulate, islice
 from operator import attrgetter, methodcaller
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -28,19 +29,20 @@ from minidiff.program.listing import StandIn
 from minidiff.program.signature import held_by, held_next_by, objects_in, parts_of
 from minidiff.tracing import constant, is_box
 
-__all__ = ["ARRAYS", "Names", "Reach", "bytes_in", "closure", "codes", "is_known"]
+__all__ = ["ARRAYS", "Names", "Reach", "Seen", "closure", "codes", "global_names", "is_known"]
 
 
 # With these names in its code a function may read any attribute.
 _ANY = {"__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "eval", "exec", "getattr", "vars"}
 # Without any of these it makes no Python number of an array.
 _TO_NUMBER = {"complex", "eval", "exec", "float", "getattr", "int", "item", "math", "round", "tolist"}
-# What is in these changes nothing, and holds nothing of the user's.
+# Modules whose functions and classes are not looked into: they hold nothing of the user's.
 _LIBRARIES = {"numpy", "autograd", "minidiff", "scipy", "matplotlib"} | sys.stdlib_module_names - {"__main__"}
 # Bytes of found arrays that a program may compare at every call with what they were.
-LOOKED_AT = 2**20
-# Things that it looks at.
-MANY = 20_000
+COMPARED = 2**20
+# Things that it looks at, and what stands for more.
+THINGS = 20_000
+MORE = "…", np.zeros(0, object)
 _CODE = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, type(np.sum)
 _OF_ENUMS = {"_member_map_", "_value_"}
 # Attributes in which objects of ours, and of NumPy's, have arrays or functions of the user's.
@@ -50,6 +52,7 @@ ARRAYS = np.ndarray, np.memmap
 # Python's own arrays, of which NumPy makes others.
 _BUFFERS = bytearray, array
 _PLAIN = str, bytes, int, float, complex, type(None)
+_SEQUENCES = list, tuple, set, frozenset, deque
 # Of Python's own, what is looked into in a way of its own, holds nothing, or what nobody changes.
 _NO_HOLDERS = (
     type, types.ModuleType, types.CodeType, types.FrameType, types.BuiltinFunctionType, random.Random,
@@ -86,7 +89,7 @@ class Reach:
         waiting: list[tuple[str, Any]] = [("", x) for x in (*objects_in(args), f)]
         attributes: list[tuple[str, str, Any]] = []
         of_modules: list[tuple[str, str, Any]] = []
-        while waiting and len(self._seen) < MANY:
+        while waiting and len(self._seen) < THINGS:
             name, x = waiting.pop()
             if _cannot_be_asked(x):
                 continue
@@ -99,7 +102,7 @@ class Reach:
                     self._names.add("float")
                 if x is f or not is_known(x):
                     self.found.append((name, x))
-                    held, named = _safely(self._held(name, x)), _safely(_attributes(name, x))
+                    held, named = self._listed(self._held(name, x)), self._listed(_attributes(name, x))
                     waiting += held
                     (of_modules if isinstance(x, types.ModuleType) else attributes).extend(named)
                     for item in (*held, *named):
@@ -111,11 +114,20 @@ class Reach:
                 waiting += [(name, x) for n, name, x in of_modules if n in self._names]
                 of_modules = [some for some in of_modules if some[0] not in self._names]
         if waiting:
-            self.found.append(("…", np.zeros(0, object)))  # more than we can look at
+            self.found.append(MORE)
         self.makes_numbers = bool(self._names & _TO_NUMBER)
         kinds = np.random.Generator, np.random.RandomState, random.Random
         self._generators: list[Any] = [np.random.mtrand._rand, random._inst]
         self._generators += [x for _, x in self.found if isinstance(x, kinds)]
+
+    def _listed(self, items: Iterator[Any]) -> list[Any]:
+        """List what an iterator gives, up to where it fails: what is asked may be of any kind."""
+        found: list[Any] = []
+        with suppress(Exception):
+            found.extend(islice((item for item in items if type(item[-1]) not in _PLAIN), THINGS))
+        if len(found) == THINGS:
+            self.found.append(MORE)
+        return found
 
     def _is_named(self, name: str) -> bool:
         return name in self._names or name.startswith("__") or name in _OF_ENUMS
@@ -124,8 +136,7 @@ class Reach:
         """Give what something holds otherwise than as attributes."""
         if isinstance(x, types.FunctionType):
             yield from closure(x)
-            for code in codes(x.__code__):
-                yield from self._globals(code, x.__globals__)
+            yield from self._globals(x.__code__, x.__globals__)
             yield from (("", d) for d in (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values()))
             yield from vars(x).items()
         elif isinstance(x, types.MethodType):
@@ -144,8 +155,8 @@ class Reach:
             items = dict.items(x) if isinstance(x, dict) else x.items()
             yield from ((str(key), item) for key, item in items)
             yield from ((name, item) for item in attributes_of(x).values())
-        elif isinstance(x, (list, tuple, set, frozenset)):
-            kind: Any = next(kind for kind in (list, tuple, set, frozenset) if isinstance(x, kind))
+        elif isinstance(x, _SEQUENCES):
+            kind: Any = next(kind for kind in _SEQUENCES if isinstance(x, kind))
             yield from ((f"{name}_{i}" if name else "", item) for i, item in enumerate(kind.__iter__(x)))
         elif isinstance(x, (weakref.ref, ContextVar)):
             with suppress(LookupError):
@@ -156,35 +167,43 @@ class Reach:
             yield from ((name, item) for item in gc.get_referents(x) if not isinstance(item, type))
 
     def _globals(self, code: types.CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        consts = [text for x in code.co_consts for text in (x if type(x) is tuple else (x,))]
-        used = {*code.co_names, *(text for text in consts if type(text) is str)}
+        every = [*codes(code)]
+        consts = [text for c in every for x in c.co_consts for text in (x if type(x) is tuple else (x,))]
+        used = {name for c in every for name in c.co_names} | {text for text in consts if type(text) is str}
         self._names |= used
-        every = [*names] if {"globals", "eval", "exec"} & {*code.co_names} else code.co_names
-        yield from ((name, names[name]) for name in every if name in names)
+        yield from ((name, names[name]) for name in global_names(code, names))
         for name in sorted(used - names.keys()):  # of a module that is imported in the function
             for module in (name, f"{names.get('__package__')}.{name}"):
                 if module in sys.modules:
                     yield name, sys.modules[module]
 
-    def snapshot(self, of_all: bool) -> list[tuple[Any, Any, bytes]] | None:
-        """Give the arrays that it finds, with shape and contents: the smaller ones, as far as one may look.
+    def snapshot(self) -> tuple[list[Seen], bool]:
+        """Note what the arrays that it finds hold: the smaller ones; and tell whether these are all."""
+        every = [(name, x) for name, x in self.found if _is_array(x)]
+        arrays = [(name, x) for name, x in every if not (is_ndarray(x) and x.dtype.hasobject)]
+        arrays.sort(key=lambda item: _bytes_of(item[1]))
+        sums = accumulate(_bytes_of(x) for _, x in arrays)
+        few = [item for item, n in zip(arrays, sums, strict=True) if n <= COMPARED]
+        return [Seen(name, x, np.shape(x), _bytes_in(x)) for name, x in few], len(few) == len(every)
 
-        If that is not all of them, and has to be, None.
-        """
-        every = [x for _, x in self.found if _is_array(x)]
-        arrays = sorted((x for x in every if not (is_ndarray(x) and x.dtype.hasobject)), key=_bytes_of)
-        few = [x for x, n in zip(arrays, accumulate(map(_bytes_of, arrays)), strict=True) if n <= LOOKED_AT]
-        if of_all and len(few) < len(every):
-            return None
-        return [(x, np.shape(x), bytes_in(x)) for x in few]
+    def finds(self, array: Any) -> bool:
+        """Tell whether it finds this array."""
+        return any(x is array for _, x in self.found)
+
+    @property
+    def finds_arrays(self) -> bool:
+        """Whether there are any."""
+        return any(_is_array(x) for _, x in self.found)
 
     def array(self, line: str) -> str:
-        """Describe an array that a line may use, if there is any: the one that it names."""
+        """Describe the arrays that a line may use, if there are any: those that it names."""
         arrays = [(name, x) for name, x in self.found if _is_array(x)]
-        for name, x in arrays:
-            if re.search(rf"\b{re.escape(name or '…')}\b", line):
-                return f"{name}, of shape {np.shape(x)}"
-        return "an array that it finds by name" if arrays else ""
+        named = [
+            f"{name}, of shape {np.shape(x)}"
+            for name, x in arrays
+            if re.search(rf"\b{re.escape(name or '…')}\b", line)
+        ]
+        return " or ".join(named) or ("an array that it finds by name" if arrays else "")
 
     def leading(self) -> dict[int, Any]:
         """Give the arrays of numbers that it finds, and all that leads to them, by their ids."""
@@ -207,7 +226,7 @@ class Reach:
         """
         of_args = [(f"argument {i}", held) for i, x in enumerate(args) for held in held_by(x)]
         found = [*self.found, *of_args]
-        lists = [(name, x, [*x.copy()]) for name, x in found if isinstance(x, (list, deque))]
+        lists = [(name, x, [*x]) for name, x in found if isinstance(x, (list, deque))]
         objects = [(name, x, x.copy()) for name, x in found if is_ndarray(x) and x.dtype == object]
         functions = [x for _, x in found if isinstance(x, types.FunctionType)]
         cells = [cell for f in functions for cell in _cells(f)]
@@ -247,9 +266,33 @@ class Reach:
         return [_state(g) for g in self._generators]
 
 
-def bytes_in(x: Any) -> bytes:
-    """Give what an array holds, or a buffer of Python's own."""
-    return bytes(x) if type(x) is bytearray else x.tobytes()
+class Seen(NamedTuple):
+    """An array, or a buffer of Python's own, and what it held."""
+
+    name: str
+    array: Any
+    shape: tuple[int, ...]
+    held: bytes
+
+    def has_changed(self) -> bool:
+        """Tell whether it holds something else now."""
+        return np.shape(self.array) != self.shape or _bytes_in(self.array) != self.held
+
+    def put_back(self) -> None:
+        """Let it hold what it held."""
+        if is_ndarray(self.array):
+            self.array[...] = np.frombuffer(self.held, self.array.dtype).reshape(self.shape)
+        else:
+            memoryview(self.array).cast("B")[:] = self.held
+
+    def counts(self) -> bool:
+        """Tell whether Python's own numbers, slices or branches may well be made of it."""
+        x = self.array
+        return not is_ndarray(x) or x.size == 1 or x.dtype.kind not in "fc"
+
+
+def _bytes_in(x: Any) -> bytes:
+    return x.tobytes() if is_ndarray(x) else bytes(x)
 
 
 def _bytes_of(x: Any) -> int:
@@ -287,9 +330,13 @@ _Holder: TypeAlias = tuple[str, Callable[[], Mapping[Any, Any]], Callable[..., N
 def _holders(name: str, x: Any) -> Iterator[_Holder]:
     """Give what of a thing may come to hold something else."""
     if isinstance(x, types.FunctionType):
-        names, every = {n for code in codes(x.__code__) for n in code.co_names}, x.__globals__
-        used = lambda: {n: every[n] for n in (every if "globals" in names else names) if n in every}  # noqa: E731
-        yield "", used, every.__setitem__, every.__delitem__
+        code, every = x.__code__, x.__globals__
+        yield (
+            "",
+            lambda: {n: every[n] for n in global_names(code, every)},
+            every.__setitem__,
+            every.__delitem__,
+        )
         name, x = x.__name__, vars(x)
     if isinstance(x, type):
         yield x.__name__, lambda: {**vars(x)}, partial(type.__setattr__, x), partial(type.__delattr__, x)
@@ -305,14 +352,6 @@ def _holders(name: str, x: Any) -> Iterator[_Holder]:
 def _is_of_python(kind: type[Any]) -> bool:
     top = str(kind.__module__).partition(".")[0]
     return top in sys.stdlib_module_names and not issubclass(kind, _NO_HOLDERS)
-
-
-def _safely(items: Iterator[Any]) -> list[Any]:
-    """List what an iterator gives, up to where it fails: what is asked may be of any kind."""
-    found: list[Any] = []
-    with suppress(Exception):
-        found.extend(islice(items, MANY))
-    return found
 
 
 def _cannot_be_asked(x: Any) -> bool:
@@ -362,6 +401,17 @@ def codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from codes(inner)
 
 
+def global_names(code: types.CodeType, names: dict[str, Any]) -> list[str]:
+    """List those global names that code may read or bind, that of the functions within it as well."""
+    every = {name for inner in codes(code) for name in _of_globals(inner)}
+    return [*names] if every & {"globals", "eval", "exec"} else [name for name in every if name in names]
+
+
+@lru_cache(4096)
+def _of_globals(code: types.CodeType) -> frozenset[str]:
+    return frozenset(i.argval for i in dis.get_instructions(code) if i.opname.endswith(("_GLOBAL", "_NAME")))
+
+
 def _state(g: Any) -> Any:
     if isinstance(g, random.Random):
         return g.getstate()
@@ -373,7 +423,7 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
     """Give the attributes of an object and of its classes: name, how it is shown, value."""
     known = (
         types.FunctionType, types.MethodType, types.BuiltinFunctionType, partial, Mapping, list, tuple, set,
-        frozenset, np.ndarray, np.generic, Param, property, classmethod, staticmethod,
+        frozenset, np.ndarray, np.generic, property, classmethod, staticmethod,
     )  # fmt: skip
     if isinstance(x, types.ModuleType):
         yield from ((n, f"{name}.{n}", v) for n, v in vars(x).items())
@@ -383,7 +433,7 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
         # Of an object that is there already what has made it is not read again.
         made = () if name else ("__init__", "__new__", "__post_init__", "__dataclass_fields__")
         yield from ((n, f"{x.__name__}.{n}", v) for n, v in vars(x).items() if n not in made)
-    elif not isinstance(x, known) or not (is_known(type(x)) or isinstance(x, Param)):
+    elif not isinstance(x, Param) and not (isinstance(x, known) and is_known(type(x))):
         for kind in type(x).__mro__:
             if kind.__module__ != "builtins":
                 yield "__class__", "", kind

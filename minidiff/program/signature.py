@@ -40,7 +40,7 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
     if kind is np.ndarray:
         leaves.append(x)
         return x.shape, x.strides, x.dtype
-    if _may_vary(kind, x):
+    if _may_vary(x):
         leaves.append(x)
         return kind
     if kind in _STATIC:
@@ -106,7 +106,7 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
     A part of an argument has a name with a point in it. In the place of all else comes ``other(x)``.
     """
     kind = type(x)
-    if _may_vary(kind, x):
+    if _may_vary(x):
         return standing(x, name)
     if isinstance(x, dict):
         return {key: stood(item, f"{name}.{key}", standing, other) for key, item in x.items()}
@@ -117,15 +117,16 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
 
 
 def objects_in(args: Any) -> Iterator[Any]:
-    """Give what of arguments is no array, no number and holds none as lists, tuples and dicts do."""
+    """Give the objects in arguments: all but arrays, floats, and the lists, tuples and dicts around them."""
     for x in args.values() if isinstance(args, dict) else args:
         if isinstance(x, (dict, list, tuple)):
             yield from objects_in(x)
-        elif not _may_vary(type(x), x):
+        elif not _may_vary(x):
             yield x
 
 
-def _may_vary(kind: type, x: Any) -> bool:
+def _may_vary(x: Any) -> bool:
+    kind = type(x)
     is_number = issubclass(kind, np.generic) and x.dtype.kind in "biufc"
     return is_number or kind in (np.ndarray, float, complex)
 

@@ -337,6 +337,33 @@ def mean(a):
     return np.mean(a) - np.sum(X * 2)
 
 
+@functools.singledispatch
+def made_of(x):
+    return X * 2
+
+
+@made_of.register
+def _(x: int):
+    return X * 3
+
+
+class Queue(deque):
+    def __init__(self, items=()):
+        super().__init__(items, 3)
+
+
+class Endless(list):
+    def __iter__(self):
+        return itertools.count()
+
+
+class Wordless:
+    def __str__(self):
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
 class Meta(type):
     of_meta = X
 
@@ -395,6 +422,7 @@ def imported_inside():
 
 
 POINT, LAZY, PROXIED, THINGS = Point(), Lazy(), Proxied(), {"X": X}
+WORDLESS = {Wordless(): X}
 PROXY, GET, TAKE = weakref.proxy(PROXIED), operator.attrgetter("X"), X.take
 CHAINED, LIST_AT, HOLDER = ChainMap({}, THINGS), [X].__getitem__, SimpleNamespace(module=module)
 POLYNOMIAL, POLY1D = np.polynomial.Polynomial(X), np.poly1d(X)
@@ -416,6 +444,10 @@ FOUND_IN = {
     "a method of a list": lambda: np.sum(W * (LIST_AT(0) * 2)),
     "an attrgetter": lambda: np.sum(W * (GET(PROXIED) * 2)),
     "a match": lambda: np.sum(W * (matched() * 2)),
+    "a generic function": lambda: np.sum(W * (made_of(1) + made_of("a"))),
+    "a list without end": lambda found=Endless([X]): np.sum(W * (found[0] * 2)),  # noqa: B008
+    "a dict with a wordless key": lambda: np.sum(W * (sum(WORDLESS.values()) * 2)),
+    "a queue of another class": lambda found=Queue([X]): np.sum(W * (found[0] * 2)),  # noqa: B008
     "a metaclass": lambda: np.sum(W * (OfMeta.of_meta * 2)),
     "an enumeration": lambda: np.sum(W * (Members.DATA.value * 2)),
     "globals": eval("lambda: np.sum(W * (globals()['X'] * 2))", {"np": np, "W": W, "X": X}),

@@ -31,6 +31,7 @@ _COPIED = {
 _OF_CLASSES = type, classmethod, staticmethod, property
 # With one of these a class has a say in how its objects are copied, or in what becomes of a copy.
 _OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__", "__setattr__")
+_OF_CONTAINERS = ("__iter__", "__setitem__", "append", "extend", "items")
 _OTHER_WAYS = ("__deepcopy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__", "__del__")
 
 
@@ -99,6 +100,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     for x in functions:
         known, new = globals_of[id(x.__globals__)], memo[id(x)]
         known.update({name: copied(x.__globals__[name]) for name in global_names(x.__code__, x.__globals__)})
+        new.__module__ = x.__module__
         new.__defaults__ = x.__defaults__ and tuple(map(copied, x.__defaults__))
         new.__kwdefaults__ = {name: copied(d) for name, d in (x.__kwdefaults__ or {}).items()}
         vars(new).update({name: copied(held) for name, held in vars(x).items()})
@@ -122,5 +124,6 @@ def _is_plain(kind: type[Any]) -> bool:
     if kind in _COPIED or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
         return True
     base = next(base for base in kind.__mro__ if base.__module__ == "builtins")
-    own = (name for name in _OWN_WAYS if getattr(kind, name, None) is not getattr(base, name, None))
+    ways = _OWN_WAYS if base is object else _OWN_WAYS + _OF_CONTAINERS
+    own = (name for name in ways if getattr(kind, name, None) is not getattr(base, name, None))
     return not any(own) and not any(hasattr(kind, name) for name in _OTHER_WAYS)

@@ -26,7 +26,7 @@ from minidiff.checks import is_ndarray
 from minidiff.params import Param, attributes_of, in_slots
 from minidiff.program.lines import RESERVED, free_name
 from minidiff.program.listing import StandIn
-from minidiff.program.signature import held_by, held_next_by, objects_in, parts_of
+from minidiff.program.signature import SEQUENCES, held_by, held_next_by, iterated, objects_in, parts_of
 from minidiff.tracing import constant, is_box
 
 __all__ = ["ARRAYS", "Names", "Reach", "Seen", "closure", "codes", "global_names", "is_known"]
@@ -52,7 +52,6 @@ ARRAYS = np.ndarray, np.memmap
 # Python's own arrays, of which NumPy makes others.
 _BUFFERS = bytearray, array
 _PLAIN = str, bytes, int, float, complex, type(None)
-_SEQUENCES = list, tuple, set, frozenset, deque
 # Of Python's own, what is looked into in a way of its own, holds nothing, or what nobody changes.
 _NO_HOLDERS = (
     type, types.ModuleType, types.CodeType, types.FrameType, types.BuiltinFunctionType, random.Random,
@@ -153,11 +152,10 @@ class Reach:
             yield name, x.__repr__.__self__
         elif isinstance(x, dict) or (isinstance(x, Mapping) and is_known(type(x))):
             items = dict.items(x) if isinstance(x, dict) else x.items()
-            yield from ((str(key), item) for key, item in items)
+            yield from ((key if type(key) is str else "", item) for key, item in items)
             yield from ((name, item) for item in attributes_of(x).values())
-        elif isinstance(x, _SEQUENCES):
-            kind: Any = next(kind for kind in _SEQUENCES if isinstance(x, kind))
-            yield from ((f"{name}_{i}" if name else "", item) for i, item in enumerate(kind.__iter__(x)))
+        elif isinstance(x, SEQUENCES):
+            yield from ((f"{name}_{i}" if name else "", item) for i, item in enumerate(iterated(x)))
         elif isinstance(x, (weakref.ref, ContextVar)):
             with suppress(LookupError):
                 yield name, x() if isinstance(x, weakref.ref) else x.get()
@@ -226,7 +224,7 @@ class Reach:
         """
         of_args = [(f"argument {i}", held) for i, x in enumerate(args) for held in held_by(x)]
         found = [*self.found, *of_args]
-        lists = [(name, x, [*x]) for name, x in found if isinstance(x, (list, deque))]
+        lists = [(name, x, [*iterated(x)]) for name, x in found if isinstance(x, (list, deque))]
         objects = [(name, x, x.copy()) for name, x in found if is_ndarray(x) and x.dtype == object]
         functions = [x for _, x in found if isinstance(x, types.FunctionType)]
         cells = [cell for f in functions for cell in _cells(f)]
@@ -236,7 +234,7 @@ class Reach:
             left = []
             for name, items, were in lists:
                 old = set(map(id, were))
-                if _stands_in([item for item in items if id(item) not in old]):
+                if _stands_in([item for item in iterated(items) if id(item) not in old]):
                     left.append(name)
                     items.clear()
                     items.extend(were)
@@ -437,7 +435,7 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
         for kind in type(x).__mro__:
             if kind.__module__ != "builtins":
                 yield "__class__", "", kind
-        of_library, is_others = is_known(type(x)), type(x).__module__.startswith(("numpy.", "scipy."))
+        of_library, is_others = is_known(type(x)), str(type(x).__module__).startswith(("numpy.", "scipy."))
         for n, v in attributes_of(x).items():
             always = of_library and (is_others or n in _OF_OURS)  # its class is not looked into
             yield "__class__" if always else n, f"{name}.{n}".lstrip("."), v

@@ -12,11 +12,13 @@ import numpy as np
 from minidiff.checks import is_ndarray
 from minidiff.params import Param, attributes_of
 
-__all__ = ["described", "equal", "held_by", "held_next_by", "key_of", "objects_in", "parts_of", "stood"]
+__all__ = ["SEQUENCES", "described", "equal", "held_by", "held_next_by", "iterated", "key_of", "objects_in",
+    "parts_of", "stood"]  # fmt: skip
 
 _STATIC = (bool, int, str, bytes, type(None))
 _NUMBERS = frozenset({*_STATIC, float, complex})
-_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+SEQUENCES = (list, tuple, set, frozenset, deque)
+_CONTAINERS = (dict, *SEQUENCES)
 
 
 class _Same:
@@ -87,17 +89,23 @@ def held_by(x: Any) -> Iterator[Any]:
 def held_next_by(x: Any) -> list[Any]:
     """Give what an object holds itself; not the numbers of long lists."""
     if isinstance(x, dict):
-        return [*x.keys(), *x.values()]
-    if isinstance(x, _CONTAINERS):
-        return [] if _is_long(x) else [*x]
+        return [*dict.keys(x), *dict.values(x)]
+    if isinstance(x, SEQUENCES):
+        return [] if _is_long(x) else [*iterated(x)]
     if isinstance(x, (type, FunctionType, ModuleType, Param)) or is_ndarray(x):
         return []
     attributes = attributes_of(x)
     return [*attributes, *attributes.values()]
 
 
+def iterated(x: Any) -> Iterator[Any]:
+    """Give what a sequence or a set holds, past an ``__iter__`` of the user's."""
+    kind: Any = next(kind for kind in SEQUENCES if isinstance(x, kind))
+    return iter(kind.__iter__(x))
+
+
 def _is_long(x: Any) -> bool:
-    return isinstance(x, (list, tuple)) and len(x) > 32 and _NUMBERS.issuperset(map(type, x))
+    return isinstance(x, (list, tuple)) and len(x) > 32 and _NUMBERS.issuperset(map(type, iterated(x)))
 
 
 def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callable[[Any], Any]) -> Any:

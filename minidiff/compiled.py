@@ -331,38 +331,48 @@ class Compiled:
         """Make a program, if it is sure to give what the loss gives."""
         reach = Reach(self._loss, args)
         names, (seen, is_whole) = Names(reach, args, self._ps), reach.snapshot()
-        watched: list[Seen] = []
+        again: _Twice | None = None
         try:
             plain = self._twice(reach, names, args)
-        finally:
-            changed = [array for array in seen if array.has_changed()]
-            for array in changed:
-                array.put_back()
+            if reach.finds_arrays:
+                again = self._again(reach, names, args)
+        except BaseException:
+            _put_back(seen)
+            raise
+        stood = again if again and again.refusal is None else None
+        rest = stood.reach if stood else reach  # into an array that was stood in for the loss does not write
+        changed = [one for one in seen if one.has_changed() and rest.finds(one.array)]
         if changed:
+            _put_back(changed)
             raise KeepsError(
                 f"compiled: {self._name} changes {changed[0].name or 'an array that it finds'} in place, "
                 "which its program would not. Compute it outside of the loss, or do without compiled."
             )
-        cause: Exception | None = None
-        if reach.finds_arrays:
-            try:
-                again = self._twice(reach, names, args, True)
-                if again.refusal is None:
-                    watched = [array for array in seen if array.counts() and again.reach.finds(array.array)]
-                    return self._made(names, args, result, again, watched)
-                cause = again.refusal
-                if plain.first is None:
-                    plain = again
-            except KeepsError:
-                raise
-            except Exception as error:  # what leads to an array cannot be copied, or looks at values
-                cause = error.with_traceback(None)
-                if plain.first is None and isinstance(error, RefusedError):
-                    plain = plain._replace(refusal=error)
-            watched = seen
-        if plain.refusal is not None and (plain.first is None or not is_whole):
-            raise plain.refusal from (None if cause is plain.refusal else cause)
-        return self._made(names, args, result, plain, watched)
+        try:
+            if stood:
+                watched = [one for one in seen if one.counts() and rest.finds(one.array)]
+                try:
+                    return self._made(names, args, result, stood, watched)
+                except RefusedError as error:  # it asks for the type of an array, for one
+                    again = stood._replace(refusal=error.with_traceback(None))
+            best = again if again and plain.first is None else plain
+            if best.refusal is not None and (best.first is None or not is_whole):
+                raise best.refusal from (again.refusal if again and best is plain else None)
+            return self._made(names, args, result, best, seen if again else [])
+        finally:
+            plain.forget()
+            if again:
+                again.forget()
+
+    def _again(self, reach: Reach, names: Names, args: tuple[Any, ...]) -> _Twice:
+        """Record with stand-ins for found arrays, or tell why that cannot be."""
+        try:
+            return self._twice(reach, names, args, True)
+        except KeepsError:
+            raise
+        except Exception as error:  # what leads to an array cannot be copied, or looks at values
+            refusal = error if isinstance(error, RefusedError) else RefusedError(f"compiled: {error}")
+            return _Twice(None, set(), refusal.with_traceback(None), reach)
 
     def _made(
         self,
@@ -395,7 +405,6 @@ class Compiled:
                 "it runs, or depends on an earlier call: compute new arrays."
             )
         made.gradients = made.filled(every)
-        first.listing.forget()
         return made
 
     def _twice(self, reach: Reach, names: Names, args: tuple[Any, ...], for_found: bool = False) -> _Twice:
@@ -444,6 +453,9 @@ class Compiled:
         try:
             found = alike(first.listing, second.listing)
             doubt = first.listing.doubt(second.listing, reach.makes_numbers)
+        except RefusedError:
+            first.listing.forget()
+            raise
         finally:
             second.listing.forget()
         if doubt is not None and (array := rest.array(doubt)):
@@ -497,11 +509,22 @@ class Compiled:
         return _Recording(listing, inputs, named, value, gradients, template)
 
 
+def _put_back(seen: list[Seen]) -> None:
+    for one in seen:
+        if one.has_changed():
+            one.put_back()
+
+
 class _Twice(NamedTuple):
     first: Any  # the first of two recordings, None if it was refused
     found: set[int]  # the ids of those of its constants that the loss finds
     refusal: RefusedError | None  # why it will not do, if so
     reach: Reach  # what finds the arrays that were not stood in for
+
+    def forget(self) -> None:
+        """Let go of the arrays of the recording."""
+        if self.first is not None:
+            self.first.listing.forget()
 
 
 class _Recording(NamedTuple):

@@ -277,11 +277,12 @@ class Seen(NamedTuple):
         return np.shape(self.array) != self.shape or _bytes_in(self.array) != self.held
 
     def put_back(self) -> None:
-        """Let it hold what it held."""
-        if is_ndarray(self.array):
-            self.array[...] = np.frombuffer(self.held, self.array.dtype).reshape(self.shape)
-        else:
-            memoryview(self.array).cast("B")[:] = self.held
+        """Let it hold what it held, if it can be written to and has its size."""
+        with suppress(ValueError, TypeError):
+            if is_ndarray(self.array):
+                self.array[...] = np.frombuffer(self.held, self.array.dtype).reshape(self.shape)
+            else:
+                memoryview(self.array).cast("B")[:] = self.held
 
     def counts(self) -> bool:
         """Tell whether Python's own numbers, slices or branches may well be made of it."""

@@ -553,7 +553,10 @@ def test_what_the_loss_changes_in_place_is_refused_and_changed_once(name):
 
 
 class Settings:
-    n, scale = np.array([1]), np.array(0.5)
+    n, scale, levels = np.array([1]), np.array(0.5), np.array([0.5, 1.0, 2.0])
+
+
+OBJECTS = np.array([np.array([1, 0, 0]), None], object)
 
 
 class Reader:
@@ -561,9 +564,11 @@ class Reader:
         return np.sum(W[: int(CHOSEN[0])] * X[: int(CHOSEN[0])])
 
 
-def test_what_stand_ins_do_not_reach_is_looked_at_if_python_may_count_by_it():
+def test_what_stand_ins_do_not_reach_is_looked_at():
     follows(Reader(), CHOSEN, (2, 0, 0))
     follows(lambda: np.sum((W * X)[: int(Settings.n[0])]), Settings.n, (2,))
+    follows(lambda: np.sum(W) * memoryview(Settings.levels)[0], Settings.levels)
+    follows(lambda: np.sum((W * X)[: int(OBJECTS[0][0])]), OBJECTS[0], (2, 0, 0))
     quad = pytest.importorskip("scipy.integrate").quad
     scale = Settings.scale.reshape(1)
     follows(lambda: np.sum(W) * quad(lambda t: Settings.scale * t, 0, 1)[0], scale, (2.0,))

@@ -81,7 +81,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
             memo[i] = types.FunctionType(
                 x.__code__, globals_of[id(x.__globals__)], x.__name__, None, tuple(mine) or None
             )
-        elif kind in ARRAYS:
+        elif kind in ARRAYS and x.dtype != object:
             memo[i] = stand_in(np.asarray(x), i)
         elif kind is types.ModuleType:
             memo[i] = types.ModuleType(x.__name__)

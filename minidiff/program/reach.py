@@ -156,6 +156,8 @@ class Reach:
             yield from ((name, item) for item in attributes_of(x).values())
         elif isinstance(x, SEQUENCES):
             yield from ((f"{name}_{i}" if name else "", item) for i, item in enumerate(iterated(x)))
+        elif is_ndarray(x) and x.dtype == object:
+            yield from ((name, item) for item in x.flat)
         elif isinstance(x, (weakref.ref, ContextVar)):
             with suppress(LookupError):
                 yield name, x() if isinstance(x, weakref.ref) else x.get()
@@ -283,11 +285,6 @@ class Seen(NamedTuple):
                 self.array[...] = np.frombuffer(self.held, self.array.dtype).reshape(self.shape)
             else:
                 memoryview(self.array).cast("B")[:] = self.held
-
-    def counts(self) -> bool:
-        """Tell whether Python's own numbers, slices or branches may well be made of it."""
-        x = self.array
-        return not is_ndarray(x) or x.size == 1 or x.dtype.kind not in "fc"
 
 
 def _bytes_in(x: Any) -> bytes:

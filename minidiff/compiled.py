@@ -71,17 +71,17 @@ def compiled(
         When the function is called with arguments of a new signature, if what the loss does would not be the
         same for other values: it branches on one, makes a Python number of one, changes an array in place
         that is not under differentiation, draws random numbers, counts its calls, or keeps what it computes
-        in an attribute of an object or a class, a list, a dict, a variable or an array that it finds. The message
-        names the line, or the place.
+        in an attribute of an object or a class, a list, a dict, a variable or an array that it finds. The
+        message names the line, or the place.
 
     Notes
     -----
     Arrays that the loss reaches otherwise than by its arguments are kept by reference: what changes in them
     counts, to which array a name is bound later does not. What it makes of them (``X - X.mean(axis=0)``) is
-    made at every call. Where that cannot be written down (a mask or a Python number that it makes of them, an
-    array in a class), the program compares these arrays with what they were, up to 1 MiB in all, and is
-    recorded anew when one has changed. A loss that makes arrays in such a way of larger ones is refused. Other
-    numbers, strings, attributes, and branches on what is no argument are those of the recording.
+    made at every call. Where that cannot be written down (a mask or a Python number that it makes of them,
+    an array in a class), the program compares these arrays with what they were, up to 1 MiB in all, and is
+    recorded anew when one has changed. A loss that makes arrays in such a way of larger ones is refused.
+    Other numbers, strings, attributes, and branches on what is no argument are those of the recording.
 
     The loss itself runs only at a first call: once as it is, for the result, and twice, or four times, to be
     recorded. What it prints it prints then.

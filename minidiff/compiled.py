@@ -334,7 +334,7 @@ class Compiled:
         again: _Twice | None = None
         try:
             plain = self._twice(reach, names, args)
-            if reach.finds_arrays:
+            if reach.arrays:
                 again = self._again(reach, names, args)
         except BaseException:
             _put_back(seen)
@@ -352,13 +352,13 @@ class Compiled:
             if stood:
                 watched = [one for one in seen if rest.finds(one.array)]
                 try:
-                    return self._made(names, args, result, stood, watched)
+                    return self._program(names, args, result, stood, watched)
                 except RefusedError as error:  # it asks for the type of an array, for one
                     again = stood._replace(refusal=error.with_traceback(None))
             best = again if again and plain.first is None else plain
             if best.refusal is not None and (best.first is None or not is_whole):
                 raise best.refusal from (again.refusal if again and best is plain else None)
-            return self._made(names, args, result, best, seen if again else [])
+            return self._program(names, args, result, best, seen if again else [])
         finally:
             plain.forget()
             if again:
@@ -374,7 +374,7 @@ class Compiled:
             refusal = error if isinstance(error, RefusedError) else RefusedError(f"compiled: {error}")
             return _Twice(None, set(), refusal.with_traceback(None), reach)
 
-    def _made(
+    def _program(
         self,
         names: Names,
         args: tuple[Any, ...],

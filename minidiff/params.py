@@ -551,11 +551,15 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
 
 def attributes_of(x: Any) -> dict[str, Any]:
     """Give the attributes that are of an object itself: in slots, then others, in the order of definition."""
-    try:
-        of_object = object.__getattribute__(x, "__dict__")  # past a `__getattr__` of the user's
-    except AttributeError:
-        of_object = None
-    return in_slots(x) | (of_object if isinstance(of_object, dict) else {})
+    return in_slots(x) | (in_dict(x) or {})
+
+
+def in_dict(x: Any) -> dict[str, Any] | None:
+    """Give the dict of an object's attributes itself, if it has one, past a ``__getattr__`` of the user's."""
+    with suppress(AttributeError):
+        of_object = object.__getattribute__(x, "__dict__")
+        return of_object if isinstance(of_object, dict) else None
+    return None
 
 
 def in_slots(x: Any) -> dict[str, Any]:

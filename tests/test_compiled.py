@@ -696,7 +696,6 @@ def test_what_would_not_replay_is_refused_with_its_line(loss, why):
     assert gradient(lambda: np.sum(W * W.value), params(W))[W].tolist() == W.value.tolist()
 
 
-@pytest.mark.filterwarnings("ignore:The loss reaches none")
 @pytest.mark.filterwarnings("ignore:The loss reaches none of the parameters")
 def test_a_loss_of_found_arrays_alone_is_a_program_and_one_of_none_is_refused():
     f = compiled(lambda: np.sum(DATA), params(W))

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from minidiff.checks import is_ndarray
-from minidiff.params import Param, attributes_of, in_slots
+from minidiff.params import Param, attributes_of, in_dict, in_slots
 from minidiff.program.lines import RESERVED, free_name
 from minidiff.program.listing import StandIn
 from minidiff.program.signature import SEQUENCES, held_by, held_next_by, iterated, objects_in, parts_of
@@ -75,6 +75,8 @@ class Reach:
     ----------
     found : list of (str, object)
         What it reaches, with names.
+    arrays : list of (str, object)
+        The arrays among that, and buffers of Python's own.
     makes_numbers : bool
         Whether it may make Python numbers of arrays.
     """
@@ -114,6 +116,7 @@ class Reach:
                 of_modules = [some for some in of_modules if some[0] not in self._names]
         if waiting:
             self.found.append(MORE)
+        self.arrays = [(name, x) for name, x in self.found if is_ndarray(x) or isinstance(x, _BUFFERS)]
         self.makes_numbers = bool(self._names & _TO_NUMBER)
         kinds = np.random.Generator, np.random.RandomState, random.Random
         self._generators: list[Any] = [np.random.mtrand._rand, random._inst]
@@ -163,7 +166,7 @@ class Reach:
                 yield name, x() if isinstance(x, weakref.ref) else x.get()
         elif isinstance(x, (attrgetter, methodcaller)):
             self._names.add("getattr")
-        elif _is_of_python(type(x)):  # a deque, an iterator, what keeps results
+        elif _is_of_python(type(x)):  # an iterator, what keeps results
             yield from ((name, item) for item in gc.get_referents(x) if not isinstance(item, type))
 
     def _globals(self, code: types.CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -179,31 +182,24 @@ class Reach:
 
     def snapshot(self) -> tuple[list[Seen], bool]:
         """Note what the arrays that it finds hold: the smaller ones; and tell whether these are all."""
-        every = [(name, x) for name, x in self.found if _is_array(x)]
-        arrays = [(name, x) for name, x in every if not (is_ndarray(x) and x.dtype.hasobject)]
+        arrays = [(name, x) for name, x in self.arrays if not (is_ndarray(x) and x.dtype.hasobject)]
         arrays.sort(key=lambda item: _bytes_of(item[1]))
         sums = accumulate(_bytes_of(x) for _, x in arrays)
         few = [item for item, n in zip(arrays, sums, strict=True) if n <= COMPARED]
-        return [Seen(name, x, np.shape(x), _bytes_in(x)) for name, x in few], len(few) == len(every)
+        return [Seen(name, x, np.shape(x), _bytes_in(x)) for name, x in few], len(few) == len(self.arrays)
 
     def finds(self, array: Any) -> bool:
         """Tell whether it finds this array."""
-        return any(x is array for _, x in self.found)
-
-    @property
-    def finds_arrays(self) -> bool:
-        """Whether there are any."""
-        return any(_is_array(x) for _, x in self.found)
+        return any(x is array for _, x in self.arrays)
 
     def array(self, line: str) -> str:
         """Describe the arrays that a line may use, if there are any: those that it names."""
-        arrays = [(name, x) for name, x in self.found if _is_array(x)]
         named = [
             f"{name}, of shape {np.shape(x)}"
-            for name, x in arrays
+            for name, x in self.arrays
             if re.search(rf"\b{re.escape(name or '…')}\b", line)
         ]
-        return " or ".join(named) or ("an array that it finds by name" if arrays else "")
+        return " or ".join(named) or ("an array that it finds by name" if self.arrays else "")
 
     def leading(self) -> dict[int, Any]:
         """Give the arrays of numbers that it finds, and all that leads to them, by their ids."""
@@ -295,28 +291,19 @@ def _bytes_of(x: Any) -> int:
     return x.nbytes if is_ndarray(x) else memoryview(x).nbytes
 
 
-def _is_array(x: Any) -> bool:
-    return is_ndarray(x) or isinstance(x, _BUFFERS)
-
-
 def _stands_in(x: Any) -> bool:
     """Tell whether something is or holds a stand-in, a function in its variables as well."""
-    met: dict[int, Any] = {}
-    waiting = [x]
-    while waiting:
-        x = waiting.pop()
-        if type(constant(x) if is_box(x) else x) is StandIn:
-            return True
-        if id(x) not in met:
-            met[id(x)] = x
-            waiting += held_next_by(x)
-            if isinstance(x, types.FunctionType):
-                waiting += [*(value for *_, value in _cells(x)), x.__defaults__, x.__kwdefaults__]
-            elif isinstance(x, types.MethodType):
-                waiting.append(x.__self__)
-            elif isinstance(x, partial):
-                waiting += x.args, x.keywords
-    return False
+    every = held_by(x, _held_next_by)
+    return any(type(constant(held) if is_box(held) else held) is StandIn for held in every)
+
+
+def _held_next_by(x: Any) -> list[Any]:
+    if isinstance(x, types.FunctionType):
+        return [*(value for *_, value in _cells(x)), x.__defaults__, x.__kwdefaults__]
+    if isinstance(x, types.MethodType):
+        return [x.__self__]
+    of_partial = [x.args, x.keywords] if isinstance(x, partial) else []
+    return [*of_partial, *held_next_by(x)]
 
 
 # What holds other things by keys: its name, what gives them all, and what puts one there or takes it away.
@@ -337,11 +324,9 @@ def _holders(name: str, x: Any) -> Iterator[_Holder]:
     if isinstance(x, type):
         yield x.__name__, lambda: {**vars(x)}, partial(type.__setattr__, x), partial(type.__delattr__, x)
     elif not isinstance(x, Param):
-        with suppress(AttributeError):
-            of_object = object.__getattribute__(x, "__dict__")
-            yield name, partial(dict, of_object), of_object.__setitem__, of_object.__delitem__
-        if isinstance(x, dict):
-            yield name, partial(dict, x), x.__setitem__, x.__delitem__
+        for held in (x, in_dict(x)):
+            if isinstance(held, dict):
+                yield name, partial(dict, held), held.__setitem__, held.__delitem__
         yield name, partial(in_slots, x), partial(object.__setattr__, x), partial(object.__delattr__, x)
 
 
@@ -365,17 +350,14 @@ def _is_of_math(x: Any) -> bool:
 
 def is_known(x: Any) -> bool:
     """Tell whether something is a module, a function or a class of a library that need not be looked into."""
-    names: list[Any]
+    names: set[Any]
     if isinstance(x, types.ModuleType):
-        names = [x.__name__]
+        names = {x.__name__}
     elif isinstance(x, _CODE):
-        names = [
-            getattr(x, "__module__", None),
-            x.__globals__.get("__name__") if isinstance(x, types.FunctionType) else None,
-        ]
+        names = {getattr(x, "__module__", None), getattr(x, "__globals__", {}).get("__name__")} - {None}
     else:
         return False
-    return any(names) and all(str(name).partition(".")[0] in _LIBRARIES for name in names if name)
+    return bool(names) and all(str(name).partition(".")[0] in _LIBRARIES for name in names)
 
 
 def closure(f: types.FunctionType) -> Iterator[tuple[str, Any]]:

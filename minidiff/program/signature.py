@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -72,20 +72,6 @@ def _identity(x: Any) -> Iterator[Any]:
                     yield tuple(held)
 
 
-def held_by(x: Any) -> Iterator[Any]:
-    """Give an object and all that it holds, each once; not the numbers of long lists."""
-    met: dict[int, Any] = {}
-    waiting = [x]
-    while waiting:
-        x = waiting.pop()
-        if type(x) in _NUMBERS:
-            yield x
-        elif id(x) not in met:
-            met[id(x)] = x
-            yield x
-            waiting += held_next_by(x)
-
-
 def held_next_by(x: Any) -> list[Any]:
     """Give what an object holds itself; not the numbers of long lists."""
     if isinstance(x, dict):
@@ -98,10 +84,28 @@ def held_next_by(x: Any) -> list[Any]:
     return [*attributes, *attributes.values()]
 
 
+def held_by(x: Any, next_by: Callable[[Any], Iterable[Any]] = held_next_by) -> Iterator[Any]:
+    """Give an object and all that it holds, each once; not the numbers of long lists.
+
+    ``next_by(x)`` tells what a thing holds itself.
+    """
+    met: dict[int, Any] = {}
+    waiting = [x]
+    while waiting:
+        x = waiting.pop()
+        if type(x) in _NUMBERS:
+            yield x
+        elif id(x) not in met:
+            met[id(x)] = x
+            yield x
+            waiting += next_by(x)
+
+
 def iterated(x: Any) -> Iterator[Any]:
     """Give what a sequence or a set holds, past an ``__iter__`` of the user's."""
     kind: Any = next(kind for kind in SEQUENCES if isinstance(x, kind))
-    return iter(kind.__iter__(x))
+    items: Iterator[Any] = kind.__iter__(x)
+    return items
 
 
 def _is_long(x: Any) -> bool:

@@ -31,6 +31,8 @@ __all__ = ["Compiled", "compiled"]
 
 # So many programs are made, for the signatures met first; from so many on, something is amiss.
 KEPT, MANY = 64, 16
+# Where data change, a program that has run so often was worth its recording.
+WORTH = 100
 
 
 def compiled(
@@ -78,10 +80,11 @@ def compiled(
     -----
     Arrays that the loss reaches otherwise than by its arguments are kept by reference: what changes in them
     counts, to which array a name is bound later does not. What it makes of them (``X - X.mean(axis=0)``) is
-    made at every call. Where that cannot be written down (a mask or a Python number that it makes of them,
-    an array in a class), the program compares these arrays with what they were, up to 1 MiB in all, and is
-    recorded anew when one has changed. A loss that makes arrays in such a way of larger ones is refused.
-    Other numbers, strings, attributes, and branches on what is no argument are those of the recording.
+    made at every call. Where it looks at them (a branch, a Python number, how many elements a mask picks),
+    the program looks again at every call, and is recorded anew when it sees something else. Arrays in what
+    cannot be copied (an object with a ``__deepcopy__`` of its own, a weak reference) are compared with what
+    they were, up to 1 MiB in all; a loss that makes arrays of larger ones is refused. Other numbers, strings,
+    attributes, and branches on what is no array are those of the recording.
 
     The loss itself runs only at a first call: once as it is, for the result, and twice, or four times, to be
     recorded. What it prints it prints then.
@@ -184,6 +187,7 @@ class Compiled:
         except ChangedError:
             if self._recorded >= KEPT:  # of what is another at each call a program takes longer than none
                 return self._eagerly(args)
+            self._recorded -= made.ran >= WORTH
             self._programs.pop(tuple(key), None)
             self._latest = None, None
             return self._first(tuple(key), args)
@@ -390,8 +394,7 @@ class Compiled:
                 "of the recording for ever."
             )
         made = _Made(self._params, first, names, found, args)
-        if watched:
-            made.watch(watched)
+        made.watch(watched)
         if self._opt is not None and self._steps is None:
             self._steps = Steps(self._opt, self._ps, names.of_parameters)
         leaves: list[Any] = []
@@ -553,6 +556,8 @@ class _Made:
         Examples.
     step : Together or None
         What takes a step with the gradients.
+    ran : int
+        How often it has run, if it watches data.
     signature : str
         What it was recorded for.
     """
@@ -570,7 +575,12 @@ class _Made:
             outputs[free_name(f"d{self.names[i]}", taken)] = r.gradients[i]
         self.lines = Lines(r.listing, r.inputs, outputs, found, names.of_constants, "loss_and_gradient")
         self.run = self.lines.run
+        asked = {f"x{i}": x for i, x in enumerate(r.listing.assumed)}
+        self._looked_at: Callable[[], tuple[Any, ...]] = tuple
+        if asked:
+            self._looked_at = Lines(r.listing, [], asked, found, names.of_constants, "looked_at").run
         self.step: Together | None = None
+        self.ran = 0
         self.inputs: list[Any] = []
         self.gradients: Any = ()
         self.signature = ", ".join(f"{name}: {shown(x)}" for name, x in named)
@@ -581,15 +591,21 @@ class _Made:
         self._is_flat = r.template == tuple(range(self._count))
 
     def watch(self, arrays: list[Seen]) -> None:
-        """Have it made anew where an array has changed, of which the loss makes what is a constant here."""
-        run = self.run
+        """Have it made anew where the loss would find another value where it has looked at one.
+
+        These arrays are compared, of which it makes what is a constant here.
+        """
+        run, looked_at = self.run, self._looked_at
+        were = [*map(_bits, looked_at())]
 
         def unchanged(*inputs: Any) -> tuple[Any, ...]:
-            if any(array.has_changed() for array in arrays):
+            if any(array.has_changed() for array in arrays) or [*map(_bits, looked_at())] != were:
                 raise ChangedError
+            self.ran += 1
             return run(*inputs)
 
-        self.run = unchanged
+        if arrays or were:
+            self.run = unchanged
 
     def filled(self, every: tuple[Any, ...]) -> list[Any]:
         """Give the gradients, with None where there is none."""
@@ -606,6 +622,11 @@ class _Made:
         if self._ps is not None:
             return WithGradient(val, Grads(self._ps, gs, self._params))
         return WithGradient(val, tuple(gs) if self._is_flat else _filled(self._template, gs))
+
+
+def _bits(x: Any) -> tuple[tuple[int, ...], bytes]:
+    x = np.asarray(x)
+    return x.shape, x.tobytes()
 
 
 def _filled(template: Any, gs: list[Any]) -> Any:

@@ -4,18 +4,22 @@ import collections
 import functools
 import itertools
 import json
+import math
 import operator
 import sys
 import threading
 import types
 import weakref
+from abc import ABC, abstractmethod
 from array import array
 from collections import ChainMap, UserList, deque
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -29,12 +33,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_compiled import bits
 
 W, DATA = param(np.array([0.5, 0.7, 1.5])), np.ones(3)
-
-
-def beside(x):
-    made = np.ones(3) * 2
-    total = np.sum(W * made)
-    return total + np.sum(float(DATA[0]) * x)
 
 
 WEAKLY, VARIABLE = weakref.ref(DATA), ContextVar("data", default=DATA)
@@ -211,28 +209,23 @@ def test_data_that_another_thread_reads_meanwhile_are_arrays():
     assert kinds == {np.ndarray}
 
 
-# What is made of data in ways that stand-ins cannot follow, and the data.
-WATCHED = {
-    **{
-        f"of data in {name}": (lambda x, found=found: np.sum(W * (2 * found())), lambda found=found: found())
-        for name, found in {
-            "a class": lambda: Found.of_class,
-            "a thing that cannot be copied": lambda: SINGLE[0],
-            "a weak reference": lambda: WEAKLY(),
-            "a context": lambda: VARIABLE.get(),
-            "an import": imported,
-        }.items()
-    },
-    "a number": (lambda x: np.sum(W) * float(DATA[0]), lambda: DATA),
-    "a text": (lambda x: np.sum(W * np.array(json.loads(str(DATA.tolist())))), lambda: DATA),
-    "a mask for what is there": (lambda x: np.sum(W * np.ones(3)[DATA > 0.5]), lambda: DATA),
-    "classes for what is there": (lambda x: np.sum(W * np.eye(2)[DATA.astype(int)].sum(0)[0]), lambda: DATA),
-    "something beside a number": (beside, lambda: DATA),
-}
+class Heard:
+    data = np.ones(3)
+
+    def __init_subclass__(cls):
+        raise NotImplementedError("others hear of each class that is made of it")
 
 
-@pytest.mark.parametrize(("loss", "data"), WATCHED.values(), ids=WATCHED)
-def test_what_is_made_of_data_that_changes_is_recorded_anew_or_refused(loss, data, monkeypatch):
+# Data in the place of which nothing can stand in, as what leads there cannot be copied.
+HIDDEN = {
+    "a class of which others hear": lambda: Heard.data, "a thing that cannot be copied": lambda: SINGLE[0],
+    "a weak reference": lambda: WEAKLY(), "a context": lambda: VARIABLE.get(), "an import": imported,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", HIDDEN.values(), ids=HIDDEN)
+def test_what_is_made_of_hidden_data_that_change_is_recorded_anew_or_refused(data, monkeypatch):
+    loss = lambda x: np.sum(W * (2 * data()) * x)
     f, x, old = compiled(loss, params(W)), np.array([0.5, 0.25, 2.0]), data().copy()
     try:
         for count, new in enumerate([old, old * 1.5, old], 1):
@@ -245,6 +238,212 @@ def test_what_is_made_of_data_that_changes_is_recorded_anew_or_refused(loss, dat
     monkeypatch.setattr(reach, "COMPARED", 0)
     with pytest.raises(TypeError, match=r"(?s)test_compiled_found.py, line .* makes anew, perhaps of "):
         compiled(loss, params(W))(x)
+
+
+V, MATRIX, PLACES = np.array([1.0, 2.0, 0.5]), np.eye(3) * 2, np.array([0, 1, 2])
+
+
+def halved():
+    total, v = 0.0, V.copy()
+    while v.max() > 0.3:
+        total, v = total + np.sum(W * v), v * 0.5
+    return total
+
+
+def written(copy):
+    v = np.array(V) if copy else np.asarray(V) * 1
+    v[0] = 7.0
+    return np.sum(W * v)
+
+
+def counted():
+    places, counts = np.unique(PLACES, return_counts=True)
+    return np.sum(W[places] * counts)
+
+
+def set_to_zero():
+    h = W * 1.0
+    h[V > 0.75] = 0
+    return np.sum(h**2)
+
+
+# What a loss looks at.
+LOOKS = {
+    "a branch": lambda: np.sum(W) * (2.0 if V.max() > 1.5 else 3.0),
+    "a loop": halved,
+    "a float": lambda: np.sum(W) * float(V.mean()),
+    "an int": lambda: np.sum(W[: int(PLACES.max()) + 1]),
+    "an index": lambda: W[PLACES.max()] + W[np.argmax(V)],
+    "an end of a slice": lambda: np.sum(W[PLACES[0] : PLACES[0] + 1]) + np.sum(W),
+    "a complex number": lambda: np.sum(W) * complex(V[0]).real,
+    "rounding": lambda: np.sum(W) * (round(V[0]) + math.floor(V[1]) + math.ceil(V[2]) + math.trunc(V[2])),
+    "a mask": lambda: np.sum(W[V > 0.75] ** 2),
+    "a mask of the rows": lambda: np.sum((MATRIX[:, V > 0.75] @ W[V > 0.75]) ** 2),
+    "a mask to assign by": set_to_zero,
+    "where": lambda: np.sum(W[np.where(V > 0.75)]),
+    "nonzero": lambda: np.sum(W[(V > 0.75).nonzero()]) + np.sum(W[np.flatnonzero(V > 0.75)]),
+    "classes": counted,
+    "counts": lambda: np.sum(W * np.bincount(PLACES, minlength=3)),
+    "one-hot rows": lambda: np.sum(np.eye(3)[PLACES] @ W),
+    "a list": lambda: np.sum(W) * sum(V.tolist()),
+    "an item": lambda: np.sum(W) * V[0].item(),
+    "bytes": lambda: np.sum(W * np.frombuffer(V.tobytes())),
+    "a text": lambda: np.sum(W * np.array(json.loads(str(V.tolist())))) * float(f"{V[0]:.1f}"),
+    "a member": lambda: np.sum(W) * (2.0 if 2.0 in V else 3.0),
+    "a key": lambda: np.sum(W) * {0: 1.0, 1: 2.0, 2: 3.0}[PLACES[0]],
+    "the largest": lambda: np.sum(W) * max(V),
+    "an array anew": lambda: np.sum(W * np.array([V[0], V[1], 1.0])),
+    "a copy that is changed": lambda: written(True),
+    "another that is changed": lambda: written(False),
+    "something beside it": lambda: np.sum(W * (np.ones(3) * 2)) + np.sum(float(V[0]) * V),
+}
+LOOKED_AT = [
+    (V, MATRIX, PLACES), (V * 1.5, MATRIX * 0.5, PLACES[::-1]), (V[::-1] - 0.3, MATRIX + 1, PLACES * 0 + 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", LOOKS.values(), ids=LOOKS)
+def test_where_the_loss_looks_at_data_it_looks_again_at_every_call(loss, monkeypatch):
+    monkeypatch.setattr(reach, "COMPARED", 0)  # of data of any size
+    f, states = compiled(loss, params(W)), [tuple(map(np.array, state)) for state in LOOKED_AT]
+    try:
+        for state in (*states, *states):
+            for x, new in zip((V, MATRIX, PLACES), state, strict=True):
+                x[...] = new
+            for _ in range(2):
+                assert bits(f()) == bits(withgradient(loss, params(W)))
+    finally:
+        for x, old in zip((V, MATRIX, PLACES), states[0], strict=True):
+            x[...] = old
+
+
+def test_a_loss_is_recorded_anew_only_where_what_it_has_looked_at_is_another():
+    data = np.array([1.0, 2.0, 4.0])
+    loss = lambda: np.sum(W * data) * (2.0 if (data < 100).all() else 0.5)
+    f = compiled(loss, params(W))
+    for change in (1.0, 2.0, 200.0, 300.0):
+        data[0] = change
+        assert bits(f()) == bits(withgradient(loss, params(W)))
+    assert f._recorded == 2
+
+
+@pytest.mark.parametrize("looks", [lambda x: float(x[0]), lambda x: 1.0 if x[0] > 0 else 2.0])
+def test_arguments_and_parameters_are_not_to_be_looked_at(looks):
+    data = np.array([1.0, 2.0, 4.0])
+    for of in (lambda x: x, lambda x: x * data, lambda x: data + W * 1.0):
+        with pytest.raises(TypeError):
+            compiled(lambda x: np.sum(W) * looks(of(x)), params(W))(np.ones(3))
+
+
+DATASET = np.array([[1.0, 2.0, 0.5], [0.5, 1.0, 2.0], [3.0, 0.5, 1.0]])
+
+
+class Net(ABC):
+    scale = np.array([1.0, 2.0, 3.0])
+
+    def __init__(self):
+        self.W, self.parts = param([0.5, 0.7, 1.5]), [self.by_rows, self.by_columns]
+
+    @abstractmethod
+    def loss(self, i): ...
+
+    @classmethod
+    def doubled(cls):
+        return cls.scale * 2
+
+    @staticmethod
+    def rows(i):
+        return DATASET[i]
+
+    @property
+    def centred(self):
+        return DATASET - DATASET.mean(axis=0)
+
+    @cached_property
+    def one_hot(self):
+        return np.eye(3)
+
+    def by_rows(self, i):
+        return (DATASET[i] * 2) @ self.W
+
+    def by_columns(self, i):
+        return (DATASET.T[i] * 2) @ self.W
+
+    def __call__(self, x):
+        return x @ self.W * (self.scale / 2)[: len(x)]
+
+
+class OfMethods(Net):
+    def loss(self, i):
+        return np.sum(self(self.rows(i))) + np.sum(self.centred @ self.W * self.doubled())
+
+
+class OfLists(Net):
+    def loss(self, i):
+        return sum(np.sum(part(i) ** 2) for part in self.parts) + np.sum(self.one_hot[i] @ self.W)
+
+
+class OfBases(OfMethods):
+    def loss(self, i):
+        assert type(self) is OfBases
+        return super().loss(i) * super(OfBases, self).loss(i)  # noqa: UP008
+
+
+class OfSlots(OfMethods):
+    __slots__ = ("__private", "data")
+
+    def __init__(self):
+        super().__init__()
+        self.data, self.__private = np.array([1.0, 2.0, 0.5]), DATASET[0]
+
+    def loss(self, i):
+        return np.sum((self.data * 2 + self.__private * 3) @ self.W) + super().loss(i)
+
+
+@dataclass(frozen=True, slots=True)
+class OfFields:
+    W: Any = field(default_factory=lambda: param([0.5, 0.7, 1.5]))
+    data: Any = field(default_factory=lambda: np.array([1.0, 2.0, 0.5]))
+
+    def loss(self, i):
+        return np.sum((DATASET[i] * 2) @ self.W) + np.sum(self.data * 2 * self.W)
+
+
+class OfItems(NamedTuple):
+    W: Any
+
+    def loss(self, i):
+        return np.sum((DATASET[i] * 2) @ self.W)
+
+
+class OfInner(Net):
+    class Inner:
+        def rows(self, i):
+            return DATASET[i] * 2
+
+    def loss(self, i):
+        return np.sum(self.Inner().rows(i) @ self.W)
+
+
+@pytest.mark.parametrize("kind", [OfMethods, OfLists, OfBases, OfSlots, OfFields, OfItems, OfInner])
+def test_methods_of_classes_may_read_data_and_make_others_of_it(kind, monkeypatch):
+    monkeypatch.setattr(reach, "COMPARED", 0)  # of data of any size
+    it = kind(param([0.5, 0.7, 1.5])) if kind is OfItems else kind()
+    f, rng, before = compiled(it.loss, params(it.W)), np.random.default_rng(0), dict(vars(kind))
+    found = [DATASET, Net.scale, *([it.data] if hasattr(it, "data") else [])]
+    olds = [x.copy() for x in found]
+    try:
+        for _ in range(4):
+            i = rng.integers(0, 3, 3)
+            assert bits(f(i)) == bits(withgradient(lambda i=i: it.loss(i), params(it.W)))
+            for x in found:
+                x[...] = rng.random(x.shape)
+    finally:
+        for x, old in zip(found, olds, strict=True):
+            x[...] = old
+    assert f._recorded == 1
+    assert all(vars(kind)[name] is x for name, x in before.items())
+    assert type(it) is kind
 
 
 # --- Wherever it is found -------------------------------------------------------------------------------
@@ -494,18 +693,37 @@ def test_small_data_are_looked_at_beside_large_ones():
 
 def test_what_changes_at_every_call_runs_without_a_program_in_the_end(monkeypatch):
     monkeypatch.setattr(sys.modules["minidiff.compiled"], "KEPT", 20)
-    loss = lambda: np.sum(W * (Found.of_class * 2))
+    loss = lambda: np.sum(W * (SINGLE[0] * 2))
     f = compiled(loss, params(W))
 
     def run():
         for i in range(30):
-            Found.of_class[0] = i
+            DATA[0] = i
             assert bits(f()) == bits(withgradient(loss, params(W)))
-        Found.of_class[0] = 1.0
+        DATA[0] = 1.0
 
     with pytest.warns(UserWarning, match="Does an array change that the loss makes others of"):
         run()
     assert f._recorded == 20
+
+
+def test_a_program_that_has_run_often_does_not_count_where_data_change_now_and_then(monkeypatch):
+    for name, value in {"KEPT": 3, "WORTH": 4}.items():
+        monkeypatch.setattr(sys.modules["minidiff.compiled"], name, value)
+    data, compiles = np.ones(3), {True: 0, False: 0}
+    for is_often in compiles:
+        f = compiled(lambda: np.sum(W) * float(data[0]), params(W))
+        for i in range(8):
+            data[0] = i
+            for _ in range(6 if is_often else 2):
+                assert f().val == np.sum(W) * i
+        compiles[is_often] = f._recorded
+    assert compiles == {True: 1, False: 3}
+
+
+def test_a_loss_may_ask_for_a_class_of_python_itself():
+    f = compiled(lambda x: np.sum(W * x) * isinstance(scaled, types.FunctionType), params(W))
+    assert f(np.ones(3)).val == np.sum(W)
 
 
 def test_what_objects_of_scipys_hold_is_found():
@@ -592,10 +810,10 @@ def scaled(v):
     return v * MEAN
 
 
-def test_large_data_of_a_class_given_to_a_derivative_are_refused(monkeypatch):
+def test_large_hidden_data_given_to_a_derivative_are_refused(monkeypatch):
     monkeypatch.setattr(reach, "COMPARED", 0)
-    with pytest.raises(TypeError, match="makes anew, perhaps of Found"):
-        compiled(lambda: np.sum(W * mf.softmax(Found.of_class * 2)), params(W))()
+    with pytest.raises(TypeError, match="makes anew, perhaps of Heard"):
+        compiled(lambda: np.sum(W * mf.softmax(Heard.data * 2)), params(W))()
 
 
 @pytest.mark.parametrize("many", [0, 20_000])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import types
+from abc import ABCMeta
 from collections import OrderedDict, UserDict, UserList, defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,9 +27,11 @@ __all__ = ["with_stand_ins"]
 # Of Python's own, what is copied by what it holds.
 _COPIED = {
     list, tuple, dict, set, frozenset, deque, defaultdict, OrderedDict, UserDict, UserList, partial,
-    types.MethodType, types.SimpleNamespace,
+    types.SimpleNamespace,
 }  # fmt: skip
 _OF_CLASSES = type, classmethod, staticmethod, property
+# Of a class, what it gets when it is made.
+_OF_TYPE = types.GetSetDescriptorType, types.MemberDescriptorType
 # With one of these a class has a say in how its objects are copied, or in what becomes of a copy.
 _OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__", "__setattr__")
 _OF_CONTAINERS = ("__iter__", "__setitem__", "append", "extend", "items")
@@ -38,8 +41,8 @@ _OTHER_WAYS = ("__deepcopy__", "__setstate__", "__getnewargs__", "__getnewargs_e
 def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callable[[Any], Any]:
     """Copy what leads to arrays, with ``stand_in(array, its id)`` in their place.
 
-    These are functions, modules, and what holds arrays. All else is shared, parameters among it, and so are
-    the methods of classes and the objects of libraries.
+    These are functions, classes, modules, and what holds arrays. All else is shared, parameters among it, and
+    so are the objects of libraries.
 
     Parameters
     ----------
@@ -62,8 +65,8 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
         copied.
     """
     leading = reach.leading()
-    memo: dict[int, Any] = {id(x): x for _, x in reach.found}  # as `deepcopy` has it
-    functions, globals_of, cells = list[Any](), dict[int, Any](), dict[int, Any]()
+    memo = _Memo({id(x): x for _, x in reach.found})
+    functions, classes, globals_of, cells = list[Any](), list[Any](), dict[int, Any](), dict[int, Any]()
     for i, x in leading.items():
         kind = type(x)
         if kind is types.FunctionType:
@@ -85,6 +88,11 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
             memo[i] = stand_in(np.asarray(x), i)
         elif kind is types.ModuleType:
             memo[i] = types.ModuleType(x.__name__)
+        elif kind is types.MethodType:
+            memo.methods[i] = x
+            del memo[i]
+        elif _may_be_made_again(x):
+            classes.append(x)
         elif kind in _COPIED or not (isinstance(x, _OF_CLASSES) or is_known(kind)):
             if not _is_plain(kind):
                 raise TypeError(f"{kind.__name__} may be copied in a way of its own")
@@ -94,12 +102,27 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     def copied(x: Any) -> Any:
         return deepcopy(x, memo) if id(x) in leading else x
 
+    def known(x: Any) -> Any:
+        return memo.get(id(x), x)
+
+    for i, x in leading.items():
+        if type(x) in (classmethod, staticmethod):
+            memo[i] = type(x)(known(x.__func__))
+        elif type(x) is property:
+            memo[i] = property(known(x.fget), known(x.fset), known(x.fdel), x.__doc__)
+    for x in sorted(classes, key=lambda x: len(x.__mro__)):  # those that others are made of come first
+        names = {name: known(held) for name, held in vars(x).items() if not isinstance(held, _OF_TYPE)}
+        memo[id(x)] = type(x)(x.__name__, tuple(map(known, x.__bases__)), names)
     for x in leading.values():
         if type(x) is types.ModuleType:
             vars(memo[id(x)]).update({name: copied(held) for name, held in vars(x).items()})
+    for x in classes:
+        for name, held in vars(x).items():
+            if id(held) in leading:
+                type.__setattr__(memo[id(x)], name, copied(held))
     for x in functions:
-        known, new = globals_of[id(x.__globals__)], memo[id(x)]
-        known.update({name: copied(x.__globals__[name]) for name in global_names(x.__code__, x.__globals__)})
+        every, new = globals_of[id(x.__globals__)], memo[id(x)]
+        every.update({name: copied(x.__globals__[name]) for name in global_names(x.__code__, x.__globals__)})
         new.__module__ = x.__module__
         new.__defaults__ = x.__defaults__ and tuple(map(copied, x.__defaults__))
         new.__kwdefaults__ = {name: copied(d) for name, d in (x.__kwdefaults__ or {}).items()}
@@ -108,6 +131,20 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
             with suppress(ValueError):  # it has no value yet
                 cells[id(cell)].cell_contents = copied(cell.cell_contents)
     return copied
+
+
+class _Memo(dict[int, Any]):
+    """Copies by the ids of what they are of, as `deepcopy` has them. Methods get the copies of functions."""
+
+    def __init__(self, shared: dict[int, Any]) -> None:
+        super().__init__(shared)
+        self.methods: dict[int, types.MethodType] = {}
+
+    def get(self, i: int, default: Any = None) -> Any:
+        if i in self.methods and i not in self:
+            f, x = self.methods[i].__func__, self.methods[i].__self__
+            self[i] = types.MethodType(self.get(id(f), f), deepcopy(x, self))
+        return super().get(i, default)
 
 
 def _binds_outside(code: types.CodeType, outside: tuple[str, ...]) -> bool:
@@ -119,11 +156,22 @@ def _binds_outside(code: types.CodeType, outside: tuple[str, ...]) -> bool:
     )
 
 
+def _may_be_made_again(x: Any) -> bool:
+    """Tell whether something is a class, and nothing but its own methods has a say in how it is made."""
+    if type(x) not in (type, ABCMeta) or is_known(x):
+        return False
+    hooks = (vars(kind).get("__init_subclass__") for kind in x.__mro__[:-1])
+    told = (type(held) for held in vars(x).values() if hasattr(type(held), "__set_name__"))
+    return not any(hooks) and all(map(is_known, told))
+
+
 def _is_plain(kind: type[Any]) -> bool:
     """Tell whether a copy of such an object is made of its attributes and items alone, and does nothing."""
     if kind in _COPIED or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
         return True
     base = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     ways = _OWN_WAYS if base is object else _OWN_WAYS + _OF_CONTAINERS
-    own = (name for name in ways if getattr(kind, name, None) is not getattr(base, name, None))
-    return not any(own) and not any(hasattr(kind, name) for name in _OTHER_WAYS)
+    is_frozen = getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
+    own = [getattr(kind, name) for name in ways if getattr(kind, name, None) is not getattr(base, name, None)]
+    own += [getattr(kind, name) for name in _OTHER_WAYS if hasattr(kind, name)]
+    return all(is_known(way) or (is_frozen and way is kind.__setattr__) for way in own)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 import linecache
+import math
 import operator
 import os
 import sys
@@ -93,7 +94,14 @@ def _functions(names: Iterable[str]) -> dict[Any, str]:
     return found
 
 
+# Of found arrays they are called when a loss is recorded: how many numbers they give depends on values.
+_LOOKING_AT = """
+argwhere array_equiv bincount choose compress delete extract flatnonzero histogram histogram2d histogramdd
+histogram_bin_edges insert intersect1d ix_ nonzero packbits poly polyfit roots setdiff1d setxor1d trim_zeros
+union1d unique unique_all unique_counts unique_inverse unique_values unpackbits where
+"""
 _NAMES = _functions([*_KNOWN.split(), *_GUARDED])
+_LOOKING = set(_functions(_LOOKING_AT.split()))
 _CHECKED = set(_functions(_GUARDED))
 
 # Operators: the ufunc that each is of arrays, and how the source writes it. A power is none: NumPy computes
@@ -146,6 +154,9 @@ class Listing:
     ----------
     calls : list of Call
         The calls.
+    assumed : list of StandIn
+        What the function has looked at: values that follow from constants alone. The recording holds as long
+        as they are the same.
     refusal : RefusedError or None
         The first thing that was refused: the function may have caught the error.
     phase : str
@@ -156,8 +167,10 @@ class Listing:
     def __init__(self, phase: str = "forward", is_second: bool = False) -> None:
         self.phase, self._is_second = phase, is_second
         self.calls: list[Call] = []
+        self.assumed: list[StandIn] = []
         self.refusal: RefusedError | None = None
         self.made_by: dict[str, Call] = {}
+        self._following: set[str] = set()  # the names of constants, and of what follows from them alone
         self._held: list[Any] = []  # so that no id is given twice
         self.constants: dict[str, Any] = {}
         self._forward: list[str] = []
@@ -167,13 +180,14 @@ class Listing:
         """Give a stand-in for an array that is kept by reference."""
         name = f"c{len(self.constants)}"
         self.constants[name] = array
+        self._following.add(name)
         if self.phase == "forward":
             self._forward.append(name)
         return StandIn(self, name, array)
 
     def forget(self) -> None:
         """Let go of all arrays: they and the listing hold one another."""
-        for held in (self.calls, self.made_by, self._held, self.constants, self._given):
+        for held in (self.calls, self.assumed, self.made_by, self._held, self.constants, self._given):
             held.clear()
 
     def doubt(self, other: Listing, of_numbers: bool) -> str | None:
@@ -191,6 +205,23 @@ class Listing:
                 )
                 return f"{_shown(line)}it uses {described(x)}"
         return None
+
+    def follows(self, *values: Any) -> bool:
+        """Tell whether values follow from constants alone: found arrays, and what is made of them."""
+        every = flat(values)
+        return not any(map(is_box, every)) and all(
+            x._name in self._following for x in every if type(x) is StandIn
+        )
+
+    def look(self, what: str, *values: Any) -> Any:
+        """Give the examples of values for the function to look at, if they follow from constants alone.
+
+        A value of parameters or arguments is refused, for what it does with it.
+        """
+        if not self.follows(values):
+            self.refuse(what)
+        self.assumed += [x for x in flat(values) if type(x) is StandIn]
+        return example(values)
 
     def refuse(self, what: str) -> NoReturn:
         """Refuse what the function does, with its line."""
@@ -237,6 +268,8 @@ class Listing:
         )  # fmt: skip
         self.calls.append(made)
         self.made_by.update((x._name, made) for x in results)
+        if uses and self.follows(uses):
+            self._following.update(x._name for x in results)
         return stands
 
     def key(self, x: Any) -> Any:
@@ -372,24 +405,32 @@ class StandIn:
         name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}".replace("numpy", "np", 1)
         if options.get("out") is not None:
             self._listing.refuse(f"{name} writes into an array. Leave out= away")
+        refusal = "" if function in _NAMES else (
+            f"{name} cannot be compiled: its result may have another shape for other values, or it does "
+            "more than give one. Write it with other functions, or call it before and pass what it gives "
+            "as an argument"
+        )  # fmt: skip
         if function is np.where and len(operands) + len(options) == 1:
-            self._listing.refuse(f"np.where(mask) gives indices, and {_COUNTS}")
-        if function not in _NAMES:
-            self._listing.refuse(
-                f"{name} cannot be compiled: its result may have another shape for other values, or it does "
-                "more than give one. Write it with other functions, or call it before and pass what it gives "
-                "as an argument"
-            )
+            refusal = f"np.where(mask) gives indices, and {_COUNTS}"
+        if refusal:
+            if function not in _LOOKING:
+                self._listing.refuse(refusal)
+            operands, options = self._listing.look(refusal, operands, options)
+            return function(*operands, **options)
         return self._listing.call(function, _NAMES[function], operands, options)
 
-    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         cures = cures_here(
             "NumPy functions take the array as it is; np.stack and np.concatenate join several."
         )
-        self._listing.refuse(
+        (value,) = self._listing.look(
             "np.asarray() (or a function that calls it, np.array([a, b]) for one) looks at values. "
-            + cures.removesuffix(".")
+            + cures.removesuffix("."),
+            self,
         )
+        array = np.array(value, dtype)
+        array.flags.writeable = bool(copy)  # what is written into one of the user's has to be seen
+        return array
 
     def __as_array__(self) -> Any:
         """Note that what it stands for, a number, becomes an array."""
@@ -429,20 +470,26 @@ class StandIn:
                 return listing.call(_method(name), f".{name}", (self, *operands), options)
 
             return call
-        return listing.refuse(
+        what = (
             f".{name} of a value that the next call may have otherwise. Use np.* functions of the array "
             "itself, or pass what depends on the value as an argument"
         )
+        if name not in ("item", "nonzero", "tobytes", "tolist"):
+            listing.refuse(what)
+        return getattr(listing.look(what, self)[0], name)
 
     def __getitem__(self, index: Any) -> Any:
+        parts = []
         for i in index if type(index) is tuple else (index,):
-            is_computed = type(i) is StandIn and i._name not in self._listing.constants
-            if is_computed and np.asarray(i._example).dtype == bool:
+            is_mask = type(i) is StandIn and np.asarray(i._example).dtype == bool
+            if is_mask and not self._listing.follows(i):
                 self._listing.refuse(f"a mask (x[mask], where=) picks elements, and {_COUNTS}")
             if isinstance(i, slice) and any(type(end) is StandIn for end in (i.start, i.stop, i.step)):
-                self._listing.refuse(f"x[i:j] with i or j computed, and {_COUNTS}")
+                (i,) = self._listing.look(f"x[i:j] with i or j computed, and {_COUNTS}", i)
             if is_box(i):
                 self._listing.refuse("a value under differentiation is no index")
+            parts.append(i)
+        index = tuple(parts) if type(index) is tuple else parts[0]
         return self._listing.call(operator.getitem, "{}[{}]", (self, index), {})
 
     __len__ = _fixed("its length", len)
@@ -499,18 +546,20 @@ _NUMBER = (
     "makes a Python number of a value, which would be the same for every other. Use np.* functions; where a "
     "number is needed, pass it as an argument"
 )
-_PEEKS = {
-    "__bool__": _BRANCH,
-    "__contains__": "`in` looks at values. Write np.any(x == a)",
-    "__float__": f"float() (or a `math` function) {_NUMBER}", "__int__": f"int() {_NUMBER}",
-    "__complex__": f"complex() {_NUMBER}", "__round__": f"round() {_NUMBER}",
-    "__trunc__": f"trunc() {_NUMBER}",
-    "__floor__": f"floor() {_NUMBER}", "__ceil__": f"ceil() {_NUMBER}",
-    "__index__": "a computed value serves as a size, a count or an index. Make an array that is indexed "
-        "before, outside of the loss, or pass it as an argument. A size or a count "
-        f"{_NUMBER}",
-    "__str__": "it makes text of a value", "__format__": "it makes text of a value",
-    "__hash__": "it uses a value as a key",
+_LOOKS: dict[str, tuple[Callable[..., Any], str]] = {
+    "__bool__": (bool, _BRANCH),
+    "__contains__": (operator.contains, "`in` looks at values. Write np.any(x == a)"),
+    "__float__": (float, f"float() (or a `math` function) {_NUMBER}"), "__int__": (int, f"int() {_NUMBER}"),
+    "__complex__": (complex, f"complex() {_NUMBER}"), "__round__": (round, f"round() {_NUMBER}"),
+    "__trunc__": (math.trunc, f"trunc() {_NUMBER}"),
+    "__floor__": (math.floor, f"floor() {_NUMBER}"), "__ceil__": (math.ceil, f"ceil() {_NUMBER}"),
+    "__index__": (operator.index, "a value serves as an index, a size or a count. Make the array that is "
+        "indexed before, outside of the loss; one-hot rows are y[:, None] == np.arange(n), too. A size or a "
+        f"count {_NUMBER}"),
+    "__str__": (str, "it makes text of a value"), "__format__": (format, "it makes text of a value"),
+    "__hash__": (hash, "it uses a value as a key"),
+}  # fmt: skip
+_CHANGES = {
     "__setitem__": "it assigns into an array that is not under differentiation. Build the new one with "
         "np.where, np.concatenate or np.stack, or make it of a value that is: np.zeros_like(W, shape=n)",
     "__delitem__": "it deletes from an array",
@@ -520,12 +569,18 @@ _PEEKS = {
 }  # fmt: skip
 
 
-def _peek(what: str) -> Callable[..., Any]:
-    return lambda self, *args, **kwargs: self._listing.refuse(what)
+def _look(ask: Callable[..., Any], what: str) -> Callable[..., Any]:
+    return lambda self, *args: ask(*self._listing.look(what, self, *args))
 
 
-for _name, _what in _PEEKS.items():
-    setattr(StandIn, _name, _peek(_what))
+def _refusal(what: str) -> Callable[..., Any]:
+    return lambda self, *args: self._listing.refuse(what)
+
+
+for _name, (_ask, _what) in _LOOKS.items():
+    setattr(StandIn, _name, _look(_ask, _what))
+for _name, _what in _CHANGES.items():
+    setattr(StandIn, _name, _refusal(_what))
 
 
 def _in_place(function: Any, symbol: str) -> Any:

@@ -354,7 +354,8 @@ def is_known(x: Any) -> bool:
     if isinstance(x, types.ModuleType):
         names = {x.__name__}
     elif isinstance(x, _CODE):
-        names = {getattr(x, "__module__", None), getattr(x, "__globals__", {}).get("__name__")} - {None}
+        of_globals = x.__globals__.get("__name__") if isinstance(x, types.FunctionType) else None
+        names = {getattr(x, "__module__", None), of_globals} - {None}
     else:
         return False
     return bool(names) and all(str(name).partition(".")[0] in _LIBRARIES for name in names)
@@ -387,7 +388,8 @@ def global_names(code: types.CodeType, names: dict[str, Any]) -> list[str]:
 
 @lru_cache(4096)
 def _of_globals(code: types.CodeType) -> frozenset[str]:
-    return frozenset(i.argval for i in dis.get_instructions(code) if i.opname.endswith(("_GLOBAL", "_NAME")))
+    every = (i.argval for i in dis.get_instructions(code) if i.opname.endswith(("_GLOBAL", "_NAME")))
+    return frozenset(name for name in every if name.isidentifier())  # pytest's assertions have others
 
 
 def _state(g: Any) -> Any:
@@ -406,8 +408,9 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
     if isinstance(x, types.ModuleType):
         yield from ((n, f"{name}.{n}", v) for n, v in vars(x).items())
     elif isinstance(x, type):
-        if type(x) is not type:
-            yield "__class__", "", type(x)
+        yield from (
+            ("__class__", "", kind) for kind in (type(x), *x.__bases__) if kind.__module__ != "builtins"
+        )
         # Of an object that is there already what has made it is not read again.
         made = () if name else ("__init__", "__new__", "__post_init__", "__dataclass_fields__")
         yield from ((n, f"{x.__name__}.{n}", v) for n, v in vars(x).items() if n not in made)

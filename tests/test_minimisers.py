@@ -184,6 +184,19 @@ def test_progress_shows_a_bar(capsys):
     assert "loss" in shown
 
 
+def test_l_bfgs_remembers_more_steps_where_they_are_small():
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(20, 20)))[0]
+    A = Q * np.geomspace(1, 1000, 20) @ Q.T
+
+    def evaluations(**options):
+        w = param(np.zeros(20))
+        return minimize(lambda: w @ A @ w / 2 - np.sum(w), params(w), ftol=0, gtol=1e-8, **options).nfev
+
+    assert evaluations() == evaluations(maxcor=50) < 0.7 * evaluations(maxcor=10)
+    w = param(np.zeros(2**20))  # of which 50 steps would take 800 MB
+    assert minimize(lambda: np.sum((w - 1) ** 2), params(w)).hess_inv.n_corrs <= 10
+
+
 def test_a_compiled_loss_takes_the_same_way():
     eager, compiled = [], []
     for found, how in ((eager, False), (compiled, True)):

@@ -108,7 +108,9 @@ def minimize(
     -----
     An error raised by the loss leaves the parameters at the best point as well. SciPy works in double
     precision; in single precision the loss is rougher, and unless a tolerance is given the search ends where
-    its digits do. Complex parameters are minimised over by real and imaginary parts.
+    its digits do. Complex parameters are minimised over by real and imaginary parts. L-BFGS-B remembers 50
+    steps, fewer for more than 20,000 numbers and ten for very many; ``maxcor`` sets it. PyTorch's remembers
+    100, SciPy's and optax's ten, with which it may need twice the evaluations.
 
     Examples
     --------
@@ -135,6 +137,9 @@ def minimize(
     if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
         # for these two it is the norm of the gradient, which a search on rough losses brings less far
         tol = search.eps**0.5 if method in ("BFGS", "CG") else 10 * search.eps
+
+    if method == "L-BFGS-B":  # up to 16 MB of earlier steps and gradients, or as SciPy does
+        options.setdefault("maxcor", min(50, max(10, 2**20 // max(1, search.start.size))))
 
     def evaluate(v: Any) -> tuple[float, Any]:
         search.put(v)

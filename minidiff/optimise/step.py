@@ -69,14 +69,14 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
         Where to put the step, if it is not to be subtracted from `x`.
     """
     if not _is_simple(stages, x):
-        return whole(_take_whole, (stages, p, x, Δ), out)
+        return whole(_take_whole, stages, p, x, Δ, out)
     formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
     return finish(_change, p, x if out is None else out, formulas.values(turns, arrays, numbers), turns)
 
 
-def _take_whole(step: Any, out: Array | None) -> None:
+def _take_whole(*step: Any) -> None:
     changes: list[Change] = []
-    compute([step], changes, step[0], out)
+    compute([step], changes, step[0])
     make(changes)
 
 
@@ -84,12 +84,7 @@ def _take_whole(step: Any, out: Array | None) -> None:
 Change: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 
 
-def compute(
-    steps: Sequence[tuple[list[Any], Any, Array, Array]],
-    changes: list[Change],
-    stages: list[Any] | None = None,
-    out: Array | None = None,
-) -> Callable[[], object]:
+def compute(steps: Sequence[Any], changes: list[Change], stages: list[Any]) -> Callable[[], object]:
     """Compute steps, of several parameters, and change nothing. If one fails, all is as before.
 
     Parameters
@@ -98,21 +93,17 @@ def compute(
         Arguments of `take`.
     changes : list
         To which the steps' changes are added, one after another: for `make`.
-    stages : list, optional
-        Those of all steps, where they are the same.
-    out : ndarray, optional
-        As for `take`.
+    stages : list of AbstractOptimiser
+        Those of all steps.
 
     Returns
     -------
     callable
         Makes all as before, if the changes are not to be made.
     """
-    if stages is None:
-        stages = [*{id(stage): stage for mine, *_ in steps for stage in mine}.values()]
     if not any(map(_CHANGES_MORE, stages)):
-        for mine, p, x, Δ in steps:
-            changes.append(_change_of(mine, p, x, Δ, out))
+        for step in steps:
+            changes.append(_change_of(*step))  # noqa: PERF401 - which one fails is told by their number
         _save_gradients(changes)
         return list
     sets = any(stage.sets() for stage in stages) and not all(stage.has_formula for stage in stages)
@@ -120,7 +111,7 @@ def compute(
         back = remembered([p for _, p, *_ in steps], stages)
         try:
             for step in steps:
-                change = _change_of(*step, out)
+                change = _change_of(*step)
                 for rule, _, _, clock, _ in change[1][-1]:
                     if rule.notes_steps and type(rule).stepped.__module__.startswith("minidiff."):
                         rule.stepped(*clock)  # so that the next ones see it; it bears to be told twice
@@ -177,11 +168,31 @@ def _is_simple(stages: list[Any], x: Array) -> bool:
 
 
 def _change_of(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = None) -> Change:
-    """Compute a step, and give its change."""
-    if not _is_simple(stages, x):
-        return _change_of_parts(stages, p, x, Δ, out)
-    formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
-    return _change, (p, x if out is None else out, formulas.values(turns, arrays, numbers), turns)
+    """Compute a step part after part, and give its change. A large one of one part is computed by that."""
+    if _is_simple(stages, x):
+        formulas, mine, arrays, numbers = _begin(stages, p, x, Δ, out is None)
+        return _change, (p, x if out is None else out, formulas.values(mine, arrays, numbers), mine)
+    parts, is_large = _parts(stages), x.nbytes > BLOCK or ENGINE.get() == "fused"
+    target, x = x if out is None else out, widened(x)
+    home = target if len(parts) == 1 and target.dtype is x.dtype else None
+    turns: list[_Turn] = []
+    values: list[Array] = []
+    after: dict[int, dict[str, Any]] = {}
+    for part in parts:
+        if not part[0].has_formula:
+            Δ = applied(part[0], p, _in_dtype_of(Δ, x))
+            continue
+        formulas, mine, arrays, numbers = _begin(part, p, x, Δ, out is None and part is parts[-1], after)
+        arrays[2:] = map(widened, arrays[2:])  # an older version kept half precision
+        if is_large and home is not None and formulas.are_sure(arrays, numbers):
+            return _sweep, (p, home, (formulas, arrays, numbers), mine)
+        Δ, *new = formulas.values(mine, arrays, numbers, is_large)
+        turns, values = turns + mine, values + new
+        for rule, _, _, clock, _ in mine:
+            after[id(rule)] = {**{name: new.pop(0) for name in rule.keeps}, "clock": clock}
+    if out is None and not (parts and parts[-1][0].has_formula):
+        Δ = quiet().run(np.subtract, x, _in_dtype_of(Δ, x))
+    return _change, (p, target, [_in_dtype_of(Δ, target), *values], turns)
 
 
 def step_of(stages: list[Any], p: Any, Δ: Array) -> Array:
@@ -216,31 +227,6 @@ def _parts(stages: list[Any]) -> list[list[Any]]:
         else:
             parts.append([stage])
     return parts
-
-
-def _change_of_parts(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None) -> Change:
-    """Compute a step part after part. A large one of one part is computed when the change is made."""
-    parts, is_large = _parts(stages), x.nbytes > BLOCK or ENGINE.get() == "fused"
-    target, x = x if out is None else out, widened(x)
-    home = target if len(parts) == 1 and target.dtype is x.dtype else None
-    turns: list[_Turn] = []
-    values: list[Array] = []
-    after: dict[int, dict[str, Any]] = {}
-    for part in parts:
-        if not part[0].has_formula:
-            Δ = applied(part[0], p, _in_dtype_of(Δ, x))
-            continue
-        formulas, mine, arrays, numbers = _begin(part, p, x, Δ, out is None and part is parts[-1], after)
-        arrays[2:] = map(widened, arrays[2:])  # an older version kept half precision
-        if is_large and home is not None and formulas.are_sure(arrays, numbers):
-            return _sweep, (p, home, (formulas, arrays, numbers), mine)
-        Δ, *new = formulas.values(mine, arrays, numbers, is_large)
-        turns, values = turns + mine, values + new
-        for rule, _, _, clock, _ in mine:
-            after[id(rule)] = {**{name: new.pop(0) for name in rule.keeps}, "clock": clock}
-    if out is None and not (parts and parts[-1][0].has_formula):
-        Δ = quiet().run(np.subtract, x, _in_dtype_of(Δ, x))
-    return _change, (p, target, [_in_dtype_of(Δ, target), *values], turns)
 
 
 def _sweep(p: Any, x: Array, given: tuple[_Formulas, list[Array], Any], turns: list[_Turn]) -> None:

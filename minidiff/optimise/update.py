@@ -163,7 +163,9 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
         return [(take, step) for step in steps], list
     changes: list[Change] = []
     try:
-        return changes, compute(steps, changes, None if differ else stages)
+        if differ:
+            stages = [*{id(stage): stage for mine, *_ in steps for stage in mine}.values()]
+        return changes, compute(steps, changes, stages)
     except Exception as error:
         _, p, x, _ = steps[len(changes)]
         which = _which((ps, next(i for i, other in enumerate(ps) if other is p)))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from minidiff.iddict import IdDict
+from minidiff.program.signature import held_by
 from minidiff.settings import as_call
 from minidiff.typing import Array
 
-__all__ = ["SETTINGS", "AbstractOptimiser", "applied", "member_with"]
+__all__ = ["SETTINGS", "AbstractOptimiser", "applied", "inside", "member_with"]
 
 # Held while rules give their numbers: a schedule sets the rate that another rule then reads.
 SETTINGS = threading.RLock()
@@ -134,23 +135,30 @@ def member_with(opt: AbstractOptimiser, name: str) -> str:
     return f"opt[{next((i for i, member in enumerate(members) if hasattr(member, name)), 0)}]"
 
 
+def inside(x: Any) -> Iterable[Any]:
+    """Return what an optimiser, a list, a tuple or a dict holds; nothing for other things.
+
+    Parameters
+    ----------
+    x : object
+        What may hold optimisers and what they keep.
+    """
+    x = x.__dict__ if isinstance(x, AbstractOptimiser) else x
+    return x.values() if isinstance(x, dict) else x if isinstance(x, (list, tuple)) else ()
+
+
 def _forget(opt: AbstractOptimiser) -> None:
     """Empty every `IdDict` that an optimiser holds, also in containers, and reset every optimiser there."""
-    met: dict[int, Any] = {}  # one may hold itself
-    waiting: list[Any] = [opt]
-    while waiting:
-        x = waiting.pop()
-        if id(x) in met or not isinstance(x, (IdDict, AbstractOptimiser, list, tuple, dict)):
-            continue
-        met[id(x)] = x
+
+    def resets(x: Any) -> bool:
+        is_other = isinstance(x, AbstractOptimiser) and x is not opt
+        return is_other and type(x).reset is not AbstractOptimiser.reset
+
+    for x in held_by(opt, lambda x: () if resets(x) else inside(x)):
         if isinstance(x, IdDict):
             x.clear()
-        elif x is opt or (isinstance(x, AbstractOptimiser) and type(x).reset is AbstractOptimiser.reset):
-            waiting += getattr(x, "__dict__", {}).values()
-        elif isinstance(x, AbstractOptimiser):
+        elif resets(x):
             x.reset()
-        else:
-            waiting += x.values() if isinstance(x, dict) else x
 
 
 def applied(stage: AbstractOptimiser, p: Any, Δ: Array) -> Array:

@@ -10,9 +10,10 @@ from typing import Annotated, Any, overload
 import numpy as np
 
 from minidiff.checks import instance, number
-from minidiff.optimise.base import AbstractOptimiser, member_with
+from minidiff.optimise.base import AbstractOptimiser, inside, member_with
 from minidiff.optimise.rule import Rule, widened
 from minidiff.optimise.step import step_of
+from minidiff.program.signature import held_by
 from minidiff.settings import PositiveInt
 from minidiff.typing import Array
 
@@ -209,14 +210,4 @@ class Lookahead(Optimiser):
 
 def _contains(outer: AbstractOptimiser, inner: AbstractOptimiser) -> bool:
     """Tell whether an optimiser is another, or holds it, or holds one that does."""
-    seen: dict[int, Any] = {}
-    waiting: list[Any] = [outer]
-    while waiting:
-        x = waiting.pop()
-        if x is inner:
-            return True
-        if id(x) not in seen and isinstance(x, (AbstractOptimiser, list, tuple, dict)):
-            seen[id(x)] = x
-            inside = vars(x) if isinstance(x, AbstractOptimiser) else x
-            waiting += inside.values() if isinstance(inside, dict) else inside
-    return False
+    return any(x is inner for x in held_by(outer, inside))

@@ -37,7 +37,7 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
     attributes = {id(x): (x, x.__dict__.copy()) for x in stages if x.has_formula}
     waiting = [(x, False) for stage in stages for x in stage.sets()]
     waiting += [(stage, True) for stage in stages if not stage.has_formula]
-    entries: dict[int, tuple[Any, list[tuple[Any, list[Any]]]]] = {}
+    entries: list[tuple[Any, Any, list[Any]]] = []
     containers: dict[tuple[int, bool], Any] = {}  # one may hold itself
     while waiting:
         x, is_called = waiting.pop()
@@ -45,7 +45,7 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
             attributes[id(x)] = x, x.__dict__.copy()
             waiting += [(part, is_called) for part in attributes[id(x)][1].values()]
         elif isinstance(x, IdDict) and is_called:
-            entries[id(x)] = x, [(p, [_copied(x[p], p)] if p in x else []) for p in ps]
+            entries += [(x, p, [_copied(x[p], p)] if p in x else []) for p in ps]
         elif isinstance(x, (list, tuple, dict)) and (id(x), is_called) not in containers:
             containers[id(x), is_called] = x
             parts = x.values() if isinstance(x, dict) else x
@@ -55,16 +55,14 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
     def back() -> None:
         with SETTINGS:
             for opt, values in attributes.values():
-                if values:
-                    vars(opt).update(values)
-                    for name in vars(opt).keys() - values.keys():
-                        del vars(opt)[name]
-        for kept, items in entries.values():
-            for p, value in items:
-                if value:
-                    (kept[p],) = value
-                elif p in kept:
-                    del kept[p]
+                vars(opt).update(values)
+                for name in vars(opt).keys() - values.keys():
+                    del vars(opt)[name]
+        for kept, p, value in entries:
+            if value:
+                (kept[p],) = value
+            elif p in kept:
+                del kept[p]
 
     return back
 

@@ -184,9 +184,10 @@ def _change_of(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None
             continue
         formulas, mine, arrays, numbers = _begin(part, p, x, Δ, out is None and part is parts[-1], after)
         arrays[2:] = map(widened, arrays[2:])  # an older version kept half precision
-        if is_large and home is not None and formulas.are_sure(arrays, numbers):
+        is_sure = is_large and formulas.are_sure(arrays, numbers)
+        if is_sure and home is not None:
             return _sweep, (p, home, (formulas, arrays, numbers), mine)
-        Δ, *new = formulas.values(mine, arrays, numbers, is_large)
+        Δ, *new = (is_sure and formulas.swept(arrays, numbers)) or formulas.values(mine, arrays, numbers)
         turns, values = turns + mine, values + new
         for rule, _, _, clock, _ in mine:
             after[id(rule)] = {**{name: new.pop(0) for name in rule.keeps}, "clock": clock}
@@ -232,7 +233,7 @@ def _parts(stages: list[Any]) -> list[list[Any]]:
 def _sweep(p: Any, x: Array, given: tuple[_Formulas, list[Array], Any], turns: list[_Turn]) -> None:
     """Compute a large step over what it reads, and make the changes."""
     formulas, arrays, numbers = given
-    _change(p, x, formulas.values(turns, arrays, numbers, True, x), turns)
+    _change(p, x, formulas.swept(arrays, numbers, x) or formulas.values(turns, arrays, numbers), turns)
 
 
 # A rule's part in a step: the rule, what it has kept for the parameter, whether that is new to it, where its
@@ -348,28 +349,18 @@ class _Formulas:
         if all(isinstance(rule.formula, FunctionType) for rule in rules):
             rules[0].formulas[key] = self  # a method would keep its optimiser alive here
 
-    def values(
-        self, turns: list[_Turn], arrays: list[Array], numbers: Any, is_large: bool = False, home: Any = None
-    ) -> Sequence[Array]:
+    def values(self, turns: list[_Turn], arrays: list[Array], numbers: Any) -> Sequence[Array]:
         """Compute what becomes of the parameter, or the step; then all that the rules will keep.
 
         Parameters
         ----------
         turns, arrays, numbers
             From `_begin`.
-        is_large : bool
-            Whether to go block by block, or through a compiled loop, where that is possible.
-        home : ndarray, optional
-            Where a large step may put the first result; then it writes over what the rules keep as well.
         """
         if self._readings and any(has_changed() for has_changed in self._readings):
             self.program, self._readings = None, []  # what has changed once may change again
-        if is_large and self.program and not self._can_be_written_over(arrays):
-            raise TypeError(f"{self._names}: what is kept for the parameter cannot be written over")
         if self.program and arrays[0].ndim:
             try:
-                if is_large and (swept := self._swept(arrays, numbers, home)):
-                    return swept
                 if arrays[1].dtype is not arrays[0].dtype:
                     arrays[1] = _in_dtype_of(arrays[1], arrays[0])
                 return quiet().run(self.program.run, arrays, numbers)
@@ -383,25 +374,36 @@ class _Formulas:
             news += more
         return [quiet().run(np.subtract, x, step) if self._subtracts else step, *news]
 
-    def _can_be_written_over(self, arrays: list[Array]) -> bool:
-        """Tell whether what is kept is of the parameter's shape and the right dtypes."""
-        found = [(a.shape, a.dtype, a.flags.writeable) for a in arrays[2:]]
-        return found == [(arrays[0].shape, dtype, True) for dtype in self._dtypes]
-
     def are_sure(self, arrays: list[Array], numbers: Any) -> bool:
-        """Tell whether nothing can fail any more when these arrays are written over."""
-        if not self.program or not arrays[0].ndim or not self._can_be_written_over(arrays):
+        """Tell whether nothing can fail any more when large arrays are written over."""
+        if not self.program or any(has_changed() for has_changed in self._readings):
             return False
+        found = [(a.shape, a.dtype, a.flags.writeable) for a in arrays[2:]]
+        if found != [(arrays[0].shape, dtype, True) for dtype in self._dtypes]:
+            raise TypeError(f"{self._names}: what is kept for the parameter cannot be written over")
         try:
             quiet().run(self.program.constants, numbers)
         except (TypeError, ValueError, ArithmeticError):
             return False
-        if arrays[0].flags.forc:
+        if arrays[0].ndim and arrays[0].flags.forc:
             self._loop(arrays[0].dtype)  # which warns where there can be none, and may raise by that
-        return not any(has_changed() for has_changed in self._readings)
+        return arrays[0].ndim > 0
 
-    def _swept(self, arrays: list[Array], numbers: Any, home: Any) -> list[Array] | None:
-        """Compute large arrays, or return None where they do not lie one element after another."""
+    def swept(self, arrays: list[Array], numbers: Any, home: Any = None) -> list[Array] | None:
+        """Compute the same block by block, or through a compiled loop, where nothing can fail.
+
+        Parameters
+        ----------
+        arrays, numbers
+            From `_begin`.
+        home : ndarray, optional
+            Where to put the first result; then it writes over what the rules keep as well.
+
+        Returns
+        -------
+        list or None
+            None where the arrays do not lie one element after another.
+        """
         started, call = time.perf_counter(), quiet().run
         x, Δ, *kept = arrays
         if home is None:

@@ -266,9 +266,7 @@ def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after
     with SETTINGS:  # in order: a rule may set the rate of those after it
         for rule in rules:
             before = rule.state.get(p)
-            kept = after.get(id(rule), before) if after else before
-            if kept is None:
-                kept = rule.begin(x)
+            kept = (after and after.get(id(rule))) or before or rule.begin(x)
             clock = rule.tick(*kept["clock"])
             mine = rule.coefficients(*clock)
             if type(mine) is not tuple:

@@ -126,14 +126,11 @@ def compute(steps: Sequence[Any], changes: list[Change], stages: list[Any]) -> C
 def _save_gradients(changes: list[Change]) -> None:
     """Copy the gradients of large steps, which are read last, where an earlier change would show."""
     late = [given[1] for change, (_, _, given, _) in changes if change is _sweep]
-    if len(changes) == 1 or not late:
-        return
-    xs = [x for _, (_, x, *_) in changes]
-    if share_memory([*xs, *[Δ for _, Δ, *_ in late]]):
+    xs = [x for _, (_, x, *_) in changes] if late else []
+    if len(xs) > 1 and share_memory([*xs, *[Δ for _, Δ, *_ in late]]):
         for arrays in late:
-            x, Δ = arrays[:2]
-            if any(np.may_share_memory(Δ, other) for other in xs if other is not x):
-                arrays[1] = Δ.copy()
+            if any(np.may_share_memory(arrays[1], x) for x in xs if x is not arrays[0]):
+                arrays[1] = arrays[1].copy()
 
 
 def share_memory(xs: Sequence[Array]) -> bool:

@@ -65,10 +65,8 @@ class Memory(ABC):
     def state(self, state: dict[str, Any]) -> None:
         instance("state", state, Mapping, "the state of another one, a dict")
         if state.keys() != self._memory.keys():
-            names = ", ".join(self._memory)
-            raise ValueError(
-                f"state is of something else: {type(self).__name__} has {names}, got {described(dict(state))}"
-            )
+            names, given = ", ".join(self._memory), described(dict(state))
+            raise ValueError(f"state is of something else: {type(self).__name__} has {names}, got {given}")
         new = {name: check(f"state[{name!r}]", deepcopy(state[name])) for name, check in self._memory.items()}
         self.check_state(new)
         vars(self).update(new)  # all at once, also if an interrupt comes

@@ -80,10 +80,9 @@ class Steps:
         """
         if together is None:
             together = self.known.get(key := _key(grads))
-            if together is None and self._is_waiting(key):
-                update(self.opt, self.ps, dict(zip(self.ps, grads, strict=True)))
-                return
-        if not (together or self.of(grads)).take([g for g in grads if g is not None]):
+            if together is None and not self._is_waiting(key):
+                together = self.of(grads)
+        if together is None or not together.take([g for g in grads if g is not None]):
             update(self.opt, self.ps, dict(zip(self.ps, grads, strict=True)))
 
     def _is_waiting(self, key: Any) -> bool:

@@ -93,10 +93,10 @@ def function(name: str, f: Any, what: str = "a function", advice: str = "") -> C
     return instance(name, f, Callable, what, advice)  # type: ignore[no-any-return]
 
 
-def takes(f: Callable[..., Any], *arguments: Any) -> bool:
+def takes(f: Callable[..., Any], /, *arguments: Any, **options: Any) -> bool:
     """Tell whether `f` can be called with these arguments. It may, if it has no signature."""
     try:
-        inspect.signature(f).bind(*arguments)
+        inspect.signature(f).bind(*arguments, **options)
     except TypeError:
         return False
     except ValueError:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from minidiff.checks import takes
 from minidiff.tracing.derivatives import COMPOSITES, listed
-from minidiff.tracing.record import constant, derivative, is_box, name_of, takes
+from minidiff.tracing.record import constant, derivative, is_box, name_of
 
 Composition = Callable[..., Any]
 
@@ -99,7 +100,7 @@ class Exact:
             with np.errstate(all="ignore"):
                 return pinned(self._composition(*args, **options), value)
         except TypeError:
-            if takes(self._composition, args, options):
+            if takes(self._composition, *args, **options):
                 raise
             words = ", ".join(f"{key}={x!r:.40}" for key, x in options.items())
             name = name_of(self._function)

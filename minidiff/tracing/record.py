@@ -38,7 +38,7 @@ from autograd.core import VJPNode, VSpace, vspace
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
-from minidiff.checks import add_note, is_ndarray
+from minidiff.checks import add_note, is_ndarray, takes
 from minidiff.tracing.derivatives import (
     AGAIN,
     COMPOSITES,
@@ -1491,18 +1491,9 @@ def _composed(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict
     try:
         return composite(*args, **kwargs)
     except TypeError:
-        if takes(composite, args, kwargs):
+        if takes(composite, *args, **kwargs):
             raise
         return NotImplemented
-
-
-def takes(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Tell whether a function has such parameters."""
-    try:
-        inspect.signature(function).bind(*args, **kwargs)
-    except TypeError:
-        return False
-    return True
 
 
 def _of_a_subclass(x: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidiff.checks import described, instance
-from minidiff.gradient import WithGradient, _check_loss, _ones, _own, _record, _variable, withgradient
+from minidiff.gradient import WithGradient, _check_loss, _pull, _record, _variable, withgradient
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
@@ -25,7 +25,7 @@ from minidiff.program.listing import Listing, RefusedError, StandIn, alike, exam
 from minidiff.program.reach import Names, Reach, Seen
 from minidiff.program.signature import described as shown
 from minidiff.program.signature import equal, key_of, objects_in, parts_of, stood
-from minidiff.tracing import backward, is_tracing, map_container, standing_for_leaves
+from minidiff.tracing import is_tracing, map_container, standing_for_leaves
 
 __all__ = ["Compiled", "compiled"]
 
@@ -499,9 +499,7 @@ class Compiled:
                 value, node, roots, regrouped = _record(f, tuple(variables), "compiled")
                 _check_loss(example(value))
                 listing.phase = "backward"
-                gradients: list[Any] = [None] * len(roots)
-                if node is not None:
-                    gradients = _own(backward(node, _ones(value), roots), roots)
+                gradients = _pull(value, node, roots)
         except Exception:
             if listing.refusal is None:
                 raise

@@ -226,7 +226,7 @@ def pullback(f: Any, /, *args: Any, **constants: Any) -> Any:
         dtype = np.asarray(example(constant(value))).dtype
         seed = np.conj(seed) + np.zeros(shape, dtype)
         seed = (seed if dtype.kind == "c" else np.real(seed)).astype(dtype)
-        return regrouped(_pull(node, seed, roots))
+        return regrouped(_pull(value, node, roots, seed))
 
     return value, back
 
@@ -454,12 +454,12 @@ def hvp(f: Callable[..., Any], x: Any, v: Any, **constants: Any) -> Any:
         value, node, roots, _ = _record(f, args or (x,), "hvp")
         _check_loss(value)
         directions[:] = _directions("hvp(f, x, v)", "v", variables, along, roots)
-        gradients = _pull(node, _ones(value) if node is not None else None, roots)
+        gradients = _pull(value, node, roots)
         pairs = zip(gradients, directions, strict=True)
         return sum((np.sum(np.real(np.conj(g) * v)) for g, v in pairs if g is not None), np.float64(0))
 
     value, node, roots, regrouped = _record(slope, (x,), "hvp")
-    products = _pull(node, _ones(value) if node is not None else None, roots)
+    products = _pull(value, node, roots)
     products = list(map(_or_zeros, products, roots))
     return Grads(list(x), products, x) if isinstance(x, Params) else regrouped(products)[0]
 
@@ -565,7 +565,7 @@ def _record(
 def _value_and_gradient(f: Any, args: tuple[Any, ...], name: str = "gradient") -> tuple[Any, Any]:
     value, node, roots, regrouped = _record(f, args, name)
     _check_loss(value)
-    gradients = _pull(node, _ones(value) if node is not None else None, roots)
+    gradients = _pull(value, node, roots)
     if node is not None:
         node.forget()
         if node.owner.held:
@@ -573,8 +573,11 @@ def _value_and_gradient(f: Any, args: tuple[Any, ...], name: str = "gradient") -
     return value, regrouped(gradients)
 
 
-def _pull(node: Traced | None, seed: Any, roots: list[Traced]) -> list[Any]:
-    return [None] * len(roots) if node is None else _own(backward(node, seed, roots), roots)
+def _pull(value: Any, node: Traced | None, roots: list[Traced], seed: Any = None) -> list[Any]:
+    """Give the gradients of a value by the roots: of a loss, unless there is a seed."""
+    if node is None:
+        return [None] * len(roots)
+    return _own(backward(node, _ones(value) if seed is None else seed, roots), roots)
 
 
 def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:

@@ -11,7 +11,6 @@ which is always that of the program.
 from __future__ import annotations
 
 import dataclasses
-import dis
 import math
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -40,7 +39,7 @@ from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.rule import Rule
 from minidiff.params import Param, Params
-from minidiff.program.reach import closure, codes
+from minidiff.program.reach import closure, rebound
 from minidiff.tracing import constant, is_recorded
 from minidiff.typing import Array
 
@@ -322,7 +321,7 @@ def _remembers(code: Any, is_stored: Callable[[Any], bool]) -> str:
             continue
         met[id(value)] = value
         if isinstance(value, FunctionType):
-            changed = [*_rebound(value), *vars(value)]
+            changed = [*rebound(value), *vars(value)]
             if changed not in ([], ["__wrapped__"]):
                 return f"changes {changed[0]!r}"
             defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
@@ -339,16 +338,6 @@ def _remembers(code: Any, is_stored: Callable[[Any], bool]) -> str:
         else:
             return f"uses {name}, a {_type_name(value)}"
     return ""
-
-
-def _rebound(f: FunctionType) -> Iterator[str]:
-    """Give the variables of an outer function, and the global ones, to which a function assigns."""
-    outer = f.__code__.co_freevars
-    for code in codes(f.__code__):
-        for step in dis.get_instructions(code):
-            to_outer = step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in outer
-            if to_outer or step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
-                yield step.argval
 
 
 class Decoder:

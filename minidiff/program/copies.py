@@ -6,7 +6,6 @@ recorded.
 
 from __future__ import annotations
 
-import dis
 import types
 from abc import ABCMeta
 from collections import OrderedDict, UserDict, UserList, defaultdict, deque
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.program.listing import RefusedError
-from minidiff.program.reach import ARRAYS, Reach, codes, global_names, is_known
+from minidiff.program.reach import ARRAYS, Reach, global_names, is_known, rebound
 from minidiff.program.signature import held_next_by
 
 __all__ = ["with_stand_ins"]
@@ -70,7 +69,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     for i, x in leading.items():
         kind = type(x)
         if kind is types.FunctionType:
-            if any(_binds_outside(code, x.__code__.co_freevars) for code in codes(x.__code__)):
+            if any(rebound(x)):
                 raise TypeError(f"{x.__name__} binds a variable of others")
             if str(x.__globals__.get("__name__")).startswith(("minidiff.", "autograd.")):
                 raise RefusedError(
@@ -145,15 +144,6 @@ class _Memo(dict[int, Any]):
             f, x = self.methods[i].__func__, self.methods[i].__self__
             self[i] = types.MethodType(self.get(id(f), f), deepcopy(x, self))
         return super().get(i, default)
-
-
-def _binds_outside(code: types.CodeType, outside: tuple[str, ...]) -> bool:
-    """Tell whether code binds a global name, or one of these variables of an outer function."""
-    return any(
-        i.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")
-        or (i.opname in ("STORE_DEREF", "DELETE_DEREF") and i.argval in outside)
-        for i in dis.get_instructions(code)
-    )
 
 
 def _may_be_made_again(x: Any) -> bool:

@@ -29,7 +29,8 @@ from minidiff.program.listing import StandIn
 from minidiff.program.signature import SEQUENCES, held_by, held_next_by, iterated, objects_in, parts_of
 from minidiff.tracing import constant, is_box
 
-__all__ = ["ARRAYS", "Names", "Reach", "Seen", "closure", "codes", "global_names", "is_known"]
+__all__ = ["ARRAYS", "Names", "Reach", "Seen", "closure", "codes", "global_names", "is_known",
+    "rebound"]  # fmt: skip
 
 
 # With these names in its code a function may read any attribute.
@@ -384,6 +385,16 @@ def global_names(code: types.CodeType, names: dict[str, Any]) -> list[str]:
     """List those global names that code may read or bind, that of the functions within it as well."""
     every = {name for inner in codes(code) for name in _of_globals(inner)}
     return [*names] if every & {"globals", "eval", "exec"} else [name for name in every if name in names]
+
+
+def rebound(f: types.FunctionType) -> Iterator[str]:
+    """Give the variables of an outer function, and the global ones, to which a function assigns."""
+    outer = f.__code__.co_freevars
+    for code in codes(f.__code__):
+        for step in dis.get_instructions(code):
+            to_outer = step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in outer
+            if to_outer or step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+                yield step.argval
 
 
 @lru_cache(4096)

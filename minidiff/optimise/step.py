@@ -171,7 +171,6 @@ def _change_of(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None
         return _change, (p, x if out is None else out, formulas.values(mine, arrays, numbers), mine)
     parts, is_large = _parts(stages), x.nbytes > BLOCK or ENGINE.get() == "fused"
     target, x = x if out is None else out, widened(x)
-    home = target if len(parts) == 1 and target.dtype is x.dtype else None
     turns: list[_Turn] = []
     values: list[Array] = []
     after: dict[int, dict[str, Any]] = {}
@@ -182,8 +181,8 @@ def _change_of(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None
         formulas, mine, arrays, numbers = _begin(part, p, x, Δ, out is None and part is parts[-1], after)
         arrays[2:] = map(widened, arrays[2:])  # an older version kept half precision
         is_sure = is_large and formulas.are_sure(arrays, numbers)
-        if is_sure and home is not None:
-            return _sweep, (p, home, (formulas, arrays, numbers), mine)
+        if is_sure and len(parts) == 1 and target.dtype is x.dtype:
+            return _sweep, (p, target, (formulas, arrays, numbers), mine)
         Δ, *new = (is_sure and formulas.swept(arrays, numbers)) or formulas.values(mine, arrays, numbers)
         turns, values = turns + mine, values + new
         for rule, _, _, clock, _ in mine:

@@ -129,11 +129,8 @@ class Together:
         limit: float = BLOCK,
     ) -> None:
         self._opt, self._lock = opt, threading.Lock()
-        self._given = [
-            (p, *other) for p, *other in zip(ps, names, grads, strict=True) if other[1] is not None
-        ]
+        self._given = [given for given in zip(ps, names, grads, strict=True) if given[2] is not None]
         self._limit = limit
-        self._everything = list(range(len(self._given)))
         self._stages: Any = None  # not looked at yet
         self._types: Any = None
         self.lines: Lines | None = None
@@ -200,22 +197,18 @@ class Together:
             for rule in self._stages:
                 get = rule.state.get
                 states = [get(p) for p in self._all]
-                clock = rule.clock if states[0] is None else states[0]["clock"]
-                for state in states:
-                    if (rule.clock if state is None else state["clock"]) != clock:
-                        raise ValueError("some parameters have made more steps than others")
-                clock = rule.tick(*clock)
+                clocks = [rule.clock if state is None else state["clock"] for state in states]
+                if clocks.count(clocks[0]) < len(clocks):
+                    raise ValueError("some parameters have made more steps than others")
+                clock = rule.tick(*clocks[0])
                 numbers += rule.coefficients(*clock)
                 turns.append((rule, states, clock))
         return turns, numbers
 
     def _change(self, turns: list[Any], kept: list[Array], news: Sequence[Array]) -> None:
         """Make the changes of a step. To make them twice is to make them once."""
-        remaining = iter(news)
-        for x in self._xs:
-            x[...] = next(remaining)
-        for vector, new in zip(kept, remaining, strict=True):
-            vector[...] = new
+        for x, new in zip([*self._xs, *kept], news, strict=True):
+            x[...] = new
         for rule, states, clock in turns:
             for i, p in enumerate(self._ps):
                 if states[i] is None:
@@ -233,19 +226,13 @@ class Together:
         stages: list[Any] = self._opt.stages()
         self._stages, self._types, self.lines = stages, None, None
         why = _reason(stages)
-        self._keeps = [
-            (k, name) for k, rule in enumerate(self._stages) for name in ("" if why else rule.keeps)
-        ]
-        self.apart, self._places = {}, list[int]()
-        for i, (p, name, g) in enumerate(self._given):
-            because = why or _unfit(p.value, g, self._limit)
-            if because:
-                self.apart[name] = because
-            else:
-                self._places.append(i)
+        self._keeps = [(k, name) for k, rule in enumerate(stages) for name in ("" if why else rule.keeps)]
+        reasons = [why or _unfit(p.value, g, self._limit) for p, _, g in self._given]
         if share_memory([p.value for p, *_ in self._given]):
-            self._places, self.apart = [], {name: "shares memory" for _, name, _ in self._given}
-        self._others = [i for i in self._everything if i not in self._places]
+            reasons = ["shares memory"] * len(self._given)
+        self._places = [i for i, reason in enumerate(reasons) if not reason]
+        self._others = [i for i, reason in enumerate(reasons) if reason]
+        self.apart = {self._given[i][1]: reasons[i] for i in self._others}
         self._ps = [self._given[i][0] for i in self._places]
         # Of all parameters, as the others' steps come first, and may lower a rate that all share.
         self._all = self._ps + [self._given[i][0] for i in self._others]
@@ -273,7 +260,7 @@ class Together:
                 self._groups = self._grouped(False)
                 self._write(numbers)
         except RefusedError as refusal:
-            self._groups, self._others = [], self._everything
+            self._groups, self._others = [], [*range(len(self._given))]
             self.apart = {name: str(refusal) for _, name, _ in self._given}
             raise
         self._types = tuple(map(type, numbers))

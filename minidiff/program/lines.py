@@ -61,7 +61,6 @@ RESERVED = (
     "stored",
     "workspace",
 )
-_PLAIN_TYPES: dict[type, str] = {float: "float", complex: "complex", int: "int", bool: "bool"}
 
 
 class ChangedError(Exception):
@@ -503,15 +502,11 @@ def literal(x: Any) -> str:
     if type(x) in (bool, int, str, type(None)) or (type(x) is float and np.isfinite(x)):
         return repr(x)
     if isinstance(x, type):
-        return _PLAIN_TYPES.get(x) or _name_in_numpy(x)
+        name = x.__name__
+        return name if x in (float, complex, int, bool) else f"np.{name}" * (getattr(np, name, None) is x)
     if isinstance(x, np.dtype) and x.isnative and x.kind in "biufc":
         return f"np.dtype({x.name!r})"
     return ""
-
-
-def _name_in_numpy(kind: Any) -> str:
-    name: str = kind.__name__
-    return f"np.{name}" if getattr(np, name, None) is kind else ""
 
 
 def _over(function: Any, name: str, operands: list[str]) -> str:

@@ -103,7 +103,16 @@ class AbstractOptimiser:
 
     def reset(self) -> None:
         """Forget all state: empty every `IdDict` among the attributes, and reset every member."""
-        _forget(self)
+
+        def resets(x: Any) -> bool:
+            is_other = isinstance(x, AbstractOptimiser) and x is not self
+            return is_other and type(x).reset is not AbstractOptimiser.reset
+
+        for x in held_by(self, lambda x: () if resets(x) else inside(x)):
+            if isinstance(x, IdDict):
+                x.clear()
+            elif resets(x):
+                x.reset()
 
     def arguments(self) -> dict[str, Any]:
         """Return what the repr shows: the attributes that are settings and not state."""
@@ -145,20 +154,6 @@ def inside(x: Any) -> Iterable[Any]:
     """
     x = x.__dict__ if isinstance(x, AbstractOptimiser) else x
     return x.values() if isinstance(x, dict) else x if isinstance(x, (list, tuple)) else ()
-
-
-def _forget(opt: AbstractOptimiser) -> None:
-    """Empty every `IdDict` that an optimiser holds, also in containers, and reset every optimiser there."""
-
-    def resets(x: Any) -> bool:
-        is_other = isinstance(x, AbstractOptimiser) and x is not opt
-        return is_other and type(x).reset is not AbstractOptimiser.reset
-
-    for x in held_by(opt, lambda x: () if resets(x) else inside(x)):
-        if isinstance(x, IdDict):
-            x.clear()
-        elif resets(x):
-            x.reset()
 
 
 def applied(stage: AbstractOptimiser, p: Any, Δ: Array) -> Array:

@@ -420,7 +420,7 @@ class Compiled:
             if not for_found:
                 return lambda x: x
             copied = with_stand_ins(reach, leaf)
-            rest = Reach(copied(self._loss), [*map(copied, objects_in(args))])
+            rest = Reach(copied(self._loss), [*map(copied, objects_in(args))], copied)
             put_backs.append(rest.remembered(()))
             return copied
 

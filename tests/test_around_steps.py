@@ -554,6 +554,14 @@ def test_a_score_is_noted_as_it_was_though_its_array_changes(make):
     assert a == 3
 
 
+@pytest.mark.parametrize("score", [0.0, 1e-9, -5.0, math.inf])
+def test_a_first_score_is_compared_with_none(score):
+    trigger = plateau(identity, 1)
+    assert [trigger(score), trigger(score + 1)] == [False, False]
+    stop_early = early_stopping(identity, 1)
+    assert not stop_early(score)
+
+
 def test_a_score_that_cannot_be_compared_is_not_noted():
     trigger = plateau(identity, 2)
     trigger(1.0), trigger(1.0)
@@ -752,6 +760,16 @@ def test_values_that_are_too_large_for_one_parameter_change_none():
     with pytest.raises(RuntimeWarning, match="overflow"), average.swapped():
         pass
     assert (a, b) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("make", [averages, the_best])
+def test_a_read_only_parameter_keeps_all_others_from_being_exchanged(make):
+    a, b = param([1.0]), param([2.0])
+    work, _ = make(a, b)
+    b.value.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        work()
+    assert (a, b) == (5.0, 6.0)
 
 
 # ReducePlateau ------------------------------------------------------------------------------------

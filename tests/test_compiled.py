@@ -4,6 +4,7 @@ import functools
 import gc
 import inspect
 import io
+import keyword
 import math
 import operator
 import pickle
@@ -16,6 +17,7 @@ import tracemalloc
 import types
 import warnings
 from collections import UserDict, deque
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
@@ -1485,6 +1487,22 @@ def test_operators_of_what_is_not_differentiated_are_lines(name):
         assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
 
 
+BINARY = [
+    name[3:-2] for name in dir(np.ndarray) if name.startswith("__r") and f"__{name[3:]}" in dir(np.ndarray)
+]
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_every_operator_of_arrays_takes_what_is_not_differentiated_on_both_sides(name):
+    operate = getattr(operator, f"__{name}__", divmod)
+    whole = (lambda made: made[0] + made[1]) if name == "divmod" else lambda made: made
+    other = np.array([2, 1, 3]) if name == "matmul" else 2
+    loss = lambda x: np.sum(W * (whole(operate(x, other)) + whole(operate(other, x))))
+    f = compiled(loss, params(W))
+    for x in (np.array([1, 2, 3]), np.array([3, 1, 5])):
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+
+
 @pytest.mark.parametrize("number", [2.0, 1 + 2j, np.float64(2.0), np.complex128(1 + 2j)])
 def test_a_number_has_its_conjugate_and_parts(number):
     loss = lambda s: np.sum(W * (abs(s.conjugate()) + s.real + s.imag))
@@ -1521,6 +1539,23 @@ def test_arguments_may_have_the_names_of_helpers():
     assert "add_at2(" in f.source
 
 
+OF_THE_SOURCE = [
+    "np", "kept", "workspace", "given", "file", "stored", "pathlib", "Workspace", "ChangedError", "value",
+    "loss_and_gradient", "w1", "v1", "k1", "c0", "len",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*keyword.kwlist, *OF_THE_SOURCE])
+def test_parameters_data_and_parts_of_arguments_may_have_any_names(name, monkeypatch):
+    monkeypatch.setattr(lines, "LARGE", 1)
+    model, data = {name: param([1.0, 2.0, 3.0])}, {name: np.array([0.5, 2.0, 1.5])}
+    loss = lambda q: np.sum(np.exp(model[name] * q[name]) * np.sin(data[name]) * W)
+    θ = params(model[name], W)
+    f = compiled(loss, θ)
+    for q in ({name: np.ones(3)}, {name: np.arange(3.0)}):
+        assert bits(f(q)) == bits(withgradient(lambda: loss(q), θ))
+
+
 def test_an_optimiser_needs_parameters():
     with pytest.raises(TypeError, match="which are lacking"):
         compiled(lambda x: x @ x, opt=mo.Descent(0.1))
@@ -1536,3 +1571,71 @@ def test_a_step_of_what_is_kept_in_other_shapes_is_an_error_as_without_compiled(
     with pytest.raises(ValueError, match="broadcast"):
         step()
     assert bits([A.value, b.value]) == before
+
+
+# --- What an argument may not be, and what of it counts ------------------------------------------------
+
+
+SETTINGS = {
+    "reshape": lambda x, k: np.sum(np.reshape(x.T, (k, -1)) ** 2, axis=0)[0],
+    "a method": lambda x, k: np.sum(x.T.reshape(k, -1) ** 2, axis=0)[0],
+    "cumsum": lambda x, k: np.sum(np.cumsum(x, axis=k - 2) ** 2),
+    "a method's cumsum": lambda x, k: np.sum(x.cumsum(k - 2) ** 2),
+    "stack": lambda x, k: np.sum(np.stack([x, x], axis=k - 2) ** 2),
+    "squeeze": lambda x, k: np.mean(np.squeeze(x[None, :, None], 2 * k - 4) ** 2),
+    "expand_dims": lambda x, k: np.mean(np.expand_dims(x, k - 2) ** 2),
+    "tile": lambda x, k: np.mean(np.tile(x, k) ** 3),
+    "broadcast_to": lambda x, k: np.mean(np.broadcast_to(x[0, 0], (k, 2))),
+    "fft": lambda x, k: np.mean(np.abs(np.fft.fft(x, k)) ** 2),
+    "moveaxis": lambda x, k: np.sum(np.moveaxis(x, k - 2, 0)[0]),
+    "swapaxes": lambda x, k: np.sum(np.swapaxes(x, k - 2, 0)[0]),
+    "concatenate": lambda x, k: np.sum(np.concatenate([x, x], k - 2)[0]),
+    "a reduction": lambda x, k: np.sum(np.sum(x, axis=k - 2) ** 2),
+    "max": lambda x, k: np.sum(np.max(x, axis=k - 2) ** 2),
+    "diff": lambda x, k: np.sum(np.diff(x, n=k - 1)),
+    "tril": lambda x, k: np.sum(np.tril(x, k - 2)),
+    "rot90": lambda x, k: np.sum(np.rot90(x, k)[0]),
+    "zeros_like": lambda x, k: np.sum(np.zeros_like(x, shape=(k, 2)) + x[0, 0]),
+    "power of a matrix": lambda x, k: np.sum(np.linalg.matrix_power(x[:2, :2], k)),
+    "linspace": lambda x, k: np.sum(np.linspace(x[0, 0], 1.0, k) ** 2),
+}
+
+
+@pytest.mark.parametrize("f", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("of", ["a parameter", "an argument"])
+def test_axes_and_shapes_are_not_values_of_a_program(f, of):
+    W = param(np.arange(6.0).reshape(2, 3) / 4)
+    x, start = np.arange(6.0).reshape(2, 3) / 3, W.value.copy()
+    loss = (lambda k: f(W, k)) if of == "a parameter" else (lambda k: f(x, k) * np.sum(W))
+    k = np.array(2)
+    with pytest.raises(TypeError):
+        compiled(lambda k: loss(k), params(W))(k)
+    found, as_number = compiled(lambda: loss(k), params(W)), compiled(loss, params(W))
+    for number in (2, 3, 3, 2):
+        k[...] = number
+        right = bits(withgradient(lambda n=number: loss(n), params(W)))
+        assert bits(as_number(number)) == right
+        with suppress(TypeError):  # it may be refused
+            assert bits(found()) == right
+        assert np.array_equal(x, np.arange(6.0).reshape(2, 3) / 3)
+        assert np.array_equal(W.value, start)
+
+
+def test_what_functions_and_classes_hold_that_are_arguments_counts():
+    def act(x):
+        return x * act.scale
+
+    class Base:
+        scale = 1.0
+
+    class Config(Base):
+        shift = 0.0
+
+    module = types.ModuleType("config")
+    W = param([1.0, 2.0])
+    for it, place in [(act, act), (Config, Config), (Config, Base), (module, module)]:
+        f = compiled(lambda it: np.sum(W * it.scale), params(W))
+        for scale in (1.0, 2.0, 3.0, 2.0):
+            place.scale = scale
+            assert f(it).val == 3 * it.scale
+        assert f._recorded <= 3

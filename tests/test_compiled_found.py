@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import gc
 import itertools
 import json
 import math
@@ -28,6 +29,7 @@ import minidiff.functions as mf
 import minidiff.losses as ml
 from minidiff import DataLoader, compiled, derivative, dropgrad, gradient, param, params, withgradient
 from minidiff.program import reach
+from minidiff.program.listing import Listing
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_compiled import bits
@@ -47,9 +49,10 @@ SINGLE = Single([DATA])
 
 
 def imported():
-    from test_numpy_functions import M
+    import test_compiled_found as anew
+    from test_compiled_found import V
 
-    return M[0, :3]
+    return anew.V + V
 
 
 class Found:
@@ -219,7 +222,7 @@ class Heard:
 # Data in the place of which nothing can stand in, as what leads there cannot be copied.
 HIDDEN = {
     "a class of which others hear": lambda: Heard.data, "a thing that cannot be copied": lambda: SINGLE[0],
-    "a weak reference": lambda: WEAKLY(), "a context": lambda: VARIABLE.get(), "an import": imported,
+    "a weak reference": lambda: WEAKLY(), "a context": lambda: VARIABLE.get(),
 }  # fmt: skip
 
 
@@ -297,6 +300,7 @@ LOOKS = {
     "another that is changed": lambda: written(False),
     "something beside it": lambda: np.sum(W * (np.ones(3) * 2)) + np.sum(float(V[0]) * V),
 }
+LOOKS["an import"] = lambda: np.sum(W * (2 * imported())) * float(imported()[0])
 LOOKED_AT = [
     (V, MATRIX, PLACES), (V * 1.5, MATRIX * 0.5, PLACES[::-1]), (V[::-1] - 0.3, MATRIX + 1, PLACES * 0 + 1),
 ]  # fmt: skip
@@ -425,7 +429,22 @@ class OfInner(Net):
         return np.sum(self.Inner().rows(i) @ self.W)
 
 
-@pytest.mark.parametrize("kind", [OfMethods, OfLists, OfBases, OfSlots, OfFields, OfItems, OfInner])
+class OfModules:
+    def __init__(self):
+        object.__setattr__(self, "kept", {})
+        self.W, self.data = param([0.5, 0.7, 1.5]), np.array([1.0, 2.0, 0.5])
+
+    def __setattr__(self, name, value):
+        self.kept[name] = value
+        object.__setattr__(self, name, value)
+
+    def loss(self, i):
+        return np.sum((DATASET[i] * 2) @ self.W) + np.sum(self.data * 2 * self.W) * (self.data * 2).sum()
+
+
+@pytest.mark.parametrize(
+    "kind", [OfModules, OfMethods, OfLists, OfBases, OfSlots, OfFields, OfItems, OfInner]
+)
 def test_methods_of_classes_may_read_data_and_make_others_of_it(kind, monkeypatch):
     monkeypatch.setattr(reach, "COMPARED", 0)  # of data of any size
     it = kind(param([0.5, 0.7, 1.5])) if kind is OfItems else kind()
@@ -608,6 +627,14 @@ class Point:
         self.x = X
 
 
+class Reader:
+    def __init__(self):
+        self.inside = X
+
+    def read(self):
+        return self.inside
+
+
 def matched():
     match POINT:
         case Point(x):
@@ -623,6 +650,7 @@ def imported_inside():
 POINT, LAZY, PROXIED, THINGS = Point(), Lazy(), Proxied(), {"X": X}
 WORDLESS = {Wordless(): X}
 PROXY, GET, TAKE = weakref.proxy(PROXIED), operator.attrgetter("X"), X.take
+READER, READ = Reader(), operator.methodcaller("read")
 CHAINED, LIST_AT, HOLDER = ChainMap({}, THINGS), [X].__getitem__, SimpleNamespace(module=module)
 POLYNOMIAL, POLY1D = np.polynomial.Polynomial(X), np.poly1d(X)
 VECTORIZED, LOADER = np.vectorize(lambda v: v * X[0]), DataLoader((X,), 3)
@@ -642,6 +670,7 @@ FOUND_IN = {
     "a method of an array": lambda: np.sum(W * (TAKE([0, 1, 2]) * 2)),
     "a method of a list": lambda: np.sum(W * (LIST_AT(0) * 2)),
     "an attrgetter": lambda: np.sum(W * (GET(PROXIED) * 2)),
+    "a methodcaller": lambda: np.sum(W * (READ(READER) * 2)),
     "a match": lambda: np.sum(W * (matched() * 2)),
     "a generic function": lambda: np.sum(W * (made_of(1) + made_of("a"))),
     "a list without end": lambda found=Endless([X]): np.sum(W * (found[0] * 2)),  # noqa: B008
@@ -676,6 +705,11 @@ def test_a_memory_mapped_file_is_stood_in_for(tmp_path, monkeypatch):
     mapped = np.memmap(tmp_path / "X", float, "w+", shape=3)
     mapped[:] = X
     follows(lambda: np.sum(W * (mapped - mapped.mean())) * np.sqrt(2.0), mapped)
+
+
+def test_large_data_of_a_module_are_stood_in_for(monkeypatch):
+    monkeypatch.setattr(reach, "COMPARED", 0)
+    follows(lambda: np.sum(W * (module.X - module.X.mean())), X, recorded=1)
 
 
 @pytest.mark.parametrize("buffer", [array("d", [1.0, 2.0, 4.0]), bytearray(np.array([1, 2, 4], np.uint8))])
@@ -790,6 +824,41 @@ def test_what_stand_ins_do_not_reach_is_looked_at():
     quad = pytest.importorskip("scipy.integrate").quad
     scale = Settings.scale.reshape(1)
     follows(lambda: np.sum(W) * quad(lambda t: Settings.scale * t, 0, 1)[0], scale, (2.0,))
+
+
+def test_a_number_that_is_made_of_the_size_of_large_data_is_none_of_their_values(monkeypatch):
+    monkeypatch.setattr(reach, "COMPARED", 0)
+
+    def loss():
+        n = 0.5 * len(Found.of_class)
+        return np.sum(W * Found.of_class) / n
+
+    assert bits(compiled(loss, params(W))()) == bits(withgradient(loss, params(W)))
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: (1, x), lambda x: {"a": [x]}])
+def test_an_argument_is_no_data_wherever_it_is(wrap):
+    def loss(given):
+        while not isinstance(given, np.ndarray):
+            given = given["a"] if isinstance(given, dict) else given[-1]
+        return np.sum(W * given * np.exp(Found.of_class))
+
+    f, x = compiled(loss, params(W)), np.ones(3)
+    for x[...] in (1, 2, 3):
+        assert bits(f(wrap(x))) == bits(withgradient(lambda: loss(wrap(x)), params(W)))
+    assert f._recorded == 1
+
+
+def test_no_recording_of_a_loss_that_finds_data_stays_in_memory():
+    held = lambda: [x for x in gc.get_objects() if type(x) is Listing and x.calls]
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()  # those of errors that other tests keep
+        compiled(lambda: np.sum(W * (X * 2)), params(W))()
+        assert len(held()) == len(before)
+    finally:
+        gc.enable()
 
 
 def test_a_variable_that_others_read_is_bound_for_them_too():

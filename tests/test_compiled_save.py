@@ -251,6 +251,17 @@ def test_an_array_may_be_named_as_what_a_saved_module_defines(tmp_path):
     assert run(2 * x)[0] == f(2 * x).val
 
 
+is_basic = np.array([1.0, 2.0, 3.0])
+
+
+def test_an_array_named_as_a_function_that_a_saved_module_calls_is_refused(tmp_path):
+    f, x = compiled(lambda x: np.sum(is_basic * x[[0, 0, 1]] ** 2)), np.ones(2)
+    f(x)
+    with pytest.raises(TypeError, match="a constant is named is_basic, as a function is that"):
+        f.save(tmp_path / "a.py")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_array_that_lies_otherwise_is_laid_out(tmp_path):
     f, x = compiled(lambda x: np.sum(x**2)), np.arange(6.0).reshape(2, 3)
     f(x)

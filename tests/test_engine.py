@@ -1614,6 +1614,21 @@ def test_a_formula_that_catches_its_refusal_runs_as_it_is_written():
     np.testing.assert_array_equal(x, -1.0)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_formula_that_catches_whatever_is_raised_runs_as_it_is_written(n):
+    def formula(x, Δ):
+        try:
+            if Δ > 0:
+                return Δ * 1
+        except:  # noqa: E722 - a name of an error would keep it from being written down
+            return Δ * 2
+        return Δ * 3
+
+    x, Δ = np.zeros(n), np.full(n, 5.0)
+    update(rule_with(formula), x, Δ)
+    np.testing.assert_array_equal(x, -formula(None, Δ))
+
+
 def attributed(z):
     return z
 

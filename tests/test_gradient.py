@@ -802,6 +802,35 @@ def test_what_a_loss_keeps_is_plain_to_the_next_and_holds_no_graph():
         assert all(type(x) is np.ndarray for x in product.arguments)
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda a: a[1],
+        lambda a: a[:, 0],
+        lambda a: a[..., None],
+        lambda a: a[[1, 0]],
+        lambda a: a[a > 1],
+        lambda a: next(iter(a)),
+        lambda a: a.flat[1:],
+        lambda a: a.T,
+    ],
+)
+def test_what_is_read_of_a_value_that_outlives_its_loss_is_plain(read):
+    W, kept = param([[1.0, 2.0], [3.0, 4.0]]), []
+    gradient(lambda: kept.append(W * 1) or np.sum(W), params(W))
+    found = read(kept[0])
+    assert type(found) is np.ndarray
+    np.testing.assert_array_equal(found, read(1 * W.value))
+
+
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
+def test_a_value_that_outlives_its_loss_takes_a_new_shape():
+    W, kept = param([[1.0, 2.0], [3.0, 4.0]]), []
+    gradient(lambda: kept.append(W * 1) or np.sum(W), params(W))
+    kept[0].shape = (4,)
+    assert kept[0].shape == (kept[0] + 1).shape == (4,)
+
+
 OPTIONS = {
     "norm keepdims": lambda x: np.linalg.norm(x, axis=1, keepdims=True) / x,
     "norm of all keepdims": lambda x: np.linalg.norm(x, keepdims=True) * x,
@@ -1041,6 +1070,12 @@ def test_no_gradient_is_an_array_that_a_derivative_keeps():
     assert not np.shares_memory(withgradient(lambda x: b, 1.0).val, b.value)
 
 
+def test_a_primitive_of_autograds_may_give_a_number_of_pythons():
+    cube = primitive(lambda x: float(x) ** 3)
+    defvjp(cube, lambda ans, x: lambda g: 3 * g * x**2)
+    assert withgradient(lambda x: cube(x) * 2, 3.0) == (54.0, (54.0,))
+
+
 def test_another_librarys_function_has_no_name_of_numpys():
     with pytest.raises(NotImplementedError, match=r"^ellipj has no gradient"):
         slope(lambda: np.sum(scipy.special.ellipj(W, 0.5)[0]), W := param(np.ones(2)))
@@ -1144,6 +1179,15 @@ def test_grads_of_different_parameters_do_not_add():
     for combine in (lambda g, h: g + h, lambda g, h: g - h, lambda g, h: sum([g, h])):
         with pytest.raises(ValueError, match="different parameters"):
             combine(some([1.0, 2.0], None), Grads(params(p), [np.ones(2)]))
+
+
+@pytest.mark.parametrize("listed", [list, tuple, iter, Params])
+def test_grads_are_of_parameters_listed_in_any_way(listed):
+    grads = Grads(listed([p, q]), [np.array([1.0, 2.0]), np.array([[5.0]])])
+    for g in (grads, 1 * grads, grads + grads - grads):
+        assert [k is p_ for k, p_ in zip(g.keys(), (p, q), strict=True)] == [True, True]
+        assert g.to_vector().tolist() == [1.0, 2.0, 5.0]
+    assert "2 parameters" in repr(grads)
 
 
 def test_grads_of_no_parameters_are_empty():
@@ -1316,6 +1360,13 @@ def test_a_jacobian_by_parameters_that_are_not_reached_warns():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not hessian(lambda: np.sum(W), params(W)).any()  # of a linear loss
+
+
+@pytest.mark.parametrize("f", [np.zeros_like, np.angle, lambda x: np.full_like(x, 3.0)])
+@pytest.mark.parametrize("n", [1, 2, 40])
+def test_a_jacobian_of_what_does_not_vary_is_zero(f, n):
+    (J,) = jacobian(lambda x: f(np.ones(n) * x[0]), np.array([0.5, 1.5]))
+    np.testing.assert_array_equal(J, np.zeros((n, 2)))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of other C libraries nothing is promised")

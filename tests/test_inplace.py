@@ -925,6 +925,13 @@ def flat_from_itself(x):
     return np.sum(b * [1, 2, 3])
 
 
+def flat_that_is_kept(x):
+    b = x * 2
+    elements = b.flat
+    b[...] = b[::-1] ** 2
+    return np.sum(elements[:2] * x[1:])
+
+
 def placed_from_itself(x):
     b = x * 2
     np.place(b, [0, 1, 1], b)
@@ -956,6 +963,7 @@ def no_index(x):
         joined_over_itself,
         stacked_over_itself,
         flat_from_itself,
+        flat_that_is_kept,
         placed_from_itself,
         no_index,
     ],
@@ -1055,3 +1063,20 @@ def test_what_a_guard_holds_is_not_read_only_to_the_loss(write):
         value, (g,) = withgradient(loss, X)
     assert value == loss(X)
     np.testing.assert_array_equal(g, gradient(loss, X)[0])
+
+
+@pytest.mark.parametrize(
+    "read",
+    [lambda v: v * 2, lambda v: v.shape[0] * v, lambda v: v[:], np.asarray, lambda v: eval(repr(v[0]))],
+)
+def test_a_view_that_outlives_its_loss_is_read_as_it_was_in_the_end(read):
+    kept = []
+
+    def loss(x):
+        b = x * 2
+        kept.append(b[:2])
+        b[0] = 7
+        return np.sum(b)
+
+    gradient(loss, np.ones(3))
+    np.testing.assert_array_equal(read(kept[0]), read(np.array([7.0, 2.0])))

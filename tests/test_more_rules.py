@@ -16,6 +16,7 @@ import pytest
 import minidiff.optimise as mo
 from minidiff import Params, compiled, gradient, load, param, params, save, train
 from minidiff.optimise import apply, update
+from minidiff.optimise.compose import SlowWeights
 from minidiff.schedules import Scheduler
 
 PEERS = json.loads((Path(__file__).parent / "golden" / "peers.json").read_text())
@@ -617,6 +618,11 @@ def test_lookahead_shows_and_sets_what_it_is_made_of():
         mo.Lookahead(5)
     with pytest.raises(AttributeError, match="has no 'rho' of its own"):
         opt.rho = 0.5
+
+
+def test_slow_weights_alone_are_those_of_lookahead():
+    alone, within = SlowWeights(), mo.Lookahead(mo.Descent())[1]
+    assert (alone.k, alone.alpha) == (within.k, within.alpha)
 
 
 # Projections ----------------------------------------------------------------------------------------

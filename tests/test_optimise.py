@@ -309,6 +309,14 @@ class FragileRule(Rule):
         return η * Δ, m + Δ
 
 
+class FragileHalving(FragileRule):
+    """Has other settings after each step."""
+
+    def coefficients(self, t):
+        self.eta *= 0.5
+        return (self.eta,)
+
+
 def everything(opt, ps):
     """Return what an optimiser is and keeps, and where the parameters are, to the bit."""
     file = io.BytesIO()
@@ -323,6 +331,7 @@ def everything(opt, ps):
     [
         Fragile,
         FragileRule,
+        FragileHalving,
         lambda: FragileHolder(lambda opt: [opt]),
         lambda: FragileHolder(lambda opt: (opt,)),
         lambda: FragileHolder(lambda opt: {"inner": opt}),
@@ -417,6 +426,16 @@ def test_gradients_that_are_other_parameters_are_read_before_these_change(step, 
     step(Descent(1.0), params(ps), grads)
     np.testing.assert_array_equal(a, -1.0)
     np.testing.assert_array_equal(b, 1.0)
+
+
+@pytest.mark.parametrize("opt", [Descent(1.0), ADAM(1.0)])
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (3, 1), (1, 3), (2, 3)])
+def test_gradients_of_other_shapes_are_refused_by_a_step_of_all_parameters_as_by_update(opt, shape):
+    ps = params(param(np.ones(3)), param(np.ones(3)))
+    for gs in ([np.ones(shape), np.ones(3)], [np.ones(3), np.ones(shape)]):
+        with pytest.raises(ValueError, match="they must be equal"):
+            Steps(opt, ps, "ab").take(gs)
+        np.testing.assert_array_equal(ps.to_vector(), np.ones(6))
 
 
 @pytest.mark.parametrize("size", [3, 50_000])

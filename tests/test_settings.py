@@ -160,6 +160,24 @@ def test_two_rules_in_one_have_the_settings_of_both():
             Both(**{wrong: -1})
 
 
+@pytest.mark.parametrize("base", [Rule, Schedule])
+def test_keywords_of_a_class_go_to_its_other_bases_and_no_further(base):
+    class Tagged:
+        def __init_subclass__(cls, tag, **kwargs):
+            super().__init_subclass__(**kwargs)
+            cls.tag = tag
+
+    class Mine(base, Tagged, tag=3):
+        eta: float = 0.1
+
+        def at(self, t):
+            return self.eta
+
+    assert (Mine.tag, Mine().eta) == (3, 0.1)
+    with pytest.raises(TypeError, match="takes no keyword arguments"):
+        type("Wrong", (base,), {"at": Mine.at}, typo=3)
+
+
 def test_an_init_of_its_own_is_kept_and_what_it_sets_is_checked():
     class Half(Rule):
         eta: float

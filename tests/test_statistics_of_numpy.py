@@ -279,7 +279,7 @@ def test_it_has_numpys_value_and_both_derivatives(f, args, options):
 
 
 # Their results have other shapes for other values, or they look at values.
-NOT_COMPILED = {"bincount", "histogram", "histogram_bin_edges", "extract", "choose", "ix_", "piecewise"}
+NOT_COMPILED = {"bincount", "histogram", "histogram_bin_edges", "choose", "ix_"}
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN", "ignore:Degrees of freedom", "ignore:Mean of empty")

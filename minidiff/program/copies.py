@@ -6,6 +6,7 @@ recorded.
 
 from __future__ import annotations
 
+import builtins
 import types
 from abc import ABCMeta
 from collections import OrderedDict, UserDict, UserList, defaultdict, deque
@@ -32,7 +33,7 @@ _OF_CLASSES = type, classmethod, staticmethod, property
 # Of a class, what it gets when it is made.
 _OF_TYPE = types.GetSetDescriptorType, types.MemberDescriptorType
 # With one of these a class has a say in how its objects are copied, or in what becomes of a copy.
-_OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__", "__setattr__")
+_OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__")
 _OF_CONTAINERS = ("__iter__", "__setitem__", "append", "extend", "items")
 _OTHER_WAYS = ("__deepcopy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__", "__del__")
 
@@ -65,6 +66,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     """
     leading = reach.leading()
     memo = _Memo({id(x): x for _, x in reach.found})
+    builtins_of_copies = {**vars(builtins), "__import__": lambda *args: known(__import__(*args))}
     functions, classes, globals_of, cells = list[Any](), list[Any](), dict[int, Any](), dict[int, Any]()
     for i, x in leading.items():
         kind = type(x)
@@ -78,7 +80,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
                 )
             functions.append(x)
             if id(x.__globals__) not in globals_of:
-                globals_of[id(x.__globals__)] = {**x.__globals__}
+                globals_of[id(x.__globals__)] = {**x.__globals__, "__builtins__": builtins_of_copies}
             mine = [cells.setdefault(id(cell), types.CellType()) for cell in x.__closure__ or ()]
             memo[i] = types.FunctionType(
                 x.__code__, globals_of[id(x.__globals__)], x.__name__, None, tuple(mine) or None
@@ -161,7 +163,6 @@ def _is_plain(kind: type[Any]) -> bool:
         return True
     base = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     ways = _OWN_WAYS if base is object else _OWN_WAYS + _OF_CONTAINERS
-    is_frozen = getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
     own = [getattr(kind, name) for name in ways if getattr(kind, name, None) is not getattr(base, name, None)]
     own += [getattr(kind, name) for name in _OTHER_WAYS if hasattr(kind, name)]
-    return all(is_known(way) or (is_frozen and way is kind.__setattr__) for way in own)
+    return all(map(is_known, own))

@@ -132,6 +132,18 @@ _METHODS = {
     "repeat", "reshape", "round", "searchsorted", "squeeze", "std", "sum", "swapaxes", "take", "trace",
     "transpose", "var",
 }  # fmt: skip
+# How many operands of a method are values, besides the array itself.
+_VALUES = {".clip": 2, ".dot": 1, ".repeat": 1, ".searchsorted": 3, ".take": 1}
+# What functions call an axis, a shape or a length.
+_SETTINGS_ARE = """
+axis axes axis1 axis2 axisa axisb axisc destination ind indices_or_sections k kth N M n num offset pad_width
+reps s shape newshape source window_shape
+"""
+_SETTINGS = set(_SETTINGS_ARE.split())
+_LENGTH = (
+    "a value serves as an axis, a shape or a length, of which a program has one. Pass a Python integer, "
+    "int(k), or a tuple of them: for each a program is made"
+)
 _COUNTS = (
     "how many elements it has depends on their values. Write np.where(mask, x, 0), which has always as many"
 )
@@ -244,6 +256,8 @@ class Listing:
         for x in uses:
             if x._listing is not self:
                 self.refuse("it uses an array of another recording: compiled functions do not nest")
+        if form[0] in ".n" and any(np.asarray(x._example).dtype.kind in "iub" for x in uses):
+            operands, options = self._settled(function, form, operands, options)
         value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
         if form.startswith(("np.", ".")) and type(value) is np.ndarray and any(value is x for x in operands):
             self.refuse(f"it writes into an array with {form}. Do not pass out, which is given by position")
@@ -271,6 +285,20 @@ class Listing:
         if uses and self.follows(uses):
             self._following.update(x._name for x in results)
         return stands
+
+    def _settled(
+        self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Put in the place of axes, shapes and lengths what they are: a program is made for them."""
+
+        def looked_at(x: Any) -> Any:
+            return self.look(_LENGTH, x)[0] if any(type(item) is StandIn for item in flat(x)) else x
+
+        settings = _settings_of(function, form, len(operands))
+        return (
+            tuple([looked_at(x) if is_set else x for x, is_set in zip(operands, settings, strict=True)]),
+            {name: looked_at(x) if name in _SETTINGS else x for name, x in options.items()},
+        )
 
     def key(self, x: Any) -> Any:
         """Give what tells operands apart: of numbers type and digits, so that -0.0 is not 0.0."""
@@ -347,6 +375,19 @@ def _shown(line: tuple[str, int] | None) -> str:
         return ""
     text = linecache.getline(*line).strip()
     return f"{os.path.basename(line[0])}, line {line[1]}" + (f" ({text}): " if text else ": ")
+
+
+def _settings_of(function: Any, form: str, count: int) -> list[bool]:
+    """Tell which of the operands of a call say about which axis it is, or of which shape."""
+    if form.startswith(".") or form.endswith((".reduce", ".accumulate")):
+        values = 1 + _VALUES.get(form, 0)
+        return [i >= values for i in range(count)]
+    try:
+        every = inspect.signature(function).parameters.values()
+    except ValueError:  # of some functions in C there is none
+        return [i > 0 and function in (np.concatenate, np.lexsort) for i in range(count)]
+    names = [x.name for x in every for _ in range(count if x.kind is x.VAR_POSITIONAL else 1)]
+    return [name in _SETTINGS for name in names[:count]]
 
 
 def _counts(function: Any, operands: tuple[Any, ...]) -> bool:

@@ -71,6 +71,8 @@ class Reach:
         The function.
     args : sequence
         Its arguments, by whose objects it can reach more.
+    imported : callable
+        What stands for a module that it imports.
 
     Attributes
     ----------
@@ -82,8 +84,10 @@ class Reach:
         Whether it may make Python numbers of arrays.
     """
 
-    def __init__(self, f: Any, args: Sequence[Any] = ()) -> None:
-        self.f = f
+    def __init__(
+        self, f: Any, args: Sequence[Any] = (), imported: Callable[[Any], Any] = lambda module: module
+    ) -> None:
+        self.f, self._imported = f, imported
         self.found: list[tuple[str, Any]] = []
         self._names: set[str] = set()
         self._seen: dict[Any, Any] = {}  # holds what it has seen, so that no id is given twice
@@ -172,14 +176,19 @@ class Reach:
 
     def _globals(self, code: types.CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         every = [*codes(code)]
+        used = {name for c in every for name in c.co_names}
         consts = [text for c in every for x in c.co_consts for text in (x if type(x) is tuple else (x,))]
-        used = {name for c in every for name in c.co_names} | {text for text in consts if type(text) is str}
-        self._names |= used
+        texts = {text for text in consts if type(text) is str}
+        self._names |= used | texts
         yield from ((name, names[name]) for name in global_names(code, names))
-        for name in sorted(used - names.keys()):  # of a module that is imported in the function
-            for module in (name, f"{names.get('__package__')}.{name}"):
-                if module in sys.modules:
-                    yield name, sys.modules[module]
+        for some, given in (
+            (used, self._imported),
+            (texts, lambda module: module),
+        ):  # import m, sys.modules["m"]
+            for name in sorted(some - names.keys()):
+                for module in (name, f"{names.get('__package__')}.{name}"):
+                    if module in sys.modules:
+                        yield name, given(sys.modules[module])
 
     def snapshot(self) -> tuple[list[Seen], bool]:
         """Note what the arrays that it finds hold: the smaller ones; and tell whether these are all."""

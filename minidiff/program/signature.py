@@ -21,6 +21,10 @@ SEQUENCES = (list, tuple, set, frozenset, deque)
 _CONTAINERS = (dict, *SEQUENCES)
 
 
+# The flag of classes that are written in Python.
+_OF_PYTHON = 1 << 9
+
+
 class _Same:
     """A key that is equal to none but that of the same object."""
 
@@ -58,7 +62,7 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
 
 def _identity(x: Any) -> Iterator[Any]:
     """Give what is another key where an object, or anything that it holds, is another."""
-    for held in held_by(x):
+    for held in held_by(x, _held_as_arguments):
         kind = type(held)
         if kind in (float, complex):
             yield kind, repr(held)  # -0.0 is not 0.0
@@ -70,6 +74,24 @@ def _identity(x: Any) -> Iterator[Any]:
                 yield len(held)
                 if _is_long(held):
                     yield tuple(held)
+
+
+def _held_as_arguments(x: Any) -> list[Any]:
+    """Give what an object holds itself; of functions, classes and modules the attributes."""
+    if isinstance(x, FunctionType):
+        return held_next_by(vars(x))
+    if isinstance(x, ModuleType):
+        return held_next_by({name: held for name, held in vars(x).items() if type(held) in _NUMBERS})
+    if isinstance(x, type):
+        kinds = [kind for kind in x.__mro__ if kind.__flags__ & _OF_PYTHON]
+        return [
+            item
+            for kind in kinds
+            for name, held in vars(kind).items()
+            if not name.startswith("__")
+            for item in (name, held)
+        ]
+    return held_next_by(x)
 
 
 def held_next_by(x: Any) -> list[Any]:

@@ -811,7 +811,10 @@ class Stale(Traced):
 
     __slots__ = ()
 
-    _value = property(lambda self: self.lift()._value)
+    @property
+    def _value(self) -> Any:
+        self.lift()
+        return _VALUE_OF.__get__(self)
 
     def lift(self) -> Any:
         _set_class(self, Traced)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from minidiff.checks import described, instance
 from minidiff.gradient import WithGradient, _check_loss, _pull, _record, _variable, withgradient
@@ -72,9 +73,9 @@ def compiled(
     TypeError
         When the function is called with arguments of a new signature, if what the loss does would not be the
         same for other values: it branches on one, makes a Python number of one, changes an array in place
-        that is not under differentiation, draws random numbers, counts its calls, or keeps what it computes
-        in an attribute of an object or a class, a list, a dict, a variable or an array that it finds. The
-        message names the line, or the place.
+        that is not under differentiation, draws random numbers, goes by how often it was called, or keeps
+        what it computes in an attribute of an object or a class, a list, a dict, a variable or an array that
+        it finds. The message names the line, or the place.
 
     Notes
     -----
@@ -87,7 +88,7 @@ def compiled(
     attributes, and branches on what is no array are those of the recording.
 
     The loss itself runs only at a first call: once as it is, for the result, and twice, or four times, to be
-    recorded. What it prints it prints then.
+    recorded. What it prints or counts it prints or counts then.
 
     Threads may call one program at once. Steps have the bits of `update`, whose state they share. Small
     parameters make one vector, on which the optimiser's formulas run as straight lines, too; of a large
@@ -400,8 +401,8 @@ class Compiled:
         leaves: list[Any] = []
         for arg in args:
             key_of(arg, leaves)
-        made.inputs = [*self._values, *leaves]
-        every = made.run(*made.inputs)
+        made.inputs = [*map(_outline, (*self._values, *leaves))]
+        every = made.run(*self._values, *leaves)
         if not equal(parts_of(result), parts_of(made.result(every))):
             raise RefusedError(
                 f"compiled: the program of {name} does not give what {name} gives. It changes an array while "
@@ -551,7 +552,7 @@ class _Made:
     is_whole : bool
         Whether these are all.
     inputs, gradients : list of ndarray
-        Examples.
+        Outlines, and examples.
     step : Together or None
         What takes a step with the gradients.
     ran : int
@@ -583,7 +584,7 @@ class _Made:
         self.gradients: Any = ()
         self.signature = ", ".join(f"{name}: {shown(x)}" for name, x in named)
         self._params, self._ps = ps, None if ps is None else list(ps)
-        self._args = args  # whose ids and objects the key goes by
+        self._objects = [*objects_in(args)]  # whose ids the key goes by
         self._count, self._template = len(self.names), r.template
         self.is_whole = len(self.reached) == self._count
         self._is_flat = r.template == tuple(range(self._count))
@@ -620,6 +621,11 @@ class _Made:
         if self._ps is not None:
             return WithGradient(val, Grads(self._ps, gs, self._params))
         return WithGradient(val, tuple(gs) if self._is_flat else _filled(self._template, gs))
+
+
+def _outline(x: Any) -> Any:
+    """Give what has an array's shape, dtype and layout, and no memory: it is not to be read."""
+    return as_strided(np.empty((), x.dtype), x.shape, x.strides) if type(x) is np.ndarray else x
 
 
 def _bits(x: Any) -> tuple[tuple[int, ...], bytes]:

@@ -16,6 +16,7 @@ import time
 import tracemalloc
 import types
 import warnings
+import weakref
 from collections import UserDict, deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -1639,3 +1640,14 @@ def test_what_functions_and_classes_hold_that_are_arguments_counts():
             place.scale = scale
             assert f(it).val == 3 * it.scale
         assert f._recorded <= 3
+
+
+def test_the_arguments_of_a_recording_are_let_go_when_nobody_else_has_them():
+    W, x = param([1.0, 2.0]), np.ones((500, 2))
+    f = compiled(lambda x, more: np.sum(x @ W) + np.sum(more["y"][0]), params(W))
+    f(x, {"y": [x + 1]})
+    held = weakref.ref(x)
+    del x
+    gc.collect()
+    assert held() is None
+    assert f(np.ones((500, 2)), {"y": [np.ones((500, 2))]}).val == 2500.0

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import math
 import operator
 import pickle
@@ -1451,3 +1452,28 @@ def test_a_dict_that_autograd_has_recorded_is_opened_in_a_list_too():
 def test_a_view_of_another_type_is_refused():
     with pytest.raises(TypeError, match="view of other type"):
         gradient(lambda x: np.sum(x.view(np.matrix) * x), np.ones((2, 2)))
+
+
+def products(x):
+    """Give the cumulative products of the rows, one after the other."""
+    return np.stack(list(itertools.accumulate(x, operator.mul)))
+
+
+@pytest.mark.parametrize("zeros", [(), (0,), (1,), (1, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("dtype", ["f8", "c16"])
+def test_cumulative_products_have_the_derivatives_of_their_factors(zeros, dtype):
+    rng = np.random.default_rng(0)
+    x, c = (rng.normal(size=(4, 3)).astype(dtype) + (1j if dtype == "c16" else 0) for _ in range(2))
+    x[list(zeros), 1] = 0
+    by_rows = lambda f: lambda x: np.sum(np.real(f(x) * c))
+    by_columns = lambda x: np.sum(np.real(np.cumprod(x.T, axis=-1) * c.T))
+    for own in (by_rows(lambda x: np.cumprod(x, axis=0)), by_columns):
+        right = by_rows(products)
+        np.testing.assert_allclose(gradient(own, x)[0], gradient(right, x)[0], atol=1e-12)
+        v = rng.normal(size=x.shape)
+        np.testing.assert_allclose(hvp(own, x, v), hvp(right, x, v), atol=1e-12)
+
+
+def test_cumulative_products_beyond_the_range_of_floats_have_their_gradient():
+    x = np.array([1e-200, 1e-200, 1e300, 1e150])
+    np.testing.assert_allclose(gradient(lambda x: np.cumprod(x)[2], x)[0], [1e100, 1e100, 0, 0])

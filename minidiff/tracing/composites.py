@@ -336,16 +336,6 @@ def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
     return np.sum(dx * (y[..., 1:] + y[..., :-1]) / 2, axis=-1)
 
 
-def _cumprod(x: Any, axis: int | None = None, dtype: Any = None) -> Any:
-    if axis is None:
-        x, axis = np.ravel(x), 0
-    products = list(x.swapaxes(0, axis))
-    for i in range(1, len(products)):
-        products[i] = products[i - 1] * products[i]
-    product = np.stack(products).swapaxes(0, axis) if products else x
-    return product if dtype is None else product.astype(dtype)
-
-
 def _sign(z: Any, *args: Any, **options: Any) -> Any:
     z = as_array(z)
     if z.dtype.kind != "c":
@@ -443,7 +433,6 @@ COMPOSITES |= {
     np.hstack: lambda arrays, **options: _concatenate(
         [np.atleast_1d(as_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
     ),
-    np.cumprod: _cumprod,
     np.diag: lambda x, k=0: np.diagonal(x, k) if x.ndim == 2 else NotImplemented,
     np.einsum: _einsum,
     np.kron: _kron,

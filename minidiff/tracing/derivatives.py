@@ -773,6 +773,28 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
 RULES[np.prod] = (_prod,)
 
 
+@listed
+def _cumprod(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> Any:
+    if axis is None or not x.ndim:
+        return _cumprod(g.reshape(-1), ans.reshape(-1), x.reshape(-1), 0).reshape(x.shape)
+    if not x.size:
+        return g
+    if getval(ans) is ans:  # in a derivative of this one there is no look at values
+        size = np.abs(ans)
+        if np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)):
+            backwards = along(x, axis, slice(None, None, -1))
+            return (g * ans)[backwards].cumsum(axis)[backwards] / x
+    # Without a division: the product of those before times what those after make of the gradient.
+    rows, later = np.moveaxis(x, axis, 0), [*np.moveaxis(g, axis, 0)]
+    for i in range(len(later) - 1, 0, -1):
+        later[i - 1] = later[i - 1] + rows[i] * later[i]
+    before = np.cumprod(anp.concatenate([np.ones_like(rows[:1]), rows[:-1]]), axis=0)
+    return np.moveaxis(before * anp.stack(later), 0, axis)
+
+
+RULES[np.cumprod] = (_cumprod,)
+
+
 # --- Shapes ---------------------------------------------------------------------------------------------
 
 

@@ -1651,3 +1651,21 @@ def test_the_arguments_of_a_recording_are_let_go_when_nobody_else_has_them():
     gc.collect()
     assert held() is None
     assert f(np.ones((500, 2)), {"y": [np.ones((500, 2))]}).val == 2500.0
+
+
+def test_what_adds_up_by_places_is_told_in_place_of_bincount_and_compiles():
+    places, e = np.array([0, 2, 2, 1]), param([1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(
+        TypeError, match=r"np\.bincount cannot be compiled.* np\.add\.at\(total, places, weights\)"
+    ):
+        compiled(lambda i: np.sum(np.bincount(i, weights=e, minlength=3) ** 2), params(e))(places)
+
+    def loss(i):
+        total = np.zeros_like(e, shape=3)
+        np.add.at(total, i, e)
+        return np.sum(total**2)
+
+    f = compiled(loss, params(e))
+    for i in (places, places[::-1].copy()):
+        assert bits(f(i)) == bits(withgradient(lambda i=i: loss(i), params(e)))
+        assert f(i).val == np.sum(np.bincount(i, weights=e.value) ** 2)

@@ -1477,3 +1477,25 @@ def test_cumulative_products_have_the_derivatives_of_their_factors(zeros, dtype)
 def test_cumulative_products_beyond_the_range_of_floats_have_their_gradient():
     x = np.array([1e-200, 1e-200, 1e300, 1e150])
     np.testing.assert_allclose(gradient(lambda x: np.cumprod(x)[2], x)[0], [1e100, 1e100, 0, 0])
+
+
+@pytest.mark.parametrize("infinite", [(), (-np.inf,), (-np.inf, -np.inf), (np.inf, np.inf)])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_running_sums_by_their_logarithms_have_the_derivatives_of_their_terms(infinite, axis):
+    rng = np.random.default_rng(0)
+    x, c = rng.normal(size=(2, 5, 5)) * 10
+    x.flat[: len(infinite)] = infinite
+    rows = lambda x: np.stack(list(itertools.accumulate(np.moveaxis(x, axis, 0), np.logaddexp)))
+    right = lambda x: np.sum(np.where(np.isinf(rows(x)), 0, np.moveaxis(c, axis, 0)) * np.tanh(rows(x)))
+    own = lambda x: np.sum(
+        np.where(np.isinf(np.logaddexp.accumulate(x, axis)), 0, c) * np.tanh(np.logaddexp.accumulate(x, axis))
+    )
+    np.testing.assert_allclose(gradient(own, x)[0], gradient(right, x)[0], atol=1e-14)
+    if not infinite:
+        v = rng.normal(size=x.shape)
+        np.testing.assert_allclose(hvp(own, x, v), hvp(right, x, v), atol=1e-12)
+    p = param(x)
+    f = compiled(lambda: own(p), params(p))
+    for scale in (1.0, 0.5, 0.25):
+        p[...] = x * scale
+        assert np.array_equal(f().grad[p], gradient(lambda: own(p), params(p))[p])

@@ -100,6 +100,9 @@ argwhere array_equiv bincount choose compress delete extract flatnonzero histogr
 histogram_bin_edges insert intersect1d ix_ nonzero packbits poly polyfit roots setdiff1d setxor1d trim_zeros
 union1d unique unique_all unique_counts unique_inverse unique_values unpackbits where
 """
+_INSTEAD = {
+    np.bincount: "Fill total = np.zeros_like(weights, shape=n) by np.add.at(total, places, weights)",
+}
 _NAMES = _functions([*_KNOWN.split(), *_GUARDED])
 _LOOKING = set(_functions(_LOOKING_AT.split()))
 _CHECKED = set(_functions(_GUARDED))
@@ -268,9 +271,9 @@ class Listing:
 
         def standing(x: Any) -> StandIn:
             if not isinstance(x, (np.ndarray, np.generic, float, int, complex)):
-                self.refuse(f"{form} gives a {type(x).__name__}, which is no array")
+                self.refuse(f"{form.replace('{}', '…')} gives a {type(x).__name__}, which is no array")
             if getattr(x, "dtype", np.dtype(float)).hasobject:
-                self.refuse(f"{form} gives an array of objects")
+                self.refuse(f"{form.replace('{}', '…')} gives an array of objects")
             results.append(StandIn(self, f"v{len(self.made_by) + len(results) + 1}", x))
             return results[-1]
 
@@ -448,8 +451,8 @@ class StandIn:
             self._listing.refuse(f"{name} writes into an array. Leave out= away")
         refusal = "" if function in _NAMES else (
             f"{name} cannot be compiled: its result may have another shape for other values, or it does "
-            "more than give one. Write it with other functions, or call it before and pass what it gives "
-            "as an argument"
+            f"more than give one. {_INSTEAD.get(function, 'Write it with other functions')}, or call it "
+            "before and pass what it gives as an argument"
         )  # fmt: skip
         if function is np.where and len(operands) + len(options) == 1:
             refusal = f"np.where(mask) gives indices, and {_COUNTS}"

@@ -575,14 +575,15 @@ def part_of(x: Any, ans: Any, power: Any = np.exp) -> Any:
     return power(anp.where(is_all, anp.zeros_like(x), x - anp.where(is_all, anp.zeros_like(ans), ans)))
 
 
-def _of_log_sum(power: Any) -> tuple[Rule, ...]:
-    def share(x: Any, ans: Any, y: Any) -> Any:
-        """Give exp(x) / (exp(x) + exp(y)), its limit where one is infinite, and ½ where both are."""
-        return part_of(x, ans, power) / (1.0 + ((x == ans) & (y == ans)))
+def share_of(x: Any, ans: Any, y: Any, power: Any = np.exp) -> Any:
+    """Give exp(x) / (exp(x) + exp(y)), its limit where one is infinite, and ½ where both are."""
+    return part_of(x, ans, power) / (1.0 + ((x == ans) & (y == ans)))
 
+
+def _of_log_sum(power: Any) -> tuple[Rule, ...]:
     return (
-        lambda g, ans, x, y: unbroadcast(g * share(x, ans, y), x),
-        lambda g, ans, x, y: unbroadcast(g * share(y, ans, x), y),
+        lambda g, ans, x, y: unbroadcast(g * share_of(x, ans, y, power), x),
+        lambda g, ans, x, y: unbroadcast(g * share_of(y, ans, x, power), y),
     )
 
 

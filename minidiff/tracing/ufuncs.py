@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, cast, part_of, scatter
+from minidiff.tracing.derivatives import COMPOSITES, cast, listed, part_of, scatter, share_of
 from minidiff.tracing.exact import pinned, verified
 from minidiff.tracing.record import as_array, constant, derivative, is_box, map_container, record
 
@@ -177,13 +177,27 @@ def _as_numpy_has_it(ufunc: Any, result: Any, plain: Any) -> Any:
     return verified(result, plain, 8 * np.finfo(plain.dtype).eps ** 0.75, words)
 
 
+@listed
+def _from_running_log_sum(g: Any, ans: Any, x: Any) -> Any:
+    kept, later = share_of(ans[:-1], ans[1:], x[1:]), [*g]  # what of each sum the next one has
+    for i in range(len(later) - 1, 0, -1):
+        later[i - 1] = later[i - 1] + kept[i - 1] * later[i]
+    new = np.concatenate([np.ones_like(x[:1]), share_of(x[1:], ans[1:], ans[:-1])])
+    return new * np.stack(later) if later else g
+
+
+@derivative(_from_running_log_sum)
+def _running_log_sum(x: Any) -> Any:
+    return np.logaddexp.accumulate(x)
+
+
 def _accumulate(ufunc: Any, x: Any, axis: Any = 0, dtype: Any = None) -> Any:
     x = as_array(x)
     plain = ufunc.accumulate(constant(x), axis, dtype)
     if plain.dtype.kind not in "fc":
         return plain
     axis = normalize_axis_index(axis or 0, x.ndim)
-    x = cast(x, plain.dtype)
+    x = x if x.dtype == plain.dtype else cast(x, plain.dtype)
     if ufunc in (np.add, np.multiply):
         return (np.cumsum if ufunc is np.add else np.cumprod)(x, axis)
     if ufunc in (np.maximum, np.minimum, np.fmax, np.fmin):
@@ -191,6 +205,8 @@ def _accumulate(ufunc: Any, x: Any, axis: Any = 0, dtype: Any = None) -> Any:
         chosen = (values == plain) | (np.isnan(values) & np.isnan(plain))
         places = np.arange(x.shape[axis]).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
         return np.take_along_axis(x, np.maximum.accumulate(np.where(chosen, places, 0), axis), axis)
+    if ufunc is np.logaddexp:
+        return np.moveaxis(_running_log_sum(np.moveaxis(x, axis, 0)), 0, axis)
     rows = [*accumulate(np.moveaxis(x, axis, 0), ufunc)]
     return _as_numpy_has_it(ufunc, np.stack(rows, axis), plain) if rows else x
 

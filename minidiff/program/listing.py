@@ -259,7 +259,8 @@ class Listing:
         for x in uses:
             if x._listing is not self:
                 self.refuse("it uses an array of another recording: compiled functions do not nest")
-        if form[0] in ".n" and any(np.asarray(x._example).dtype.kind in "iub" for x in uses):
+        data = operands[0] if operands else None
+        if form[0] in ".n" and any(x is not data and _counts_things(x._example) for x in uses):
             operands, options = self._settled(function, form, operands, options)
         value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
         if form.startswith(("np.", ".")) and type(value) is np.ndarray and any(value is x for x in operands):
@@ -285,7 +286,7 @@ class Listing:
         )  # fmt: skip
         self.calls.append(made)
         self.made_by.update((x._name, made) for x in results)
-        if uses and self.follows(uses):
+        if uses and all(x._name in self._following for x in uses):
             self._following.update(x._name for x in results)
         return stands
 
@@ -378,6 +379,10 @@ def _shown(line: tuple[str, int] | None) -> str:
         return ""
     text = linecache.getline(*line).strip()
     return f"{os.path.basename(line[0])}, line {line[1]}" + (f" ({text}): " if text else ": ")
+
+
+def _counts_things(x: Any) -> bool:
+    return x.dtype.kind in "iub" if is_array(x) else type(x) is int
 
 
 def _settings_of(function: Any, form: str, count: int) -> list[bool]:

@@ -80,12 +80,12 @@ def compiled(
     Notes
     -----
     Arrays that the loss reaches otherwise than by its arguments are kept by reference: what changes in them
-    counts, to which array a name is bound later does not. What it makes of them (``X - X.mean(axis=0)``) is
-    made at every call. Where it looks at them (a branch, a Python number, how many elements a mask picks),
-    the program looks again at every call, and is recorded anew when it sees something else. Arrays in what
-    cannot be copied (an object with a ``__deepcopy__`` of its own, a weak reference) are compared with what
-    they were, up to 1 MiB in all; a loss that makes arrays of larger ones is refused. Other numbers, strings,
-    attributes, and branches on what is no array are those of the recording.
+    counts, but not another shape, nor to which array a name is bound later. What it makes of them (``X -
+    X.mean(axis=0)``) is made at every call. Where it looks at them (a branch, a Python number, how many
+    elements a mask picks), the program looks again at every call, and is recorded anew when it sees something
+    else. Arrays in what cannot be copied (an object with a ``__deepcopy__`` of its own, a weak reference) are
+    compared with what they were, up to 1 MiB in all; a loss that makes arrays of larger ones is refused.
+    Other numbers, strings, attributes, and branches on what is no array are those of the recording.
 
     The loss itself runs only at a first call: once as it is, for the result, and twice, or four times, to be
     recorded. What it prints or counts it prints or counts then.
@@ -594,11 +594,18 @@ class _Made:
 
         These arrays are compared, of which it makes what is a constant here.
         """
-        run, looked_at = self.run, self._looked_at
-        were = [*map(_bits, looked_at())]
+        run = self.run
+
+        def seen() -> list[Any] | None:
+            try:
+                return [*map(_bits, self._looked_at())]
+            except Exception:  # of these data the loss looks at something else, or fails as well
+                return None
+
+        were = seen()
 
         def unchanged(*inputs: Any) -> tuple[Any, ...]:
-            if any(array.has_changed() for array in arrays) or [*map(_bits, looked_at())] != were:
+            if any(array.has_changed() for array in arrays) or seen() != were:
                 raise ChangedError
             self.ran += 1
             return run(*inputs)

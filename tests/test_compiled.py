@@ -1598,6 +1598,10 @@ SETTINGS = {
     "rot90": lambda x, k: np.sum(np.rot90(x, k)[0]),
     "zeros_like": lambda x, k: np.sum(np.zeros_like(x, shape=(k, 2)) + x[0, 0]),
     "power of a matrix": lambda x, k: np.sum(np.linalg.matrix_power(x[:2, :2], k)),
+    "axes that are kept": lambda x, k: np.sum(np.sum(x, axis=0, keepdims=k - 2) * x[:, :1]) * np.mean(x),
+    "a method's axes that are kept": lambda x, k: np.sum(x.mean(1, keepdims=k - 2) * x[:, 0]),
+    "variables in rows": lambda x, k: np.sum(np.cov(x, rowvar=k - 2)),
+    "rollaxis": lambda x, k: np.sum(np.rollaxis(x, 1, k - 2)[0]),
     "linspace": lambda x, k: np.sum(np.linspace(x[0, 0], 1.0, k) ** 2),
 }
 

@@ -9,9 +9,9 @@ import math
 import operator
 import sys
 import threading
+import tracemalloc
 import types
 import weakref
-from abc import ABC, abstractmethod
 from array import array
 from collections import ChainMap, UserList, deque
 from contextvars import ContextVar
@@ -282,6 +282,7 @@ LOOKS = {
     "rounding": lambda: np.sum(W) * (round(V[0]) + math.floor(V[1]) + math.ceil(V[2]) + math.trunc(V[2])),
     "a mask": lambda: np.sum(W[V > 0.75] ** 2),
     "a mask of the rows": lambda: np.sum((MATRIX[:, V > 0.75] @ W[V > 0.75]) ** 2),
+    "a mask without axes": lambda: np.sum(W[(V > 0.75)[0] & (V > 0.6)[1]] ** 2) + np.sum(W),
     "a mask to assign by": set_to_zero,
     "where": lambda: np.sum(W[np.where(V > 0.75)]),
     "nonzero": lambda: np.sum(W[(V > 0.75).nonzero()]) + np.sum(W[np.flatnonzero(V > 0.75)]),
@@ -342,14 +343,11 @@ def test_arguments_and_parameters_are_not_to_be_looked_at(looks):
 DATASET = np.array([[1.0, 2.0, 0.5], [0.5, 1.0, 2.0], [3.0, 0.5, 1.0]])
 
 
-class Net(ABC):
+class Net:
     scale = np.array([1.0, 2.0, 3.0])
 
     def __init__(self):
         self.W, self.parts = param([0.5, 0.7, 1.5]), [self.by_rows, self.by_columns]
-
-    @abstractmethod
-    def loss(self, i): ...
 
     @classmethod
     def doubled(cls):
@@ -427,6 +425,66 @@ class OfInner(Net):
 
     def loss(self, i):
         return np.sum(self.Inner().rows(i) @ self.W)
+
+
+class Caching:
+    data = np.ones(3)
+
+    def __init__(self):
+        self.W = param([0.5, 0.7, 1.5])
+
+    @functools.lru_cache(None)  # noqa: B019
+    def doubled(self):
+        return self.data * 2
+
+    def loss(self):
+        return np.sum(self.W * self.doubled()) + np.sum(self.W * (self.data * 3))
+
+
+def test_what_methods_keep_by_their_objects_is_kept_of_no_copies():
+    it = Caching()
+    compiled(it.loss, params(it.W))()
+    assert Caching.doubled.cache_info().currsize == 1
+    assert type(it.doubled()) is np.ndarray
+
+
+def test_large_data_that_are_only_made_arrays_are_not_compared_at_every_call():
+    large = np.ones((2**18, 3))
+    f = compiled(lambda: np.sum(W * np.asarray(large)[0]), params(W))
+    f()
+    tracemalloc.start()
+    try:
+        for value in (1.0, 2.0):
+            large[0] = value
+            assert f().val == value * np.sum(W)
+        assert tracemalloc.get_traced_memory()[1] < large.nbytes / 10
+    finally:
+        tracemalloc.stop()
+
+
+def test_packages_imported_with_a_point_are_found():
+    package, module = types.ModuleType("of_tests"), types.ModuleType("of_tests.data")
+    package.data, module.X = module, np.ones(3)
+    sys.modules.update({"of_tests": package, "of_tests.data": module})
+
+    def loss():
+        import of_tests.data as data
+
+        return np.sum(W * data.X) * float(data.X[0])
+
+    def whole():
+        import of_tests.data
+
+        return np.sum(W * of_tests.data.X) * float(of_tests.data.X[0])
+
+    try:
+        for f in (loss, whole):
+            program = compiled(f, params(W))
+            for value in (1.0, 2.0, 3.0):
+                module.X[...] = value
+                assert bits(program()) == bits(withgradient(f, params(W)))
+    finally:
+        del sys.modules["of_tests"], sys.modules["of_tests.data"]
 
 
 class OfModules:

@@ -1477,6 +1477,9 @@ def test_cumulative_products_have_the_derivatives_of_their_factors(zeros, dtype)
 def test_cumulative_products_beyond_the_range_of_floats_have_their_gradient():
     x = np.array([1e-200, 1e-200, 1e300, 1e150])
     np.testing.assert_allclose(gradient(lambda x: np.cumprod(x)[2], x)[0], [1e100, 1e100, 0, 0])
+    x = np.array([1e200, 1e106])
+    _, pull = pullback(np.cumprod, x)
+    np.testing.assert_allclose(pull(np.array([0, 1e5]))[0], [1e111, 1e205])
 
 
 @pytest.mark.parametrize("infinite", [(), (-np.inf,), (-np.inf, -np.inf), (np.inf, np.inf)])

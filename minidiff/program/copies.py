@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import builtins
 import types
-from abc import ABCMeta
 from collections import OrderedDict, UserDict, UserList, defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ _COPIED = {
     list, tuple, dict, set, frozenset, deque, defaultdict, OrderedDict, UserDict, UserList, partial,
     types.SimpleNamespace,
 }  # fmt: skip
+_CACHE = type(cache(int))
 _OF_CLASSES = type, classmethod, staticmethod, property
 # Of a class, what it gets when it is made.
 _OF_TYPE = types.GetSetDescriptorType, types.MemberDescriptorType
@@ -66,7 +66,10 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     """
     leading = reach.leading()
     memo = _Memo({id(x): x for _, x in reach.found})
-    builtins_of_copies = {**vars(builtins), "__import__": lambda *args: known(__import__(*args))}
+    builtins_of_copies = {
+        **vars(builtins),
+        "__import__": lambda *args, **options: known(__import__(*args, **options)),
+    }
     functions, classes, globals_of, cells = list[Any](), list[Any](), dict[int, Any](), dict[int, Any]()
     for i, x in leading.items():
         kind = type(x)
@@ -150,11 +153,16 @@ class _Memo(dict[int, Any]):
 
 def _may_be_made_again(x: Any) -> bool:
     """Tell whether something is a class, and nothing but its own methods has a say in how it is made."""
-    if type(x) not in (type, ABCMeta) or is_known(x):
+    if type(x) is not type or is_known(x) or _keeps_results(x):  # an ABC knows classes that are registered
         return False
     hooks = (vars(kind).get("__init_subclass__") for kind in x.__mro__[:-1])
     told = (type(held) for held in vars(x).values() if hasattr(type(held), "__set_name__"))
     return not any(hooks) and all(map(is_known, told))
+
+
+def _keeps_results(kind: type[Any]) -> bool:
+    """Tell whether methods keep results by their objects, which copies must not come among."""
+    return any(isinstance(held, _CACHE) for each in kind.__mro__ for held in vars(each).values())
 
 
 def _is_plain(kind: type[Any]) -> bool:
@@ -165,4 +173,4 @@ def _is_plain(kind: type[Any]) -> bool:
     ways = _OWN_WAYS if base is object else _OWN_WAYS + _OF_CONTAINERS
     own = [getattr(kind, name) for name in ways if getattr(kind, name, None) is not getattr(base, name, None)]
     own += [getattr(kind, name) for name in _OTHER_WAYS if hasattr(kind, name)]
-    return all(map(is_known, own))
+    return all(map(is_known, own)) and not _keeps_results(kind)

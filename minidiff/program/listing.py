@@ -31,6 +31,8 @@ __all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "ex
     "varying", "written"]  # fmt: skip
 
 NUMBERS: Final = (float, int, bool)
+# Bytes of a value that a function may look at when it is recorded.
+LOOKED_AT = 2**20
 
 
 class RefusedError(TypeError):
@@ -137,10 +139,11 @@ _METHODS = {
 }  # fmt: skip
 # How many operands of a method are values, besides the array itself.
 _VALUES = {".clip": 2, ".dot": 1, ".repeat": 1, ".searchsorted": 3, ".take": 1}
-# What functions call an axis, a shape or a length.
+# What functions call an axis, a shape or a length, and what decides over a shape.
 _SETTINGS_ARE = """
-axis axes axis1 axis2 axisa axisb axisc destination ind indices_or_sections k kth N M n num offset pad_width
-reps s shape newshape source window_shape
+axis axes axis1 axis2 axisa axisb axisc compute_uv destination full_matrices hermitian include_initial ind
+indices_or_sections k keepdims kth N M n num offset pad_width reps retstep returned rowvar s shape newshape
+source sparse window_shape
 """
 _SETTINGS = set(_SETTINGS_ARE.split())
 _LENGTH = (
@@ -231,11 +234,13 @@ class Listing:
     def look(self, what: str, *values: Any) -> Any:
         """Give the examples of values for the function to look at, if they follow from constants alone.
 
-        A value of parameters or arguments is refused, for what it does with it.
+        A value of parameters or arguments is refused, for what it does with it, and so is a large one, which
+        would have to be compared at every call.
         """
-        if not self.follows(values):
+        seen = [x for x in flat(values) if type(x) is StandIn]
+        if not self.follows(values) or sum(np.asarray(x._example).nbytes for x in seen) > LOOKED_AT:
             self.refuse(what)
-        self.assumed += [x for x in flat(values) if type(x) is StandIn]
+        self.assumed += seen
         return example(values)
 
     def refuse(self, what: str) -> NoReturn:
@@ -395,7 +400,8 @@ def _settings_of(function: Any, form: str, count: int) -> list[bool]:
     except ValueError:  # of some functions in C there is none
         return [i > 0 and function in (np.concatenate, np.lexsort) for i in range(count)]
     names = [x.name for x in every for _ in range(count if x.kind is x.VAR_POSITIONAL else 1)]
-    return [name in _SETTINGS for name in names[:count]]
+    more = {"start"} if function is np.rollaxis else set[str]()
+    return [name in _SETTINGS | more for name in names[:count]]
 
 
 def _counts(function: Any, operands: tuple[Any, ...]) -> bool:
@@ -531,8 +537,8 @@ class StandIn:
         parts = []
         for i in index if type(index) is tuple else (index,):
             is_mask = type(i) is StandIn and np.asarray(i._example).dtype == bool
-            if is_mask and not self._listing.follows(i):
-                self._listing.refuse(f"a mask (x[mask], where=) picks elements, and {_COUNTS}")
+            if is_mask and not (np.ndim(i._example) and self._listing.follows(i)):
+                (i,) = self._listing.look(f"a mask (x[mask], where=) picks elements, and {_COUNTS}", i)
             if isinstance(i, slice) and any(type(end) is StandIn for end in (i.start, i.stop, i.step)):
                 (i,) = self._listing.look(f"x[i:j] with i or j computed, and {_COUNTS}", i)
             if is_box(i):

@@ -187,8 +187,9 @@ class Reach:
         ):  # import m, sys.modules["m"]
             for name in sorted(some - names.keys()):
                 for module in (name, f"{names.get('__package__')}.{name}"):
-                    if module in sys.modules:
-                        yield name, given(sys.modules[module])
+                    if module in sys.modules:  # "import a.b" goes by a, of which there may be no copy
+                        found = sys.modules[module]
+                        yield name, found if "." in name else given(found)
 
     def snapshot(self) -> tuple[list[Seen], bool]:
         """Note what the arrays that it finds hold: the smaller ones; and tell whether these are all."""

@@ -784,7 +784,10 @@ def _cumprod(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> A
         size = np.abs(ans)
         if np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)):
             backwards = along(x, axis, slice(None, None, -1))
-            return (g * ans)[backwards].cumsum(axis)[backwards] / x
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = (g * ans)[backwards].cumsum(axis)[backwards] / x
+            if np.all(np.isfinite(found)):
+                return found
     # Without a division: the product of those before times what those after make of the gradient.
     rows, later = np.moveaxis(x, axis, 0), [*np.moveaxis(g, axis, 0)]
     for i in range(len(later) - 1, 0, -1):

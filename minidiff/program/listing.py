@@ -267,6 +267,7 @@ class Listing:
         data = operands[0] if operands else None
         if form[0] in ".n" and any(x is not data and _counts_things(x._example) for x in uses):
             operands, options = self._settled(function, form, operands, options)
+            uses = [x for x in flat((operands, options)) if type(x) is StandIn]
         value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
         if form.startswith(("np.", ".")) and type(value) is np.ndarray and any(value is x for x in operands):
             self.refuse(f"it writes into an array with {form}. Do not pass out, which is given by position")

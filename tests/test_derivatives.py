@@ -231,6 +231,7 @@ CASES = {
     np.prod: reduction(low=1),  # of zeros autograd makes nan
     **dict.fromkeys((np.max, np.min, np.amax, np.amin), reduction(REAL, min_side=1)),
     np.cumsum: cumsum,
+    np.cumprod: cumsum,
     np.diagonal: diagonal,
     np.expand_dims: shaped(lambda draw, x, axis: (draw(axis),)),
     np.squeeze: squeeze,

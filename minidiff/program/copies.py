@@ -32,7 +32,7 @@ _CACHE = type(cache(int))
 _OF_CLASSES = type, classmethod, staticmethod, property
 # Of a class, what it gets when it is made.
 _OF_TYPE = types.GetSetDescriptorType, types.MemberDescriptorType
-# With one of these a class has a say in how its objects are copied, or in what becomes of a copy.
+# With one of these a class has a say in how its objects are copied.
 _OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__")
 _OF_CONTAINERS = ("__iter__", "__setitem__", "append", "extend", "items")
 _OTHER_WAYS = ("__deepcopy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__", "__del__")
@@ -116,7 +116,7 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
             memo[i] = property(known(x.fget), known(x.fset), known(x.fdel), x.__doc__)
     for x in sorted(classes, key=lambda x: len(x.__mro__)):  # those that others are made of come first
         names = {name: known(held) for name, held in vars(x).items() if not isinstance(held, _OF_TYPE)}
-        memo[id(x)] = type(x)(x.__name__, tuple(map(known, x.__bases__)), names)
+        memo[id(x)] = type(x.__name__, tuple(map(known, x.__bases__)), names)
     for x in leading.values():
         if type(x) is types.ModuleType:
             vars(memo[id(x)]).update({name: copied(held) for name, held in vars(x).items()})

@@ -774,6 +774,14 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
 RULES[np.prod] = (_prod,)
 
 
+def with_later(g: Any, shares: Any) -> Any:
+    """Add to each row of a gradient what reaches it by the next one: that one's, times a share."""
+    rows = [*g]
+    for i in range(len(rows) - 1, 0, -1):
+        rows[i - 1] = rows[i - 1] + shares[i - 1] * rows[i]
+    return anp.stack(rows)
+
+
 @listed
 def _cumprod(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> Any:
     if axis is None or not x.ndim:
@@ -789,11 +797,9 @@ def _cumprod(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> A
             if np.all(np.isfinite(found)):
                 return found
     # Without a division: the product of those before times what those after make of the gradient.
-    rows, later = np.moveaxis(x, axis, 0), [*np.moveaxis(g, axis, 0)]
-    for i in range(len(later) - 1, 0, -1):
-        later[i - 1] = later[i - 1] + rows[i] * later[i]
+    rows = np.moveaxis(x, axis, 0)
     before = np.cumprod(anp.concatenate([np.ones_like(rows[:1]), rows[:-1]]), axis=0)
-    return np.moveaxis(before * anp.stack(later), 0, axis)
+    return np.moveaxis(before * with_later(np.moveaxis(g, axis, 0), rows[1:]), 0, axis)
 
 
 RULES[np.cumprod] = (_cumprod,)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, cast, listed, part_of, scatter, share_of
+from minidiff.tracing.derivatives import COMPOSITES, cast, listed, part_of, scatter, share_of, with_later
 from minidiff.tracing.exact import pinned, verified
 from minidiff.tracing.record import as_array, constant, derivative, is_box, map_container, record
 
@@ -179,11 +179,10 @@ def _as_numpy_has_it(ufunc: Any, result: Any, plain: Any) -> Any:
 
 @listed
 def _from_running_log_sum(g: Any, ans: Any, x: Any) -> Any:
-    kept, later = share_of(ans[:-1], ans[1:], x[1:]), [*g]  # what of each sum the next one has
-    for i in range(len(later) - 1, 0, -1):
-        later[i - 1] = later[i - 1] + kept[i - 1] * later[i]
+    if not len(x):
+        return g
     new = np.concatenate([np.ones_like(x[:1]), share_of(x[1:], ans[1:], ans[:-1])])
-    return new * np.stack(later) if later else g
+    return new * with_later(g, share_of(ans[:-1], ans[1:], x[1:]))
 
 
 @derivative(_from_running_log_sum)

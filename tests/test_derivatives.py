@@ -212,7 +212,7 @@ CASES = {
     **dict.fromkeys((np.real, np.real_if_close, np.imag, np.conjugate), one()),
     **dict.fromkeys((np.arcsin, np.arccos), one(low=-7, high=7)),
     np.arccosh: one(low=9),
-    **dict.fromkeys((np.cbrt, np.sinc), one(REAL, low=1)),
+    **dict.fromkeys((np.cbrt, np.i0, np.sinc), one(REAL, low=1)),
     **dict.fromkeys((np.reciprocal, np.log, np.log1p, np.sqrt), one(low=1)),
     np.matmul: matmul,
     np.dot: dot,

@@ -14,6 +14,7 @@ from typing import Any
 import autograd.tracer
 import numpy as np
 import pytest
+from scipy import special
 
 import minidiff
 from minidiff import (
@@ -138,7 +139,9 @@ UNRECORDED = {  # what would quietly drop the gradient, on a parameter and on a 
 }
 
 NO_GRADIENT = {
-    "np.i0": np.i0,
+    "np.intersect1d": (lambda x: np.intersect1d(x, x), "np.isin(x, y)"),
+    "a ufunc of one's own": (lambda x: np.frompyfunc(math.gamma, 1, 1)(x), "np.stack([f(v) for v in x])"),
+    "a function of SciPy's": (lambda x: special.gdtrib(x, 2.0, 0.5), "(minidiff.derivative)"),
 }
 
 MISTAKES = {
@@ -247,8 +250,8 @@ MISTAKES = {
     ),
     "math.exp of an argument": (lambda m: gradient(math.exp, 1.0), TypeError, ("math", "np.")),
     **{
-        f"{name} of a {kind}": within(lambda m, f=f, of=of: f(of(m)), name, error=NotImplementedError)
-        for name, f in NO_GRADIENT.items()
+        f"{name} of a {kind}": within(lambda m, f=f, of=of: f(of(m)), cure, error=NotImplementedError)
+        for name, (f, cure) in NO_GRADIENT.items()
         for kind, of in {"parameter": lambda m: m.W, "result": lambda m: m.W * 1}.items()
     },
     # Grads and pullbacks.
@@ -433,6 +436,7 @@ WITHOUT_SOURCE = {
     "vectorize": (
         "out = np.vectorize(np.sin)(W)", "np.stack([f(v) for v in x])", "out = np.stack([2 * v for v in W])"
     ),
+    "a dtype": ("out = np.float32(W)", "x.astype(dtype)", "out = W.astype(np.float32)"),
     "no assignment": ("out = np.asarray(W)", "NumPy functions take it as it is", "out = W"),
 }  # fmt: skip
 

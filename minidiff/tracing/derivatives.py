@@ -32,6 +32,7 @@ from autograd.core import primitive as autograd_primitive
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import getval, notrace_primitives, trace_primitives_map
 
+from minidiff.checks import scipy
 from minidiff.tracing import flaws
 
 Rule: TypeAlias = Callable[..., Any]
@@ -528,6 +529,7 @@ def _sinc(g: Any, ans: Any, x: Any) -> Any:
 
 
 RULES[np.sinc] = (_sinc,)
+RULES[np.i0] = (lambda g, ans, x: g * scipy("np.i0", "special").i1(x),)
 
 
 def _over_square(x: Any, y: Any) -> Any:

@@ -355,7 +355,10 @@ _CURES = [
     (r"full\(", "Write a * np.ones(shape)."),
     (r"array\(\[|np\.array\(|stack\(|concatenate\(|dot\(\[",
         "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
+    (r"np\.(float|complex|single|double|longdouble)\d*\(", "Write x.astype(dtype)."),
     (r"vectorize", "Write np.stack([f(v) for v in x])."),
+    (r"unique_values", "np.unique(x) has an order."),
+    (r"intersect1d", "Write np.unique(x[np.isin(x, y)])."),
     (r"[rc]_\[|[RC]Class", "np.concatenate joins arrays, np.stack numbers."),
     (r"\.(normal|uniform)\(", "Write m + σ * rng.normal(size=n): the random numbers are constants."),
     (r"\] [-+*/]?=|fill_diagonal|put_along_axis",
@@ -1453,9 +1456,12 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return result
     primitive = primitive_of(function)
     if primitive is None:
+        name = name_of(function)
+        cure = _cures(name, name) or (
+            "Write it with functions that have one, or give it one (minidiff.derivative)."
+        )
         raise NotImplementedError(
-            f"{name_of(function)} has no gradient here. Write it with functions that have one, give it one "
-            "(minidiff.derivative), or take dropgrad(x) of its arguments if a constant is meant."
+            f"{name} has no gradient here. {cure} If a constant is meant, dropgrad(x) gives the plain value."
         )
     if composite is None:
         _direct[function] = primitive, places

@@ -157,11 +157,11 @@ class Together:
             return whole(self._take, grads) if self._others else self._take(grads)
 
     def _take(self, grads: Sequence[Array]) -> bool:
-        ps = {self._given[i][0]: grads[i] for i in self._others}
         others: list[Any] = []
         back: Callable[[], object] = list
         try:
-            if ps:
+            if self._others:
+                ps = {self._given[i][0]: grads[i] for i in self._others}
                 others, back = changes_of(self._opt, [*ps], ps)
             turns, numbers = self._turns()
             if tuple(map(type, numbers)) != self._types:
@@ -383,11 +383,10 @@ class _Group:
 
     def give_back(self, turns: list[Any]) -> None:
         """Put each parameter's part of what has been gathered into its state."""
-        for keep, (_, parts) in self._vectors.items():
-            if keep in self.gathered:
-                k, name = keep
-                for (i, _), part in zip(self._members, parts, strict=True):
-                    turns[k][1][i][name] = part
+        for k, name in self.gathered:
+            _, parts = self._vectors[k, name]
+            for (i, _), part in zip(self._members, parts, strict=True):
+                turns[k][1][i][name] = part
 
 
 def _reason(stages: list[Any]) -> str:

@@ -149,7 +149,7 @@ def huber_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, d
     """
     if not delta > 0:
         raise ValueError(f"delta must be positive, got {delta!r}")
-    ŷ, y = _alike(ŷ, y)
+    ŷ, y = _real("huber_loss", ŷ, y)
     e = ŷ - y
     c = np.clip(e, -delta, delta)
     return _agg(c * (e - 0.5 * c), agg, weights)
@@ -208,7 +208,8 @@ def crossentropy(
     >>> crossentropy(ŷ, [0, 1]).round(4)
     np.float64(0.6931)
     """
-    ϵ = _epsilon(epsilon, floating(ŷ))
+    ŷ = real_numbers("crossentropy", ŷ)
+    ϵ = _epsilon(epsilon, ŷ)
 
     def losses(ŷ: Any, y: Any) -> Any:
         y = _beside(constant(ŷ), _shares(y, ŷ), -ϵ, _ONE, "in [0, 1]: of scores take logitcrossentropy")
@@ -275,11 +276,11 @@ def logitcrossentropy(
     >>> logitcrossentropy(scores, [0, 0], agg=focal).round(4)
     np.float64(0.0866)
     """
+    ŷ = real_numbers("logitcrossentropy", ŷ)
     return _of_classes(_logit_losses, ŷ, y, agg, weights, ignore, smoothing)
 
 
 def _logit_losses(ŷ: Any, y: Any) -> Any:
-    ŷ = real_numbers("logitcrossentropy", ŷ)
     return _against_numbers(ŷ, y, Kept()) if y.ndim < ŷ.ndim else _against(logsoftmax(ŷ), y)
 
 
@@ -357,7 +358,7 @@ def binarycrossentropy(
     >>> binarycrossentropy(ŷ, y, agg=lambda losses: losses).round(4)
     array([0.6931, 1.3863])
     """
-    ŷ, y = _yes_or_no(ŷ, y, smoothing)
+    ŷ, y = _yes_or_no("binarycrossentropy", ŷ, y, smoothing)
     ϵ = _epsilon(epsilon, ŷ)
     y = _beside(constant(ŷ), y, -ϵ, 1 + ϵ, "in [0, 1]: of scores take logitbinarycrossentropy")
     return _agg(-_xlogy(y, ŷ + ϵ) - _xlogy(1 - y, 1 - ŷ + ϵ), agg, weights)
@@ -368,7 +369,7 @@ def logitbinarycrossentropy(
 ) -> Any:
     """Binary cross-entropy of scores, agg(log(1 + exp(ŷ)) − y·ŷ).
 
-    Equals ``binarycrossentropy(sigmoid(ŷ), y)``, and is exact for scores of any size.
+    Equals ``binarycrossentropy(sigmoid(ŷ), y)``, and is exact for finite scores of any size.
 
     Parameters
     ----------
@@ -398,8 +399,10 @@ def logitbinarycrossentropy(
     >>> logitbinarycrossentropy(scores, [0, 0, 1], agg=np.sum).round(4)
     np.float64(1000.6931)
     """
-    ŷ, y = _yes_or_no(ŷ, y, smoothing)
-    return _agg(softplus(ŷ) - y * ŷ, agg, weights)
+    ŷ, y = _yes_or_no("logitbinarycrossentropy", ŷ, y, smoothing)
+    # softplus(ŷ) = ŷ + softplus(−ŷ), of which the first would cancel where y is 1 and ŷ is large.
+    is_large = ŷ > 0
+    return _agg(softplus(np.where(is_large, -ŷ, ŷ)) + (is_large - y) * ŷ, agg, weights)
 
 
 def kldivergence(
@@ -437,7 +440,7 @@ def kldivergence(
     >>> kldivergence(np.array([[0.5, 0.5], [0.5, 0.5]]), [[1, 0], [0, 1]]).round(4)
     np.float64(0.6931)
     """
-    ŷ, y, _ = _targets(ŷ, y)
+    ŷ, y, _ = _targets(real_numbers("kldivergence", ŷ), y)
     y, ϵ = _shares(y, ŷ), _epsilon(epsilon, ŷ)
     y = _beside(constant(ŷ), y, -ϵ, _ONE, "in [0, 1]: of scores take softmax")
     return _agg(np.sum(_xlogy(y, y) - _xlogy(y, ŷ + ϵ), axis=-1), agg, weights)
@@ -472,7 +475,7 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None)
     >>> poisson_loss(rates, counts, agg=lambda losses: losses).round(4)
     array([1.    , 0.    , 0.6137])
     """
-    ŷ, y = _alike(ŷ, y)
+    ŷ, y = _real("poisson_loss", ŷ, y)
     return _agg(ŷ - _xlogy(_in(y, 0, np.inf, "counts, at least 0"), ŷ), agg, weights)
 
 
@@ -507,8 +510,8 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -
     coding = "targets must be −1 or 1, got {}: of 0 and 1, or False and True, write 2 * y - 1"
     if as_array(y).dtype.kind == "b":
         raise ValueError(coding.format("booleans"))
-    ŷ, y = _alike(ŷ, y)
-    return _agg(np.maximum(1 - ŷ * _without_zero(y, coding), 0.0), agg, weights)
+    ŷ, y = _real("hinge_loss", ŷ, y)
+    return _agg(np.maximum(1 - ŷ * _signs(y, coding), 0.0), agg, weights)
 
 
 def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
@@ -521,6 +524,12 @@ def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
     return ŷ, y
 
 
+def _real(name: str, ŷ: Any, y: Any) -> tuple[Any, Any]:
+    """Return them as `_alike` does, of a loss of real numbers."""
+    ŷ, y = _alike(ŷ, y)
+    return real_numbers(name, ŷ), real_numbers(name, y)
+
+
 def _reshaped(ŷ: Any, y: Any) -> str:
     for name, column, other in ("ŷ", ŷ, y), ("y", y, ŷ):
         if column.shape == (*other.shape, 1):
@@ -528,16 +537,15 @@ def _reshaped(ŷ: Any, y: Any) -> str:
     return "reshape one, or, for one target of several predictions, take np.broadcast_to(y, ŷ.shape)"
 
 
-def _yes_or_no(ŷ: Any, y: Any, smoothing: float) -> tuple[Any, Any]:
+def _yes_or_no(name: str, ŷ: Any, y: Any, smoothing: float) -> tuple[Any, Any]:
     """Return predictions, and targets in [0, 1], smoothed."""
-    ŷ, y = _alike(ŷ, y)
+    ŷ, y = _real(name, ŷ, y)
     return ŷ, _smoothed(_in(y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2"), 2, smoothing)
 
 
 def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]:
     """Return predictions, targets that are of the same shape or class numbers, and which of these count."""
-    ŷ = floating(ŷ)
-    numbers = as_array(y)
+    ŷ, numbers = floating(ŷ), as_array(_without_mask(y))
     are_numbers = bool(ŷ.shape) and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]
     if not are_numbers and not (ŷ.shape and ŷ.shape == numbers.shape):
         cure = "Is the prediction the first argument?"
@@ -565,7 +573,7 @@ def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]
     if ignore is not None:
         raise ValueError(f"ignore is a class number, but the target is of shape {numbers.shape}, no numbers")
     ŷ, y = _numbers(ŷ, y)
-    y = _in(y, 0, 1, "probabilities, in [0, 1], or class numbers")
+    y = _in(real_numbers("a loss of classes", y), 0, 1, "probabilities, in [0, 1], or class numbers")
     # Of several samples one may count for nothing; a single row of zeros is a yes or no for each.
     return ŷ, _sums_to_one(y, numbers.dtype.kind in "iub" and numbers.ndim == 1), None
 
@@ -592,7 +600,7 @@ def _of_classes(
     each = losses(ŷ, _smoothed(y, ŷ.shape[-1], smoothing) * w)
     if agg is not np.mean or (weights is None and counts is None):
         return agg(each)
-    return np.sum(each) / np.sum(y * w)
+    return _ratio(each, y * w)
 
 
 def _weights_of_classes(weights: Any, ŷ: Any) -> Any:
@@ -618,11 +626,27 @@ def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
     if w.ndim and w.shape == losses.shape[: w.ndim]:
         w = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim))
     each = losses * _broadcast(w, losses.shape)
-    return np.sum(each) / np.sum(np.broadcast_to(w, losses.shape)) if agg is np.mean else agg(each)
+    return _ratio(each, np.broadcast_to(w, losses.shape)) if agg is np.mean else agg(each)
+
+
+def _ratio(losses: Any, weights: Any) -> Any:
+    """Return Σ losses / Σ weights; of half precision, whose sums overflow early, summed in single."""
+    if losses.dtype != np.float16:
+        return np.sum(losses) / np.sum(weights)
+    return (np.sum(losses, dtype=np.float32) / np.sum(weights, dtype=np.float32)).astype(np.float16)
+
+
+def _without_mask(x: Any) -> Any:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            "targets and weights must be plain arrays, got a masked one, whose mask would be lost: weights of "
+            "0 leave a sample out, weights=np.where(mask, 0.0, 1.0), or ignore=−100 such class numbers"
+        )
+    return x
 
 
 def _weights(weights: Any, dtype: Any) -> Any:
-    w = floating(weights)
+    w = floating(_without_mask(weights))
     return _not_negative(w.astype(dtype, copy=False) if is_ndarray(w) else w)
 
 
@@ -647,9 +671,11 @@ def _not_negative(w: Any) -> Any:
 
 
 @listed
-def _without_zero(y: Any, coding: str) -> Any:
-    if type(y) is np.ndarray and not y.all():
-        raise ValueError(coding.format(0))
+def _signs(y: Any, coding: str) -> Any:
+    """Return targets if none is 0 or beyond −1 and 1: part of a sign may count in part. NaN passes."""
+    if type(y) is np.ndarray:
+        for wrong in y[(y == 0) | (abs(y) > 1)][:1]:
+            raise ValueError(coding.format(f"{wrong:g}"))
     return y
 
 

@@ -227,10 +227,20 @@ def test_a_nonsensical_delta_is_refused():
         huber_loss(1.0, 0.0, delta=0)
 
 
-@pytest.mark.parametrize("y", [[1, 0, 1], [1.0, 0.0, 1.0], np.array([True, True, True]), [True, False, True]])
-def test_a_hinge_loss_refuses_zeros_and_booleans(y):
+@pytest.mark.parametrize(
+    "y",
+    [
+        [1, 0, 1],
+        [1.0, 0.0, 1.0],
+        np.array([True, True, True]),
+        [True, False, True],
+        [1, 2, 1],
+        [1.0, -3.0, -1],
+    ],
+)
+def test_a_hinge_loss_refuses_targets_in_another_coding(y):
     ŷ = np.array([2.0, -2.0, 0.5])
-    with pytest.raises(ValueError, match=r"−1 or 1, got (0|booleans): .* write 2 \* y - 1"):
+    with pytest.raises(ValueError, match=r"−1 or 1, got (0|2|-3|booleans): .* write 2 \* y - 1"):
         hinge_loss(ŷ, y)
     assert hinge_loss(ŷ, 2 * np.array([1, 0, 1]) - 1) == pytest.approx(1 / 6)
 
@@ -478,6 +488,35 @@ def test_loss_and_gradient_are_right_at_the_extremes(loss, ŷ, y, values, slopes
     np.testing.assert_allclose(g, numbers(slopes), **tolerance)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@given(score=st.floats(-60, 60), target=st.sampled_from([0, 1]))
+def test_a_score_that_is_right_keeps_the_digits_of_its_loss(dtype, score, target):
+    ŷ = np.array(score, dtype)
+    z = np.longdouble(ŷ) * (1 - 2 * target)
+    value, slope = np.maximum(z, 0) + np.log1p(np.exp(-abs(z))), (1 - 2 * target) / (1 + np.exp(-z))
+    info = np.finfo(dtype)
+    tolerance = {"rtol": 4 * info.eps, "atol": 4 * float(info.smallest_subnormal)}
+    np.testing.assert_allclose(np.longdouble(logitbinarycrossentropy(ŷ, target)), value, **tolerance)
+    (g,) = gradient(lambda ŷ: logitbinarycrossentropy(ŷ, target), ŷ)
+    np.testing.assert_allclose(np.longdouble(g), slope, rtol=8 * info.eps, atol=info.eps)
+
+
+@pytest.mark.parametrize("options", [{"weights": 1.0}, {"weights": np.ones(70_000)}, {"ignore": -100}])
+@pytest.mark.parametrize("loss", [logitcrossentropy, mse])
+def test_half_precision_counts_many_samples(loss, options):
+    of_classes = loss is logitcrossentropy
+    if "ignore" in options and not of_classes:
+        return
+    ŷ = param(np.ones((70_000, 2) if of_classes else 70_000), np.float16)
+    y = np.zeros(70_000, int) if of_classes else np.zeros(70_000, np.float16)
+    value = loss(ŷ, y, **options)
+    assert value.dtype == np.float16
+    np.testing.assert_allclose(value, loss(ŷ, y), rtol=1e-3)
+    g = gradient(lambda: 1000 * loss(ŷ, y, **options), params(ŷ))[ŷ]
+    assert g.dtype == np.float16
+    np.testing.assert_allclose(g, gradient(lambda: 1000 * loss(ŷ, y), params(ŷ))[ŷ], rtol=1e-2)
+
+
 def test_without_epsilon_an_impossible_event_costs_infinity_and_an_irrelevant_one_nothing():
     p, q = np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])
     assert kldivergence(q, p, epsilon=0) == np.log(2)
@@ -579,10 +618,29 @@ def test_functions_of_real_numbers_refuse_complex_ones(f):
         gradient(lambda z: np.sum(f(z)), np.array([1j, 2.0]))
 
 
-@pytest.mark.parametrize("y", [1, [0.5, 0.5]])
-def test_scores_are_real(y):
-    with pytest.raises(TypeError, match=r"^logitcrossentropy takes real numbers"):
-        logitcrossentropy(np.array([1j, 2.0]), y)
+@pytest.mark.parametrize("loss", [loss for loss in ELEMENTWISE + OF_CLASSES if loss not in (mse, mae)])
+def test_a_loss_whose_formula_is_of_real_numbers_refuses_complex_ones(loss):
+    ŷ, y = np.array([0.5, 0.5]), np.array([1.0, 0.0])
+    if loss is hinge_loss:
+        y = 2 * y - 1
+    for target in [1, y] if loss in OF_CLASSES else [y]:
+        with pytest.raises(TypeError, match=f"^{loss.__name__} takes real numbers"):
+            loss(ŷ + 0j, target)
+    with pytest.raises(TypeError, match=r"takes real numbers.*np.real"):
+        loss(ŷ, y + 0j)
+    with pytest.raises(TypeError, match="takes real numbers"):
+        gradient(lambda ŷ: np.real(loss(ŷ, y)), ŷ + 0j)
+
+
+@pytest.mark.parametrize("loss", [*ELEMENTWISE, *OF_CLASSES])
+def test_a_mask_is_refused_where_it_would_be_lost(loss):
+    ŷ, masked = np.full((3, 3), 0.3), np.ma.array([1, 0, 1], mask=[0, 0, 1])
+    y = 2 * np.eye(3) - 1 if loss is hinge_loss else np.eye(3)
+    with pytest.raises(TypeError, match=r"masked.*weights=np\.where\(mask, 0\.0, 1\.0\)"):
+        loss(ŷ, y, weights=masked[:, None])
+    if loss in OF_CLASSES:
+        with pytest.raises(TypeError, match=r"masked.*ignore="):
+            loss(ŷ, masked)
 
 
 def test_the_slopes_below_zero_can_be_chosen():

@@ -672,6 +672,17 @@ def test_parameters_are_within_bounds_after_each_step(shape, dtype):
                 assert error(x.astype("f8")) <= (0 if onto is mo.non_negative else tol * 100)
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("n", [3, 3000])
+def test_on_the_simplex_all_elements_may_be_larger_by_as_much(dtype, n):
+    x = np.random.default_rng(0).integers(0, 4, n).astype(dtype)
+    nearest = mo.simplex(x)
+    for far in (2**8, 2 ** np.finfo(dtype).nmant, -(2**8)):
+        np.testing.assert_array_equal(mo.simplex(x + x.dtype.type(far)), nearest)
+    np.testing.assert_allclose(nearest.sum(dtype=float), 1, rtol=n * np.finfo(dtype).eps)
+    assert mo.simplex(np.array([np.finfo(dtype).max / 4, 0, 0], dtype)).tolist() == [1, 0, 0]
+
+
 def test_projected_descent_ends_where_no_way_within_the_bounds_leads_down():
     """The conditions of Karush, Kuhn and Tucker for non-negative least squares, and on the simplex."""
     draw = np.random.default_rng(5).normal

@@ -212,12 +212,15 @@ def simplex(x: Array, total: float = 1.0) -> Array:
     J. Duchi, S. Shalev-Shwartz, Y. Singer and T. Chandra, "Efficient Projections onto the l1-Ball for
     Learning in High Dimensions", 2008.
     """
-    rows, total = np.atleast_1d(_real("simplex", x)), number("total", total, within="(0, inf)")
+    x, total = _real("simplex", x), number("total", total, within="(0, inf)")
+    rows = np.atleast_1d(x).astype(np.result_type(x, np.float64))
+    # Where all go down by as much the result is the same: from 0 on the total keeps its digits beside them.
+    rows -= np.max(rows, axis=-1, keepdims=True, initial=-np.inf)
     falling = -np.sort(-rows, axis=-1)
-    counts = np.arange(1, rows.shape[-1] + 1, dtype=rows.dtype)
+    counts = np.arange(1, rows.shape[-1] + 1)
     # Each row goes down by what its largest elements have too much of; how many these are gives the most.
     down = np.max((np.cumsum(falling, axis=-1) - total) / counts, axis=-1, keepdims=True, initial=-np.inf)
-    return np.maximum(rows - down, 0).reshape(np.shape(x))  # type: ignore[no-any-return]
+    return np.maximum(rows - down, 0).reshape(x.shape).astype(np.result_type(x, np.float16))
 
 
 def within_norm(x: Array, thresh: float = 1.0) -> Array:

@@ -639,8 +639,8 @@ def _ratio(losses: Any, weights: Any) -> Any:
 def _without_mask(x: Any) -> Any:
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
-            "targets and weights must be plain arrays, got a masked one, whose mask would be lost: weights of "
-            "0 leave a sample out, weights=np.where(mask, 0.0, 1.0), or ignore=−100 such class numbers"
+            "targets and weights must be plain arrays, got a masked one, whose mask would be lost: a weight "
+            "of 0 leaves a sample out, weights=np.where(mask, 0.0, 1.0), or ignore=−100 such class numbers"
         )
     return x
 

@@ -424,7 +424,11 @@ class Decoder:
             # An optimiser may add plain values to itself in its first step: those need not be there yet.
             if name not in mine and not _may_be_added(live, name):
                 raise RefusedError(f"does not fit: {where} can have no {name!r:.60}")
-            if name == "state" and isinstance(live, Rule):
+            if name in getattr(live, "structure", ()):
+                self._check_same(part, mine[name], f"{where}.{name}")
+            elif name in getattr(live, "of_settings", ()) and self._settings == "code":
+                continue
+            elif name == "state" and isinstance(live, Rule):
                 new[name] = self._iddict(part, live.state, f"{where}.state", live)
             elif name in mine or _is_data(part):
                 new[name] = self.restore(part, mine.get(name), f"{where}.{name}")
@@ -434,6 +438,18 @@ class Decoder:
             self._check_others(live, new, where)
         self._changes.append(partial(mine.update, new))
         return live
+
+    def _check_same(self, node: Node, live: Any, where: str) -> None:
+        """Check that what is stored is what is there: of parameters, for those that are restored."""
+        if not isinstance(live, IdDict):
+            return self._check(self.data(node) == live, f"{self.data(node)!r:.60}", live, where)
+        self._meet(live, "IdDict", where)
+        stored = dict(_tagged(node)[1])
+        for i, p in enumerate(self._ps):
+            if p is not None:
+                was, name = stored.get(i), self._parameter_names[i]
+                self._check(was == live.get(p), f"{was}", live.get(p), f"{where}[parameter {name}]")
+        return None
 
     def _settled(self, rule: Rule, new: dict[str, Any], where: str) -> dict[str, Any]:
         """Give the attributes that a rule is to have, once its settings have gone through its checks."""

@@ -44,7 +44,7 @@ from minidiff.optimise import (
     throttle,
     update,
 )
-from minidiff.schedules import Exp, Scheduler
+from minidiff.schedules import Constant, Exp, Scheduler
 
 TORCH = json.loads((Path(__file__).parent / "golden" / "torch.json").read_text())
 
@@ -937,6 +937,51 @@ def test_groups_are_one_object_to_save_copy_pickle_and_reset(tmp_path):
     reset(opt)
     assert len(opt[0].state) == len(opt[1].opt.state) == 0
     assert len(opt.places) == 1
+
+
+def test_the_rates_of_a_file_or_of_the_program_keep_their_proportions():
+    def begin(rate):
+        a, b = param(1.0), param(1.0)
+        return params(a, b), Scheduler(Constant(0.2), Grouped((params(a), Descent(rate)), rest=Descent(0.1)))
+
+    for settings, expected in {"file": [0.98, 0.8], "code": [0.9, 0.8]}.items():
+        file = io.BytesIO()
+        save(file, *begin(0.01))
+        θ, opt = begin(0.05)
+        load(file, θ, opt, settings=settings)
+        update(opt, θ, dict.fromkeys(θ, 1.0))
+        np.testing.assert_allclose(θ.to_vector(), expected)
+
+
+def test_a_file_of_other_groups_is_refused():
+    a, b = param(1.0), param(1.0)
+    make = {
+        "one": lambda: Grouped((params(a), Descent(0.01)), rest=Descent(0.1)),
+        "the other": lambda: Grouped((params(b), Descent(0.01)), rest=Descent(0.1)),
+        "both": lambda: Grouped((params(a, b), Descent(0.01)), rest=Descent(0.1)),
+        "no rest": lambda: Grouped((params(a), Descent(0.01)), (params(b), Descent(0.1))),
+    }
+    for saved, begin in make.items():
+        file = io.BytesIO()
+        save(file, params(a, b), begin())
+        for loaded, again in make.items():
+            opt = again()
+            if loaded == saved:
+                load(file, params(a, b), opt)
+            else:
+                with pytest.raises(ValueError, match=r"does not fit: opt\.places\[.* was .* when saved"):
+                    load(file, params(a, b), opt)
+            assert repr(opt) == repr(again())
+
+
+@pytest.mark.parametrize("rates", [(0.01, 0.0), (0.0, 0.01), (0.0, 0.01, 0.0), (0.0, 0.0)])
+def test_a_group_without_a_rate_stays_where_it_is(rates):
+    ps = [param(1.0) for _ in rates]
+    opt = Grouped(*((params(p), Descent(rate)) for p, rate in zip(ps, rates, strict=True)))
+    assert opt.eta == max(rates)
+    if any(rates):
+        opt.eta = 0.5
+        assert [each.eta for each in opt] == [50 * rate for rate in rates]
 
 
 def test_groups_do_not_keep_parameters_alive():

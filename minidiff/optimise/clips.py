@@ -214,13 +214,15 @@ def simplex(x: Array, total: float = 1.0) -> Array:
     """
     x, total = _real("simplex", x), number("total", total, within="(0, inf)")
     rows = np.atleast_1d(x).astype(np.result_type(x, np.float64))
-    # Where all go down by as much the result is the same: from 0 on the total keeps its digits beside them.
+    # The result stays the same when all elements go down by as much as the largest does to be 0. So the
+    # total keeps its digits beside them.
     rows -= np.max(rows, axis=-1, keepdims=True, initial=-np.inf)
     falling = -np.sort(-rows, axis=-1)
     counts = np.arange(1, rows.shape[-1] + 1)
     # Each row goes down by what its largest elements have too much of; how many these are gives the most.
     down = np.max((np.cumsum(falling, axis=-1) - total) / counts, axis=-1, keepdims=True, initial=-np.inf)
-    return np.maximum(rows - down, 0).reshape(x.shape).astype(np.result_type(x, np.float16))
+    nearest: Array = np.maximum(rows - down, 0).reshape(x.shape)
+    return nearest.astype(np.result_type(x, np.float16))
 
 
 def within_norm(x: Array, thresh: float = 1.0) -> Array:

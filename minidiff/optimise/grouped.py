@@ -33,8 +33,8 @@ class Grouped(AbstractOptimiser):
     Attributes
     ----------
     eta : float
-        The last optimiser's learning rate, where all have one. Setting it, as a `Scheduler` does, sets them
-        all, in the proportions that they had when this was made.
+        The learning rate of the last optimiser whose rate was not 0, where all have one. Setting it, as a
+        `Scheduler` does, sets them all, in the proportions that they had when this was made.
 
     Raises
     ------
@@ -71,6 +71,8 @@ class Grouped(AbstractOptimiser):
     """
 
     by_parameter = True
+    structure = ("places", "has_rest")
+    of_settings = ("ratios",)
 
     def __init__(
         self,
@@ -93,16 +95,15 @@ class Grouped(AbstractOptimiser):
             self.members.append(_optimiser("rest", rest))
         if not self.members:
             raise TypeError("Grouped needs groups, (parameters, optimiser) each")
-        rates = [getattr(opt, "eta", None) for opt in self.members]
-        self.ratios = (
-            None if None in rates else tuple(rate / rates[-1] if rates[-1] else 1.0 for rate in rates)
-        )
+        rates: list[Any] = [getattr(opt, "eta", None) for opt in self.members]
+        unit = next(filter(None, reversed(rates)), None)
+        self.ratios = None if None in rates else tuple(rate / unit if unit else 1.0 for rate in rates)
 
     @property
     def eta(self) -> float:
-        """The learning rate of the last optimiser; setting it sets all rates, in the same proportions."""
-        self._check_rates()
-        return self.members[-1].eta  # type: ignore[no-any-return]
+        """The rate of the last that has one; setting it sets all rates, in the same proportions."""
+        pairs = zip(self._check_rates(), self.members, strict=True)
+        return [opt for ratio, opt in pairs if ratio][-1].eta  # type: ignore[no-any-return]
 
     @eta.setter
     def eta(self, value: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
-from minidiff.checks import bit_generator, flag, generator, instance, integer, is_number
+from minidiff.checks import bit_generator, flag, generator, instance, integer, is_number, number
 from minidiff.interrupts import whole
 from minidiff.typing import NDArray
 
@@ -70,8 +70,9 @@ class DataLoader(Generic[Data]):
 
     Within `train` a batch counts in `state` when its step has been taken (or left out, by `skip`). If Ctrl-C,
     an exception or `stop` comes first, it is given again: the run that goes on equals the one that was never
-    stopped. In a loop by hand a batch counts when it is handed out: save after its step, and if that step was
-    not taken, save the state that was there before the batch was.
+    stopped. The state then has the losses of the epoch's steps as well, for their mean. In a loop by hand a
+    batch counts when it is handed out: save after its step, and if that step was not taken, save the state
+    that was there before the batch was.
 
     Examples
     --------
@@ -128,6 +129,7 @@ class DataLoader(Generic[Data]):
         self._n = _samples(self.data)
         # Where the latest iteration stands: the generator's state before it, and how many batches count.
         self._place: tuple[Mapping[str, Any] | None, int] = (None, 0)
+        self._losses: list[float] = []  # of the steps that `train` has taken in it
         self._resumed = False
 
     def __repr__(self) -> str:
@@ -164,6 +166,7 @@ class DataLoader(Generic[Data]):
         rng, (begin, batches) = self.rng, self._place
         if not self._resumed or begin is None:
             begin, batches = rng.bit_generator.state, 0
+            self._losses = []
         else:
             rng = deepcopy(rng)  # the loader's own has moved on
             rng.bit_generator.state = begin
@@ -193,7 +196,7 @@ class DataLoader(Generic[Data]):
         Returns
         -------
         DataLoader
-            With the same data and the same `rng`.
+            With the same data and a copy of `rng`.
 
         Raises
         ------
@@ -220,11 +223,11 @@ class DataLoader(Generic[Data]):
                 "DataLoader(…, rng=0)"
             )
         part = copy(self)
-        part._shard = int(rank), size
+        part._shard, part.rng = (int(rank), size), deepcopy(self.rng)
         return part
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update(state, _losses=list(state.get("_losses", [])))
         self._resumed = self._place[0] is not None  # a copy goes on where this one stood
 
     @property
@@ -246,12 +249,15 @@ class DataLoader(Generic[Data]):
         >>> [batch.tolist() for batch in another] == [batch.tolist() for batch in batches]
         True
         """
+        begin, batches = self._place
         return {
             "samples": self._n,
             "batchsize": self.batchsize,
+            **({} if self.shuffle else {"shuffle": False}),
             "rng": self.rng.bit_generator.state,
-            "begin": self._place[0],
-            "batches": self._place[1],
+            "begin": begin,
+            "batches": batches,
+            **({"losses": list(self._losses)} if begin is not None and self._losses else {}),
         }
 
     @state.setter
@@ -263,6 +269,8 @@ class DataLoader(Generic[Data]):
         batches = integer("state['batches']", state["batches"])
         size = state.get("samples", self._n), state.get("batchsize", self.batchsize)
         most = 0 if begin is None else len(self)
+        losses = instance("state['losses']", state.get("losses", []), list, "a list of numbers")
+        losses = [number("state['losses']", loss) for loss in losses]
         if size != (self._n, self.batchsize) or not 0 <= batches <= most:
             raise ValueError(
                 f"state is of another loader: it gave {batches} batches of {size[1]} of {size[0]} samples, "
@@ -273,10 +281,16 @@ class DataLoader(Generic[Data]):
             kind = type(bit_generator(f"state[{name!r}]", state[name]))
             if kind is not type(mine):
                 raise ValueError(f"state is of another loader: it draws from {kind}, this from {type(mine)}")
+        # To draw an order moves the generator on; that of one sample draws nothing.
+        was_shuffled = state.get("shuffle", repr(begin) != repr(rng))
+        if begin is not None and self._n > 1 and was_shuffled != self.shuffle:
+            raise ValueError(
+                f"state is of another loader: it has shuffle={was_shuffled}, and this shuffle={self.shuffle}"
+            )
 
         def change() -> None:
             mine.state = rng
-            self._place, self._resumed = (begin, batches), begin is not None
+            self._place, self._losses, self._resumed = (begin, batches), losses, begin is not None
 
         whole(change)
 
@@ -305,10 +319,15 @@ class Counted:
         self._loader: DataLoader[Any] | None = data if isinstance(data, DataLoader) else None
         self.note()
 
-    def note(self) -> None:
-        """Let the batch that was handed out last count."""
+    def note(self, *losses: float) -> None:
+        """Let the batch that was handed out last count, with the loss before its step, if it has one."""
         if self._loader is not None:
             self._place = self._loader._place
+            self._loader._losses += losses
+
+    def carried(self) -> list[float]:
+        """Give the losses of the epoch's earlier steps, if the next iteration goes on with one."""
+        return list(self._loader._losses) if self._loader is not None and self._loader._resumed else []
 
     def __enter__(self) -> Counted:
         return self

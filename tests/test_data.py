@@ -208,6 +208,31 @@ def test_the_state_of_another_loader_is_refused(other):
     assert repr(loader) == "DataLoader(12 samples, batchsize=5, shuffle=False, partial=True)"
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_state_of_a_loader_that_shuffles_is_none_of_one_that_does_not(shuffle):
+    loader, other = (DataLoader(np.arange(8), 2, shuffle=s, rng=4) for s in (shuffle, not shuffle))
+    other.state = loader.state  # no iteration is under way
+    next(iter(loader))
+    older = {name: x for name, x in loader.state.items() if name != "shuffle"}
+    for state in (loader.state, older):
+        with pytest.raises(ValueError, match=f"shuffle={shuffle}, and this shuffle={not shuffle}"):
+            other.state = state
+        loader.state = state
+    one = DataLoader(np.arange(1), shuffle=shuffle, rng=4)
+    next(iter(one))
+    one.state = one.state
+
+
+def test_all_shards_of_one_loader_together_are_its_batches():
+    loader = DataLoader(np.arange(23), 5, shuffle=True, rng=4)
+    parts = [loader.shard(rank, 3) for rank in range(3)]
+    for _ in range(2):
+        batches = [np.concatenate(batch) for batch in zip(*parts, strict=True)]
+        np.testing.assert_array_equal(batches[0], next(iter(copy.deepcopy(loader))))
+        assert sorted(np.concatenate(batches)) == list(range(23))
+        list(loader)
+
+
 @pytest.mark.parametrize("batches", [-1, 4, 100])
 def test_a_place_outside_of_the_epoch_is_refused(batches):
     loader = DataLoader(np.arange(12), 5)
@@ -238,6 +263,9 @@ def test_a_place_outside_of_the_epoch_is_refused(batches):
         {"rng": np.random.PCG64(0).state | {"state": {"state": -1, "inc": 1}}},
         {"samples": 11},
         {"batchsize": "5"},
+        {"shuffle": False},
+        {"losses": 1.0},
+        {"losses": [None]},
     ],
     ids=str,
 )
@@ -333,6 +361,47 @@ def test_a_training_that_ends_amid_an_epoch_and_goes_on_is_the_one_that_did_not(
     assert steps_of(*run[:2]) == taken
     done = (taken - (place == "cb")) // 6  # after its last step an epoch still has its end to come
     assert go_on(*resumed(*run), epochs=2 - done) == go_on(*start(), epochs=2)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("at", range(1, 13))
+def test_callbacks_hear_of_each_step_and_epoch_once_however_the_training_ends(end, at, compiled):
+    def run(*ends):
+        W, opt, loader = start()
+        heard: dict[str, list[float]] = {"steps": [], "epochs": []}
+        acts = iter(ends)
+        original = opt.coefficients
+
+        def amid_the_step(*clock):
+            if clock[0] == at and next(acts, None):
+                signal.raise_signal(signal.SIGINT)
+            return original(*clock)
+
+        def cb(progress):
+            heard["steps"].append(progress.loss)
+            if len(heard["steps"]) == at and (act := next(acts, None)) is not None:
+                act()
+
+        def each_epoch(progress):
+            heard["epochs"].append(progress.loss)
+
+        if end is not stop and end is not fail:
+            vars(opt)["coefficients"] = amid_the_step
+        loss = lambda x, y: np.mean((x @ W - y) ** 2)
+        while len(heard["epochs"]) < 2:
+            epochs = 2 - len(heard["epochs"])
+            with suppress(RuntimeError, KeyboardInterrupt):
+                train(
+                    loss, params(W), loader, opt,
+                    cb=cb, each_epoch=each_epoch, epochs=epochs, compiled=compiled,
+                )  # fmt: skip
+                if len(heard["epochs"]) == 2:
+                    break
+            W, opt, loader = resumed(W, opt, loader)
+        return heard, W.value.tolist()
+
+    assert run(end) == run()
 
 
 def test_a_batch_that_was_skipped_is_not_given_again():

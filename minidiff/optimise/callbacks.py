@@ -36,7 +36,8 @@ class Progress(NamedTuple):
     epoch : int
         The number of the epoch, from 1 on.
     loss : float
-        The loss before the latest step; after an epoch the mean of those of its steps, NaN if it had none.
+        The loss before the latest step; after an epoch the mean of those of its steps, also of those that it
+        had before a loader went on with it, NaN if it had none.
 
     Examples
     --------

@@ -175,15 +175,15 @@ def train(
 
             def take_step(grads: Grads, value: float) -> None:
                 steps.take([grads[p] for p in ps])
-                note()
+                note(value)
                 losses.append(value)
 
-            def note() -> None:
-                counted.note()
+            def note(*value: float) -> None:
+                counted.note(*value)
                 remembered.clear()
 
             for epoch in range(1, epochs + 1):
-                first, before = len(losses), batches
+                first, before, carried = len(losses), batches, counted.carried()
                 if shown is not None:
                     shown.set_description_str(f"epoch {epoch}/{epochs}", refresh=False)
                 for d in data:
@@ -196,7 +196,14 @@ def train(
                         value, grads = _transformed(transforms, value, grads, data, batches)
                         if not math.isfinite(value) or first_nonfinite(grads) is not None:
                             raise _not_finite(value, grads, ps, len(losses) + 1)
-                        whole(take_step, grads, value)
+                        taken = len(losses)
+                        try:
+                            whole(take_step, grads, value)
+                        except BaseException:
+                            if len(losses) > taken:  # it is an interrupt that has waited
+                                with suppress(Stop):
+                                    call_all(after_step, len(losses), epoch, value)
+                            raise
                         if shown is not None:
                             running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
                             shown.set_postfix_str(f"loss {running:.4g}", refresh=False)
@@ -214,7 +221,7 @@ def train(
                     _warn(ps, unreached, batches, data)
                     unreached = {}
                 if after_epoch:
-                    of_epoch = losses[first:]
+                    of_epoch = carried + losses[first:]
                     mean = math.fsum(of_epoch) / len(of_epoch) if of_epoch else math.nan
                     call_all(after_epoch, len(losses), epoch, mean)
     except Stop:

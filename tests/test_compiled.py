@@ -431,6 +431,9 @@ def test_results_share_memory_with_nothing():
         assert not any(np.shares_memory(a, other) for other in arrays[:i])
     f(2 * x)
     assert bits(first) == kept
+    f = compiled(lambda x, y: (x + y) * np.sum(data))
+    for _ in range(2):
+        assert not np.shares_memory(*f(np.array(1.0), np.array(2.0)).grad)
 
 
 @pytest.mark.parametrize(("i", "j"), [((0, 1), [0, 1]), (1, True), (slice(0, 2), [0, 1])])
@@ -479,6 +482,7 @@ def test_what_the_loss_makes_of_no_data_is_a_constant(kind):
 # --- What is refused ------------------------------------------------------------------------------------
 
 W, DATA, RNG = param(np.array([0.5, 0.7, 1.5])), np.ones(3), np.random.default_rng(0)
+OLD = np.random.RandomState(np.random.PCG64(0))
 COUNT = [0]
 
 
@@ -675,10 +679,14 @@ REFUSED = {
     "random": (lambda x: np.sum(W * RNG.random(3)), "random numbers.*arguments"),
     "a random bit": (lambda x: np.sum(W) * (RNG.random() < 0.5), "random numbers"),
     "np.random": (lambda x: np.sum(W * np.random.rand(3)), "random numbers"),
+    "np.random, of its old interface": (lambda x: np.sum(W * OLD.random(3)), "random numbers"),
     "random, a default": (lambda x, rng=RNG: np.sum(W) * (rng.random() < 0.5), "random numbers"),
     "random module": (lambda x: np.sum(W) * (random.random() < 0.5), "random numbers"),
     "counter": (lambda x: np.sum(W) * counted(), "second recording differs"),
     "counter in calls": (lambda x: np.sum(W) if counted() % 2 else np.sum(W * x), "differs"),
+    "another function each time": (
+        lambda x: np.sum((np.maximum, np.minimum)[counted() % 2](W, x)), "second recording differs"
+    ),
     "clock": (lambda x: np.sum(W) * time.perf_counter_ns(), "second recording differs"),
     "a buffer": (buffered, "does not give what buffered gives"),
 }  # fmt: skip
@@ -711,6 +719,17 @@ def test_a_loss_of_found_arrays_alone_is_a_program_and_one_of_none_is_refused():
         DATA[...] = 1.0
     with pytest.raises(TypeError, match="reaches none of its parameters and arguments"):
         compiled(lambda: np.float64(2.0), params(W))()
+
+
+def test_a_loss_that_reaches_a_parameter_at_its_first_call_only_is_refused():
+    V, calls = param(np.ones(3)), []
+
+    def loss(x):
+        calls.append(1)
+        return np.sum(V * (W if len(calls) == 1 else W.value) * x)
+
+    with pytest.raises(TypeError, match="does not give what loss gives"):
+        compiled(loss, params(W, V))(np.ones(3))
 
 
 def test_an_array_that_is_another_at_each_call_is_refused():
@@ -776,12 +795,12 @@ class Model:
         return np.sum(self.W * self.last.h)
 
     def name(self, x):
-        global SEEN  # noqa: PLW0603
-        SEEN = (np.sum(x * self.W),)
-        return SEEN[0]
+        global X_SEEN  # noqa: PLW0603
+        X_SEEN = (np.sum(x * self.W),)
+        return X_SEEN[0]
 
 
-SEEN = None
+X_SEEN = None
 
 
 class Log(list):
@@ -824,7 +843,7 @@ def test_wherever_it_is_kept_it_is_found_and_nothing_else_is_touched():
 
 
 KEPT = {
-    "attribute": "mean", "list": "log", "dict": "h", "name": "SEEN", "slot": r"slotted\.mean",
+    "attribute": "mean", "list": "log", "dict": "h", "name": "X_SEEN", "slot": r"slotted\.mean",
     "class_": r"Model\.total", "new": "last",
 }  # fmt: skip
 
@@ -834,7 +853,7 @@ def test_a_loss_that_keeps_what_it_computes_is_refused_and_keeps_what_it_has_com
     model, twin, x = Model(), Model(), np.array([1.0, 2.0, 3.0])
     monkeypatch.setattr(Model, "total", 0.0)
     slot = lambda m: getattr(m.slotted, "mean", None)
-    all_of = lambda m: repr((m.mean, m.log, m.by_name, SEEN, vars(m).get("last"), m.total, slot(m)))
+    all_of = lambda m: repr((m.mean, m.log, m.by_name, X_SEEN, vars(m).get("last"), m.total, slot(m)))
     gradient(lambda: getattr(twin, name)(x), params(twin))
     expected, Model.total = all_of(twin), 0.0
     with pytest.raises(TypeError, match=f"compiled: {name} keeps what it computes in .*{KEPT[name]}, which"):
@@ -1103,6 +1122,9 @@ def test_source_and_print():
     ]
     assert "# --- backward ---" in f.source
     assert str(f) == ("compiled loss: loss and gradient\n  (x: float64 (3,), y: float64 (2,))  12 operations")
+    g = compiled(lambda x: np.sum(x["a"] * x["n"]))
+    g({"a": np.ones(3), "n": 2})
+    assert "(x: {a: float64 (3,), n: 2})" in str(g)
 
 
 def of_numpys(x):
@@ -1461,7 +1483,13 @@ OPERATED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(listing._METHODS))
+METHODS = """
+all any argmax argmin argpartition argsort astype clip conj conjugate copy cumprod cumsum diagonal dot flatten
+max mean min prod ravel repeat reshape round searchsorted squeeze std sum swapaxes take trace transpose var
+"""
+
+
+@pytest.mark.parametrize("name", METHODS.split())
 def test_methods_of_what_is_not_differentiated_are_lines(name):
     def loss(x):
         y = x[0] if name == "searchsorted" else x
@@ -1471,6 +1499,15 @@ def test_methods_of_what_is_not_differentiated_are_lines(name):
     for _ in range(3):
         x = np.sort(rng.random((2, 3)))
         assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+    assert f._recorded == 1
+
+
+@pytest.mark.parametrize("name", ["clip", "dot", "searchsorted", "take"])
+def test_methods_take_whole_numbers_that_are_no_axes(name):
+    loss = lambda x, n: np.sum(W * getattr(x, name)(n))
+    f, x = compiled(loss, params(W)), np.array([0.5, 1.5, 2.5])
+    for n in (np.array([0, 1, 2]), np.array([2, 2, 1])):
+        assert bits(f(x, n)) == bits(withgradient(lambda n=n: loss(x, n), params(W)))
     assert f._recorded == 1
 
 

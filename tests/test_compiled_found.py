@@ -243,6 +243,15 @@ def test_what_is_made_of_hidden_data_that_change_is_recorded_anew_or_refused(dat
         compiled(loss, params(W))(x)
 
 
+def test_numbers_of_large_hidden_data_are_refused_and_others_are_not(monkeypatch):
+    monkeypatch.setattr(reach, "COMPARED", 0)
+    with pytest.raises(TypeError, match=r"(?s)uses float .* makes anew, perhaps of Heard"):
+        compiled(lambda: np.sum(W) * float(Heard.data[0]), params(W))()
+    f = compiled(lambda: np.sum(Heard.data * W) * (HALF * 3), params(W))
+    assert f().val == np.sum(Heard.data * W) * 1.5
+
+
+HALF = 0.5
 V, MATRIX, PLACES = np.array([1.0, 2.0, 0.5]), np.eye(3) * 2, np.array([0, 1, 2])
 
 

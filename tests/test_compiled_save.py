@@ -240,11 +240,11 @@ def test_what_reads_a_number_by_name_is_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-Workspace = np.ones(20_000)
+Workspace, file = np.ones(20_000), np.full(20_000, 0.5)
 
 
 def test_an_array_may_be_named_as_what_a_saved_module_defines(tmp_path):
-    f, x = compiled(lambda x: np.sum(np.exp(Workspace * x) * np.sin(x))), np.ones(20_000)
+    f, x = compiled(lambda x: np.sum(np.exp(Workspace * x) * np.sin(file * x))), np.ones(20_000)
     f(x)
     f.save(tmp_path / "a.py")
     run = runpy.run_path(str(tmp_path / "a.py"))["loss_and_gradient"]
@@ -268,6 +268,16 @@ def test_an_array_that_lies_otherwise_is_laid_out(tmp_path):
     f.save(tmp_path / "a.py")
     run = runpy.run_path(str(tmp_path / "a.py"))["loss_and_gradient"]
     assert run(np.asfortranarray(x))[0] == f(x).val
+
+
+def test_an_array_with_gaps_must_have_the_same_ones(tmp_path):
+    f, x = compiled(lambda x: np.sum(x**2)), np.arange(12.0).reshape(2, 6)[:, ::2]
+    f(x)
+    f.save(tmp_path / "a.py")
+    run = runpy.run_path(str(tmp_path / "a.py"))["loss_and_gradient"]
+    assert run(x)[0] == f(x).val
+    with pytest.raises(TypeError, match=r"x must be laid out .* strides \(48, 16\), not \(24, 8\)"):
+        run(x.copy())
 
 
 def test_a_file_that_is_no_text_is_left(tmp_path):

@@ -1409,6 +1409,8 @@ def test_half_precision_overflows_without_a_warning_at_every_size():
         (lambda x, Δ: np.add(Δ, Δ, Δ), "writes into an array with np.add"),
         (lambda x, Δ: np.cumsum(Δ), "cumsum"),
         (lambda x, Δ: np.add.accumulate(Δ), "accumulate"),
+        (lambda x, Δ: np.matmul(Δ, Δ) * Δ, "np.matmul, which is not elementwise"),
+        (lambda x, Δ: np.power(Δ, 2), "np.power, which is not elementwise, or in a way"),
         (lambda x, Δ: -Δ if Δ > 0 else Δ, "branches on a value"),
         (lambda x, Δ: np.add(Δ, 1, casting="safe"), "np.add, which is not elementwise, or in a way"),
         (lambda x, Δ: Δ * [SCALE[0]], "SCALE, which may be more"),

@@ -209,6 +209,10 @@ MISTAKES = {
         ("hessian(f, params(W, b))",)),
     "hvp by a parameter that f reaches": (lambda m: hvp(lambda: np.sum(m.W**2), m.W, m.W), TypeError,
         ("hvp(f, params(W, b))",)),
+    "hvp by an object": (lambda m: hvp(lambda x: 1.0, m.plain, m.x), TypeError,
+        ("nothing to differentiate by in Dense", " write hvp(lambda: f(model), params(model))")),
+    "plain arrays to a loss without arguments": (lambda m: gradient(lambda: np.sum(m.x), m.x), TypeError,
+        ("takes no arguments, but got plain arrays", "gradient(f, params(W))")),
     "jacobian of complex": (lambda m: jacobian(lambda z: z**2, m.z), TypeError, ("complex", "real")),
     "jacobian to complex": (lambda m: jacobian(lambda x: 1j * x, m.x), TypeError, ("complex128", "real")),
     "jacobian of a string": (lambda m: jacobian(lambda x: x, "one"), TypeError, ("real",)),
@@ -409,6 +413,9 @@ def test_classes_among_the_arguments_of_gradient_are_told_of(m, error, loss):
     with pytest.raises(ValueError, match="core dimension") as caught:
         gradient(lambda W, x: np.sum(W @ x), m.W.value, np.ones(3))
     assert not any("integers" in note for note in caught.value.__notes__)
+    with pytest.raises(IndexError) as caught:
+        gradient(lambda W, x: W[7] * x, m.W.value, 2.0)
+    assert not hasattr(caught.value, "__notes__")
 
 
 OF_PYTORCH = {

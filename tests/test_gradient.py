@@ -1075,6 +1075,13 @@ def test_no_gradient_is_an_array_that_a_derivative_keeps():
     assert not np.shares_memory(withgradient(lambda x: b, 1.0).val, b.value)
 
 
+@pytest.mark.parametrize("name", ["eq", "ne", "lt", "le", "gt", "ge"])
+def test_a_value_is_compared_with_a_list_of_values(name):
+    compare, x = getattr(operator, name), np.arange(3.0)
+    (g,) = gradient(lambda x: np.sum(x * compare(x, [x[0], x[2], 2.0])), x)
+    np.testing.assert_array_equal(g, compare(x, [0.0, 2.0, 2.0]))
+
+
 def test_a_primitive_of_autograds_may_give_a_number_of_pythons():
     cube = primitive(lambda x: float(x) ** 3)
     defvjp(cube, lambda ans, x: lambda g: 3 * g * x**2)

@@ -945,7 +945,7 @@ class WithoutBase:
     ("mistake", "error", "words"),
     [
         (lambda: ADAM(lr=0.1), TypeError, "no setting 'lr': it has eta, beta, epsilon"),
-        (lambda: setattr(ADAM(), "etta", 0.1), AttributeError, "no setting 'etta'"),
+        (lambda: setattr(ADAM(), "etta", 0.1), AttributeError, "'etta': it has eta, beta, epsilon$"),
         (lambda: setattr(Optimiser(ClipNorm(1), ADAM()), "eta", 0.1), AttributeError, r"opt\[1\].eta = 0.1"),
         (lambda: update(params(param(1.0)), {}), TypeError, "lacks the optimiser"),
         (lambda: update(ADAM(), params(param(1.0))), TypeError, "lacks the gradients"),

@@ -202,6 +202,26 @@ def test_an_init_of_its_own_is_kept_and_what_it_sets_is_checked():
             cls(0.5, lr=1)
 
 
+def test_settings_beside_those_that_an_init_sets_are_made_from_all_of_them():
+    class Half(Rule):
+        eta: float = 0.1
+
+        def __init__(self, eta):
+            self.eta = eta / 2
+
+    class Wider(Half):
+        rho: float = 0.9
+
+    assert repr(Wider(0.5, rho=0.8)) == "Wider(eta=0.5, rho=0.8)"
+
+
+def test_what_is_shown_only_where_it_is_no_default_is_shown_where_there_is_none():
+    class Own(Rule):
+        epsilon: float
+
+    assert repr(Own(1e-3)) == "Own(epsilon=0.001)"
+
+
 def test_names_that_are_local_to_a_function_are_known():
     Small = Annotated[float, lambda name, x: number(name, x, "[0, 0.5]")]
 

@@ -671,6 +671,11 @@ def test_a_score_may_be_any_number_and_with_a_distance_anything():
         assert [trigger() for _ in range(3)] == [False, False, True]
     pair = early_stopping(lambda: (1, 2), 1, distance=lambda best, score: best[0] - score[0])
     assert [pair(), pair()] == [False, True]
+    a = param(1.0)
+    with KeepBest(params(a), lambda: (float(a), 2), distance=lambda best, score: best[0] - score[0]) as best:
+        for a[...] in (3.0, 2.0, 5.0):
+            best()
+    assert (best.best, a) == ((2.0, 2), 2.0)
 
 
 @pytest.mark.parametrize("value", ["no", None, 1, 0.0])

@@ -12,7 +12,7 @@ from minidiff import Param, dropgrad, hvp, param, params, stop
 from minidiff.optimise import early_stopping, least_squares, minimize
 from minidiff.optimise.minimisers import _METHODS
 
-pytest.importorskip("scipy")
+optimize = pytest.importorskip("scipy.optimize")
 BOUNDED = [method for method, takes in _METHODS.items() if "bounds" in takes]
 
 
@@ -219,6 +219,35 @@ def test_least_squares_finds_the_curve(options, dtype):
     if "loss" not in options:
         np.testing.assert_allclose(result.jac, by_hand, rtol=1e-3, atol=1e-5)
     assert result.cost < 1e-6
+
+
+def soft(z):
+    return np.stack([2 * ((1 + z) ** 0.5 - 1), (1 + z) ** -0.5, -0.5 * (1 + z) ** -1.5])
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize("robust", ["linear", "soft_l1", "huber", "cauchy", "arctan", soft])
+def test_an_interrupt_of_least_squares_leaves_the_least_cost_that_was_met(robust, scale):
+    x = np.arange(10.0)
+    y = 2 * x + np.where(x == 9, 101.0, 1.0)
+    nearest, met = np.linalg.lstsq(np.stack([x, np.ones(10)], 1), y)[0], []
+    w = param(np.zeros(2) if robust == "linear" else nearest)
+
+    def residuals():
+        r = w[0] * x + w[1] - y
+        if len(met) == (3 if robust == "linear" else 12):
+            raise KeyboardInterrupt
+        met.append(np.array(dropgrad(r)))
+        return r
+
+    def cost(r):
+        options = {"loss": robust, "f_scale": scale, "max_nfev": 1}
+        return optimize.least_squares(lambda v: r, [0.0], lambda v: np.zeros((10, 1)), **options).cost
+
+    result = least_squares(residuals, params(w), loss=robust, f_scale=scale, xtol=None, ftol=None, gtol=1e-15)
+    least = min(map(cost, met))
+    np.testing.assert_allclose([result.cost, cost(w.value[0] * x + w.value[1] - y)], least)
+    assert least < cost(met[0])
 
 
 def test_least_squares_of_a_linear_model_is_the_normal_equations():

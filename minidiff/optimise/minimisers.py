@@ -226,6 +226,9 @@ def least_squares(
     if bounds is not None:
         options["bounds"] = tuple(search.bounds)
 
+    loss, scale = options.get("loss", "linear"), options.get("f_scale", 1.0)
+    bounded: Any = (lambda z: loss(z)[0]) if callable(loss) else _LOSSES.get(loss, _LOSSES["linear"])
+
     def evaluate(v: Any) -> Any:
         search.put(v)
         given = residuals()
@@ -241,13 +244,24 @@ def least_squares(
                 "mean or sum of squares; for a loss take minimize(loss, ps)"
             )
         found = np.ravel(np.asarray(given)).astype(float)
-        search.note(v, found @ found / 2, fun=found, cost=found @ found / 2)
+        cost = scale**2 * np.sum(bounded((found / scale) ** 2)) / 2
+        search.note(v, cost, fun=found, cost=cost)
         return found
 
     def jac(v: Any) -> Any:
         return by_parameters("least_squares", residuals, search.put(v))[1].astype(float)
 
     return search.run(lambda: optimize.least_squares(evaluate, search.start, jac, **options))
+
+
+# What SciPy makes of a square, z, so that outliers count for less.
+_LOSSES: dict[str, Callable[[Any], Any]] = {
+    "linear": lambda z: z,
+    "soft_l1": lambda z: 2 * (np.sqrt(1 + z) - 1),
+    "huber": lambda z: np.where(z <= 1, z, 2 * np.sqrt(z) - 1),
+    "cauchy": np.log1p,
+    "arctan": np.arctan,
+}
 
 
 class _Search:

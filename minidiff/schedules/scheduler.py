@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from minidiff.checks import function
@@ -181,16 +182,24 @@ class Scheduler(AbstractOptimiser):
                     setattr(self.opt, name, value)
                 else:
                     self.update(self.opt, value)  # type: ignore[misc]
-        except ValueError as refusal:
+        except Exception as refusal:
             for earlier, was in before:
                 setattr(self.opt, earlier, was)
-            raise ValueError(f"{schedule!r} at step {t}: {refusal}") from refusal
+            if not isinstance(refusal, (ValueError, TypeError)):
+                raise
+            raise type(refusal)(f"{schedule!r} at step {t}: {refusal}") from refusal
 
     def _value(self, schedule: Any, t: int) -> float:
         value = held(schedule, t)
         if not math.isfinite(value):
             raise ValueError(f"{schedule!r} gave {value} at step {t}, which is no setting")
         return value
+
+    def __copy__(self) -> Scheduler:
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), count=copy(self.count))
+        other.count.announce = other._set
+        return other
 
     def stages(self, x: Any = None) -> list[AbstractOptimiser]:
         """Return what the gradient goes through: a count that sets the value, then the wrapped optimiser."""

@@ -19,7 +19,7 @@ import numpy as np
 from minidiff.checks import described, function, integer, is_ndarray, number
 from minidiff.functions import floating, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
-from minidiff.tracing import Kept, as_array, constant, derivative, listed
+from minidiff.tracing import Kept, as_array, constant, derivative, is_recorded, listed
 
 __all__ = [
     "binarycrossentropy",
@@ -350,7 +350,7 @@ def binarycrossentropy(
     Raises
     ------
     ValueError
-        If the shapes differ, or weights do not fit.
+        If the shapes differ, weights do not fit, or targets are in another coding.
 
     Examples
     --------
@@ -391,7 +391,7 @@ def logitbinarycrossentropy(
     Raises
     ------
     ValueError
-        If the shapes differ, or weights do not fit.
+        If the shapes differ, weights do not fit, or targets are in another coding.
 
     Examples
     --------
@@ -467,7 +467,7 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None)
     Raises
     ------
     ValueError
-        If the shapes differ, or weights do not fit.
+        If the shapes differ, weights do not fit, or targets are in another coding.
 
     Examples
     --------
@@ -500,7 +500,7 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -
     Raises
     ------
     ValueError
-        If the shapes differ, or weights do not fit.
+        If the shapes differ, weights do not fit, or targets are in another coding.
 
     Examples
     --------
@@ -673,35 +673,43 @@ def _not_negative(w: Any) -> Any:
 @listed
 def _signs(y: Any, coding: str) -> Any:
     """Return targets if none is 0 or beyond −1 and 1: part of a sign may count in part. NaN passes."""
-    if type(y) is np.ndarray:
-        for wrong in y[(y == 0) | (abs(y) > 1)][:1]:
-            raise ValueError(coding.format(f"{wrong:g}"))
+    plain = constant(y)
+    if type(plain) is np.ndarray:
+        for wrong in plain[(plain == 0) | (abs(plain) > 1)][:1]:
+            raise ValueError(coding.format(f"{wrong:g}") + _in_order(y))
     return y
 
 
 @listed
 def _in(y: Any, least: float, most: float, coding: str) -> Any:
-    """Return targets if they are within a range, which what is recorded is not asked for. NaN passes."""
-    if type(y) is np.ndarray and y.size:
-        low, high = y.min(), y.max()
+    """Return targets if they are within a range. NaN passes."""
+    plain = constant(y)
+    if type(plain) is np.ndarray and plain.size:
+        low, high = plain.min(), plain.max()
         if low < least or high > most:
-            raise ValueError(f"targets must be {coding}; got {low if low < least else high}")
+            wrong = low if low < least else high
+            raise ValueError(f"targets must be {coding}; got {wrong}{_in_order(y)}")
     return y
 
 
 @listed
 def _sums_to_one(y: Any, exactly: bool) -> Any:
     """Return targets if their sums over the classes are 1, exactly or at most."""
-    if type(y) is np.ndarray and y.size:
-        sums = y.sum(axis=-1)
+    plain = constant(y)
+    if type(plain) is np.ndarray and plain.size:
+        sums = plain.sum(axis=-1)
         low, high = sums.min(), sums.max()
         if high > _ONE or (exactly and low < 1):
             raise ValueError(
                 "targets must be class numbers, or sum to 1 over the last axis, the classes; got a sum of "
                 f"{high if high > _ONE else low}: where each is a yes or no of its own, take "
-                "logitbinarycrossentropy, of probabilities binarycrossentropy"
+                f"logitbinarycrossentropy, of probabilities binarycrossentropy{_in_order(y)}"
             )
     return y
+
+
+def _in_order(y: Any) -> str:
+    return ". Is the prediction the first argument, ŷ, and the target the second?" * is_recorded(y)
 
 
 @listed

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from minidiff import check_gradient, compiled, gradient, hessian, param, params
+from minidiff import check_gradient, compiled, gradient, hessian, param, params, train
 from minidiff.functions import elu, gelu, leakyrelu, logsoftmax, logsumexp, relu, sigmoid, softmax, softplus
 from minidiff.losses import (
     binarycrossentropy,
@@ -26,6 +26,7 @@ from minidiff.losses import (
     mse,
     poisson_loss,
 )
+from minidiff.optimise import Descent
 
 ELEMENTWISE = [
     mse,
@@ -630,6 +631,22 @@ def test_a_loss_whose_formula_is_of_real_numbers_refuses_complex_ones(loss):
         loss(ŷ, y + 0j)
     with pytest.raises(TypeError, match="takes real numbers"):
         gradient(lambda ŷ: np.real(loss(ŷ, y)), ŷ + 0j)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize(
+    "loss",
+    [logitcrossentropy, crossentropy, kldivergence, logitbinarycrossentropy, binarycrossentropy, hinge_loss,
+     poisson_loss],
+)  # fmt: skip
+def test_scores_in_the_place_of_targets_are_refused_under_differentiation_as_outside(loss, is_compiled):
+    scores = np.array([[0.3, -2.0], [1.5, 0.2]])
+    y = 2 * np.eye(2) - 1 if loss is hinge_loss else np.eye(2)
+    W = param(np.eye(2))
+    with pytest.raises(ValueError, match="must be"):
+        loss(y, scores)
+    with pytest.raises(ValueError, match=r"must be .*\. Is the prediction the first argument"):
+        train(lambda x, y: loss(y, x @ W), params(W), [(scores, y)], Descent(0.5), compiled=is_compiled)
 
 
 @pytest.mark.parametrize("loss", [*ELEMENTWISE, *OF_CLASSES])

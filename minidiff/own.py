@@ -142,7 +142,7 @@ def _recorded(
 ) -> Callable[..., Any]:
     def checked(argnums: Any, g: Any, ans: Any, *arguments: Any, **keywords: Any) -> list[Any]:
         def of(g: Any) -> list[Any]:
-            g = tracing.map_container(_writeable, g)
+            g = _copied(tracing.map_container(_copied, g))
             try:
                 gradients = list(jointly(argnums, g, ans, *arguments, **keywords))
             except np.linalg.LinAlgError:
@@ -193,9 +193,9 @@ def _recorded(
 _within: ContextVar[int] = ContextVar("within", default=0)
 
 
-def _writeable(g: Any) -> Any:
-    """Give a gradient for the user's rule: of a result that nobody has used it is zeros that share memory."""
-    return g.copy() if type(g) is np.ndarray and not g.flags.writeable else g
+def _copied(g: Any) -> Any:
+    """Give a gradient for the user's rule, which may write into it: others may have this array, too."""
+    return g.copy() if type(g) is np.ndarray else g
 
 
 def _checked(h: Any, i: int, ans: Any, arguments: tuple[Any, ...]) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from minidiff.checks import described, is_ndarray
+from minidiff.checks import described, is_ndarray, is_number
 from minidiff.interrupts import whole
 from minidiff.tracing import Leaf, constant, is_recorded, lift, no_attribute
 from minidiff.typing import ArrayLike, DTypeLike, NDArray
@@ -220,7 +220,7 @@ def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
         )
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("param(x): x is a masked array, and the mask would be lost: pass x.filled(…).")
-    value = np.array(x.value if isinstance(x, Param) else x, dtype=dtype)
+    value = np.array(x.lift() if isinstance(x, Param) else x, dtype=dtype)
     if value.dtype.kind in "biu":
         value = value.astype(np.float64)
     if value.dtype.kind not in "fc":
@@ -508,6 +508,10 @@ def params(*things: Any) -> Params:
             arrays += is_ndarray(thing)
             parts = [(path + step, part) for step, part in _parts(thing)]
             waiting.extendleft(reversed(parts))
+    for thing in things if found else ():  # a bias, say, that is none any more
+        is_list = isinstance(thing, (list, tuple)) and thing and all(map(is_number, thing))
+        if is_list or is_number(thing) or isinstance(thing, str):
+            raise TypeError(_not_a_param(thing))
     if things and not found:
         for thing in things:
             if isinstance(thing, type):
@@ -592,7 +596,7 @@ def _slots(kind: type) -> Iterator[str]:
 
 def _not_a_param(x: object) -> str:
     advice = "Make one with param(x), or collect those of a model with params(model)."
-    if isinstance(x, (np.ndarray, list, float)):
+    if isinstance(x, (np.ndarray, list, tuple)) or is_number(x):
         advice = "Wrap it: W = param(W). If it was one, step with W -= …: W = W - … makes a plain array."
     if isinstance(x, Mapping):
         advice = "params(model) collects those that dicts and lists hold."

@@ -7,6 +7,7 @@ import io
 import pickle
 import re
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -1185,3 +1186,28 @@ def test_gradients_by_names_are_told_to_go_by_parameters():
     with pytest.raises(KeyError, match=r"write gradient\(lambda: f\(p\), params\(p\)\)"):
         update(ADAM(), params(model), gradient(f, model)[0])
     update(ADAM(), params(model), gradient(lambda: f(model), params(model)))
+
+
+@pytest.mark.parametrize("written", ["x", "Δ", "m"])
+@pytest.mark.parametrize("shape", [(), (3,), (40_000,)])
+def test_a_formula_that_writes_into_what_it_is_given_changes_nothing_of_others(written, shape):
+    class Mine(Rule):
+        keeps = ("m",)
+
+        @staticmethod
+        def formula(x, Δ, m):
+            given = {"x": x, "Δ": Δ, "m": m}[written]
+            given *= 0
+            if np.any(step_of_m != 0):
+                raise ArithmeticError
+            return 0 * Δ, m + 1
+
+    step_of_m = np.zeros(1)
+    ps, opt = params(*[param(np.ones(shape)) for _ in range(2)]), Mine()
+    gs = {p: np.full(shape, 2.0) for p in ps}
+    for fails in (0, 1):
+        step_of_m[:] = fails
+        with pytest.raises(ArithmeticError) if fails else nullcontext():
+            update(opt, ps, gs)
+        assert all(np.all(p.value == 1) and np.all(gs[p] == 2) for p in ps)
+        assert all(np.all(opt.state[p]["m"] == 1) for p in ps)

@@ -238,6 +238,24 @@ def test_the_gradient_of_a_result_that_nobody_has_used_may_be_written_into():
     np.testing.assert_array_equal(gradient(lambda x: two(x)[1].sum(), np.arange(3.0))[0], [0, 3, 12])
 
 
+def test_a_rule_may_write_into_the_gradient_it_gets_and_the_others_stay():
+    def of_positive(g, ans, x):
+        g[x < 0] = 0
+        return g
+
+    positive = derivative(of_positive)(lambda x: np.maximum(x, 0))
+
+    def loss(x, f):
+        h = 1 * x
+        return np.sum((f(h) + h) * np.array([1.0, 2.0, 3.0]))
+
+    x = np.array([-1.0, 2.0, -3.0])
+    np.testing.assert_array_equal(
+        gradient(lambda x: loss(x, positive), x)[0],
+        gradient(lambda x: loss(x, lambda h: np.maximum(h, 0)), x)[0],
+    )
+
+
 @derivative(lambda g, ans, x: 2.0)
 def twice(x):
     return 2 * x

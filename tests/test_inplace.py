@@ -1080,3 +1080,18 @@ def test_a_view_that_outlives_its_loss_is_read_as_it_was_in_the_end(read):
 
     gradient(loss, np.ones(3))
     np.testing.assert_array_equal(read(kept[0]), read(np.array([7.0, 2.0])))
+
+
+@pytest.mark.filterwarnings("ignore:you are shuffling")
+def test_a_shuffle_of_rows_is_refused_and_one_of_numbers_is_that_of_outside():
+    def loss(x):
+        b = 1 * x
+        np.random.default_rng(0).shuffle(b)
+        return np.sum(b * np.arange(1.0, 1 + b.size).reshape(b.shape))
+
+    x = np.arange(6.0) ** 2
+    value, (g,) = withgradient(loss, x)
+    assert value == loss(x)
+    assert sorted(g) == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(TypeError, match=r"shuffle\(\).*x\[rng\.permutation\(len\(x\)\)\]"):
+        gradient(loss, x.reshape(3, 2))

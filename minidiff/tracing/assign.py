@@ -34,6 +34,7 @@ from minidiff.tracing.record import (
     blank,
     constant,
     is_box,
+    is_called_here,
     lift,
     name_of,
     own_copy,
@@ -185,6 +186,9 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
                 is_sure=True,
             )
         of, taken = source_of(w)
+        if of is root and type(index) is int and is_called_here("shuffle"):
+            # It exchanges rows of what is no array of NumPy's as if they were no views of it.
+            _refuse("shuffle() of an array under differentiation", "")
         is_itself = of is root and taken[:-1] == way and w.function is _GETITEM
         if is_itself and type(index) in (slice, tuple) and repr(index) == repr(w.arguments[1]):
             return  # the second half of x[index] += …, which has changed x

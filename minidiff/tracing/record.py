@@ -340,6 +340,11 @@ def cures_here(otherwise: str) -> str:
     return _cures(source, called) or otherwise
 
 
+def is_called_here(name: str) -> bool:
+    """Tell whether the running line calls a function of this name."""
+    return f"{name}(" in _where()[1]
+
+
 def _cures(source: str, called: str) -> str:
     cures = twin(called, source) if re.match(r"scipy(?!\.sparse)", called) else ""
     return cures or " ".join(cure for pattern, cure in _CURES if re.search(pattern, source))
@@ -361,6 +366,7 @@ _CURES = [
     (r"intersect1d", "Write np.unique(x[np.isin(x, y)])."),
     (r"[rc]_\[|[RC]Class", "np.concatenate joins arrays, np.stack numbers."),
     (r"\.(normal|uniform)\(", "Write m + σ * rng.normal(size=n): the random numbers are constants."),
+    (r"shuffle\(", "Write x[rng.permutation(len(x))]."),
     (r"\] [-+*/]?=|fill_diagonal|put_along_axis",
         "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
         "minidiff.functions.zeros(n)."),

@@ -220,7 +220,7 @@ def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
         )
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("param(x): x is a masked array, and the mask would be lost: pass x.filled(…).")
-    value = np.array(x.lift() if isinstance(x, Param) else x, dtype=dtype)
+    value = np.array(x.value if isinstance(x, Param) else x, dtype=dtype)
     if value.dtype.kind in "biu":
         value = value.astype(np.float64)
     if value.dtype.kind not in "fc":

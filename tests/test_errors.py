@@ -156,8 +156,6 @@ MISTAKES = {
     "params of NumPy's number": (lambda m: params(m.W, np.float32(1)), TypeError, ("float32", "W -=")),
     "params of a list of numbers": (lambda m: params(m.W, [0, 0.5]), TypeError, ("list of 2", "param(W)")),
     "params of text": (lambda m: params(m.W, "b"), TypeError, ("str", "param(")),
-    "param of a parameter in a loss": (lambda m: gradient(lambda: np.sum(param(m.W)) + np.sum(m.b), m.θ),
-        TypeError, ("under differentiation",)),
     "params of a model without": (lambda m: params(m.plain), TypeError, ("Dense", "param(")),
     "params of a function": (lambda m: params(m.loss), ValueError, ("function", "params(W, b)")),
     "params of a number": (lambda m: params(3.0), ValueError, ("float", "param(")),

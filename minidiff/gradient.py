@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidiff.checks import add_note, described, is_ndarray
+from minidiff.checks import add_note, described, is_ndarray, is_number
 from minidiff.grads import Grads
 from minidiff.params import Param, Params
 from minidiff.program.listing import StandIn, example, varying
@@ -159,7 +159,7 @@ def withgradient(f: Any, /, *args: Any, **constants: Any) -> Any:
     """
     if not args and isinstance(f, Params):
         return lambda body: withgradient(body, f, **constants)
-    return WithGradient(*_value_and_gradient(_with(constants, f), args))
+    return WithGradient(*_value_and_gradient(_with(constants, f), args, "withgradient"))
 
 
 def pullback(f: Any, /, *args: Any, **constants: Any) -> Any:
@@ -511,9 +511,12 @@ def _record(
         them into the form that the caller asked for.
     """
     if not callable(f) or isinstance(f, Param):
+        above = isinstance(f, Param) and name in ("gradient", "withgradient", "pullback")
         raise TypeError(
             f"{name}(f, …): f must be a function, got {described(f)}. "
-            f"Write {name}(lambda: loss(x, y), θ), with the lambda."
+            f"Write {name}(lambda: loss(x, y), θ), with the lambda and θ = params(W, b)"
+            + above * f"; above a function, @{name}(params(W, b))"
+            + "."
         )
     if not args:
         raise TypeError(f"{name}(f) needs the parameters, {name}(f, params(W, b)), or the arguments of f.")
@@ -541,6 +544,11 @@ def _record(
         if len(args) > 1 and any(is_ndarray(x) and x.dtype.kind in "iu" for x in _leaves(args)):
             add_note(error, f"An array of integers is an argument of {name}, which makes floats of it: let f "
                      f"reach it by itself, {name}(lambda p: f(p, x, y), p).")  # fmt: skip
+        for i, arg in enumerate(args if isinstance(error, TypeError) else ()):
+            if isinstance(arg, (list, tuple)) and all(map(is_number, _leaves(arg))):
+                kind = type(arg).__name__
+                add_note(error, f"Argument {i} of {name} is a {kind} of numbers, and stays one in f: for an "
+                         f"array write {name}(f, np.array([1.0, 2.0])).")  # fmt: skip
         # NumPy hides our message behind its own where an element of an array is set.
         if isinstance(error.__cause__, TypeError) and "under differentiation" in str(error.__cause__):
             raise error.__cause__ from error

@@ -19,6 +19,7 @@ import numpy as np
 from minidiff.checks import described, function, integer, is_ndarray, number
 from minidiff.functions import floating, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
+from minidiff.program.listing import example
 from minidiff.tracing import Kept, as_array, constant, derivative, is_recorded, listed
 
 __all__ = [
@@ -147,6 +148,7 @@ def huber_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, d
     >>> huber_loss(np.array([0.5, 3.0]), 0.0, agg=lambda losses: losses)
     array([0.125, 2.5  ])
     """
+    delta = _option("delta", delta, "[-inf, inf]")
     if not delta > 0:
         raise ValueError(f"delta must be positive, got {delta!r}")
     ŷ, y = _real("huber_loss", ŷ, y)
@@ -768,7 +770,14 @@ def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _epsilon(epsilon: float | None, ŷ: Any) -> float:
-    return float(np.finfo(ŷ.dtype).eps) if epsilon is None else epsilon
+    return float(np.finfo(ŷ.dtype).eps) if epsilon is None else _option("epsilon", epsilon, "[0, inf)")
+
+
+def _option(name: str, x: Any, within: str) -> Any:
+    """Check a number that sets a loss. One under differentiation, or a parameter, comes back as it is."""
+    plain = example(constant(x))
+    value = number(name, plain[()] if is_ndarray(plain) and not plain.ndim else plain, within)
+    return value if plain is x else x
 
 
 def _xlogy(x: Any, y: Any) -> Any:

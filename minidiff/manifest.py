@@ -229,6 +229,8 @@ class Encoder:
                 f"it is the id() of parameter {self._ids[value]}, which is another one in the next process. "
                 "Keep state by the parameter itself: IdDict does",
             )
+        if kind is int and value.bit_length() > 14_284:  # 4300 digits, which Python reads and writes
+            raise _refusal(where, "it is an integer of more than 4300 digits; store hex(n)")
         if value is None or kind in (bool, int, str):
             return value
         if kind is float:

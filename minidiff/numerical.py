@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, integer
-from minidiff.gradient import _leaves, _replaced, _variable, _with, gradient, hvp
+from minidiff.gradient import _leaves, _record, _replaced, _variable, _with, gradient, hvp
 from minidiff.params import Param, Params
 
 __all__ = ["check_gradient"]
@@ -69,7 +69,7 @@ def check_gradient(
     values = [np.array(x.value if isinstance(x, Param) else _variable(x)) for x in variables]
     if not callable(f) or not values:
         if not callable(f):
-            gradient(f, *args)  # which says what is wrong
+            _record(f, args, "check_gradient")  # which says what is wrong
         raise ValueError(
             f"check_gradient: nothing to differentiate by in {described(args)}: give numbers and arrays, or "
             "the parameters that f reaches, params(model)"

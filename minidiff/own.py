@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from numbers import Number
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,12 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
         return _keeping(rules[0])
     if bool(rules) == (jointly is not None):
         raise TypeError("derivative takes a rule for each argument, or a class, or jointly=.")
+    f = rules[0] if len(rules) == 1 else None
+    if isinstance(f, FunctionType) and f.__name__ != "<lambda>" and _places(f) < 3:  # the function itself
+        raise TypeError(
+            "derivative decorates a function, and lacks its rules: write @derivative(lambda g, ans, x: …) "
+            "above it."
+        )
     for i, rule in enumerate((*rules, jointly)):
         if not (callable(rule) or rule is None):
             raise TypeError(f"derivative: rule {i} must be callable or None, got {rule!r:.60}.")
@@ -201,7 +208,7 @@ def _copied(g: Any) -> Any:
 def _checked(h: Any, i: int, ans: Any, arguments: tuple[Any, ...]) -> Any:
     """Check the gradient with respect to an argument, and give one that shares no memory with the call."""
     if h is None:
-        raise NotImplementedError(f"there is no rule for argument {i}")
+        raise NotImplementedError(f"there is no rule for argument {i}, or it gives None")
     if not (hasattr(h, "dtype") or isinstance(h, Number)):
         several = ": give a rule for each argument" if isinstance(h, (tuple, list)) else ""
         raise ValueError(f"the rule for argument {i} gives a {type(h).__name__}, and not an array{several}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from minidiff.checks import described, is_ndarray, is_number
 from minidiff.interrupts import whole
-from minidiff.tracing import Leaf, constant, is_recorded, lift, no_attribute
+from minidiff.tracing import ELSEWHERE, Leaf, constant, is_recorded, lift, no_attribute
 from minidiff.typing import ArrayLike, DTypeLike, NDArray
 
 __all__ = ["Param", "Params", "param", "params"]
@@ -165,9 +165,8 @@ class Param(Leaf):
             raise AttributeError(no_attribute("Param", name)) from None
 
     def __setattr__(self, name: str, x: object) -> NoReturn:
-        raise AttributeError(
-            f"A parameter's {name} cannot be set; W[...] = a replaces its elements, in its shape."
-        )
+        instead = ELSEWHERE.get(name, "W[...] = a replaces its elements, in its shape.")
+        raise AttributeError(f"A parameter's {name} cannot be set. {instead}")
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *(name for name in dir(self.value) if not name.startswith("__"))})
@@ -289,7 +288,12 @@ class Params(MutableSet[Param]):
     def __getitem__(self, index: slice) -> Params: ...
     def __getitem__(self, index: int | slice) -> Param | Params:
         ps = list(self)
-        return self._some(ps[index]) if isinstance(index, slice) else ps[index]
+        try:
+            return self._some(ps[index]) if isinstance(index, slice) else ps[index]
+        except TypeError:
+            raise TypeError(
+                f"Params are indexed by place, θ[0], got {described(index)}; a gradient is grads[W]"
+            ) from None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -436,7 +440,8 @@ def _several(iterable: Iterable[Any]) -> Iterable[Any]:
     """Return what a set of parameters may be made of or meet: not one parameter, and not gradients."""
     if isinstance(iterable, (Param, np.ndarray)):
         raise TypeError(
-            f"Params takes a list of parameters, got {described(iterable)}: write Params([W, b])."
+            f"Params takes a list of parameters, got {described(iterable)}: write Params([W, b]), and "
+            "θ - params(W) or θ | params(W)."
         )
     if isinstance(iterable, Mapping):
         raise TypeError(

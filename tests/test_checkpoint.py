@@ -804,6 +804,7 @@ cycle.append(cycle)
         ([1, {"a": print}], TypeError, r"x\[1\]\['a'\] cannot be stored"),
         ({print: 1}, TypeError, "a key of x cannot be stored"),
         (ADAM(), TypeError, "as opt: save"),
+        ([10**5000], TypeError, r"x\[0\] cannot be stored.*4300 digits; store hex"),
         (param(1.0), TypeError, "p.value"),
         (Point(1, 2), TypeError, "it is a Point"),
         ({1, print}, TypeError, r"x\[\d\] cannot be stored"),

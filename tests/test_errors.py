@@ -21,6 +21,7 @@ from minidiff import (
     Grads,
     Param,
     Params,
+    check_gradient,
     compiled,
     dropgrad,
     gradient,
@@ -302,7 +303,16 @@ MISTAKES = {
     # Options that a derivative does not know.
     "copy= of nan_to_num": (lambda m: gradient(lambda: np.sum(np.nan_to_num(m.W, copy=False)), m.θ),
         NotImplementedError, ("np.nan_to_num", "copy=")),
+    "nan= of nan_to_num": within(
+        lambda m: np.nan_to_num(m.W, nan=m.W[0, 0]), "np.where(np.isnan(x), y, x)", error=NotImplementedError
+    ),
+    "a parameter as nan= of nan_to_num": within(
+        lambda m: np.nan_to_num(m.W * 1, True, m.b), "np.where(np.isnan(x), y, x)", error=NotImplementedError
+    ),
     # Sets of parameters are no vectors.
+    "θ - W": (lambda m: m.θ - m.W, TypeError, ("θ - params(W)",)),
+    "θ[W]": (lambda m: m.θ[m.W], TypeError, ("by place, θ[0]", "Param", "grads[W]")),
+    "θ of a name": (lambda m: m.θ["W"], TypeError, ("by place, θ[0]", "str 'W'", "grads[W]")),
     **{
         f"{operation.__name__} {name}": (
             lambda m, operation=operation, of=of: operation(m.θ, of(m)), TypeError, ("Params",)
@@ -310,6 +320,12 @@ MISTAKES = {
         for operation in (operator.sub, operator.isub, operator.or_, operator.ior, operator.and_)
         for name, of in {"Grads": lambda m: m.grads, "a parameter": lambda m: m.W}.items()
     },
+    "is_integer()": within(
+        lambda m: m.W[0, 0].is_integer(), "'is_integer'", "dropgrad(x)", error=AttributeError
+    ),
+    "an attribute = that nothing has": within(
+        lambda m: (m.W * 1).weights, "value under differentiation", "'weights'", error=AttributeError
+    ),
     "shape =": within(lambda m: setattr(m.W * 1, "shape", 4), "b = b.reshape(shape)"),
     "dtype =": within(lambda m: setattr(m.W * 1, "dtype", "f4"), "b = b.astype(dtype)"),
     "strides =": within(lambda m: setattr(m.W * 1, "strides", (8, 8)), "b = b.transpose(axes)"),
@@ -320,7 +336,24 @@ MISTAKES = {
         f"{f.__name__} by nothing": (lambda m, f=f: f(lambda: np.sum(m.W)), TypeError, ("params(W, b)",))
         for f in (gradient, withgradient, pullback, jacobian)
     },
+    **{
+        f"{f.__name__} of parameters one by one": (lambda m, f=f: f(m.W, m.b), TypeError,
+            (f"{f.__name__}(lambda: loss(x, y), θ)", "θ = params(W, b)", f"@{f.__name__}(params(W, b))"))
+        for f in (gradient, withgradient, pullback)
+    },
+    "jacobian of a parameter": (lambda m: jacobian(m.W, m.b), TypeError, ("and θ = params(W, b).",)),
+    "withgradient, the wrong way round": (
+        lambda m: withgradient(m.θ, lambda: m.loss(m.x, m.y)), TypeError, ("withgradient(lambda: loss",),
+    ),
+    "withgradient of a loss with arguments": (lambda m: withgradient(m.loss, m.θ), TypeError,
+        ("withgradient(lambda: f(…), ps)",)),
+    "withgradient by a parameter": (lambda m: withgradient(lambda: np.sum(m.W), m.W), TypeError,
+        ("withgradient(f, params(W, b))",)),
+    "check_gradient of a value": (lambda m: check_gradient(m.loss(m.x, m.y), m.θ), TypeError,
+        ("check_gradient(lambda: loss(x, y), θ)",)),
     # What there is in PyTorch.
+    "W.grad = None": (lambda m: setattr(m.W, "grad", None), AttributeError, ("grad cannot", "gradient(")),
+    "W.requires_grad = True": (lambda m: setattr(m.W, "requires_grad", True), AttributeError, ("param(x)",)),
     "backward()": within(lambda m: np.sum(m.W).backward(), "gradient(lambda", error=AttributeError),
     "detach()": within(lambda m: (m.W * 1).detach(), "dropgrad(x)", error=AttributeError),
     "W.detach()": within(lambda m: m.W.detach(), "dropgrad(x)", error=AttributeError),
@@ -422,6 +455,26 @@ def test_classes_among_the_arguments_of_gradient_are_told_of(m, error, loss):
     assert not hasattr(caught.value, "__notes__")
 
 
+WITH_LISTS = {
+    "a product": lambda x: np.sum(np.ones((3, 2)) @ x),
+    "a function of NumPy's": lambda x: np.sum(np.sin(x)),
+    "a power": lambda x: np.sum(x**2),
+}
+
+
+@pytest.mark.parametrize("f", WITH_LISTS.values(), ids=WITH_LISTS)
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_numbers_among_the_arguments_is_told_of(f, kind):
+    with pytest.raises(TypeError) as caught:
+        gradient(f, kind([1.0, 2.0]))
+    assert f"Argument 0 of gradient is a {kind.__name__} of numbers" in caught.value.__notes__[-1]
+    assert "gradient(f, np.array([1.0, 2.0]))" in caught.value.__notes__[-1]
+    assert np.any(gradient(f, np.array([1.0, 2.0]))[0])
+    with pytest.raises(TypeError) as caught:
+        gradient(lambda x: float(x[0]), [param(1.0)])
+    assert not hasattr(caught.value, "__notes__")
+
+
 OF_PYTORCH = {
     **dict.fromkeys(("backward", "grad", "zero_grad"), r"gradient\(lambda"),
     **dict.fromkeys(("detach", "numpy", "cpu"), r"dropgrad\(x\)"),
@@ -443,6 +496,14 @@ WITHOUT_SOURCE = {
     "an element": ("out[0, 0] = W[0, 0]", FILLED, "out = np.zeros_like(W); out[0, 0] = W[0, 0]"),
     "a slice": ("out[0:1] = W[:1]", FILLED, "out = zeros((2, 2)); out[0:1] = W[:1]"),
     "a sum": ("out += W[0] ** 2", FILLED, "out = np.zeros_like(W); out += W[0] ** 2"),
+    "exponential": (
+        "out = rng.exponential(W)", "s * rng.exponential(size=n)", "out = W * rng.exponential(size=(2, 2))"
+    ),
+    "gamma": ("out = rng.gamma(2.0, W)", "s * rng.", "out = W * rng.gamma(2.0, size=(2, 2))"),
+    "poisson": ("out = W * rng.poisson(W)", "no gradient", "out = W * rng.poisson(W.value)"),
+    "permutation": ("out = rng.permutation(W)", "x[rng.permutation(len(x))]", "out = W[rng.permutation(2)]"),
+    "choice": ("out = rng.choice(W)", "x[rng.integers(len(x), size=n)]", "out = W[rng.integers(2, size=1)]"),
+    "gamma of math": ("out = math.gamma(W[0, 0])", "Use np.* functions", "out = W"),
     "random": ("out = rng.normal(W, 1)", "m + σ * rng.normal(size=n)", "out = W + rng.normal(size=(2, 2))"),
     "vectorize": (
         "out = np.vectorize(np.sin)(W)", "np.stack([f(v) for v in x])", "out = np.stack([2 * v for v in W])"
@@ -460,7 +521,13 @@ def test_what_the_line_does_is_told_with_its_source_and_without(m, wrong, words,
         file = f"<{line}>"
         if known:
             linecache.cache[file] = len(code), None, code.splitlines(True), file
-        world = {"np": np, "W": m.W, "rng": np.random.default_rng(0), "zeros": minidiff.functions.zeros}
+        world = {
+            "math": math,
+            "np": np,
+            "W": m.W,
+            "rng": np.random.default_rng(0),
+            "zeros": minidiff.functions.zeros,
+        }
         exec(compile(code, file, "exec"), world)
         linecache.cache.pop(file, None)
         return np.sum(world["out"])

@@ -452,11 +452,37 @@ SCORES = np.zeros((4, 3))
         (lambda: logitcrossentropy(SCORES, [0, 1, 2, -2], ignore=-1), ValueError, "from 0 to 2, got -2"),
         (lambda: logitcrossentropy(SCORES, [0] * 4, smoothing=1.0), ValueError, "smoothing"),
         (lambda: logitbinarycrossentropy(SCORES, SCORES, smoothing=-0.1), ValueError, "smoothing"),
+        (lambda: huber_loss(SCORES, SCORES, delta="a"), TypeError, "delta must be a number, got str"),
+        (
+            lambda: huber_loss(SCORES, SCORES, delta=np.ones(3)),
+            TypeError,
+            "delta must be a number, got an nd",
+        ),
+        (lambda: crossentropy(softmax(SCORES), [0] * 4, epsilon="1"), TypeError, "epsilon must be a number"),
+        (
+            lambda: kldivergence(softmax(SCORES), softmax(SCORES), epsilon=-1),
+            ValueError,
+            "epsilon must be in",
+        ),
+        (lambda: binarycrossentropy(0.5, True, epsilon=[1]), TypeError, "epsilon must be a number, got list"),
     ],
 )
 def test_options_that_do_not_fit_are_named(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("of", [float, np.float64, np.array, param])
+def test_delta_and_epsilon_may_be_any_number_and_have_a_gradient(of):
+    ŷ, x = np.array([3.0, 0.1]), of(0.5)
+    assert huber_loss(ŷ, 0.0, delta=x) == huber_loss(ŷ, 0.0, delta=0.5)
+    assert crossentropy(ŷ / 4, 1, epsilon=x) == crossentropy(ŷ / 4, 1, epsilon=0.5)
+    assert gradient(lambda x: huber_loss(ŷ, 0.0, delta=x), x)[0] == pytest.approx(1.25)
+    assert gradient(lambda x: crossentropy(ŷ / 4, 1, epsilon=x), x)[0] == pytest.approx(-1 / 0.525)
+    if of in (float, np.float64):
+        single = ŷ.astype(np.float32)
+        assert huber_loss(single, single, delta=x).dtype == np.float32
+        assert crossentropy(single / 4, 1, epsilon=x).dtype == np.float32
 
 
 # Extremes -----------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from minidiff.tracing.derivatives import (
     part_of,
 )
 from minidiff.tracing.record import (
+    ELSEWHERE,
     Kept,
     Leaf,
     Trace,
@@ -51,7 +52,7 @@ from minidiff.tracing.record import (
 )
 from minidiff.tracing.rows import by_row, pull_all
 
-__all__ = ["EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "add_at", "added",
+__all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "add_at", "added",
     "added_at", "apart", "as_array", "assigned", "backward", "by_row", "constant", "cures_here",
     "derivative", "filled", "guard", "history", "is_basic", "is_box", "is_recorded", "is_tracing",
     "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",

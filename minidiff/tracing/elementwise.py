@@ -13,7 +13,7 @@ from autograd.tracer import getval
 
 from minidiff.tracing.derivatives import COMPOSITES, Rule, cast, enter, unbroadcast
 from minidiff.tracing.exact import exactly
-from minidiff.tracing.record import as_array, constant, derivative
+from minidiff.tracing.record import as_array, constant, derivative, is_recorded
 
 
 @exactly(np.float_power)
@@ -167,6 +167,8 @@ def _nan_to_num(x: Any, copy: Any = True, *args: Any, **options: Any) -> Any:
         raise NotImplementedError(
             f"np.nan_to_num has no gradient with copy={copy!r:.40}. Write it otherwise."
         )
+    if any(map(is_recorded, (*args, *options.values()))):
+        raise NotImplementedError("np.nan_to_num has no gradient by nan=: write np.where(np.isnan(x), y, x).")
     return NotImplemented
 
 

@@ -309,7 +309,7 @@ PLAIN = frozenset({
 })  # fmt: skip
 
 # What people look for who come from PyTorch.
-_ELSEWHERE = {
+ELSEWHERE = {
     **dict.fromkeys(
         ("backward", "grad", "zero_grad"),
         "The gradients are what gradient(lambda: loss(x, y), params(W)) returns.",
@@ -321,8 +321,9 @@ _ELSEWHERE = {
 
 def no_attribute(what: str, name: str) -> str:
     """Say that there is no such attribute, and what there is instead."""
-    of_arrays = "dropgrad(x) gives the plain array, which has it." if hasattr(np.ndarray, name) else ""
-    return f"{what} has no attribute {name!r}. {_ELSEWHERE.get(name, of_arrays)}".rstrip()
+    is_numpys = hasattr(np.ndarray, name) or hasattr(np.float64, name)
+    of_arrays = "dropgrad(x) gives the plain value, which has it." if is_numpys else ""
+    return f"{what} has no attribute {name!r}. {ELSEWHERE.get(name, of_arrays)}".rstrip()
 
 
 def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
@@ -365,8 +366,11 @@ _CURES = [
     (r"unique_values", "np.unique(x) has an order."),
     (r"intersect1d", "Write np.unique(x[np.isin(x, y)])."),
     (r"[rc]_\[|[RC]Class", "np.concatenate joins arrays, np.stack numbers."),
-    (r"\.(normal|uniform)\(", "Write m + σ * rng.normal(size=n): the random numbers are constants."),
-    (r"shuffle\(", "Write x[rng.permutation(len(x))]."),
+    (r"^(?!.*(?:math|special)).*\.(normal|uniform|exponential|gamma|laplace|logistic|gumbel|rayleigh)\(",
+        "Write m + σ * rng.normal(size=n), s * rng.exponential(size=n): the random numbers are constants."),
+    (r"\.(poisson|binomial|geometric)\(", "Counts have no gradient by what they are drawn with."),
+    (r"\.permut|shuffle\(", "Write x[rng.permutation(len(x))]."),
+    (r"\.choice\(", "Write x[rng.integers(len(x), size=n)]."),
     (r"\] [-+*/]?=|fill_diagonal|put_along_axis",
         "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
         "minidiff.functions.zeros(n)."),
@@ -749,6 +753,7 @@ def _is_of_sparse(frame: Any) -> bool:
 
 
 Traced.__array__ = _array
+Traced.__name__ = "value under differentiation"  # as which Python's own messages speak of it
 
 
 def _fixed(name: str, instead: str) -> Any:
@@ -779,7 +784,7 @@ def _elsewhere(name: str) -> Any:
     return property(refuse)
 
 
-for _name in (*_ELSEWHERE, *dir(np.ndarray)):
+for _name in (*ELSEWHERE, *dir(np.ndarray), *dir(np.float64)):
     if not hasattr(Traced, _name) and not _name.startswith("__"):
         setattr(Traced, _name, _elsewhere(_name))
 

@@ -27,7 +27,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin
 
-from minidiff.checks import anything, integer, number, several
+from minidiff.checks import anything, hint, integer, number, several
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform as dataclass_transform
@@ -124,7 +124,9 @@ def _with_greek_names(cls: type[Settings]) -> Callable[..., None]:
         if len(args) >= len(known) and inspect.Parameter.VAR_POSITIONAL not in known.values():
             names = ", ".join(_names_of(type(self)))
             none = "no settings; in the class, one is written eta: float = 0.1"
-            raise TypeError(f"{type(self).__name__} got {len(args)} arguments, but has {names or none}")
+            raise TypeError(
+                f"{type(self).__name__} got {len(args)} arguments, but has {names or none}{hint(args[0])}"
+            )
         for name in kwargs.keys() - known.keys():
             if inspect.Parameter.VAR_KEYWORD not in known.values():
                 raise TypeError(no_setting(type(self), name))
@@ -136,8 +138,8 @@ def _with_greek_names(cls: type[Settings]) -> Callable[..., None]:
 
 
 def _names_of(cls: type[Settings]) -> Iterable[str]:
-    """Return the settings' names: the annotated ones, or else the arguments of an ``__init__`` of its own."""
-    return cls._checks or inspect.signature(cls).parameters
+    """Return the settings' names: the arguments of ``__init__``, or what is annotated beside its own."""
+    return (cls._own_init and cls._checks) or inspect.signature(cls).parameters
 
 
 def no_setting(cls: type[Settings], name: str) -> str:

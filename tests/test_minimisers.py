@@ -178,7 +178,7 @@ def test_the_callback_is_called_as_that_of_train_with_the_parameters_in_place():
 
 def test_progress_shows_a_bar(capsys):
     loss, θ = rosenbrock()
-    result = minimize(loss, θ, progress=True)
+    result = minimize(loss, θ, progress=True, maxiter=None)
     shown = capsys.readouterr().err
     assert f"{result.nit}step" in shown.replace(" ", "").replace("steps", "step") or "step" in shown
     assert "loss" in shown
@@ -265,6 +265,12 @@ def test_bad_input_is_refused_by_name_and_nothing_changes():
         ("method must be one that uses gradients, of L-BFGS-B, .*'Powell'", ValueError,
             lambda: minimize(loss, params(a), "Powell")),
         ("loss must be a function", TypeError, lambda: minimize(loss(), params(a))),
+        (r"loss must be .* got Params(.|\n)*order is minimize\(loss, ps\), as in minimize\(lambda", TypeError,
+            lambda: minimize(params(a), loss)),
+        (r"residuals must be .* got Params(.|\n)*order is least_squares\(residuals, ps\)", TypeError,
+            lambda: least_squares(params(a), lambda: a - 1)),
+        ("maxiter must be an integer, got str 'a'", TypeError,
+            lambda: minimize(loss, params(a), maxiter="a", progress=True)),
         ("ps must be Params", TypeError, lambda: minimize(loss, a)),
         ("ps must have elements", ValueError, lambda: minimize(loss, params())),
         ("ps must have elements", ValueError, lambda: minimize(loss, params(param(np.zeros((0, 3)))))),

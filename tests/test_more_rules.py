@@ -458,7 +458,7 @@ def test_centralise_takes_the_mean_of_each_output():
         g = np.asarray(next(gs(shape)))
         np.testing.assert_array_equal(apply(mo.Centralise(), np.zeros(shape), g), g)
     x = np.zeros((2, 2))
-    with pytest.raises(ValueError, match="axis 2 is out of bounds"):
+    with pytest.raises(ValueError, match=r"Centralise: axis 2 is out of bounds .*\(2, 2\)"):
         update(mo.Centralise(2), x, np.ones((2, 2)))
     assert not x.any()
 
@@ -572,6 +572,14 @@ def test_schedule_free_weighs_by_the_square_of_the_rate():
         np.testing.assert_allclose(x.value, (zs[-1] + mean) / 2, rtol=1e-14)
         with opt.swapped():
             np.testing.assert_allclose(x.value, mean, rtol=1e-14)
+
+
+def test_swapped_says_what_to_do_after_steps_of_a_plain_array():
+    opt, x = mo.ScheduleFreeADAMW(0.1), np.ones(2)
+    update(opt, x, np.ones(2))
+    with pytest.raises(TypeError, match=r"must be a parameter, got an ndarray.*opt\.state\[x\]\['a'\]"):
+        opt.swapped()
+    assert opt.state[x]["a"].shape == (2,)
 
 
 def test_swapped_gives_back_what_was_there_also_by_an_exception():

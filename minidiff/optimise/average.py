@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, integer, number
+from minidiff.checks import described, instance, integer, number
 from minidiff.gradient import gradient
 from minidiff.grads import Grads
 from minidiff.optimise.callbacks import assign
@@ -209,6 +209,9 @@ class ScheduleFreeADAMW(Rule):
 
     def swapped(self) -> AbstractContextManager[Params]:
         """Give all parameters their averages within a ``with`` block, and their own values back after it."""
+        for p in self.state:
+            advice = ": train W = param(x) in its place, or take its average, opt.state[x]['a']"
+            instance("what swapped() sets", p, Param, "a parameter", advice)
         return exchanged(Params(list(self.state)), [kept["a"] for kept in self.state.values()])
 
 

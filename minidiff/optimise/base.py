@@ -20,12 +20,16 @@ SETTINGS = threading.RLock()
 
 # What people look for who come from PyTorch.
 _ELSEWHERE = {
-    **dict.fromkeys(("step", "zero_grad"), "a step is update(opt, θ, gradient(lambda: loss(x, y), θ))"),
+    **dict.fromkeys(
+        ("step", "zero_grad", "update", "apply_gradients"),
+        "a step is update(opt, θ, gradient(lambda: loss(x, y), θ))",
+    ),
     **dict.fromkeys(
         ("state_dict", "load_state_dict"), "save(path, θ, opt) and load(path, θ, opt) have its state"
     ),
     **dict.fromkeys(("lr", "learning_rate"), "its rate is opt.eta"),
     **dict.fromkeys(("fit", "minimize"), "train(loss, θ, data, opt) trains"),
+    "init": "its state begins with the first step, update(opt, θ, grads)",
     "param_groups": "opt.eta is its rate; Grouped((ps, ADAM(1e-4)), rest=ADAM()) has groups",
 }
 

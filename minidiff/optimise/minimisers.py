@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, flag, function, number, scipy, takes
+from minidiff.checks import described, flag, function, integer, number, scipy, takes
 from minidiff.gradient import by_parameters, hessian, hvp
 from minidiff.interrupts import whole
 from minidiff.optimise.training import (
@@ -133,6 +133,7 @@ def minimize(
         raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r:.60}")
     slope, steps = slope_of(loss, search.ps, flag("compiled", compiled)), count(1)
     callbacks, along = callbacks_of("callback", callback), Params(map(param, search.ps))
+    options = {name: x for name, x in options.items() if x is not None}  # None: SciPy's default
     tol = None if tol is None else number("tol", tol, within="[0, inf)")
     if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
         # for these two it is the norm of the gradient, which a search on rough losses brings less far
@@ -164,7 +165,7 @@ def minimize(
 
     second: dict[str, Any] = {"hess": lambda v: hessian(loss, search.put(v)).astype(float), "hessp": hessp}
     with (
-        progress_bar(range(options.get("maxiter", 0)) or iter(()), 1)
+        progress_bar(range(integer("maxiter", options.get("maxiter", 0), of_any_type=True)) or iter(()), 1)
         if flag("progress", progress)
         else nullcontext() as bar
     ):
@@ -271,7 +272,9 @@ class _Search:
     """
 
     def __init__(self, call: str, name: str, f: Any, ps: Any, bounds: Any, options: Any) -> None:
-        if not takes(function(name, f)):
+        if not takes(
+            function(name, f, advice=f": the order is {call}({name}, ps), as in {call}(lambda: f(x, y), ps)")
+        ):
             raise TypeError(
                 f"{call} calls {name} without arguments, but it takes {inspect.signature(f)}: "
                 f"{call}(lambda: {name}(…), ps), with data and parameters W = param(array) that it reaches "

@@ -506,6 +506,8 @@ class Centralise(Rule):
     def formula(x: Any, Δ: Any, axis: Any) -> Any:
         if Δ.ndim < 2 or not Δ.size:
             return Δ
+        if not -Δ.ndim <= axis < Δ.ndim:
+            raise ValueError(f"Centralise: axis {axis} is out of bounds for a gradient of shape {Δ.shape}")
         rows = np.moveaxis(Δ, axis, 0)
         return np.moveaxis(rows - rows.mean(tuple(range(1, Δ.ndim)), keepdims=True), 0, axis)
 

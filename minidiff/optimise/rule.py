@@ -155,6 +155,7 @@ class Rule(Settings, AbstractOptimiser):
         "weight_decay": "; write Optimiser(WeightDecay(0.1), …), or ADAMW(decay=0.1) for AdamW's",
         "momentum": "; Momentum(eta, rho) and Nesterov(eta, rho) have a momentum, rho",
         "nesterov": "; Nesterov(eta, rho) is a rule of its own",
+        "centered": "; RMSProp(centred=True) is spelt so",
         "amsgrad": "; AMSGrad is a rule of its own",
     }
     _floats = partial(number, within="[0, inf)")

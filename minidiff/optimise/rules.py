@@ -236,9 +236,6 @@ class RMSProp(Rule):
             )
         super().__setattr__(name, value)
 
-    def arguments(self) -> dict[str, Any]:
-        return super().arguments() | ({"centred": True} if "centred" in vars(self) else {})
-
     def coefficients(self, t: int) -> tuple[float, ...]:
         return self.eta, self.rho, self.epsilon
 

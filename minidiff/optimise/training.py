@@ -341,6 +341,9 @@ def params_of(ps: Any) -> Params:
 def _functions(name: str, given: Any, what: str = "a function, or several of them") -> list[Any]:
     several = isinstance(given, Iterable) and not callable(given)
     functions = [] if given is None else given if several else [given]
+    for f in functions:
+        if isinstance(f, type) and issubclass(f, Memory):
+            raise TypeError(f"{name} got the class {f.__name__}: make one, {f.__name__}(…)")
     return [function(name, f, what) for f in functions]
 
 

@@ -85,7 +85,10 @@ class clip_norm:  # noqa: N801 - it is called as a function is
 
     def __init__(self, thresh: float, *others: NoReturn) -> None:
         if others or isinstance(thresh, Grads):
-            raise TypeError("clip_norm(1.0) makes a function of the gradients: write clip_norm(1.0)(grads)")
+            raise TypeError(
+                "clip_norm(1.0) makes a function of the gradients: write clip_norm(1.0)(grads), or "
+                "train(…, transform=clip_norm(1.0))"
+            )
         self.thresh = number("thresh", thresh, within="[0, inf)")
 
     def __call__(self, grads: Grads) -> Grads:

@@ -152,8 +152,8 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
         x = _array_of(p, place)
         try:
             g = gs[p]
-        except KeyError:
-            raise _no_gradient(gs, place, x) from None
+        except (KeyError, TypeError) as error:  # a dict has no place for plain arrays
+            raise _no_gradient(gs, place, x) from (error if isinstance(error, TypeError) else None)
         if g is not None:
             steps.append((opt.stages(p) if differ else stages, p, x, _gradient(g, x, place)))
             has_views = has_views or x.base is not None
@@ -229,6 +229,8 @@ def apply(opt: AbstractOptimiser, x: Param | Array, Δ: ArrayLike) -> Array:
     array([ 0.19, -0.38])
     """
     _check_optimiser(opt)
+    if isinstance(x, Params):
+        raise TypeError("apply gives the step of one parameter; update(opt, ps, grads) steps several")
     array = _array_of(x, written=False)
     step = np.empty_like(array)
     take(opt.stages(x), x, array, _gradient(Δ, array), step)

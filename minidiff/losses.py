@@ -19,8 +19,8 @@ import numpy as np
 from minidiff.checks import described, function, integer, is_ndarray, number
 from minidiff.functions import floating, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
-from minidiff.program.listing import example
 from minidiff.tracing import Kept, as_array, constant, derivative, is_recorded, listed
+from minidiff.tracing.derivatives import shown
 
 __all__ = [
     "binarycrossentropy",
@@ -775,7 +775,7 @@ def _epsilon(epsilon: float | None, ŷ: Any) -> float:
 
 def _option(name: str, x: Any, within: str) -> Any:
     """Check a number that sets a loss. One under differentiation, or a parameter, comes back as it is."""
-    plain = example(constant(x))
+    plain = shown(constant(x))
     value = number(name, plain[()] if is_ndarray(plain) and not plain.ndim else plain, within)
     return value if plain is x else x
 

@@ -26,7 +26,7 @@ from minidiff.program.listing import Listing, RefusedError, StandIn, alike, exam
 from minidiff.program.reach import Names, Reach, Seen
 from minidiff.program.signature import described as shown
 from minidiff.program.signature import equal, key_of, objects_in, parts_of, stood
-from minidiff.tracing import is_tracing, map_container, standing_for_leaves
+from minidiff.tracing import is_tracing, map_container, standing_for_leaves, watching
 
 __all__ = ["Compiled", "compiled"]
 
@@ -167,7 +167,7 @@ class Compiled:
         """Give the loss and its gradient, or take a step and give the loss."""
         if by_name:
             raise TypeError(f"compiled: arguments go by position, got {', '.join(by_name)} by name")
-        if is_tracing():  # which has to see what the loss does
+        if is_tracing() or watching.get():  # which have to see what the loss does
             return self._eagerly(args)
         leaves: Any = args
         key: list[Any] = []

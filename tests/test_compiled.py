@@ -161,6 +161,17 @@ def test_so_have_losses_of_several_calls(f):
     assert refusal_of(lambda x: np.sum(gradient(f, x)[0] ** 2), x) is None
 
 
+@pytest.mark.parametrize("change", [lambda b, v: None, lambda b, v: np.add.at(v, 0, b[1])])
+def test_so_have_losses_of_a_view(change):
+    def loss(x):
+        b = np.outer(x, x)
+        v, w = b.view(), b[0, 0].view()
+        change(b, v)
+        return np.sum(b / 3) + np.sum(x * v) * w + np.sum(b * b * x)
+
+    assert refusal_of(loss, np.array([0.3, 1.7, -0.4])) is None
+
+
 def test_so_have_second_derivatives_of_gamma_functions():
     special = pytest.importorskip("scipy.special")
     for f in (special.gammaln, special.gamma, special.psi, lambda x: special.betaln(x, 2.5)):

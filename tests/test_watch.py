@@ -7,6 +7,7 @@ import pytest
 
 from minidiff import compiled, gradient, guard, hessian, jacobian, param, params, pullback, watch
 from minidiff.losses import mse
+from minidiff.optimise import Descent
 
 
 def test_the_first_value_that_is_not_finite_is_named_with_its_line():
@@ -104,3 +105,17 @@ def test_the_watch_is_of_its_own_thread_and_block():
     with np.errstate(all="ignore"):
         log()
     assert found == [np.inf] * 2
+
+
+@pytest.mark.parametrize("is_step", [False, True])
+def test_a_program_made_before_the_block_is_watched_as_its_loss_is(is_step):
+    W = param([1.0, 1.0])
+    f = compiled(lambda x: np.sum(np.log(W * x)), params(W), *[Descent()] * is_step)
+    f(np.ones(2))
+    before = W.value.tolist()
+    with watch(), pytest.raises(FloatingPointError, match=r"np.log, in line .*: the value is not"):
+        f(np.array([0.0, 1.0]))
+    assert W.value.tolist() == before
+    with np.errstate(all="ignore"):
+        val = f(np.array([0.0, 1.0]))
+    assert (val if is_step else val.val) == -np.inf

@@ -49,6 +49,7 @@ from minidiff.tracing.record import (
     standing_now,
     stands_beneath,
     watch,
+    watching,
 )
 from minidiff.tracing.rows import by_row, pull_all
 
@@ -57,4 +58,4 @@ __all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "T
     "derivative", "filled", "guard", "history", "is_basic", "is_box", "is_recorded", "is_tracing",
     "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",
     "pull_all", "seen_from", "standing", "standing_for_leaves", "standing_now", "stands_beneath",
-    "summed", "watch"]  # fmt: skip
+    "summed", "watch", "watching"]  # fmt: skip

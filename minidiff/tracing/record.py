@@ -112,7 +112,7 @@ class guard:  # noqa: N801 - it is called as a function is
 
 
 _OBJECT = np.dtype(object)
-_watching: ContextVar[bool] = ContextVar("watching", default=False)
+watching: ContextVar[bool] = ContextVar("watching", default=False)
 
 
 @contextmanager
@@ -142,12 +142,12 @@ def watch() -> Iterator[None]:
         ...
     FloatingPointError: np.sqrt, in line ...: the gradient by argument 0 is not finite
     """
-    token = _watching.set(True)
+    token = watching.set(True)
     try:
         with np.errstate(all="ignore"):  # NumPy would warn of the same
             yield
     finally:
-        _watching.reset(token)
+        watching.reset(token)
 
 
 class _TraceStack(type(trace_stack)):  # type: ignore[misc]
@@ -182,7 +182,7 @@ class Trace:
             self.held = []
             traces.append(self)
         # By the order of each call what it was and where, if calls are watched.
-        self.lines: dict[int, str] | None = {} if _watching.get() and not standing_now() else None
+        self.lines: dict[int, str] | None = {} if watching.get() and not standing_now() else None
         self.heeds = self.held is not None or self.lines is not None
         self.number: int = trace_stack.top + 1
         self.open = True  # what outlives its trace is a plain value again
@@ -728,7 +728,7 @@ def _view(self: Traced, *args: Any, **kwargs: Any) -> Any:
     like = plain.view(*args, **kwargs)
     # In SciPy's product with a sparse matrix it would be the data of one.
     if type(like) is type(plain) and like.dtype == plain.dtype and not _is_of_sparse(sys._getframe(1)):
-        return self[...] if type(like) is np.ndarray else self
+        return self[...] if type(shown(like)) is np.ndarray else self
     return _view_of_bits(self, *args, **kwargs)
 
 

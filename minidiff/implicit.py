@@ -226,7 +226,11 @@ class _Call:
 
     def __init__(self, f: Callable[..., Any], args: Any, first: tuple[Any, ...] = ()) -> None:
         self.f, self.args, self.first, self.ps = f, args, first, leaves_now()
-        self.result, node, roots = self.run(constant(lift(self.variables())))
+        if len(values := self.variables()) > len(first):
+            self.result, node, roots = self.run(constant(lift(values)))
+        else:  # there is nothing to differentiate by, and f may do what no recording can, but not change x
+            held = [np.broadcast_to(x, np.shape(x))[()] for x in first]
+            self.result, node, roots = lift(f(*held, *args)), None, []
         if is_recorded(self.result) or not isinstance(shown(self.result), _RESULTS):
             raise TypeError(
                 "the function must return an array or a number, and what it uses under differentiation must "

@@ -143,6 +143,37 @@ def test_outside_of_a_gradient_a_root_is_what_was_given():
     assert implicit_root(lambda x: x, np.zeros((0, 2))).shape == (0, 2)
 
 
+def test_a_loss_that_has_a_gradient_has_a_value_outside_of_one():
+    def step(x, a, b):
+        r = b.copy()
+        r += a * np.tanh(x)  # recorded where b is
+        return r
+
+    a, b = 0.3, np.arange(3.0)
+    for f in (
+        lambda a, b: fixed_point(step, np.zeros(3), a, b),
+        lambda a, b: implicit_root(
+            lambda x, a, b: step(x, a, b) - x, fixed_point(step, b, dropgrad(a), dropgrad(b)), a, b
+        ),
+        lambda a, b: recompute(step)(a, a, b),
+    ):
+        loss = lambda a, b, f=f: np.sum(f(a, b) ** 2)
+        assert loss(a, b) == withgradient(loss, a, b).val
+        check_gradient(loss, a, b)
+    loss = lambda a: np.sum(implicit_root(lambda x: step(x, 1.0, np.zeros(3)), np.zeros(3))) + a
+    assert gradient(loss, 2.0) == (1.0,)  # of an equation that has nothing to do with it
+
+
+def test_an_equation_does_not_change_its_solution():
+    def moved(x):
+        x -= 1
+        return x
+
+    for solve in (lambda: implicit_root(moved, np.ones(2)), lambda: fixed_point(moved, np.ones(2))):
+        with pytest.raises(ValueError, match="read-only"):
+            solve()
+
+
 def test_a_fixed_point_has_the_derivatives_of_the_iteration_gone_through():
     def through(a):
         x = np.ones(4)

@@ -259,6 +259,14 @@ def test_derivatives_of_what_scipy_has_to_a_few_digits(f, x):
         np.testing.assert_allclose(derivative, (h(x + 1e-3) - h(x - 1e-3)) / 2e-3, rtol=1e-5)
 
 
+def test_tukeys_distribution_is_flat_beyond_its_ends():
+    x = np.array([-1.5, 0.3, 0.6, 0.7, 0.9, 1.5])  # they are at ±2/3
+    inside = [0, 1, 1, 0, 0, 0]
+    for f, z in ((lambda x: special.tklmbda(x, 1.5), x), (lambda p: special.tklmbda(x, p), np.full(6, 1.5))):
+        loss = lambda z, f=f: np.sum(f(z))
+        assert (gradient(loss, z)[0] != 0).tolist() == (np.diag(hessian(loss, z)) != 0).tolist() == inside
+
+
 def test_third_derivatives_at_0_over_0():
     slope = lambda x: gradient(lambda x: special.shichi(x)[0], x)[0]
     np.testing.assert_allclose(gradient(lambda x: gradient(slope, x)[0], 0.0)[0], 1 / 3)

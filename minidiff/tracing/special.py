@@ -401,20 +401,23 @@ _function("nbdtri", _BY_COUNT, _BY_COUNT, lambda ans, k, n, y: 1 / _waiting(k, n
 _function("pdtr", _BY_COUNT, lambda ans, k, m: -_gamma_density(np.floor(k) + 1, m))
 _function("pdtrc", _BY_COUNT, lambda ans, k, m: _gamma_density(np.floor(k) + 1, m))
 _function("pdtri", _BY_COUNT, lambda ans, k, y: -1 / _gamma_density(np.floor(k) + 1, ans))
-_function(
-    "tklmbda",
-    lambda ans, x, p: 1 / (ans ** (p - 1) + (1 - ans) ** (p - 1)),
-    lambda ans, x, p: _tukey_by_shape(ans, p),
-)
+
+
+def _tukey(slope: Callable[[Any, Any], Any]) -> Rule:
+    def within(ans: Any, x: Any, p: Any) -> Any:  # outside of its range the function is 0 or 1
+        outside = (ans == 0) | (ans == 1)
+        return anp.where(outside, 0.0, slope(anp.where(outside, 0.5, ans), p))
+
+    return within
 
 
 def _tukey_by_shape(F: Any, p: Any) -> Any:
     # Where Q(F, p) = x, dF = -Q_p dp / Q_F; Q is (Fᵖ - (1 - F)ᵖ) / p.
-    inside = (F > 0) & (F < 1)
-    F = anp.where(inside, F, 0.5)
     by_p = _box_power(np.log(F), p) - _box_power(np.log1p(-F), p)
-    return anp.where(inside, -by_p / (F ** (p - 1) + (1 - F) ** (p - 1)), 0.0)
+    return -by_p / (F ** (p - 1) + (1 - F) ** (p - 1))
 
+
+_function("tklmbda", _tukey(lambda F, p: 1 / (F ** (p - 1) + (1 - F) ** (p - 1))), _tukey(_tukey_by_shape))
 
 _WRITTEN: dict[Any, Callable[..., Any]] = {
     sp.chdtr: lambda v, x: sp.gammainc(v / 2, x / 2),

@@ -234,6 +234,7 @@ CASES = {
     np.cumprod: cumsum,
     np.diagonal: diagonal,
     np.expand_dims: shaped(lambda draw, x, axis: (draw(axis),)),
+    **dict.fromkeys((np.tril, np.triu), shaped(lambda draw, x, axis: (draw(axis),))),
     np.squeeze: squeeze,
     **dict.fromkeys((np.atleast_1d, np.atleast_2d, np.atleast_3d), one()),
     np.transpose: shaped(lambda draw, x, axis: draw(st.sampled_from([(), (None,),

@@ -595,6 +595,9 @@ RULES[np.where] = (
     lambda g, ans, c, x, y: unbroadcast(anp.where(c, g, np.zeros((), g.dtype)), x),
     lambda g, ans, c, x, y: unbroadcast(anp.where(c, np.zeros((), g.dtype), g), y),
 )
+# Of one dimension NumPy makes a matrix that has it in each row.
+RULES[np.tril] = (lambda g, ans, x, k=0: unbroadcast(anp.tril(g, k), x),)
+RULES[np.triu] = (lambda g, ans, x, k=0: unbroadcast(anp.triu(g, k), x),)
 
 
 def _bound(bound: Any, ans: Any) -> Any:

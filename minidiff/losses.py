@@ -478,7 +478,7 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None)
     array([1.    , 0.    , 0.6137])
     """
     ŷ, y = _real("poisson_loss", ŷ, y)
-    return _agg(ŷ - _xlogy(_in(y, 0, np.inf, "counts, at least 0"), ŷ), agg, weights)
+    return _agg(ŷ - _xlogy(_checked(_in, y, 0, np.inf, "counts, at least 0"), ŷ), agg, weights)
 
 
 def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
@@ -513,7 +513,7 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -
     if as_array(y).dtype.kind == "b":
         raise ValueError(coding.format("booleans"))
     ŷ, y = _real("hinge_loss", ŷ, y)
-    return _agg(np.maximum(1 - ŷ * _signs(y, coding), 0.0), agg, weights)
+    return _agg(np.maximum(1 - ŷ * _checked(_signs, y, coding), 0.0), agg, weights)
 
 
 def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
@@ -542,7 +542,7 @@ def _reshaped(ŷ: Any, y: Any) -> str:
 def _yes_or_no(name: str, ŷ: Any, y: Any, smoothing: float) -> tuple[Any, Any]:
     """Return predictions, and targets in [0, 1], smoothed."""
     ŷ, y = _real(name, ŷ, y)
-    return ŷ, _smoothed(_in(y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2"), 2, smoothing)
+    return ŷ, _smoothed(_checked(_in, y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2"), 2, smoothing)
 
 
 def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]:
@@ -575,9 +575,11 @@ def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]
     if ignore is not None:
         raise ValueError(f"ignore is a class number, but the target is of shape {numbers.shape}, no numbers")
     ŷ, y = _numbers(ŷ, y)
-    y = _in(real_numbers("a loss of classes", y), 0, 1, "probabilities, in [0, 1], or class numbers")
+    y = _checked(
+        _in, real_numbers("a loss of classes", y), 0, 1, "probabilities, in [0, 1], or class numbers"
+    )
     # Of several samples one may count for nothing; a single row of zeros is a yes or no for each.
-    return ŷ, _sums_to_one(y, numbers.dtype.kind in "iub" and numbers.ndim == 1), None
+    return ŷ, _checked(_sums_to_one, y, numbers.dtype.kind in "iub" and numbers.ndim == 1), None
 
 
 def _of_classes(
@@ -652,6 +654,17 @@ def _weights(weights: Any, dtype: Any) -> Any:
     return _not_negative(w.astype(dtype, copy=False) if is_ndarray(w) else w)
 
 
+def _checked(check: Callable[..., Any], y: Any, *options: Any) -> Any:
+    """Return targets that have gone through a check; of recorded ones their values have."""
+    if not is_recorded(y):
+        return check(y, *options)
+    try:
+        check(constant(y), *options)
+    except ValueError as error:
+        raise ValueError(f"{error}. Is the prediction the first argument, ŷ, and y the second?") from None
+    return y
+
+
 # Checks of what is not recorded, which a compiled loss makes at every call, too.
 
 
@@ -675,43 +688,35 @@ def _not_negative(w: Any) -> Any:
 @listed
 def _signs(y: Any, coding: str) -> Any:
     """Return targets if none is 0 or beyond −1 and 1: part of a sign may count in part. NaN passes."""
-    plain = constant(y)
-    if type(plain) is np.ndarray:
-        for wrong in plain[(plain == 0) | (abs(plain) > 1)][:1]:
-            raise ValueError(coding.format(f"{wrong:g}") + _in_order(y))
+    if type(y) is np.ndarray:
+        for wrong in y[(y == 0) | (abs(y) > 1)][:1]:
+            raise ValueError(coding.format(f"{wrong:g}"))
     return y
 
 
 @listed
 def _in(y: Any, least: float, most: float, coding: str) -> Any:
     """Return targets if they are within a range. NaN passes."""
-    plain = constant(y)
-    if type(plain) is np.ndarray and plain.size:
-        low, high = plain.min(), plain.max()
+    if type(y) is np.ndarray and y.size:
+        low, high = y.min(), y.max()
         if low < least or high > most:
-            wrong = low if low < least else high
-            raise ValueError(f"targets must be {coding}; got {wrong}{_in_order(y)}")
+            raise ValueError(f"targets must be {coding}; got {low if low < least else high}")
     return y
 
 
 @listed
 def _sums_to_one(y: Any, exactly: bool) -> Any:
     """Return targets if their sums over the classes are 1, exactly or at most."""
-    plain = constant(y)
-    if type(plain) is np.ndarray and plain.size:
-        sums = plain.sum(axis=-1)
+    if type(y) is np.ndarray and y.size:
+        sums = y.sum(axis=-1)
         low, high = sums.min(), sums.max()
         if high > _ONE or (exactly and low < 1):
             raise ValueError(
                 "targets must be class numbers, or sum to 1 over the last axis, the classes; got a sum of "
                 f"{high if high > _ONE else low}: where each is a yes or no of its own, take "
-                f"logitbinarycrossentropy, of probabilities binarycrossentropy{_in_order(y)}"
+                "logitbinarycrossentropy, of probabilities binarycrossentropy"
             )
     return y
-
-
-def _in_order(y: Any) -> str:
-    return ". Is the prediction the first argument, ŷ, and the target the second?" * is_recorded(y)
 
 
 @listed

@@ -390,9 +390,10 @@ class Compiled:
         """Make a program of a recording, and compare what it gives."""
         name, (first, found, *_) = self._name, recorded
         if type(first.value) is not StandIn:
+            advice = [f" An integer is a constant: pass {x}.0." for x in args if type(x) is int]
             raise RefusedError(
                 f"compiled: {name} reaches none of its parameters and arguments: its value would be that "
-                "of the recording for ever."
+                f"of the recording for ever.{''.join(advice[:1])}"
             )
         made = _Made(self._params, first, names, found, args)
         made.watch(watched)

@@ -4,7 +4,7 @@ import autograd
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, derivative, dropgrad, gradient, implicit_root, param, params
+from minidiff import check_gradient, compiled, derivative, dropgrad, gradient, implicit_root, param, params
 from minidiff.functions import logsoftmax, logsumexp, softmax
 
 scipy = pytest.importorskip("scipy")
@@ -245,6 +245,29 @@ def test_a_solver_within_a_loss_is_refused_with_what_to_do():
         gradient(solution, 2.0)
     twin = lambda a: implicit_root(lambda z, a: 2 * (z - a**2), solution(dropgrad(a)), a, tol=1e-5)
     np.testing.assert_allclose(gradient(twin, 2.0)[0], 4.0)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: asp.linalg.solve_triangular(S, x),
+        lambda x: asp.linalg.sqrtm(S + np.diag(x)),
+        lambda x: asp.stats.norm.logpdf(x, 0.0, 1.0),
+        lambda x: expm(np.diag(x)),
+    ],
+)
+def test_a_call_of_scipys_in_a_program_is_refused_without_a_twin_that_is_the_same(f):
+    loss = lambda x: np.sum(f(x))
+    assert gradient(loss, X)[0].shape == X.shape
+    where = r"compiled: test_scipy_functions.py, line .*"
+    with pytest.raises(TypeError, match=rf"{where}SciPy's in Python cannot be compiled: .*gradient itself"):
+        compiled(loss)(X)
+
+
+def test_so_is_one_of_an_argument_beside_parameters_with_a_twin_where_that_can_be_compiled():
+    W = param(X)
+    with pytest.raises(TypeError, match=r"cannot be compiled: .* Take np.linalg.inv\."):
+        compiled(lambda A: np.sum(scipy.linalg.inv(A) @ W), params(W))(S)
 
 
 def test_an_equation_without_its_arguments_says_what_is_missing():

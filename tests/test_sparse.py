@@ -105,3 +105,12 @@ def test_a_program_keeps_the_matrix_by_reference(kind):
         assert "sparse" in program.source
     with pytest.raises(TypeError, match="save: the program uses"):
         program.save("never.py")
+
+
+@pytest.mark.parametrize("made", [lambda A: A * 2, lambda A: A.T, lambda A: sparse.diags(np.ones(4))])
+def test_a_program_of_a_matrix_that_the_loss_makes_says_where_to_make_it(made):
+    A = sparse.csr_array(DENSE @ DENSE.T)
+    with pytest.raises(TypeError, match=r"test_sparse.py, line .*matrix anew. Make it before, outside"):
+        compiled(lambda W: np.sum(made(A) @ W))(RIGHT[1])
+    B = made(A)
+    assert compiled(lambda W: np.sum(B @ W))(RIGHT[1]).val == np.sum(B @ RIGHT[1])

@@ -17,6 +17,7 @@ import linecache
 import math
 import operator
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, NoReturn
@@ -25,7 +26,7 @@ import autograd
 import numpy as np
 
 from minidiff.checks import described, is_ndarray
-from minidiff.tracing import backward, cures_here, is_box, map_container, stands_beneath
+from minidiff.tracing import backward, called_here, is_box, map_container, stands_beneath
 
 __all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
     "varying", "written"]  # fmt: skip
@@ -102,8 +103,9 @@ argwhere array_equiv bincount choose compress delete extract flatnonzero histogr
 histogram_bin_edges insert intersect1d ix_ nonzero packbits poly polyfit roots setdiff1d setxor1d trim_zeros
 union1d unique unique_all unique_counts unique_inverse unique_values unpackbits where
 """
-_INSTEAD = {
+_INSTEAD: dict[Any, str] = {
     np.bincount: "Fill total = np.zeros_like(weights, shape=n) by np.add.at(total, places, weights)",
+    np.piecewise: "Write np.where(x > 0, f(x), g(x))",
 }
 _NAMES = _functions([*_KNOWN.split(), *_GUARDED])
 _LOOKING = set(_functions(_LOOKING_AT.split()))
@@ -363,6 +365,7 @@ _BACKWARD = backward.__code__
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _LIBRARIES = (
     _OURS, *(os.path.dirname(path) + os.sep for path in (autograd.__file__, np.__file__)),
+    os.path.join(os.path.dirname(os.path.dirname(np.__file__)), "scipy", ""),
     "<__array_function__", "<frozen", functools.__file__, inspect.__file__,
 )  # fmt: skip
 # Of ours, but written as a user's function is: what they make of arrays is not noted unless stand-ins take
@@ -476,14 +479,20 @@ class StandIn:
         return self._listing.call(function, _NAMES[function], operands, options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        cures = cures_here(
-            "NumPy functions take the array as it is; np.stack and np.concatenate join several."
-        )
-        (value,) = self._listing.look(
-            "np.asarray() (or a function that calls it, np.array([a, b]) for one) looks at values. "
-            + cures.removesuffix("."),
-            self,
-        )
+        called, cures = called_here()
+        who = "np.asarray() (or a function that calls it, np.array([a, b]) for one)"
+        if called.startswith(("np.", "numpy.")):
+            who = re.sub(r"^numpy(\.lib)?\.", "np.", called)
+            cures = _INSTEAD.get(getattr(np, who[3:], None), cures)
+        elif re.match(r"scipy(?!\.sparse)", called):
+            who = "a function of SciPy's in Python cannot be compiled: it"
+            if re.search(r"autograd|minidiff\.(derivative|implicit)", cures):  # which call it on values
+                cures = (
+                    "Take the gradient of such a loss by gradient itself, or call the function before and "
+                    "pass what it gives as an argument"
+                )
+        cures = cures or "NumPy functions take the array as it is; np.stack and np.concatenate join several"
+        (value,) = self._listing.look(f"{who} looks at values. {cures.removesuffix('.')}", self)
         array = np.array(value, dtype)
         array.flags.writeable = bool(copy)  # what is written into one of the user's has to be seen
         return array
@@ -737,7 +746,8 @@ def alike(first: Listing, second: Listing) -> set[int]:
     for a, b in zip(first.calls, second.calls, strict=False):
         same = a.form == b.form and a.phase == b.phase
         if not (same and _same(a.operands, b.operands, found) and _same(a.options, b.options, found)):
-            raise RefusedError(f"compiled: {_shown(a.line)}{_DIFFERS}")
+            of_a_matrix = any(hasattr(x, "tocsr") for x in flat(a.operands))
+            raise RefusedError(f"compiled: {_shown(a.line)}{_MADE_ANEW if of_a_matrix else _DIFFERS}")
     if len(first.calls) != len(second.calls):
         longer = max(first, second, key=lambda listing: len(listing.calls))
         line = longer.calls[min(len(first.calls), len(second.calls))].line
@@ -749,6 +759,8 @@ _DIFFERS = (
     "a second recording differs here from the first. Random numbers, counters and the clock would be those "
     "of the recording for ever: pass them as arguments."
 )
+
+_MADE_ANEW = "the loss makes a sparse matrix anew. Make it before, outside of the loss."
 
 
 def _same(a: Any, b: Any, found: set[int]) -> bool:

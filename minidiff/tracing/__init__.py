@@ -32,8 +32,8 @@ from minidiff.tracing.record import (
     Traced,
     apart,
     as_array,
+    called_here,
     constant,
-    cures_here,
     derivative,
     guard,
     is_box,
@@ -54,7 +54,7 @@ from minidiff.tracing.record import (
 from minidiff.tracing.rows import by_row, pull_all
 
 __all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "add_at", "added",
-    "added_at", "apart", "as_array", "assigned", "backward", "by_row", "constant", "cures_here",
+    "added_at", "apart", "as_array", "assigned", "backward", "by_row", "called_here", "constant",
     "derivative", "filled", "guard", "history", "is_basic", "is_box", "is_recorded", "is_tracing",
     "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",
     "pull_all", "seen_from", "standing", "standing_for_leaves", "standing_now", "stands_beneath",

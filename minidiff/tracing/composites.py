@@ -348,8 +348,11 @@ def _sign(z: Any, *args: Any, **options: Any) -> Any:
 
 def _einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
     if not isinstance(subscripts, str):  # operands and lists of axis numbers, in turn
-        inputs, output, _ = anp.parse_einsum_input(subscripts, *operands)
-        subscripts, operands = f"{inputs}->{output}", (subscripts, *operands[1::2])[: inputs.count(",") + 1]
+        every = [subscripts, *operands]
+        operands = tuple(every[: len(every) // 2 * 2 : 2])
+        every[: 2 * len(operands) : 2] = [np.empty((1,) * np.ndim(x)) for x in operands]  # no look at values
+        inputs, output, _ = anp.parse_einsum_input(*every)
+        subscripts = f"{inputs}->{output}"
     elif not any(isinstance(x, (list, tuple)) for x in operands):
         return NotImplemented
     return np.einsum(subscripts, *map(as_array, operands), **options)

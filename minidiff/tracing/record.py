@@ -335,10 +335,10 @@ def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
     )
 
 
-def cures_here(otherwise: str) -> str:
-    """Tell what to write in place of what the running line calls, if that is known."""
+def called_here() -> tuple[str, str]:
+    """Name what the running line calls of NumPy's or SciPy's, and tell what to write in its place, or ""."""
     _, source, called = _where()
-    return _cures(source, called) or otherwise
+    return called, _cures(source, called)
 
 
 def is_called_here(name: str) -> bool:
@@ -399,6 +399,8 @@ def _where() -> tuple[str, str, str]:
             return words, f"{source or _names(frame)} {called}", called
         if module.startswith(("numpy", "scipy")):
             called = f"{module.split('._')[0]}.{_name_in(frame)}"
+        elif frame.f_code is _composed.__code__:
+            called = name_of(frame.f_locals["function"])
         frame = frame.f_back
     return "", "", ""
 

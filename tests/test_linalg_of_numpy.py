@@ -192,6 +192,27 @@ def test_a_chain_of_products_has_numpys_bits(sizes, ends, dtypes):
         check_gradient(lambda *xs: np.sum(np.linalg.multi_dot(xs) ** 2), *arrays)
 
 
+BITS = {
+    "pinv, Hermitian": lambda x: lin.pinv(x @ np.conj(x.T), hermitian=True),
+    "pinv, cut": lambda x: lin.pinv(x, rcond=0.5),
+    "Q": lambda x: lin.qr(x)[0],
+    "R": lambda x: lin.qr(x)[1],
+    "R alone": lambda x: lin.qr(x, "r"),
+    **{f"norm {o}": lambda x, o=o: lin.norm(x, *o) for o in (("fro",), (), ("fro", (0, 1)))},
+}
+if hasattr(np, "vecmat"):
+    BITS["vecmat"] = lambda x: np.vecmat(x[:, 0], x)
+
+
+@pytest.mark.parametrize("f", BITS.values(), ids=BITS)
+def test_it_has_numpys_bits(f):
+    for shape in ((3, 5), (7, 9), (17, 40), *[(5, n) for n in range(10, 18)]):
+        for x in (normal(*shape), unitary(*shape), np.asfortranarray(normal(*shape))):
+            seen = []
+            gradient(lambda x: seen.append(f(x)) or np.sum(np.abs(seen[0])), x)
+            np.testing.assert_array_equal(seen[0]._value, f(x))
+
+
 def test_how_many_are_not_zero_has_no_slope():
     assert gradient(lambda x: np.linalg.norm(x, 0) * np.sum(x), V)[0].tolist() == [3, 3, 3]
 

@@ -146,12 +146,13 @@ def _p_norm(x: Any, p: Any, axis: Any) -> Any:
 
 
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
+    given = axis  # of all axes NumPy adds in another order than of the same by name
     if axis is None and ord is not None and x.ndim != 1:
         axis = tuple(range(x.ndim))
     axis = axis[0] if isinstance(axis, tuple) and len(axis) == 1 else axis
     is_vector = np.ndim(axis) == 0 and (axis is not None or x.ndim == 1)
     if ord is None or (ord == 2 and is_vector) or (ord in ("fro", "f") and np.shape(axis) == (2,)):
-        return _length(x, axis, keepdims)
+        return _length(x, given, keepdims)
     is_known = is_vector or (isinstance(axis, tuple) and len(axis) == 2)
     if not is_known or (isinstance(ord, str) and (is_vector or ord != "nuc")):
         return np.linalg.norm(constant(x), ord, axis, keepdims)  # which says what is wrong

@@ -81,7 +81,10 @@ def _pinv(A: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np.
         rcond = max(A.shape[-2:]) * np.finfo(A.dtype).eps
     elif rcond is None:
         rcond = 1e-15 if rtol is np._NoValue else rtol
-    return _pseudoinverse(_mirrored(A) if hermitian else A, rcond)
+    if not hermitian and not _cuts(A, rcond):
+        return _pinv_of(A, rcond)
+    inverse = _pseudoinverse(_mirrored(A) if hermitian else A, rcond)
+    return pinned(inverse, np.linalg.pinv(constant(A), rcond, hermitian))
 
 
 def _pseudoinverse(A: Any, rcond: Any) -> Any:
@@ -210,6 +213,7 @@ def _qr(A: Any, mode: str = "reduced") -> Any:
     Q, R = _qr_of(square)
     if m < n:
         R = np.concatenate([R, _adjoint(Q) @ A[..., m:]], axis=-1)
+        Q, R = pinned((Q, R), np.linalg.qr(constant(A)))
     return R if mode == "r" else _QRResult(Q, R)
 
 
@@ -355,5 +359,5 @@ COMPOSITES |= {
 if hasattr(np, "matvec"):
     COMPOSITES |= {
         np.matvec: lambda A, x: (A @ x[..., None])[..., 0],
-        np.vecmat: lambda x, A: (np.conj(x)[..., None, :] @ A)[..., 0, :],
+        np.vecmat: Exact(np.vecmat, lambda x, A: (np.conj(x)[..., None, :] @ A)[..., 0, :]),
     }

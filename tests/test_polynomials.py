@@ -105,7 +105,7 @@ def test_a_double_root_has_no_derivative():
 
 def test_zeros_that_would_lose_their_gradient_are_not_cut_off():
     for f in (np.trim_zeros, lambda p: np.polymul(p, [1.0, 2.0]), lambda p: np.poly1d(p)(2.0)):
-        with pytest.raises(NotImplementedError, match="trim_zeros"):
+        with pytest.raises(NotImplementedError, match=r"np.trim_zeros has no .*call it; np.polyval"):
             gradient(lambda p: np.sum(f(p)), np.array([0.0, 1.0, 2.0]))
     with pytest.raises(NotImplementedError, match="polydiv"):
         gradient(lambda p: np.sum(np.polydiv(p, [1.0, 2.0, 3.0])[1]), np.zeros(3))

@@ -60,8 +60,8 @@ def _trim_zeros(x: Any, trim: Any = "fb", axis: Any = None) -> Any:
     values = constant(x)
     if len(np.trim_zeros(values, trim)) < len(values):
         raise NotImplementedError(
-            "np.trim_zeros, which np.poly1d and np.polymul call, has no gradient where it cuts zeros off: "
-            "theirs would be lost. Cut a slice, or evaluate by np.polyval."
+            "np.trim_zeros has no gradient where it cuts zeros off: theirs would be lost. Cut a slice. "
+            "np.poly1d and np.polymul call it; np.polyval and np.convolve do not."
         )
     return x
 

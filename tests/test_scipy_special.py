@@ -267,6 +267,26 @@ def test_tukeys_distribution_is_flat_beyond_its_ends():
         assert (gradient(loss, z)[0] != 0).tolist() == (np.diag(hessian(loss, z)) != 0).tolist() == inside
 
 
+@pytest.mark.parametrize("x", [1e4, 1e6, 1e9])
+def test_far_out_slopes_of_the_error_functions_are_those_of_their_asymptotes(x):
+    z = 1 / (np.sqrt(np.pi) * x**2)
+    for f, place, first, second in (
+        (special.log_ndtr, -x, x + 1 / x, 1 / x**2 - 1),
+        (special.erfcx, x, -z, 2 * z / x),
+        (special.dawsn, x, -1 / (2 * x**2), 1 / x**3),
+        (special.dawsn, -x, -1 / (2 * x**2), -1 / x**3),
+        (lambda x: np.imag(special.wofz(x)), x, -z, 2 * z / x),
+    ):
+        np.testing.assert_allclose(gradient(f, place)[0], first, rtol=1e-7)
+        np.testing.assert_allclose(hessian(f, place), second, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("f", "x"), [(special.log_ndtr, -1.0), (special.erfcx, 30.0), (special.dawsn, 30.0)])
+def test_where_another_formula_begins_slopes_go_on(f, x):
+    for y in (lambda x: gradient(f, x)[0], lambda x: hessian(f, x)):
+        np.testing.assert_allclose(y(x * (1 - 1e-12)), y(x * (1 + 1e-12)), rtol=1e-8)
+
+
 def test_third_derivatives_at_0_over_0():
     slope = lambda x: gradient(lambda x: special.shichi(x)[0], x)[0]
     np.testing.assert_allclose(gradient(lambda x: gradient(slope, x)[0], 0.0)[0], 1 / 3)

@@ -87,10 +87,14 @@ def _nowhere(mask: Any) -> bool:
 
 def _near(x: Any, limit: float, near: Callable[[Any], Any], far: Callable[[Any], Any]) -> Any:
     """Take another formula where |x| < limit, as one that divides by x has lost its digits there."""
-    is_near = abs(x) < limit
-    if _nowhere(is_near):
-        return far(x)
-    return anp.where(is_near, near(anp.where(is_near, x, 0.0)), far(anp.where(is_near, limit, x)))
+    return _split(x, abs(x) < limit, limit, near, far)
+
+
+def _split(x: Any, is_one: Any, edge: float, one: Callable[[Any], Any], other: Callable[[Any], Any]) -> Any:
+    """Take one formula in a part of the range and another elsewhere, both of which hold at its edge."""
+    if _nowhere(is_one):
+        return other(x)
+    return anp.where(is_one, one(anp.where(is_one, x, edge)), other(anp.where(is_one, edge, x)))
 
 
 def _series(x: Any, terms: list[float]) -> Any:
@@ -219,13 +223,31 @@ CONSTANT |= {sp.round, sp.gammasgn}
 
 _ROOT = math.sqrt(2 * math.pi)
 _function("erfi", lambda ans, x: 2 / math.sqrt(math.pi) * np.exp(x * x))
-_function("erfcx", lambda ans, x: 2 * x * ans - 2 / math.sqrt(math.pi))
-_function("dawsn", lambda ans, x: 1 - 2 * x * ans)
-_function("wofz", lambda ans, z: 2j / math.sqrt(math.pi) - 2 * z * ans)
+
+
+def _tail(c: Any, a: int, is_far: Callable[[Any], Any]) -> Rule:
+    """Make the slope c + a x ans, far out by its series in 1 / x²: there the two are nearly equal."""
+
+    def far(x: Any) -> Any:
+        v = -a / 4 / x / x
+        return -c * v * _series(v, [1, 3, 15, 105, 945, 10395])
+
+    return lambda ans, x: _split(x, is_far(x), 30.0, far, lambda x: c + a * x * ans)
+
+
+_function("erfcx", _tail(-2 / math.sqrt(math.pi), 2, lambda x: anp.real(x) > 30))
+_function("dawsn", _tail(1, -2, lambda x: abs(anp.real(x)) - abs(anp.imag(x)) > 30))
+_function("wofz", _tail(2j / math.sqrt(math.pi), -2, lambda z: (abs(z) > 30) & (anp.imag(z) >= 0)))
 _function("ndtr", lambda ans, x: np.exp(-x * x / 2) / _ROOT)
 _function("ndtri", lambda ans, p: _ROOT * np.exp(ans * ans / 2))
 _function("ndtri_exp", lambda ans, y: _ROOT * np.exp(y + ans * ans / 2))
-_function("log_ndtr", lambda ans, x: np.exp(-x * x / 2 - ans) / _ROOT)
+_function(
+    "log_ndtr",
+    lambda ans, x: _split(
+        x, anp.real(x) < -1, -1.0,
+        lambda x: 2 / _ROOT / sp.erfcx(-x / math.sqrt(2)), lambda x: np.exp(-x * x / 2) / _ROOT / sp.ndtr(x),
+    ),
+)  # fmt: skip
 _function(
     "owens_t",
     lambda ans, h, a: -np.exp(-h * h / 2) * sp.erf(a * h / math.sqrt(2)) / (2 * _ROOT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy, deepcopy
@@ -129,7 +130,7 @@ class DataLoader(Generic[Data]):
         self._n = _samples(self.data)
         # Where the latest iteration stands: the generator's state before it, and how many batches count.
         self._place: tuple[Mapping[str, Any] | None, int] = (None, 0)
-        self._losses: list[float] = []  # of the steps that `train` has taken in it
+        self._losses: tuple[int, list[float]] = (0, [])  # of its steps within `train`: how many, the sum
         self._resumed = False
 
     def __repr__(self) -> str:
@@ -166,7 +167,7 @@ class DataLoader(Generic[Data]):
         rng, (begin, batches) = self.rng, self._place
         if not self._resumed or begin is None:
             begin, batches = rng.bit_generator.state, 0
-            self._losses = []
+            self._losses = 0, []
         else:
             rng = deepcopy(rng)  # the loader's own has moved on
             rng.bit_generator.state = begin
@@ -196,7 +197,7 @@ class DataLoader(Generic[Data]):
         Returns
         -------
         DataLoader
-            With the same data and a copy of `rng`.
+            With the same data and the same `rng`: of several in one process each needs a loader of its own.
 
         Raises
         ------
@@ -223,11 +224,11 @@ class DataLoader(Generic[Data]):
                 "DataLoader(…, rng=0)"
             )
         part = copy(self)
-        part._shard, part.rng = (int(rank), size), deepcopy(self.rng)
+        part._shard = int(rank), size
         return part
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _losses=list(state.get("_losses", [])))
+        vars(self).update(state)
         self._resumed = self._place[0] is not None  # a copy goes on where this one stood
 
     @property
@@ -257,7 +258,7 @@ class DataLoader(Generic[Data]):
             "rng": self.rng.bit_generator.state,
             "begin": begin,
             "batches": batches,
-            **({"losses": list(self._losses)} if begin is not None and self._losses else {}),
+            **({} if begin is None or not self._losses[0] else {"losses": self._losses}),
         }
 
     @state.setter
@@ -269,8 +270,8 @@ class DataLoader(Generic[Data]):
         batches = integer("state['batches']", state["batches"])
         size = state.get("samples", self._n), state.get("batchsize", self.batchsize)
         most = 0 if begin is None else len(self)
-        losses = instance("state['losses']", state.get("losses", []), list, "a list of numbers")
-        losses = [number("state['losses']", loss) for loss in losses]
+        steps, parts = state.get("losses", (0, []))
+        losses = integer("state['losses']", steps, 0), [number("state['losses']", part) for part in parts]
         if size != (self._n, self.batchsize) or not 0 <= batches <= most:
             raise ValueError(
                 f"state is of another loader: it gave {batches} batches of {size[1]} of {size[0]} samples, "
@@ -281,7 +282,7 @@ class DataLoader(Generic[Data]):
             kind = type(bit_generator(f"state[{name!r}]", state[name]))
             if kind is not type(mine):
                 raise ValueError(f"state is of another loader: it draws from {kind}, this from {type(mine)}")
-        # To draw an order moves the generator on; that of one sample draws nothing.
+        # One that shuffles does not say so, as older ones: its generator has moved on.
         was_shuffled = state.get("shuffle", repr(begin) != repr(rng))
         if begin is not None and self._n > 1 and was_shuffled != self.shuffle:
             raise ValueError(
@@ -322,12 +323,13 @@ class Counted:
     def note(self, *losses: float) -> None:
         """Let the batch that was handed out last count, with the loss before its step, if it has one."""
         if self._loader is not None:
+            steps, parts = self._loader._losses
+            self._loader._losses = steps + len(losses), _summed([*parts, *losses])
             self._place = self._loader._place
-            self._loader._losses += losses
 
-    def carried(self) -> list[float]:
-        """Give the losses of the epoch's earlier steps, if the next iteration goes on with one."""
-        return list(self._loader._losses) if self._loader is not None and self._loader._resumed else []
+    def carried(self) -> tuple[int, list[float]]:
+        """Tell of the epoch's earlier steps, if the next iteration goes on with one: how many, their sum."""
+        return self._loader._losses if self._loader is not None and self._loader._resumed else (0, [])
 
     def __enter__(self) -> Counted:
         return self
@@ -338,6 +340,17 @@ class Counted:
             if place is not self._place and batches:
                 # in this order: after an interrupt between the two, a second end does the same again
                 self._place = self._loader._place = begin, batches - 1
+
+
+def _summed(numbers: list[float]) -> list[float]:
+    """Give the sum exactly, as a few numbers: it as a float, what that lacks, what is lacking then."""
+    parts: list[float] = []
+    try:
+        while rest := math.fsum([*numbers, *(-part for part in parts)]):
+            parts.append(rest)
+    except (OverflowError, ValueError):  # it is beyond the range of floats
+        return [sum(numbers)]
+    return parts
 
 
 def _of_each(f: Callable[[Any], Any], data: Any) -> Any:

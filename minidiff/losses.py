@@ -404,7 +404,7 @@ def logitbinarycrossentropy(
     ŷ, y = _yes_or_no("logitbinarycrossentropy", ŷ, y, smoothing)
     # softplus(ŷ) = ŷ + softplus(−ŷ), of which the first would cancel where y is 1 and ŷ is large.
     is_large = ŷ > 0
-    return _agg(softplus(np.where(is_large, -ŷ, ŷ)) + (is_large - y) * ŷ, agg, weights)
+    return _agg(softplus((1 - 2 * is_large).astype(ŷ.dtype) * ŷ) + (is_large - y) * ŷ, agg, weights)
 
 
 def kldivergence(
@@ -513,7 +513,7 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -
     if as_array(y).dtype.kind == "b":
         raise ValueError(coding.format("booleans"))
     ŷ, y = _real("hinge_loss", ŷ, y)
-    return _agg(np.maximum(1 - ŷ * _checked(_signs, y, coding), 0.0), agg, weights)
+    return _agg(np.maximum(1 - ŷ * _signs(y, coding), 0.0), agg, weights)
 
 
 def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:
@@ -687,9 +687,9 @@ def _not_negative(w: Any) -> Any:
 
 @listed
 def _signs(y: Any, coding: str) -> Any:
-    """Return targets if none is 0 or beyond −1 and 1: part of a sign may count in part. NaN passes."""
+    """Return targets if each is in [−1, 1] and not 0: a fraction weighs its sample. NaN passes."""
     if type(y) is np.ndarray:
-        for wrong in y[(y == 0) | (abs(y) > 1)][:1]:
+        for wrong in y[(y == 0) | (abs(y) > _ONE)][:1]:
             raise ValueError(coding.format(f"{wrong:g}"))
     return y
 

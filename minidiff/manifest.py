@@ -426,9 +426,9 @@ class Decoder:
             # An optimiser may add plain values to itself in its first step: those need not be there yet.
             if name not in mine and not _may_be_added(live, name):
                 raise RefusedError(f"does not fit: {where} can have no {name!r:.60}")
-            if name in getattr(live, "structure", ()):
+            if name in getattr(type(live), "_structure", ()):
                 self._check_same(part, mine[name], f"{where}.{name}")
-            elif name in getattr(live, "of_settings", ()) and self._settings == "code":
+            elif name in getattr(type(live), "_of_settings", ()) and self._settings == "code":
                 continue
             elif name == "state" and isinstance(live, Rule):
                 new[name] = self._iddict(part, live.state, f"{where}.state", live)

@@ -514,8 +514,8 @@ def params(*things: Any) -> Params:
             parts = [(path + step, part) for step, part in _parts(thing)]
             waiting.extendleft(reversed(parts))
     for thing in things if found else ():  # a bias, say, that is none any more
-        is_list = isinstance(thing, (list, tuple)) and thing and all(map(is_number, thing))
-        if is_list or is_number(thing) or isinstance(thing, str):
+        every = thing if isinstance(thing, list) and thing else [thing]
+        if all(isinstance(x, (float, np.inexact)) for x in every):
             raise TypeError(_not_a_param(thing))
     if things and not found:
         for thing in things:
@@ -601,7 +601,7 @@ def _slots(kind: type) -> Iterator[str]:
 
 def _not_a_param(x: object) -> str:
     advice = "Make one with param(x), or collect those of a model with params(model)."
-    if isinstance(x, (np.ndarray, list, tuple)) or is_number(x):
+    if isinstance(x, (np.ndarray, list)) or is_number(x):
         advice = "Wrap it: W = param(W). If it was one, step with W -= …: W = W - … makes a plain array."
     if isinstance(x, Mapping):
         advice = "params(model) collects those that dicts and lists hold."

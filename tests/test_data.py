@@ -1,6 +1,7 @@
 """DataLoader: which samples come in which batch, in which order."""
 
 import copy
+import math
 import pickle
 import signal
 from collections import namedtuple
@@ -223,16 +224,6 @@ def test_the_state_of_a_loader_that_shuffles_is_none_of_one_that_does_not(shuffl
     one.state = one.state
 
 
-def test_all_shards_of_one_loader_together_are_its_batches():
-    loader = DataLoader(np.arange(23), 5, shuffle=True, rng=4)
-    parts = [loader.shard(rank, 3) for rank in range(3)]
-    for _ in range(2):
-        batches = [np.concatenate(batch) for batch in zip(*parts, strict=True)]
-        np.testing.assert_array_equal(batches[0], next(iter(copy.deepcopy(loader))))
-        assert sorted(np.concatenate(batches)) == list(range(23))
-        list(loader)
-
-
 @pytest.mark.parametrize("batches", [-1, 4, 100])
 def test_a_place_outside_of_the_epoch_is_refused(batches):
     loader = DataLoader(np.arange(12), 5)
@@ -265,7 +256,8 @@ def test_a_place_outside_of_the_epoch_is_refused(batches):
         {"batchsize": "5"},
         {"shuffle": False},
         {"losses": 1.0},
-        {"losses": [None]},
+        {"losses": (1, [None])},
+        {"losses": (-1, [1.0])},
     ],
     ids=str,
 )
@@ -402,6 +394,22 @@ def test_callbacks_hear_of_each_step_and_epoch_once_however_the_training_ends(en
         return heard, W.value.tolist()
 
     assert run(end) == run()
+
+
+def test_the_state_amid_an_epoch_is_no_longer_after_many_steps():
+    rng = np.random.default_rng(0)
+    loader, sizes = DataLoader(rng.normal(size=2000) * 10.0 ** rng.integers(-300, 300, 2000)), []
+    W = param(0.0)
+    note = lambda: sizes.append(len(repr(loader.state)))
+    losses = train(lambda x: W * 0 + x[0], params(W), loader, ADAM(0.0), cb=note)
+    assert max(sizes) < min(sizes) + 1000
+    losses = losses[: len(losses) // 2]
+    heard = []
+    with suppress(RuntimeError):
+        train(lambda x: W * 0 + x[0], params(W), loader, ADAM(0.0), cb=nth(1000, fail))
+    loader.state = pickle.loads(pickle.dumps(loader.state))
+    train(lambda x: W * 0, params(W), loader, ADAM(0.0), each_epoch=lambda p: heard.append(p.loss))
+    assert heard == [math.fsum(losses) / 2000]
 
 
 def test_a_batch_that_was_skipped_is_not_given_again():

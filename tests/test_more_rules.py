@@ -689,6 +689,7 @@ def test_on_the_simplex_all_elements_may_be_larger_by_as_much(dtype, n):
         np.testing.assert_array_equal(mo.simplex(x + x.dtype.type(far)), nearest)
     np.testing.assert_allclose(nearest.sum(dtype=float), 1, rtol=n * np.finfo(dtype).eps)
     assert mo.simplex(np.array([np.finfo(dtype).max / 4, 0, 0], dtype)).tolist() == [1, 0, 0]
+    assert mo.simplex(np.array([1, 2], "i1"), 1e5).tolist() == [49999.5, 50000.5]
 
 
 def test_projected_descent_ends_where_no_way_within_the_bounds_leads_down():

@@ -72,10 +72,9 @@ class AbstractOptimiser:
     has_formula: ClassVar[bool] = False
     # True where `stages` goes by the parameter.
     by_parameter: ClassVar[bool] = False
-    # Of an optimiser that is no rule, the names of attributes: those that a checkpoint must agree with, and
-    # those that are settings.
-    structure: ClassVar[tuple[str, ...]] = ()
-    of_settings: ClassVar[tuple[str, ...]] = ()
+    # Attributes that a checkpoint must agree with, and those that settings="code" leaves as they are.
+    _structure: ClassVar[tuple[str, ...]] = ()
+    _of_settings: ClassVar[tuple[str, ...]] = ()
     # True where a step may change more than what a formula keeps for its parameter, as far as one can know.
     changes_more: ClassVar[bool] = True
 

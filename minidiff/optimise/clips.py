@@ -222,7 +222,7 @@ def simplex(x: Array, total: float = 1.0) -> Array:
     # Each row goes down by what its largest elements have too much of; how many these are gives the most.
     down = np.max((np.cumsum(falling, axis=-1) - total) / counts, axis=-1, keepdims=True, initial=-np.inf)
     nearest: Array = np.maximum(rows - down, 0).reshape(x.shape)
-    return nearest.astype(np.result_type(x, np.float16))
+    return nearest.astype(x.dtype if x.dtype.kind == "f" else np.float64)
 
 
 def within_norm(x: Array, thresh: float = 1.0) -> Array:

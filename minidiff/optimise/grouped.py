@@ -71,8 +71,8 @@ class Grouped(AbstractOptimiser):
     """
 
     by_parameter = True
-    structure = ("places", "has_rest")
-    of_settings = ("ratios",)
+    _structure = ("places",)
+    _of_settings = ("ratios",)
 
     def __init__(
         self,

@@ -218,7 +218,7 @@ class Rule(Settings, AbstractOptimiser):
     def evaluate(self, x: Array, Δ: Array, olds: list[Array], numbers: Any) -> tuple[Array, list[Array]]:
         """Call the formula as it is; return the step, and new arrays to keep."""
         arguments = (x, Δ, *olds, *numbers)
-        if not type(self).__module__.startswith("minidiff."):  # it might write into what it is given
+        if not str(self.formula.__module__).startswith("minidiff."):  # it might write into what it is given
             arguments = (*[a.copy() for a in (x, Δ, *olds)], *numbers)
         try:
             with np.errstate(all="ignore"):

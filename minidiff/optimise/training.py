@@ -221,8 +221,8 @@ def train(
                     _warn(ps, unreached, batches, data)
                     unreached = {}
                 if after_epoch:
-                    of_epoch = carried + losses[first:]
-                    mean = math.fsum(of_epoch) / len(of_epoch) if of_epoch else math.nan
+                    taken = carried[0] + len(losses) - first
+                    mean = math.fsum([*carried[1], *losses[first:]]) / taken if taken else math.nan
                     call_all(after_epoch, len(losses), epoch, mean)
     except Stop:
         _warn(ps, unreached, batches, data)

@@ -187,7 +187,8 @@ class Scheduler(AbstractOptimiser):
                 setattr(self.opt, earlier, was)
             if not isinstance(refusal, (ValueError, TypeError)):
                 raise
-            raise type(refusal)(f"{schedule!r} at step {t}: {refusal}") from refusal
+            kind = TypeError if isinstance(refusal, TypeError) else ValueError
+            raise kind(f"{schedule!r} at step {t}: {refusal}") from refusal
 
     def _value(self, schedule: Any, t: int) -> float:
         value = held(schedule, t)

@@ -82,9 +82,9 @@ def gradient(f: Any, /, *args: Any, **constants: Any) -> Any:
     Returns
     -------
     Grads or tuple
-        For a `Params` a `Grads`. For arguments a tuple: a gradient of the argument's shape and dtype for
-        each, nested as the argument is, `None` where `f` does not depend on it. No gradient shares memory
-        with anything else.
+        For a `Params` a `Grads`. For arguments a tuple: a gradient of the argument's shape and dtype (of
+        integers float64) for each, nested as the argument is, `None` where `f` does not depend on it. No
+        gradient shares memory with anything else.
 
     Raises
     ------

@@ -441,17 +441,14 @@ class Decoder:
         self._changes.append(partial(mine.update, new))
         return live
 
-    def _check_same(self, node: Node, live: Any, where: str) -> None:
-        """Check that what is stored is what is there: of parameters, for those that are restored."""
-        if not isinstance(live, IdDict):
-            return self._check(self.data(node) == live, f"{self.data(node)!r:.60}", live, where)
+    def _check_same(self, node: Node, live: IdDict[Any, Any], where: str) -> None:
+        """Check that what is stored of the parameters that are restored is what is there."""
         self._meet(live, "IdDict", where)
         stored = dict(_tagged(node)[1])
         for i, p in enumerate(self._ps):
             if p is not None:
                 was, name = stored.get(i), self._parameter_names[i]
                 self._check(was == live.get(p), f"{was}", live.get(p), f"{where}[parameter {name}]")
-        return None
 
     def _settled(self, rule: Rule, new: dict[str, Any], where: str) -> dict[str, Any]:
         """Give the attributes that a rule is to have, once its settings have gone through its checks."""

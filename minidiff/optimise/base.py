@@ -72,7 +72,7 @@ class AbstractOptimiser:
     has_formula: ClassVar[bool] = False
     # True where `stages` goes by the parameter.
     by_parameter: ClassVar[bool] = False
-    # Attributes that a checkpoint must agree with, and those that settings="code" leaves as they are.
+    # By name an `IdDict` that a checkpoint must agree with, and what settings="code" leaves as it is.
     _structure: ClassVar[tuple[str, ...]] = ()
     _of_settings: ClassVar[tuple[str, ...]] = ()
     # True where a step may change more than what a formula keeps for its parameter, as far as one can know.

@@ -145,14 +145,17 @@ class Grads(Mapping[Param, Any]):
         float
             √Σ|g|² over every element of every gradient, summed in double precision.
         """
-        sizes = [abs(g).astype(np.float64) for g in self.values() if g is not None]
+
+        def sizes() -> Iterator[Any]:  # one after another: together they take twice the memory of float32
+            return (abs(g).astype(np.float64) for g in self.values() if g is not None)
+
         with np.errstate(over="ignore", under="ignore"):
-            norm = np.sqrt(sum(((a * a).sum() for a in sizes), np.float64(0)))
+            norm = np.sqrt(sum(((a * a).sum() for a in sizes()), np.float64(0)))
         if type(norm) is np.float64 and not 1e-140 < norm < math.inf:  # squares may have left the range
-            top = max((float(np.max(a, initial=0.0)) for a in sizes), default=0.0)
+            top = max((float(np.max(a, initial=0.0)) for a in sizes()), default=0.0)
             if 0 < top < math.inf:
                 unit = math.ldexp(0.5, math.frexp(top)[1])
-                norm = unit * math.sqrt(sum(((a / unit) ** 2).sum() for a in sizes))
+                norm = unit * math.sqrt(sum(((a / unit) ** 2).sum() for a in sizes()))
         return norm if is_recorded(norm) else float(norm)
 
     def to_vector(self) -> Any:

@@ -689,8 +689,9 @@ def _not_negative(w: Any) -> Any:
 def _signs(y: Any, coding: str) -> Any:
     """Return targets if each is in [−1, 1] and not 0: a fraction weighs its sample. NaN passes."""
     if type(y) is np.ndarray:
-        for wrong in y[(y == 0) | (abs(y) > _ONE)][:1]:
-            raise ValueError(coding.format(f"{wrong:g}"))
+        wrong = y[(y == 0) | (abs(y) > _ONE)]
+        if wrong.size:
+            raise ValueError(coding.format(f"{wrong[0]:g}"))
     return y
 
 

@@ -196,11 +196,11 @@ def train(
                         value, grads = _transformed(transforms, value, grads, data, batches)
                         if not math.isfinite(value) or first_nonfinite(grads) is not None:
                             raise _not_finite(value, grads, ps, len(losses) + 1)
-                        taken = len(losses)
+                        so_far = len(losses)
                         try:
                             whole(take_step, grads, value)
                         except BaseException:
-                            if len(losses) > taken:  # it is an interrupt that has waited
+                            if len(losses) > so_far:  # it is an interrupt that has waited
                                 with suppress(Stop):
                                     call_all(after_step, len(losses), epoch, value)
                             raise
@@ -221,8 +221,9 @@ def train(
                     _warn(ps, unreached, batches, data)
                     unreached = {}
                 if after_epoch:
-                    taken = carried[0] + len(losses) - first
-                    mean = math.fsum([*carried[1], *losses[first:]]) / taken if taken else math.nan
+                    steps_before, their_sum = carried
+                    count = steps_before + len(losses) - first
+                    mean = math.fsum([*their_sum, *losses[first:]]) / count if count else math.nan
                     call_all(after_epoch, len(losses), epoch, mean)
     except Stop:
         _warn(ps, unreached, batches, data)

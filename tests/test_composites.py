@@ -38,6 +38,7 @@ CALLS = {
         call(M),
         call(M, 1),
         call(M, axis=(0, 1)),
+        call(A, axis=[0, -1]),
         call(A, axis=(0, 2), keepdims=True),
         call(M, weights=M**2 + 1),
         call(M, axis=0, weights=U**2 + 1),

@@ -6,6 +6,7 @@ import itertools
 import numbers
 import operator
 import os
+import re
 import sys
 import threading
 
@@ -676,6 +677,62 @@ def test_small_whole_numbers_beside_a_recorded_one_do_not_overflow(f, dtype):
     h = 1e-6
     slope = (f(x + h, k) - f(x - h, k)) / (2 * h)
     np.testing.assert_allclose(gradient(lambda x: f(x, k) * 1.0, x)[0], slope, rtol=1e-3, atol=1e-7)
+
+
+UFUNCS = {f.__name__: f for f in vars(np).values() if isinstance(f, np.ufunc) and not f.signature}
+OF_FLOATS = [name for name, f in UFUNCS.items() if any(re.match("d+->.*d", kinds) for kinds in f.types)]
+OF_TWO = {name: f for name, f in UFUNCS.items() if f.nin == 2 and f.nout == 1 and "dd->d" in f.types}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [*"bBhHiIqQ"])
+@pytest.mark.parametrize("name", OF_TWO)
+def test_a_constant_of_whole_numbers_counts_as_the_floats_that_numpy_makes_of_it(name, dtype):
+    f, limits = OF_TWO[name], np.iinfo(dtype)
+    for kind, k in itertools.product("efd", (0, 1, limits.max, limits.min)):
+        x, k = np.array([1.5, 20.0], kind), np.full(2, k, dtype)
+        for call in (f, lambda x, k: f(k, x)):
+            value = call(x, k)
+            slope = lambda k, x=x, call=call: gradient(lambda x: np.sum(call(x, k)), x)[0]
+            got, expected = (np.array(slope(k), float) for k in (k, k.astype(value.dtype)))  # None is NaN
+            if np.isfinite(value).all():
+                np.testing.assert_allclose(got, expected, rtol=1e-2 if kind == "e" else 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OF_FLOATS)
+def test_where_leaves_out_elements_of_every_result_of_a_ufunc(name):
+    f, xs = UFUNCS[name], [np.array([[0.3, 0.7, 0.2], [0.4, 0.9, 0.6]]), np.array([0.25, 0.5, 0.7])]
+    xs = [x + 1 if name in ("acosh", "arccosh") else x for x in xs[: f.nin]]
+    where = np.array([[True, False, True], [False, True, True]])
+    seen = []
+
+    def loss(*xs, **options):
+        results = f(*xs, **options)
+        results = results if isinstance(results, tuple) else (results,)
+        seen.append([np.where(where, dropgrad(r), 0) for r in results])
+        return sum(np.sum((i + 1.0) * np.where(where, r, 0)) for i, r in enumerate(results))
+
+    got, expected = gradient(lambda *xs: loss(*xs, where=where), *xs), gradient(loss, *xs)
+    np.testing.assert_equal(*seen)
+    for g, of_all in zip(got, expected, strict=True):
+        np.testing.assert_allclose(*(0 if slope is None else slope for slope in (g, of_all)), rtol=1e-12)
+
+
+def test_what_can_be_gone_through_once_is_refused_where_the_derivative_needs_it_again():
+    x = np.arange(6.0).reshape(2, 3)
+    for f in (
+        lambda axes: np.sum(np.roll(W, 1, axes) * x),
+        lambda axes: np.sum(np.roll(W, shift=1, axis=axes) * x),
+        lambda axes: np.sum(np.flip(W, axis=axes) * x),
+    ):
+        W = x + 1
+        assert f(iter((0,))) == f((0,))
+        W = param(W)
+        with pytest.raises(TypeError, match="iterator once more: pass a tuple"):
+            gradient(lambda f=f: f(iter((0,))), params(W))
+        np.testing.assert_array_equal(gradient(lambda f=f: f((0,)), params(W))[W], x[::-1])
+        assert f(iter((0,))) == f((0,))
 
 
 @pytest.mark.parametrize(

@@ -363,6 +363,8 @@ def _power_base(g: Any, ans: Any, x: Any, y: Any) -> Any:
     if type(y) in (int, float):
         # x + x is 2x without a Python number, which costs NumPy more than the sum.
         return unbroadcast(g * (x + x if y == 2 else y * x ** (y - 1 if y else 1)), x)
+    if getattr(y, "dtype", ans.dtype).kind in "biu":
+        y = y.astype(ans.dtype)  # as NumPy takes it, as y - 1 may be beyond the whole numbers of its dtype
     is_0_to_the_0 = (x == 0) & (y == 0)  # whose slope, 0 · 0⁻¹, is 0
     return unbroadcast(g * (y * x ** anp.where(is_0_to_the_0, anp.ones_like(y), y - 1)), x)
 

@@ -1237,6 +1237,7 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
     boxes = [x for x in arguments if type(x) in Box.types]
     if not boxes:
         return function(*arguments, **keywords)
+    _check_no_iterator(primitive, arguments)
     if Fraction in kinds and not any(map(np.ndim, arguments)):
         # Python makes a float of it beside a number; beside an array NumPy makes objects.
         arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
@@ -1258,6 +1259,15 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
         function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
     parents = tuple([arguments[i] for i in argnums])
     return _called(function, primitive, keywords, (values, argnums, parents))
+
+
+def _check_no_iterator(function: Any, arguments: Iterable[Any]) -> None:
+    """Refuse what can be gone through only once: the derivative would find nothing in it."""
+    others = [x for x in arguments if type(x) not in _COMMON]
+    if any(isinstance(x, Iterator) and not hasattr(x, "__array__") for x in others):
+        raise TypeError(
+            f"{name_of(function)}: the derivative needs an iterator once more: pass a tuple of it."
+        )
 
 
 def _called(function: Any, primitive: Any, keywords: dict[str, Any], recorded: tuple[Any, ...]) -> Any:
@@ -1439,6 +1449,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
     if not _any_box(args) and not _any_box(kwargs):
         return _returning(given, function(*args, **kwargs))
+    _check_no_iterator(function, (*args, *kwargs.values()))
     places = _places(function)
     if kwargs or len(args) > places:
         args, kwargs = _by_name(function, args, kwargs, places)

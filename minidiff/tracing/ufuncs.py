@@ -64,9 +64,11 @@ def _for_some(ufunc: Any, arrays: Sequence[Any], where: Any) -> Any:
     shape = np.broadcast_shapes(where.shape, *[x.shape for x in arrays])
     where = np.broadcast_to(where, shape)
     some = ufunc(*[np.broadcast_to(x, shape)[where] for x in arrays])
-    return map_container(
-        lambda y: record(scatter, (shape, [where], y), {})[()], some if ufunc.nout > 1 else [some]
-    )[0]
+
+    def placed(y: Any) -> Any:
+        return record(scatter, (shape, [where], y), {})[()]
+
+    return map_container(placed, some) if ufunc.nout > 1 else placed(some)
 
 
 def _along(

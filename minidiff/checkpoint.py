@@ -99,6 +99,10 @@ def save(
     """
     _check_arguments(path, opt)
     ps = Params(ps)
+    if twice := [name for name in ps.names if f"{name}'" in ps.names]:
+        warnings.warn(
+            f"save(path, ps): {_SAME_NAMES.format(', '.join(twice[:6]))}", UserWarning, stacklevel=2
+        )
     optimiser, more = Encoder("optimiser", ps), Encoder("extra")
     members = [_member(i, name) for i, name in enumerate(ps.names)]
     manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION}
@@ -208,8 +212,11 @@ def load(
         outlines = {name: members[member] for name, member in manifest["parameters"].items()}
         misfits = _misfits(outlines, dict(zip(names, live, strict=True)))
         mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
-        if misfits and not partial:  # which a glance at a large file tells
+        twice = [name for name in outlines if f"{name}'" in {*outlines, *names}]
+        if misfits and (twice or not partial):  # which a glance at a large file tells
             rest = ": load(…, partial=True) takes those that fit" if mine else ""
+            if twice:
+                rest = f". {_SAME_NAMES.format(', '.join(twice[:6]))}"
             raise RefusedError(next(iter(misfits.values())) + rest)
         arrays = _contents(file, manifest["version"], members)
         stored = {name: arrays[member] for name, member in manifest["parameters"].items()}
@@ -240,6 +247,12 @@ def load(
     return (extra, {name: stored.get(name) for name in misfits}) if partial else extra
 
 
+_SAME_NAMES = (
+    "Several parameters are called {}: only their order tells which is which. Give the models names, "
+    "params({{'actor': actor, 'critic': critic}})"
+)
+
+
 def _check_arguments(path: Any, opt: object) -> None:
     if isinstance(path, (Params, Param)):
         raise TypeError("the path comes first: save(path, ps, opt), load(path, ps, opt)")
@@ -247,6 +260,8 @@ def _check_arguments(path: Any, opt: object) -> None:
         raise TypeError(f"path must be a path or a binary file, got {described(path)}")
     if opt is not None:
         advice = "; other things have names: save(path, ps, x=x)"
+        if isinstance(opt, (tuple, list, dict)):
+            advice = "; several are one as Grouped((ps1, opt1), (ps2, opt2)), or have a file each"
         instance("opt", opt, AbstractOptimiser, "an optimiser", advice)
 
 

@@ -20,6 +20,9 @@ __all__ = ["DataLoader"]
 Data = TypeVar("Data")
 Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
 
+# What there is in place of other libraries' options.
+_OPTIONS = {"batch_size": "batchsize=", "drop_last": "partial=False", "seed": "rng=", "generator": "rng="}
+
 
 class DataLoader(Generic[Data]):
     """Minibatches of arrays along their first axis, afresh at every iteration.
@@ -117,8 +120,8 @@ class DataLoader(Generic[Data]):
         **others: NoReturn,
     ) -> None:
         for name in others:
-            hint = "batchsize=" if name == "batch_size" else "batchsize, shuffle, partial and rng"
-            raise TypeError(f"a DataLoader has no option {name!r}: write {hint}")
+            ours = _OPTIONS.get(name, "batchsize, shuffle, partial and rng")
+            raise TypeError(f"a DataLoader has no option {name!r}: write {ours}")
         if isinstance(batchsize, np.ndarray) and batchsize.ndim:
             raise TypeError("several arrays come as one tuple: DataLoader((x, y), batchsize=…)")
         self.data: Any = _of_each(_source, data)

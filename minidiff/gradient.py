@@ -542,8 +542,8 @@ def _record(
         value, node = trace.run(f, variables)
     except (IndexError, TypeError, ValueError) as error:
         if len(args) > 1 and any(is_ndarray(x) and x.dtype.kind in "iu" for x in _leaves(args)):
-            add_note(error, f"An array of integers is an argument of {name}, which makes floats of it: let f "
-                     f"reach it by itself, {name}(lambda p: f(p, x, y), p).")  # fmt: skip
+            add_note(error, f"An array of integers is an argument of {name}, which makes floats of it: take "
+                     f"y.astype(int) in f, or let f reach it, {name}(lambda p: f(p, x, y), p).")  # fmt: skip
         for i, arg in enumerate(args if isinstance(error, TypeError) else ()):
             if isinstance(arg, (list, tuple)) and all(map(is_number, _leaves(arg))):
                 kind = type(arg).__name__

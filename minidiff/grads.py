@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
-from typing import Any
+from typing import Any, NoReturn
 
 import autograd.numpy as anp
 import numpy as np
@@ -55,6 +55,15 @@ class Grads(Mapping[Param, Any]):
 
     __slots__ = ("_arrays", "_named", "_params")
     __array_ufunc__ = None  # so that a NumPy number times this asks __rmul__
+
+    def __array_function__(self, function: Any, *_: Any) -> NoReturn:
+        raise TypeError(
+            f"{function.__module__}.{function.__name__} takes no Grads: grads.map(f) goes over gradients, "
+            "grads.norm() is their norm, grads.to_vector() one array of all"
+        )
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("Grads are no array: grads[W] is one, grads.to_vector() is one of all")
 
     def __init__(self, ps: Iterable[Param], arrays: list[Any], named: Params | None = None) -> None:
         if type(ps) is list:  # isinstance(ps, Params) takes a third of the time of all this

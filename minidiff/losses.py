@@ -618,7 +618,11 @@ def _weights_of_classes(weights: Any, ŷ: Any) -> Any:
                 "weights[:, None] for samples, weights[None] for classes"
             )
         return w
-    return w.reshape(w.shape + (1,) * (ŷ.ndim - w.ndim)) if of_samples else _broadcast(w, ŷ.shape)
+    return (
+        w.reshape(w.shape + (1,) * (ŷ.ndim - w.ndim))
+        if of_samples
+        else _broadcast(w, ŷ.shape, "sample or class")
+    )
 
 
 def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
@@ -629,7 +633,7 @@ def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
     w = _weights(weights, losses.dtype)
     if w.ndim and w.shape == losses.shape[: w.ndim]:
         w = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim))
-    each = losses * _broadcast(w, losses.shape)
+    each = losses * _broadcast(w, losses.shape, "sample")
     return _ratio(each, np.broadcast_to(w, losses.shape)) if agg is np.mean else agg(each)
 
 
@@ -730,12 +734,12 @@ def _beside(ŷ: Any, y: Any, least: float, most: float, coding: str) -> Any:
     return y
 
 
-def _broadcast(w: Any, shape: tuple[int, ...]) -> Any:
+def _broadcast(w: Any, shape: tuple[int, ...], each: str) -> Any:
     """Return weights if NumPy broadcasts them to this shape with an axis for each of its axes."""
     if w.ndim and (w.ndim != len(shape) or any(n not in (1, m) for n, m in zip(w.shape, shape, strict=True))):
         raise ValueError(
-            f"weights must be one for each sample (or class), or broadcast to the shape {shape}, got shape "
-            f"{w.shape}"
+            f"weights must be one for each {each}, or have {len(shape)} axes and broadcast to the shape "
+            f"{shape}, got shape {w.shape}"
         )
     return w
 

@@ -293,7 +293,10 @@ def _hint(value: object) -> str:
     if isinstance(value, Param):
         return "it is a parameter that is not in ps; add it there, or store its value (p.value)"
     if isinstance(value, AbstractOptimiser):
-        return f"it is an optimiser ({_type_name(value)}); give it as opt: save(path, ps, opt)"
+        return (
+            f"it is an optimiser ({_type_name(value)}); give it as opt: save(path, ps, opt); several "
+            "are one as Grouped((ps1, opt1), (ps2, opt2))"
+        )
     if isinstance(value, Enum):
         return f"it is a {_type_name(value)}; store its name"
     return (

@@ -54,7 +54,9 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
     A derivative has a derivative if its rules are made of functions that have one. So for second derivatives
     `forward` runs once more, on values under differentiation, and what it keeps then counts as computed.
 
-    `check_gradient` compares a derivative, and that of the derivative, with differences.
+    `check_gradient` compares a derivative, and that of the derivative, with differences. `compiled` writes
+    down what the function itself calls: one that branches on values, or calls SciPy's functions written in
+    Python, it refuses.
 
     Examples
     --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet, ValuesView
 from contextlib import suppress
@@ -172,13 +173,13 @@ class Param(Leaf):
         return sorted({*super().__dir__(), *(name for name in dir(self.value) if not name.startswith("__"))})
 
     def __copy__(self) -> Param:
-        return type(self)(self.value.copy())
+        return type(self)(self.to_copy().copy())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Param:
-        return type(self)(deepcopy(self.value, memo))
+        return type(self)(deepcopy(self.to_copy(), memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.value,)
+        return type(self), (self.to_copy(),)
 
 
 def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
@@ -219,7 +220,7 @@ def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
         )
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("param(x): x is a masked array, and the mask would be lost: pass x.filled(…).")
-    value = np.array(x.value if isinstance(x, Param) else x, dtype=dtype)
+    value = np.array(x.to_copy() if isinstance(x, Param) else x, dtype=dtype)
     if value.dtype.kind in "biu":
         value = value.astype(np.float64)
     if value.dtype.kind not in "fc":
@@ -498,7 +499,7 @@ def params(*things: Any) -> Params:
     """
     found = Params()
     seen: dict[int, Any] = {}  # holds the objects themselves, so that no id is used twice
-    arrays = 0
+    arrays: list[tuple[str, Any]] = []
     waiting = deque((str(i) if len(things) > 1 else "", thing) for i, thing in enumerate(things))
     for thing in things:
         if is_ndarray(thing) and thing.dtype != object:
@@ -510,9 +511,10 @@ def params(*things: Any) -> Params:
                 found._paths[thing] = path.removeprefix(".") if path and not path.isdecimal() else None
         elif id(thing) not in seen:
             seen[id(thing)] = thing
-            arrays += is_ndarray(thing)
+            arrays += [(path.removeprefix("."), thing)] * is_ndarray(thing)
             parts = [(path + step, part) for step, part in _parts(thing)]
             waiting.extendleft(reversed(parts))
+    _warn_of_views(found, arrays)
     for thing in things if found else ():  # a bias, say, that is none any more
         every = thing if isinstance(thing, list) and thing else [thing]
         if all(isinstance(x, (float, np.inexact)) for x in every):
@@ -531,6 +533,27 @@ def params(*things: Any) -> Params:
             "attributes; what a function closes over cannot be seen, so give its parameters: params(W, b)."
         )
     return found
+
+
+def _warn_of_views(found: Params, arrays: list[tuple[str, Any]]) -> None:
+    """Warn of arrays in a model that show a parameter's memory: to a gradient they are constants."""
+    names = {id(_owner(p.value)): (name, p.value) for name, p in zip(found.names, found, strict=True)}
+    for path, array in arrays:
+        name, value = names.get(id(_owner(array)), ("", array))
+        is_buffer = array.base is None and array is not value  # of which the parameters are parts
+        if name and not is_buffer and np.may_share_memory(array, value):
+            warnings.warn(
+                f"params: {path} is a plain array in the memory of parameter {name}, and to a gradient a "
+                "constant. Take it in the loss (W.T, W[i]); if it is to be a constant, take a copy.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _owner(array: Any) -> Any:
+    while is_ndarray(array.base):
+        array = array.base
+    return array
 
 
 def _parts(thing: Any) -> Iterable[tuple[str, Any]]:

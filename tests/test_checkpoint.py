@@ -338,6 +338,24 @@ def test_names_that_do_not_fit_are_named_and_partial_takes_the_rest(path):
     assert load(path, params(model), opt, partial=True) == ({"n": 3}, {})
 
 
+def test_of_several_parameters_by_one_name_none_is_taken_for_another(path):
+    actor, critic = [param(np.full(2, 1.0))], [param(np.full(2, 2.0))]
+    with pytest.warns(UserWarning, match=r"called \[0\]: .*params\({'actor': actor, 'critic': critic}\)"):
+        save(path, params(actor) | params(critic))
+    for options in ({}, {"partial": True}):
+        with pytest.raises(ValueError, match=r"called \[0\]: only their order tells(?!.*partial)"):
+            load(path, params(critic), **options)
+    assert critic[0].value.tolist() == [2, 2]
+    load(path, params(actor) | params(critic))
+    save(path, params({"actor": actor, "critic": critic}))
+    other = [param(np.zeros(2))]
+    load(path, params({"critic": other}), partial=True)
+    assert other[0].value.tolist() == [2, 2]
+    save(path, params(actor))
+    with pytest.raises(ValueError, match=r"called \[0\]"):
+        load(path, params(critic) | params(actor), partial=True)
+
+
 def test_names_without_one_in_common_lead_to_naming(path):
     W, b = param(np.ones(2)), param(2.0)
     save(path, params(W, b))
@@ -835,6 +853,11 @@ def test_an_optimiser_that_cannot_be_stored_is_told_where(path):
     opt.eta = param(0.1)
     with pytest.raises(TypeError, match=r"opt\.eta cannot be stored.*not in ps"):
         save(path, model(), opt)
+    for use in (save, load):
+        with pytest.raises(TypeError, match=r"several are one as Grouped\(\(ps1, opt1\)"):
+            use(path, model(), (ADAM(), ADAM()))
+    with pytest.raises(TypeError, match=r"several are one as Grouped\(\(ps1, opt1\)"):
+        save(path, model(), x=(ADAM(), ADAM()))
     for wrong in (ADAM, {"eta": 1}, "opt"):
         for use in (save, load):
             with pytest.raises(TypeError, match="opt must be an optimiser"):

@@ -1,5 +1,6 @@
 """Compiled functions: the bits of the eager gradient for other values, or a refusal that names the line."""
 
+import copy
 import functools
 import gc
 import inspect
@@ -486,6 +487,7 @@ def test_what_the_loss_makes_of_no_data_is_a_constant(kind):
 
 # --- What is refused ------------------------------------------------------------------------------------
 
+AT_REST = param(np.array([1.0, 2.0, 4.0]))
 W, DATA, RNG = param(np.array([0.5, 0.7, 1.5])), np.ones(3), np.random.default_rng(0)
 OLD = np.random.RandomState(np.random.PCG64(0))
 COUNT = [0]
@@ -651,6 +653,14 @@ def test_a_change_in_place_of_a_part_has_the_same_bits_or_is_refused(change, par
         assert bits(got) == bits(withgradient(lambda: loss(x), θ))
 
 
+@pytest.mark.parametrize("ends", [lambda: np.cumsum([2, 1])[:-1], lambda: np.array([1, 2]), lambda: [1, 2]])
+def test_places_made_of_constants_are_constants(ends):
+    loss = lambda x: sum((i + 1) * np.sum(part * x) ** 2 for i, part in enumerate(np.split(W, ends())))
+    f = compiled(loss, params(W))
+    f(2.0)
+    assert bits(f(3.0)) == bits(withgradient(lambda: loss(3.0), params(W)))
+
+
 REFUSED = {
     "branch": (lambda x: np.sum(W * x) if x[0] > 0 else np.sum(W), "branches on a value.*np.where"),
     "any": (lambda x: np.sum(W) if np.any(x > 0) else np.sum(x), "branches on a value"),
@@ -665,7 +675,15 @@ REFUSED = {
     "size": (lambda x: np.sum(W) * np.zeros(np.argmax(x)).size, "as a size, as a count"),
     "round": (lambda x: np.sum(W) * round(x[0]), "round.. makes"),
     "item": (lambda x: np.sum(W) * x[0].item(), ".item of a value"),
-    "text": (lambda x: np.sum(W) * float(f"{x[0]}"), "makes text"),
+    "text": (lambda x: np.sum(W) * float(f"{x[0]}"), "makes text of a value.*Print what the function gives"),
+    "a deep copy": (lambda x: np.sum(W * copy.deepcopy(W)), r"makes a parameter of another.*W\.copy\(\)"),
+    "a copy": (lambda x: np.sum(W * copy.copy(W)), "makes a parameter of another"),
+    "a copy in a list": (lambda x: np.sum(W * copy.deepcopy([W])[0]), "makes a parameter of another"),
+    "a parameter of one": (lambda x: np.sum(W * param(W)), "makes a parameter of another"),
+    "a pickle": (lambda x: np.sum(W * pickle.loads(pickle.dumps(W))), "makes a parameter of another"),
+    "a copy of one at rest": (lambda x: np.sum(W * copy.copy(AT_REST)), "makes a parameter of another"),
+    "counts": (lambda x: np.sum(np.repeat(W, x.astype(int))), r"np.repeat looks at.*places before"),
+    "taken": (lambda x: np.sum(np.take(np.eye(3), x.astype(int), 0) * W), "np.take looks at.*outside of the"),
     "key": (lambda x: np.sum(W) * {0.5: 1}[x[0]], "as a key"),
     "asarray": (lambda x: np.sum(W * np.asarray(x)), "asarray"),
     "array": (lambda x: np.sum(W * np.array([x[0], 1.0, 2.0])), "np.stack"),

@@ -1,13 +1,16 @@
 """Functions written with others: every option has NumPy's value and the numerical derivatives."""
 
 import inspect
+import itertools
+from collections import UserList, deque
+from contextlib import suppress
 from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, dropgrad, gradient, param, withgradient
+from minidiff import check_gradient, dropgrad, gradient, param, params, withgradient
 
 M = np.array([[0.3, 1.2, -0.7], [0.9, -0.4, 0.5], [1.1, 0.2, -1.3], [-0.6, 0.8, 0.1]])  # no ties, no zeros
 A = np.cos(np.arange(24.0)).reshape(2, 3, 4) * 2
@@ -640,3 +643,54 @@ def test_sets_take_their_arrays_by_keyword():
     x, y = np.array([3.0, 1.0]), np.array([2.0, 5.0])
     loss = lambda x, y: np.sum(np.union1d(ar2=y, ar1=x) * np.array([1.0, 10.0, 100.0, 1000.0]))
     assert [g.tolist() for g in gradient(loss, x, y)] == [[100.0, 1.0], [10.0, 1000.0]]
+
+
+class Sequence:
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+def of_objects(items):
+    array = np.empty(len(items), object)
+    for i, item in enumerate(items):
+        array[i] = item
+    return array
+
+
+@pytest.mark.parametrize("kind", [deque, UserList, Sequence, of_objects], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("join", [np.stack, np.concatenate, np.hstack, np.vstack, np.dstack, np.column_stack])
+def test_arrays_come_in_any_sequence_that_numpy_takes(join, kind):
+    W = param([3.0, 4.0])
+    f = lambda kind: np.sum(np.sin(join(kind([W, 2 * W]))))
+    assert f(kind) == f(list)
+    np.testing.assert_array_equal(*(gradient(lambda kind=k: f(kind), params(W))[W] for k in (kind, list)))
+
+
+UFUNCS = [f for f in vars(np).values() if isinstance(f, np.ufunc) and not f.signature]
+OF_TWO = [f for f in UFUNCS if f.nin == 2 and "dd->d" in f.types]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ufunc", {f.__name__: f for f in OF_TWO}.values(), ids=lambda f: f.__name__)
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0), (0, 2), (1,), (2, 3)], ids=str)
+def test_a_reduction_of_any_axis_has_numpys_value_or_says_why_not(ufunc, shape):
+    x = np.linspace(0.3, 1.7, int(np.prod(shape))).reshape(shape)
+    for axis, initial, where in itertools.product(
+        (None, 0, -1, (), (0, 1)), (np._NoValue, 0.3), (True, x > 0.5)
+    ):
+        options = {"axis": axis, "initial": initial, "where": where}
+        try:
+            expected = ufunc.reduce(x, **options)
+        except (ValueError, TypeError):  # as there is no such axis, or no initial value
+            continue
+        found = []
+        with suppress(NotImplementedError):
+            gradient(lambda x, o=options: np.sum(found.append(ufunc.reduce(x, **o)) or found[0]), x)
+            np.testing.assert_allclose(dropgrad(found[0]), expected)
+            assert np.shape(found[0]) == np.shape(expected)

@@ -677,7 +677,12 @@ def test_what_cannot_be_a_shard_is_refused():
 
 @pytest.mark.parametrize(
     ("option", "advice"),
-    [("batch_size", "write batchsize="), ("workers", "write batchsize, shuffle, partial and rng")],
+    [
+        ("batch_size", "write batchsize="),
+        ("drop_last", "write partial=False"),
+        ("seed", "write rng="),
+        ("workers", "write batchsize, shuffle, partial and rng"),
+    ],
 )
 def test_an_option_of_another_librarys_loader_is_named(option, advice):
     with pytest.raises(TypeError, match=f"no option '{option}': {advice}"):

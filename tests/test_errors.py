@@ -502,6 +502,11 @@ WITHOUT_SOURCE = {
     "poisson": ("out = W * rng.poisson(W)", "no gradient", "out = W * rng.poisson(W.value)"),
     "permutation": ("out = rng.permutation(W)", "x[rng.permutation(len(x))]", "out = W[rng.permutation(2)]"),
     "choice": ("out = rng.choice(W)", "x[rng.integers(len(x), size=n)]", "out = W[rng.integers(2, size=1)]"),
+    "choice with probabilities": (
+        "out = rng.choice(4, p=W.ravel() / np.sum(W))",
+        "p=dropgrad(p)",
+        "out = W * rng.choice(2, p=[0, 1])",
+    ),
     "gamma of math": ("out = math.gamma(W[0, 0])", "Use np.* functions", "out = W"),
     "random": ("out = rng.normal(W, 1)", "m + σ * rng.normal(size=n)", "out = W + rng.normal(size=(2, 2))"),
     "vectorize": (
@@ -527,8 +532,10 @@ def test_what_the_line_does_is_told_with_its_source_and_without(m, wrong, words,
             "rng": np.random.default_rng(0),
             "zeros": minidiff.functions.zeros,
         }
-        exec(compile(code, file, "exec"), world)
-        linecache.cache.pop(file, None)
+        try:
+            exec(compile(code, file, "exec"), world)
+        finally:
+            linecache.cache.pop(file, None)
         return np.sum(world["out"])
 
     with pytest.raises(TypeError, match=re.escape(words)) as caught:

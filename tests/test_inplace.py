@@ -1095,3 +1095,59 @@ def test_a_shuffle_of_rows_is_refused_and_one_of_numbers_is_that_of_outside():
     assert sorted(g) == [1, 2, 3, 4, 5, 6]
     with pytest.raises(TypeError, match=r"shuffle\(\).*x\[rng\.permutation\(len\(x\)\)\]"):
         gradient(loss, x.reshape(3, 2))
+
+
+def into_itself(f):
+    return lambda p: f(p * 1.0)
+
+
+INTO_ITSELF = {
+    "a mask": into_itself(lambda a: operator.setitem(a, a > 0, a[::-1])),
+    "a mask, by another view": into_itself(lambda a: operator.setitem(a.reshape(1, -1), a[None] > 0, a[:1])),
+    "a diagonal": into_itself(lambda a: np.fill_diagonal(np.reshape(a, (2, 2))[1:], np.reshape(a, (2, 2)).T)),
+    "ptp": into_itself(lambda a: np.ptp(a.reshape(2, 2), axis=0, out=a.reshape(2, 2)[0])),
+    "vecdot": into_itself(lambda a: np.vecdot(a.reshape(2, 2), a.reshape(2, 2), out=a[:2])),
+    "flat": into_itself(lambda a: operator.setitem(a.flat, slice(1, None), a[:-1])),
+    "place": into_itself(lambda a: np.place(a, a > 0, a[::-1])),
+    "concatenate": into_itself(lambda a: np.concatenate([a[2:], a[:2]], out=a)),
+}
+
+
+@pytest.mark.parametrize("name", INTO_ITSELF)
+def test_what_numpy_reads_while_it_writes_over_it_is_refused(name):
+    p = np.array([1.0, 2.0, 0.5, 3.0])
+    INTO_ITSELF[name](p)
+    with pytest.raises(NotImplementedError, match="into its own memory: take a copy first"):
+        gradient(lambda p: np.sum(p) + (INTO_ITSELF[name](p) or 0), p)
+
+
+@pytest.mark.parametrize("make", [np.copy, lambda x: np.resize(x, ()), np.block])
+@pytest.mark.parametrize("number", [np.sum, lambda q: q[0], lambda q: q[:1].reshape(())[()]])
+def test_an_array_without_axes_that_is_made_of_a_number_changes_under_every_name(make, number):
+    def f(q):
+        v = make(number(q))
+        w = v
+        w += 1
+        w[...] *= 2
+        return w * v * 3.0
+
+    q = np.array([3.0, 4.0])
+    result = withgradient(f, q)
+    assert result.val == f(q)
+    h = 1e-6
+    slopes = [(f(q + h * d) - f(q - h * d)) / (2 * h) for d in np.eye(2)]
+    np.testing.assert_allclose(result.grad[0], slopes, rtol=1e-8)
+
+
+def test_a_guard_lets_an_empty_view_be_written_to():
+    def f(p):
+        v = p * 2.0
+        u = v * v
+        for i in range(len(v) + 1):
+            v[i:] *= 0.5
+        return np.sum(v * u)
+
+    p = np.ones(3)
+    expected = gradient(f, p)
+    with guard():
+        np.testing.assert_array_equal(gradient(f, p), expected)

@@ -358,7 +358,9 @@ def test_scipy_is_imported_when_it_is_used_and_its_error_names_the_extra():
     assert "minimize needs SciPy: pip install 'minidiff[scipy]'" in ran.stderr
 
 
-@pytest.mark.parametrize("name", ["x0", "fun", "options", "args", "jac", "hess", "hessp"])
+@pytest.mark.parametrize(
+    "name", ["x0", "fun", "options", "args", "jac", "hess", "hessp", "constraints", "max_iter", "lr"]
+)
 def test_what_scipy_takes_otherwise_is_told(name):
     w = param(np.ones(2))
     with pytest.raises(TypeError, match=f"minimize takes no {name}=: "):
@@ -366,6 +368,22 @@ def test_what_scipy_takes_otherwise_is_told(name):
     with pytest.raises(TypeError, match=f"least_squares takes no {name}=: "):
         least_squares(lambda: w, params(w), **{name: {}})
     assert w.value.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("method", ["L-BFGS-B", "BFGS", "CG", "TNC", "SLSQP", "trust-constr", "Newton-CG"])
+def test_an_option_that_the_method_has_not_is_refused_before_the_search(method):
+    w = param(np.ones(2))
+    with pytest.raises(TypeError, match=f"^{method} has no option momentum: .*show_options"):
+        minimize(lambda: np.sum(w**2), params(w), method, momentum=0.9)
+    assert w.value.tolist() == [1, 1]
+    assert minimize(lambda: np.sum(w**2), params(w), method, tol=1e-9).success
+
+
+def test_a_search_that_is_stopped_tells_of_its_iterations():
+    w, seen = param(np.array([-1.2, 1.0])), []
+    rosenbrock = lambda: 100 * (w[1] - w[0] ** 2) ** 2 + (1 - w[0]) ** 2
+    result = minimize(rosenbrock, params(w), callback=lambda p: seen.append(p) or len(seen) < 4 or stop())
+    assert (result.nit, result.success) == (4, False)
 
 
 def test_residuals_that_do_not_reach_the_parameters_are_warned_of():

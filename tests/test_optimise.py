@@ -958,6 +958,12 @@ class WithoutBase:
         (lambda: update(ADAM(), param(1.0), {}), TypeError, r"grads\[p\]"),
         (lambda: setattr(Optimiser(ADAM(), ClipNorm(1)), "eta", 0.1), AttributeError, r"opt\[0\].eta = 0.1"),
         (lambda: Optimiser([ADAM()]), TypeError, r"Optimiser\(\*members\)"),
+        (lambda: setattr(Grouped(rest=ADAM()), "lr", 0.1), AttributeError, r"opt\[0\].lr = 0.1"),
+        (
+            lambda: setattr(Scheduler(Exp(1.0, 0.5), ADAM()), "rho", 0.1),
+            AttributeError,
+            r"opt\.opt\.rho = 0.1",
+        ),
         (lambda: ADAM().step(), AttributeError, r"update\(opt, θ, gradient\("),
         (lambda: Optimiser(ADAM()).zero_grad(), AttributeError, r"update\(opt, θ, gradient\("),
         (lambda: ADAM().state_dict(), AttributeError, r"save\(path, θ, opt\)"),

@@ -856,6 +856,38 @@ def test_a_model_taken_for_its_parameters_is_named():
         save("nowhere.npz", [{"W": param(1.0)}])
 
 
+@pytest.mark.parametrize(
+    "view", [lambda W: W.T, lambda W: W[:1], lambda W: W.value, lambda W: W.reshape(-1)[1:].view()]
+)
+def test_a_model_that_keeps_a_view_of_a_parameter_is_warned_of(view):
+    W = param([[1.0, 2.0], [3.0, 4.0]])
+    with pytest.warns(UserWarning, match=r"\['decode'\] is a plain array in the memory of parameter \['W'\]"):
+        ps = params({"W": W, "decode": view(W)})
+    assert [*ps] == [W]
+
+
+def test_a_model_may_keep_copies_and_the_memory_that_its_parameters_are_parts_of():
+    home = np.arange(4.0)
+    W, b = Param(home[:2]), Param(home[2:])
+    assert len(params({"home": home, "W": W, "b": b, "copy": W.value.copy(), "x": np.ones(2)})) == 2
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        np.linalg.norm,
+        np.sum,
+        np.asarray,
+        lambda grads: np.clip(grads, -1, 1),
+        lambda grads: np.mean([grads, grads], axis=0),
+    ],
+)
+def test_gradients_are_no_array_to_numpy(use):
+    W, V = param(np.full(2, 10.0)), param(np.full(2, 20.0))
+    with pytest.raises(TypeError, match=r"Grads.*grads\.to_vector\(\)"):
+        use(gradient(lambda: np.sum(W + V), params(W, V)))
+
+
 @pytest.mark.parametrize("errors", ["raise", "warn"])
 def test_all_are_set_from_a_vector_or_none(errors):
     ps = params(param([1.0, 2.0]), param([3.0, 4.0], dtype="float32"), param(5.0))

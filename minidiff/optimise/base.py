@@ -13,7 +13,7 @@ from minidiff.program.signature import held_by
 from minidiff.settings import as_call
 from minidiff.typing import Array
 
-__all__ = ["SETTINGS", "AbstractOptimiser", "applied", "inside", "member_with"]
+__all__ = ["SETTINGS", "AbstractOptimiser", "Holder", "applied", "inside", "member_with"]
 
 # Held while rules give their numbers: a schedule sets the rate that another rule then reads.
 SETTINGS = threading.RLock()
@@ -145,8 +145,25 @@ class AbstractOptimiser:
         return [name for name in names if name.startswith("__") or (name[0] != "_" and name not in engine)]
 
 
+class Holder(AbstractOptimiser):
+    """The base of optimisers that hold others. What only those have is not set here, unread."""
+
+    _attributes: ClassVar[tuple[str, ...]] = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_ours = name in self._attributes or isinstance(getattr(type(self), name, None), property)
+        if not is_ours and type(self).__module__.startswith("minidiff."):
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r} of its own: set a member's, "
+                f"{member_with(self, name)}.{name} = {value!r:.40}"
+            )
+        super().__setattr__(name, value)
+
+
 def member_with(opt: AbstractOptimiser, name: str) -> str:
     """Write which member of a composition has a setting, such as opt[1]; the first, if none has."""
+    if "opt" in vars(opt):
+        return "opt.opt"
     members = getattr(opt, "members", [])
     return f"opt[{next((i for i, member in enumerate(members) if hasattr(member, name)), 0)}]"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, overload
 import numpy as np
 
 from minidiff.checks import instance, number
-from minidiff.optimise.base import AbstractOptimiser, inside, member_with
+from minidiff.optimise.base import AbstractOptimiser, Holder, inside
 from minidiff.optimise.rule import Rule, widened
 from minidiff.optimise.step import step_of
 from minidiff.program.signature import held_by
@@ -20,7 +20,7 @@ from minidiff.typing import Array
 __all__ = ["Lookahead", "Optimiser"]
 
 
-class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
+class Optimiser(Holder, MutableSequence[AbstractOptimiser]):
     """Several optimisers as one: the gradient goes through each in turn, and the last one's step is taken.
 
     It is a list of its members: it indexes, slices, iterates, appends and inserts. Members may be
@@ -61,16 +61,10 @@ class Optimiser(AbstractOptimiser, MutableSequence[AbstractOptimiser]):
     )
     """
 
+    _attributes = ("members",)
+
     def __init__(self, *members: AbstractOptimiser) -> None:
         self.members: list[AbstractOptimiser] = [self._member(member) for member in members]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != "members" and not isinstance(getattr(type(self), name, None), property):
-            raise AttributeError(
-                f"a composition has no {name!r} of its own: set a member's, "
-                f"{member_with(self, name)}.{name} = {value!r:.40}"
-            )
-        super().__setattr__(name, value)
 
     def stages(self, x: Any = None) -> list[AbstractOptimiser]:
         """Return the optimisers that a gradient goes through, those of nested compositions in their place.

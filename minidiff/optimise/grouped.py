@@ -9,7 +9,7 @@ from typing import Any
 from minidiff.checks import described, instance
 from minidiff.iddict import IdDict
 from minidiff.interrupts import whole
-from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.base import AbstractOptimiser, Holder
 from minidiff.optimise.step import step_of
 from minidiff.params import Param, Params
 from minidiff.typing import Array
@@ -17,7 +17,7 @@ from minidiff.typing import Array
 __all__ = ["Grouped"]
 
 
-class Grouped(AbstractOptimiser):
+class Grouped(Holder):
     """Several optimisers as one, each for parameters of its own.
 
     It indexes: ``opt[0]`` is the first group's optimiser, ``opt[-1]`` the last one's, or `rest`. What is to
@@ -71,6 +71,7 @@ class Grouped(AbstractOptimiser):
     """
 
     by_parameter = True
+    _attributes = "members", "places", "has_rest", "ratios"
     _structure = ("places",)
     _of_settings = ("ratios",)
 

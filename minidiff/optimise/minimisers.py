@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
-from itertools import count
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,10 @@ _NOT_OPTIONS = {
     "options": "give each by itself, as in minimize(loss, ps, maxiter=100)",
     **dict.fromkeys(("args", "kwargs"), "write {call}(lambda: f(x, y), ps)"),
     **dict.fromkeys(("jac", "hess", "hessp"), "derivatives are taken of the function"),
+    "constraints": "it has bounds=; a penalty in the loss, or W = f(V), keeps to others",
+    **dict.fromkeys(("lr", "eta"), "the method finds the length of its steps"),
+    **dict.fromkeys(("max_iter", "epochs", "steps"), "the limit is maxiter="),
+    "history_size": "that of L-BFGS-B is maxcor=",
 }
 
 
@@ -131,7 +136,7 @@ def minimize(
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
         raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r:.60}")
-    slope, steps = slope_of(loss, search.ps, flag("compiled", compiled)), count(1)
+    slope = slope_of(loss, search.ps, flag("compiled", compiled))
     callbacks, along = callbacks_of("callback", callback), Params(map(param, search.ps))
     options = {name: x for name, x in options.items() if x is not None}  # None: SciPy's default
     tol = None if tol is None else number("tol", tol, within="[0, inf)")
@@ -152,12 +157,15 @@ def minimize(
         return value, slopes
 
     def heard(v: Any, *_: Any) -> None:
+        search.iterations += 1
+        if not (callbacks or progress):
+            return
         search.put(v)
         value = search.least if np.array_equal(v, search.best) else float(loss())
         if bar is not None:
             bar.set_postfix_str(f"loss {value:.4g}", refresh=False)
             bar.update()
-        call_all(callbacks, next(steps), 1, value)
+        call_all(callbacks, search.iterations, 1, value)
 
     def hessp(v: Any, direction: Any) -> Any:
         pairs = zip(search.ps, search.put(direction, along), strict=True)
@@ -167,16 +175,36 @@ def minimize(
     with (
         progress_bar(range(integer("maxiter", options.get("maxiter", 0), of_any_type=True)) or iter(()), 1)
         if flag("progress", progress)
-        else nullcontext() as bar
+        else nullcontext() as bar,
+        _options_known(method, optimize.OptimizeWarning),
     ):
-        return search.run(
+        result = search.run(
             lambda: optimize.minimize(
                 evaluate, search.start, jac=True, method=method, tol=tol, options=options or None,
                 bounds=None if bounds is None else optimize.Bounds(*search.bounds, keep_feasible=True),
-                callback=heard if callbacks or progress else None,
+                callback=heard,
                 **{each: second[each] for each in _METHODS[method].split() if each in second},
             )
         )  # fmt: skip
+    result.setdefault("nit", search.iterations)
+    return result
+
+
+@contextmanager
+def _options_known(method: str, warning: type[Warning]) -> Iterator[None]:
+    """Refuse options that SciPy does not know: it warns, or names a function of its own."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Unknown solver options", warning)
+        try:
+            yield
+        except (warning, TypeError) as error:
+            words = r"Unknown solver options: (\w+)|_minimize\w+\(\) .* argument '(\w+)'$"
+            if unknown := re.match(words, str(error)):
+                raise TypeError(
+                    f"{method} has no option {unknown[1] or unknown[2]}: "
+                    f'scipy.optimize.show_options("minimize", "{method}") lists those it has'
+                ) from None
+            raise
 
 
 def least_squares(
@@ -295,7 +323,7 @@ class _Search:
             rows = [_interval(name, p, bounds.get(p, (None, None))) for name, p in pairs]
             self.bounds = np.concatenate(rows, axis=1)
             self.start = np.clip(self.best, *self.bounds)
-        self.least, self.at_best, self.met = np.inf, dict[str, Any](), 0
+        self.least, self.at_best, self.met, self.iterations = np.inf, dict[str, Any](), 0, 0
         for option, instead in _NOT_OPTIONS.items():
             if option in options:
                 raise TypeError(f"{call} takes no {option}=: {instead.format(call=call)}.")

@@ -11,6 +11,7 @@ its memory takes the next result.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import linecache
@@ -104,8 +105,11 @@ histogram_bin_edges insert intersect1d ix_ nonzero packbits poly polyfit roots s
 union1d unique unique_all unique_counts unique_inverse unique_values unpackbits where
 """
 _INSTEAD: dict[Any, str] = {
-    np.bincount: "Fill total = np.zeros_like(weights, shape=n) by np.add.at(total, places, weights)",
+    np.bincount: "Fill total = minidiff.functions.zeros(n) by np.add.at(total, places, weights), or 1.0",
     np.piecewise: "Write np.where(x > 0, f(x), g(x))",
+    np.repeat: "How long its result is depends on the counts: make the places before, and write x[places]",
+    np.take: "Make the array that it takes from before, outside of the loss; one-hot rows are "
+    "y[:, None] == np.arange(n), too",
 }
 _NAMES = _functions([*_KNOWN.split(), *_GUARDED])
 _LOOKING = set(_functions(_LOOKING_AT.split()))
@@ -294,7 +298,7 @@ class Listing:
         )  # fmt: skip
         self.calls.append(made)
         self.made_by.update((x._name, made) for x in results)
-        if uses and all(x._name in self._following for x in uses):
+        if all(x._name in self._following for x in uses):
             self._following.update(x._name for x in results)
         return stands
 
@@ -366,7 +370,7 @@ _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _LIBRARIES = (
     _OURS, *(os.path.dirname(path) + os.sep for path in (autograd.__file__, np.__file__)),
     os.path.join(os.path.dirname(os.path.dirname(np.__file__)), "scipy", ""),
-    "<__array_function__", "<frozen", functools.__file__, inspect.__file__,
+    "<__array_function__", "<frozen", copy.__file__, functools.__file__, inspect.__file__,
 )  # fmt: skip
 # Of ours, but written as a user's function is: what they make of arrays is not noted unless stand-ins take
 # part.
@@ -446,7 +450,8 @@ class StandIn:
             return NotImplemented
         if options.get("out") is not None or method == "at":
             self._listing.refuse(
-                f"it writes into an array with np.{ufunc.__name__}. Make a new one: b = b + …, np.where"
+                f"it writes into an array with np.{ufunc.__name__}. Make a new one: b = b + …, np.where; or "
+                "make the one to be filled by minidiff.functions.zeros(n)"
             )
         if method == "__call__" and "where" in options:
             options["out"] = None  # without which NumPy warns, and which it has not passed on
@@ -611,6 +616,9 @@ _NUMBER = (
     "makes a Python number of a value, which would be the same for every other. Use np.* functions; where a "
     "number is needed, pass it as an argument"
 )
+_TEXT = (
+    "it makes text of a value, which would be that of the recording. Print what the function gives, outside"
+)
 _LOOKS: dict[str, tuple[Callable[..., Any], str]] = {
     "__bool__": (bool, _BRANCH),
     "__contains__": (operator.contains, "`in` looks at values. Write np.any(x == a)"),
@@ -621,7 +629,7 @@ _LOOKS: dict[str, tuple[Callable[..., Any], str]] = {
     "__index__": (operator.index, "a value serves as an index, a size or a count. Make the array that is "
         "indexed before, outside of the loss; one-hot rows are y[:, None] == np.arange(n), too. A size or a "
         f"count {_NUMBER}"),
-    "__str__": (str, "it makes text of a value"), "__format__": (format, "it makes text of a value"),
+    "__str__": (str, _TEXT), "__format__": (format, _TEXT),
     "__hash__": (hash, "it uses a value as a key"),
 }  # fmt: skip
 _CHANGES = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from minidiff.checks import function
 from minidiff.optimise import AbstractOptimiser, Rule
-from minidiff.optimise.base import member_with
+from minidiff.optimise.base import Holder, member_with
 from minidiff.optimise.step import step_of
 from minidiff.schedules.base import as_schedule, held
 
@@ -40,7 +40,7 @@ class Count(Rule):
         return Δ
 
 
-class Scheduler(AbstractOptimiser):
+class Scheduler(Holder):
     r"""An optimiser that sets its own learning rate before each step.
 
     .. math:: opt.eta \leftarrow schedule(t), \quad t = \text{this parameter's own step, from 1 on}
@@ -110,6 +110,8 @@ class Scheduler(AbstractOptimiser):
     ----------
     ParameterSchedulers.jl: ``Scheduler``.
     """
+
+    _attributes = "schedule", "opt", "update", "count", "others"
 
     def __init__(
         self,

@@ -150,7 +150,7 @@ def _opened(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
 def _refuse_read_only(root: Traced, way: tuple[Any, ...]) -> None:
     """Refuse to write into what NumPy has read-only; an array that a guard holds is not."""
     memory: Any = shown(getval(root))
-    if not isinstance(memory, np.ndarray):
+    if not isinstance(memory, np.ndarray) or not memory.size:
         return
     if any(array is memory for array in root.owner.held or ()):
         memory = memory.copy(order="K")
@@ -194,6 +194,8 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
             return  # the second half of x[index] += …, which has changed x
         n = getattr(index, "ndim", 0)
         is_mask = n and index.dtype.kind == "b" and index.shape == x.shape[:n]
+        if is_mask and n == x.ndim and w.ndim:
+            _apart_from(x, w, "Assignment by a mask")
         if is_mask and w.ndim == 0 and function is ASSIGNED:  # a program need not know for how many elements
             w, index = np.where(index.reshape(index.shape + (1,) * (x.ndim - n)), w, x), ...
     is_free = root.function in _WRITTEN and _references(root) == _ALONE
@@ -406,6 +408,7 @@ def _put_along_axis(x: Traced, indices: Any, values: Any, axis: Any) -> None:
 
 
 def _fill_diagonal(x: Traced, val: Any, wrap: bool = False) -> None:
+    _apart_from(x, lift(val), "np.fill_diagonal")
     _put_by("fill_diagonal", x, val, wrap)
 
 
@@ -433,7 +436,7 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
 
 
 # These write piece after piece, also over what they have not read yet.
-_PIECEWISE = {np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack}
+_PIECEWISE = {np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack, np.ptp, np.vecdot}
 
 
 def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -475,9 +478,14 @@ def _first(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _as_array_of_its_own(x: Any) -> Any:
+    x = as_array(x)
+    return x if isinstance(x, np.ndarray) else x[...]  # a number becomes an array without axes
+
+
 COMPOSITES |= {
     "out": _out, "at": _at,
-    np.copy: lambda x, order="K", subok=False: record(COPIED, (x, order), NO_KEYWORDS),
+    np.copy: lambda x, order="K", subok=False: record(COPIED, (_as_array_of_its_own(x), order), NO_KEYWORDS),
     np.copyto: _first("copyto", _copyto), np.put: _first("put", _put), np.place: _first("place", _place),
     np.putmask: _first("putmask", _putmask), np.put_along_axis: _first("put_along_axis", _put_along_axis),
     np.fill_diagonal: _first("fill_diagonal", _fill_diagonal),

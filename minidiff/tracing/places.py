@@ -27,7 +27,7 @@ def _moved(function: Callable[..., Any]) -> Callable[..., Any]:
         x = as_array(x)
         if not x.size:
             return function(np.zeros(x.shape, x.dtype), *args, **options)
-        return np.ravel(x)[function(_numbers(x), *args, **options)]
+        return np.ravel(x)[function(_numbers(x), *args, **options), ...]
 
     return composite
 

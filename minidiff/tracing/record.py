@@ -23,7 +23,7 @@ import sys
 import threading
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from fractions import Fraction
@@ -361,7 +361,7 @@ _CURES = [
     (r"full\(", "Write a * np.ones(shape)."),
     (r"array\(\[|np\.array\(|stack\(|concatenate\(|dot\(\[",
         "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
-    (r"np\.(float|complex|single|double|longdouble)\d*\(", "Write x.astype(dtype)."),
+    (r"\.(float|complex|single|double|longdouble)\d*\(", "Write x.astype(dtype)."),
     (r"vectorize", "Write np.stack([f(v) for v in x])."),
     (r"unique_values", "np.unique(x) has an order."),
     (r"intersect1d", "Write np.unique(x[np.isin(x, y)])."),
@@ -370,7 +370,7 @@ _CURES = [
         "Write m + σ * rng.normal(size=n), s * rng.exponential(size=n): the random numbers are constants."),
     (r"\.(poisson|binomial|geometric)\(", "Counts have no gradient by what they are drawn with."),
     (r"\.permut|shuffle\(", "Write x[rng.permutation(len(x))]."),
-    (r"\.choice\(", "Write x[rng.integers(len(x), size=n)]."),
+    (r"\.choice\(", "Write x[rng.integers(len(x), size=n)]; probabilities are p=dropgrad(p)."),
     (r"\] [-+*/]?=|fill_diagonal|put_along_axis",
         "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
         "minidiff.functions.zeros(n)."),
@@ -1023,6 +1023,16 @@ class Leaf(_AsksUs):
             )
         return self._array
 
+    def to_copy(self) -> np.ndarray[Any, Any]:
+        """Give the array that another leaf is to hold a copy of, or refuse it to a program."""
+        array: Any = self._array
+        if standing_now():
+            array.refuse(
+                "it makes a parameter of another one, which would keep the values of the recording. Compute "
+                "with the array, W.copy(), or make the parameter before"
+            )
+        return array  # type: ignore[no-any-return]
+
     _value = property(lambda self: getattr(self.lift(), "_value", self._array))
     _trace = property(lambda self: getattr(self.lift(), "_trace", -2))
     _node = property(lambda self: getattr(self.lift(), "_node", None))
@@ -1098,7 +1108,7 @@ def _lifted(leaf: Leaf) -> Any:
     return reader(array, id(leaf))
 
 
-_FOR_THE_LOSS = {f.__code__ for f in (Leaf.lift, Leaf.in_place, Trace.roots_of)}
+_FOR_THE_LOSS = {f.__code__ for f in (Leaf.lift, Leaf.in_place, Leaf.to_copy, Trace.roots_of)}
 
 
 def _read(leaf: Leaf) -> Any:
@@ -1437,6 +1447,16 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
     return COMPOSITES[np.ufunc, method](ufunc, *args, **kwargs)
 
 
+def _is_other_sequence(x: Any) -> bool:
+    """Tell whether something that is no list, such as a deque or an array of objects, holds arrays."""
+    if type(x) in PLAIN and type(x) is not np.ndarray:
+        return False
+    if is_ndarray(x):
+        return bool(x.ndim and x.dtype == object)
+    known = isinstance(x, (list, tuple, dict, bytes, Mapping)) or hasattr(x, "__array__")
+    return not known and hasattr(x, "__len__") and hasattr(x, "__getitem__")
+
+
 # Functions met before that lead to one primitive however they are called, with the number of `_places`.
 _direct: dict[Any, tuple[Any, int]] = {}
 
@@ -1448,6 +1468,10 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
     if not _any_box(args) and not _any_box(kwargs):
+        if any(map(_is_other_sequence, (*args, *kwargs.values()))):  # NumPy has looked into it
+            listed = [list(x) if _is_other_sequence(x) else x for x in args]
+            named = {key: list(x) if _is_other_sequence(x) else x for key, x in kwargs.items()}
+            return call(function, tuple(listed), named)
         return _returning(given, function(*args, **kwargs))
     _check_no_iterator(function, (*args, *kwargs.values()))
     places = _places(function)

@@ -145,6 +145,7 @@ def _reduce(
     plain = ufunc.reduce(constant(x), axis, dtype, None, keepdims, where=where, **options)
     if plain.dtype.kind not in "fc":
         return plain
+    x = x if x.ndim else np.reshape(x, 1)  # of a number NumPy lets one name an axis
     axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
     others = [i for i in range(x.ndim) if i not in axes]
     shape = (math.prod([x.shape[i] for i in axes]), *[x.shape[i] for i in others])
@@ -154,6 +155,8 @@ def _reduce(
         start = [cast(as_array(initial), plain.dtype)]
     elif not shape[0] or where is not True:
         start = [plain.dtype.type(ufunc.identity)]
+    if not shape[0]:
+        start = [np.broadcast_to(start[0], shape[1:])]
     mask = np.transpose(np.broadcast_to(as_array(where), x.shape), (*axes, *others)).reshape(shape)
     # Where hypot leaves all out, what is left is the initial value with its sign.
     if ufunc in _REDUCTIONS and shape[0] and (where is True or ufunc is not np.hypot):

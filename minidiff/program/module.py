@@ -81,8 +81,8 @@ def _module(about: str, functions: list[tuple[Lines, str, list[Any]]]) -> tuple[
     helpers = {"given": inspect.getsource(given)}
     parts = []
     for i, (lines, what, examples) in enumerate(functions):
-        for f in lines.helpers.values():
-            helpers |= _sources(f)
+        for name, f in lines.helpers.items():
+            helpers |= _sources(f, name)
         constants = [_constant(x, name, arrays, f"_{i}" * bool(i)) for name, x in lines.constants.items()]
         if lines.workspace:
             helpers["Workspace"] = inspect.getsource(Workspace)
@@ -162,7 +162,8 @@ def _constant(x: Any, name: str, arrays: dict[str, Any], suffix: str) -> str:
     if isinstance(x, (float, complex)) and not isinstance(x, np.generic):
         return f"{name} = {_digits(x)}"
     if not isinstance(x, (np.ndarray, np.generic)) or x.dtype.kind not in "biufc" or x.dtype.char in "gG":
-        raise TypeError(f"save: the program uses {described(x)}, which cannot be written down")
+        what = "a view of another memory order" if callable(x) else described(x)
+        raise TypeError(f"save: the program uses {what}, which cannot be written down")
     if isinstance(x, np.generic):
         return f"{name} = np.{type(x).__name__}({_digits(x.item())})"
     if not _order(x):
@@ -188,13 +189,11 @@ def _digits(x: Any) -> str:
     return repr(x) if math.isfinite(x) else f"float('{x}')"
 
 
-def _sources(f: Any) -> dict[str, str]:
+def _sources(f: Any, called: str) -> dict[str, str]:
     """Give the source of a function of minidiff's, and of those that it calls, by name."""
     f = inspect.unwrap(f)
     if not isinstance(f, FunctionType) or f.__closure__ or not f.__module__.startswith("minidiff."):
-        name = getattr(f, "__name__", f)
-        name = name if str(name).isidentifier() else "a derivative that looks at values"
-        raise _not_numpys(f"the program calls {name}")
+        raise _not_numpys(f"the program calls {called}")
     found: dict[str, str] = {}
     for name in [name for code in codes(f.__code__) for name in code.co_names]:
         x = f.__globals__.get(name)
@@ -202,9 +201,9 @@ def _sources(f: Any) -> dict[str, str]:
         if plain is not None:
             found[name] = f"{name} = {plain}"
         elif isinstance(x, FunctionType):
-            found |= _sources(x) if inspect.unwrap(x) is not f else {}
+            found |= _sources(x, called) if inspect.unwrap(x) is not f else {}
         elif x is not None and x is not np:
-            raise _not_numpys(f"{f.__name__} uses {name}")
+            raise _not_numpys(f"{called} uses {name}")
     source = textwrap.dedent(inspect.getsource(f))
     return {**found, f.__name__: source[source.index("def ") :]}
 

@@ -251,6 +251,13 @@ def test_numbers_of_large_hidden_data_are_refused_and_others_are_not(monkeypatch
     assert f().val == np.sum(Heard.data * W) * 1.5
 
 
+@pytest.mark.parametrize("number", [float, complex, math.sqrt])
+def test_a_number_of_large_hidden_data_is_one_by_whatever_name_it_is_made(number, monkeypatch):
+    monkeypatch.setattr(reach, "COMPARED", 0)
+    with pytest.raises(TypeError, match="makes anew, perhaps of Heard"):
+        compiled(lambda: np.sum(W * number(Heard.data[0]).real), params(W))()
+
+
 HALF = 0.5
 V, MATRIX, PLACES = np.array([1.0, 2.0, 0.5]), np.eye(3) * 2, np.array([0, 1, 2])
 
@@ -952,10 +959,24 @@ def test_large_hidden_data_given_to_a_derivative_are_refused(monkeypatch):
         compiled(lambda: np.sum(W * mf.softmax(Heard.data * 2)), params(W))()
 
 
+def test_of_more_things_than_are_looked_through_any_may_hold_what_changes(monkeypatch):
+    monkeypatch.setattr(reach, "THINGS", 50)
+    many = [[[np.ones(3)] for _ in range(10)] for _ in range(10)]
+    with pytest.raises(TypeError, match="makes anew"):
+        compiled(lambda: np.sum(W) * np.sum(many[0][0][0] * 2), params(W))()
+
+
 @pytest.mark.parametrize("many", [0, 20_000])
 def test_a_long_list_of_numbers_hides_nothing(many):
     held = [0.0] * many + [X]
     follows(lambda: np.sum(W * (held[-1] * 2)), X, recorded=1)
+
+
+def test_how_often_what_it_finds_is_repeated_may_be_an_argument():
+    loss = lambda often: np.sum(W * V.repeat(often)[:3])
+    f = compiled(loss, params(W))
+    for often in ([1, 2, 3], [3, 0, 1], [1, 2, 3]):
+        assert bits(f(np.array(often))) == bits(withgradient(lambda: loss(often), params(W)))
 
 
 def test_names_of_attributes_are_not_those_of_globals():

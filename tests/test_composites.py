@@ -431,6 +431,8 @@ DEAF |= {f: 1 for f in CALLS if getattr(f, "__name__", "") == "reduce"}
 # What has no derivative here, by the words that say so.
 REFUSED = {
     np.nan_to_num: [call(M, copy=False)],
+    np.std: [call(V, mean=1j)],  # around which NumPy squares without an absolute value
+    np.var: [call(V, mean=1j)],
 }
 # Mistakes, which NumPy refuses as well.
 MISTAKES = {
@@ -586,6 +588,17 @@ def test_the_sum_of_whole_weights_has_numpys_dtype():
     seen = []
     gradient(lambda x: np.sum(seen.append(np.average(x, **weights)) or seen[0][0]), M)
     assert seen[0][1].dtype == np.average(M, **weights)[1].dtype
+
+
+@pytest.mark.parametrize("kinds", [("f4", "f4"), ("f4", "i4"), ("f4", "c8"), ("f2", "f2"), ("c8", "f4")])
+def test_an_average_has_numpys_dtype_and_its_gradient_that_of_the_array(kinds):
+    x, weights = (a.astype(kind) for a, kind in zip((M, np.array([3, 1, 2])), kinds, strict=True))
+    seen = []
+    loss = lambda x: np.real(np.sum(seen.append(np.average(x, 1, weights)) or seen[0]))
+    (g,) = gradient(loss, x)
+    assert seen[0].dtype == np.average(x, 1, weights).dtype
+    assert g.dtype == x.dtype
+    np.testing.assert_allclose(g, np.broadcast_to(np.divide([3, 1, 2], 6), M.shape), rtol=1e-3)
 
 
 class Pair(NamedTuple):

@@ -220,6 +220,8 @@ MISTAKES = {
     "jacobian of complex": (lambda m: jacobian(lambda z: z**2, m.z), TypeError, ("complex", "real")),
     "jacobian to complex": (lambda m: jacobian(lambda x: 1j * x, m.x), TypeError, ("complex128", "real")),
     "jacobian of a string": (lambda m: jacobian(lambda x: x, "one"), TypeError, ("real",)),
+    "hessian by a list": (lambda m: hessian(lambda x: x[0] ** 2, [1.0]), TypeError,
+        ("hessian(f, x): x must be a real number, an array or a parameter", "list of 1")),
     "hessian of an array": (lambda m: hessian(lambda x: x**2, m.x), TypeError, ("one real number", "(2,)")),
     # What a loss may not return.
     "an array": returning(lambda m: m.W @ m.x, "array of shape (2,)", "np.sum"),

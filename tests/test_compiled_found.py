@@ -944,6 +944,17 @@ def averaged():
     return np.sum(scaled(W) * (X * 2))
 
 
+def test_the_body_of_a_class_reads_what_it_is_made_of_too():
+    follows(with_a_class, X)
+
+
+def with_a_class():
+    class Scaled:
+        data = X * 2
+
+    return np.sum(W * Scaled.data)
+
+
 def fit():
     global MEAN  # noqa: PLW0603
     MEAN = X.mean()

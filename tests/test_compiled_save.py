@@ -96,6 +96,16 @@ def test_so_has_that_of_every_function(name, call, x, tmp_path):
     assert bits(saved) == bits((val, g))
 
 
+@pytest.mark.parametrize("orders", ["CF", "FC"])
+def test_an_array_laid_out_otherwise_is_added_up_in_the_order_in_which_the_recorded_one_was(orders, tmp_path):
+    numbers = np.random.default_rng(1).normal(size=(40, 30)) * np.logspace(0, 9, 30)
+    recorded, other = (np.array(numbers, order=order) for order in orders)
+    f = compiled(lambda x: np.sum(x))
+    val, (g,) = f(recorded)
+    f.save(tmp_path / "saved.py")
+    assert bits(imported(tmp_path / "saved.py").loss_and_gradient(other)) == bits((val, g))
+
+
 @pytest.mark.parametrize("x", [2.0, np.float64(2), np.float32(2), np.array(2.0)])
 def test_so_has_a_slope_that_is_a_constant(x, tmp_path):
     f = compiled(lambda x: x * 3)

@@ -1465,6 +1465,15 @@ def test_a_view_of_another_type_is_refused():
         gradient(lambda x: np.sum(x.view(np.matrix) * x), np.ones((2, 2)))
 
 
+def test_a_view_is_another_array_of_the_same_numbers():
+    def loss(x):
+        view = x.view()
+        assert view is not x
+        return np.sum(x * view)
+
+    assert gradient(loss, np.arange(3.0))[0].tolist() == [0, 2, 4]
+
+
 def products(x):
     """Give the cumulative products of the rows, one after the other."""
     return np.stack(list(itertools.accumulate(x, operator.mul)))

@@ -944,12 +944,12 @@ def averaged():
     return np.sum(scaled(W) * (X * 2))
 
 
-class Listing:
+class Shelf:
     every = [X]  # noqa: RUF012
 
 
 def test_what_a_list_of_a_class_holds_is_made_at_every_call():
-    follows(lambda: np.sum(W * (Listing.every[0] * 2)), X, recorded=1)
+    follows(lambda: np.sum(W * (Shelf.every[0] * 2)), X, recorded=1)
 
 
 def test_the_body_of_a_class_reads_what_it_is_made_of_too():

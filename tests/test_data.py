@@ -287,6 +287,15 @@ def test_a_generator_is_not_set_to_read_behind_its_words():
             loader.state = state
 
 
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.Philox])
+def test_a_generator_may_stand_at_any_of_its_words(kind):
+    for drawn in (*range(6), 311, 312):  # of two words each, of which the Mersenne twister has 624
+        loader, other = (DataLoader(np.arange(10), 3, shuffle=True, rng=kind(seed)) for seed in (1, 2))
+        loader.rng.random(drawn)
+        other.state = loader.state
+        assert orders(other) == orders(loader)
+
+
 def test_a_seed_is_looked_at_before_numpy_gets_it():
     itself = []
     itself.append(itself)

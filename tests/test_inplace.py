@@ -1151,3 +1151,17 @@ def test_a_guard_lets_an_empty_view_be_written_to():
     expected = gradient(f, p)
     with guard():
         np.testing.assert_array_equal(gradient(f, p), expected)
+
+
+@pytest.mark.parametrize("taken", [lambda v: v[::-1][:2], lambda v: v[1:][:2], lambda v: v[2:][::-1][:2]])
+def test_a_part_of_a_view_is_filled_from_the_same_part_of_another_view_of_it(taken):
+    def loss(x):
+        b = x * 1.0
+        v = b[:4]
+        v[:2] = taken(v)
+        return np.sum(b * np.array([1.0, 20, 300, 4000, 50000]))
+
+    x = np.array([2.0, 3, 5, 7, 11])
+    value, (g,) = withgradient(loss, x)
+    assert value == loss(x)
+    np.testing.assert_array_equal(g, [loss(e) for e in np.eye(5)])  # it is linear

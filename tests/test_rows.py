@@ -138,6 +138,14 @@ def test_products_of_every_rank(shapes, as_one):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("sizes", [(4, 4), (2, 5)])
+def test_outer_products_of_every_size(sizes, as_one):
+    x, y = (np.cos(np.arange(1.0, n + 1)) for n in sizes)
+    by_x, by_y = as_one(lambda x, y: np.ravel(np.outer(x, y)), x, y)
+    np.testing.assert_allclose(by_x, np.kron(np.eye(x.size), y[:, None]))
+    np.testing.assert_allclose(by_y, np.kron(x[:, None], np.eye(y.size)))
+
+
 def test_hessians_and_least_squares_have_them_too(as_one):
     rng = np.random.default_rng(5)
     A, w = rng.normal(size=(12, 10)), param(rng.normal(size=10))

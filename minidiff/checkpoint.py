@@ -72,6 +72,11 @@ def save(
         If the file cannot be written: the disk is full, the place is not writable, is a directory or is
         not there. What was at `path` stays, and nothing else is left behind.
 
+    Warns
+    -----
+    UserWarning
+        If several parameters have the same name, as those of two models that were collected apart.
+
     See Also
     --------
     load

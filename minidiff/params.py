@@ -59,7 +59,8 @@ class Param(Leaf):
     """An array to be trained.
 
     Outside a gradient it behaves like the ndarray it holds and gives plain ndarrays back; inside one, all
-    that is computed from it is recorded. Made by `param`.
+    that is computed from it is recorded. So take ``W.T`` or ``W[:2]`` inside the loss: taken before, they are
+    views that follow W, and constants to a gradient. Made by `param`.
 
     Parameters
     ----------
@@ -479,6 +480,11 @@ def params(*things: Any) -> Params:
         arrays within a model are not trained: they may be its constants.
     ValueError
         If there are things but no parameter in them.
+
+    Warns
+    -----
+    UserWarning
+        If a model keeps an array in the memory of one of its parameters, as ``W.T`` of tied weights is.
 
     Examples
     --------

@@ -27,7 +27,6 @@ from minidiff.params import Param, attributes_of, in_dict, in_slots
 from minidiff.program.lines import RESERVED, free_name
 from minidiff.program.listing import StandIn
 from minidiff.program.signature import SEQUENCES, held_by, held_next_by, iterated, objects_in, parts_of
-from minidiff.tracing import constant, is_box
 
 __all__ = ["ARRAYS", "Names", "Reach", "Seen", "closure", "codes", "global_names", "is_known",
     "rebound"]  # fmt: skip
@@ -304,8 +303,7 @@ def _bytes_of(x: Any) -> int:
 
 def _stands_in(x: Any) -> bool:
     """Tell whether something is or holds a stand-in, a function in its variables as well."""
-    every = held_by(x, _held_next_by)
-    return any(type(constant(held) if is_box(held) else held) is StandIn for held in every)
+    return any(type(held) is StandIn for held in held_by(x, _held_next_by))
 
 
 def _held_next_by(x: Any) -> list[Any]:
@@ -476,7 +474,7 @@ class Names:
             if isinstance(x, (Param, np.ndarray)):
                 arrays.setdefault(id(x.value if isinstance(x, Param) else x), name)
         trained = {id(p.value) for p in ps}
-        self.taken = taken = {"value", "loss_and_gradient", "step", *RESERVED}
+        self.taken = taken = {"value", "step", *RESERVED}
         self.of_arguments = [free_name(name, taken) for name in _arguments(reach.f, len(args))]
         self.of_parameters = [free_name(known.get(id(p), f"p{i}"), taken) for i, p in enumerate(ps)]
         self.of_constants = {

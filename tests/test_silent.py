@@ -729,7 +729,7 @@ def test_what_can_be_gone_through_once_is_refused_where_the_derivative_needs_it_
         W = x + 1
         assert f(iter((0,))) == f((0,))
         W = param(W)
-        with pytest.raises(TypeError, match="iterator once more: pass a tuple"):
+        with pytest.raises(TypeError, match="needs an iterator again: pass a tuple"):
             gradient(lambda f=f: f(iter((0,))), params(W))
         np.testing.assert_array_equal(gradient(lambda f=f: f((0,)), params(W))[W], x[::-1])
         assert f(iter((0,))) == f((0,))

@@ -480,7 +480,7 @@ def _first(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
 
 def _as_array_of_its_own(x: Any) -> Any:
     x = as_array(x)
-    return x if isinstance(x, np.ndarray) else x[...]  # a number becomes an array without axes
+    return x if x.ndim or isinstance(x, np.ndarray) else x[...]  # a number becomes an array without axes
 
 
 COMPOSITES |= {

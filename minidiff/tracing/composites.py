@@ -264,10 +264,10 @@ def _average(
     x: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = False
 ) -> Any:
     x = as_array(x)
-    axis = axis if axis is None else normalize_axis_tuple(axis, x.ndim)  # unlike others it takes a list
-    if weights is None and not returned:
-        return np.mean(x, axis=axis, keepdims=keepdims)
+    if weights is None and not returned:  # unlike others it takes a list of axes
+        return np.mean(x, axis=tuple(axis) if isinstance(axis, list) else axis, keepdims=keepdims)
     weights = np.ones(x.shape, x.dtype) if weights is None else as_array(weights)
+    axis = axis if axis is None else normalize_axis_tuple(axis, x.ndim)
     if weights.shape != x.shape:
         if axis is None or weights.shape != tuple(x.shape[i] for i in axis):
             return NotImplemented

@@ -1273,11 +1273,11 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
 
 def _check_no_iterator(function: Any, arguments: Iterable[Any]) -> None:
     """Refuse what can be gone through only once: the derivative would find nothing in it."""
-    others = [x for x in arguments if type(x) not in _COMMON]
-    if any(isinstance(x, Iterator) and not hasattr(x, "__array__") for x in others):
-        raise TypeError(
-            f"{name_of(function)}: the derivative needs an iterator once more: pass a tuple of it."
-        )
+    for x in arguments:
+        if type(x) not in _COMMON and hasattr(type(x), "__next__") and not hasattr(x, "__array__"):
+            raise TypeError(
+                f"{name_of(function)}: the derivative needs an iterator again: pass a tuple of it."
+            )
 
 
 def _called(function: Any, primitive: Any, keywords: dict[str, Any], recorded: tuple[Any, ...]) -> Any:

@@ -104,7 +104,8 @@ def save(
     """
     _check_arguments(path, opt)
     ps = Params(ps)
-    if twice := [name for name in ps.names if f"{name}'" in ps.names]:
+    names = {*ps.names}
+    if twice := [name for name in names if f"{name}'" in names]:
         warnings.warn(
             f"save(path, ps): {_SAME_NAMES.format(', '.join(twice[:6]))}", UserWarning, stacklevel=2
         )
@@ -217,7 +218,8 @@ def load(
         outlines = {name: members[member] for name, member in manifest["parameters"].items()}
         misfits = _misfits(outlines, dict(zip(names, live, strict=True)))
         mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
-        twice = [name for name in outlines if f"{name}'" in {*outlines, *names}]
+        again = {f"{name}'": name for name in outlines}  # as names are that come twice
+        twice = [again[name] for name in again if (name in outlines) != (name in names)]
         if misfits and (twice or not partial):  # which a glance at a large file tells
             rest = ": load(…, partial=True) takes those that fit" if mine else ""
             if twice:

@@ -21,7 +21,12 @@ Data = TypeVar("Data")
 Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
 
 # What there is in place of other libraries' options.
-_OPTIONS = {"batch_size": "batchsize=", "drop_last": "partial=False", "seed": "rng=", "generator": "rng="}
+_OPTIONS = {
+    "batch_size": "batchsize=",
+    "drop_last": "partial=, its opposite",
+    "seed": "rng=",
+    "generator": "rng=",
+}
 
 
 class DataLoader(Generic[Data]):

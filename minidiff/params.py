@@ -543,11 +543,13 @@ def params(*things: Any) -> Params:
 
 def _warn_of_views(found: Params, arrays: list[tuple[str, Any]]) -> None:
     """Warn of arrays in a model that show a parameter's memory: to a gradient they are constants."""
-    names = {id(_owner(p.value)): (name, p.value) for name, p in zip(found.names, found, strict=True)}
+    homes: dict[int, list[tuple[str, Any]]] = {}
+    for name, p in zip(found.names, found, strict=True):
+        homes.setdefault(id(_owner(p.value)), []).append((name, p.value))
     for path, array in arrays:
-        name, value = names.get(id(_owner(array)), ("", array))
-        is_buffer = array.base is None and array is not value  # of which the parameters are parts
-        if name and not is_buffer and np.may_share_memory(array, value):
+        for name, value in homes.get(id(_owner(array)), ()):
+            if array.size > value.size or not np.may_share_memory(array, value):
+                continue  # a home of several, or another part of it
             warnings.warn(
                 f"params: {path} is a plain array in the memory of parameter {name}, and to a gradient a "
                 "constant. Take it in the loss (W.T, W[i]); if it is to be a constant, take a copy.",

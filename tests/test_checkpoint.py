@@ -347,6 +347,8 @@ def test_of_several_parameters_by_one_name_none_is_taken_for_another(path):
             load(path, params(critic), **options)
     assert critic[0].value.tolist() == [2, 2]
     load(path, params(actor) | params(critic))
+    more = params(actor) | params(critic) | params({"head": param(0.0)})
+    assert load(path, more, partial=True)[1] == {"['head']": None}  # the names that come twice are the same
     save(path, params({"actor": actor, "critic": critic}))
     other = [param(np.zeros(2))]
     load(path, params({"critic": other}), partial=True)

@@ -3,7 +3,6 @@
 import inspect
 import itertools
 from collections import UserList, deque
-from contextlib import suppress
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -686,13 +685,13 @@ def test_arrays_come_in_any_sequence_that_numpy_takes(join, kind):
 
 
 UFUNCS = [f for f in vars(np).values() if isinstance(f, np.ufunc) and not f.signature]
-OF_TWO = [f for f in UFUNCS if f.nin == 2 and "dd->d" in f.types]
+OF_TWO = [f for f in UFUNCS if f.nin == 2 and "dd->d" in f.types and f not in (np.arctan2, np.power)]
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("ufunc", {f.__name__: f for f in OF_TWO}.values(), ids=lambda f: f.__name__)
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (0, 2), (1,), (2, 3)], ids=str)
-def test_a_reduction_of_any_axis_has_numpys_value_or_says_why_not(ufunc, shape):
+def test_a_reduction_of_any_axis_has_numpys_value(ufunc, shape):
     x = np.linspace(0.3, 1.7, int(np.prod(shape))).reshape(shape)
     for axis, initial, where in itertools.product(
         (None, 0, -1, (), (0, 1)), (np._NoValue, 0.3), (True, x > 0.5)
@@ -703,7 +702,20 @@ def test_a_reduction_of_any_axis_has_numpys_value_or_says_why_not(ufunc, shape):
         except (ValueError, TypeError):  # as there is no such axis, or no initial value
             continue
         found = []
-        with suppress(NotImplementedError):
-            gradient(lambda x, o=options: np.sum(found.append(ufunc.reduce(x, **o)) or found[0]), x)
-            np.testing.assert_allclose(dropgrad(found[0]), expected)
-            assert np.shape(found[0]) == np.shape(expected)
+        gradient(lambda x, o=options: np.sum(found.append(ufunc.reduce(x, **o)) or found[0]), x)
+        np.testing.assert_allclose(dropgrad(found[0]), expected)
+        assert np.shape(found[0]) == np.shape(expected)
+
+
+def test_what_looks_like_a_sequence_stays_as_it_is():
+    W = param([3.0, 4.0])
+    for f in (
+        lambda x: np.sum(x, dtype=W.dtype),
+        lambda x: np.zeros_like(x, dtype=W.dtype),
+        lambda x: np.add(x, 1, dtype=np.dtype("f4")),
+        lambda x: np.stack([x, x], dtype=W.dtype),
+    ):
+        np.testing.assert_array_equal(f(W), f(W.value), strict=True)
+        np.testing.assert_array_equal(
+            dropgrad(withgradient(lambda f=f: np.sum(f(W)), params(W)).val), f(W).sum()
+        )

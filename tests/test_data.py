@@ -688,7 +688,7 @@ def test_what_cannot_be_a_shard_is_refused():
     ("option", "advice"),
     [
         ("batch_size", "write batchsize="),
-        ("drop_last", "write partial=False"),
+        ("drop_last", "write partial=, its opposite"),
         ("seed", "write rng="),
         ("workers", "write batchsize, shuffle, partial and rng"),
     ],

@@ -1110,6 +1110,9 @@ INTO_ITSELF = {
     "flat": into_itself(lambda a: operator.setitem(a.flat, slice(1, None), a[:-1])),
     "place": into_itself(lambda a: np.place(a, a > 0, a[::-1])),
     "concatenate": into_itself(lambda a: np.concatenate([a[2:], a[:2]], out=a)),
+    "a mask in a tuple": into_itself(lambda a: operator.setitem(a, (a > 0,), a[::-1])),
+    "ptp by name": into_itself(lambda a: np.ptp(a=a.reshape(2, 2), axis=0, out=a.reshape(2, 2)[0])),
+    "stack by name": into_itself(lambda a: np.stack(arrays=[a[2:], a[:2]], out=a.reshape(2, 2))),
 }
 
 
@@ -1119,6 +1122,27 @@ def test_what_numpy_reads_while_it_writes_over_it_is_refused(name):
     INTO_ITSELF[name](p)
     with pytest.raises(NotImplementedError, match="into its own memory: take a copy first"):
         gradient(lambda p: np.sum(p) + (INTO_ITSELF[name](p) or 0), p)
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda a: operator.setitem(a[:3], a[:3] > 0, a[3:]),
+        lambda a: np.fill_diagonal(a[:4].reshape(2, 2), a[4:]),
+        lambda a: np.place(a[:3], a[:3] > 0, a[3:]),
+        lambda a: np.concatenate([a[:1], a[:1]], out=a[2:4]),
+    ],
+)
+def test_values_may_be_put_from_another_part_of_the_array(put):
+    def loss(p):
+        a = p * 1.0
+        put(a)
+        return np.sum(a * np.arange(1.0, 7))
+
+    p = np.array([1.0, 2.0, 0.5, 3.0, 0.7, 1.5])
+    value, (g,) = withgradient(loss, p)
+    assert value == loss(p)
+    np.testing.assert_allclose(g, [loss(p + e) - loss(p) for e in np.eye(6)])  # it is linear
 
 
 @pytest.mark.parametrize("make", [np.copy, lambda x: np.resize(x, ()), np.block])

@@ -370,15 +370,6 @@ def test_what_scipy_takes_otherwise_is_told(name):
     assert w.value.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("method", ["L-BFGS-B", "BFGS", "CG", "TNC", "SLSQP", "trust-constr", "Newton-CG"])
-def test_an_option_that_the_method_has_not_is_refused_before_the_search(method):
-    w = param(np.ones(2))
-    with pytest.raises(TypeError, match=f"^{method} has no option momentum: .*show_options"):
-        minimize(lambda: np.sum(w**2), params(w), method, momentum=0.9)
-    assert w.value.tolist() == [1, 1]
-    assert minimize(lambda: np.sum(w**2), params(w), method, tol=1e-9).success
-
-
 def test_a_search_that_is_stopped_tells_of_its_iterations():
     w, seen = param(np.array([-1.2, 1.0])), []
     rosenbrock = lambda: 100 * (w[1] - w[0] ** 2) ** 2 + (1 - w[0]) ** 2

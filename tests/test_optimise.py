@@ -943,6 +943,10 @@ class WithoutBase:
         return Δ
 
 
+class Own(Optimiser):
+    pass
+
+
 @pytest.mark.parametrize(
     ("mistake", "error", "words"),
     [
@@ -958,6 +962,7 @@ class WithoutBase:
         (lambda: update(ADAM(), param(1.0), {}), TypeError, r"grads\[p\]"),
         (lambda: setattr(Optimiser(ADAM(), ClipNorm(1)), "eta", 0.1), AttributeError, r"opt\[0\].eta = 0.1"),
         (lambda: Optimiser([ADAM()]), TypeError, r"Optimiser\(\*members\)"),
+        (lambda: setattr(Own(ClipNorm(1), ADAM()), "eta", 0.1), AttributeError, r"opt\[1\].eta = 0.1"),
         (lambda: setattr(Grouped(rest=ADAM()), "lr", 0.1), AttributeError, r"opt\[0\].lr = 0.1"),
         (
             lambda: setattr(Scheduler(Exp(1.0, 0.5), ADAM()), "rho", 0.1),
@@ -1006,6 +1011,12 @@ class WithoutBase:
 def test_a_setting_that_is_none_is_refused_and_not_kept_quietly(mistake, error, words):
     with pytest.raises(error, match=words):
         mistake()
+
+
+def test_a_composition_of_ones_own_may_have_attributes():
+    opt = Own(Descent(0.1))
+    opt.note = "first"
+    assert opt.note == "first"
 
 
 def test_a_parameter_under_differentiation_is_not_updated():

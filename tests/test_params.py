@@ -869,7 +869,12 @@ def test_a_model_that_keeps_a_view_of_a_parameter_is_warned_of(view):
 def test_a_model_may_keep_copies_and_the_memory_that_its_parameters_are_parts_of():
     home = np.arange(4.0)
     W, b = Param(home[:2]), Param(home[2:])
-    assert len(params({"home": home, "W": W, "b": b, "copy": W.value.copy(), "x": np.ones(2)})) == 2
+    others = {"view": home.reshape(2, 2), "rest": home[:0], "copy": W.value.copy(), "x": np.ones(2)}
+    assert len(params({"home": home, "W": W, "b": b, **others})) == 2
+    whole = np.arange(6.0)
+    assert len(params({"W": Param(whole[:2]), "rest": whole[4:]})) == 1
+    with pytest.warns(UserWarning, match=r"\['view'\] is a plain array in the memory of parameter \['W'\]"):
+        params({"W": W, "b": b, "view": W.value[:1]})
 
 
 @pytest.mark.parametrize(

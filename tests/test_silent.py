@@ -2,6 +2,7 @@
 
 import contextvars
 import inspect
+import io
 import itertools
 import numbers
 import operator
@@ -15,7 +16,19 @@ import pytest
 from autograd.misc.flatten import flatten
 from autograd.tracer import trace_primitives_map
 
-from minidiff import Grads, Param, dropgrad, gradient, guard, hessian, param, params, pullback, withgradient
+from minidiff import (
+    Grads,
+    Param,
+    derivative,
+    dropgrad,
+    gradient,
+    guard,
+    hessian,
+    param,
+    params,
+    pullback,
+    withgradient,
+)
 from minidiff.optimise import Descent, update
 from minidiff.tracing import derivatives, record
 from minidiff.tracing.record import Traced
@@ -729,10 +742,24 @@ def test_what_can_be_gone_through_once_is_refused_where_the_derivative_needs_it_
         W = x + 1
         assert f(iter((0,))) == f((0,))
         W = param(W)
+        np.testing.assert_array_equal(gradient(lambda f=f: f((0,)), params(W))[W], x[::-1])
         with pytest.raises(TypeError, match="needs an iterator again: pass a tuple"):
             gradient(lambda f=f: f(iter((0,))), params(W))
-        np.testing.assert_array_equal(gradient(lambda f=f: f((0,)), params(W))[W], x[::-1])
         assert f(iter((0,))) == f((0,))
+
+
+def test_an_iterator_is_no_matter_where_it_is_not_needed_again():
+    W, steps = param(np.arange(3.0)), np.arange(3.0)
+    (g,) = gradient(lambda x: scaled(x, itertools.count(2)), 1.5)
+    assert g == 2
+    np.testing.assert_array_equal(gradient(lambda: np.sum(W + steps.flat), params(W))[W], 1)
+    with pytest.raises(NotImplementedError, match=r"np\.save has no gradient"):
+        gradient(lambda: np.save(io.BytesIO(), W) or np.sum(W), params(W))
+
+
+@derivative(lambda g, ans, x, numbers: g * ans / x)
+def scaled(x, numbers):
+    return x * next(numbers)
 
 
 @pytest.mark.parametrize(

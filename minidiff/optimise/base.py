@@ -151,8 +151,12 @@ class Holder(AbstractOptimiser):
     _attributes: ClassVar[tuple[str, ...]] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        held = [*vars(self).get("members", ()), vars(self).get("opt")]
+        is_free = not type(self).__module__.startswith("minidiff.") and not any(
+            hasattr(x, name) for x in held
+        )
         is_ours = name in self._attributes or isinstance(getattr(type(self), name, None), property)
-        if not is_ours and type(self).__module__.startswith("minidiff."):
+        if not (is_ours or is_free):
             raise AttributeError(
                 f"{type(self).__name__} has no {name!r} of its own: set a member's, "
                 f"{member_with(self, name)}.{name} = {value!r:.40}"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -44,7 +42,9 @@ _NOT_OPTIONS = {
     **dict.fromkeys(("jac", "hess", "hessp"), "derivatives are taken of the function"),
     "constraints": "it has bounds=; a penalty in the loss, or W = f(V), keeps to others",
     **dict.fromkeys(("lr", "eta"), "the method finds the length of its steps"),
-    **dict.fromkeys(("max_iter", "epochs", "steps"), "the limit is maxiter="),
+    **dict.fromkeys(
+        ("max_iter", "epochs", "steps"), "the limit is maxiter=, of TNC maxfun=, of least_squares max_nfev="
+    ),
     "history_size": "that of L-BFGS-B is maxcor=",
 }
 
@@ -175,8 +175,7 @@ def minimize(
     with (
         progress_bar(range(integer("maxiter", options.get("maxiter", 0), of_any_type=True)) or iter(()), 1)
         if flag("progress", progress)
-        else nullcontext() as bar,
-        _options_known(method, optimize.OptimizeWarning),
+        else nullcontext() as bar
     ):
         result = search.run(
             lambda: optimize.minimize(
@@ -188,23 +187,6 @@ def minimize(
         )  # fmt: skip
     result.setdefault("nit", search.iterations)
     return result
-
-
-@contextmanager
-def _options_known(method: str, warning: type[Warning]) -> Iterator[None]:
-    """Refuse options that SciPy does not know: it warns, or names a function of its own."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Unknown solver options", warning)
-        try:
-            yield
-        except (warning, TypeError) as error:
-            words = r"Unknown solver options: (\w+)|_minimize\w+\(\) .* argument '(\w+)'$"
-            if unknown := re.match(words, str(error)):
-                raise TypeError(
-                    f"{method} has no option {unknown[1] or unknown[2]}: "
-                    f'scipy.optimize.show_options("minimize", "{method}") lists those it has'
-                ) from None
-            raise
 
 
 def least_squares(

@@ -192,6 +192,7 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
         is_itself = of is root and taken[:-1] == way and w.function is _GETITEM
         if is_itself and type(index) in (slice, tuple) and repr(index) == repr(w.arguments[1]):
             return  # the second half of x[index] += …, which has changed x
+        index = index[0] if type(index) is tuple and len(index) == 1 else index
         n = getattr(index, "ndim", 0)
         is_mask = n and index.dtype.kind == "b" and index.shape == x.shape[:n]
         if is_mask and n == x.ndim and w.ndim:
@@ -368,7 +369,8 @@ def _apart_from(x: Traced, w: Any, what: str) -> None:
     """Refuse values that NumPy would read while it writes over them."""
     root, _ = _opened(x)
     for part in w if isinstance(w, (list, tuple)) else (w,):
-        if type(part) is Traced and source_of(part)[0] is root:
+        is_same = type(part) is Traced and source_of(part)[0] is root
+        if is_same and np.may_share_memory(shown(constant(x)), shown(constant(part))):
             raise NotImplementedError(f"{what} from an array into its own memory: take a copy first.")
 
 
@@ -450,7 +452,7 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _into_plain(f"{name_of(function)} with recorded values")
     rest = {key: x for key, x in kwargs.items() if key != "out"}
     if function in _PIECEWISE:
-        for arg in args:
+        for arg in (*args, *rest.values()):
             _apart_from(out, arg, f"{name_of(function)} with out=")
 
     def do(exact: Any) -> None:

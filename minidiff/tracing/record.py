@@ -1274,10 +1274,11 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
 def _check_no_iterator(function: Any, arguments: Iterable[Any]) -> None:
     """Refuse what can be gone through only once: the derivative would find nothing in it."""
     for x in arguments:
-        if type(x) not in _COMMON and hasattr(type(x), "__next__") and not hasattr(x, "__array__"):
-            raise TypeError(
-                f"{name_of(function)}: the derivative needs an iterator again: pass a tuple of it."
-            )
+        is_iterator = type(x) not in _COMMON and hasattr(type(x), "__next__")
+        if is_iterator and not hasattr(x, "__array__") and not hasattr(x, "read"):  # it is no file
+            name = name_of(function)
+            if name.startswith("np."):  # a function of the user's may need no more of it
+                raise TypeError(f"{name}: the derivative needs an iterator again: pass a tuple of it.")
 
 
 def _called(function: Any, primitive: Any, keywords: dict[str, Any], recorded: tuple[Any, ...]) -> Any:
@@ -1449,12 +1450,13 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
 
 def _is_other_sequence(x: Any) -> bool:
     """Tell whether something that is no list, such as a deque or an array of objects, holds arrays."""
-    if type(x) in PLAIN and type(x) is not np.ndarray:
-        return False
     if is_ndarray(x):
-        return bool(x.ndim and x.dtype == object)
-    known = isinstance(x, (list, tuple, dict, bytes, Mapping)) or hasattr(x, "__array__")
-    return not known and hasattr(x, "__len__") and hasattr(x, "__getitem__")
+        may_hold = x.ndim and x.dtype == object
+    else:
+        known = (list, tuple, dict, str, bytes, Mapping, np.dtype)
+        is_sequence = hasattr(x, "__len__") and hasattr(x, "__getitem__")
+        may_hold = is_sequence and not isinstance(x, known) and not hasattr(x, "__array__")
+    return bool(may_hold) and any(type(item) in Box.types for item in x)
 
 
 # Functions met before that lead to one primitive however they are called, with the number of `_places`.

@@ -716,6 +716,5 @@ def test_what_looks_like_a_sequence_stays_as_it_is():
         lambda x: np.stack([x, x], dtype=W.dtype),
     ):
         np.testing.assert_array_equal(f(W), f(W.value), strict=True)
-        np.testing.assert_array_equal(
-            dropgrad(withgradient(lambda f=f: np.sum(f(W)), params(W)).val), f(W).sum()
-        )
+        value, _ = withgradient(lambda f=f: np.sum(f(W)) + np.sum(W), params(W))
+        assert value == np.sum(f(W)) + np.sum(W)

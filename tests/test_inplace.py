@@ -1145,6 +1145,22 @@ def test_values_may_be_put_from_another_part_of_the_array(put):
     np.testing.assert_allclose(g, [loss(p + e) - loss(p) for e in np.eye(6)])  # it is linear
 
 
+@pytest.mark.parametrize(
+    "index", [((0, 2),), ([0, 2],), (np.array([0, 2]),), ((0,),), (1,), (slice(2),), (...,), (None,)]
+)
+def test_an_index_in_a_tuple_is_numpys(index):
+    def loss(p):
+        a = p.reshape(3, 2) * 1.0
+        a[index] = a[index] * 10
+        a[index] += 1
+        return np.sum(a * np.arange(1.0, 7).reshape(3, 2))
+
+    p = np.array([1.0, 2.0, 0.5, 3.0, 0.7, 1.5])
+    value, (g,) = withgradient(loss, p)
+    assert value == loss(p)
+    np.testing.assert_allclose(g, [loss(p + e) - loss(p) for e in np.eye(6)])  # it is linear
+
+
 @pytest.mark.parametrize("make", [np.copy, lambda x: np.resize(x, ()), np.block])
 @pytest.mark.parametrize("number", [np.sum, lambda q: q[0], lambda q: q[:1].reshape(())[()]])
 def test_an_array_without_axes_that_is_made_of_a_number_changes_under_every_name(make, number):

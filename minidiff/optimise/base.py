@@ -146,7 +146,7 @@ class AbstractOptimiser:
 
 
 class Holder(AbstractOptimiser):
-    """The base of optimisers that hold others. What only those have is not set here, unread."""
+    """The base of optimisers that hold others: it keeps no setting of theirs, which nobody would read."""
 
     _attributes: ClassVar[tuple[str, ...]] = ()
 

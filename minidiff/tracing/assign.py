@@ -192,7 +192,8 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
         is_itself = of is root and taken[:-1] == way and w.function is _GETITEM
         if is_itself and type(index) in (slice, tuple) and repr(index) == repr(w.arguments[1]):
             return  # the second half of x[index] += …, which has changed x
-        index = index[0] if type(index) is tuple and len(index) == 1 else index
+        if type(index) is tuple and len(index) == 1 and hasattr(index[0], "ndim"):
+            (index,) = index
         n = getattr(index, "ndim", 0)
         is_mask = n and index.dtype.kind == "b" and index.shape == x.shape[:n]
         if is_mask and n == x.ndim and w.ndim:

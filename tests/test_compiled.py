@@ -661,6 +661,20 @@ def test_places_made_of_constants_are_constants(ends):
     assert bits(f(3.0)) == bits(withgradient(lambda: loss(3.0), params(W)))
 
 
+def test_a_view_of_one_element_is_computed_with_as_it_lies():
+    z = param(np.array([0.3 - 0.2j], "c8"))
+
+    def loss():
+        v = z + 1
+        v *= z
+        return np.sum(np.abs(v[::-1]) ** 2)
+
+    f, rng = compiled(loss, params(z)), np.random.default_rng(0)
+    for _ in range(100):
+        z[...] = (rng.normal(size=1) + 1j * rng.normal(size=1)).astype("c8")
+        assert bits(f()) == bits(withgradient(loss, params(z)))
+
+
 REFUSED = {
     "branch": (lambda x: np.sum(W * x) if x[0] > 0 else np.sum(W), "branches on a value.*np.where"),
     "any": (lambda x: np.sum(W) if np.any(x > 0) else np.sum(x), "branches on a value"),

@@ -368,10 +368,11 @@ def _put_by(name: str, x: Traced, w: Any, where: Any, *options: Any) -> None:
 
 def _apart_from(x: Traced, w: Any, what: str) -> None:
     """Refuse values that NumPy would read while it writes over them."""
-    root, _ = _opened(x)
+    root, way = _opened(x)
+    memory: Any = shown(getval(root))
     for part in w if isinstance(w, (list, tuple)) else (w,):
-        is_same = type(part) is Traced and source_of(part)[0] is root
-        if is_same and np.may_share_memory(shown(constant(x)), shown(constant(part))):
+        of, taken = source_of(part) if type(part) is Traced else (None, ())
+        if of is root and np.may_share_memory(*(seen_from(memory, constant(how)) for how in (way, taken))):
             raise NotImplementedError(f"{what} from an array into its own memory: take a copy first.")
 
 

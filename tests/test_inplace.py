@@ -1149,6 +1149,12 @@ def test_values_may_be_put_from_another_part_of_the_array(put):
     np.testing.assert_allclose(g, [loss(p + e) - loss(p) for e in np.eye(6)])  # it is linear
 
 
+@pytest.mark.parametrize("run", [np.cumsum, np.cumprod, np.add.accumulate, np.nancumsum])
+def test_a_running_sum_into_an_array_without_axes_is_an_error(run):
+    with pytest.raises(ValueError, match="the result has 1 axes, out= 0"):
+        gradient(lambda p: np.sum(run(p, axis=0, out=np.copy(p[0]))), np.ones(3))
+
+
 @pytest.mark.parametrize(
     "index", [((0, 2),), ([0, 2],), (np.array([0, 2]),), ((0,),), (1,), (slice(2),), (...,), (None,)]
 )

@@ -469,6 +469,8 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _become(out, as_array(function(*args, **rest)), do, function)
     else:  # the result may be an array that somebody holds
         result = as_array(function(*args, **rest))
+        if result.ndim > out.ndim:  # where out has no axis, NumPy's running sums would end the process
+            raise ValueError(f"{name_of(function)}: the result has {result.ndim} axes, out= {out.ndim}.")
         _exactly(out, do, lambda: _change(out, ..., result), function, result)
     return out
 

@@ -104,24 +104,23 @@ def save(
     """
     _check_arguments(path, opt)
     ps = Params(ps)
-    names = {*ps.names}
-    if twice := [name for name in names if f"{name}'" in names]:
+    members = {name: _member(i, name) for i, name in enumerate(ps.names)}
+    if twice := [name for name in members if f"{name}'" in members]:
         warnings.warn(
             f"save(path, ps): {_SAME_NAMES.format(', '.join(twice[:6]))}", UserWarning, stacklevel=2
         )
     optimiser, more = Encoder("optimiser", ps), Encoder("extra")
-    members = [_member(i, name) for i, name in enumerate(ps.names)]
     manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     try:
         manifest["optimiser"] = None if opt is None else optimiser.optimiser(opt)
         manifest["extra"] = {name: more.data(value, name) for name, value in extra.items()}
-        manifest["parameters"] = dict(zip(ps.names, members, strict=True))
-        manifest["arrays"] = [*members, *optimiser.arrays, *more.arrays]
+        manifest["parameters"] = members
+        manifest["arrays"] = [*members.values(), *optimiser.arrays, *more.arrays]
         text = json.dumps(manifest, allow_nan=False).encode()
     except RecursionError:
         raise ValueError("opt or extra is nested too deeply, or holds itself: it cannot be stored") from None
     arrays = {"manifest": np.frombuffer(text, np.uint8)}
-    arrays |= zip(members, (p.value for p in ps), strict=True)
+    arrays |= zip(members.values(), (p.value for p in ps), strict=True)
     pieces = _pieces(arrays | optimiser.arrays | more.arrays)
     if isinstance(path, (str, bytes, os.PathLike)):
         write(os.fsdecode(path), pieces)
@@ -216,10 +215,10 @@ def load(
         manifest, members = _read(file)
         names = ps.names if manifest["version"] > 1 else tuple(map(str, range(len(ps))))
         outlines = {name: members[member] for name, member in manifest["parameters"].items()}
-        misfits = _misfits(outlines, dict(zip(names, live, strict=True)))
+        here = dict(zip(names, live, strict=True))
+        misfits = _misfits(outlines, here)
         mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
-        again = {f"{name}'": name for name in outlines}  # as names are that come twice
-        twice = [again[name] for name in again if (name in outlines) != (name in names)]
+        twice = [name for name in outlines if (f"{name}'" in outlines) != (f"{name}'" in here)]
         if misfits and (twice or not partial):  # which a glance at a large file tells
             rest = ": load(…, partial=True) takes those that fit" if mine else ""
             if twice:
@@ -236,7 +235,7 @@ def load(
         more = Decoder(_within("extra", arrays), {})
         extra = {name: more.data(node) for name, node in manifest["extra"].items()}
 
-    changes = {name: (a, stored[name]) for name, a in zip(names, live, strict=True) if name in mine}
+    changes = {name: (a, stored[name]) for name, a in here.items() if name in mine}
     for name, (a, _) in changes.items():
         if not a.flags.writeable:
             raise ValueError(f"parameter {name} is a read-only array: {_name(path)} cannot be loaded into it")

@@ -520,7 +520,8 @@ def params(*things: Any) -> Params:
             arrays += [(path.removeprefix("."), thing)] * is_ndarray(thing)
             parts = [(path + step, part) for step, part in _parts(thing)]
             waiting.extendleft(reversed(parts))
-    _warn_of_views(found, arrays)
+    if arrays:
+        _warn_of_views(found, arrays)
     for thing in things if found else ():  # a bias, say, that is none any more
         every = thing if isinstance(thing, list) and thing else [thing]
         if all(isinstance(x, (float, np.inexact)) for x in every):

@@ -7,6 +7,10 @@ import numpy as np
 from minidiff import check_gradient, gradient
 from minidiff.tracing import constant
 
+# NumPy's elementwise functions by their names, and those of two floats that give one.
+UFUNCS = {f.__name__: f for f in vars(np).values() if isinstance(f, np.ufunc) and not f.signature}
+OF_TWO = {name: f for name, f in UFUNCS.items() if f.nin == 2 and f.nout == 1 and "dd->d" in f.types}
+
 
 def parts(result):
     return list(result) if isinstance(result, (tuple, list)) else [result]

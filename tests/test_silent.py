@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from autograd.misc.flatten import flatten
 from autograd.tracer import trace_primitives_map
+from beside_numpy import OF_TWO, UFUNCS
 
 from minidiff import (
     Grads,
@@ -692,9 +693,7 @@ def test_small_whole_numbers_beside_a_recorded_one_do_not_overflow(f, dtype):
     np.testing.assert_allclose(gradient(lambda x: f(x, k) * 1.0, x)[0], slope, rtol=1e-3, atol=1e-7)
 
 
-UFUNCS = {f.__name__: f for f in vars(np).values() if isinstance(f, np.ufunc) and not f.signature}
 OF_FLOATS = [name for name, f in UFUNCS.items() if any(re.match("d+->.*d", kinds) for kinds in f.types)]
-OF_TWO = {name: f for name, f in UFUNCS.items() if f.nin == 2 and f.nout == 1 and "dd->d" in f.types}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -151,17 +151,19 @@ class Holder(AbstractOptimiser):
     _attributes: ClassVar[tuple[str, ...]] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        held = [*vars(self).get("members", ()), vars(self).get("opt")]
-        is_free = not type(self).__module__.startswith("minidiff.") and not any(
-            hasattr(x, name) for x in held
-        )
         is_ours = name in self._attributes or isinstance(getattr(type(self), name, None), property)
-        if not (is_ours or is_free):
+        if not (is_ours or self._may_have(name)):
             raise AttributeError(
                 f"{type(self).__name__} has no {name!r} of its own: set a member's, "
                 f"{member_with(self, name)}.{name} = {value!r:.40}"
             )
         super().__setattr__(name, value)
+
+    def _may_have(self, name: str) -> bool:
+        """Tell whether an attribute is one of a user's own class, and none of what it holds."""
+        held = [*vars(self).get("members", ()), vars(self).get("opt")]
+        is_users = not type(self).__module__.startswith("minidiff.")
+        return is_users and not any(hasattr(x, name) for x in held)
 
 
 def member_with(opt: AbstractOptimiser, name: str) -> str:

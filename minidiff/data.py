@@ -79,7 +79,8 @@ class DataLoader(Generic[Data]):
 
     Within `train` a batch counts in `state` when its step has been taken (or left out, by `skip`). If Ctrl-C,
     an exception or `stop` comes first, it is given again: the run that goes on equals the one that was never
-    stopped. The state then has the losses of the epoch's steps as well, for their mean. In a loop by hand a
+    stopped. The state then has the losses of the epoch's steps as well, for their mean. What a callback
+    iterates over meanwhile, to evaluate, leaves the state's place as it is. In a loop by hand a
     batch counts when it is handed out: save after its step, and if that step was not taken, save the state
     that was there before the batch was.
 
@@ -113,7 +114,8 @@ class DataLoader(Generic[Data]):
     weight = 0
     # Which of how many shards this is, and a number that tells the order and the batch from others.
     _shard = 0, 1
-    _order = _at = 0
+    _at = 0
+    _is_trained = False  # by a `train` that runs, whose iterations alone count
 
     def __init__(
         self,
@@ -154,9 +156,13 @@ class DataLoader(Generic[Data]):
         return full + (self.partial and rest > 0)
 
     def __iter__(self) -> Iterator[Data]:
-        order = whole(self._start)
-        begin, given = self._place
+        return self._batches(not self._is_trained)
+
+    def _batches(self, counts: bool) -> Iterator[Data]:
+        """Give the batches of an iteration, which `state` tells of if it counts."""
+        order, (begin, given) = whole(self._start, counts)
         rank, size = self._shard
+        which = zlib.crc32(repr(begin).encode()) if self.shuffle and size > 1 else 0
         for i in range(given, len(self)):
             start = i * self.batchsize
             m = min(self.batchsize, self._n - start)
@@ -165,25 +171,27 @@ class DataLoader(Generic[Data]):
             places = slice(start + first, start + max(last, first + 1))
             rows = places if order is None else order[places]
             batch = _of_each(partial(_batch, rows=rows), self.data)
-            self._place = begin, i + 1
-            self.weight, self._at = last - first, self._order + i
+            if counts:
+                self._place = begin, i + 1
+            self.weight, self._at = last - first, which + i
             yield batch
-        self._place = None, 0
+        if counts:
+            self._place = None, 0
 
-    def _start(self) -> NDArray[np.int64] | None:
-        """Begin an iteration, or go on with one; give its order."""
-        rng, (begin, batches) = self.rng, self._place
-        if not self._resumed or begin is None:
-            begin, batches = rng.bit_generator.state, 0
-            self._losses = 0, []
-        else:
+    def _start(self, counts: bool) -> tuple[NDArray[np.int64] | None, tuple[Mapping[str, Any] | None, int]]:
+        """Begin an iteration, or go on with one; give its order and where it begins."""
+        rng, place = self.rng, self._place
+        goes_on = counts and self._resumed and place[0] is not None
+        if goes_on:
             rng = deepcopy(rng)  # the loader's own has moved on
-            rng.bit_generator.state = begin
+            rng.bit_generator.state = place[0]  # type: ignore[assignment]
+        else:
+            place = rng.bit_generator.state, 0
         order = rng.permutation(self._n) if self.shuffle else None
-        self._place, self._resumed = (begin, batches), False
-        if self._shard[1] > 1:
-            self._order = zlib.crc32(repr(begin).encode()) if self.shuffle else 0
-        return order
+        if counts:
+            self._losses = self._losses if goes_on else (0, [])
+            self._place, self._resumed = place, False
+        return order, place
 
     def shard(self, rank: int, size: int) -> DataLoader[Data]:
         """Give the loader of one of several processes, each of which has its part of every batch.
@@ -238,6 +246,7 @@ class DataLoader(Generic[Data]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._resumed = self._place[0] is not None  # a copy goes on where this one stood
+        self._is_trained = False
 
     @property
     def state(self) -> dict[str, Any]:
@@ -316,7 +325,7 @@ class Counted:
     --------
     >>> loader = DataLoader(np.arange(4))
     >>> with Counted(loader) as counted:
-    ...     for batch in loader:
+    ...     for batch in counted:
     ...         if batch == 2:
     ...             break
     ...         counted.note()
@@ -325,8 +334,19 @@ class Counted:
     """
 
     def __init__(self, data: Any) -> None:
-        self._loader: DataLoader[Any] | None = data if isinstance(data, DataLoader) else None
+        self._data = data
+        counts = isinstance(data, DataLoader) and not data._is_trained
+        self._loader: DataLoader[Any] | None = data if counts else None
         self.note()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._data) if self._loader is None else self._counted(self._loader)
+
+    def _counted(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        loader._is_trained = False  # this iteration counts, and none that begins meanwhile
+        for batch in loader:
+            loader._is_trained = True
+            yield batch
 
     def note(self, *losses: float) -> None:
         """Let the batch that was handed out last count, with the loss before its step, if it has one."""
@@ -344,6 +364,7 @@ class Counted:
 
     def __exit__(self, *_: object) -> None:
         if self._loader is not None:
+            self._loader._is_trained = False
             begin, batches = place = self._loader._place
             if place is not self._place and batches:
                 # in this order: after an interrupt between the two, a second end does the same again

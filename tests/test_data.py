@@ -364,6 +364,44 @@ def test_a_training_that_ends_amid_an_epoch_and_goes_on_is_the_one_that_did_not(
     assert go_on(*resumed(*run), epochs=2 - done) == go_on(*start(), epochs=2)
 
 
+LOOKS = {
+    "all": lambda loader: [*loader],
+    "some": lambda loader: next(iter(loader)),
+    "train": lambda loader: go_on(param(np.ones(3)), ADAM(), loader),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+@pytest.mark.parametrize("when", ["cb", "each_epoch"])
+@pytest.mark.parametrize("at", [1, 4, 6, 8, 12])
+def test_a_callback_may_go_through_the_data_of_the_training(look, when, at):
+    """What it goes through does not count: the run that goes on equals the one that never stopped."""
+
+    def run(*ends):
+        W, opt, loader = start()
+        heard: dict[str, list[float]] = {"cb": [], "each_epoch": []}
+
+        def hear(kind, loss):
+            heard[kind].append(loss)
+            if kind == when:
+                look(loader)
+            if len(heard[kind]) in ends:
+                fail()
+
+        while len(heard["each_epoch"]) < 2:
+            with suppress(RuntimeError):
+                train(
+                    lambda x, y: np.mean((x @ W - y) ** 2), params(W), loader, opt,
+                    epochs=2 - len(heard["each_epoch"]),
+                    cb=lambda progress: hear("cb", progress.loss),
+                    each_epoch=lambda progress: hear("each_epoch", progress.loss),
+                )  # fmt: skip
+            W, opt, loader = resumed(W, opt, loader)
+        return heard, W.value.tolist()
+
+    assert run(at) == run()
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 @pytest.mark.parametrize("at", range(1, 13))

@@ -186,7 +186,7 @@ def train(
                 first, before, carried = len(losses), batches, counted.carried()
                 if shown is not None:
                     shown.set_description_str(f"epoch {epoch}/{epochs}", refresh=False)
-                for d in data:
+                for d in counted:
                     batches += 1
                     remembered += [memory.copy() for memory in memories]
                     try:

@@ -25,14 +25,12 @@ from minidiff.tracing.derivatives import (
     part_of,
 )
 from minidiff.tracing.record import (
-    ELSEWHERE,
     Kept,
     Leaf,
     Trace,
     Traced,
     apart,
     as_array,
-    called_here,
     constant,
     derivative,
     guard,
@@ -41,8 +39,6 @@ from minidiff.tracing.record import (
     is_tracing,
     lift,
     map_container,
-    name_of,
-    no_attribute,
     seen_from,
     standing,
     standing_for_leaves,
@@ -51,6 +47,7 @@ from minidiff.tracing.record import (
     watch,
     watching,
 )
+from minidiff.tracing.refusals import ELSEWHERE, called_here, name_of, no_attribute
 from minidiff.tracing.rows import by_row, pull_all
 
 __all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "add_at", "added",

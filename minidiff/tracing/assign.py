@@ -28,15 +28,12 @@ from minidiff.tracing.record import (
     Stale,
     Traced,
     _innermost,
-    _refuse,
     _set_class,
     as_array,
     blank,
     constant,
     is_box,
-    is_called_here,
     lift,
-    name_of,
     own_copy,
     record,
     replace,
@@ -47,6 +44,7 @@ from minidiff.tracing.record import (
     standing_now,
     story_of,
 )
+from minidiff.tracing.refusals import is_called_here, name_of, refuse
 
 # --- The array after a change ---------------------------------------------------------------------------
 
@@ -137,7 +135,7 @@ def _opened(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
     """Give the array that a change of `x` changes, and the way from it to `x`; refuse what is no result."""
     root, way = _settled(x)
     if root.function is None:
-        _refuse(
+        refuse(
             "Changing in place what is differentiated by (a parameter, an argument, or a view of it)",
             "Take a copy first, b = x.copy(), and change that; or make a new array (b = b + …, np.sort).",
             is_sure=True,
@@ -180,7 +178,7 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
         raise TypeError(f"a complex value cannot be put into an array of {x.dtype}: take np.real of it.")
     if type(w) is Traced:
         if w._trace > x._trace:
-            _refuse(
+            refuse(
                 "Assignment of what an inner gradient computes into an array of an outer one",
                 "Make the array in the inner loss, or return the value from it and assign outside.",
                 is_sure=True,
@@ -188,7 +186,7 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
         of, taken = source_of(w)
         if of is root and type(index) is int and is_called_here("shuffle"):
             # It exchanges rows of what is no array of NumPy's as if they were no views of it.
-            _refuse("shuffle() of an array under differentiation", "")
+            refuse("shuffle() of an array under differentiation", "")
         is_itself = of is root and taken[:-1] == way and w.function is _GETITEM
         if is_itself and type(index) in (slice, tuple) and repr(index) == repr(w.arguments[1]):
             return  # the second half of x[index] += …, which has changed x
@@ -295,7 +293,7 @@ def _exactly(
 
 
 def _into_plain(what: str) -> NoReturn:
-    _refuse(
+    refuse(
         f"{what} into a plain array (out= and the like)",
         "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
         "minidiff.functions.zeros(n). Or write b = b + …, which is new.",
@@ -309,7 +307,7 @@ def _method(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
             return change(self, *args, **kwargs)
         if is_box(living := lift(self)):
             what = f"A change ({name}) of an array of a gradient that has ended"
-            _refuse(what, "Take a copy first, b = x.copy().", is_sure=True)
+            refuse(what, "Take a copy first, b = x.copy().", is_sure=True)
         return getattr(living, name)(*args, **kwargs)
 
     return method

@@ -37,11 +37,11 @@ from minidiff.tracing.record import (
     described,
     is_blank,
     map_container,
-    name_of,
     record,
     standing,
     standing_now,
 )
+from minidiff.tracing.refusals import name_of
 
 
 def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | None = None) -> list[Any]:

@@ -15,7 +15,8 @@ import numpy as np
 
 from minidiff.checks import takes
 from minidiff.tracing.derivatives import COMPOSITES, listed
-from minidiff.tracing.record import constant, derivative, is_box, name_of
+from minidiff.tracing.record import constant, derivative, is_box
+from minidiff.tracing.refusals import name_of
 
 Composition = Callable[..., Any]
 

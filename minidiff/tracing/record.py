@@ -13,12 +13,8 @@ Traces nest: the value inside a `Traced` may be a box of an outer trace.
 
 from __future__ import annotations
 
-import dis
 import inspect
-import linecache
 import operator
-import os
-import re
 import sys
 import threading
 import weakref
@@ -54,7 +50,7 @@ from minidiff.tracing.derivatives import (
     typed,
     var,
 )
-from minidiff.tracing.twins import twin
+from minidiff.tracing.refusals import ELSEWHERE, cures, name_of, no_attribute, refuse, where
 
 # ---------------------------------------------------------------------------------------------------
 # The running traces
@@ -211,7 +207,7 @@ class Trace:
         if self.held is not None:
             self.hold(call.arguments)
         if self.lines is not None and call.function is not None:
-            self.lines[call.order] = name_of(call.function) + _where()[0]
+            self.lines[call.order] = name_of(call.function) + where()[0]
             self.check(call, call._value, "value")
 
     def check(self, call: Traced, x: Any, what: str) -> None:
@@ -307,133 +303,6 @@ PLAIN = frozenset({
     np.ndarray, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8,
     np.float16, np.float32, np.float64, np.complex64, np.complex128,
 })  # fmt: skip
-
-# What people look for who come from PyTorch.
-ELSEWHERE = {
-    **dict.fromkeys(
-        ("backward", "grad", "zero_grad"),
-        "The gradients are what gradient(lambda: loss(x, y), params(W)) returns.",
-    ),
-    **dict.fromkeys(("detach", "numpy", "cpu"), "dropgrad(x) gives the plain value."),
-    **dict.fromkeys(("requires_grad", "requires_grad_"), "What is to be differentiated is made by param(x)."),
-}
-
-
-def no_attribute(what: str, name: str) -> str:
-    """Say that there is no such attribute, and what there is instead."""
-    is_numpys = hasattr(np.ndarray, name) or hasattr(np.float64, name)
-    of_arrays = "dropgrad(x) gives the plain value, which has it." if is_numpys else ""
-    return f"{what} has no attribute {name!r}. {ELSEWHERE.get(name, of_arrays)}".rstrip()
-
-
-def _refuse(what: str, instead: str, is_sure: bool = False) -> NoReturn:
-    where, source, called = _where()
-    cures = instead if is_sure else _cures(source, called) or instead
-    raise TypeError(
-        f"{what} cannot be recorded, and its gradient would be lost{where}. {cures} "
-        "If a constant is meant, dropgrad(x) gives the plain value."
-    )
-
-
-def called_here() -> tuple[str, str]:
-    """Name what the running line calls of NumPy's or SciPy's, and tell what to write in its place, or ""."""
-    _, source, called = _where()
-    return called, _cures(source, called)
-
-
-def is_called_here(name: str) -> bool:
-    """Tell whether the running line calls a function of this name."""
-    return f"{name}(" in _where()[1]
-
-
-def _cures(source: str, called: str) -> str:
-    cures = twin(called, source) if re.match(r"scipy(?!\.sparse)", called) else ""
-    return cures or " ".join(cure for pattern, cure in _CURES if re.search(pattern, source))
-
-
-# By what the refused line calls: what can be recorded in its place.
-_CURES = [
-    (r"polynomial",
-        "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
-        "c, and np.polyval(c[::-1], x) both."),
-    (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
-    (r"\.dot\((?!\[)", "Write X @ W."),
-    (r"full\(", "Write a * np.ones(shape)."),
-    (r"array\(\[|np\.array\(|stack\(|concatenate\(|dot\(\[",
-        "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
-    (r"\.(float|complex|single|double|longdouble)\d*\(", "Write x.astype(dtype)."),
-    (r"vectorize", "Write np.stack([f(v) for v in x])."),
-    (r"unique_values", "np.unique(x) has an order."),
-    (r"intersect1d", "Write np.unique(x[np.isin(x, y)])."),
-    (r"[rc]_\[|[RC]Class", "np.concatenate joins arrays, np.stack numbers."),
-    (r"^(?!.*(?:math|special)).*\.(normal|uniform|exponential|gamma|laplace|logistic|gumbel|rayleigh)\(",
-        "Write m + σ * rng.normal(size=n), s * rng.exponential(size=n): the random numbers are constants."),
-    (r"\.(poisson|binomial|geometric)\(", "Counts have no gradient by what they are drawn with."),
-    (r"\.permut|shuffle\(", "Write x[rng.permutation(len(x))]."),
-    (r"\.choice\(", "Write x[rng.integers(len(x), size=n)]; probabilities are p=dropgrad(p)."),
-    (r"\] [-+*/]?=|fill_diagonal|put_along_axis",
-        "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
-        "minidiff.functions.zeros(n)."),
-]  # fmt: skip
-
-
-def _where() -> tuple[str, str, str]:
-    """Name the line of the loss that is running, and the function that it calls there, if that is known.
-
-    Returns
-    -------
-    tuple of str
-        The words for a message, the source of what the line does there, and the name of the function.
-    """
-    frame: Any = sys._getframe(2)
-    called = ""
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
-        if module.partition(".")[0] not in ("minidiff", "autograd", "numpy", "scipy"):
-            source = _source(frame)
-            file = frame.f_code.co_filename
-            # A cell of a notebook has a file with a name that nobody knows.
-            words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
-            words += f" ({os.path.basename(file)})" * (module != "__main__" and os.path.exists(file))
-            words += f", which calls {called}" if called else ""
-            return words, f"{source or _names(frame)} {called}", called
-        if module.startswith(("numpy", "scipy")):
-            called = f"{module.split('._')[0]}.{_name_in(frame)}"
-        elif frame.f_code is _composed.__code__:
-            called = name_of(frame.f_locals["function"])
-        frame = frame.f_back
-    return "", "", ""
-
-
-def _name_in(frame: Any) -> str:
-    """Name the function that runs in a frame, a method with its class or with SciPy's distribution."""
-    name: str = frame.f_code.co_name
-    if (of := frame.f_locals.get("self")) is None:
-        return name
-    kind = type(getattr(of, "dist", of)).__name__.removesuffix("_gen")
-    return f"{kind}.{name}".removesuffix(".__init__").removesuffix(".__call__")
-
-
-def _names(frame: Any) -> str:
-    """Give the names on a line in a likeness of its source, which what is typed into Python has not."""
-    lines = {i: line for start, end, line in frame.f_code.co_lines() for i in range(start, end)}
-    done = [i for i in dis.get_instructions(frame.f_code) if i.offset <= frame.f_lasti]
-    here = [i for i in done if lines.get(i.offset) == frame.f_lineno]
-    names = [f".{i.argval}(" for i in here if i.opname.startswith("LOAD_") and type(i.argval) is str]
-    return "".join(names) + "] =" * done[-1].opname.startswith("STORE_S")  # STORE_SUBSCR, STORE_SLICE
-
-
-def _source(frame: Any) -> str:
-    """Give the source of what a frame is doing: the expression, known since Python 3.11, or the line."""
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip("\n")
-    if hasattr(frame.f_code, "co_positions"):
-        first, last, start, stop = list(frame.f_code.co_positions())[frame.f_lasti // 2]
-        if first == frame.f_lineno and stop is not None:
-            text = line.encode()[start : stop if last == first else None].decode()
-            rest = line.encode()[stop:].lstrip()
-            rest = rest[rest[:1] in (b"+", b"-", b"*", b"/") :]
-            return text + " = …" if rest[:1] == b"=" != rest[1:2] else text
-    return line.strip()
 
 
 def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], Any]) -> Any:
@@ -648,7 +517,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
         if np.dtype(dtype).kind in "OV" and self.owner.open:
-            _refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
+            refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
         if args or kwargs or np.dtype(dtype).kind not in "fc":
             plain = getval(self).astype(dtype, *args, **kwargs)  # where NumPy refuses options, it says so
             if plain.dtype.kind not in "fc":
@@ -714,7 +583,7 @@ def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
 
     def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
         if self.owner.open and (self.parents or self.function is None):  # not just made, as of np.zeros_like
-            _refuse(what, instead)
+            refuse(what, instead)
         return getattr(getval(self), name)(*args, **kwargs)
 
     return method
@@ -763,7 +632,7 @@ def _fixed(name: str, instead: str) -> Any:
 
     def assign(self: Traced, x: object) -> None:
         if self.owner.open:
-            _refuse(f"Assignment to .{name} of a value under differentiation", instead)
+            refuse(f"Assignment to .{name} of a value under differentiation", instead)
         setattr(getval(self), name, x)
 
     return assign
@@ -1345,7 +1214,7 @@ def _node(
     if kind is Traced:  # as an outer trace has recorded it
         return _box(result, result._trace, Traced(result, primitive, values, keywords, argnums, parents))
     if kind is np.ndarray:
-        _refuse(
+        refuse(
             f"{name_of(primitive)} of {described(values, keywords)}", "Objects in arrays have no gradient."
         )
     node = Traced(typed(result), primitive, values, keywords, argnums, parents)
@@ -1419,18 +1288,6 @@ def derivative(
         return wraps(function)(lambda *args, **kwargs: record(primitive, args, kwargs))
 
     return decorate
-
-
-def name_of(function: Any) -> str:
-    """Name a function for an error message."""
-    function = getattr(function, "fun", function)
-    if function is ArrayBox.__getitem__.fun:
-        return "x[…]"
-    name = getattr(function, "__name__", str(function))
-    if isinstance(function, np.ufunc) and getattr(np, name, None) is not function:
-        return name  # another library's
-    module = getattr(function, "__module__", None) or "numpy"
-    return f"{module.replace('numpy._core', 'numpy').split('._')[0].replace('numpy', 'np', 1)}.{name}"
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -1509,7 +1366,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     primitive = primitive_of(function)
     if primitive is None:
         name = name_of(function)
-        cure = _cures(name, name) or (
+        cure = cures(name, name) or (
             "Write it with functions that have one, or give it one (minidiff.derivative)."
         )
         raise NotImplementedError(

@@ -330,9 +330,10 @@ def hessian(f: Callable[..., Any], x: Any, **constants: Any) -> Any:
         return by_parameters(
             "hessian", lambda: Grads.to_vector(_value_and_gradient(f, (x,), "hessian")[1]), x
         )[1]
-    if _variable(x) is None:
+    if _variable(x) is None or np.iscomplexobj(constant(x)):
         raise TypeError(
-            f"hessian(f, x): x must be a real number, an array or a parameter, got {described(constant(x))}."
+            "hessian(f, x): x must be a real number, an array or a parameter of them, got "
+            f"{described(constant(x))}. hvp(f, x, v) takes complex ones, and lists, tuples and dicts."
         )
 
     def slope(x: Any) -> Any:

@@ -299,6 +299,9 @@ def _hint(value: object) -> str:
         )
     if isinstance(value, Enum):
         return f"it is a {_type_name(value)}; store its name"
+    has = next((name for name in ("state", "step") if hasattr(value, name)), "")
+    if has and type(value).__module__.startswith("minidiff."):
+        return f"it is of the type {_type_name(value)}; store its {has}, and set that after load"
     return (
         f"it is a {_type_name(value)}; what can be are numbers, strings, lists, tuples, dicts, arrays, sets, "
         "dates and NumPy's generators"

@@ -15,7 +15,8 @@ HOMES = "optimise", "schedules", "losses", "functions", "data", "plot", "paralle
 _MODEL = "a model is a function of parameters: x @ W + b, with W = param(…); params(model) collects them"
 _SCHEDULE = "of minidiff.schedules, a function of the step; the cheat sheet has it under Your schedule here"
 _CLASSES = "logitcrossentropy of minidiff.losses takes scores, crossentropy probabilities"
-# In small letters, without underscores: the names of JAX, optax, PyTorch, Keras and Flux.
+# In small letters, without underscores: the names of JAX, optax, PyTorch, Keras and Flux. What is said of one
+# in a module goes before what is said of it anywhere.
 _INSTEAD = {
     "grad": "gradient(f, x)[0] is its gradient, gradient(lambda: loss(x, y), θ) that by parameters",
     "valueandgrad": "withgradient(f, x) gives both",
@@ -28,6 +29,8 @@ _INSTEAD = {
     **dict.fromkeys(("parameter", "tensor", "variable"), "param(x) makes a parameter of an array"),
     **dict.fromkeys(("numpy", "np"), "import numpy as np: losses are written in it"),
     **dict.fromkeys(("module", "linear", "dense", "chain", "sequential", "layer", "nn"), _MODEL),
+    "optimise.chain": "Optimiser(…) composes several",
+    **dict.fromkeys(("schedules.linear", "linearlr", "linearschedule"), f"Triangle {_SCHEDULE}"),
     **dict.fromkeys(("optim", "optimize", "optimizers"), "ADAM and others are in minidiff.optimise"),
     "optimizer": "Optimiser(…) composes several, AbstractOptimiser is the class of all, of minidiff.optimise",
     "sgd": "Descent of minidiff.optimise, or Momentum with rho",
@@ -64,11 +67,12 @@ def missing(module: str, name: str) -> AttributeError | ImportError:
         homes = [*(f"minidiff.{home}" for home in HOMES), "minidiff"]
         ours = {known: home for home in homes for known in import_module(home).__all__}
         alike = {_key(known): known for known in ours}
-        if name in ours or (_key(name) in alike and _key(name) not in _INSTEAD):
+        cure = _INSTEAD.get(f"{module.removeprefix('minidiff.')}.{_key(name)}") or _INSTEAD.get(_key(name))
+        if name in ours or (_key(name) in alike and not cure):
             known = name if name in ours else alike[_key(name)]
             instead = f": write from {ours[known]} import {known}"
-        elif _key(name) in _INSTEAD:
-            instead = f": {_INSTEAD[_key(name)]}"
+        elif cure:
+            instead = f": {cure}"
         elif name in np.__all__:
             instead = f": np.{name} is NumPy's"
         elif near := get_close_matches(_key(name), alike, 1, 0.8):

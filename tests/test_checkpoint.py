@@ -821,6 +821,8 @@ cycle.append(cycle)
     ("value", "error", "message"),
     [
         (object(), TypeError, "x cannot be stored.*it is a object"),
+        (DataLoader(np.ones(2)), TypeError, "x cannot be stored.*type DataLoader; store its state"),
+        (Stateful(Exp(0.1, 0.5)), TypeError, "x cannot be stored.*type Stateful; store its step"),
         ([1, {"a": print}], TypeError, r"x\[1\]\['a'\] cannot be stored"),
         ({print: 1}, TypeError, "a key of x cannot be stored"),
         (ADAM(), TypeError, "as opt: save"),

@@ -1146,6 +1146,8 @@ def test_a_loss_of_one_element_by_matrix_product():
 def test_jacobians_of_complex_arguments_are_refused(derivative_of, argument):
     with pytest.raises(TypeError, match=r"complex|real numbers or arrays"):
         derivative_of(lambda z: np.real(z * z).sum(), argument)
+    with pytest.raises(TypeError, match=r"hessian\(f, x\).*real.*complex.*hvp"):
+        hessian(lambda z: np.abs(z * z).sum(), argument)
 
 
 def test_a_jacobian_of_complex_results_is_refused():

@@ -11,6 +11,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from beside_numpy import UFUNCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -656,6 +657,36 @@ def test_what_at_puts_into_an_array_is_of_before_the_call(ufunc):
 
     for f in itself, shifted:
         check_gradient(f, np.array([1.5, 0.5, 1.1, 0.7]))
+
+
+CLIPS = {
+    "clip": lambda x, **to: np.clip(x, 0.4, 0.7, **to),
+    "clip by name": lambda x, **to: np.clip(x, min=0.5 * x[::-1], max=None, **to),
+    "x.clip": lambda x, **to: x.clip(0.4, x[0], **to),
+    "clip of a constant": lambda x, **to: np.clip(dropgrad(x), x[::-1], 0.7, **to),
+}
+OF_FLOATS = {name: f for name, f in UFUNCS.items() if f.nout == 1 and {"d->d", "dd->d"} & {*f.types}}
+OF_FLOATS.pop("arccosh")  # which has no value here
+
+
+@pytest.mark.parametrize("f", [*OF_FLOATS.values(), *CLIPS.values()], ids=[*OF_FLOATS, *CLIPS])
+@pytest.mark.parametrize("is_itself", [True, False])
+def test_where_a_call_leaves_elements_of_its_out_they_keep_their_gradient(f, is_itself):
+    more = (0.3,) if getattr(f, "nin", 1) == 2 else ()
+    x, mask = np.array([0.31, 0.45, 0.62, 0.83, 0.94]), np.array([True, False, True, True, False])
+
+    def left(x):
+        x = +x
+        out = x if is_itself else np.sin(x)
+        assert f(x, *more, out=out, where=mask) is out
+        return np.sum(out**2)
+
+    def chosen(x):
+        return np.sum(np.where(mask, f(x, *more), x if is_itself else np.sin(x)) ** 2)
+
+    (value, (g,)), (expected, (h,)) = withgradient(left, x), withgradient(chosen, x)
+    assert value == expected
+    np.testing.assert_allclose(g, h, rtol=1e-14)
 
 
 def assign_element(z, w):

@@ -437,6 +437,7 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
     _exactly(x, lambda exact: ufunc.at(exact, constant(index), *constant(w)), change, ufunc)
 
 
+_BOUNDS = {"min", "max", "a_min", "a_max"}  # of np.clip
 # These write piece after piece, also over what they have not read yet.
 _PIECEWISE = {np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack, np.ptp, np.vecdot}
 
@@ -458,10 +459,15 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     def do(exact: Any) -> None:
         function(*constant(args), **constant(rest), out=exact)
 
-    if isinstance(function, np.ufunc) and function.signature is None and "where" in rest:
+    is_elementwise = function is np.clip or (isinstance(function, np.ufunc) and function.signature is None)
+    if is_elementwise and "where" in rest:
         where = np.broadcast_to(constant(rest["where"]), out.shape)
-        parts = [np.broadcast_to(x, out.shape)[where] if np.ndim(x) else x for x in args]
-        others = {key: x for key, x in rest.items() if key != "where"}
+
+        def some(x: Any) -> Any:
+            return np.broadcast_to(x, out.shape)[where] if np.ndim(x) else x
+
+        parts = [*map(some, args)]
+        others = {key: some(x) if key in _BOUNDS else x for key, x in rest.items() if key != "where"}
         _exactly(out, do, lambda: _change(out, where, function(*parts, **others)), function)
     elif isinstance(function, np.ufunc):
         _become(out, as_array(function(*args, **rest)), do, function)

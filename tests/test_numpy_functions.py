@@ -428,6 +428,7 @@ METHODS = {
     "real": (lambda x: x.real, np.real), "imag": (lambda x: (x * 1j).imag, lambda x: x * 1.0),
     "flat": (lambda x: np.stack(list(x.flatten())), lambda x: x.reshape(9)),
     "all the rest": (lambda x: x.clip(-0.5, 0.5).conj().conjugate(), lambda x: np.clip(x, -0.5, 0.5)),
+    "clip of a plain array": (lambda x: M.clip(x - 0.1, max=V * x), lambda x: np.clip(M, x - 0.1, V * x)),
     "clip by name": (lambda x: x.clip(min=0.1), lambda x: np.maximum(x, 0.1)),
     "clip above": (lambda x: x.clip(max=0.1), lambda x: np.minimum(x, 0.1)),
     "copy": (lambda x: x.copy(), lambda x: x * 1),

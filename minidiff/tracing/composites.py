@@ -431,6 +431,7 @@ COMPOSITES |= {
     np.concatenate: _concatenate,
     np.compress: lambda condition, x, axis=None: np.take(x, np.flatnonzero(condition), axis),
     (np.clip, "options"): _clip,
+    np._core.umath.clip: np.clip,  # type: ignore[attr-defined]  # x.clip(low, high) of a plain x
     np.diff: _diff,
     np.dstack: lambda arrays: _concatenate([np.atleast_3d(as_array(a)) for a in arrays], 2),
     np.hstack: lambda arrays, **options: _concatenate(

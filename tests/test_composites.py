@@ -103,7 +103,13 @@ CALLS = {
     np.linalg.matrix_power: [call(S, n) for n in (-3, -1, 0, 1, 2, 5)] + [call(np.stack([S, S.T]), n=3)],
     np.linalg.multi_dot: [call([M, S, S @ V]), call((M.T, M)), call([V, M.T, U])],
     np.linalg.cholesky: [call(Z[:3] @ Z[:3].conj().T + 9 * np.eye(3)), call(S @ S.T, upper=True)],
-    np.linalg.pinv: [call(Z), call(M, rcond=1e-3), call(M, rtol=1e-3), call(S + S.T, hermitian=True)],
+    np.linalg.pinv: [
+        call(Z),
+        call(M, rcond=1e-3),
+        call(M, rtol=1e-3),
+        call(M, rtol=None),
+        call(S + S.T, hermitian=True),
+    ],
     np.linalg.norm: [
         *[call(V, p) for p in (0, 0.5)],
         *[call(M, p) for p in (1, 2, -2, np.inf, -np.inf)],

@@ -661,7 +661,7 @@ def test_what_at_puts_into_an_array_is_of_before_the_call(ufunc):
 
 CLIPS = {
     "clip": lambda x, **to: np.clip(x, 0.4, 0.7, **to),
-    "clip by name": lambda x, **to: np.clip(x, min=0.5 * x[::-1], max=None, **to),
+    "clip by name": lambda x, **to: np.clip(x, a_min=0.5 * x[::-1], a_max=None, **to),
     "x.clip": lambda x, **to: x.clip(0.4, x[0], **to),
     "clip of a constant": lambda x, **to: np.clip(dropgrad(x), x[::-1], 0.7, **to),
 }

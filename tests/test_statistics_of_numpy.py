@@ -44,6 +44,11 @@ METHODS = (
     "normal_unbiased", "inverted_cdf", "averaged_inverted_cdf", "closest_observation",
     "interpolated_inverted_cdf",
 )  # fmt: skip
+try:
+    np.pad(np.ones(1), {0: 1})
+    PADS_BY_AXIS = True
+except (TypeError, ValueError):  # before NumPy 2.2
+    PADS_BY_AXIS = False
 PADS = (
     "constant", "edge", "linear_ramp", "maximum", "mean", "median", "minimum", "reflect", "symmetric", "wrap",
 )  # fmt: skip
@@ -161,6 +166,7 @@ CALLS = [
     call(np.pad, M, 2, "linear_ramp", end_values=X.reshape(2, 2)),
     call(np.pad, M, (1, 2), constant_values=X.reshape(2, 2)),
     call(np.pad, REAL[0], 2),
+    *[call(np.pad, M, w, m) for w in ({0: (1, 2)}, {-1: 1}) for m in ("edge", "wrap") if PADS_BY_AXIS],
     *[call(np.delete, x, i, a) for x in (M, C, T) for i, a in [(1, None), ([0, -1], 0), (slice(0, 1), 1)]],
     *[call(np.insert, x, i, v, a) for x in (M, C) for i, v, a in
         [(1, F[0], None), (2, F[:3], 1), ([0, 2], M[:2] + 1, 0), (slice(0, 2), F[:2, None], 0)]],
@@ -175,6 +181,7 @@ CALLS = [
     *[call(np.apply_along_axis, f, a, x) for x in (M, T, C) for a in (0, -1)
         for f in (np.cumsum, np.mean, lambda v: v[:, None] * v[:2])],
     *[call(np.piecewise, x, [x < 0, x > 0.5], [np.exp, 0.3, lambda v: v**2]) for x in REAL[1:]],
+    call(np.piecewise, V, V < 0, [np.exp, np.sin]),
     call(np.piecewise, np.array(0.7), [np.array(True)], [np.exp]),
     call(np.ptp, T, (0, 2), keepdims=True),
 ]  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from numbers import Number
 from types import FunctionType
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from minidiff import tracing
+from minidiff.checks import add_note
+from minidiff.tracing import Kept
 
 __all__ = ["derivative"]
 
@@ -24,8 +27,8 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
     ----------
     *rules : callable or None
         One for each positional argument, ``rule(g, ans, *arguments, **keywords)``: the gradient with respect
-        to that argument, of its shape, for a gradient ``g`` of the result ``ans`` (tuples, where the function
-        gives several). None where there is none. Or one class, for what is to be kept for the way back:
+        to that argument, of its shape, for a gradient ``g`` of the result ``ans``, and in its form, where that
+        is of several arrays. None where there is none. Or one class, for what is to be kept for the way back:
         ``forward(self, *arguments, **keywords)`` gives the result and keeps what it likes in `self`, and
         ``backward(self, g, ans, *arguments, **keywords)`` gives a gradient, or a tuple of them, one for each
         positional argument. Each call has an instance of its own.
@@ -48,6 +51,10 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
 
     Notes
     -----
+    A function may give several results in a tuple, list or dict, and beside them what is no array of numbers:
+    there ``g`` has None. Under differentiation neither it nor a rule can write into its arguments, and
+    results that share memory cannot be changed in place.
+
     Where the argument was broadcast, a rule sums over what was repeated. Complex gradients are conjugated as
     autograd does: ``g`` times the derivative, for a holomorphic function.
 
@@ -105,7 +112,9 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
         if not (callable(rule) or rule is None):
             raise TypeError(f"derivative: rule {i} must be callable or None, got {rule!r:.60}.")
 
-    def separately(argnums: Any, *call: Any, **keywords: Any) -> list[Any]:
+    def by_rules(argnums: Any, _: None, *call: Any, **keywords: Any) -> list[Any]:
+        if jointly is not None:
+            return list(jointly(argnums, *call, **keywords))
         chosen = [rules[i] if i < len(rules) else None for i in argnums]
         return [rule and rule(*call, **keywords) for rule in chosen]
 
@@ -116,7 +125,8 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
         if len(rules) > most:
             name = getattr(function, "__name__", "the function")
             raise TypeError(f"derivative: {name} takes {most} arguments by position, got {len(rules)} rules.")
-        made = _recorded(function, jointly or separately, inspect.signature(function))
+        call = wraps(function)(lambda _, *args, **kwargs: function(*args, **kwargs))
+        made = _recorded(call, by_rules, inspect.signature(function))
         vars(made)["__rules__"] = *rules, jointly  # for `compiled`, which asks what a loss reaches
         return made
 
@@ -132,28 +142,35 @@ def _keeping(kind: Any) -> Callable[..., Any]:
     def forward(kept: Any, *arguments: Any, **keywords: Any) -> Any:
         return kept.forward(*arguments, **keywords)
 
-    forward.__name__, forward.__module__ = kind.__name__, kind.__module__
-
-    def backward(argnums: Any, g: Any, ans: Any, kept: Any, *arguments: Any, **keywords: Any) -> list[Any]:
+    def backward(argnums: Any, kept: Any, g: Any, ans: Any, *arguments: Any, **keywords: Any) -> list[Any]:
         if any(map(tracing.is_box, arguments)):
             kept = kind()
             kept.forward(*arguments, **keywords)
         gradients = kept.backward(g, ans, *arguments, **keywords)
         gradients = gradients if isinstance(gradients, tuple) else (gradients,)
-        return [gradients[i - 1] if i <= len(gradients) else None for i in argnums]
+        return [gradients[i] if i < len(gradients) else None for i in argnums]
 
-    call = _recorded(forward, backward, inspect.signature(kind.forward))
-    return wraps(kind, updated=())(lambda *args, **kwargs: call(kind(), *args, **kwargs))
+    _, *parameters = inspect.signature(kind.forward).parameters.values()
+    return _recorded(wraps(kind, updated=())(forward), backward, inspect.Signature(parameters), kind)
 
 
 def _recorded(
-    function: Callable[..., Any], jointly: Callable[..., Any], signature: inspect.Signature
+    function: Callable[..., Any],
+    jointly: Callable[..., Any],
+    signature: inspect.Signature,
+    make: Callable[[], Any] = lambda: None,
 ) -> Callable[..., Any]:
-    def checked(argnums: Any, g: Any, ans: Any, *arguments: Any, **keywords: Any) -> list[Any]:
+    """Make the function that is recorded. What `make` gives goes to `function` and `jointly`, too."""
+
+    def checked(argnums: Any, g: Any, ans: Any, call: Kept, *arguments: Any, **keywords: Any) -> list[Any]:
+        kept, form = call.values
+        given = [*map(_read_only, arguments)]
+        places = [i - 1 for i in argnums]
+
         def of(g: Any) -> list[Any]:
-            g = _copied(tracing.map_container(_copied, g))
             try:
-                gradients = list(jointly(argnums, g, ans, *arguments, **keywords))
+                answers = _formed(form, g, _copied), _formed(form, ans, _read_only, lambda x: x)
+                gradients = list(jointly(places, kept, *answers, *given, **keywords))
             except np.linalg.LinAlgError:
                 raise
             except (LookupError, TypeError, ValueError, AssertionError) as error:
@@ -161,39 +178,61 @@ def _recorded(
                     "its rule, called as rule(g, ans, *arguments, **keywords), raised "
                     f"{type(error).__name__}: {error}"
                 ) from error
-            if len(gradients) != len(argnums):
-                raise ValueError(f"{len(argnums)} gradients are needed, there came {len(gradients)}")
-            return [_checked(h, i, ans, arguments) for h, i in zip(gradients, argnums, strict=True)]
+            if len(gradients) != len(places):
+                raise ValueError(f"{len(places)} gradients are needed, there came {len(gradients)}")
+            return [_checked(h, i, arguments) for h, i in zip(gradients, places, strict=True)]
 
         return tracing.by_row(of, g)
 
+    @tracing.derivative(jointly=checked)
     @wraps(function)
-    def alone(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
-        results = result if isinstance(result, (list, tuple)) else (result,)
-        if any(tracing.is_recorded(x) and x._trace >= _within.get() for x in results):
-            raise TypeError(
-                f"{tracing.name_of(function)} gives what depends on a value under differentiation that is "
-                "none of its arguments (a parameter that it knows by name): that gradient would be lost. "
-                "Pass it as an argument, with a rule of its own."
-            )
-        return result
+    def recorded(call: Kept, *args: Any, **kwargs: Any) -> Any:
+        given = [*map(_read_only, args)]
+        parts: list[Any] = []
 
-    recorded, plain = (tracing.derivative(jointly=checked)(f) for f in (alone, function))
+        def place(x: Any) -> Any:
+            x = tracing.lift(x)
+            if tracing.is_recorded(x) and x._trace >= _within.get():
+                raise TypeError(
+                    f"{tracing.name_of(function)} gives what depends on a value under differentiation that "
+                    "is none of its arguments (a parameter that it knows by name): that gradient would be "
+                    "lost. Pass it as an argument, with a rule of its own."
+                )
+            if not _has_gradient(x):
+                return x
+            parts.append(x)
+            return _Place(len(parts) - 1)
+
+        try:
+            form = _mapped(place, function(call.values[0], *given, **kwargs))
+        except ValueError as error:
+            if "read-only" in str(error):
+                name = tracing.name_of(function)
+                add_note(error, f"{name} may not write into its arguments, which are values of the loss")
+            raise
+        call.values = call.values[0], form
+        return _writeable(parts[0], given) if type(form) is _Place else tuple(_apart(parts, given)) or 0.0
 
     @wraps(function)
     def by_position(*args: Any, **kwargs: Any) -> Any:
         if any(map(tracing.is_box, kwargs.values())):
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
+        for x in (*args, *kwargs.values()):
+            if isinstance(x, (list, tuple, dict)):
+                _mapped(partial(_check_not_recorded, tracing.name_of(function)), x)
+        call = Kept()
+        call.values = make(), None
         trace = max([x._trace for x in args if tracing.is_box(x)], default=-1)
         if trace < 0:
-            return plain(*args, **kwargs)
+            return function(call.values[0], *tracing.lift(args), **tracing.lift(kwargs))
         token = _within.set(trace)
         try:
-            return recorded(*args, **kwargs)
+            result = recorded(call, *args, **kwargs)
         finally:
             _within.reset(token)
+        form = call.values[1]
+        return result if isinstance(form, _Place) else _formed(form, result, lambda x: x, lambda x: x)
 
     return by_position
 
@@ -202,12 +241,76 @@ def _recorded(
 _within: ContextVar[int] = ContextVar("within", default=0)
 
 
+class _Place(int):
+    """Stands for an array in the form of a result: its place among those that have a gradient."""
+
+
+def _mapped(f: Callable[[Any], Any], x: Any) -> Any:
+    """Apply `f` to what is in lists, tuples and dicts, at any depth, or to what is none of them."""
+    return tracing.map_container(partial(_mapped, f), x) if isinstance(x, (list, tuple, dict)) else f(x)
+
+
+def _formed(form: Any, parts: Any, f: Callable[[Any], Any], other: Callable[[Any], Any] | None = None) -> Any:
+    """Give `f` of the parts in the form of a result, and None, or `other` of it, for what has no gradient."""
+    if type(form) is _Place:
+        return f(parts)
+
+    def part(x: Any) -> Any:
+        return f(parts[int(x)]) if type(x) is _Place else other and other(x)
+
+    return _mapped(part, form)
+
+
+def _has_gradient(x: Any) -> bool:
+    """Tell whether a gradient can be of this result; of whole numbers it can where they are an array."""
+    kind = getattr(getattr(x, "dtype", None), "kind", "")
+    return isinstance(x, (float, complex)) or kind in tuple("fciub" if isinstance(x, np.ndarray) else "fc")
+
+
+def _check_not_recorded(name: str, x: Any) -> None:
+    if tracing.is_recorded(tracing.lift(x)):
+        raise TypeError(
+            f"{name} got a value under differentiation in a list, tuple or dict, where no rule of it is for "
+            "that: pass it as an argument of its own."
+        )
+
+
 def _copied(g: Any) -> Any:
     """Give a gradient for the user's rule, which may write into it: others may have this array, too."""
     return g.copy() if type(g) is np.ndarray else g
 
 
-def _checked(h: Any, i: int, ans: Any, arguments: tuple[Any, ...]) -> Any:
+def _read_only(x: Any) -> Any:
+    """Give what the user's function or rule may not write into: that would change a value of the loss."""
+
+    def view(a: Any) -> Any:
+        if type(a) is not np.ndarray:
+            return a
+        a = a.view()
+        a.flags.writeable = False
+        return a
+
+    return _mapped(view, x)
+
+
+def _writeable(x: Any, given: list[Any]) -> Any:
+    """Give a result that is an argument, or a view of one, as it would be had that been no view itself."""
+    owners = [a.base for a in given if type(a) is np.ndarray]
+    if type(x) is np.ndarray and x.size and not x.flags.writeable and any(x.base is a for a in owners):
+        x = x.view()
+        with suppress(ValueError):  # the argument itself is read-only
+            x.flags.writeable = 0 not in x.strides
+    return x
+
+
+def _apart(parts: list[Any], given: list[Any]) -> list[Any]:
+    """Make those of several results read-only that share memory: no change of one would reach the others."""
+    arrays = [(i, a) for i, a in enumerate([*parts, *given]) if type(a) is np.ndarray]
+    shared = {i for i, a in arrays if any(np.may_share_memory(a, b) for j, b in arrays if j != i)}
+    return [_read_only(x) if i in shared else x for i, x in enumerate(parts)]
+
+
+def _checked(h: Any, i: int, arguments: tuple[Any, ...]) -> Any:
     """Check the gradient with respect to an argument, and give one that shares no memory with the call."""
     if h is None:
         raise NotImplementedError(f"there is no rule for argument {i}, or it gives None")

@@ -1,11 +1,23 @@
 """A user's own derivatives: by rules, jointly, and of a class that keeps something for the way back."""
 
 import pickle
+from collections import namedtuple
 
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, compiled, derivative, gradient, hessian, jacobian, param, params
+from minidiff import (
+    check_gradient,
+    compiled,
+    derivative,
+    gradient,
+    hessian,
+    jacobian,
+    param,
+    params,
+    watch,
+    withgradient,
+)
 
 X, Y = np.array([0.3, 1.2, 2.5]), np.array([[1.0, 0.4, 2.0], [0.7, 3.0, 1.1]])
 A, B = np.array([[2.0, 1.0], [0.5, 3.0]]), np.array([1.0, -1.0])
@@ -206,15 +218,21 @@ def test_a_gradient_is_not_the_array_of_a_rule():
     np.testing.assert_array_equal(kept, 1)
 
 
-@pytest.mark.parametrize("results", [lambda x: x, lambda x: (2.0, x)])
+@pytest.mark.parametrize("results", [lambda x: x, lambda x: (2.0, x), lambda x: (2.0, [{"a": x}])])
 def test_a_parameter_that_is_no_argument_is_not_lost(results):
     W, V = param(np.full(2, 3.0)), param(np.ones(2))
     scaled = derivative(lambda g, ans, x: g * W)(lambda x: results(x * W))
-    for x in (V, W):
-        with pytest.raises(TypeError, match=r"none of its arguments.*Pass it as an argument"):
-            gradient(lambda x=x: np.sum(scaled(x)[-1]), params(V, W))
-    grads = gradient(lambda: np.sum(scaled(np.full(2, 5.0))[-1]), params(V, W))  # which needs no rule
-    assert grads[W].sum() in (5, 10)
+    itself = derivative(lambda g, ans, x: g * W)(lambda x: results(W))
+    last = lambda y: (
+        last(y[-1]) if isinstance(y, (tuple, list)) else last(y["a"]) if isinstance(y, dict) else y[-1]
+    )
+    for f in (scaled, itself):
+        for x in (V, W):
+            with pytest.raises(TypeError, match=r"none of its arguments.*Pass it as an argument"):
+                gradient(lambda f=f, x=x: last(f(x)), params(V, W))
+    # Of a plain array no rule is needed.
+    assert gradient(lambda: last(scaled(np.full(2, 5.0))), params(V, W))[W].sum() == 5
+    assert gradient(lambda: last(itself(np.full(2, 5.0))), params(V, W))[W].sum() == 1
 
 
 def test_a_rule_that_forgets_the_broadcast_is_told_what_to_do():
@@ -267,3 +285,119 @@ def twice(x):
 
 def test_a_rule_may_give_a_number_of_pythons():
     assert gradient(twice, 3.0) == (2.0,)
+
+
+Solved = namedtuple("Solved", "x more")
+# Where a function gives what no gradient can be of beside its results: each with how to take the result.
+FORMS = {
+    "a tuple": (lambda y, more: (more, y), lambda r: r[1], lambda r: r[0]),
+    "a list": (lambda y, more: [y, more], lambda r: r[0], lambda r: r[1]),
+    "a named tuple": (Solved, lambda r: r.x, lambda r: r.more),
+    "a dict": (lambda y, more: {"more": more, "y": y}, lambda r: r["y"], lambda r: r["more"]),
+    "nested": (lambda y, more: ("z", {"a": [more, y]}), lambda r: r[1]["a"][1], lambda r: r[1]["a"][0]),
+}
+
+
+@pytest.mark.parametrize(("form", "result", "rest"), FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("more", [None, 7, True, np.int64(3), np.bool_(True), "steps", [1, 2], b"", {}])
+def test_what_comes_beside_the_results_stays_what_it_is(form, result, rest, more):
+    own = derivative(lambda g, ans, x: 3 * result(g) * x**2)(lambda x: form(x**3, more))
+    loss = lambda x: np.sum(result(own(x)) ** 2)
+    x, seen = np.array([0.5, 2.0]), []
+    check_gradient(loss, x)
+    np.testing.assert_allclose(gradient(loss, x)[0], 6 * x**5)
+    np.testing.assert_allclose(compiled(loss)(x).grad[0], 6 * x**5)
+    np.testing.assert_allclose(jacobian(lambda x: result(own(x)), x)[0], np.diag(3 * x**2))
+    gradient(lambda x: seen.append(own(x)) or loss(x), x)
+    assert type(seen[0]) is type(own(x))
+    assert type(rest(seen[0])) is type(more)
+    assert rest(seen[0]) == more
+
+
+SHARED = {
+    "twice": lambda x: (lambda z: (z, z))(2 * x),
+    "a view": lambda x: (lambda z: {"a": z, "b": z[::-1]})(2 * x),
+    "the argument": lambda x: [x, 2 * x],
+    "a view of the argument": lambda x: (2 * x, x[::-1]),
+}
+
+
+@pytest.mark.parametrize("f", SHARED.values(), ids=SHARED)
+def test_results_that_share_memory_cannot_be_changed(f):
+    """A change of one would have to reach the other, and its gradient."""
+    own = derivative(lambda g, ans, x: 0 * x)(f)
+    parts = lambda x: [*(lambda r: r.values() if isinstance(r, dict) else r)(own(x))]
+    x = np.ones(2)
+    assert gradient(lambda x: np.sum(parts(x)[0] * parts(x)[1]), x)[0].tolist() == [0, 0]
+    for i in range(2):
+        if np.may_share_memory(parts(x)[i], x) or np.may_share_memory(*parts(x)):
+            with pytest.raises(ValueError, match="read-only"):
+                gradient(lambda x, i=i: parts(1 * x)[i].__iadd__(1).sum(), x)
+
+
+def test_a_result_that_is_the_argument_or_a_view_of_it_changes_with_it():
+    for f, rule in [(lambda x: x, lambda g, ans, x: g), (lambda x: x[1:], lambda g, ans, x: np.append(0, g))]:
+        own = derivative(rule)(f)
+
+        def loss(x, f):
+            y = 1 * x
+            z = f(y)
+            z += 1
+            return np.sum(y**2)
+
+        x = np.array([1.0, 2.0, 3.0])
+        ours, plain = (withgradient(lambda x, f=f: loss(x, f), x) for f in (own, f))
+        assert ours.val == plain.val == loss(x, own)
+        np.testing.assert_array_equal(ours.grad[0], plain.grad[0])
+
+
+def test_a_function_or_rule_that_writes_into_what_it_is_given_is_refused():
+    def writes(x):
+        x *= 2
+        return x.copy()
+
+    def rule_writes(g, ans, x):
+        x *= 2
+        return g * x
+
+    def spoils_the_result(g, ans, x):
+        h = g * ans
+        ans[...] = 0
+        return h
+
+    W = param([1.0, 2.0])
+    own = derivative(lambda g, ans, x: 2 * g)(writes)
+    with pytest.raises(ValueError, match="read-only") as caught:
+        gradient(lambda: np.sum(own(W)), params(W))
+    if hasattr(caught.value, "__notes__"):
+        assert "writes may not write into its arguments" in caught.value.__notes__[0]
+    for rule in (rule_writes, spoils_the_result):
+        with pytest.raises(NotImplementedError, match="read-only"):
+            gradient(lambda rule=rule: np.sum(derivative(rule)(np.exp)(W)), params(W))
+    assert W.value.tolist() == [1, 2]
+    x = np.ones(2)
+    assert own(x).tolist() == x.tolist() == [2, 2]  # outside of a gradient it is the function it was
+
+
+@pytest.mark.parametrize("nest", [lambda x: [x], lambda x: (1.0, {"a": x}), lambda x: {"a": x}])
+def test_a_value_under_differentiation_within_an_argument_is_refused(nest):
+    own = derivative(lambda g, ans, a, x: g, lambda g, ans, a, x: g)(lambda a, x: np.round(a))
+    for call in (lambda x: own(x, nest(x)), lambda x: own(1.0, nest(x)), lambda x: own(x, x=nest(x))):
+        with pytest.raises(TypeError, match=r"in a list, tuple or dict.*argument of its own"):
+            gradient(call, 1.3)
+    assert gradient(lambda x: own(x, nest(1.0)), 1.3) == (1.0,)
+
+
+def test_an_argument_has_its_own_number_in_what_is_said_of_a_class():
+    @derivative
+    class Bad:
+        def forward(self, x, y):
+            return x * y
+
+        def backward(self, g, ans, x, y):
+            return g[:1], np.inf * g
+
+    with pytest.raises(NotImplementedError, match=r"Bad .*with array\(2,\), 2.0: .*argument 0 gives"):
+        gradient(lambda x: np.sum(Bad(x, 2.0)), np.ones(2))
+    with watch(), pytest.raises(FloatingPointError, match="gradient by argument 1 is not finite"):
+        gradient(lambda y: np.sum(Bad(np.ones(2), y)), np.ones(2))

@@ -31,6 +31,7 @@ from minidiff.tracing.derivatives import (
 )
 from minidiff.tracing.record import (
     PLAIN,
+    Kept,
     Trace,
     Traced,
     at_its_time,
@@ -85,7 +86,8 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
             for i, parent in zip(call.argnums, call.parents):  # noqa: B905  (of one length by construction)
                 h = rules[i](g, value, *arguments, **keywords) if keywords else rules[i](g, value, *arguments)
                 if watched:
-                    end.owner.check(call, h, f"gradient by argument {i}")
+                    place = i - (type(call.arguments[0]) is Kept)
+                    end.owner.check(call, h, f"gradient by argument {place}")
                 dtype = getattr(parent._value, "dtype", None)  # None: a tuple of several results
                 if type(h) in _ARRAYS and h.dtype is dtype and parent not in gradients:
                     gradients[parent] = h

@@ -1505,4 +1505,5 @@ def described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:
     def show(x: Any) -> str:
         return f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}"
 
-    return ", ".join([*map(show, arguments), *(f"{key}={show(x)}" for key, x in keywords.items())])
+    shown = [show(x) for x in arguments if type(x) is not Kept]
+    return ", ".join([*shown, *(f"{key}={show(x)}" for key, x in keywords.items())])

@@ -27,8 +27,8 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
     ----------
     *rules : callable or None
         One for each positional argument, ``rule(g, ans, *arguments, **keywords)``: the gradient with respect
-        to that argument, of its shape, for a gradient ``g`` of the result ``ans``, and in its form, where that
-        is of several arrays. None where there is none. Or one class, for what is to be kept for the way back:
+        to that argument, of its shape, for a gradient ``g`` of the result ``ans``, in its form if that is of
+        several arrays. None where there is none. Or one class, for what is to be kept for the way back:
         ``forward(self, *arguments, **keywords)`` gives the result and keeps what it likes in `self`, and
         ``backward(self, g, ans, *arguments, **keywords)`` gives a gradient, or a tuple of them, one for each
         positional argument. Each call has an instance of its own.
@@ -219,7 +219,7 @@ def _recorded(
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
         for x in (*args, *kwargs.values()):
-            if isinstance(x, (list, tuple, dict)):
+            if issubclass(type(x), _CONTAINERS):
                 _mapped(partial(_check_not_recorded, tracing.name_of(function)), x)
         call = Kept()
         call.values = make(), None
@@ -241,13 +241,16 @@ def _recorded(
 _within: ContextVar[int] = ContextVar("within", default=0)
 
 
+_CONTAINERS = list, tuple, dict  # asked of the type: what is recorded takes longer to ask for its class
+
+
 class _Place(int):
     """Stands for an array in the form of a result: its place among those that have a gradient."""
 
 
 def _mapped(f: Callable[[Any], Any], x: Any) -> Any:
     """Apply `f` to what is in lists, tuples and dicts, at any depth, or to what is none of them."""
-    return tracing.map_container(partial(_mapped, f), x) if isinstance(x, (list, tuple, dict)) else f(x)
+    return tracing.map_container(partial(_mapped, f), x) if issubclass(type(x), _CONTAINERS) else f(x)
 
 
 def _formed(form: Any, parts: Any, f: Callable[[Any], Any], other: Callable[[Any], Any] | None = None) -> Any:
@@ -282,21 +285,18 @@ def _copied(g: Any) -> Any:
 
 def _read_only(x: Any) -> Any:
     """Give what the user's function or rule may not write into: that would change a value of the loss."""
-
-    def view(a: Any) -> Any:
-        if type(a) is not np.ndarray:
-            return a
-        a = a.view()
-        a.flags.writeable = False
-        return a
-
-    return _mapped(view, x)
+    if type(x) is not np.ndarray:
+        return tracing.map_container(_read_only, x)
+    x = x.view()
+    x.flags.writeable = False
+    return x
 
 
 def _writeable(x: Any, given: list[Any]) -> Any:
     """Give a result that is an argument, or a view of one, as it would be had that been no view itself."""
-    owners = [a.base for a in given if type(a) is np.ndarray]
-    if type(x) is np.ndarray and x.size and not x.flags.writeable and any(x.base is a for a in owners):
+    if type(x) is not np.ndarray or x.flags.writeable or not x.size:
+        return x
+    if any(x.base is a.base for a in given if type(a) is np.ndarray):
         x = x.view()
         with suppress(ValueError):  # the argument itself is read-only
             x.flags.writeable = 0 not in x.strides

@@ -676,8 +676,12 @@ def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> li
     if isinstance(x, Params):
         sizes = [p.value.size for p in x]
         if getattr(v, "shape", None) == (sum(sizes),) and not isinstance(v, Param):  # as of to_vector()
-            ends = np.cumsum(sizes).tolist()
-            v = {p: np.reshape(v[end - n : end], p.shape) for p, n, end in zip(x, sizes, ends, strict=True)}
+            parts = np.split(v, np.cumsum(sizes)[:-1].tolist())
+            for i, (p, part) in enumerate(zip(x, parts, strict=False)):
+                is_wider = part.dtype.kind == "c" != p.value.dtype.kind  # as one of the others is complex
+                part = np.real(part) if is_wider and not np.imag(constant(part)).any() else part
+                parts[i] = np.reshape(part, p.shape)
+            v = dict(zip(x, parts, strict=False))
         if not isinstance(v, Mapping):
             raise TypeError(
                 f"{call}: {name} must be a mapping from parameter to array, or a vector as of to_vector(), "

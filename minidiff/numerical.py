@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, integer
-from minidiff.gradient import _leaves, _record, _replaced, _variable, _with, gradient, hvp
+from minidiff.gradient import _check_result, _leaves, _record, _replaced, _variable, _with, gradient, hvp
 from minidiff.params import Param, Params
 
 __all__ = ["check_gradient"]
@@ -79,6 +79,7 @@ def check_gradient(
 
     def total(result: Any) -> Any:
         if not weights:
+            _check_result("check_gradient", result)
             weights.append(_normal(rng, np.shape(result), True))
         return np.sum(np.real(np.conj(weights[0]) * result))
 
@@ -128,7 +129,7 @@ def check_gradient(
             allowed += (10 * eps**0.5 if tol is None else tol) * max(abs(found), abs(differences))
             # What rounding alone may make, of numbers on the way to the result too: these may be about 1.
             allowed += 10 * eps / h * max(1.0, *map(abs, ends))
-            if not abs(found - differences) <= allowed:
+            if not abs(found - differences) <= allowed < np.inf:
                 raise AssertionError(
                     f"the {what} by {names[i]} is {found:.7g}, but differences give {differences:.7g} "
                     "(both along a random direction)"

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, dropgrad, gradient, hessian, hvp, jacobian, jvp, param, params
+from minidiff import (
+    check_gradient,
+    derivative,
+    dropgrad,
+    gradient,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    param,
+    params,
+)
 
 rng = np.random.default_rng(0)
 A = rng.normal(size=(4, 3))
@@ -169,3 +180,26 @@ def test_wrong_gradients_are_named_with_both_numbers():
 def test_bad_input_is_named(call, error, words):
     with pytest.raises(error, match=words):
         call(param(np.ones(2)))
+
+
+def test_one_vector_serves_parameters_of_which_some_are_complex():
+    a, z = param([1.0, 2.0]), param([1 + 1j])
+    ps, f = params(a, z), lambda: np.sum(a**3) * np.abs(z[0]) ** 2
+    by_name, v = {a: np.array([0.5, -1.0]), z: np.array([2 - 1j])}, np.array([0.5, -1.0, 2 - 1j])
+    np.testing.assert_array_equal(hvp(f, ps, v).to_vector(), hvp(f, ps, by_name).to_vector())
+    assert jvp(f, ps, v) == jvp(f, ps, by_name)
+    with pytest.raises(TypeError, match="must be numbers of dtype float64"):
+        hvp(f, ps, v + 1j)
+
+
+@pytest.mark.parametrize("result", [None, (1.0, 2.0), "text", {"a": 1.0}])
+def test_what_is_no_result_is_told_by_check_gradient(result):
+    with pytest.raises(TypeError, match=r"check_gradient\(f, …\): f must return a number or an array, got"):
+        check_gradient(lambda x: result, 1.0)
+
+
+@pytest.mark.parametrize("slope", [np.inf, -np.inf, np.nan])
+def test_a_gradient_that_is_not_finite_does_not_pass(slope):
+    bad = derivative(lambda g, ans, x: g * slope)(lambda x: 2 * x)
+    with pytest.raises(AssertionError, match="but differences give"), np.errstate(invalid="ignore"):
+        check_gradient(bad, np.ones(2), order=1)

@@ -305,7 +305,9 @@ def _of_root(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[
         return np.ravel(back(v.reshape(shape))[k])
 
     if n <= _DENSE:
-        u = np.linalg.solve(np.stack([product(row) for row in np.eye(n)]).T, right)
+        rows = np.array([product(row) for row in np.eye(n)]).reshape((n, n))
+        exact = right.dtype if right.dtype.char in "fd" else np.float64  # which LAPACK knows
+        u = np.linalg.solve(rows.T.astype(exact), right.astype(exact)).astype(right.dtype)
     else:
         linalg = scipy("implicit_root of more than 200 unknowns", "sparse.linalg")
         matrix = linalg.LinearOperator((n, n), product, dtype=right.dtype)

@@ -562,6 +562,16 @@ def test_no_message_speaks_of_our_inside(m, name):
     ] == []
 
 
+def test_a_schedule_without_steps_says_so():
+    empty = minidiff.schedules.Interpolator(minidiff.schedules.Poly(1, 1, 1), 0.5)
+    for ask in (
+        lambda: next(minidiff.schedules.Stateful(empty)),
+        lambda: update(minidiff.schedules.Scheduler(empty, Descent()), np.ones(1), np.ones(1)),
+    ):
+        with pytest.raises(ValueError, match=r"Interpolator\(.* has no steps, and so no value"):
+            ask()
+
+
 @pytest.mark.parametrize("multiply", [operator.matmul, np.matmul, lambda x, y: np.linalg.solve(x, y)])
 def test_shapes_that_do_not_fit_are_told(m, multiply):
     for use in (lambda x, y: multiply(x, y), lambda x, y: multiply(x * 1, y)):

@@ -126,14 +126,21 @@ def moved(D, x, a):
     return x
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "longdouble"])
 def test_roots_keep_their_dtype(dtype):
     a = np.array([2.0, 3.0], dtype)
     value, (g,) = withgradient(
         lambda a: np.sum(implicit_root(lambda x, a: x * x - a, np.sqrt(dropgrad(a)), a)), a
     )
     assert g.dtype == value.dtype == dtype
-    np.testing.assert_allclose(g, 0.5 / np.sqrt(a), rtol=1e-6 if dtype == "f4" else 1e-12)
+    np.testing.assert_allclose(
+        g, 0.5 / np.sqrt(a), rtol=1e-12 if g.dtype.itemsize > 4 else 10 * np.finfo(dtype).eps
+    )
+
+
+def test_roots_of_nothing_have_a_gradient_of_nothing():
+    root = lambda a: np.sum(implicit_root(lambda x, a: x * x - a, np.zeros((0, 2)), a))
+    assert gradient(root, np.ones((0, 2)))[0].shape == (0, 2)
 
 
 def test_outside_of_a_gradient_a_root_is_what_was_given():

@@ -89,6 +89,8 @@ def test_complex_parameters_are_minimised_by_both_parts(method):
     assert np.linalg.eigvalsh(H).min() > -1e-3  # no saddle
     with pytest.raises(TypeError, match="must be real"):
         minimize(loss, params(z, w), "trust-exact")
+    with pytest.raises(TypeError, match="must be real, got complex parameters"):
+        least_squares(lambda: np.abs(z), params(z))
 
 
 @pytest.mark.parametrize("method", BOUNDED)

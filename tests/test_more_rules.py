@@ -641,6 +641,8 @@ def test_projections_are_those_of_optax():
     np.testing.assert_allclose(mo.simplex(points), PEERS["projections"]["simplex"], atol=1e-14)
     balls = [mo.within_norm(p, 1.5) for p in points]
     np.testing.assert_allclose(balls, PEERS["projections"]["ball"], atol=1e-14)
+    for onto in (mo.simplex, mo.within_norm):
+        np.testing.assert_array_equal(onto(np.array([3, 4])), onto(np.array([3.0, 4.0])))
 
 
 ONTO = {

@@ -254,7 +254,9 @@ def within_norm(x: Array, thresh: float = 1.0) -> Array:
     array([0.6, 0.8])
     >>> opt = Optimiser(ADAM(), Project(partial(within_norm, thresh=2.0)))
     """
-    return ClipNorm(thresh).apply(x, np.asarray(x))
+    x = np.asarray(x)
+    x = x if x.dtype.kind in "fc" else x.astype(np.float64)
+    return ClipNorm(thresh).apply(x, x)
 
 
 def _real(name: str, x: Any) -> Array:

@@ -113,7 +113,8 @@ def minimize(
     -----
     An error raised by the loss leaves the parameters at the best point as well. SciPy works in double
     precision; in single precision the loss is rougher, and unless a tolerance is given the search ends where
-    its digits do. Complex parameters are minimised over by real and imaginary parts. L-BFGS-B remembers 50
+    its digits do. Complex parameters are minimised over by real and imaginary parts, but for "dogleg" and
+    "trust-exact", which take the Hessian of real ones. L-BFGS-B remembers 50
     steps, fewer for more than 20,000 numbers and ten for very many; ``maxcor`` sets it. PyTorch's remembers
     100, SciPy's and optax's ten, with which it may need twice the evaluations.
 
@@ -246,9 +247,8 @@ def least_squares(
         is_list = isinstance(given, (list, tuple))  # of which there would be no derivative
         if is_list or np.asarray(given).dtype.kind not in "fiu" or search.dtype == "c16":
             advice = ": np.stack makes one array of several" if is_list else ""
-            raise TypeError(
-                f"least_squares: residuals and parameters must be real, got {described(given)}{advice}"
-            )
+            got = described(given) if search.dtype != "c16" else "complex parameters"
+            raise TypeError(f"least_squares: residuals and parameters must be real, got {got}{advice}")
         if not np.ndim(given):
             raise TypeError(
                 "least_squares: residuals must be an array, got one number: give the residuals, not their "

@@ -187,6 +187,8 @@ def last_step(schedule: Callable[[int], float]) -> int | None:
 def held(schedule: Callable[[int], float], t: int) -> float:
     """Return the value at step t, or the last one of a schedule that has ended."""
     end = last_step(schedule)
+    if end == 0:
+        raise ValueError(f"{schedule!r} has no steps, and so no value")
     return real(schedule(t if end is None else min(t, end)), schedule, t)
 
 

@@ -287,7 +287,7 @@ def _naming(path: Any) -> Iterator[None]:
         yield
     except RefusedError as error:
         raise ValueError(f"{_name(path)} {error}") from error.__cause__
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -194,8 +194,9 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
     function("f", f)
 
     @wraps(f)
-    def again(*args: Any, **constants: Any) -> Any:
-        call = _Call(partial(f, **constants), args)
+    def again(*args: Any, **keywords: Any) -> Any:
+        args = (*args, keywords)
+        call = _Call(lambda *args: f(*args[:-1], **args[-1]), args)
         if not standing_now():
             result = np.asarray(call.result)
             # Not parameters, which do not change meanwhile.

@@ -174,7 +174,7 @@ class Param(Leaf):
         return sorted({*super().__dir__(), *(name for name in dir(self.value) if not name.startswith("__"))})
 
     def __copy__(self) -> Param:
-        return type(self)(self.to_copy().copy())
+        return type(self)(self.to_copy().copy(order="K"))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Param:
         return type(self)(deepcopy(self.to_copy(), memo))

@@ -311,6 +311,13 @@ def test_a_compiled_loss_does_not_solve_equations():
         solving(x)
 
 
+def test_a_recomputed_function_is_differentiated_by_keywords_too():
+    block = recompute(lambda x, s=1.0, *, k: np.sin(x * s) ** 2 * k["a"])
+    x, s, k = np.array([1.0, 2.0]), 3.0, 0.5
+    check_gradient(lambda x, s, k: block(x, s=s, k={"a": k}), x, s, k)
+    np.testing.assert_array_equal(block(x, s=s, k={"a": k}), np.sin(x * s) ** 2 * k)
+
+
 def test_recomputed_functions_take_any_arguments():
     @recompute
     def f(parts, n, *, power=2):

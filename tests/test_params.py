@@ -14,7 +14,7 @@ import weakref
 from collections import OrderedDict, deque, namedtuple
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, permutations
 from types import SimpleNamespace
 from typing import Any
 
@@ -357,6 +357,14 @@ def test_a_clone_is_another_parameter_with_the_same_elements(clone, a):
     assert described(q.value) == described(p.value)
     q += 1
     assert np.array_equal(p.value, a)
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy])
+def test_a_copy_lies_in_memory_as_the_parameter_does(clone):
+    """Sums go by that, and with it their last bits."""
+    for axes in permutations(range(3)):
+        p = param(np.empty((2, 3, 4)).transpose(axes))
+        assert clone(p).value.strides == p.value.strides
 
 
 @pytest.mark.parametrize("clone", [CLONES["pickle"], copy.deepcopy], ids=["pickle", "deepcopy"])

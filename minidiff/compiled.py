@@ -189,10 +189,8 @@ class Compiled:
         except ChangedError:
             if self._recorded >= KEPT:  # of what is another at each call a program takes longer than none
                 return self._eagerly(args)
-            self._recorded -= made.ran >= WORTH
-            self._programs.pop(tuple(key), None)
             self._latest = None, None
-            return self._first(tuple(key), args)
+            return self._first(tuple(key), args, made)
         except Exception:  # which the loss may catch; if not, it has the user's lines
             return self._eagerly(args)
         return made.result(every) if self._opt is None else self._step(made, every)
@@ -201,7 +199,8 @@ class Compiled:
         result = self._gradient(args)
         if self._opt is None:
             return result
-        whole(update, self._opt, self._params, result.grad)
+        with self._lock:
+            whole(update, self._opt, self._params, result.grad)
         return result.val
 
     def _gradient(self, args: tuple[Any, ...]) -> WithGradient:
@@ -214,10 +213,11 @@ class Compiled:
     def _step(self, made: _Made, every: Any) -> Any:
         """Take a step with what a program gave, and give the loss."""
         steps: Any = self._steps
-        grads = every[1:] if made.is_whole else made.filled(every)
-        if made.step is None:
-            made.step = steps.of(grads)
-        steps.take(grads, made.step)
+        with self._lock:  # one at a time, and none while another thread records and compares
+            if made.step is None:
+                made.step = steps.of(made.filled(every))
+            if not made.step.take(every[1:]):
+                update(steps.opt, steps.ps, dict(zip(self._ps, made.filled(every), strict=True)))
         return every[0]
 
     @property
@@ -314,9 +314,17 @@ class Compiled:
 
     # --- Recording ---
 
-    def _first(self, key: Any, args: tuple[Any, ...]) -> Any:
-        """Record a program for these arguments, compare it with the loss itself, and give what this gives."""
+    def _first(self, key: Any, args: tuple[Any, ...], stale: _Made | None = None) -> Any:
+        """Record a program for these arguments, compare it with the loss itself, and give what this gives.
+
+        It takes the place of a stale one.
+        """
         with self._lock:
+            if self._programs.get(key) is not stale:  # another thread has made one meanwhile
+                return self(*args)
+            if stale is not None:
+                self._recorded -= stale.ran >= WORTH
+                del self._programs[key]
             result = self._gradient(args)
             made = self._checked(args, result)
             self._recorded += 1

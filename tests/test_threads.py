@@ -12,7 +12,7 @@ import autograd.tracer
 import numpy as np
 import pytest
 
-from minidiff import Params, gradient, hessian, param, params, pullback, tracing
+from minidiff import Params, compiled, gradient, hessian, param, params, pullback, tracing
 from minidiff.optimise import ADAM, engine, update
 
 W, b, s = param(np.cos(np.arange(12.0)).reshape(3, 4)), param([0.1, -0.2, 0.3]), param(0.7)
@@ -234,3 +234,30 @@ def test_steps_in_threads_are_the_steps_of_one(hurried):
     with ThreadPoolExecutor(4) as pool:
         for x in pool.map(work, range(4)):
             np.testing.assert_array_equal(x, alone)
+
+
+@pytest.mark.parametrize("n", [3, 20_000])  # a step as straight lines, and one by `update`
+@pytest.mark.parametrize(
+    "data",
+    [
+        [np.ones(1)] * 6,
+        [np.ones((i + 1, 1)) for i in range(6)],
+        [np.ones(1, dtype) for dtype in ("f4", "f8") * 3],
+    ],
+    ids=["one signature", "six shapes", "two dtypes of gradients"],
+)
+def test_threads_take_the_steps_of_one_program_from_its_start(n, data, hurried):
+    v, opt, start = param(np.zeros(n, "f4")), ADAM(0.1), threading.Barrier(6)
+    step = compiled(lambda x: np.sum((v - x) ** 2), params(v), opt)
+    keys = len({(x.shape, x.dtype) for x in data})
+
+    def run(x):
+        start.wait()
+        for _ in range(50):
+            step(x)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(run, data))
+    assert opt.state[v]["clock"][0] == 300
+    assert step.source.count("def loss_and_gradient") == keys
+    assert step._recorded == keys

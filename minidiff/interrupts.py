@@ -1,10 +1,12 @@
-"""An interrupt (Ctrl-C) waits for the end of what must not be left half done."""
+"""An interrupt (Ctrl-C, or a signal such as SIGTERM) waits for the end of what must not be left half done."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 __all__ = ["finish", "whole"]
@@ -15,6 +17,9 @@ T = TypeVar("T")
 _plain: Any = getattr(signal, "_signal", signal)
 _handler: Callable[[int], Any] = _plain.getsignal
 _set_handler: Callable[[int, Any], Any] = _plain.signal
+# Those whose handlers raise errors: Ctrl-C, an end that is asked for, a time that is over.
+_NAMES = "SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGBREAK"
+_SIGNALS = [int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name)]
 
 
 def whole(work: Callable[..., T], *args: Any) -> T:
@@ -35,7 +40,8 @@ def whole(work: Callable[..., T], *args: Any) -> T:
     Notes
     -----
     Python runs signal handlers in the main thread only, so that elsewhere there is nothing to wait for.
-    A handler that `work` installs itself stays.
+    A handler that `work` installs itself stays. What has come is heard in its order, each signal as often as
+    it came, also if a handler raises an error.
 
     Examples
     --------
@@ -50,30 +56,43 @@ def whole(work: Callable[..., T], *args: Any) -> T:
     whole
     interrupted
     """
-    handler = _handler(signal.SIGINT)
-    if not callable(handler) or hasattr(handler, "waits"):  # interrupts end the process, or wait already
-        return work(*args)
-    if threading.current_thread() is not threading.main_thread():
+    held: dict[int, Any] = {}
+    for number in _SIGNALS:
+        handler = _handler(number)
+        if callable(handler) and not hasattr(handler, "waits"):  # others end the process, or wait already
+            held[number] = handler
+    if not held or threading.current_thread() is not threading.main_thread():
         return work(*args)
     came: list[tuple[Any, ...]] = []
 
-    def hear(*signal_and_frame: Any) -> None:
+    def hear(number: int, frame: Any) -> None:
         if hasattr(wait, "waits"):
-            came.append(signal_and_frame)
+            came.append((held[number], number, frame))
         else:  # `work` has left a handler that still calls this one
-            handler(*signal_and_frame)
+            held[number](number, frame)
 
     wait: Any = hear
     wait.waits = True
     try:
-        _set_handler(signal.SIGINT, wait)
-        return work(*args)
+        try:
+            for number in held:
+                _set_handler(number, wait)
+            return work(*args)
+        finally:
+            finish(_put_back, held, wait)
     finally:
-        if _handler(signal.SIGINT) is wait:
-            _set_handler(signal.SIGINT, handler)
         del wait.waits
         if came:
-            handler(*came[-1])
+            handlers = ExitStack()  # which calls all, also if some raise
+            for call in reversed(came):
+                handlers.callback(*call)
+            handlers.__exit__(*sys.exc_info())
+
+
+def _put_back(held: dict[int, Any], wait: Any) -> None:
+    for number, handler in held.items():
+        if _handler(number) is wait:
+            _set_handler(number, handler)
 
 
 def finish(work: Callable[..., object], *args: Any) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C at every instruction: nothing is left half done, none is lost, and the handler is as before."""
+"""Ctrl-C, or another signal, at every instruction: nothing is left half done, none is lost, handlers stay."""
 
 import signal
 import sys
@@ -17,6 +17,31 @@ from minidiff.optimise import ADAM, ExpDecay, Momentum, Optimiser, engine, updat
 
 PACKAGE = str(Path(interrupts.__file__).parent)
 
+NAMES = "SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2"
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+
+
+@pytest.fixture
+def all_handled():
+    """Give each signal a handler that raises an error."""
+    before = [signal.signal(number, heard_and_raised) for number in SIGNALS]
+    HEARD.clear()
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+
+
+HEARD = []
+
+
+def heard_and_raised(number, _):
+    HEARD.append(number)
+    raise SignalError(number)
+
+
+class SignalError(BaseException):
+    pass
+
 
 @pytest.fixture(autouse=True)
 def default_handler():
@@ -26,12 +51,14 @@ def default_handler():
     signal.signal(signal.SIGINT, before)
 
 
-def press():
-    signal.raise_signal(signal.SIGINT)
+def press(number=signal.SIGINT):
+    signal.raise_signal(number)
 
 
-def press_at(moments, run, *, event="opcode", files=(interrupts.__file__, __file__)):
+def press_at(moments, run, *, event="opcode", files=(interrupts.__file__, __file__), number=signal.SIGINT):
     """Call `run`; press Ctrl-C at the moments given: instructions or lines of these files, counted from 1.
+
+    Or raise another signal, of that number.
 
     Return how often it was pressed, and the exception that came of it.
     """
@@ -46,7 +73,7 @@ def press_at(moments, run, *, event="opcode", files=(interrupts.__file__, __file
             now += 1
             if now in moments:
                 pressed += 1
-                press()
+                press(number)
         return trace
 
     before = sys.gettrace()
@@ -184,6 +211,54 @@ def test_a_handler_that_passes_on_to_the_one_it_found_does_so_also_afterwards():
         press()
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("work", [both, nested])
+def test_whatever_signal_comes_at_any_instruction_is_heard_and_cuts_nothing(all_handled, number, work):
+    for moment in count(1):
+        log = []
+        HEARD.clear()
+        pressed, exception = press_at({moment}, lambda log=log: whole(work, log), number=number)
+        assert [number] * pressed == HEARD
+        assert log in ([], [1, 2])
+        assert all(signal.getsignal(other) is heard_and_raised for other in SIGNALS)
+        if not pressed:
+            break
+        assert type(exception) is SignalError
+    assert moment > 50
+
+
+def test_of_several_signals_all_are_heard_in_their_order_though_their_handlers_raise(all_handled):
+    order = [*SIGNALS[::-1], *SIGNALS]
+
+    def work(log):
+        for number in order:
+            whole(press, number)
+        fails(log)
+
+    log = []
+    with pytest.raises(SignalError) as caught:
+        whole(work, log)
+    assert log == [1, 2]
+    assert order == HEARD
+    error = caught.value
+    for number in order[::-1]:
+        assert error.args == (number,)
+        error = error.__context__
+    assert type(error) is FailedError
+
+
+def test_of_each_signal_the_handler_that_the_work_installs_stays(all_handled):
+    def work(number):
+        press(number)
+        signal.signal(number, another)
+
+    for number in SIGNALS:
+        with pytest.raises(SignalError):
+            whole(work, number)
+        assert [signal.getsignal(other) is another for other in SIGNALS] == [n is number for n in SIGNALS]
+        signal.signal(number, heard_and_raised)
+
+
 # finish -------------------------------------------------------------------------------------------
 
 
@@ -276,15 +351,16 @@ def test_a_batch_counts_if_its_step_has_been_taken_wherever_the_end_is_interrupt
     assert moment > 100
 
 
-def test_an_interrupt_waits_until_all_parameters_have_made_their_step():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_until_all_parameters_have_made_their_step(all_handled, number):
     for moment in count(1, 7):
         ps = params(param([1.0, 2.0]), param(3.0))
         opt, grads = Momentum(0.1), {p: np.ones(p.shape) for p in ps}
         files = (f"{PACKAGE}/optimise/", f"{PACKAGE}/interrupts.py")
-        pressed, exception = press_at({moment}, partial(update, opt, ps, grads), files=files)
+        pressed, exception = press_at({moment}, partial(update, opt, ps, grads), files=files, number=number)
         if not pressed:
             break
-        assert type(exception) is KeyboardInterrupt
+        assert type(exception) is SignalError
         assert len({p in opt.state for p in ps}) == 1
         moved = [p.value.tolist() != before for p, before in zip(ps, [[1.0, 2.0], 3.0], strict=True)]
         assert moved == [p in opt.state for p in ps]

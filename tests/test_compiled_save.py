@@ -241,13 +241,27 @@ def test_nothing_is_left_half_written(fails, tmp_path, monkeypatch):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_what_reads_a_number_by_name_is_not_saved(tmp_path):
-    P = param(np.array([[0.5, 0.5], [0.25, 0.75]]))
-    f = compiled(lambda y: ml.crossentropy(P, y), params(P))
-    f(np.array([[0.5, 0.5], [1.0, 0.0]]))
-    with pytest.raises(TypeError, match="_sums_to_one uses _ONE"):
-        f.save(tmp_path / "a.py")
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("name", ml.__all__)
+@pytest.mark.parametrize(("target", "options"), [
+    ("shares", {}), ("shares", {"smoothing": 0.1}), ("shares", {"weights": np.array([0.5, 1.0, 2.0, 3.0])}),
+    ("classes", {}), ("classes", {"ignore": 2}), ("signs", {}),
+])  # fmt: skip
+def test_a_saved_loss_has_the_same_bits_and_checks_its_targets(name, target, options, tmp_path):
+    shares, classes = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 0])
+    y = {"shares": shares, "classes": classes, "signs": 2 * shares - 1}[target]
+    P = param(ml.softmax(np.sin(np.arange(12.0)).reshape(4, 3)))
+    f = compiled(lambda y: getattr(ml, name)(P, y, **options), params(P))
+    try:
+        val, grads = f(y)
+    except (TypeError, ValueError):  # it takes no such targets, or no such option
+        return
+    f.save(tmp_path / "a.py")
+    assert "minidiff." not in (tmp_path / "a.py").read_text()
+    run = runpy.run_path(str(tmp_path / "a.py"))["loss_and_gradient"]
+    assert bits(run(P.value, y)) == bits((val, grads[P]))
+    if name not in ("mse", "mae", "huber_loss"):  # of any number
+        with pytest.raises(ValueError, match="must be"):
+            run(P.value, -3 * np.abs(y) - 3)
 
 
 Workspace, file = np.ones(20_000), np.full(20_000, 0.5)

@@ -202,6 +202,8 @@ def _sources(f: Any, called: str) -> dict[str, str]:
             found[name] = f"{name} = {plain}"
         elif isinstance(x, FunctionType):
             found |= _sources(x, called) if inspect.unwrap(x) is not f else {}
+        elif type(x) in (int, float):
+            found[name] = f"{name} = {_digits(x)}"
         elif x is not None and x is not np:
             raise _not_numpys(f"{called} uses {name}")
     source = textwrap.dedent(inspect.getsource(f))

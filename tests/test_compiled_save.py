@@ -161,6 +161,28 @@ def test_programs_of_several_signatures_and_a_step(tmp_path):
     assert bits(list(new)) == bits(after)
 
 
+@pytest.mark.parametrize("opt", [
+    mo.RADAM(0.1), mo.InvDecay(0.1), mo.NADAM(0.1), mo.Optimiser(mo.InvDecay(), mo.RADAM(0.1)),
+    mo.Optimiser(mo.ClipValue(1.0), mo.Lookahead(mo.Descent(0.1), 3)),
+], ids=repr)  # fmt: skip
+def test_a_saved_step_takes_the_numbers_of_its_rules(opt, tmp_path):
+    v = param(np.arange(3.0))
+    step = compiled(lambda: np.sum(np.cos(v)), params(v), opt)
+    step()
+    step.save(tmp_path / "a.py")
+    run = runpy.run_path(str(tmp_path / "a.py"))
+    for _ in range(8):  # RADAM begins to rectify within them, Lookahead is due
+        stages, kept, numbers = opt.stages(), [], []
+        for rule in stages:
+            kept += [rule.state[v][name].copy() for name in rule.keeps]
+            numbers += rule.coefficients(*rule.tick(*rule.state[v]["clock"]))
+        _, dv = run["loss_and_gradient"](v.value)
+        new = run["step"](v.value, dv, *kept, *numbers)
+        step()
+        after = [rule.state[v][name] for rule in stages for name in rule.keeps]
+        assert bits(list(new)) == bits([v.value, *after])
+
+
 def test_what_a_saved_program_was_not_made_for_it_refuses(tmp_path):
     f = compiled(model, params(W, V))
     f(*arguments())

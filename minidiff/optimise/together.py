@@ -183,7 +183,7 @@ class Together:
         with self._lock:
             self._look()
             if self._groups:
-                self._record([0.5] * len(self._turns()[1]))
+                self._record([x if type(x) in (bool, int) else 0.5 for x in self._turns()[1]])
 
     # --- A step ---
 

@@ -151,7 +151,7 @@ def _docstring(text: str) -> str:
 
 def _described(lines: Lines, examples: list[Any]) -> str:
     named = zip(lines.inputs, examples, strict=True)
-    takes = [f"    {name}: {shown(x)}" for name, x in named]
+    takes = [f"    {name}: {type(x).__name__ if type(x) in (bool, int) else shown(x)}" for name, x in named]
     return "\n".join(["Takes", *takes, "Gives", f"    {', '.join(lines.outputs)}"])
 
 

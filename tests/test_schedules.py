@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidiff.schedules as schedules_module
-from minidiff import param, params
+from minidiff import param, params, train
 from minidiff.checkpoint import load, save
 from minidiff.optimise import (
     ADAM,
@@ -600,6 +600,29 @@ def test_of_several_settings_all_are_set_or_none(refused, error):
     with pytest.raises(TypeError, match="at step 1: beta must be"):
         update(opt, np.ones(2), np.ones(2))
     assert opt.opt.eta == 0.3
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda opt, a, b: update(opt, a, np.ones(2)),
+        lambda opt, a, b: apply(opt, a, np.ones(2)),
+        lambda opt, a, b: update(opt, params(a, b), {a: np.ones(2), b: np.ones(3)}),
+        lambda opt, a, b: train(lambda _: np.sum(a) + np.sum(b), params(a, b), [0] * 3, opt),
+        lambda opt, a, b: train(lambda _: np.sum(a) + np.sum(b), params(a, b), [0] * 3, opt, compiled=True),
+    ],
+    ids=["update", "apply", "several", "train", "compiled"],
+)
+def test_a_step_that_fails_leaves_the_rates_of_the_members_before(step):
+    rule = Momentum()
+    opt = Optimiser(
+        Scheduler(Exp(0.1, 0.5), rule), Scheduler(lambda t: 1.0 if t < 3 else math.nan, Descent())
+    )
+    a, b = param(np.ones(2)), param(np.ones(3))
+    with pytest.raises(ValueError, match="gave nan at step 3"):
+        [step(opt, a, b) for _ in range(3)]
+    assert rule.eta == 0.05
+    assert rule.state[a]["clock"] == (2,)
 
 
 @pytest.mark.parametrize("make", [Momentum, lambda: ByHand(0.1)])

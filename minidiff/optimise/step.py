@@ -70,8 +70,15 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     """
     if not _is_simple(stages, x):
         return whole(_take_whole, stages, p, x, Δ, out)
-    formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
-    return finish(_change, p, x if out is None else out, formulas.values(turns, arrays, numbers), turns)
+    # What a member changes before another one fails is put back.
+    back = remembered([p], stages) if len(stages) > 1 and any(map(_CHANGES_MORE, stages)) else list
+    try:
+        formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
+        values = formulas.values(turns, arrays, numbers)
+    except BaseException:
+        back()
+        raise
+    return finish(_change, p, x if out is None else out, values, turns)
 
 
 def _take_whole(*step: Any) -> None:

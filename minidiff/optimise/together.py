@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -20,6 +20,7 @@ from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 from minidiff.optimise.decays import ExpDecay
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.step import BLOCK, make, share_memory
+from minidiff.optimise.undo import remembered
 from minidiff.optimise.update import changes_of, update
 from minidiff.params import Param, Params
 from minidiff.program.lines import EXACT, RESERVED, Lines, free_name
@@ -29,6 +30,7 @@ from minidiff.typing import Array
 
 __all__ = ["Steps", "Together"]
 
+_CHANGES_MORE = attrgetter("changes_more")
 _IS_WRITEABLE = attrgetter("flags.writeable")
 
 
@@ -158,11 +160,11 @@ class Together:
 
     def _take(self, grads: Sequence[Array]) -> bool:
         others: list[Any] = []
-        back: Callable[[], object] = list
+        back = remembered([], self._stages) if any(map(_CHANGES_MORE, self._stages)) else list
         try:
             if self._others:
                 ps = {self._given[i][0]: grads[i] for i in self._others}
-                others, back = changes_of(self._opt, [*ps], ps)
+                others, _ = changes_of(self._opt, [*ps], ps)
             turns, numbers = self._turns()
             if tuple(map(type, numbers)) != self._types:
                 self._record(numbers)

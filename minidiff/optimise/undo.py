@@ -41,9 +41,10 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
     containers: dict[tuple[int, bool], Any] = {}  # one may hold itself
     while waiting:
         x, is_called = waiting.pop()
-        if isinstance(x, AbstractOptimiser) and id(x) not in attributes:
-            attributes[id(x)] = x, x.__dict__.copy()
-            waiting += [(part, is_called) for part in attributes[id(x)][1].values()]
+        if isinstance(x, AbstractOptimiser):
+            if id(x) not in attributes:
+                attributes[id(x)] = x, x.__dict__.copy()
+                waiting += [(part, is_called) for part in attributes[id(x)][1].values()]
         elif isinstance(x, IdDict) and is_called:
             entries += [(x, p, [_copied(x[p], p)] if p in x else []) for p in ps]
         elif isinstance(x, (list, tuple, dict)) and (id(x), is_called) not in containers:

@@ -724,7 +724,11 @@ def test_a_schedule_that_has_ended_keeps_its_last_value(make):
     assert rates == [1.0, 0.75, 0.5, 0.25, 0.25, 0.25, 0.25]
 
 
-@pytest.mark.parametrize("make", [Descent, lambda: ByHand(0.1)])
+class NotElementwise(Descent):
+    elementwise = False
+
+
+@pytest.mark.parametrize("make", [Descent, NotElementwise, lambda: ByHand(0.1)])
 @pytest.mark.parametrize("around", [lambda opt: opt, lambda opt: Optimiser(ClipValue(9.0), opt)])
 def test_threads_that_update_different_parameters_have_each_its_own_rate(make, around):
     opt = around(Scheduler(lambda t: float(t), make()))

@@ -113,8 +113,8 @@ def compute(steps: Sequence[Any], changes: list[Change], stages: list[Any]) -> C
             changes.append(_change_of(*step))  # noqa: PERF401 - which one fails is told by their number
         _save_gradients(changes)
         return list
-    sets = any(stage.sets() for stage in stages) and not all(stage.has_formula for stage in stages)
-    with SETTINGS if sets else nullcontext():  # an `apply` may read what a schedule sets
+    sets = any(stage.sets() for stage in stages)
+    with SETTINGS if sets else nullcontext():  # the parts after it read what a schedule sets
         back = remembered([p for _, p, *_ in steps], stages)
         try:
             for step in steps:

@@ -1,5 +1,6 @@
 """Every rule is its equation."""
 
+import copy
 import inspect
 import json
 import math
@@ -581,6 +582,35 @@ def test_expdecay_waits_for_its_start_and_can_be_set_at_any_time():
     mo.reset(opt)
     assert opt.eta == 8.0
     assert rates_of(opt, [a] * 4) == [8, 8, 8, 4]
+
+
+@pytest.mark.parametrize("size", [1, 3, 50_000])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"decay_step": 3},
+        {"decay_step": 2},
+        {"decay_step": 1},
+        {"decay_step": 4, "clip": 0.3},
+        {"decay_step": 3, "start": 4},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("between", [[], [mo.Momentum(0.5)], [mo.ClipNorm(9e9)]], ids=repr)
+def test_expdecay_twice_in_a_composition_is_two_turns_one_after_another(size, settings, between):
+    once, twice = (mo.ExpDecay(1.0, 0.5, **{"clip": 0.0} | settings) for _ in range(2))
+    others, opt = copy.deepcopy(between), Optimiser(twice, *copy.deepcopy(between), twice)
+    xs, ys = ([param(np.zeros(size)), param(np.ones(size))] for _ in range(2))
+    for _ in range(7):
+        update(opt, xs, mo.IdDict((x, np.ones(size)) for x in xs))
+        for y in ys:
+            step = np.ones(size)
+            for rule in (once, *others, once):
+                step = apply(rule, y, step)
+            update(y, step)
+        assert twice.eta == once.eta
+        for x, y in zip(xs, ys, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-14)
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -118,11 +118,7 @@ def compute(steps: Sequence[Any], changes: list[Change], stages: list[Any]) -> C
         back = remembered([p for _, p, *_ in steps], stages)
         try:
             for step in steps:
-                change = _change_of(*step)
-                for rule, _, _, clock, _ in change[1][-1]:
-                    if rule.notes_steps and type(rule).stepped.__module__.startswith("minidiff."):
-                        rule.stepped(*clock)  # so that the next ones see it; it bears to be told twice
-                changes.append(change)
+                changes.append(_change_of(*step))  # noqa: PERF401 - which one fails is told by their number
             _save_gradients(changes)
         except BaseException:
             back()
@@ -174,7 +170,7 @@ def _is_simple(stages: list[Any], x: Array) -> bool:
 def _change_of(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = None) -> Change:
     """Compute a step part after part, and give its change. A large one of one part is computed by that."""
     if _is_simple(stages, x):
-        formulas, mine, arrays, numbers = _begin(stages, p, x, Δ, out is None)
+        formulas, mine, arrays, numbers = _begin(stages, p, x, Δ, out is None, {})
         return _change, (p, x if out is None else out, formulas.values(mine, arrays, numbers), mine)
     parts, is_large = _parts(stages), x.nbytes > BLOCK or ENGINE.get() == "fused"
     target, x = x if out is None else out, widened(x)
@@ -255,7 +251,8 @@ def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after
     subtracts : bool
         Whether the formulas subtract the step from the parameter, too.
     after : mapping, optional
-        By their ids, what rules that have had a turn in this step will have kept.
+        By their ids, what rules that have had a turn in this step will have kept; unless `remembered` puts
+        back what they are told of the step, None.
 
     Returns
     -------
@@ -276,6 +273,8 @@ def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after
                 mine = tuple_of(rule, mine)
             for name in rule.keeps:
                 arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
+            if after is not None and rule.notes_steps and rule.stepped.__module__.startswith("minidiff."):
+                rule.stepped(*clock)  # so that the next ones see it; it bears to be told twice
             turns.append((rule, kept, kept is not before, clock, mine))
             numbers += mine
             key += (type(rule), rule.formula, len(mine))

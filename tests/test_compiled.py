@@ -1755,3 +1755,59 @@ def test_what_adds_up_by_places_is_told_in_place_of_bincount_and_compiles():
     for i in (places, places[::-1].copy()):
         assert bits(f(i)) == bits(withgradient(lambda i=i: loss(i), params(e)))
         assert f(i).val == np.sum(np.bincount(i, weights=e.value) ** 2)
+
+
+C = {dtype: np.array([0.3 - 1.7j, -1.1 + 0.2j, 0.7 + 0.9j], dtype) for dtype in ("c8", "c16")}
+
+
+def multiplied(x, y):
+    x *= y
+    return x
+
+
+OF_COMPLEX_NUMBERS = {
+    "a constant": lambda z, c: np.real(np.complex128(1.3 - 0.7j) * z[0]),
+    "an element": lambda z, c: np.imag(z[0] * c[0]),
+    "sums": lambda z, c: np.real(np.sum(c) * np.sum(z)),
+    "constants alone": lambda z, c: np.real(c[0] * c[1] * z[0]),
+    "the ufunc": lambda z, c: np.real(np.multiply(z[0], z[1])),
+    "the operator": lambda z, c: np.real(z[0] * z[1]),
+    "in place": lambda z, c: np.real(multiplied(z[0], c[0]) * c[1]),
+    "a gradient within": lambda z, c: np.real(
+        gradient(lambda v: np.real(v**3 * c[0]), z[0])[0] * z[1] * c[1]
+    ),
+    "both": lambda z, c: np.real(z[0] * z[1]) + np.imag(np.multiply(z[0], z[1])),
+    "quotients": lambda z, c: np.real(c[0] / z[0]) + np.imag(np.divide(z[1], z[2])),
+    "the way back": lambda z, c: np.real(z[0] ** 3 * c[0] * np.sin(z[1]) * np.exp(z[2])),
+    "a number of Python's": lambda z, c: np.real((0.3 + 1.7j) * z[0] * z[1]),
+    "a product": lambda z, c: np.imag(np.prod(z) * np.vdot(c, z)),
+}
+
+
+@pytest.mark.parametrize("dtype", C)
+@pytest.mark.parametrize("loss", OF_COMPLEX_NUMBERS.values(), ids=OF_COMPLEX_NUMBERS)
+def test_products_of_complex_numbers_have_the_bits_of_the_loss(loss, dtype):
+    rng = np.random.default_rng(0)
+    f = lambda z: loss(z, C[dtype])
+    for z in rng.normal(size=(30, 6)).astype(dtype.replace("c16", "f8").replace("c8", "f4")).view(dtype):
+        program = compiled(f)
+        program(z)
+        for some in (z, z[::-1].copy()):
+            assert bits(program(some)) == bits(withgradient(f, some))
+
+
+@pytest.mark.parametrize("number", [complex, np.complex64, np.complex128])
+def test_so_have_those_of_complex_arguments(number):
+    rng = np.random.default_rng(1)
+    P = param(np.ones(2, complex))
+    for loss in (
+        lambda a, b: np.real(a * P[0] * P[1] * b),
+        lambda a, b: np.imag(np.sum(P) * a + b * P[1] * a),
+    ):
+        f = compiled(loss, params(P))
+        for _ in range(30):
+            P[...] = rng.normal(size=4).view(complex)
+            a, b = map(number, rng.normal(size=4).view(complex))
+            f(a, b)
+            (val, grads), (expected, slopes) = f(a, b), withgradient(lambda: loss(a, b), params(P))
+            assert bits((val, grads[P])) == bits((expected, slopes[P]))

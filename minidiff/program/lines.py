@@ -425,7 +425,10 @@ class Lines:
         """Write a call as an expression."""
         operands = [self._ref(x) for x in call.operands]
         options = [f"{name}={self._ref(x)}" for name, x in call.options.items()]
-        form: str = call.form if options else _FORMS.get(call.function, call.form)
+        # The operator gives the product of two complex numbers with other last bits than the ufunc.
+        is_complex = isinstance(call.results[0]._example, np.complexfloating)
+        stays = options or (is_complex and call.function in (np.multiply, np.divide))
+        form: str = call.form if stays else _FORMS.get(call.function, call.form)
         if form == "{}[{}]":
             return self._item(operands[0], call.operands[1])
         if "{}" in form:

@@ -27,7 +27,7 @@ import autograd
 import numpy as np
 
 from minidiff.checks import described, is_ndarray
-from minidiff.tracing import backward, called_here, is_box, map_container, stands_beneath
+from minidiff.tracing import Traced, backward, called_here, is_box, map_container, stands_beneath
 
 __all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
     "varying", "written"]  # fmt: skip
@@ -458,6 +458,8 @@ class StandIn:
         known = getattr(np, ufunc.__name__, None) is ufunc
         name = f"np.{ufunc.__name__}" if known else f"{ufunc.__name__}"
         if method == "__call__":
+            if ufunc is np.multiply and _is_by_operator(*operands):
+                return self._listing.call(operator.mul, "{} * {}", operands, options)
             return self._listing.call(ufunc, name, operands, options)
         return self._listing.call(getattr(ufunc, method), f"{name}.{method}", operands, options)
 
@@ -576,6 +578,24 @@ class StandIn:
     def __repr__(self) -> str:
         x = self._example
         return f"<compiled {type(x).__name__}{getattr(x, 'shape', '')}>"
+
+
+def _is_by_operator(x: Any, y: Any) -> bool:
+    """Tell whether a ufunc's product of numbers would be the operator's, if no stand-ins took part.
+
+    A recorded value's operator multiplies as Python does, but goes by the ufunc beside a stand-in. Of complex
+    numbers the two have other last bits.
+    """
+    are_complex = all(isinstance(example(z), (complex, np.complexfloating)) for z in (x, y))
+    frame: Any = sys._getframe(2) if are_complex else None
+    while frame is not None and _kind(frame.f_code.co_filename) == "library":
+        if frame.f_code in _OPERATORS_OF_TRACED and type(frame.f_locals["other"]) is StandIn:
+            return type(example(x)) is complex or frame.f_code is Traced.__mul__.__code__
+        frame = frame.f_back
+    return False
+
+
+_OPERATORS_OF_TRACED = Traced.__mul__.__code__, Traced.__rmul__.__code__
 
 
 def _method(name: str) -> Any:

@@ -52,7 +52,9 @@ from minidiff.optimise import (
     reset,
     update,
 )
+from minidiff.optimise.base import inside
 from minidiff.optimise.together import Steps
+from minidiff.program.signature import held_by
 from minidiff.schedules import Constant, Cos, Exp, Scheduler
 
 
@@ -297,6 +299,23 @@ class FragileHolder(AbstractOptimiser):
         return step
 
 
+class FragileStore(AbstractOptimiser):
+    """Has what it keeps and another optimiser somewhere in a container."""
+
+    def __init__(self, hold):
+        self.held = hold(IdDict(), Momentum(1.0))
+
+    def apply(self, x, Δ):
+        held = [*held_by(self.held, lambda y: () if isinstance(y, AbstractOptimiser) else inside(y))]
+        (velocity,) = (y for y in held if isinstance(y, IdDict))
+        (inner,) = (y for y in held if isinstance(y, AbstractOptimiser))
+        velocity.setdefault(x, np.zeros_like(x))[...] += Δ
+        step = inner.apply(x, Δ + velocity[x])
+        if x.shape == (2,):
+            raise ZeroDivisionError("as it happens")
+        return step
+
+
 class FragileRule(Rule):
     eta: float = 1.0
     keeps = ("m",)
@@ -337,6 +356,10 @@ def everything(opt, ps):
         lambda: FragileHolder(lambda opt: [opt]),
         lambda: FragileHolder(lambda opt: (opt,)),
         lambda: FragileHolder(lambda opt: {"inner": opt}),
+        lambda: FragileStore(lambda kept, opt: {"rate": 0.1, "m": kept, "inner": opt}),
+        lambda: FragileStore(lambda kept, opt: ["a name", opt, None, kept]),
+        lambda: FragileStore(lambda kept, opt: [*range(50), kept, *range(100), opt]),
+        lambda: FragileStore(lambda kept, opt: {"rate": {"η": 0.1}, "more": [0.1, {"m": kept}, (1, opt)]}),
         lambda: Optimiser(Momentum(1.0), Fragile()),
         lambda: Optimiser(Fragile(), ADAM(1.0)),
         lambda: Optimiser(ADAM(1.0), ExpDecay(1.0, 0.5, 1, 1e-6), Fragile()),

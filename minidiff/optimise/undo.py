@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from minidiff.iddict import IdDict
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 
 __all__ = ["remembered"]
+
+_HOLDERS = AbstractOptimiser, IdDict, list, tuple, dict
 
 
 def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
@@ -50,7 +53,8 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
         elif isinstance(x, (list, tuple, dict)) and (id(x), is_called) not in containers:
             containers[id(x), is_called] = x
             parts = x.values() if isinstance(x, dict) else x
-            if isinstance(next(iter(parts), None), (AbstractOptimiser, IdDict)):  # others may be long
+            holders = _HOLDERS[:2] if len(x) > 100 else _HOLDERS  # such as all losses so far
+            if any(issubclass(kind, holders) for kind in {*map(type, islice(parts, 100))}):
                 waiting += [(part, is_called) for part in parts]
 
     def back() -> None:

@@ -387,6 +387,20 @@ def test_an_optimiser_that_raises_says_at_which_parameter_and_nothing_has_change
     assert all(np.array_equal(p, q) for p, q in zip(ps, others, strict=True))
 
 
+@pytest.mark.parametrize("make", [ADAM, lambda: Optimiser(ADAM(), ExpDecay(1.0, 0.5, 1))])
+def test_an_error_that_comes_when_all_steps_are_computed_comes_as_it_is(make, monkeypatch):
+    def no_memory(_):
+        raise MemoryError("as it happens")
+
+    opt, x, y = make(), np.ones(50_000), np.ones(50_000)
+    was = everything(opt, [param(x), param(y)])
+    monkeypatch.setattr("minidiff.optimise.step.share_memory", no_memory)
+    with pytest.raises(MemoryError, match="as it happens") as caught:
+        update(opt, [x, y], IdDict([(x, y), (y, x)]))
+    assert caught.value.__notes__ == ["in update(opt, ps, gs); nothing has moved"]
+    assert everything(opt, [param(x), param(y)]) == was
+
+
 def test_parameters_that_lie_in_one_array_apart_move_all_or_none():
     flat = np.ones(5)
     ps = [flat[:3], flat[3:]]

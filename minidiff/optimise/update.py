@@ -167,9 +167,11 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
             stages = [*{id(stage): stage for mine, *_ in steps for stage in mine}.values()]
         return changes, compute(steps, changes, stages)
     except Exception as error:
-        _, p, x, _ = steps[len(changes)]
-        which = _which((ps, next(i for i, other in enumerate(ps) if other is p)))
-        add_note(error, f"in update(opt, ps, gs), at {which} of shape {x.shape}; nothing has moved")
+        where = ""
+        for _, p, x, _ in steps[len(changes) :][:1]:  # none, if that came when all had been computed
+            which = _which((ps, next(i for i, other in enumerate(ps) if other is p)))
+            where = f", at {which} of shape {x.shape}"
+        add_note(error, f"in update(opt, ps, gs){where}; nothing has moved")
         raise
 
 

@@ -490,6 +490,7 @@ def test_what_the_loss_makes_of_no_data_is_a_constant(kind):
 AT_REST = param(np.array([1.0, 2.0, 4.0]))
 W, DATA, RNG = param(np.array([0.5, 0.7, 1.5])), np.ones(3), np.random.default_rng(0)
 OLD = np.random.RandomState(np.random.PCG64(0))
+BITS, SEEDS, SYSTEM = np.random.PCG64(0), np.random.SeedSequence(0), random.SystemRandom()
 COUNT = [0]
 
 
@@ -719,6 +720,10 @@ REFUSED = {
     "random": (lambda x: np.sum(W * RNG.random(3)), "random numbers.*arguments"),
     "a random bit": (lambda x: np.sum(W) * (RNG.random() < 0.5), "random numbers"),
     "np.random": (lambda x: np.sum(W * np.random.rand(3)), "random numbers"),
+    "bits of a generator": (lambda x: np.sum(W) * (1 + BITS.random_raw() % 2), "random numbers"),
+    "bits, by a method": (lambda x, raw=BITS.random_raw: np.sum(W) * (raw() % 2 or 3), "random numbers"),
+    "seeds": (lambda x: np.sum(W) * (1 + SEEDS.spawn(1)[0].generate_state(1)[0] % 2), "random numbers"),
+    "the system": (lambda x: np.sum(W) * (1 if SYSTEM.random() < 0.5 else 2), "random numbers"),
     "np.random, of its old interface": (lambda x: np.sum(W * OLD.random(3)), "random numbers"),
     "random, a default": (lambda x, rng=RNG: np.sum(W) * (rng.random() < 0.5), "random numbers"),
     "random module": (lambda x: np.sum(W) * (random.random() < 0.5), "random numbers"),

@@ -52,6 +52,10 @@ ARRAYS = np.ndarray, np.memmap
 # Python's own arrays, of which NumPy makes others.
 _BUFFERS = bytearray, array
 _PLAIN = str, bytes, int, float, complex, type(None)
+# What random numbers come from.
+_RANDOM = (
+    np.random.Generator, np.random.BitGenerator, np.random.SeedSequence, np.random.RandomState, random.Random,
+)  # fmt: skip
 # Of Python's own, what is looked into in a way of its own, holds nothing, or what nobody changes.
 _NO_HOLDERS = (
     type, types.ModuleType, types.CodeType, types.FrameType, types.BuiltinFunctionType, random.Random,
@@ -122,9 +126,8 @@ class Reach:
             self.found.append(MORE)
         self.arrays = [(name, x) for name, x in self.found if is_ndarray(x) or isinstance(x, _BUFFERS)]
         self.makes_numbers = bool(self._names & _TO_NUMBER)
-        kinds = np.random.Generator, np.random.RandomState, random.Random
         self._generators: list[Any] = [np.random.mtrand._rand, random._inst]
-        self._generators += [x for _, x in self.found if isinstance(x, kinds)]
+        self._generators += [x for _, x in self.found if isinstance(x, _RANDOM)]
 
     def _listed(self, items: Iterator[Any]) -> list[Any]:
         """List what an iterator gives, up to where it fails: what is asked may be of any kind."""
@@ -412,9 +415,12 @@ def _of_globals(code: types.CodeType) -> frozenset[str]:
 
 
 def _state(g: Any) -> Any:
+    if isinstance(g, random.SystemRandom):  # which has none, and draws what nobody can foresee
+        return object()
     if isinstance(g, random.Random):
         return g.getstate()
-    state = g.bit_generator.state if isinstance(g, np.random.Generator) else g.get_state(legacy=False)
+    g = g.bit_generator if isinstance(g, np.random.Generator) else g
+    state = g.get_state(legacy=False) if isinstance(g, np.random.RandomState) else g.state
     return [part.tobytes() if isinstance(part, np.ndarray) else part for part in parts_of(state)]
 
 

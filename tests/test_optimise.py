@@ -1181,6 +1181,24 @@ def test_one_schedule_of_a_rate_is_enough():
         Scheduler(Constant(1.0), Scheduler(Constant(1.0), Descent()))
 
 
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda opt: opt,
+        Lookahead,
+        lambda opt: Grouped(([param(1.0)], Descent()), rest=opt),
+        lambda opt: Lookahead(Grouped(([param(1.0)], opt), rest=Descent())),
+        lambda opt: Scheduler(opt, decay=Constant(0.5)),
+    ],
+)
+def test_a_rate_that_a_decay_lowers_is_scheduled_neither_directly_nor_through_what_is_around_it(around):
+    for make in (lambda opt: Scheduler(Constant(1.0), opt), lambda opt: Scheduler(opt, eta=Constant(1.0))):
+        with pytest.raises(TypeError, match="an ExpDecay lowers its eta itself"):
+            make(around(ExpDecay()))
+    Scheduler(ExpDecay(), decay=Constant(0.5))
+    Scheduler(Constant(1.0), Grouped(([param(1.0)], Lookahead(Descent())), rest=Descent()))
+
+
 def test_what_was_made_of_a_rule_is_not_pickled_with_its_class():
     opt, x = Momentum(), np.ones(3)
     update(opt, x, x.copy())

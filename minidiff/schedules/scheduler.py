@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from typing import Any
 
 from minidiff.checks import function
-from minidiff.optimise import AbstractOptimiser, Rule
-from minidiff.optimise.base import Holder, member_with
+from minidiff.optimise import AbstractOptimiser, ExpDecay, Grouped, Lookahead, Rule
+from minidiff.optimise.base import Holder, inside, member_with
 from minidiff.optimise.step import step_of
+from minidiff.program.signature import held_by
 from minidiff.schedules.base import as_schedule, held
 
 __all__ = ["Scheduler"]
@@ -74,8 +75,8 @@ class Scheduler(Holder):
     Raises
     ------
     TypeError
-        If `opt` is no optimiser, or has no ``eta`` and there is no `update`. At a step: if what the schedule
-        gives is no number.
+        If `opt` is no optimiser, or has no ``eta`` and there is no `update`; if that is the ``eta`` of an
+        `ExpDecay`, which lowers it itself. At a step: if what the schedule gives is no number.
     ValueError
         At a step: if the value is not finite or the optimiser refuses it.
 
@@ -143,6 +144,12 @@ class Scheduler(Holder):
                     f"setattr({member_with(opt, name)}, {name!r}, value)"
                 )
                 raise TypeError(f"{opt!r} has no {name} to schedule{advice}")
+        if "eta" in names and any(isinstance(x, ExpDecay) for x in held_by(opt, _with_the_same_eta)):
+            raise TypeError(
+                f"an ExpDecay lowers its eta itself, in {opt!r}: schedule another optimiser's, "
+                "Optimiser(Scheduler(schedule, ADAM()), ExpDecay(1.0)), or multiply two schedules, "
+                "lambda t: first(t) * second(t)"
+            )
         if update is not None:
             function("update", update, "a function of the optimiser and the value")
         self.schedule: Any = None if schedule is None else as_schedule("schedule", schedule)
@@ -221,3 +228,8 @@ class Scheduler(Holder):
         """Return what the repr shows."""
         shown = {"schedule": self.schedule, "opt": self.opt, "update": self.update, **self.others}
         return {name: value for name, value in shown.items() if value is not None}
+
+
+def _with_the_same_eta(x: Any) -> Iterable[Any]:
+    """Return what an optimiser passes an eta on to."""
+    return inside(x) if isinstance(x, (list, Scheduler, Lookahead, Grouped)) else ()

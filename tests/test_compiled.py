@@ -1816,3 +1816,38 @@ def test_so_have_those_of_complex_arguments(number):
             f(a, b)
             (val, grads), (expected, slopes) = f(a, b), withgradient(lambda: loss(a, b), params(P))
             assert bits((val, grads[P])) == bits((expected, slopes[P]))
+
+
+def signs(values):
+    return sum(np.copysign(1.0 + i, complex(x).real) * (1 + (type(x) is bool)) for i, x in enumerate(values))
+
+
+@pytest.mark.parametrize("n", [1, 40])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (0.0, -0.0),
+        (1, True),
+        (True, 1),
+        (1, 1.0),
+        (0, False),
+        (0.0, False),
+        (0j, complex(-0.0, 0)),
+        (0, -0.0),
+    ],
+)
+def test_equal_numbers_that_are_not_the_same_have_programs_of_their_own(one, other, n):
+    held = SimpleNamespace(numbers=[one] * n)
+    for loss, x, y in [
+        (lambda x: np.sum(W) * signs(x.numbers), held, held),
+        (lambda x: np.sum(W) * signs([*x][:1]), {one: 1.0}, {other: 1.0}),
+        (lambda x: np.sum(W) * signs(next(iter(x))[1]), {("a", (one,) * n): 1.0}, {("a", (other,) * n): 1.0}),
+        (lambda x: np.sum(W) * signs(x["a"].numbers), {"a": held}, {"a": held}),
+    ]:
+        held.numbers[-1] = one
+        f = compiled(loss, params(W))
+        assert f(x).val == loss(x)
+        held.numbers[-1] = other
+        assert f(y).val == f(y).val == loss(y)
+        held.numbers[-1] = one
+        assert f(x).val == loss(x)

@@ -17,6 +17,7 @@ __all__ = ["SEQUENCES", "described", "equal", "held_by", "held_next_by", "iterat
 
 _STATIC = (bool, int, str, bytes, type(None))
 _NUMBERS = frozenset({*_STATIC, float, complex})
+_NAMES = frozenset({str, int})
 SEQUENCES = (list, tuple, set, frozenset, deque)
 _CONTAINERS = (dict, *SEQUENCES)
 
@@ -52,12 +53,20 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
     if kind in _STATIC:
         return kind, x
     if isinstance(x, dict):
-        return kind, tuple(x), *[key_of(item, leaves) for item in x.values()]
+        keys = tuple(x) if _NAMES.issuperset(map(type, x)) else tuple(map(_exactly, x))
+        return kind, keys, *[key_of(item, leaves) for item in x.values()]
     if isinstance(x, (list, tuple)):
         return kind, *[key_of(item, leaves) for item in x]
     if is_ndarray(x):
         raise TypeError(f"compiled functions take plain arrays, not {kind.__name__}: pass np.asarray(x).")
     return tuple(_identity(x))
+
+
+def _exactly(x: Any) -> Any:
+    """Give what tells a key of a dict apart: True is 1, and -0.0 is 0.0."""
+    if isinstance(x, tuple):
+        return type(x), *map(_exactly, x)
+    return type(x), repr(x) if isinstance(x, (float, complex, np.generic)) else x
 
 
 def _identity(x: Any) -> Iterator[Any]:
@@ -72,8 +81,8 @@ def _identity(x: Any) -> Iterator[Any]:
             yield _Same(held)
             if isinstance(held, _CONTAINERS):
                 yield len(held)
-                if _is_long(held):
-                    yield tuple(held)
+                if kinds := _kinds_if_long(held):
+                    yield _told_apart(tuple(iterated(held)), kinds)
 
 
 def _held_as_arguments(x: Any) -> list[Any]:
@@ -99,7 +108,7 @@ def held_next_by(x: Any) -> list[Any]:
     if isinstance(x, dict):
         return [*dict.keys(x), *dict.values(x)]
     if isinstance(x, SEQUENCES):
-        return [] if _is_long(x) else [*iterated(x)]
+        return [] if _kinds_if_long(x) else [*iterated(x)]
     if isinstance(x, (type, FunctionType, ModuleType, Param)) or is_ndarray(x):
         return []
     attributes = attributes_of(x)
@@ -130,8 +139,18 @@ def iterated(x: Any) -> Iterator[Any]:
     return items
 
 
-def _is_long(x: Any) -> bool:
-    return isinstance(x, (list, tuple)) and len(x) > 32 and _NUMBERS.issuperset(map(type, iterated(x)))
+def _kinds_if_long(x: Any) -> set[Any]:
+    """Give the types of what a long list of numbers holds; none of another thing."""
+    kinds: set[Any] = {*map(type, iterated(x))} if isinstance(x, (list, tuple)) and len(x) > 32 else set()
+    return kinds if kinds <= _NUMBERS else set()
+
+
+def _told_apart(numbers: tuple[Any, ...], kinds: set[Any]) -> Any:
+    """Give what is equal for the same numbers only: True is 1, and -0.0 is 0.0. Their text takes longer."""
+    if complex in kinds:
+        return repr(numbers)
+    zeros = repr([x for x in numbers if x == 0]) if 0.0 in numbers else ""
+    return numbers, zeros, *(kinds if len(kinds) == 1 else map(type, numbers))
 
 
 def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callable[[Any], Any]) -> Any:

@@ -728,7 +728,19 @@ class NotElementwise(Descent):
     elementwise = False
 
 
-@pytest.mark.parametrize("make", [Descent, NotElementwise, lambda: ByHand(0.1)])
+class RateOfLast(Optimiser):
+    eta = property(lambda self: self[-1].eta, lambda self, value: setattr(self[-1], "eta", value))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Descent,
+        NotElementwise,
+        lambda: RateOfLast(NotElementwise(1.0), NotElementwise(1.0), Descent(1.0)),
+        lambda: ByHand(0.1),
+    ],
+)
 @pytest.mark.parametrize("around", [lambda opt: opt, lambda opt: Optimiser(ClipValue(9.0), opt)])
 def test_threads_that_update_different_parameters_have_each_its_own_rate(make, around):
     opt = around(Scheduler(lambda t: float(t), make()))

@@ -113,7 +113,7 @@ def compute(steps: Sequence[Any], changes: list[Change], stages: list[Any]) -> C
             changes.append(_change_of(*step))  # noqa: PERF401 - which one fails is told by their number
         _save_gradients(changes)
         return list
-    sets = any(stage.sets() for stage in stages)
+    sets = any(stage.sets() for stage in stages) and len(_parts(stages)) > 1
     with SETTINGS if sets else nullcontext():  # the parts after it read what a schedule sets
         back = remembered([p for _, p, *_ in steps], stages)
         try:
@@ -217,12 +217,14 @@ def step_of(stages: list[Any], p: Any, Δ: Array) -> Array:
 def _parts(stages: list[Any]) -> list[list[Any]]:
     """Split stages into lists of rules that run as one, each rule once.
 
-    One with its own `apply`, or that is not elementwise, is alone.
+    One with its own `apply` is alone. So is one that is not elementwise, but for the counts of its schedules:
+    their numbers are taken at once.
     """
     parts: list[list[Any]] = []
     for stage in stages:
-        last = parts[-1] if parts and stage.has_formula and stage.elementwise else None
-        if last and last[0].has_formula and last[0].elementwise and stage not in last:
+        last = parts[-1] if parts and stage.has_formula and parts[-1][-1].has_formula else None
+        joins = last and last[-1].elementwise and (stage.elementwise or all(rule.sets() for rule in last))
+        if last and joins and stage not in last:
             last.append(stage)
         else:
             parts.append([stage])

@@ -70,8 +70,8 @@ def train(
     the training at once, and `skip`, which goes on to the next element. Called from the loss, they leave the
     step out; called from a callback, they leave out the callbacks that follow.
 
-    Ctrl-C during the update of the parameters takes effect when all of them are updated. The parameters and
-    the optimiser's state always belong together.
+    Ctrl-C, or another signal, during the update of the parameters takes effect when all of them are updated.
+    The parameters and the optimiser's state always belong together.
 
     Parameters
     ----------

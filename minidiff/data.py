@@ -347,6 +347,8 @@ class Counted:
         for batch in loader:
             loader._is_trained = True
             yield batch
+            loader._is_trained = False
+        loader._is_trained = True
 
     def note(self, *losses: float) -> None:
         """Let the batch that was handed out last count, with the loss before its step, if it has one."""

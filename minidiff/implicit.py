@@ -10,7 +10,17 @@ import numpy as np
 
 from minidiff.checks import described, function, integer, is_ndarray, number, scipy
 from minidiff.gradient import _leaves, dropgrad
-from minidiff.tracing import Leaf, Trace, backward, constant, derivative, history, is_recorded, map_container
+from minidiff.tracing import (
+    Leaf,
+    Trace,
+    backward,
+    constant,
+    derivative,
+    history,
+    is_box,
+    is_recorded,
+    map_container,
+)
 from minidiff.tracing.derivatives import shown
 from minidiff.tracing.record import leaves_now, lift, standing_now
 
@@ -195,8 +205,11 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def again(*args: Any, **keywords: Any) -> Any:
-        args = (*args, keywords)
-        call = _Call(lambda *args: f(*args[:-1], **args[-1]), args)
+        # What holds nothing recorded stays what it is: a named tuple, a cache to write into.
+        of = {name: x for name, x in keywords.items() if any(map(is_box, _leaves(x)))}
+        rest = {name: x for name, x in keywords.items() if name not in of}
+        args = (*args, of)
+        call = _Call(lambda *args: f(*args[:-1], **args[-1], **rest), args)
         if not standing_now():
             result = np.asarray(call.result)
             # Not parameters, which do not change meanwhile.

@@ -17,8 +17,8 @@ T = TypeVar("T")
 _plain: Any = getattr(signal, "_signal", signal)
 _handler: Callable[[int], Any] = _plain.getsignal
 _set_handler: Callable[[int, Any], Any] = _plain.signal
-# Those whose handlers raise errors: Ctrl-C, an end that is asked for, a time that is over.
-_NAMES = "SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGBREAK"
+# Those by which an end is asked for, or a time is over, and those for users: handlers may raise errors.
+_NAMES = "SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK"
 _SIGNALS = [int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name)]
 
 
@@ -56,20 +56,23 @@ def whole(work: Callable[..., T], *args: Any) -> T:
     whole
     interrupted
     """
+    if threading.get_ident() != threading.main_thread().ident:
+        return work(*args)
     held: dict[int, Any] = {}
     for number in _SIGNALS:
         handler = _handler(number)
         if callable(handler) and not hasattr(handler, "waits"):  # others end the process, or wait already
             held[number] = handler
-    if not held or threading.current_thread() is not threading.main_thread():
+    if not held:
         return work(*args)
     came: list[tuple[Any, ...]] = []
 
     def hear(number: int, frame: Any) -> None:
+        handler = held.get(number) or next(iter(held.values()))  # `work` may have set it for another signal
         if hasattr(wait, "waits"):
-            came.append((held[number], number, frame))
+            came.append((handler, number, frame))
         else:  # `work` has left a handler that still calls this one
-            held[number](number, frame)
+            handler(number, frame)
 
     wait: Any = hear
     wait.waits = True

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
+from copy import copy
 from functools import partial, wraps
+from itertools import pairwise
 from numbers import Number
 from types import FunctionType
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from minidiff import tracing
 from minidiff.checks import add_note
@@ -52,8 +55,8 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
     Notes
     -----
     A function may give several results in a tuple, list or dict, and beside them what is no array of numbers:
-    there ``g`` has None. Under differentiation neither it nor a rule can write into its arguments, and
-    results that share memory cannot be changed in place.
+    there ``g`` has None. Neither it nor a rule can write into an argument under differentiation (C code that
+    asks for writable memory needs a copy), and results that share memory cannot be changed in place.
 
     Where the argument was broadcast, a rule sums over what was repeated. Complex gradients are conjugated as
     autograd does: ``g`` times the derivative, for a holomorphic function.
@@ -163,13 +166,16 @@ def _recorded(
     """Make the function that is recorded. What `make` gives goes to `function` and `jointly`, too."""
 
     def checked(argnums: Any, g: Any, ans: Any, call: Kept, *arguments: Any, **keywords: Any) -> list[Any]:
-        kept, form = call.values
-        given = [*map(_read_only, arguments)]
+        kept, form, recorded = call.values
+        given = [_read_only(x) if i in recorded else x for i, x in enumerate(arguments)]
         places = [i - 1 for i in argnums]
 
         def of(g: Any) -> list[Any]:
             try:
-                answers = _formed(form, g, _copied), _formed(form, ans, _read_only, lambda x: x)
+                answers = (
+                    _formed(form, _copied(g), others=False),
+                    _formed(form, _read_only(ans), others=True),
+                )
                 gradients = list(jointly(places, kept, *answers, *given, **keywords))
             except np.linalg.LinAlgError:
                 raise
@@ -187,7 +193,8 @@ def _recorded(
     @tracing.derivative(jointly=checked)
     @wraps(function)
     def recorded(call: Kept, *args: Any, **kwargs: Any) -> Any:
-        given = [*map(_read_only, args)]
+        kept, _, places = call.values
+        given = [_read_only(x) if i in places else x for i, x in enumerate(args)]
         parts: list[Any] = []
 
         def place(x: Any) -> Any:
@@ -204,35 +211,49 @@ def _recorded(
             return _Place(len(parts) - 1)
 
         try:
-            form = _mapped(place, function(call.values[0], *given, **kwargs))
-        except ValueError as error:
-            if "read-only" in str(error):
+            form = _mapped(place, function(kept, *given, **kwargs))
+        except (ValueError, TypeError) as error:
+            if any(words in str(error) for words in ("read-only", "readonly", "not writ", "WRITEABLE")):
                 name = tracing.name_of(function)
-                add_note(error, f"{name} may not write into its arguments, which are values of the loss")
+                add_note(
+                    error,
+                    f"{name} may not write into an argument under differentiation, a value of the loss: take "
+                    "a copy first",
+                )
             raise
-        call.values = call.values[0], form
-        return _writeable(parts[0], given) if type(form) is _Place else tuple(_apart(parts, given)) or 0.0
+        if not parts:
+            _mapped(partial(_check_plain, tracing.name_of(function)), form)
+        call.values = kept, form, places
+        return _writeable(parts[0], args) if type(form) is _Place else tuple(_apart(parts, given)) or 0.0
 
     @wraps(function)
     def by_position(*args: Any, **kwargs: Any) -> Any:
         if any(map(tracing.is_box, kwargs.values())):
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
-        for x in (*args, *kwargs.values()):
-            if issubclass(type(x), _CONTAINERS):
-                _mapped(partial(_check_not_recorded, tracing.name_of(function)), x)
-        call = Kept()
-        call.values = make(), None
+            if any(tracing.is_recorded(tracing.lift(x)) for x in kwargs.values()):
+                name = tracing.name_of(function)
+                raise TypeError(f"{name}: pass arrays under differentiation by position, not by keyword.")
         trace = max([x._trace for x in args if tracing.is_box(x)], default=-1)
+        for x in (*args, *kwargs.values()):
+            if issubclass(type(x), _CONTAINERS) and _holds_recorded(x, trace):
+                name = tracing.name_of(function)
+                raise TypeError(
+                    f"{name} got a value under differentiation in a list, tuple or dict, where no rule of it "
+                    "is for that: pass it as an argument of its own."
+                )
         if trace < 0:
-            return function(call.values[0], *tracing.lift(args), **tracing.lift(kwargs))
+            by_name = {name: tracing.lift(x) if tracing.is_box(x) else x for name, x in kwargs.items()}
+            return function(make(), *tracing.lift(args), **by_name)
+        call = Kept()
+        call.values = make(), None, {i for i, x in enumerate(args) if tracing.is_box(x)}
         token = _within.set(trace)
         try:
             result = recorded(call, *args, **kwargs)
         finally:
             _within.reset(token)
         form = call.values[1]
-        return result if isinstance(form, _Place) else _formed(form, result, lambda x: x, lambda x: x)
+        return _formed(form, result, others=True)
 
     return by_position
 
@@ -250,37 +271,48 @@ class _Place(int):
 
 def _mapped(f: Callable[[Any], Any], x: Any) -> Any:
     """Apply `f` to what is in lists, tuples and dicts, at any depth, or to what is none of them."""
-    return tracing.map_container(partial(_mapped, f), x) if issubclass(type(x), _CONTAINERS) else f(x)
+    if not issubclass(type(x), _CONTAINERS):
+        return f(x)
+    parts = tracing.map_container(partial(_mapped, f), x)
+    if type(parts) is dict is not type(x):
+        (anew := copy(x)).update(parts)
+        return anew
+    return parts
 
 
-def _formed(form: Any, parts: Any, f: Callable[[Any], Any], other: Callable[[Any], Any] | None = None) -> Any:
-    """Give `f` of the parts in the form of a result, and None, or `other` of it, for what has no gradient."""
+def _formed(form: Any, parts: Any, *, others: bool) -> Any:
+    """Give parts in the form of a result, with what else is in that, or None in its place."""
     if type(form) is _Place:
-        return f(parts)
-
-    def part(x: Any) -> Any:
-        return f(parts[int(x)]) if type(x) is _Place else other and other(x)
-
-    return _mapped(part, form)
+        return parts
+    return _mapped(lambda x: parts[int(x)] if type(x) is _Place else x if others else None, form)
 
 
 def _has_gradient(x: Any) -> bool:
     """Tell whether a gradient can be of this result; of whole numbers it can where they are an array."""
-    kind = getattr(getattr(x, "dtype", None), "kind", "")
-    return isinstance(x, (float, complex)) or kind in tuple("fciub" if isinstance(x, np.ndarray) else "fc")
+    if isinstance(x, np.ndarray):
+        return x.dtype.kind in "fciub"
+    return isinstance(x, (float, complex)) or getattr(getattr(x, "dtype", None), "kind", "-") in "fc"
 
 
-def _check_not_recorded(name: str, x: Any) -> None:
-    if tracing.is_recorded(tracing.lift(x)):
+def _check_plain(name: str, x: Any) -> None:
+    """Refuse what may hold a result, where there is no other."""
+    if not (x is None or isinstance(x, (str, bytes, Number, np.generic))):
         raise TypeError(
-            f"{name} got a value under differentiation in a list, tuple or dict, where no rule of it is for "
-            "that: pass it as an argument of its own."
+            f"{name} gave a {type(x).__name__}, which cannot be differentiated. Give it plain arrays or "
+            "numbers."
         )
+
+
+def _holds_recorded(x: Any, trace: int) -> bool:
+    """Tell whether a container holds a value of this trace, or of one within it."""
+    if issubclass(type(x), _CONTAINERS):
+        return any(_holds_recorded(item, trace) for item in (x.values() if isinstance(x, dict) else x))
+    return tracing.is_box(x) and tracing.is_recorded(x := tracing.lift(x)) and x._trace >= trace
 
 
 def _copied(g: Any) -> Any:
     """Give a gradient for the user's rule, which may write into it: others may have this array, too."""
-    return g.copy() if type(g) is np.ndarray else g
+    return g.copy() if type(g) is np.ndarray else tracing.map_container(_copied, g)
 
 
 def _read_only(x: Any) -> Any:
@@ -292,20 +324,23 @@ def _read_only(x: Any) -> Any:
     return x
 
 
-def _writeable(x: Any, given: list[Any]) -> Any:
-    """Give a result that is an argument, or a view of one, as it would be had that been no view itself."""
-    if type(x) is not np.ndarray or x.flags.writeable or not x.size:
+def _writeable(x: Any, args: Iterable[Any]) -> Any:
+    """Give a result that shares memory with an argument as it would be had that not been read-only."""
+    if type(x) is not np.ndarray or x.flags.writeable or 0 in x.strides:
         return x
-    if any(x.base is a.base for a in given if type(a) is np.ndarray):
-        x = x.view()
-        with suppress(ValueError):  # the argument itself is read-only
-            x.flags.writeable = 0 not in x.strides
+    if any(a.flags.writeable and np.may_share_memory(x, a) for a in args if type(a) is np.ndarray):
+        with suppress(ValueError):  # it has been made so, or its memory is no array's
+            x = x.view()
+            x.flags.writeable = True
     return x
 
 
 def _apart(parts: list[Any], given: list[Any]) -> list[Any]:
     """Make those of several results read-only that share memory: no change of one would reach the others."""
     arrays = [(i, a) for i, a in enumerate([*parts, *given]) if type(a) is np.ndarray]
+    bounds = sorted(byte_bounds(a) for _, a in arrays)
+    if all(end <= begin for (_, end), (begin, _) in pairwise(bounds)):
+        return parts
     shared = {i for i, a in arrays if any(np.may_share_memory(a, b) for j, b in arrays if j != i)}
     return [_read_only(x) if i in shared else x for i, x in enumerate(parts)]
 

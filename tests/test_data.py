@@ -364,6 +364,22 @@ def test_a_training_that_ends_amid_an_epoch_and_goes_on_is_the_one_that_did_not(
     assert go_on(*resumed(*run), epochs=2 - done) == go_on(*start(), epochs=2)
 
 
+class Twice(DataLoader):
+    """Goes through its data twice."""
+
+    def __iter__(self):
+        for _ in range(2):
+            yield from super().__iter__()
+
+
+@pytest.mark.parametrize("at", [1, 5, 6, 8, 12])
+def test_each_pass_of_a_loaders_own_iteration_counts(at):
+    loader, W = Twice((X, Y), batchsize=2), param(np.zeros(3))
+    with suppress(RuntimeError):
+        go_on(W, ADAM(), loader, cb=nth(at, lambda: [*loader] and fail()))
+    assert loader.state["batches"] == (at % 6 or 6)
+
+
 LOOKS = {
     "all": lambda loader: [*loader],
     "some": lambda loader: next(iter(loader)),

@@ -365,3 +365,14 @@ def test_an_interrupt_waits_until_all_parameters_have_made_their_step(all_handle
         moved = [p.value.tolist() != before for p, before in zip(ps, [[1.0, 2.0], 3.0], strict=True)]
         assert moved == [p in opt.state for p in ps]
     assert moment > 300
+
+
+def test_a_handler_that_work_takes_over_for_another_signal_is_the_one_that_was_there():
+    """As code does by which SIGTERM is to do what Ctrl-C does."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        whole(lambda: signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT)))
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,9 +2,12 @@
 
 import pickle
 from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import OptimizeResult
 
 from minidiff import (
     check_gradient,
@@ -15,6 +18,7 @@ from minidiff import (
     jacobian,
     param,
     params,
+    recompute,
     watch,
     withgradient,
 )
@@ -294,8 +298,11 @@ FORMS = {
     "a list": (lambda y, more: [y, more], lambda r: r[0], lambda r: r[1]),
     "a named tuple": (Solved, lambda r: r.x, lambda r: r.more),
     "a dict": (lambda y, more: {"more": more, "y": y}, lambda r: r["y"], lambda r: r["more"]),
+    "a dict of SciPy's": (
+        lambda y, more: (OptimizeResult(more=more), y), lambda r: r[1], lambda r: r[0].more
+    ),
     "nested": (lambda y, more: ("z", {"a": [more, y]}), lambda r: r[1]["a"][1], lambda r: r[1]["a"][0]),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("form", "result", "rest"), FORMS.values(), ids=FORMS)
@@ -345,10 +352,33 @@ def test_a_result_that_is_the_argument_or_a_view_of_it_changes_with_it():
             z += 1
             return np.sum(y**2)
 
+        class Keeps:
+            def forward(self, x, f=f):
+                return f(x)
+
+            def backward(self, g, ans, x, rule=rule):
+                return rule(g, ans, x)
+
         x = np.array([1.0, 2.0, 3.0])
-        ours, plain = (withgradient(lambda x, f=f: loss(x, f), x) for f in (own, f))
-        assert ours.val == plain.val == loss(x, own)
-        np.testing.assert_array_equal(ours.grad[0], plain.grad[0])
+        plain = withgradient(lambda x, f=f: loss(x, f), x)
+        for mine in (own, derivative(Keeps)):
+            ours = withgradient(lambda x, f=mine: loss(x, f), x)
+            assert ours.val == plain.val == loss(x, mine)
+            np.testing.assert_array_equal(ours.grad[0], plain.grad[0])
+            program = compiled(lambda x, f=mine: loss(x, f))
+            program(2 * x)
+            np.testing.assert_array_equal(program(x).grad[0], plain.grad[0])
+
+
+@pytest.mark.parametrize("view", [lambda x: x[::-1].T, lambda x: x])
+def test_it_may_be_written_into_where_the_argument_may(view):
+    own = derivative(lambda g, ans, x: g)(view)
+    for writeable in (True, False):
+        c = np.ones(2)
+        c.flags.writeable = writeable
+        seen = []
+        gradient(lambda x, y, seen=seen: seen.append(own(y)) or np.sum(x * own(x)), np.ones(2), c)
+        assert seen[0].flags.writeable == own(c).flags.writeable == writeable
 
 
 def test_a_function_or_rule_that_writes_into_what_it_is_given_is_refused():
@@ -370,13 +400,65 @@ def test_a_function_or_rule_that_writes_into_what_it_is_given_is_refused():
     with pytest.raises(ValueError, match="read-only") as caught:
         gradient(lambda: np.sum(own(W)), params(W))
     if hasattr(caught.value, "__notes__"):
-        assert "writes may not write into its arguments" in caught.value.__notes__[0]
+        assert "writes may not write into an argument under differentiation" in caught.value.__notes__[0]
     for rule in (rule_writes, spoils_the_result):
         with pytest.raises(NotImplementedError, match="read-only"):
             gradient(lambda rule=rule: np.sum(derivative(rule)(np.exp)(W)), params(W))
     assert W.value.tolist() == [1, 2]
     x = np.ones(2)
     assert own(x).tolist() == x.tolist() == [2, 2]  # outside of a gradient it is the function it was
+
+
+@dataclass
+class Held:
+    y: Any
+
+
+@pytest.mark.parametrize(
+    "give",
+    [Held, lambda y: (Held(y), 1), lambda y: map(np.sum, [y]), lambda y: {"a": y}.values(), lambda y: {3}],
+)
+def test_a_result_that_hides_its_arrays_is_refused_and_not_lost(give):
+    own = derivative(lambda g, ans, x: 2 * g)(lambda x: give(2 * x))
+    with pytest.raises(TypeError, match=r"which cannot be differentiated\. Give it plain"):
+        gradient(lambda x: own(x) and np.sum(x), np.ones(3))
+
+
+def test_what_comes_by_name_stays_what_it_is():
+    Settings, cache = namedtuple("Settings", "a"), {}
+
+    def scaled(x, *, settings, cache):
+        cache["calls"] = cache.get("calls", 0) + 1
+        return x * settings.a
+
+    own = derivative(lambda g, ans, x, *, settings, cache: g * settings.a)(scaled)
+    again = recompute(scaled)
+    for f in (own, again):
+        cache.clear()
+        loss = lambda x, f=f: np.sum(f(x, settings=Settings(3.0), cache=cache))
+        assert loss(np.ones(2)) == 6
+        assert cache["calls"] == 1
+        assert gradient(loss, np.ones(2))[0].tolist() == [3, 3]
+        assert cache["calls"] > 1
+    S = param(1.3)
+    rounded = derivative(lambda g, ans, x, *, s: g)(lambda x, *, s: np.round(x * s))
+    for x in (2.0, S * 1.0):
+        with pytest.raises(TypeError, match="by position, not by keyword"):
+            gradient(lambda: rounded(x, s=S), params(S))
+    assert rounded(2.0, s=S) == 3
+
+
+class Pair(tuple):
+    def __new__(cls, a, b):
+        return super().__new__(cls, (a, b))
+
+
+def test_a_list_or_tuple_is_looked_into_and_not_made_anew():
+    own = derivative(lambda g, ans, y, p: g * p[0])(lambda y, p: y * p[0])
+    assert own(2.0, Pair(1.5, 2.0)) == 3
+    assert gradient(lambda y: own(y, Pair(1.5, 2.0)), 2.0) == (1.5,)
+    outer = lambda a: gradient(lambda y: own(y, [a * a]), 2.0)[0]  # a value of another gradient
+    assert gradient(outer, 3.0) == (6.0,)
 
 
 @pytest.mark.parametrize("nest", [lambda x: [x], lambda x: (1.0, {"a": x}), lambda x: {"a": x}])

@@ -613,13 +613,22 @@ def test_of_several_settings_all_are_set_or_none(refused, error):
     ],
     ids=["update", "apply", "several", "train", "compiled"],
 )
-def test_a_step_that_fails_leaves_the_rates_of_the_members_before(step):
+@pytest.mark.parametrize(
+    ("fails", "error"),
+    [
+        (lambda t: math.nan, ValueError),
+        (lambda t: 1 / 0, ZeroDivisionError),
+        (lambda t: sys.exit(), SystemExit),
+    ],
+    ids=["NaN", "an error", "an end"],
+)
+def test_a_step_that_fails_leaves_the_rates_of_the_members_before(step, fails, error):
     rule = Momentum()
     opt = Optimiser(
-        Scheduler(Exp(0.1, 0.5), rule), Scheduler(lambda t: 1.0 if t < 3 else math.nan, Descent())
+        Scheduler(Exp(0.1, 0.5), rule), Scheduler(lambda t: 1.0 if t < 3 else fails(t), Descent())
     )
     a, b = param(np.ones(2)), param(np.ones(3))
-    with pytest.raises(ValueError, match="gave nan at step 3"):
+    with pytest.raises(error):
         [step(opt, a, b) for _ in range(3)]
     assert rule.eta == 0.05
     assert rule.state[a]["clock"] == (2,)

@@ -170,7 +170,7 @@ def _is_simple(stages: list[Any], x: Array) -> bool:
 def _change_of(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = None) -> Change:
     """Compute a step part after part, and give its change. A large one of one part is computed by that."""
     if _is_simple(stages, x):
-        formulas, mine, arrays, numbers = _begin(stages, p, x, Δ, out is None, {})
+        formulas, mine, arrays, numbers = _begin(stages, p, x, Δ, out is None, tells=True)
         return _change, (p, x if out is None else out, formulas.values(mine, arrays, numbers), mine)
     parts, is_large = _parts(stages), x.nbytes > BLOCK or ENGINE.get() == "fused"
     target, x = x if out is None else out, widened(x)
@@ -181,7 +181,8 @@ def _change_of(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None
         if not part[0].has_formula:
             Δ = applied(part[0], p, _in_dtype_of(Δ, x))
             continue
-        formulas, mine, arrays, numbers = _begin(part, p, x, Δ, out is None and part is parts[-1], after)
+        subtracts = out is None and part is parts[-1]
+        formulas, mine, arrays, numbers = _begin(part, p, x, Δ, subtracts, after, tells=True)
         arrays[2:] = map(widened, arrays[2:])  # an older version kept half precision
         is_sure = is_large and formulas.are_sure(arrays, numbers)
         if is_sure and len(parts) == 1 and target.dtype is x.dtype:
@@ -243,7 +244,9 @@ _Turn: TypeAlias = tuple[Any, dict[str, Any], bool, tuple[Any, ...], tuple[Any, 
 _Begun: TypeAlias = "tuple[_Formulas, list[_Turn], list[Array], tuple[Any, ...]]"
 
 
-def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after: Any = None) -> _Begun:
+def _begin(
+    rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after: Any = None, *, tells: bool = False
+) -> _Begun:
     """Ask rules for their parts in a step.
 
     Parameters
@@ -253,8 +256,10 @@ def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after
     subtracts : bool
         Whether the formulas subtract the step from the parameter, too.
     after : mapping, optional
-        By their ids, what rules that have had a turn in this step will have kept; unless `remembered` puts
-        back what they are told of the step, None.
+        By their ids, what rules that have had a turn in this step will have kept.
+    tells : bool
+        Whether rules are told of their step at once, for those after them. If the step fails, `remembered`
+        puts back what that changes.
 
     Returns
     -------
@@ -275,8 +280,8 @@ def _begin(rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after
                 mine = tuple_of(rule, mine)
             for name in rule.keeps:
                 arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
-            if after is not None and rule.notes_steps and rule.stepped.__module__.startswith("minidiff."):
-                rule.stepped(*clock)  # so that the next ones see it; it bears to be told twice
+            if tells and rule.notes_steps and rule.stepped.__module__.startswith("minidiff."):
+                rule.stepped(*clock)  # it bears to be told twice
             turns.append((rule, kept, kept is not before, clock, mine))
             numbers += mine
             key += (type(rule), rule.formula, len(mine))

@@ -171,9 +171,11 @@ class Together:
             kept = [group.vector(keep, turns[keep[0]]) for group in self._groups for keep in self._keeps]
             given = [*self._xs, *[grads[i] for i in self._places], *kept, *numbers]
             news = quiet().run(self.lines.run, *given)  # type: ignore[union-attr]
-        except Exception:
+        except BaseException as error:
             back()
-            return False
+            if isinstance(error, Exception):
+                return False
+            raise
         make(others)
         finish(self._change, turns, kept, news)
         for group in self._groups:

@@ -27,7 +27,7 @@ import autograd
 import numpy as np
 
 from minidiff.checks import described, is_ndarray
-from minidiff.tracing import Traced, backward, called_here, is_box, map_container, stands_beneath
+from minidiff.tracing import Kept, Traced, backward, called_here, is_box, map_container, stands_beneath
 
 __all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
     "varying", "written"]  # fmt: skip
@@ -794,6 +794,8 @@ _MADE_ANEW = "the loss makes a sparse matrix anew. Make it before, outside of th
 def _same(a: Any, b: Any, found: set[int]) -> bool:
     if type(a) is not type(b):
         return False
+    if type(a) is Kept:  # of each call its own
+        return True
     if type(a) is StandIn:
         return bool(a._name == b._name)
     if isinstance(a, (tuple, list)):

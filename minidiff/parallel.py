@@ -19,6 +19,7 @@ from __future__ import annotations
 import atexit
 import io
 import math
+import os
 import pickle
 import sys
 import threading
@@ -443,6 +444,10 @@ class _Ranks:
             file=sys.stderr,
             flush=True,
         )
+        # MPI's own end may hang, as another thread waits in it. A rank that is gone ends the others as well.
+        last = threading.Timer(1.0, os._exit, [1])
+        last.daemon = True
+        last.start()
         self.comm.Abort(1)
 
 

@@ -135,6 +135,13 @@ FAILURES = {
         "    while True: time.sleep(0.1)\nfailing()",
         ["ValueError: bad data", "rank 1 ends all: it has failed with the ValueError above"],
     ),
+    "an end of MPI's that hangs": (
+        "def fail(): raise ValueError('bad data')\nmean = average(comm, grace=0.5)\nif comm.rank == 0:\n"
+        "    while True: time.sleep(0.1)\n"
+        "class Hangs:\n    __getattr__ = lambda self, name: getattr(comm, name)\n"
+        "    Abort = lambda self, code: time.sleep(100)\nmean._ranks.comm = Hangs()\nfailing()",
+        ["ValueError: bad data", "rank 1 ends all: it has failed with the ValueError above"],
+    ),
     "an exception in a training while another rank does not come": (
         "def fail(): raise ValueError('bad data')\nmean = average(comm, grace=0.5)\nif comm.rank == 0:\n"
         "    while True: time.sleep(0.1)\nwith mean: failing()",

@@ -160,10 +160,10 @@ class Together:
 
     def _take(self, grads: Sequence[Array]) -> bool:
         others: list[Any] = []
-        back = remembered([], self._stages) if any(map(_CHANGES_MORE, self._stages)) else list
+        ps = {self._given[i][0]: grads[i] for i in self._others}
+        back = remembered([*ps], self._stages) if any(map(_CHANGES_MORE, self._stages)) else list
         try:
-            if self._others:
-                ps = {self._given[i][0]: grads[i] for i in self._others}
+            if ps:
                 others, _ = changes_of(self._opt, [*ps], ps)
             turns, numbers = self._turns()
             if tuple(map(type, numbers)) != self._types:

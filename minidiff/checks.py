@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 __all__ = [
     "add_note",
@@ -33,6 +35,7 @@ __all__ = [
     "number",
     "scipy",
     "several",
+    "share_memory",
     "takes",
 ]
 
@@ -45,6 +48,18 @@ def anything(_: str, x: Any) -> Any:
 def is_ndarray(x: object) -> TypeGuard[np.ndarray[Any, Any]]:
     """Tell whether something is an ndarray: by its class, as a parameter passes for one with `isinstance`."""
     return issubclass(type(x), np.ndarray)
+
+
+def share_memory(xs: Sequence[np.ndarray[Any, Any]]) -> bool:
+    """Tell whether some arrays may be views of one another.
+
+    Parameters
+    ----------
+    xs : sequence of ndarray
+        The arrays.
+    """
+    bounds = sorted(map(byte_bounds, xs))
+    return any(end > begin for (_, end), (begin, _) in pairwise(bounds))
 
 
 def described(x: object) -> str:

@@ -213,11 +213,11 @@ class Compiled:
     def _step(self, made: _Made, every: Any) -> Any:
         """Take a step with what a program gave, and give the loss."""
         steps: Any = self._steps
+        grads = every[1:] if made.is_whole else made.filled(every)
         with self._lock:  # one at a time, and none while another thread records and compares
             if made.step is None:
-                made.step = steps.of(made.filled(every))
-            if not made.step.take(every[1:]):
-                update(steps.opt, steps.ps, dict(zip(self._ps, made.filled(every), strict=True)))
+                made.step = steps.of(grads)
+            steps.take(grads, made.step)
         return every[0]
 
     @property

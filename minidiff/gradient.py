@@ -12,7 +12,7 @@ import numpy as np
 
 from minidiff.checks import add_note, described, is_ndarray, is_number
 from minidiff.grads import Grads
-from minidiff.params import Param, Params
+from minidiff.params import Param, Params, pieces_of
 from minidiff.program.listing import StandIn, example, varying
 from minidiff.tracing import (
     Trace,
@@ -674,14 +674,9 @@ def _blocks(value: Any, node: Traced | None, roots: list[Traced]) -> list[Any]:
 def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> list[Any]:
     """Give an array for each root, from what is nested as `x` is, or from a mapping for a `Params`."""
     if isinstance(x, Params):
-        sizes = [p.value.size for p in x]
-        if getattr(v, "shape", None) == (sum(sizes),) and not isinstance(v, Param):  # as of to_vector()
-            parts = np.split(v, np.cumsum(sizes)[:-1].tolist())
-            for i, (p, part) in enumerate(zip(x, parts, strict=False)):
-                is_wider = part.dtype.kind == "c" != p.value.dtype.kind  # as one of the others is complex
-                part = np.real(part) if is_wider and not np.imag(constant(part)).any() else part
-                parts[i] = np.reshape(part, p.shape)
-            v = dict(zip(x, parts, strict=False))
+        size = sum(p.value.size for p in x)
+        if getattr(v, "shape", None) == (size,) and not isinstance(v, Param):  # as of to_vector()
+            v = dict(zip(x, pieces_of(x, v), strict=True))
         if not isinstance(v, Mapping):
             raise TypeError(
                 f"{call}: {name} must be a mapping from parameter to array, or a vector as of to_vector(), "

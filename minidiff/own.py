@@ -8,16 +8,14 @@ from contextlib import suppress
 from contextvars import ContextVar
 from copy import copy
 from functools import partial, wraps
-from itertools import pairwise
 from numbers import Number
 from types import FunctionType
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
 from minidiff import tracing
-from minidiff.checks import add_note
+from minidiff.checks import add_note, share_memory
 from minidiff.tracing import Kept
 
 __all__ = ["derivative"]
@@ -166,8 +164,8 @@ def _recorded(
     """Make the function that is recorded. What `make` gives goes to `function` and `jointly`, too."""
 
     def checked(argnums: Any, g: Any, ans: Any, call: Kept, *arguments: Any, **keywords: Any) -> list[Any]:
-        kept, form, recorded = call.values
-        given = [_read_only(x) if i in recorded else x for i, x in enumerate(arguments)]
+        kept, form, live = call.values
+        given = [_read_only(x) if i in live else x for i, x in enumerate(arguments)]
         places = [i - 1 for i in argnums]
 
         def of(g: Any) -> list[Any]:
@@ -193,8 +191,8 @@ def _recorded(
     @tracing.derivative(jointly=checked)
     @wraps(function)
     def recorded(call: Kept, *args: Any, **kwargs: Any) -> Any:
-        kept, _, places = call.values
-        given = [_read_only(x) if i in places else x for i, x in enumerate(args)]
+        kept, _, live = call.values
+        given = [_read_only(x) if i in live else x for i, x in enumerate(args)]
         parts: list[Any] = []
 
         def place(x: Any) -> Any:
@@ -223,7 +221,7 @@ def _recorded(
             raise
         if not parts:
             _mapped(partial(_check_plain, tracing.name_of(function)), form)
-        call.values = kept, form, places
+        call.values = kept, form, live
         return _writeable(parts[0], args) if type(form) is _Place else tuple(_apart(parts, given)) or 0.0
 
     @wraps(function)
@@ -231,10 +229,7 @@ def _recorded(
         if any(map(tracing.is_box, kwargs.values())):
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
-            if any(tracing.is_recorded(tracing.lift(x)) for x in kwargs.values()):
-                name = tracing.name_of(function)
-                raise TypeError(f"{name}: pass arrays under differentiation by position, not by keyword.")
-        trace = max([x._trace for x in args if tracing.is_box(x)], default=-1)
+        trace = max([x._trace for x in (*args, *kwargs.values()) if tracing.is_box(x)], default=-1)
         for x in (*args, *kwargs.values()):
             if issubclass(type(x), _CONTAINERS) and _holds_recorded(x, trace):
                 name = tracing.name_of(function)
@@ -252,8 +247,7 @@ def _recorded(
             result = recorded(call, *args, **kwargs)
         finally:
             _within.reset(token)
-        form = call.values[1]
-        return _formed(form, result, others=True)
+        return _formed(call.values[1], result, others=True)
 
     return by_position
 
@@ -338,8 +332,7 @@ def _writeable(x: Any, args: Iterable[Any]) -> Any:
 def _apart(parts: list[Any], given: list[Any]) -> list[Any]:
     """Make those of several results read-only that share memory: no change of one would reach the others."""
     arrays = [(i, a) for i, a in enumerate([*parts, *given]) if type(a) is np.ndarray]
-    bounds = sorted(byte_bounds(a) for _, a in arrays)
-    if all(end <= begin for (_, end), (begin, _) in pairwise(bounds)):
+    if not share_memory([a for _, a in arrays]):
         return parts
     shared = {i for i, a in arrays if any(np.may_share_memory(a, b) for j, b in arrays if j != i)}
     return [_read_only(x) if i in shared else x for i, x in enumerate(parts)]

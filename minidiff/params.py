@@ -386,20 +386,16 @@ class Params(MutableSet[Param]):
             )
         if vector.dtype.kind not in "fcbiu":
             raise TypeError(f"from_vector(v): v must be an array of numbers, got dtype {vector.dtype}.")
-        pieces = np.split(vector, np.cumsum([p.value.size for p in self])[:-1])
-        for i, (p, piece) in enumerate(zip(self, pieces, strict=False)):
+        pieces = pieces_of(self, vector)
+        for name, p, piece in zip(self.names, self, pieces, strict=True):
             if p.value.dtype.kind == "f" and piece.dtype.kind == "c":
-                if piece.imag.any():
-                    raise ValueError(
-                        f"from_vector(v): parameter {self.names[i]} is real, but v is complex there."
-                    )
-                pieces[i] = piece.real
+                raise ValueError(f"from_vector(v): parameter {name} is real, but v is complex there.")
         arrays = [p.in_place("from_vector(v)") for p in self]
         for i, array in enumerate(arrays):
             if not array.flags.writeable:
                 raise ValueError(f"from_vector(v): parameter {self.names[i]} is a read-only array.")
         # Copies: a number may be too large for its dtype, and `v` may be a view of a parameter.
-        new = [piece.astype(a.dtype).reshape(a.shape) for a, piece in zip(arrays, pieces, strict=False)]
+        new = [piece.astype(a.dtype) for a, piece in zip(arrays, pieces, strict=True)]
 
         def change() -> None:
             for a, values in zip(arrays, new, strict=True):
@@ -436,6 +432,19 @@ class Params(MutableSet[Param]):
 
     def __setstate__(self, paths: list[str | None]) -> None:
         self._paths = dict(zip(self._paths, paths, strict=True))
+
+
+def pieces_of(ps: Params, vector: Any) -> list[Any]:
+    """Split a vector as `to_vector` gives it into arrays of the parameters' shapes.
+
+    That of a real parameter is real, unless it has an imaginary part: complex ones have made the vector so.
+    """
+    pieces, ends = [], np.cumsum([p.value.size for p in ps])[:-1].tolist()
+    for p, piece in zip(ps, np.split(vector, ends), strict=False):  # of no parameters there is one piece
+        is_wider = piece.dtype.kind == "c" != p.value.dtype.kind
+        piece = np.real(piece) if is_wider and not np.imag(constant(piece)).any() else piece
+        pieces.append(np.reshape(piece, p.shape))
+    return pieces
 
 
 def _several(iterable: Iterable[Any]) -> Iterable[Any]:

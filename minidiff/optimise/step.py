@@ -24,25 +24,23 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from itertools import islice, pairwise
-from operator import attrgetter
+from itertools import islice
 from types import FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.lib.array_utils import byte_bounds
 
-from minidiff.checks import is_ndarray
+from minidiff.checks import is_ndarray, share_memory
 from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import tuple_of, widened
-from minidiff.optimise.undo import remembered
+from minidiff.optimise.undo import changes_more, remembered
 from minidiff.program.purity import readings
 from minidiff.program.source import Program, quiet
 from minidiff.typing import Array
 
-__all__ = ["compute", "make", "share_memory", "step_of", "take"]
+__all__ = ["compute", "make", "step_of", "take"]
 
 # Bytes of a block, and of the largest array that is computed in one piece. A formula's dozen temporaries of
 # this size fit into a second-level cache. From 128 KiB on, the C library asks the system for each of them.
@@ -50,8 +48,6 @@ BLOCK = 96 * 1024
 # Seconds that a program must have spent on large arrays before a loop is compiled in its place: as many as it
 # takes to import Numba and to compile.
 PATIENCE = 2.0
-
-_CHANGES_MORE = attrgetter("changes_more")
 
 
 def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = None) -> None:
@@ -71,7 +67,7 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     if not _is_simple(stages, x):
         return whole(_take_whole, stages, p, x, Δ, out)
     # What a member changes before another one fails is put back.
-    back = remembered([p], stages) if len(stages) > 1 and any(map(_CHANGES_MORE, stages)) else list
+    back = remembered([p], stages) if len(stages) > 1 and changes_more(stages) else list
     try:
         formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
         values = formulas.values(turns, arrays, numbers)
@@ -108,7 +104,7 @@ def compute(steps: Sequence[Any], changes: list[Change], stages: list[Any]) -> C
     callable
         Makes all as before, if the changes are not to be made.
     """
-    if not any(map(_CHANGES_MORE, stages)):
+    if not changes_more(stages):
         for step in steps:
             changes.append(_change_of(*step))  # noqa: PERF401 - which one fails is told by their number
         _save_gradients(changes)
@@ -134,18 +130,6 @@ def _save_gradients(changes: list[Change]) -> None:
         for arrays in late:
             if any(np.may_share_memory(arrays[1], x) for x in xs if x is not arrays[0]):
                 arrays[1] = arrays[1].copy()
-
-
-def share_memory(xs: Sequence[Array]) -> bool:
-    """Tell whether some arrays may be views of one another.
-
-    Parameters
-    ----------
-    xs : sequence of ndarray
-        The arrays.
-    """
-    bounds = sorted(map(byte_bounds, xs))
-    return any(end > begin for (_, end), (begin, _) in pairwise(bounds))
 
 
 def make(changes: list[Change]) -> None:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described
+from minidiff.checks import described, share_memory
 from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 from minidiff.optimise.decays import ExpDecay
 from minidiff.optimise.engine import ENGINE
-from minidiff.optimise.step import BLOCK, make, share_memory
-from minidiff.optimise.undo import remembered
+from minidiff.optimise.step import BLOCK, make
+from minidiff.optimise.undo import changes_more, remembered
 from minidiff.optimise.update import changes_of, update
 from minidiff.params import Param, Params
 from minidiff.program.lines import EXACT, RESERVED, Lines, free_name
@@ -30,7 +30,6 @@ from minidiff.typing import Array
 
 __all__ = ["Steps", "Together"]
 
-_CHANGES_MORE = attrgetter("changes_more")
 _IS_WRITEABLE = attrgetter("flags.writeable")
 
 
@@ -160,11 +159,13 @@ class Together:
 
     def _take(self, grads: Sequence[Array]) -> bool:
         others: list[Any] = []
-        ps = {self._given[i][0]: grads[i] for i in self._others}
-        back = remembered([*ps], self._stages) if any(map(_CHANGES_MORE, self._stages)) else list
+        back: Callable[[], object] = list
         try:
-            if ps:
-                others, _ = changes_of(self._opt, [*ps], ps)
+            if self._others:
+                ps = {self._given[i][0]: grads[i] for i in self._others}
+                others, back = changes_of(self._opt, [*ps], ps)
+            elif changes_more(self._stages):
+                back = remembered([], self._stages)
             turns, numbers = self._turns()
             if tuple(map(type, numbers)) != self._types:
                 self._record(numbers)

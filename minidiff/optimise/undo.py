@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,21 @@ import numpy as np
 from minidiff.iddict import IdDict
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 
-__all__ = ["remembered"]
+__all__ = ["changes_more", "remembered"]
 
 _HOLDERS = AbstractOptimiser, IdDict, list, tuple, dict
+_CHANGES_MORE = attrgetter("changes_more")
+
+
+def changes_more(stages: list[Any]) -> bool:
+    """Tell whether a step may change more than what formulas keep for their parameters.
+
+    Parameters
+    ----------
+    stages : list of AbstractOptimiser
+        From `AbstractOptimiser.stages`.
+    """
+    return any(map(_CHANGES_MORE, stages))
 
 
 def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:

@@ -8,11 +8,11 @@ from typing import Any, Final, TypeAlias, overload
 
 import numpy as np
 
-from minidiff.checks import add_note, described, hint, instance, is_ndarray
+from minidiff.checks import add_note, described, hint, instance, is_ndarray, share_memory
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
-from minidiff.optimise.step import Change, compute, make, share_memory, take
+from minidiff.optimise.step import Change, compute, make, take
 from minidiff.params import Param, Params
 from minidiff.tracing import is_recorded
 from minidiff.typing import Array, ArrayLike

@@ -1642,7 +1642,7 @@ def test_an_interrupt_at_any_moment_of_load_leaves_all_old_or_all_new(tmp_path):
     whole = run(1), run(2)
     ps, opt = params(param(np.zeros(2)), param(0.0)), Optimiser(Momentum(), ExpDecay())
     load(tmp_path / "1", ps, opt)
-    for moment in moments(lambda: load(tmp_path / "1", ps, opt), 6):
+    for moment in moments(lambda: load(tmp_path / "1", ps, opt), 23):
         now = known(ps, opt)
         with pytest.raises(KeyboardInterrupt), pressed_at(moment, *FILES):
             load(tmp_path / ("2" if now == whole[0] else "1"), ps, opt)

@@ -742,11 +742,6 @@ def test_the_recipe_reads_the_digits_in_sixty_lines():
     assert sum(bool(line.strip()) for line in source.splitlines()) <= 60
 
 
-def test_clipping_helps_the_recurrent_network():
-    clipped, plain = example("char_rnn")(steps=150)
-    assert clipped < plain < 4
-
-
 def test_the_network_solves_the_differential_equation():
     assert example("physics_informed")(steps=700) < 0.1
 

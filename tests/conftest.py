@@ -6,7 +6,7 @@ import signal
 from hypothesis import settings
 
 os.environ["MPLBACKEND"] = "Agg"  # no windows
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has one core: BLAS's threads would wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of BLAS, as each worker has a core
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with Ctrl-C ignored
 
 # No test is timed, and the examples are the same in every run.

@@ -14,7 +14,8 @@ import time
 import tracemalloc
 import warnings
 import weakref
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,7 +24,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 import minidiff.optimise as mo
-from minidiff import param
+from minidiff import compiled, param, params
 from minidiff.optimise import (
     ADAM,
     ADAGrad,
@@ -31,6 +32,7 @@ from minidiff.optimise import (
     ClipNorm,
     ClipValue,
     Descent,
+    ExpDecay,
     Momentum,
     Optimiser,
     RMSProp,
@@ -1247,6 +1249,43 @@ def test_a_step_is_told_when_all_elements_have_made_it(how):
         for _ in range(20):
             update(opt, x, g)
     assert behind == [False] * 20
+
+
+class Refuses(Momentum):
+    """Raises an error once its step is made."""
+
+    def stepped(self, t):
+        raise RuntimeError("heard of it")
+
+
+@pytest.mark.parametrize("how", ["one by one", "together", "compiled"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rule: rule(0.1),
+        lambda rule: Optimiser(rule(0.1), ExpDecay(0.1, 0.5, 1), Momentum(0.1)),
+        lambda rule: Optimiser(Momentum(0.1), ClipNorm(1.0), rule(0.1), ADAM(0.1)),
+        lambda rule: Scheduler(Exp(0.1, 0.5), rule()),
+    ],
+)
+def test_an_error_of_a_rule_that_hears_of_its_step_leaves_the_step_whole(make, how):
+    def run(rule):
+        small, large = np.array([1.0, 2.0]), np.linspace(-1, 1, 50_000)
+        ps, opt = params(*map(param, (small, large, large.astype("f2"), small * 1j, 3.0))), make(rule)
+        step = compiled(lambda: sum(np.sum(abs(p) ** 2) / 2 for p in ps), ps, opt)
+        raises = partial(pytest.raises, RuntimeError, match="heard of it") if rule is Refuses else nullcontext
+        for _ in range(3):
+            if how == "one by one":
+                for p in ps:
+                    with raises():
+                        update(opt, p, p.value)
+            else:
+                with raises():
+                    step() if how == "compiled" else update(opt, ps, {p: p.value for p in ps})
+        kept = [stage.state[p] for stage in opt.stages() for p in ps if p in stage.state]
+        return [p.value for p in ps], [[*map(np.asarray, of_one.values())] for of_one in kept]
+
+    np.testing.assert_equal(run(Refuses), run(Momentum))
 
 
 @pytest.mark.parametrize("size", [100, 50_000])

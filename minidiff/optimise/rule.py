@@ -246,7 +246,7 @@ class Rule(Settings, AbstractOptimiser):
         return np.asarray(step).astype(x.dtype, casting="same_kind", copy=False), news
 
     def stepped(self, *clock: Any) -> None:
-        """Take note that a parameter has made the step its clock shows."""
+        """Take note that a parameter has made the step its clock shows. An error does not undo the step."""
 
     def apply(self, x: Any, Δ: Array) -> Array:
         """Advance the state of `x` by the gradient Δ and return the step to subtract from it."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from types import FunctionType
@@ -132,16 +132,21 @@ def _save_gradients(changes: list[Change]) -> None:
                 arrays[1] = arrays[1].copy()
 
 
-def make(changes: list[Change]) -> None:
-    """Make the changes of steps.
+def make(changes: Iterable[Change]) -> None:
+    """Make the changes of steps: all of them, also if a rule that takes note of its step raises an error.
 
     Parameters
     ----------
     changes : list
         From `compute`.
     """
-    for change, (p, x, values, turns) in changes:
-        change(p, x, values, turns)
+    rest = iter(changes)
+    try:
+        for change, (p, x, values, turns) in rest:
+            change(p, x, values, turns)
+    except BaseException:
+        make(rest)
+        raise
 
 
 def _is_simple(stages: list[Any], x: Array) -> bool:
@@ -276,7 +281,7 @@ def _change(p: Any, x: Array, values: Sequence[Array], turns: list[_Turn]) -> No
     """Make the changes of a step. To make them twice is to make them once."""
     if values[0] is not x:
         x[...] = values[0]
-    i = 0
+    i, notes = 0, False
     for rule, kept, is_new, clock, _ in turns:
         kept["clock"] = clock
         for name in rule.keeps:
@@ -285,7 +290,20 @@ def _change(p: Any, x: Array, values: Sequence[Array], turns: list[_Turn]) -> No
         if is_new:
             rule.state[p] = kept
         if rule.notes_steps:
-            rule.stepped(*clock)
+            notes = True
+    if notes:
+        _tell(iter(turns))
+
+
+def _tell(turns: Iterator[_Turn]) -> None:
+    """Tell rules that their step is made: all of them, also if one raises an error."""
+    try:
+        for rule, _, _, clock, _ in turns:
+            if rule.notes_steps:
+                rule.stepped(*clock)
+    except BaseException:
+        _tell(turns)
+        raise
 
 
 def _in_dtype_of(Δ: Array, x: Array) -> Array:

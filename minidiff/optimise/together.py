@@ -177,8 +177,10 @@ class Together:
             if isinstance(error, Exception):
                 return False
             raise
-        make(others)
-        finish(self._change, turns, kept, news)
+        try:
+            make(others)
+        finally:
+            finish(self._change, turns, kept, news)
         for group in self._groups:
             group.gathered.clear()
         return True

@@ -230,7 +230,7 @@ def escape_initials(app, what, name, obj, options, lines):
 
 
 def show_its_own_part(app, page, template, context, doctree):
-    """Open the list of pages at this one alone: 200 links on each of 200 pages are slow to build and to load."""
+    """Open the list of pages at this one alone: 200 links on 200 pages are slow to load."""
     whole = context["toctree"]
     context["toctree"] = lambda **options: whole(**{**options, "collapse": True})
 
@@ -239,7 +239,9 @@ def setup(app):
     """Register what is above."""
     sphinx.search.IndexBuilder = sphinx.builders.html.IndexBuilder = Prose
     app.connect("missing-reference", resolve)
-    app.connect("html-page-context", show_its_own_part, priority=400)  # before the theme asks
+    app.connect(
+        "html-page-context", show_its_own_part, priority=400
+    )  # before the theme asks
     app.connect("doctree-read", split_formulas)
     app.connect("autodoc-process-signature", say_how_it_is_called)
     app.connect("autodoc-process-docstring", escape_initials)

@@ -230,7 +230,7 @@ def escape_initials(app, what, name, obj, options, lines):
 
 
 def show_its_own_part(app, page, template, context, doctree):
-    """Open the list of pages at this one alone: 200 links on 200 pages are slow to load."""
+    """Open the list of pages at this one alone: 200 links a page are slow to load."""
     whole = context["toctree"]
     context["toctree"] = lambda **options: whole(**{**options, "collapse": True})
 

@@ -742,6 +742,39 @@ def test_the_recipe_reads_the_digits_in_sixty_lines():
     assert sum(bool(line.strip()) for line in source.splitlines()) <= 60
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("make", [lambda: ADAM(0.1), lambda: Optimiser(Momentum(0.1), ExpDecay(1.0, 0.5, 7))])
+def test_a_callback_may_freeze_parameters_and_add_others(make, compiled):
+    x, y = np.random.default_rng(0).normal(size=(2, 12))
+
+    def run(change):
+        a, b, c, opt = param(1.0), param([2.0]), param(0.5), make()
+        θ = params(a, b)
+        loss = lambda x, y: (a * x + b[0] * x**2 + c - y) ** 2
+        losses = change(θ, a, c, lambda data, **more: train(loss, θ, data, opt, compiled=compiled, **more))
+        kept = [[*map(float, opt_.state[p]["clock"])] for opt_ in opt.stages() for p in (a, b, c)]
+        return losses, [*params(a, b, c).to_vector()], kept
+
+    def amid(θ, a, c, go_on):
+        def cb(progress):
+            if progress.step == 4:
+                θ.discard(a)
+            elif progress.step == 8:
+                θ.add(c)
+
+        return [*go_on([*zip(x, y, strict=True)], cb=cb)]
+
+    def apart(θ, a, c, go_on):
+        data = [*zip(x, y, strict=True)]
+        losses = [*go_on(data[:4])]
+        θ.discard(a)
+        losses += [*go_on(data[4:8])]
+        θ.add(c)
+        return [*losses, *go_on(data[8:])]
+
+    assert run(amid) == run(apart)
+
+
 def test_the_network_solves_the_differential_equation():
     assert example("physics_informed")(steps=700) < 0.1
 

@@ -78,7 +78,8 @@ def train(
     loss : callable
         ``loss(*d)`` if `d` is a tuple, else ``loss(d)``. It returns one real number.
     ps : Params
-        The parameters to train.
+        The parameters to train. A callback may discard some, to freeze them, and add others: from the next
+        element on.
     data : iterable
         Batches: a `DataLoader`, a list, a generator.
     opt : AbstractOptimiser
@@ -158,12 +159,12 @@ def train(
     ps, transforms = params_of(ps), _functions("transform", transform)
     after_step, after_epoch = callbacks_of("cb", cb), callbacks_of("each_epoch", each_epoch)
     joint = [f for f in transforms if isinstance(f, Joint)]
-    slope = slope_of(loss, ps, flag("compiled", compiled))
-    steps = Steps(opt, ps, ps.names, patience=0 if compiled else PATIENCE)
+    patience = 0 if flag("compiled", compiled) else PATIENCE
     losses: list[float] = []
     memories = [vars(f) for f in transforms if isinstance(f, Memory)]
     remembered: list[dict[str, Any]] = []  # before a batch that does not count yet
     unreached = dict(zip(ps.names, ps, strict=True))
+    trained: list[int] = []
     batches = epoch = 0
     running = math.nan
     bar = progress_bar(data, epochs) if flag("progress", progress) else nullcontext()
@@ -189,10 +190,15 @@ def train(
                 for d in counted:
                     batches += 1
                     remembered += [memory.copy() for memory in memories]
+                    if trained != (now := [*map(id, ps)]):  # a callback may freeze some, or add some
+                        slope, steps = slope_of(loss, ps, compiled), Steps(opt, ps, ps.names, patience)
+                        trained = now
                     try:
                         value, grads = slope(d)
                         if unreached:
-                            unreached = {name: p for name, p in unreached.items() if grads[p] is None}
+                            unreached = {
+                                name: p for name, p in unreached.items() if p in grads and grads[p] is None
+                            }
                         value, grads = _transformed(transforms, value, grads, data, batches)
                         if not math.isfinite(value) or first_nonfinite(grads) is not None:
                             raise _not_finite(value, grads, ps, len(losses) + 1)

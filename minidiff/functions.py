@@ -13,6 +13,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
+from minidiff.checks import described, is_number
 from minidiff.names import tell
 from minidiff.tracing import as_array, derivative, made_zeros, part_of
 
@@ -22,15 +23,24 @@ __all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "logsumexp", "relu", "sigmo
 tell(__name__)
 
 
-def floating(x: Any) -> Any:
-    """Give `x` as an array of floating point numbers; a parameter or a recorded value stays what it is."""
-    x = as_array(x)
-    return x if x.dtype.kind in "fc" else x * 1.0
+def floating(name: str, x: Any) -> Any:
+    """Give what `name` takes as an array of floating point numbers, recorded if it is."""
+    given, x = x, as_array(x)
+    if x.dtype.kind in "fc":
+        return x
+    if is_number(given):  # also a fraction, or an integer of any size
+        return np.float64(given)
+    if x.dtype.kind not in "iub":
+        advice = ": of objects that are numbers take x.astype(float)" if x.ndim and x.dtype == object else ""
+        if hasattr(given, "toarray"):
+            advice = ": take x.toarray()"
+        raise TypeError(f"{name} takes numbers, got {described(given)}{advice}")
+    return x * 1.0
 
 
 def real_numbers(name: str, x: Any) -> Any:
-    """Give the argument of a function of real numbers as `floating` does."""
-    x = floating(x)
+    """Give what a function of real numbers takes as `floating` does."""
+    x = floating(name, x)
     if x.dtype.kind == "c":
         raise TypeError(f"{name} takes real numbers, got complex ones. Take np.real(x) or abs(x) first.")
     return x
@@ -145,9 +155,9 @@ def gelu(x: Any) -> Any:
     array([-0.1588,  0.    ,  0.8412])
     """
     x = real_numbers("gelu", x)
-    # At ±12, σ(2u) is 0 or 1 to within 1e-60; beyond, x³ might overflow a small dtype.
-    c = anp.clip(x, -12.0, 12.0)
-    return x * sigmoid(2 * math.sqrt(2 / math.pi) * (c + 0.044715 * c * c * c))
+    # At ±55, σ(2u) is 0 or 1 in every dtype; beyond, x³ might overflow a small one.
+    c = anp.clip(x, -55.0, 55.0)
+    return anp.maximum(x, -55.0) * sigmoid(2 * math.sqrt(2 / math.pi) * (c + 0.044715 * c * c * c))
 
 
 def sigmoid(x: Any) -> Any:

@@ -547,11 +547,13 @@ def _yes_or_no(name: str, ŷ: Any, y: Any, smoothing: float) -> tuple[Any, Any]:
 
 def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]:
     """Return predictions, targets that are of the same shape or class numbers, and which of these count."""
-    ŷ, numbers = floating(ŷ), as_array(_without_mask(y))
+    ŷ, numbers = floating("a loss", ŷ), as_array(_without_mask(y))
     are_numbers = bool(ŷ.shape) and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]
     if not are_numbers and not (ŷ.shape and ŷ.shape == numbers.shape):
         cure = "Is the prediction the first argument?"
-        if numbers.dtype.kind not in "fciub":
+        if hasattr(y, "toarray"):
+            cure = "Of a sparse matrix take y.toarray()"
+        elif numbers.dtype.kind not in "fciub":
             cure = _NUMBERED
         elif numbers.shape == ŷ.shape[:-1]:
             cure = "Floats and booleans are numbered by labels.astype(int)"
@@ -596,15 +598,15 @@ def _of_classes(
     ŷ, y, counts = _targets(ŷ, y, ignore)
     if weights is None and counts is None and smoothing == 0:
         return agg(losses(ŷ, y))
+    dtype, is_ratio = ŷ.dtype, agg is np.mean and not (weights is None and counts is None)
+    ŷ = _wide(ŷ) if is_ratio else ŷ
     y = _shares(y, ŷ)
     w = ŷ.dtype.type(1) if weights is None else _weights_of_classes(weights, ŷ)
     if counts is not None:
         w = w * counts[..., np.newaxis]
         ŷ = np.where(counts[..., np.newaxis], ŷ, 1)  # any other value will do: 0·∞ would be NaN
     each = losses(ŷ, _smoothed(y, ŷ.shape[-1], smoothing) * w)
-    if agg is not np.mean or (weights is None and counts is None):
-        return agg(each)
-    return _ratio(each, y * w)
+    return _ratio(each, y * w, dtype) if is_ratio else agg(each)
 
 
 def _weights_of_classes(weights: Any, ŷ: Any) -> Any:
@@ -630,18 +632,24 @@ def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
     function("agg", agg, "a function, such as np.sum")
     if weights is None:
         return agg(losses)
+    dtype = losses.dtype
+    losses = _wide(losses) if agg is np.mean else losses
     w = _weights(weights, losses.dtype)
     if w.ndim and w.shape == losses.shape[: w.ndim]:
         w = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim))
     each = losses * _broadcast(w, losses.shape, "sample")
-    return _ratio(each, np.broadcast_to(w, losses.shape)) if agg is np.mean else agg(each)
+    return _ratio(each, np.broadcast_to(w, losses.shape), dtype) if agg is np.mean else agg(each)
 
 
-def _ratio(losses: Any, weights: Any) -> Any:
-    """Return Σ losses / Σ weights; of half precision, whose sums overflow early, summed in single."""
-    if losses.dtype != np.float16:
-        return np.sum(losses) / np.sum(weights)
-    return (np.sum(losses, dtype=np.float32) / np.sum(weights, dtype=np.float32)).astype(np.float16)
+def _wide(x: Any) -> Any:
+    """Return what has half precision in single: products with weights, and their sums, overflow early."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
+def _ratio(losses: Any, weights: Any, dtype: Any) -> Any:
+    """Return Σ losses / Σ weights."""
+    ratio = np.sum(losses) / np.sum(weights)
+    return ratio.astype(dtype) if ratio.dtype != dtype else ratio
 
 
 def _without_mask(x: Any) -> Any:
@@ -654,7 +662,7 @@ def _without_mask(x: Any) -> Any:
 
 
 def _weights(weights: Any, dtype: Any) -> Any:
-    w = floating(_without_mask(weights))
+    w = floating("weights=", _without_mask(weights))
     return _not_negative(w.astype(dtype, copy=False) if is_ndarray(w) else w)
 
 
@@ -769,7 +777,7 @@ def _is_class(numbers: Any, ŷ: Any) -> Any:
 
 def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:
     """Return both as floating point arrays. Integers and Python's own numbers get the dtype of ŷ."""
-    ŷ, kept = floating(ŷ), "fc" if hasattr(y, "dtype") else "c"
+    ŷ, kept = floating("a loss", ŷ), "fc" if hasattr(y, "dtype") else "c"
     y = as_array(y)
     if y.dtype.kind not in "fciub":
         raise TypeError(

@@ -511,7 +511,7 @@ _ours[trace_primitives_map[np.einsum]] = _einsum
 # --- Elementwise functions ------------------------------------------------------------------------------
 
 RULES[np.exp] = (lambda g, ans, x: g * ans,)
-RULES[np.expm1] = (lambda g, ans, x: g * (ans + 1),)
+RULES[np.expm1] = (lambda g, ans, x: g * np.exp(x),)  # ans + 1 loses its digits where it is small
 RULES[np.log] = (lambda g, ans, x: g / x,)
 RULES[np.log1p] = (lambda g, ans, x: g / (x + 1),)
 RULES[np.sqrt] = (lambda g, ans, x: g * (0.5 / ans),)

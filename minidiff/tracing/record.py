@@ -1238,9 +1238,9 @@ def _no_array(function: Any, kind: type) -> TypeError:
 
 
 def as_array(x: Any) -> Any:
-    """Make an array of numbers, recorded or not, also in lists; what is an array stays."""
-    if hasattr(x, "dtype"):
-        return x
+    """Make an array of numbers, recorded or not, also in lists; what is an array stays, but for a matrix."""
+    if isinstance(x, (np.ndarray, np.generic, Box)):
+        return x if type(x) is not np.matrix else np.asarray(x)
     if isinstance(x, (list, tuple)) and not _is_plain(x):
         return np.stack([as_array(item) for item in x])
     return getattr(type(x), "__as_array__", np.array)(x)

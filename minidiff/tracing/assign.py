@@ -20,6 +20,7 @@ import numpy as np
 from autograd.tracer import getval
 
 from minidiff.tracing.derivatives import COMPOSITES, define, listed, primitive_of, shown, unbroadcast
+from minidiff.tracing.exact import laid
 from minidiff.tracing.record import (
     _GETITEM,
     FLAT,
@@ -559,6 +560,16 @@ Traced.copy = _copy
 Traced.__copy__ = lambda self: _copy(self, "K")
 Traced.__deepcopy__ = lambda self, _: _copy(self, "K")
 Traced.flatten = lambda self, order="C": _copy(self.ravel(order))
+_cast: Any = Traced.astype
+
+
+def _astype(self: Traced, dtype: Any, order: Any = "K", *args: Any, **options: Any) -> Any:
+    if order == "K":
+        return _cast(self, dtype, *((order, *args) if args else ()), **options)
+    return laid(_cast(self, dtype, order, *args, **options), order, self)
+
+
+Traced.astype = _astype  # type: ignore[method-assign]
 
 
 def _made(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> Any:
@@ -585,10 +596,14 @@ def made_zeros(shape: Any, dtype: Any) -> Any:
     return _made(np.zeros_like, variable, shape=shape, dtype=dtype)
 
 
-def _full_like(x: Any, fill_value: Any, dtype: Any = None, shape: Any = None, **_: Any) -> Any:
-    filled = np.broadcast_to(as_array(fill_value), x.shape if shape is None else shape)
-    filled = filled.astype(x.dtype if dtype is None else dtype)
-    return filled if type(filled) is Traced else _made(lambda _: filled, x)
+def _full_like(x: Any, fill_value: Any, dtype: Any = None, order: Any = "K", **options: Any) -> Any:
+    filled = as_array(fill_value)
+    if not is_box(filled):
+        return _made(np.full_like, x, filled, dtype, order, **options)
+    shape = options.get("shape")
+    filled = np.broadcast_to(filled, x.shape if shape is None else shape)
+    model = np.empty_like(shown(constant(x)), int, order, shape=shape)
+    return laid(filled.astype(x.dtype if dtype is None else dtype), "K", model)
 
 
 COMPOSITES |= {

@@ -26,7 +26,7 @@ from minidiff.tracing.derivatives import (
     primitive_of,
     scatter,
 )
-from minidiff.tracing.exact import Exact, exactly, verified
+from minidiff.tracing.exact import Exact, exactly, laid, verified
 from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def _block(arrays: Any) -> Any:
 
     levels = depth(arrays)
     ndim = max(levels, rank(arrays))
-    return join(arrays, levels) if levels else np.copy(arrays)
+    return join(arrays, levels) if levels else np.copy(arrays, order="C")
 
 
 @exactly(np.select)
@@ -149,6 +149,8 @@ def _tile(x: Any, reps: Any) -> Any:
     reps = (*reps,) if np.ndim(reps) else (int(reps),)
     ndim = max(len(reps), x.ndim)
     shape = (1,) * (ndim - x.ndim) + x.shape
+    if all(n == 1 for n in reps):
+        return np.copy(x).reshape(shape)
     reps = (1,) * (ndim - len(reps)) + reps
     apart = x.reshape([n for size in shape for n in (1, size)])
     repeated = np.broadcast_to(apart, tuple(n for pair in zip(reps, shape, strict=True) for n in pair))
@@ -167,7 +169,7 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "rai
         indices = indices % max(n, 1)
     elif mode == "clip" or (n and not x.size):  # where there is nothing to take NumPy lets any pass
         indices = indices.clip(0, max(n - 1, 0))
-    return x[along(x, axis, indices)]
+    return laid(x[along(x, axis, indices)], "C")
 
 
 def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
@@ -184,7 +186,13 @@ def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
 def _sort(
     x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *, stable: Any = None, **options: Any
 ) -> Any:
-    return _take_along_axis(x, np.argsort(x, axis, stable=True, **options), axis)  # NumPy 2.5: descending
+    places = np.argsort(x, axis, stable=True, **options)  # NumPy 2.5: descending
+    return _as_copied(_take_along_axis(x, places, axis), x)
+
+
+def _as_copied(result: Any, x: Any) -> Any:
+    """Lay out what NumPy makes of a copy of `x`, or of its elements in a row."""
+    return laid(result, "K", x) if result.ndim == x.ndim else result
 
 
 def _partition(x: Any, kth: Any, axis: int | None = -1, kind: Any = "introselect", order: None = None) -> Any:
@@ -193,7 +201,7 @@ def _partition(x: Any, kth: Any, axis: int | None = -1, kind: Any = "introselect
     # Where NumPy's own result has each element: they are the same ones, sorted.
     there = np.argsort(np.partition(constant(x), kth, axis, kind), axis, kind="stable")
     places = np.take_along_axis(np.argsort(x, axis, kind="stable"), np.argsort(there, axis), axis)
-    return _take_along_axis(x, places, axis)
+    return _as_copied(_take_along_axis(x, places, axis), x)
 
 
 def _unique(
@@ -211,7 +219,7 @@ def _unique(
     found: Any = np.unique(
         constant(x), True, return_inverse, return_counts, axis, equal_nan=equal_nan, **options
     )
-    values: Any = np.ravel(x)[found[1]] if axis is None else np.take(x, found[1], axis)
+    values: Any = np.ravel(x)[found[1]] if axis is None else laid(np.take(x, found[1], axis), "K", found[0])
     rest = found[1:] if return_index else found[2:]
     return (values, *rest) if rest else values
 
@@ -373,7 +381,9 @@ def _matrix_power(x: Any, n: int) -> Any:
     if n < 0:
         return _matrix_power(np.linalg.inv(x), -n)
     if n == 0:
-        return np.zeros(x.shape, x.dtype) + np.eye(x.shape[-1], dtype=x.dtype)
+        one = np.empty_like(constant(x))
+        one[...] = np.eye(x.shape[-1], dtype=x.dtype)
+        return one
     if n < 4:
         return (x, x @ x, x @ x @ x)[n - 1]
     power = found = None

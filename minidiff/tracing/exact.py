@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import takes
-from minidiff.tracing.derivatives import COMPOSITES, listed
+from minidiff.tracing.derivatives import COMPOSITES, listed, shown
 from minidiff.tracing.record import constant, derivative, is_box
 from minidiff.tracing.refusals import name_of
 
@@ -51,6 +51,28 @@ def _verified(found: Any, value: Any, tolerance: Any, words: str) -> Any:
     if not np.allclose(found, value, tolerance, tolerance, equal_nan=True):
         raise NotImplementedError(words)
     return value
+
+
+def laid(x: Any, order: Any, like: Any = None) -> Any:
+    """Give a result in the order of memory that NumPy's own has: what is a view of it depends on that.
+
+    Parameters
+    ----------
+    x : array
+        The result, recorded or not.
+    order : {"C", "F", "K", "A"}
+        The order; "K" and "A" look at `like`.
+    like : array, optional
+        An array of the same shape.
+    """
+    value = shown(constant(x))
+    if np.ndim(value) < 2 or (order == "C" and value.flags.c_contiguous):
+        return x
+    model = np.empty_like(value if like is None else shown(constant(like)), value.dtype, order)
+    if all(n < 2 or a == b for n, a, b in zip(value.shape, value.strides, model.strides, strict=True)):
+        return x
+    axes = sorted(range(value.ndim), key=lambda i: -model.strides[i])
+    return np.transpose(np.copy(np.transpose(x, axes), order="C"), np.argsort(axes))
 
 
 def exactly(*functions: Any) -> Callable[[Composition], Composition]:

@@ -14,7 +14,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
-from minidiff.tracing.exact import Exact, exactly, pinned
+from minidiff.tracing.exact import Exact, exactly, laid, pinned
 from minidiff.tracing.kinks import reduced_shape
 from minidiff.tracing.record import as_array, constant, derivative
 from minidiff.tracing.spectra import singular_values
@@ -175,7 +175,7 @@ def _cholesky_of(A: Any) -> Any:
 
 
 def _cholesky(A: Any, /, *, upper: bool = False) -> Any:
-    return _adjoint(_cholesky_of(_mirrored(_adjoint(A)))) if upper else _cholesky_of(_mirrored(A))
+    return laid(_adjoint(_cholesky_of(_mirrored(_adjoint(A)))), "C") if upper else _cholesky_of(_mirrored(A))
 
 
 def _check_columns(R: Any) -> None:

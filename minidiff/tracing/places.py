@@ -12,14 +12,17 @@ import autograd.numpy as anp
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from minidiff.tracing.derivatives import COMPOSITES
-from minidiff.tracing.exact import Exact, exactly
+from minidiff.tracing.derivatives import COMPOSITES, shown
+from minidiff.tracing.exact import Exact, exactly, laid
 from minidiff.tracing.record import as_array, constant, is_box
 from minidiff.tracing.statistics import kth
 
 
 def _numbers(x: Any, first: int = 0) -> Any:
-    return np.arange(first, first + x.size).reshape(x.shape)
+    """Give the numbers of the elements, in an array that lies in memory as `x` does."""
+    numbers = np.empty_like(shown(constant(x)), int)
+    numbers[...] = np.arange(first, first + x.size).reshape(x.shape)
+    return numbers
 
 
 def _moved(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,7 +30,8 @@ def _moved(function: Callable[..., Any]) -> Callable[..., Any]:
         x = as_array(x)
         if not x.size:
             return function(np.zeros(x.shape, x.dtype), *args, **options)
-        return np.ravel(x)[function(_numbers(x), *args, **options), ...]
+        places = function(_numbers(x), *args, **options)
+        return laid(np.ravel(x)[places, ...], "K", places)
 
     return composite
 
@@ -35,7 +39,7 @@ def _moved(function: Callable[..., Any]) -> Callable[..., Any]:
 def _insert(x: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
     x, values = as_array(x), as_array(values)
     place = np.insert(_numbers(x), obj, _numbers(values, x.size), axis)
-    return np.concatenate([np.ravel(x), np.ravel(values).astype(x.dtype)])[place]
+    return laid(np.concatenate([np.ravel(x), np.ravel(values).astype(x.dtype)])[place], "K", place)
 
 
 def _diagflat(x: Any, k: int = 0) -> Any:
@@ -167,7 +171,7 @@ def _piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **options: Any)
             values.append(np.broadcast_to(value, n).astype(x.dtype))
             place[condition] = np.arange(length, length + n)
             length += n
-    return np.concatenate(values)[place.reshape(-1)].reshape(x.shape)
+    return laid(np.concatenate(values)[place.reshape(-1)].reshape(x.shape), "K", x)
 
 
 def _apply_along_axis(function: Any, axis: int, x: Any, *args: Any, **options: Any) -> Any:

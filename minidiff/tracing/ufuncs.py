@@ -12,8 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, cast, listed, part_of, scatter, share_of, with_later
-from minidiff.tracing.exact import pinned, verified
+from minidiff.tracing.derivatives import (
+    COMPOSITES,
+    cast,
+    listed,
+    part_of,
+    scatter,
+    share_of,
+    shown,
+    with_later,
+)
+from minidiff.tracing.exact import laid, pinned, verified
 from minidiff.tracing.record import as_array, constant, derivative, is_box, map_container, record
 
 # --- Options --------------------------------------------------------------------------------------------
@@ -53,8 +62,14 @@ def _with_options(
         for x, kind in zip(arrays, kinds, strict=False)
     ]
     if any(option is not None and option is not False for option in axes.values()):
-        return _along(ufunc, arrays, **axes)
-    return ufunc(*arrays) if where is True else _for_some(ufunc, arrays, as_array(constant(where)))
+        result = _along(ufunc, arrays, **axes)
+    else:
+        result = ufunc(*arrays) if where is True else _for_some(ufunc, arrays, as_array(constant(where)))
+    if order == "K":
+        return result
+    if order == "A":
+        order = "F" if all(shown(constant(x)).flags.f_contiguous for x in arrays) else "C"
+    return map_container(partial(laid, order=order), result) if ufunc.nout > 1 else laid(result, order)
 
 
 def _for_some(ufunc: Any, arrays: Sequence[Any], where: Any) -> Any:

@@ -31,7 +31,7 @@ from minidiff import (
     withgradient,
 )
 from minidiff.optimise import Descent, update
-from minidiff.tracing import derivatives, record
+from minidiff.tracing import constant, derivatives, record
 from minidiff.tracing.record import Traced
 
 AUGMENTED = [
@@ -296,6 +296,62 @@ def test_an_option_is_heeded_or_refused_by_keyword_and_by_position(f, before, op
                 h = 1e-6 * np.cos(np.arange(x.size)).reshape(x.shape)
                 slope = (loss(x + h) - loss(x - h)) / 2
                 np.testing.assert_allclose(np.sum(g * h), slope, rtol=1e-4, atol=1e-10)
+
+
+CUBE = np.cos(np.arange(24.0)).reshape(2, 3, 4)
+LAID = [
+    EXAMPLES["matrix"], EXAMPLES["matrix"].T, EXAMPLES["square"].T, CUBE, CUBE.T, CUBE.transpose(1, 0, 2),
+    CUBE.transpose(0, 2, 1),
+]  # fmt: skip
+
+
+def order_in_memory(a):
+    """Tell what decides which reshapes of an array are views, and what order="K" means."""
+    axes = [i for i, n in enumerate(a.shape) if n > 1]
+    if len(axes) < 2 or not a.size:
+        return None
+    return a.flags.c_contiguous, a.flags.f_contiguous, sorted(axes, key=lambda i: -abs(a.strides[i]))
+
+
+def calls_of_all_functions():
+    """List every function that has a derivative, plain and with the options that tell of axes and orders."""
+    some = {}
+    for f, _, option, needed in options_of_all_functions():
+        values = {"axis": (0, 1, -1), "order": "CFAK", "upper": (True,)}.get(option.name, ())
+        some.setdefault((f, needed), [{}]).extend({option.name: value} for value in values)
+    for f, needed in {(np.tile, 2): 2, (np.linalg.matrix_power, 2): 2, (np.block, 1): 1}:
+        some.setdefault((f, needed), [{}])
+    some[np.linalg.cholesky, 1] = [{"upper": upper} for upper in (False, True)]
+    some[np.ndarray.astype, 2] = [{"order": order} for order in "CFAK"]
+    for f in {f for f in vars(np).values() if isinstance(f, np.ufunc) and f.nin < 3 and f.signature is None}:
+        some[f, f.nin] = [{"order": order} for order in "CFAK"]
+    return sorted(some.items(), key=str)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("f", "needed", "options"),
+    [pytest.param(*f, options, id=f[0].__name__) for f, options in calls_of_all_functions()],
+)
+def test_a_result_lies_in_memory_as_numpys_own(f, needed, options):
+    more = [*FIRST.get(needed, ()), (float,), *([(x,) for x in LAID] if isinstance(f, np.ufunc) else ())]
+    for x, rest, by_name in itertools.product(LAID, more, options):
+        try:
+            expected = f(x, *rest, **by_name)
+        except Exception:  # not a call that NumPy takes
+            continue
+        seen = []
+
+        def call(x):
+            out = f(x, *rest, **by_name)
+            seen.extend(map(constant, out) if isinstance(out, (tuple, list)) else [constant(out)])
+            return out
+
+        expected = expected if isinstance(expected, (tuple, list)) else [expected]
+        if outcome(call, x):
+            for a, b in zip(seen, expected, strict=True):
+                found, known = order_in_memory(np.asarray(a)), order_in_memory(np.asarray(b))
+                assert found == known, (x.strides, rest, by_name)
 
 
 def test_full_like_by_position():

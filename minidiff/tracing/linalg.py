@@ -273,7 +273,7 @@ def _cross(x: Any, y: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, ax
             for a in (x, y)
         )
     product = _cross_of(x, y)
-    return product[..., 2] if sizes == (2, 2) else np.moveaxis(product, -1, axisc)
+    return laid(product[..., 2], "C") if sizes == (2, 2) else np.moveaxis(product, -1, axisc)
 
 
 def _spatial_cross(x: Any, y: Any, /, *, axis: int = -1) -> Any:

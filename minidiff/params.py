@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet, V
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any, NoReturn, overload
 
 import numpy as np
@@ -472,8 +472,9 @@ def params(*things: Any) -> Params:
     Parameters
     ----------
     *things
-        Parameters, and anything that holds some: lists, tuples, dicts, dataclasses, and the attributes of
-        any object, to any depth. An object with a method ``trainable()`` offers only what that returns.
+        Parameters, and anything that holds some: lists, tuples, dicts, dataclasses, bound methods, and the
+        attributes of any object, to any depth. An object with a method ``trainable()`` offers only what that
+        returns.
 
     Returns
     -------
@@ -519,6 +520,12 @@ def params(*things: Any) -> Params:
     for thing in things:
         if is_ndarray(thing) and thing.dtype != object:
             raise TypeError(_not_a_param(thing))
+        if any(
+            isinstance(x, GeneratorType) for x in (thing, *(thing if type(thing) in (list, tuple) else ()))
+        ):
+            raise TypeError(
+                "params: a generator is used up by looking into it. Make a list of it: [*models]."
+            )
     while waiting:
         path, thing = waiting.popleft()
         if isinstance(thing, Param):
@@ -580,8 +587,10 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
         raise TypeError("params: a set of parameters has no order. Use a list, or Params([W, b]).")
     if is_ndarray(thing):
         return _items(thing.flat, ".flat") if thing.dtype == object else ()
-    if isinstance(thing, (type, ModuleType, FunctionType, MethodType)):
+    if isinstance(thing, (type, ModuleType, FunctionType)):
         return ()
+    if isinstance(thing, MethodType):
+        return [(".__self__", thing.__self__)]
     if callable(getattr(type(thing), "trainable", None)):
         offered = thing.trainable()
         several = isinstance(offered, (Iterator, ValuesView))
@@ -591,12 +600,15 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
         return list(zip(steps, thing, strict=True))
     if isinstance(thing, ValuesView):
         return _items(thing)
-    if isinstance(thing, Mapping):
-        return [(f"[{_key(key, i)}]", part) for i, (key, part) in enumerate(thing.items())]
     if isinstance(thing, partial):
         return (".func", thing.func), (".args", thing.args), (".keywords", thing.keywords)
     items = _items(thing) if isinstance(thing, (list, tuple, deque)) else []
-    return items + [(f".{name}", part) for name, part in attributes_of(thing).items()]
+    attributes = attributes_of(thing)
+    if isinstance(thing, Mapping):
+        items = [(f"[{_key(key, i)}]", part) for i, (key, part) in enumerate(thing.items())]
+        # In slots of other mappings is how they work: gradients have their parameters there.
+        attributes = attributes if isinstance(thing, dict) else in_dict(thing) or {}
+    return items + [(f".{name}", part) for name, part in attributes.items()]
 
 
 def attributes_of(x: Any) -> dict[str, Any]:

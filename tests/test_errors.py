@@ -160,6 +160,9 @@ MISTAKES = {
     "params of a function": (lambda m: params(m.loss), ValueError, ("function", "params(W, b)")),
     "params of a number": (lambda m: params(3.0), ValueError, ("float", "param(")),
     "params of a generator": (lambda m: params(p for p in [m.W]), ValueError, ("generator", "params(W, b)")),
+    "params of a generator among others": (
+        lambda m: params([m.W, (p for p in [m.b])]), ValueError, ("generator", "params([*models])")
+    ),
     "params of an empty list": (lambda m: params([]), ValueError, ("list", "param(")),
     "params of a set": (lambda m: params({m.W, m.b}), TypeError, ("set", "order", "list")),
     "param of a string": (lambda m: param("one"), TypeError, ("str", "numbers")),

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 import weakref
-from collections import OrderedDict, deque, namedtuple
+from collections import OrderedDict, UserDict, deque, namedtuple
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, permutations
@@ -587,10 +587,17 @@ def cycle():
     return a
 
 
-def chain_with_attribute():
-    chain = Chain([p1])
-    chain.W = p0
-    return chain
+def with_attribute(model):
+    model.W = p0
+    return model
+
+
+class Layers(dict):
+    pass
+
+
+class SlottedLayers(dict):
+    __slots__ = ("W",)
 
 
 Pair = namedtuple("Pair", "left right")
@@ -614,7 +621,12 @@ MODELS = {
     "a namespace": (SimpleNamespace(b=p1, W=p0), [p1, p0]),
     "slots and attributes": (SlotsAndDict(p3, p2, p1, p0), [p0, p3, p2, p1]),
     "a slot that is not set": (UnsetSlot(p0), [p0]),
-    "a list with attributes": (chain_with_attribute(), [p1, p0]),
+    "a list with attributes": (with_attribute(Chain([p1])), [p1, p0]),
+    "a dict with attributes": (with_attribute(Layers(b=p1)), [p1, p0]),
+    "a dict with slots": (with_attribute(SlottedLayers(b=p1)), [p1, p0]),
+    "a mapping with attributes": (with_attribute(UserDict(b=p1)), [p1, p0]),
+    "a bound method": (Plain(p1, p0).__init__, [p1, p0]),
+    "a partial of a method in a list": ([p2, functools.partial(Plain(p1, p0).__init__)], [p2, p1, p0]),
     "a partial": (functools.partial(Dense(p0), p1, b=p2), [p0, p1, p2]),
     "an array of objects": (np.array([p1, None, Dense(p0)], dtype=object), [p1, p0]),
     "trainable": (Trained(p1, p0), [p1]),

@@ -520,11 +520,10 @@ def params(*things: Any) -> Params:
     for thing in things:
         if is_ndarray(thing) and thing.dtype != object:
             raise TypeError(_not_a_param(thing))
-        if any(
-            isinstance(x, GeneratorType) for x in (thing, *(thing if type(thing) in (list, tuple) else ()))
-        ):
-            raise TypeError(
-                "params: a generator is used up by looking into it. Make a list of it: [*models]."
+        if any(isinstance(x, GeneratorType) for x in (thing if type(thing) in (list, tuple) else [thing])):
+            raise ValueError(
+                "params: a generator is used up by looking into it. Make a list of it, params([*models]), or "
+                "give what it gives: params(W, b)."
             )
     while waiting:
         path, thing = waiting.popleft()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import autograd
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from scipy import sparse, special
 
 from minidiff import check_gradient, compiled, gradient, hessian, param, params, train
 from minidiff.functions import elu, gelu, leakyrelu, logsoftmax, logsumexp, relu, sigmoid, softmax, softplus
@@ -551,6 +553,18 @@ def test_half_precision_counts_many_samples(loss, options):
     np.testing.assert_allclose(g, gradient(lambda: 1000 * loss(ŷ, y), params(ŷ))[ŷ], rtol=1e-2)
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e6])
+@pytest.mark.parametrize("loss", ELEMENTWISE + OF_CLASSES)
+def test_a_weighted_mean_of_half_precision_is_that_of_single(loss, scale):
+    ŷ = probabilities((5, 3), 6).astype(np.float16)
+    y = np.eye(3)[[0, 1, 2, 1, 0]] if loss is not hinge_loss else 2 * np.eye(3)[[0, 1, 2, 1, 0]] - 1
+    ŷ = 150 * ŷ if loss in (mse, mae, huber_loss, logitcrossentropy) else ŷ
+    weights = scale * np.arange(1.0, 6)
+    mean = lambda dtype: loss(ŷ.astype(dtype), y.astype(dtype), weights=weights)
+    assert mean(np.float16).dtype == np.float16
+    np.testing.assert_allclose(mean(np.float16), mean(np.float32), rtol=0.01)
+
+
 def test_without_epsilon_an_impossible_event_costs_infinity_and_an_irrelevant_one_nothing():
     p, q = np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])
     assert kldivergence(q, p, epsilon=0) == np.log(2)
@@ -584,6 +598,31 @@ def test_function_and_derivative_at_minus_a_thousand_at_zero_and_at_a_thousand(f
     np.testing.assert_allclose(g, slopes, rtol=2 * ε, atol=2 * ε)
 
 
+@pytest.mark.parametrize(
+    ("f", "below"), [(relu, 0), (leakyrelu, -np.inf), (elu, -1), (gelu, 0), (sigmoid, 0), (softplus, 0)]
+)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
+def test_a_function_has_its_limits_at_the_ends_of_a_dtype(f, below, dtype):
+    most = np.finfo(dtype).max
+    x = np.array([-np.inf, -most, most, np.inf], dtype)
+    above = [1, 1] if f is sigmoid else [most, np.inf]
+    expected = [below, -0.01 * most if f is leakyrelu else below, *above]
+    np.testing.assert_allclose(f(x), np.array(expected, dtype), rtol=10 * np.finfo(dtype).eps, atol=0)
+    slopes = gradient(lambda x: np.sum(f(x)), x[1:-1])[0]
+    expected = [0.01 if f is leakyrelu else 0, 0 if f is sigmoid else 1]
+    np.testing.assert_allclose(slopes, expected, rtol=np.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("f", [np.expm1, elu, lambda x: special.expm1(x)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_slope_of_an_exponential_less_one_has_all_its_digits(f, dtype):
+    x = -np.linspace(0.01, -np.log(float(np.finfo(dtype).tiny)), 20).astype(dtype)
+    ε = np.finfo(dtype).eps
+    for _ in range(2):
+        f = lambda x, f=f: gradient(lambda x: np.sum(f(x)), x)[0]
+        np.testing.assert_allclose(f(x), np.exp(x.astype(np.longdouble)).astype(dtype), rtol=8 * ε, atol=0)
+
+
 @pytest.mark.parametrize("f", FUNCTIONS)
 @given(x=arrays(np.float64, (2, 3), elements=st.floats(-20, 20).filter(lambda x: abs(x) > 1e-3)))
 def test_the_gradient_of_a_function_is_its_derivative(f, x):
@@ -609,6 +648,54 @@ def test_a_function_takes_numbers_of_every_kind(f):
     np.testing.assert_array_equal(f(np.array([-1, 0, 2], np.int8)), exact)
     np.testing.assert_array_equal(f(param([-1, 0, 2])), exact)
     assert f(np.zeros((0, 3), np.float32)).shape == (0, 3)
+
+
+class Tensor:
+    """Holds an array, as other libraries' do."""
+
+    dtype, shape = "float64", (2, 2)
+
+    def __init__(self, x):
+        self._x = x
+
+    def __array__(self, dtype=None, copy=None):
+        return self._x
+
+    def __mul__(self, other):
+        raise AssertionError("counted with as it is")
+
+    __sub__ = __add__ = __pow__ = __neg__ = __abs__ = __gt__ = __mul__
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize("kind", [np.matrix, Tensor])
+@pytest.mark.parametrize("f", [*FUNCTIONS, logsumexp, *ELEMENTWISE, *OF_CLASSES])
+def test_what_holds_an_array_means_that_array(f, kind):
+    x, y = np.array([[0.5, 0.25], [0.125, 0.75]]), np.eye(2) if f is not hinge_loss else 2 * np.eye(2) - 1
+    if f not in ELEMENTWISE + OF_CLASSES:
+        result = f(kind(x))
+        assert type(result) is type(f(x))
+        np.testing.assert_array_equal(result, f(x))
+        return
+    for ŷ, target in [(kind(x), y), (x, kind(y)), (kind(x), kind(y))]:
+        assert f(ŷ, target) == f(x, y)
+    if f in ELEMENTWISE:
+        assert f(x, y, weights=kind(x)) == f(x, y, weights=x)
+
+
+@pytest.mark.parametrize("x", [None, "a", ["a"], np.array([1.0, 2.0], object), sparse.eye(2)], ids=repr)
+@pytest.mark.parametrize("f", [*FUNCTIONS, logsumexp, *ELEMENTWISE, *OF_CLASSES])
+def test_what_is_no_array_of_numbers_is_refused_by_its_name(f, x):
+    y = () if f not in ELEMENTWISE + OF_CLASSES else (1.0,) if f in ELEMENTWISE else (np.eye(2),)
+    cure = {np.ndarray: r"astype\(float\)", type(sparse.eye(2)): r"toarray\(\)"}.get(type(x), "")
+    with pytest.raises(TypeError, match=f"takes numbers, got .*{cure}"):
+        f(x, *y)
+
+
+@pytest.mark.parametrize("x", [10**30, Fraction(1, 2), True, np.True_, np.int8(3)], ids=repr)
+@pytest.mark.parametrize("f", [relu, leakyrelu, elu, gelu, sigmoid, softplus])
+def test_a_number_of_any_kind_is_a_float(f, x):
+    assert f(x) == f(float(x))
 
 
 @pytest.mark.parametrize("f", [relu, leakyrelu, elu, gelu, sigmoid, softplus])

@@ -11,7 +11,17 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
-from minidiff.checks import bit_generator, flag, generator, instance, integer, is_number, number
+from minidiff.checks import (
+    bit_generator,
+    described,
+    flag,
+    generator,
+    instance,
+    integer,
+    is_ndarray,
+    is_number,
+    number,
+)
 from minidiff.interrupts import whole
 from minidiff.typing import NDArray
 
@@ -27,6 +37,19 @@ _OPTIONS = {
     "seed": "rng=",
     "generator": "rng=",
 }
+
+
+class _Checked:
+    """An attribute that is checked whenever it is set; without a ``__get__`` it is read as any other."""
+
+    def __init__(self, check: Callable[[str, Any], Any]) -> None:
+        self._check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __set__(self, loader: object, value: Any) -> None:
+        vars(loader)[self._name] = self._check(self._name, value)
 
 
 class DataLoader(Generic[Data]):
@@ -57,15 +80,20 @@ class DataLoader(Generic[Data]):
 
     Attributes
     ----------
+    batchsize, shuffle, partial
+        As given. Set anew, they hold from the next iteration on.
     rng : numpy.random.Generator
-        What the orders are drawn from.
+        What the orders are drawn from. It may be set as it is given.
+    data
+        As given; other data need another loader.
     weight : int
         How many samples the batch has that was handed out last: of a shard, how many are this process's own.
 
     Raises
     ------
     TypeError
-        If `data` is of another kind, for example an iterator.
+        If `data` is of another kind, for example an iterator; when a batch is read, if its samples are no
+        arrays, or dicts that differ in their keys.
     ValueError
         If the arrays differ in the length of their first axis, or `batchsize` is less than 1; when a batch is
         read, if its samples are of different shapes.
@@ -111,10 +139,14 @@ class DataLoader(Generic[Data]):
     ((3, 2), [0, 1, 4])
     """
 
+    batchsize: int = _Checked(partial(integer, least=1))  # type: ignore[assignment]
+    shuffle: bool = _Checked(flag)  # type: ignore[assignment]
+    partial: bool = _Checked(flag)  # type: ignore[assignment]
     weight = 0
     # Which of how many shards this is, and a number that tells the order and the batch from others.
     _shard = 0, 1
     _at = 0
+    _is_seeded = False
     _is_trained = False  # by a `train` that runs, whose iterations alone count
 
     def __init__(
@@ -131,17 +163,32 @@ class DataLoader(Generic[Data]):
             raise TypeError(f"a DataLoader has no option {name!r}: write {ours}")
         if isinstance(batchsize, np.ndarray) and batchsize.ndim:
             raise TypeError("several arrays come as one tuple: DataLoader((x, y), batchsize=…)")
-        self.data: Any = _of_each(_source, data)
-        self.batchsize = integer("batchsize", batchsize, 1)
-        self.shuffle = flag("shuffle", shuffle)
-        self.partial = flag("partial", partial)
-        self.rng = generator("rng", rng)
-        self._is_seeded = rng is not None
+        vars(self)["data"] = _of_each(_source, data)
+        self.batchsize, self.shuffle, self.partial = batchsize, shuffle, partial
+        self.rng = rng
         self._n = _samples(self.data)
         # Where the latest iteration stands: the generator's state before it, and how many batches count.
         self._place: tuple[Mapping[str, Any] | None, int] = (None, 0)
         self._losses: tuple[int, list[float]] = (0, [])  # of its steps within `train`: how many, the sum
         self._resumed = False
+
+    @property
+    def data(self) -> Any:
+        """What the batches are made of."""
+        return vars(self)["data"]
+
+    @data.setter
+    def data(self, data: object) -> NoReturn:
+        raise AttributeError("a loader keeps its data: make another, DataLoader(data, …)")
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """What the orders are drawn from."""
+        return vars(self)["rng"]  # type: ignore[no-any-return]
+
+    @rng.setter
+    def rng(self, rng: Seed) -> None:
+        vars(self).update(rng=generator("rng", rng), _is_seeded=rng is not None)
 
     def __repr__(self) -> str:
         rank, size = self._shard
@@ -162,15 +209,16 @@ class DataLoader(Generic[Data]):
         """Give the batches of an iteration, which `state` tells of if it counts."""
         order, (begin, given) = whole(self._start, counts)
         rank, size = self._shard
+        data, n, batchsize = self.data, self._n, self.batchsize
         which = zlib.crc32(repr(begin).encode()) if self.shuffle and size > 1 else 0
         for i in range(given, len(self)):
-            start = i * self.batchsize
-            m = min(self.batchsize, self._n - start)
+            start = i * batchsize
+            m = min(batchsize, n - start)
             first, last = m * rank // size, m * (rank + 1) // size
             # Where samples are fewer than shards, one without any has another's, which has no weight.
             places = slice(start + first, start + max(last, first + 1))
             rows = places if order is None else order[places]
-            batch = _of_each(partial(_batch, rows=rows), self.data)
+            batch = _of_each(partial(_batch, rows=rows), data)
             if counts:
                 self._place = begin, i + 1
             self.weight, self._at = last - first, which + i
@@ -435,21 +483,37 @@ def _stacked(samples: list[Any]) -> Any:
         return _like(first, map(_stacked, map(list, zip(*samples, strict=True))))
     if isinstance(first, dict) and all(isinstance(x, dict) and x.keys() == first.keys() for x in samples):
         return {name: _stacked([x[name] for x in samples]) for name in first}
+    error: ValueError | None = None
     try:
-        return np.stack([np.asarray(x) for x in samples])
-    except ValueError as error:
-        shapes = ", ".join(dict.fromkeys(_shape(x) for x in samples))
-        raise ValueError(
-            f"the samples of a batch differ in shape, {shapes:.80}: pad them, or take batchsize=1. (Several "
-            "arrays come as one tuple, DataLoader((x, y), …).)"
+        batch = np.stack([np.asarray(x) for x in samples])
+        if batch.dtype != object:
+            return batch
+    except ValueError as refusal:
+        error = refusal
+    kinds = [*dict.fromkeys(map(_kind, samples))]
+    if not all(kind.startswith(("(", "ragged")) for kind in kinds):
+        raise TypeError(
+            "the samples of a batch must be arrays of one shape, or tuples or dicts of such, got "
+            f"{' and '.join(kinds[:3])}"
         ) from error
+    if error is None:
+        return batch  # of arrays that hold objects
+    parts = "A sample of several parts is a tuple, (x, y). " if "ragged list" in kinds else ""
+    raise ValueError(
+        f"the samples of a batch differ in shape, {', '.join(kinds):.80}: pad them, or take batchsize=1. "
+        f"({parts}Several arrays come as one tuple, DataLoader((x, y), …).)"
+    ) from error
 
 
-def _shape(x: Any) -> str:
+def _kind(x: Any) -> str:
+    """Say what there is to a sample: the shape of an array, the keys of a dict."""
+    if isinstance(x, Mapping):
+        return f"a {type(x).__name__} of {', '.join(map(repr, x)) or 'nothing'}"
     try:
-        return str(np.shape(x))
+        array = np.asarray(x)
     except ValueError:
         return f"ragged {type(x).__name__}"
+    return described(x) if array.dtype == object and not is_ndarray(x) else str(array.shape)
 
 
 def _samples(data: Any) -> int:

@@ -186,6 +186,38 @@ def test_a_batchsize_is_a_positive_integer(batchsize, error):
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("batchsize", 0, ValueError),
+        ("batchsize", 2.0, TypeError),
+        ("shuffle", 1, TypeError),
+        ("partial", "no", TypeError),
+        ("rng", "seed", TypeError),
+        ("data", np.zeros(4), AttributeError),
+    ],
+)
+@pytest.mark.parametrize("again", [lambda x: x, copy.copy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_what_is_refused_of_a_new_loader_is_refused_of_one_that_is_there(again, name, value, error):
+    loader = again(DataLoader(np.arange(6), 2, rng=0))
+    before = vars(loader).copy()
+    with pytest.raises(error, match=name):
+        setattr(loader, name, value)
+    assert all(vars(loader)[key] is value for key, value in before.items())
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
+
+
+@given(**SIZES, shuffle=st.booleans(), partial=st.booleans())
+def test_what_is_set_holds_from_the_next_iteration_on(n, batchsize, shuffle, partial):
+    loader = DataLoader(np.arange(n + 1), 3)
+    batches = iter(loader)
+    first = next(batches)
+    loader.batchsize, loader.shuffle, loader.partial, loader.rng = batchsize, shuffle, partial, 1
+    assert np.concatenate([first, *batches]).tolist() == list(range(n + 1))
+    assert orders(loader) == orders(DataLoader(np.arange(n + 1), batchsize, shuffle, partial, 1))
+    loader.shard(0, 2)  # it has a seed now
+
+
+@pytest.mark.parametrize(
     ("make", "error", "words"),
     [
         (lambda: DataLoader(np.ones(3), np.ones(3)), TypeError, r"DataLoader\(\(x, y\)"),
@@ -622,6 +654,34 @@ def test_ragged_samples_are_refused_with_their_shapes(data, shapes):
     with pytest.raises(ValueError, match=f"differ in shape, {shapes}"):
         list(DataLoader(data, 2))
     assert len(list(DataLoader([np.ones(3), np.ones(4)], 1))) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        ([{"a": 1}, {"b": 2}], "a dict of 'a' and a dict of 'b'"),
+        ([{"a": 1}, {}], "a dict of 'a' and a dict of nothing"),
+        ([{"a": 1}, 2.0], r"a dict of 'a' and \(\)"),
+        ([np.ones(2), {"a": 1}], r"\(2,\) and a dict of 'a'"),
+        ([({"a": 1}, 1), ({"b": 1}, 2)], "a dict of 'a' and a dict of 'b'"),
+        ([None, 1.0], r"None and \(\)"),
+        ([{"a": None}, {"a": None}], "None$"),
+        ([object(), object()], "object <object"),
+    ],
+)
+def test_samples_that_make_no_array_are_refused_with_what_they_are(data, what):
+    with pytest.raises(TypeError, match=f"arrays of one shape, or tuples or dicts of such, got .*{what}"):
+        list(DataLoader(data, 2))
+
+
+def test_arrays_that_hold_objects_are_handed_on():
+    batch = next(iter(DataLoader([np.array([None, "a"])] * 3, 2)))
+    assert batch.tolist() == [[None, "a"]] * 2
+
+
+def test_samples_that_are_lists_of_unlike_arrays_should_be_tuples():
+    with pytest.raises(ValueError, match=r"ragged list.*A sample of several parts is a tuple"):
+        list(DataLoader([[np.ones(3), 0.0], [np.ones(3), 1.0]], 2))
 
 
 def test_a_data_frame_is_the_array_it_converts_to():

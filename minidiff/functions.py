@@ -154,10 +154,23 @@ def gelu(x: Any) -> Any:
     >>> gelu(np.array([-1.0, 0.0, 1.0])).round(4)
     array([-0.1588,  0.    ,  0.8412])
     """
-    x = real_numbers("gelu", x)
-    # At ±55, σ(2u) is 0 or 1 in every dtype; beyond, x³ might overflow a small one.
-    c = anp.clip(x, -55.0, 55.0)
-    return anp.maximum(x, -55.0) * sigmoid(2 * math.sqrt(2 / math.pi) * (c + 0.044715 * c * c * c))
+    return _gelu(real_numbers("gelu", x))
+
+
+def _bend(x: Any) -> tuple[Any, Any]:
+    """Give the x and the 2u of `gelu`. At ±55 σ(2u) is 0 or 1; beyond, x³ might overflow a small dtype."""
+    x = anp.clip(x, -55.0, 55.0)
+    return x, 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+
+
+@derivative(lambda g, ans, x: g * _gelu_slope(x))
+def _gelu(x: Any) -> Any:
+    return np.maximum(x, -55.0) * _sigmoid(_bend(x)[1])
+
+
+def _gelu_slope(x: Any) -> Any:
+    x, v = _bend(x)
+    return _sigmoid(v) + x * _sigmoid_slope(v) * (2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x))
 
 
 def sigmoid(x: Any) -> Any:

@@ -66,9 +66,12 @@ def laid(x: Any, order: Any, like: Any = None) -> Any:
         An array of the same shape.
     """
     value = shown(constant(x))
-    if np.ndim(value) < 2 or (order == "C" and value.flags.c_contiguous):
+    if np.ndim(value) < 2:
         return x
-    model = np.empty_like(value if like is None else shown(constant(like)), value.dtype, order)
+    like = value if like is None else shown(constant(like))
+    if value.flags.c_contiguous and (order == "C" or (order != "F" and like.flags.c_contiguous)):
+        return x
+    model = np.empty_like(like, value.dtype, order)
     if all(n < 2 or a == b for n, a, b in zip(value.shape, value.strides, model.strides, strict=True)):
         return x
     axes = sorted(range(value.ndim), key=lambda i: -model.strides[i])

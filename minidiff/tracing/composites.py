@@ -19,6 +19,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.tracing.derivatives import (
     COMPOSITES,
+    Part,
     along,
     cast,
     moments_options,
@@ -169,7 +170,12 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "rai
         indices = indices % max(n, 1)
     elif mode == "clip" or (n and not x.size):  # where there is nothing to take NumPy lets any pass
         indices = indices.clip(0, max(n - 1, 0))
-    return laid(x[along(x, axis, indices)], "C")
+    return _taken(x, indices, axis)
+
+
+@derivative(lambda g, ans, x, indices, axis: Part((g, along(x, axis, indices))))
+def _taken(x: Any, indices: Any, axis: int) -> Any:
+    return np.take(x, indices, axis)
 
 
 def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:

@@ -15,7 +15,7 @@ import pytest
 
 import minidiff.optimise as mo
 from minidiff import Params, compiled, gradient, load, param, params, save, train
-from minidiff.optimise import apply, update
+from minidiff.optimise import apply, reset, update
 from minidiff.optimise.compose import SlowWeights
 from minidiff.schedules import Scheduler
 
@@ -292,10 +292,34 @@ def test_a_rule_finds_the_minimum_of_a_parabola(name):
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ValueError, match="beta"):
         mo.Lion(0.1, (0.9, 1.0))
-    with pytest.raises(ValueError, match="factors"):
-        mo.Rprop(0.1, (-0.5, 1.2))
+    for bad in ((-0.5, 1.2), (1.2, 0.5), (0.5, 0.9), (1.0, 1.2), (0.5, 1.0), (0.0, 1.2)):
+        with pytest.raises(ValueError, match=r"factors\[[01]\] must be in"):
+            mo.Rprop(0.1, bad)
+    for bad in ((50.0, 1e-6), (-1.0, 1.0)):
+        with pytest.raises(ValueError, match="limits"):
+            mo.Rprop(0.1, limits=bad)
+    assert mo.Rprop(0.1, limits=(0.0, 0.0)).limits == (0, 0)
     with pytest.raises(ValueError, match="wd"):
         mo.SignDecay(-1.0)
+
+
+DECAYS_OF_0 = {  # with which a rule would always divide by ε alone
+    "NADAM": (lambda: mo.NADAM(), "beta", (0.9, 0.0)),
+    "AdaBelief": (lambda: mo.AdaBelief(), "beta", (0.0, 0.999)),
+    "RMSProp": (lambda: mo.RMSProp(centred=True), "rho", 0.0),
+}
+
+
+@pytest.mark.parametrize(("make", "name", "value"), DECAYS_OF_0.values(), ids=DECAYS_OF_0)
+def test_a_decay_without_which_steps_explode_is_refused_at_once_and_later(make, name, value):
+    opt = make()
+    before = getattr(opt, name)
+    settings = opt.arguments() | {name: value}
+    for use in (lambda: type(opt)(**settings), lambda: setattr(opt, name, value)):
+        with pytest.raises(ValueError, match=rf"^{name}.* must be in \(0, 1\)"):
+            use()
+    assert getattr(opt, name) == before
+    assert mo.RMSProp(rho=0.0).rho == 0
 
 
 def test_centred_or_not_is_chosen_once():
@@ -582,10 +606,35 @@ def test_swapped_says_what_to_do_after_steps_of_a_plain_array():
     assert opt.state[x]["a"].shape == (2,)
 
 
+@pytest.mark.parametrize("without", [copy.deepcopy, reset])
+def test_without_a_step_there_is_no_average_to_be_swapped(without):
+    θ, opt = model(), mo.ScheduleFreeADAMW(0.1)
+    with pytest.raises(ValueError, match=r"no average yet.*update"):
+        opt.swapped()
+    steps(opt, θ, range(3))
+    other = without(opt) or opt
+    with pytest.raises(ValueError, match=r"no average yet.*update"):
+        other.swapped()
+
+
+def test_schedule_free_computes_the_parameter_from_its_averages_at_every_step():
+    (opt, θ), (other, ψ) = [(mo.ScheduleFreeADAMW(0.1), model()) for _ in range(2)]
+    gradients = [[np.full(p.shape, float(t)) for p in θ] for t in range(1, 4)]
+    for gs in gradients:
+        for p, q, g in zip(θ, ψ, gs, strict=True):
+            update(opt, p, g)
+            update(other, q, g)
+            q += 5.0
+    np.testing.assert_allclose(ψ.to_vector(), θ.to_vector() + 5.0, rtol=1e-12)
+    reset(other)
+    for q in ψ:
+        before = q.value.copy()
+        update(other, q, np.zeros(q.shape))
+        np.testing.assert_allclose(q.value, before, rtol=1e-15)
+
+
 def test_swapped_gives_back_what_was_there_also_by_an_exception():
     θ, opt = model(), mo.ScheduleFreeADAMW(0.1)
-    with opt.swapped() as ps:  # the averages begin where the parameters do
-        assert len(ps) == 0
     steps(opt, θ, range(3))
     own = θ.to_vector()
 
@@ -643,6 +692,15 @@ def test_projections_are_those_of_optax():
     np.testing.assert_allclose(balls, PEERS["projections"]["ball"], atol=1e-14)
     for onto in (mo.simplex, mo.within_norm):
         np.testing.assert_array_equal(onto(np.array([3, 4])), onto(np.array([3.0, 4.0])))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
+def test_the_nearest_point_within_a_norm_has_the_dtype_and_is_the_point_itself_within(dtype):
+    x = np.full((300, 2), 200, dtype)  # whose square half precision cannot hold
+    nearest = mo.within_norm(x, 100.0)
+    assert nearest.dtype == x.dtype
+    np.testing.assert_allclose(nearest, 100 / math.sqrt(x.size), rtol=2 * np.finfo(dtype).eps)
+    assert mo.within_norm(x, 1e5) is x
 
 
 ONTO = {
@@ -722,6 +780,13 @@ def test_what_cannot_be_projected_is_refused():
     x = np.ones(3)
     with pytest.raises(ValueError, match=r"onto must return an array of shape \(3,\), not \(\)"):
         update(mo.Project(np.sum), x, np.ones(3))
+    for onto, came in (
+        (lambda x: x + 1j, "complex"),
+        (lambda x: None, "None"),
+        (str, "str"),
+    ):
+        with pytest.raises(TypeError, match=f"^Project: onto must return .*float64, got .*{came}"):
+            update(mo.Project(onto), x, np.ones(3))
     assert x.tolist() == [1, 1, 1]
 
 

@@ -477,6 +477,21 @@ def test_gradients_of_other_shapes_are_refused_by_a_step_of_all_parameters_as_by
         np.testing.assert_array_equal(ps.to_vector(), np.ones(6))
 
 
+@pytest.mark.parametrize("shape", [(), (2, 2)])
+@pytest.mark.parametrize(
+    ("g", "words"),
+    [("abc", "str 'abc'"), ({1}, r"set \{1\}"), (np.array(None), "dtype object"), ("sparse", "toarray")],
+)
+def test_a_gradient_that_is_no_numbers_is_named_whatever_the_shape(g, words, shape):
+    if g == "sparse":
+        g = pytest.importorskip("scipy.sparse").csr_matrix(np.eye(2))
+    x = np.ones(shape)
+    for step in (lambda: update(x, g), lambda: update(ADAM(), x, g), lambda: apply(ADAM(), x, g)):
+        with pytest.raises(TypeError, match=f"the gradient is .*{words}"):
+            step()
+    np.testing.assert_array_equal(x, 1.0)
+
+
 @pytest.mark.parametrize("size", [3, 50_000])
 def test_two_parameters_of_one_array_move_one_after_another(size):
     home = np.zeros(size)

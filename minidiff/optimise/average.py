@@ -93,7 +93,7 @@ class Average(Memory):
     References
     ----------
     B. T. Polyak and A. B. Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992. PyTorch:
-    ``swa_utils.AveragedModel``; optax: ``ema``.
+    ``swa_utils.AveragedModel``; optax: ``incremental_update``.
     """
 
     _memory = {"count": partial(integer, least=0), "values": arrays_or_none}  # noqa: RUF012
@@ -160,6 +160,10 @@ class ScheduleFreeADAMW(Rule):
     The names a, x and z are the paper's x, y and z. The authors' code and optax have the largest η so far in
     c, which is the same while no rate falls. They do not keep a, and compute it from x and z.
 
+    Every step computes x from z and a. What else changes the parameter between steps has no lasting effect:
+    parameters that are loaded without the optimiser, a projection, `Lookahead` around it, a later member of a
+    composition. ``reset(opt)`` begins anew from where the parameters are.
+
     Examples
     --------
     >>> from minidiff import gradient, param, params
@@ -209,6 +213,11 @@ class ScheduleFreeADAMW(Rule):
 
     def swapped(self) -> AbstractContextManager[Params]:
         """Give all parameters their averages within a ``with`` block, and their own values back after it."""
+        if not self.state:
+            raise ValueError(
+                "there is no average yet: it begins with the first step, update(opt, ps, grads); a copy has one "
+                "if it is made of both, copy.deepcopy((ps, opt))"
+            )
         for p in self.state:
             advice = ": train W = param(x) in its place, or take its average, opt.state[x]['a']"
             instance("what swapped() sets", p, Param, "a parameter", advice)

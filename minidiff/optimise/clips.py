@@ -142,7 +142,10 @@ class Project(Rule):
 
     @staticmethod
     def formula(x: Any, Δ: Any, onto: Any) -> Any:
-        nearest = np.asarray(onto(x - Δ))
+        point = onto(x - Δ)
+        nearest = np.asarray(point)
+        if not np.can_cast(nearest.dtype, x.dtype, "same_kind"):
+            raise TypeError(f"Project: onto must return numbers of dtype {x.dtype}, got {described(point)}")
         if nearest.shape != x.shape:
             raise ValueError(f"onto must return an array of shape {x.shape}, not {nearest.shape}")
         return x - nearest
@@ -238,7 +241,7 @@ def within_norm(x: Array, thresh: float = 1.0) -> Array:
     Returns
     -------
     ndarray
-        Of the same shape: `x` itself, if it is within.
+        Of the same shape and floating dtype: `x` itself, if it is within.
 
     Raises
     ------
@@ -256,7 +259,9 @@ def within_norm(x: Array, thresh: float = 1.0) -> Array:
     """
     x = np.asarray(x)
     x = x if x.dtype.kind in "fc" else x.astype(np.float64)
-    return ClipNorm(thresh).apply(x, x)
+    wide = widened(x)
+    nearest = ClipNorm(thresh).apply(wide, wide)
+    return x if nearest is wide else nearest.astype(x.dtype, copy=False)
 
 
 def _real(name: str, x: Any) -> Array:

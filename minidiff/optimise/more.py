@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from minidiff.checks import number
+from minidiff.checks import described, number, several
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.clips import norm_of
 from minidiff.optimise.grouped import _optimiser
 from minidiff.optimise.rule import Rule, abs2
-from minidiff.optimise.rules import ADAMW, _BiasCorrected
+from minidiff.optimise.rules import ADAMW, Inner, _BiasCorrected
 from minidiff.optimise.step import step_of
 from minidiff.settings import Fraction
 from minidiff.typing import Array
@@ -77,6 +77,15 @@ class Lion(Rule):
         return η * _sign(β1 * m + (1 - β1) * Δ), β2 * m + (1 - β2) * Δ
 
 
+def _rising(name: str, x: Any) -> tuple[float, float]:
+    """Check that an argument is two numbers of at least 0, the lesser one first."""
+    at_least_0 = partial(number, within="[0, inf)")
+    least, greatest = several(name, x, (at_least_0, at_least_0))
+    if least > greatest:
+        raise ValueError(f"{name} must be the least, then the greatest, got {described(x)}")
+    return least, greatest
+
+
 class Rprop(Rule):
     r"""A step length for each element, longer while its gradient keeps its sign and shorter when it changes.
 
@@ -91,9 +100,9 @@ class Rprop(Rule):
     eta : float, default 0.001
         The first step length, at least 0.
     factors : pair of float, default (0.5, 1.2)
-        By what a step length is multiplied: b after a change of sign, a without one.
+        By what a step length is multiplied: b, in (0, 1), after a change of sign, a, above 1, without one.
     limits : pair of float, default (1e-6, 50.0)
-        The shortest step length s and the longest l.
+        The shortest step length s, at least 0, and the longest l, at least s.
 
     Notes
     -----
@@ -118,8 +127,8 @@ class Rprop(Rule):
     """
 
     eta: float = 0.001
-    factors: tuple[float, float] = (0.5, 1.2)
-    limits: tuple[float, float] = (1e-6, 50.0)
+    factors: tuple[Inner, Annotated[float, partial(number, within="(1, inf)")]] = (0.5, 1.2)
+    limits: Annotated[tuple[float, float], _rising] = (1e-6, 50.0)
     keeps = ("g", "h")
     real = ("h",)
 

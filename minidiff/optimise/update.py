@@ -304,19 +304,22 @@ def _gradient(g: Any, x: Array, place: Place | None = None) -> Array:
             Δ = np.asarray(g)
         except ValueError as error:
             raise ValueError(f"{_which_gradient(place)} is no array: {error}") from None
-    if Δ.shape != x.shape:
-        raise ValueError(
-            f"{_which_gradient(place)} has shape {Δ.shape}, its parameter {x.shape}: they must be equal"
-            + (", and gradient(f, x) is a tuple: take gradient(f, x)[0]" if isinstance(g, tuple) else "")
-        )
     if Δ.dtype is not x.dtype:
         if Δ.dtype.kind not in "fciub":
-            raise TypeError(f"{_which_gradient(place)} is {described(g)}, which does not consist of numbers")
+            advice = ": take its .toarray()" if hasattr(g, "toarray") else ""
+            raise TypeError(
+                f"{_which_gradient(place)} is {described(g)}, which does not consist of numbers{advice}"
+            )
         if Δ.dtype.kind == "c" and x.dtype.kind != "c":
             raise TypeError(
                 f"{_which_gradient(place)} is complex and its parameter real: take its .real if that is what "
                 f"is meant"
             )
+    if Δ.shape != x.shape:
+        raise ValueError(
+            f"{_which_gradient(place)} has shape {Δ.shape}, its parameter {x.shape}: they must be equal"
+            + (", and gradient(f, x) is a tuple: take gradient(f, x)[0]" if isinstance(g, tuple) else "")
+        )
     return Δ  # type: ignore[no-any-return]
 
 

@@ -55,25 +55,25 @@ _GRID = 100  # points along each side of the grid on which contours are computed
 
 
 def plot_schedule(
-    schedule: Callable[[int], float],
+    schedule: Callable[[int], float] | Mapping[str, Callable[[int], float]],
     steps: int,
     ax: Axes | None = None,
     *,
     label: str | None = None,
     log: bool = False,
 ) -> Axes:
-    """Draw a schedule's value at the steps 1, 2, …, `steps`, or up to its end if that comes before.
+    """Draw a schedule's value, or several, at the steps 1, 2, …, `steps`, or to its end if that is before.
 
     Parameters
     ----------
-    schedule : schedule, function of t or number
-        What to draw.
+    schedule : schedule, function of t or number, or several
+        What to draw. Several are a dict from label to schedule.
     steps : int, at least 1
         The number of steps.
     ax : matplotlib Axes, optional
         Where to draw; a new figure if not given. Draw there again to compare schedules.
     label : str, optional
-        The curve's name in the legend.
+        The curve's name in the legend, for one that is not in a dict.
     log : bool, default False
         Whether to make the axis of values logarithmic.
 
@@ -92,17 +92,29 @@ def plot_schedule(
     Examples
     --------
     >>> from minidiff.schedules import Cos, Exp
-    >>> ax = plot_schedule(Cos(λ0=1e-4, λ1=1e-2, period=10), 30, label="Cos")
-    >>> ax = plot_schedule(Exp(1e-2, 0.9), 30, ax, label="Exp")
+    >>> ax = plot_schedule({"Cos": Cos(λ0=1e-4, λ1=1e-2, period=10), "Exp": Exp(1e-2, 0.9)}, 30)
     >>> ax.get_xlabel(), ax.get_ylabel(), len(ax.lines)
     ('step', 'value', 2)
     """
-    schedule = as_schedule("schedule", schedule)
-    end = last_step(schedule)
-    last = integer("steps", steps, 1) if end is None else min(integer("steps", steps, 1), end)
+    steps = integer("steps", steps, 1)
+    if not isinstance(schedule, Mapping):
+        curves = [(label, _values("schedule", schedule, steps, log))]
+    elif label is not None:
+        raise TypeError("labels come with schedules that are a dict: leave label out")
+    elif not schedule:
+        raise ValueError("schedule is an empty dict: there is none to draw")
+    else:
+        curves = [(key, _values(f"schedule[{key!r}]", s, steps, log)) for key, s in schedule.items()]
+    return _draw(curves, _axes(ax), log=log, ylabel="value")
+
+
+def _values(name: str, schedule: Any, steps: int, log: bool) -> NDArray[np.float64]:
+    """Give the values of one schedule, if they can be drawn."""
+    schedule = as_schedule(name, schedule)
+    end = last_step(schedule, steps)
+    last = steps if end is None else min(steps, end)
     values = [real(schedule(t), schedule, t) for t in range(1, last + 1)]
-    curve = _curve("the schedule", values, log)
-    return _draw([(label, curve)], _axes(ax), log=log, ylabel="value")
+    return _curve(name, values, log)
 
 
 def plot_losses(

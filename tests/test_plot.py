@@ -36,7 +36,7 @@ from minidiff.plot import (
     plot_schedule,
     trace_path,
 )
-from minidiff.schedules import Cos, Exp, OneCycle, Scheduler, Shortened
+from minidiff.schedules import Cos, Exp, OneCycle, Scheduler, Sequence, Shortened, Stateful
 from minidiff.settings import Fraction
 
 BOUNDS = [(-2.0, 3.0), (-1.0, 2.0)]
@@ -122,11 +122,12 @@ def test_axes_are_labelled(draw, labels):
     "draw",
     [
         lambda names: [plot_schedule(Exp(1.0, 0.5), 4, plt.gca(), label=name) for name in names][-1],
+        lambda names: plot_schedule({name: Exp(1.0, 0.5) for name in names}, 4),
         lambda names: plot_losses({name: [3.0, 2.0, 1.0] for name in names}),
         lambda names: plot_losses({name: [3.0, 2.0, 1.0] for name in names}, smooth=0.5),
         lambda names: plot_paths(bowl, {name: np.eye(2) for name in names}, BOUNDS),
     ],
-    ids=["schedules", "losses", "smoothed losses", "paths"],
+    ids=["schedules", "a dict of schedules", "losses", "smoothed losses", "paths"],
 )
 def test_every_curve_is_seen_and_stands_in_the_legend_as_it_is_drawn(draw):
     names = [f"curve <{i}>" for i in range(8)]
@@ -173,6 +174,16 @@ def test_a_schedule_is_drawn_at_its_steps():
 def test_a_finite_schedule_is_drawn_to_its_end():
     assert len(drawn(plot_schedule(OneCycle(8, 1.0), 100).lines[0])[0]) == 8
     assert len(drawn(plot_schedule(Shortened(Exp(1.0, 0.5), 30), 10).lines[0])[0]) == 10
+
+
+def test_several_schedules_are_drawn_each_to_its_own_end():
+    several = {"a": lambda t: 1 / t, "b": Sequence((s, 4) for s in [0.1, OneCycle(4, 1.0)]), "c": 0.5}
+    ax = plot_schedule(several, 20, log=True)
+    assert [len(line.get_xdata()) for line in ax.lines] == [20, 8, 20]
+    for (label, schedule), line in zip(several.items(), ax.lines, strict=True):
+        alone = plot_schedule(schedule, 20, label=label).lines[0]
+        np.testing.assert_array_equal(line.get_xydata(), alone.get_xydata())
+    assert ax.get_yscale() == "log"
 
 
 def test_schedules_drawn_one_after_another_are_told_apart_without_colour():
@@ -362,6 +373,12 @@ MISTAKES = [
     (lambda: plot_schedule(lambda t: "x", 3), TypeError, "one real number per step"),
     (lambda: plot_schedule(lambda t: math.inf if t == 2 else t, 3), ValueError, "inf at step 2"),
     (lambda: plot_schedule(lambda t: 1.5 - t, 3, log=True), ValueError, "-0.5 at step 2"),
+    (lambda: plot_schedule({}, 3), ValueError, "schedule is an empty dict"),
+    (lambda: plot_schedule({"a": 0.1, "b": "cos"}, 3), TypeError, r"schedule\['b'\] must be"),
+    (lambda: plot_schedule({"a": lambda t: -t}, 3, log=True), ValueError, r"schedule\['a'\] is -1 at step 1"),
+    (lambda: plot_schedule({"a": 0.1}, 3, label="b"), TypeError, "leave label out"),
+    (lambda: plot_schedule({"a": 0.1}, 0), ValueError, "steps must be at least 1"),
+    (lambda: plot_schedule(Stateful(Exp(1.0, 0.5)), 3), TypeError, r"give its \.schedule"),
     (lambda: plot_losses([]), ValueError, "one value per step"),
     (lambda: plot_losses({}), ValueError, "no run"),
     (lambda: plot_losses([1.0, math.nan]), ValueError, "losses is nan at step 2.*first 1 steps"),

@@ -808,6 +808,12 @@ def test_the_count_does_not_advance_when_a_later_member_fails():
     [
         (lambda t: 1.0 if t == 1 else None, TypeError, r"step 2 .*lambda.* gave None"),
         (lambda t: 1.0 if t == 1 else np.ones(1), TypeError, r"lambda.* gave array"),
+        (
+            lambda t: 1.0 if t == 1 else (0.9, 0.99),
+            TypeError,
+            r"gave \(0.9, 0.99\).*update=lambda opt, value",
+        ),
+        (lambda t: 1.0 if t == 1 else np.array("x"), TypeError, r"lambda.* gave .*'x'"),
         (lambda t: 1.0 if t == 1 else math.nan, ValueError, r"lambda.* gave nan at step 2"),
     ],
 )
@@ -829,6 +835,26 @@ def test_a_value_the_optimiser_refuses_names_schedule_and_step(assign):
     with pytest.raises(ValueError, match=r"Step.* at step 2: eta must be"):
         update(opt, x, [-1.0])
     assert (x[0], opt.eta) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.array, lambda v: np.array(v, "f2"), Fraction])
+def test_any_one_number_is_the_value_of_a_schedule(kind):
+    opt, x = Scheduler(lambda t: kind(0.25 * t), Descent()), np.zeros(1)
+    for t in (1, 2):
+        update(opt, x, [-1.0])
+        assert (type(opt.opt.eta), opt.eta) == (float, 0.25 * t)
+    assert Shifted(lambda t: kind(0.25 * t), 2)(1) == 0.5
+
+
+def test_of_a_setting_of_several_one_is_scheduled_as_the_error_says():
+    opt, x = Scheduler(ADAM(), beta=lambda t: (1 / (t + 1), 0.999)), np.zeros(1)
+    with pytest.raises(TypeError, match="For a setting of several") as refused:
+        update(opt, x, [1.0])
+    cure = re.search(r"Scheduler\(.*\)$", str(refused.value))[0]
+    opt = eval(cure, {"Scheduler": Scheduler, "opt": ADAM(), "schedule": lambda t: 1 / (t + 1)})
+    for β1 in (1 / 2, 1 / 3):
+        update(opt, x, [1.0])
+        assert opt.opt.beta == (β1, 0.999)
 
 
 def test_its_repr_shows_schedule_and_optimiser():
@@ -906,7 +932,10 @@ def test_the_example_trains_all_four_ways():
         (lambda: Scheduler(Momentum, Exp(1.0, 0.5)), TypeError, r"Scheduler\(schedule, opt\)"),
         (lambda: Scheduler(Exp(1.0, 0.5), Momentum), TypeError, r"Scheduler\(schedule, opt\)"),
         (lambda: Scheduler("x", Momentum()), TypeError, "schedule"),
-        (lambda: Scheduler(Stateful(third_of), Momentum()), TypeError, "schedule"),
+        (lambda: Scheduler(Stateful(third_of), Momentum()), TypeError, r"schedule must .* its \.schedule"),
+        (lambda: Loop(Stateful(third_of), 3), TypeError, r"give its \.schedule"),
+        (lambda: Stateful(Stateful(third_of)), TypeError, r"give its \.schedule"),
+        (lambda: Momentum(Stateful(third_of)), TypeError, r"Scheduler\(stateful\.schedule, "),
         (lambda: Scheduler(Momentum(), beta=0.5), TypeError, "no beta to schedule"),
         (lambda: Scheduler(Momentum(), eta="x"), TypeError, "schedule"),
         (lambda: Scheduler(Scheduler(Momentum(), rho=0.5), rho=0.6), TypeError, "schedule for rho already"),
@@ -967,6 +996,35 @@ def test_a_schedule_of_schedules_ends_where_its_parts_do(make, values):
     assert schedule.nsteps == len(schedule) == len(values)
     assert list(schedule) == list(Stateful(schedule)) == [schedule(t) for t in range(1, len(values) + 1)]
     assert list(schedule) == values
+
+
+@pytest.mark.parametrize(
+    "stages", [[(float, 2), (short(3), 3)], [(short(4), 2)], [(short(1), 1), (short(2), 1)]]
+)
+def test_a_sequence_of_a_generator_ends_as_one_of_the_same_stages(stages):
+    known = Sequence(*stages)
+    n = known.nsteps
+
+    def drawn():
+        return Sequence(stage for stage in stages)
+
+    assert list(drawn()) == list(Stateful(drawn())) == list(known)
+    with pytest.raises(IndexError, match=f"beyond the last, {n}"):
+        drawn()(n + 1)
+    later = Stateful(drawn())
+    later.step = n + 3
+    assert next(later) == known(n)
+    opt, x = Scheduler(drawn(), Descent()), np.zeros(1)
+    for t in range(1, n + 3):
+        update(opt, x, [0.0])
+        assert opt.eta == known(min(t, n))
+
+
+def test_a_sequence_of_a_generator_makes_no_stage_before_it_is_reached():
+    made = []
+    schedule = Sequence((short(2), made.append(n) or 2) for n in count())
+    for t, _ in enumerate(zip(schedule, range(7), strict=False), 1):
+        assert len(made) == (t + 1) // 2
 
 
 def test_an_integer_that_no_float_can_hold_is_refused_with_its_schedule():

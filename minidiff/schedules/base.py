@@ -13,7 +13,7 @@ from typing import Annotated, Any, SupportsIndex, overload
 
 import numpy as np
 
-from minidiff.checks import described, function, integer, is_number, number
+from minidiff.checks import described, function, integer, is_ndarray, is_number, number
 from minidiff.settings import Number, Settings, dataclass_transform
 from minidiff.typing import ArrayLike, NDArray
 
@@ -99,8 +99,9 @@ class Schedule(Settings, ABC):
             raise ValueError(f"steps are counted from 1, got t = {step} for {self!r}")
         if step >= TOO_FAR:
             raise ValueError(f"t must be below 2**63, got {described(step)}")
-        if self.nsteps is not None and step > self.nsteps:
-            raise IndexError(f"step {step} is beyond the last, {self.nsteps}, of {self!r}")
+        end = self._last_step(step)
+        if end is not None and step > end:
+            raise IndexError(f"step {step} is beyond the last, {end}, of {self!r}")
         return real(self.at(step), self, step)
 
     def _table(self, t: Any) -> NDArray[np.float64]:
@@ -110,7 +111,15 @@ class Schedule(Settings, ABC):
         return np.fromiter(map(self, steps.ravel().tolist()), float, steps.size).reshape(steps.shape)
 
     def __iter__(self) -> Iterator[float]:
-        return map(self, count(1) if self.nsteps is None else range(1, self.nsteps + 1))
+        for t in count(1):
+            end = self._last_step(t)
+            if end is not None and t > end:
+                return
+            yield self(t)
+
+    def _last_step(self, t: int) -> int | None:
+        """Return `nsteps`, or what is known of it at step t."""
+        return self.nsteps
 
     def __len__(self) -> int:
         if self.nsteps is None:
@@ -179,14 +188,14 @@ def as_schedule(name: str, x: Any, nsteps: int = 0) -> Callable[[int], float]:
     return schedule
 
 
-def last_step(schedule: Callable[[int], float]) -> int | None:
-    """Return the number of steps of a finite schedule, None for any other function of the step."""
-    return schedule.nsteps if isinstance(schedule, Schedule) else None
+def last_step(schedule: Callable[[int], float], t: int = 1) -> int | None:
+    """Return the number of steps of a schedule that at step t is known to be finite, None for any other."""
+    return schedule._last_step(t) if isinstance(schedule, Schedule) else None
 
 
 def held(schedule: Callable[[int], float], t: int) -> float:
     """Return the value at step t, or the last one of a schedule that has ended."""
-    end = last_step(schedule)
+    end = last_step(schedule, t)
     if end == 0:
         raise ValueError(f"{schedule!r} has no steps, and so no value")
     return real(schedule(t if end is None else min(t, end)), schedule, t)
@@ -194,9 +203,17 @@ def held(schedule: Callable[[int], float], t: int) -> float:
 
 def real(value: Any, schedule: object, t: int) -> float:
     """Check that what a schedule gave at step t is a number, and return it as a float."""
+    if is_ndarray(value) and value.ndim == 0:
+        value = value[()]
     if not is_number(value):
+        advice = ""
+        if isinstance(value, (tuple, list, np.ndarray)):
+            advice = (
+                ". For a setting of several schedule one of them: "
+                "Scheduler(schedule, opt, update=lambda opt, value: setattr(opt, 'beta', (value, 0.999)))"
+            )
         raise TypeError(
-            f"a schedule gives one real number per step, but at step {t} {schedule!r} gave {value!r}"
+            f"a schedule gives one real number per step, but at step {t} {schedule!r} gave {value!r}{advice}"
         )
     try:
         return float(value)

@@ -40,7 +40,8 @@ class Sequence(Schedule):
         Each schedule with the number of steps for which it runs. Or two lists: the schedules, and
         their numbers of steps. The last number is for the reader; the last schedule goes on beyond it
         (`Shortened` ends it). Or one generator of such tuples, which may be without end: its stages are made
-        when they are reached. (With one the schedule does not pickle.)
+        when they are reached. (With one the schedule does not pickle, and `nsteps` is None: where it ends is
+        known when it gets there.)
 
     Examples
     --------
@@ -85,6 +86,13 @@ class Sequence(Schedule):
         i = bisect_left(finished, t, hi=len(schedules)) - 1
         return schedules[i](t - finished[i])
 
+    def _last_step(self, t: int) -> int | None:
+        drawn: _Drawn | None = vars(self).get("drawn")
+        if drawn is None:
+            return self.nsteps
+        drawn.until(t)
+        return drawn.nsteps
+
     def __repr__(self) -> str:
         if "drawn" in vars(self):
             return f"Sequence({self.drawn.source!r})"
@@ -98,6 +106,7 @@ class _Drawn:
         self.source = source
         self.schedules: list[Callable[[int], float]] = []
         self.finished = [0]  # steps done when a stage begins, and when the last one ends
+        self.nsteps: int | None = None  # of all stages, once it is known which is the last
         self.until(1)
 
     def until(self, t: int) -> tuple[list[Callable[[int], float]], list[int]]:
@@ -106,6 +115,8 @@ class _Drawn:
             while self.finished[-1] < t:
                 stage = next(self.source, None)
                 if stage is None and self.schedules:
+                    end = last_step(self.schedules[-1])
+                    self.nsteps = None if end is None else self.finished[-2] + end
                     break
                 (pair,) = _pairs(() if stage is None else (stage,))
                 schedule, n = _stage(len(self.finished), *pair)

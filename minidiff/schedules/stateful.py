@@ -56,6 +56,8 @@ class Stateful:
     ParameterSchedulers.jl: ``Stateful``, ``next!``, ``reset!``.
     """
 
+    __hint__ = ", which counts by itself: give its .schedule, as in Scheduler(stateful.schedule, ADAM())"
+
     def __init__(
         self, schedule: Callable[[int], float], advance: Callable[[int], bool] | None = None
     ) -> None:
@@ -64,8 +66,7 @@ class Stateful:
         self.step = 1
 
     def __iter__(self) -> Iterator[float]:
-        end = last_step(self.schedule)
-        while end is None or self.step <= end:
+        while (end := last_step(self.schedule, self.step)) is None or self.step <= end:
             yield next(self)
 
     def __next__(self) -> float:

@@ -46,6 +46,13 @@ def real_numbers(name: str, x: Any) -> Any:
     return x
 
 
+def in_single(f: Any, x: Any, *others: Any) -> Any:
+    """Give f(x, …); of half precision it is computed in single, as a sum may be too large for half."""
+    if x.dtype.char != "e":
+        return f(x, *others)
+    return f(x.astype(np.float32), *others).astype(np.float16)
+
+
 def relu(x: Any) -> Any:
     r"""Rectified linear unit, :math:`\max(x, 0)`.
 
@@ -253,7 +260,7 @@ def softmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     >>> softmax(np.array([[0.0, 0.0], [1000.0, -1000.0]]))
     array([[0.5, 0.5], [1. , 0. ]])
     """
-    return _softmax(real_numbers("softmax", x), axis)
+    return in_single(_softmax, real_numbers("softmax", x), axis)
 
 
 @derivative(lambda g, ans, x, axis: ans * (g - (g * ans).sum(axis=axis, keepdims=True)))
@@ -282,7 +289,7 @@ def logsoftmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     >>> logsoftmax(np.array([1000.0, -1000.0]))
     array([    0., -2000.])
     """
-    return _logsoftmax(real_numbers("logsoftmax", x), axis)
+    return in_single(_logsoftmax, real_numbers("logsoftmax", x), axis)
 
 
 @derivative(lambda g, ans, x, axis: g - np.exp(ans) * g.sum(axis=axis, keepdims=True))
@@ -318,7 +325,7 @@ def logsumexp(x: Any, axis: int | tuple[int, ...] | None = None, keepdims: bool 
     >>> logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]]), axis=1).round(4)
     array([1000.6931,    0.    ])
     """
-    total = _logsumexp(real_numbers("logsumexp", x), axis)
+    total = in_single(_logsumexp, real_numbers("logsumexp", x), axis)
     return total if keepdims else total.sum(axis=axis)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, function, integer, is_ndarray, number
-from minidiff.functions import floating, logsoftmax, real_numbers, softmax, softplus
+from minidiff.functions import floating, in_single, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
 from minidiff.tracing import Kept, as_array, constant, derivative, is_recorded, listed
 from minidiff.tracing.derivatives import shown
@@ -283,7 +283,7 @@ def logitcrossentropy(
 
 
 def _logit_losses(ŷ: Any, y: Any) -> Any:
-    return _against_numbers(ŷ, y, Kept()) if y.ndim < ŷ.ndim else _against(logsoftmax(ŷ), y)
+    return in_single(_against_numbers, ŷ, y, Kept()) if y.ndim < ŷ.ndim else _against(logsoftmax(ŷ), y)
 
 
 @derivative(

@@ -705,6 +705,31 @@ def test_a_single_number_has_a_value_and_nan_is_not_hidden(f):
         assert np.isnan(f(np.nan))
 
 
+OF_MANY = {
+    "softmax": softmax,
+    "logsoftmax": logsoftmax,
+    "logsumexp": logsumexp,
+    "class number": lambda x: logitcrossentropy(x, 3),
+    "ignored class number": lambda x: logitcrossentropy(x, 3, ignore=-1),
+}
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("f", OF_MANY.values(), ids=OF_MANY)
+def test_half_precision_adds_up_many_classes_as_single_does(f, is_compiled):
+    x = np.linspace(0, 1, 70_000, dtype=np.float16)
+    some = slice(5) if np.ndim(f(x)) else ...  # a gradient of them all would be 0
+    run = compiled(lambda x: np.sum(f(x)[some])) if is_compiled else None
+    one, two = (
+        run(z)[1][0] if run else gradient(lambda x: np.sum(f(x)[some]), z)[0]
+        for z in (x, x.astype(np.float32))
+    )
+    assert (f(x).dtype, one.dtype) == (np.float16, np.float16)
+    tolerance = {"rtol": 1e-3, "atol": 4 * float(np.finfo(np.float16).smallest_subnormal)}
+    np.testing.assert_allclose(f(x), f(x.astype(np.float32)), **tolerance)
+    np.testing.assert_allclose(one, two, **tolerance)
+
+
 @given(arrays(np.float64, (3, 4), elements=st.floats(-1000, 1000)), st.floats(-1000, 1000))
 def test_softmax_gives_probabilities_that_a_shift_of_all_scores_does_not_change(x, shift):
     p = softmax(x)

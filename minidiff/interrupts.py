@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["finish", "whole"]
+__all__ = ["each", "finish", "whole"]
 
 T = TypeVar("T")
 
@@ -85,11 +83,7 @@ def whole(work: Callable[..., T], *args: Any) -> T:
             finish(_put_back, held, wait)
     finally:
         del wait.waits
-        if came:
-            handlers = ExitStack()  # which calls all, also if some raise
-            for call in reversed(came):
-                handlers.callback(*call)
-            handlers.__exit__(*sys.exc_info())
+        each(lambda handler, *signal: handler(*signal), came)
 
 
 def _put_back(held: dict[int, Any], wait: Any) -> None:
@@ -121,4 +115,39 @@ def finish(work: Callable[..., object], *args: Any) -> None:
         work(*args)
     except BaseException:
         whole(work, *args)
+        raise
+
+
+def each(work: Callable[..., object], items: Iterable[tuple[Any, ...]]) -> None:
+    """Call ``work(*item)`` for each of the items, also if it raises an error for some.
+
+    Parameters
+    ----------
+    work : callable
+        What is to be done.
+    items : iterable of tuple
+        Its arguments, one after another.
+
+    Raises
+    ------
+    BaseException
+        At the end, what `work` raised last, with the earlier ones as its context.
+
+    Examples
+    --------
+    >>> def halve(n):
+    ...     print(1 / n)
+    >>> try:
+    ...     each(halve, [(0,), (2,)])
+    ... except ZeroDivisionError:
+    ...     print("and an error")
+    0.5
+    and an error
+    """
+    rest = iter(items)
+    try:
+        for item in rest:
+            work(*item)
+    except BaseException:
+        each(work, rest)
         raise

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from types import FunctionType
@@ -31,7 +31,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minidiff.checks import is_ndarray, share_memory
-from minidiff.interrupts import finish, whole
+from minidiff.interrupts import each, finish, whole
 from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import tuple_of, widened
@@ -132,7 +132,7 @@ def _save_gradients(changes: list[Change]) -> None:
                 arrays[1] = arrays[1].copy()
 
 
-def make(changes: Iterable[Change]) -> None:
+def make(changes: list[Change]) -> None:
     """Make the changes of steps: all of them, also if a rule that takes note of its step raises an error.
 
     Parameters
@@ -140,13 +140,7 @@ def make(changes: Iterable[Change]) -> None:
     changes : list
         From `compute`.
     """
-    rest = iter(changes)
-    try:
-        for change, (p, x, values, turns) in rest:
-            change(p, x, values, turns)
-    except BaseException:
-        make(rest)
-        raise
+    each(lambda change, given: change(*given), changes)
 
 
 def _is_simple(stages: list[Any], x: Array) -> bool:
@@ -292,18 +286,7 @@ def _change(p: Any, x: Array, values: Sequence[Array], turns: list[_Turn]) -> No
         if rule.notes_steps:
             notes = True
     if notes:
-        _tell(iter(turns))
-
-
-def _tell(turns: Iterator[_Turn]) -> None:
-    """Tell rules that their step is made: all of them, also if one raises an error."""
-    try:
-        for rule, _, _, clock, _ in turns:
-            if rule.notes_steps:
-                rule.stepped(*clock)
-    except BaseException:
-        _tell(turns)
-        raise
+        each(lambda rule, _kept, _is_new, clock, _mine: rule.stepped(*clock), turns)
 
 
 def _in_dtype_of(Δ: Array, x: Array) -> Array:

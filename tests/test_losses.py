@@ -710,14 +710,14 @@ OF_MANY = {
     "logsoftmax": logsoftmax,
     "logsumexp": logsumexp,
     "class number": lambda x: logitcrossentropy(x, 3),
-    "ignored class number": lambda x: logitcrossentropy(x, 3, ignore=-1),
+    "one-hot": lambda x: logitcrossentropy(x, np.arange(len(x)) == 3),
 }
 
 
 @pytest.mark.parametrize("is_compiled", [False, True])
 @pytest.mark.parametrize("f", OF_MANY.values(), ids=OF_MANY)
 def test_half_precision_adds_up_many_classes_as_single_does(f, is_compiled):
-    x = np.linspace(0, 1, 70_000, dtype=np.float16)
+    x = np.linspace(0, 1, 150_000, dtype=np.float16)
     some = slice(5) if np.ndim(f(x)) else ...  # a gradient of them all would be 0
     run = compiled(lambda x: np.sum(f(x)[some])) if is_compiled else None
     one, two = (

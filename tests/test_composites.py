@@ -721,3 +721,28 @@ def test_what_looks_like_a_sequence_stays_as_it_is():
         np.testing.assert_array_equal(f(W), f(W.value), strict=True)
         value, _ = withgradient(lambda f=f: np.sum(f(W)) + np.sum(W), params(W))
         assert value == np.sum(f(W)) + np.sum(W)
+
+
+@pytest.mark.parametrize("optimize", [False, True, "greedy", "optimal", ["einsum_path", (0, 1)]], ids=str)
+@pytest.mark.parametrize("subscripts", ["ba,ca->bc", "ba,ca->b", "ba,cb->ac", "ba,ba->", "ba,cd->ad", "ab,b"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_booleans_in_an_einsum_have_numpys_value_and_its_derivative_unless_numpy_ors_them(
+    subscripts, optimize, n
+):
+    rng, sizes = np.random.default_rng(0), {"a": 3, "b": 2, "c": 2, "d": 3}
+    left, right = subscripts.partition("->")[0].split(",")
+    mask = rng.random([sizes[c] for c in left]) < 0.7
+    y = rng.normal(size=[sizes[c] if n > 1 else 1 for c in right])  # one of length 1 is broadcast
+    f = lambda y: np.einsum(subscripts, mask, y, optimize=optimize)
+    weights = np.cos(np.arange(np.size(f(y)))).reshape(np.shape(f(y)))
+    loss = lambda y: np.sum(f(y) * weights)
+    if not np.allclose(f(y), np.einsum(subscripts, mask * 1.0, y)):  # NumPy adds up booleans by themselves
+        with pytest.raises(NotImplementedError, match=r"astype\(float\)"):
+            gradient(loss, y)
+        return
+    value, (g,) = withgradient(loss, y)
+    assert value == loss(y)
+    for i in np.ndindex(y.shape):
+        e = np.zeros(y.shape)
+        e[i] = 1
+        np.testing.assert_allclose(g[i], (loss(y + e) - loss(y - e)) / 2, rtol=1e-10)

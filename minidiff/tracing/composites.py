@@ -367,9 +367,16 @@ def _einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
         every[: 2 * len(operands) : 2] = [np.empty((1,) * np.ndim(x)) for x in operands]  # no look at values
         inputs, output, _ = anp.parse_einsum_input(*every)
         subscripts = f"{inputs}->{output}"
-    elif not any(isinstance(x, (list, tuple)) for x in operands):
+    elif not any(isinstance(x, (list, tuple)) for x in operands) and options.get("optimize", False) is False:
         return NotImplemented
-    return np.einsum(subscripts, *map(as_array, operands), **options)
+    arrays = [as_array(x) for x in operands]
+    dtype = np.result_type(*[x.dtype for x in arrays])
+    numbers = [x.astype(dtype) if x.dtype == bool else x for x in arrays]
+    if options.get("optimize", False) is False or all(map(operator.is_, numbers, arrays)):
+        return record(primitive_of(np.einsum), (subscripts, *arrays), options)
+    result = np.einsum(subscripts, *numbers, **options)
+    words = "np.einsum(optimize=) adds up booleans by themselves, True + True = True: write x.astype(float)."
+    return verified(result, np.einsum(subscripts, *constant(arrays), **options), 1e-3, words)
 
 
 def _kron(x: Any, y: Any) -> Any:

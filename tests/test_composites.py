@@ -726,9 +726,7 @@ def test_what_looks_like_a_sequence_stays_as_it_is():
 @pytest.mark.parametrize("optimize", [False, True, "greedy", "optimal", ["einsum_path", (0, 1)]], ids=str)
 @pytest.mark.parametrize("subscripts", ["ba,ca->bc", "ba,ca->b", "ba,cb->ac", "ba,ba->", "ba,cd->ad", "ab,b"])
 @pytest.mark.parametrize("n", [1, 3])
-def test_booleans_in_an_einsum_have_numpys_value_and_its_derivative_unless_numpy_ors_them(
-    subscripts, optimize, n
-):
+def test_booleans_in_an_einsum_have_a_derivative_unless_numpy_ors_them(subscripts, optimize, n):
     rng, sizes = np.random.default_rng(0), {"a": 3, "b": 2, "c": 2, "d": 3}
     left, right = subscripts.partition("->")[0].split(",")
     mask = rng.random([sizes[c] for c in left]) < 0.7

@@ -307,14 +307,18 @@ def test_nonsense_for_a_state_is_refused_at_once_and_changes_nothing(change):
             other.state = state
 
 
-def test_a_generator_is_not_set_to_read_behind_its_words():
-    for kind, place in [(np.random.MT19937, ("state", "pos")), (np.random.Philox, ("buffer_pos",))]:
+@pytest.mark.parametrize("at", ["just behind", "far", "before"])
+def test_a_generator_is_not_set_to_read_beside_its_words(at):
+    for kind, place, words in [
+        (np.random.MT19937, ("state", "pos"), 624),
+        (np.random.Philox, ("buffer_pos",), 4),
+    ]:
         loader = DataLoader(np.arange(10), 3, shuffle=True, rng=kind(1))
         state = loader.state
         inner = state["rng"]
         for name in place[:-1]:
             inner = inner[name]
-        inner[place[-1]] = 10**6
+        inner[place[-1]] = {"just behind": words + 1, "far": 10**6, "before": -1}[at]
         with pytest.raises(ValueError, match="no state of a generator"):
             loader.state = state
 

@@ -92,7 +92,8 @@ def plot_schedule(
     Examples
     --------
     >>> from minidiff.schedules import Cos, Exp
-    >>> ax = plot_schedule({"Cos": Cos(λ0=1e-4, λ1=1e-2, period=10), "Exp": Exp(1e-2, 0.9)}, 30)
+    >>> schedules = {"Cos": Cos(λ0=1e-4, λ1=1e-2, period=10), "Exp": Exp(1e-2, 0.9)}
+    >>> ax = plot_schedule(schedules, 30)
     >>> ax.get_xlabel(), ax.get_ylabel(), len(ax.lines)
     ('step', 'value', 2)
     """

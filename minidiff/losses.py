@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, function, integer, is_ndarray, number
+from minidiff.checks import _ends, described, function, integer, is_ndarray, number
 from minidiff.functions import floating, in_single, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
 from minidiff.tracing import Kept, as_array, constant, derivative, is_recorded, listed
 from minidiff.tracing.derivatives import shown
+from minidiff.tracing.exact import pinned
 
 __all__ = [
     "binarycrossentropy",
@@ -148,9 +149,7 @@ def huber_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, d
     >>> huber_loss(np.array([0.5, 3.0]), 0.0, agg=lambda losses: losses)
     array([0.125, 2.5  ])
     """
-    delta = _option("delta", delta, "[-inf, inf]")
-    if not delta > 0:
-        raise ValueError(f"delta must be positive, got {delta!r}")
+    delta = _option("delta", delta, "(0, inf]", "positive")
     ŷ, y = _real("huber_loss", ŷ, y)
     e = ŷ - y
     c = np.clip(e, -delta, delta)
@@ -542,7 +541,8 @@ def _reshaped(ŷ: Any, y: Any) -> str:
 def _yes_or_no(name: str, ŷ: Any, y: Any, smoothing: float) -> tuple[Any, Any]:
     """Return predictions, and targets in [0, 1], smoothed."""
     ŷ, y = _real(name, ŷ, y)
-    return ŷ, _smoothed(_checked(_in, y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2"), 2, smoothing)
+    y = _checked(_in, y, 0, 1, "in [0, 1]: of −1 and 1, write (y + 1) / 2")
+    return ŷ, _smoothed(y, 2, _spread(smoothing))
 
 
 def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]:
@@ -596,7 +596,8 @@ def _of_classes(
     """Aggregate the losses of samples with classes; ``losses(ŷ, y)`` computes them."""
     function("agg", agg, "a function, such as np.sum")
     ŷ, y, counts = _targets(ŷ, y, ignore)
-    if weights is None and counts is None and smoothing == 0:
+    smoothing = _spread(smoothing)
+    if weights is None and counts is None and _is_zero(smoothing):
         return agg(losses(ŷ, y))
     dtype, is_ratio = ŷ.dtype, agg is np.mean and not (weights is None and counts is None)
     ŷ = _wide(ŷ) if is_ratio else ŷ
@@ -732,9 +733,13 @@ def _sums_to_one(y: Any, exactly: bool) -> Any:
     return y
 
 
-@listed
 def _beside(ŷ: Any, y: Any, least: float, most: float, coding: str) -> Any:
-    """Return targets if the values of the predictions are within a range. NaN passes."""
+    """Return targets, recorded or not, if the values of the predictions are within a range. NaN passes."""
+    return pinned(y, _beside_plain(ŷ, constant(y), constant(least), constant(most), coding))
+
+
+@listed
+def _beside_plain(ŷ: Any, y: Any, least: float, most: float, coding: str) -> Any:
     if ŷ.size:
         low, high = ŷ.min(), ŷ.max()
         if low < least or high > most:
@@ -752,10 +757,25 @@ def _broadcast(w: Any, shape: tuple[int, ...], each: str) -> Any:
     return w
 
 
-def _smoothed(y: Any, classes: int, smoothing: float) -> Any:
+def _spread(smoothing: Any) -> Any:
+    """Check how much of the targets is spread. None is computed otherwise than some, which a program does."""
+    plain = constant(smoothing)
+    is_argument = plain is smoothing and shown(plain) is not plain
+    if is_argument and shown(plain) == 0:
+        plain.refuse(
+            "smoothing=0 is computed otherwise than smoothing > 0. Let the first call have one above 0, or "
+            "write smoothing=0 in the loss"
+        )
+    return _option("smoothing", smoothing, "(0, 1)" if is_argument else "[0, 1)")
+
+
+def _is_zero(smoothing: Any) -> bool:
+    return type(smoothing) is float and smoothing == 0
+
+
+def _smoothed(y: Any, classes: int, smoothing: Any) -> Any:
     """Move targets towards an even distribution over the classes."""
-    smoothing = number("smoothing", smoothing, within="[0, 1)")
-    return y if smoothing == 0 else (1 - smoothing) * y + smoothing / classes
+    return y if _is_zero(smoothing) else (1 - smoothing) * y + smoothing / classes
 
 
 @lru_cache(64)
@@ -791,11 +811,20 @@ def _epsilon(epsilon: float | None, ŷ: Any) -> float:
     return float(np.finfo(ŷ.dtype).eps) if epsilon is None else _option("epsilon", epsilon, "[0, inf)")
 
 
-def _option(name: str, x: Any, within: str) -> Any:
-    """Check a number that sets a loss. One under differentiation, or a parameter, comes back as it is."""
-    plain = shown(constant(x))
-    value = number(name, plain[()] if is_ndarray(plain) and not plain.ndim else plain, within)
-    return value if plain is x else x
+def _option(name: str, x: Any, within: str, what: str = "") -> Any:
+    """Check a number that sets a loss. One under differentiation stays so; any other becomes a float."""
+    plain = constant(x)
+    value = shown(plain)
+    number(name, value[()] if is_ndarray(value) and not value.ndim else value, "[-inf, inf]")
+    checked = _within(plain, name, *_ends(within), what or f"in {within}", plain is x)
+    return pinned(x, checked)
+
+
+@listed
+def _within(x: Any, name: str, least: float, most: float, what: str, as_float: bool) -> Any:
+    if not least <= x <= most:
+        raise ValueError(f"{name} must be {what}, got {x!r}")
+    return float(x) if as_float else x
 
 
 def _xlogy(x: Any, y: Any) -> Any:

@@ -475,12 +475,15 @@ def test_options_that_do_not_fit_are_named(call, error, words):
 
 
 @pytest.mark.parametrize("of", [float, np.float64, np.array, param])
-def test_delta_and_epsilon_may_be_any_number_and_have_a_gradient(of):
+def test_delta_epsilon_and_smoothing_may_be_any_number_and_have_a_gradient(of):
     ŷ, x = np.array([3.0, 0.1]), of(0.5)
     assert huber_loss(ŷ, 0.0, delta=x) == huber_loss(ŷ, 0.0, delta=0.5)
     assert crossentropy(ŷ / 4, 1, epsilon=x) == crossentropy(ŷ / 4, 1, epsilon=0.5)
     assert gradient(lambda x: huber_loss(ŷ, 0.0, delta=x), x)[0] == pytest.approx(1.25)
     assert gradient(lambda x: crossentropy(ŷ / 4, 1, epsilon=x), x)[0] == pytest.approx(-1 / 0.525)
+    shifted = lambda x: logitcrossentropy(ŷ, 1, smoothing=x)
+    assert shifted(x) == shifted(0.5)
+    assert gradient(shifted, x)[0] == pytest.approx(-1.45)  # half the way from class 1 to both
     if of in (float, np.float64):
         single = ŷ.astype(np.float32)
         assert huber_loss(single, single, delta=x).dtype == np.float32

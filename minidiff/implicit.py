@@ -22,7 +22,7 @@ from minidiff.tracing import (
     map_container,
 )
 from minidiff.tracing.derivatives import shown
-from minidiff.tracing.record import leaves_now, lift, standing_now
+from minidiff.tracing.record import leaves_now, lift, standing, standing_now
 
 __all__ = ["fixed_point", "implicit_root", "recompute"]
 
@@ -66,6 +66,8 @@ def implicit_root(f: Callable[..., Any], x: Any, *args: Any, tol: float | None =
     -----
     The linear equation is solved by its matrix, or, for more than 200 unknowns, by GMRES with products. A
     minimiser x of a function g is a root of its gradient, ``f = lambda x, a: gradient(g, x, a)[0]``.
+
+    `compiled` refuses a loss that calls this: whether the equation is solved is seen by its values.
 
     Examples
     --------
@@ -145,7 +147,8 @@ def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = N
     Notes
     -----
     The memory needed does not grow with the number of iterations. Where a better solver is at hand,
-    ``implicit_root(lambda x, *args: f(x, *args) - x, solution, *args)`` takes what it found.
+    ``implicit_root(lambda x, *args: f(x, *args) - x, solution, *args)`` takes what it found. `compiled`
+    refuses a loss that calls either.
 
     Examples
     --------
@@ -223,9 +226,9 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
 
 def _refuse_in_a_program(name: str) -> None:
     if standing_now():
-        raise TypeError(
-            f"compiled: {name} looks at values, to see whether the equation is solved. Take the gradient of "
-            "such a loss by gradient itself"
+        standing(np.zeros(0)).refuse(
+            f"{name} looks at values, to see whether the equation is solved. Take the gradient of such a "
+            "loss by gradient itself"
         )
 
 

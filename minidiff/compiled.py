@@ -73,9 +73,10 @@ def compiled(
     TypeError
         When the function is called with arguments of a new signature, if what the loss does would not be the
         same for other values: it branches on one, makes a Python number of one, changes an array in place
-        that is not under differentiation, draws random numbers, goes by how often it was called, or keeps
-        what it computes in an attribute of an object or a class, a list, a dict, a variable or an array that
-        it finds. The message names the line, or the place.
+        that is not under differentiation, draws random numbers, goes by how often it was called, calls
+        `implicit_root` or `fixed_point`, which look at values, or keeps what it computes in an attribute of
+        an object or a class, a list, a dict, a variable or an array that it finds. The message names the
+        line, or the place.
 
     Notes
     -----
@@ -251,7 +252,12 @@ class Compiled:
         FileExistsError
             If there is another file.
         TypeError
-            If a program cannot do with NumPy alone: it calls SciPy, or a custom optimiser.
+            If a program cannot do with NumPy alone: it needs the derivative of eigenvalues or singular values
+            (`np.linalg.eig`, ``eigh``, ``svd``, and what is made of them: ``eigvals``, ``eigvalsh``,
+            ``svdvals``, ``cond``, ``norm`` with ``ord`` 2, -2 or "nuc") or of `np.i0`; it calls a function of
+            SciPy's, has a constant that is a sparse matrix or of ``longdouble``, or assigns into a view that
+            is laid out otherwise; an optimiser is no formula; or an array is named as a function of the
+            module.
         OSError
             If the files cannot be written. What was there before is unchanged.
 
@@ -464,6 +470,8 @@ class Compiled:
                 recording.listing.forget()
             return _Twice(None, set(), refusal, rest)
         first, second = recordings
+        for recording in recordings:
+            recording.listing.take_found([x for _, x in rest.found])
         try:
             found = alike(first.listing, second.listing)
             doubt = first.listing.doubt(second.listing, reach.makes_numbers)

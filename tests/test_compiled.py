@@ -38,6 +38,7 @@ import minidiff.functions as mf
 import minidiff.losses as ml
 import minidiff.optimise as mo
 from minidiff import compiled, dropgrad, gradient, hvp, jvp, param, params, pullback, save, withgradient
+from minidiff.data import DataLoader
 from minidiff.program import lines, listing
 from minidiff.schedules import Exp, Scheduler
 
@@ -124,6 +125,38 @@ def test_so_has_a_gradient_of_a_gradient_where_names_are_used_again(name, call, 
         return 0.0 * np.sum(np.real(x)) if g is None else np.sum(np.real(g) ** 2 + np.imag(g) ** 2)
 
     assert refusal_of(squared_slope, x) is None
+
+
+def exchanged(a, i):
+    a[[0, i]] = a[[i, 0]]
+
+
+def by_two_lists(a, i):
+    a[[0, 1], [i, 2]] = a[2, :2]
+
+
+def by_nested_lists(a, i):
+    a[[[0, i], [i, 1]]] *= 2.0
+
+
+def by_a_list_of_truths(a, i):
+    a[[i > 0, True, False]] = 2.0
+
+
+def summed_by_a_list(a, i):
+    np.add.at(a, [i, 0, i], a[1])
+
+
+@pytest.mark.parametrize(
+    "change", [exchanged, by_two_lists, by_nested_lists, by_a_list_of_truths, summed_by_a_list]
+)
+def test_so_has_what_is_assigned_to_places_in_lists_that_are_computed(change):
+    def loss(x):
+        a = x * x
+        change(a, np.argmax(x[:, 0]))
+        return projected(a)
+
+    assert refusal_of(loss, np.array([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0], [2.0, 0.25, 1.5]])) is None
 
 
 @pytest.mark.parametrize("method", [method for method, _ in METHODS.values()], ids=METHODS)
@@ -296,8 +329,34 @@ def test_a_program_is_made_for_each_signature():
         )
     assert len(f._programs) == 5
     assert repr(f).count("operations") == 5
-    with pytest.raises(TypeError, match="plain arrays, not MaskedArray"):
+    with pytest.raises(TypeError, match=r"the mask would be lost: pass x\.filled"):
         f(np.ma.array(x), 2)
+    with pytest.raises(TypeError, match="plain arrays, not matrix"):
+        f(x.view(type("matrix", (np.ndarray,), {})), 2)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: x[1:], lambda x: [x], lambda x: {"a": (x, 2.0)}])
+def test_an_array_in_a_file_is_a_plain_one(wrap, tmp_path):
+    mapped = np.memmap(tmp_path / "x", float, "w+", shape=3)
+    mapped[:] = 1, 2, 4
+    f = compiled(lambda x: np.sum(parts(x)[0] ** 2 * np.sin(parts(x)[0])))
+    for _ in range(3):
+        assert bits(f(wrap(mapped))) == bits(withgradient(f._loss, wrap(mapped)))
+        mapped *= 0.75
+    assert len(f._programs) == 1
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_batches_of_an_array_in_a_file_train(is_compiled, tmp_path):
+    mapped = np.memmap(tmp_path / "x", float, "w+", shape=(4, 2))
+    mapped[:] = np.arange(8.0).reshape(4, 2)
+    θ, expected = param([1.0, 2.0]), param([1.0, 2.0])
+    for p, data in ((θ, mapped), (expected, np.array(mapped))):
+        loader = DataLoader(data, batchsize=2)
+        mo.train(
+            lambda x, p=p: np.sum((x @ p) ** 2), params(p), loader, mo.Descent(0.001), compiled=is_compiled
+        )
+    assert bits(θ.value) == bits(expected.value)
 
 
 PROBABILITIES = np.array([[0.2, 0.3, 0.5], [0.0, 0.1, 0.9], [1.0, 0.0, 0.0], [0.25, 0.5, 0.25]])
@@ -599,6 +658,50 @@ def test_a_number_that_is_an_argument_may_go_wherever_numpy_takes_one(call, kind
     f = compiled(loss, params(V))
     for k in (1, 2, 3):
         assert bits(f(kind(k))) == bits(withgradient(lambda k=k: loss(kind(k)), params(V)))
+
+
+OPTIONS = [
+    (name, option)
+    for name in ml.__all__
+    for option in ("delta", "smoothing", "epsilon")
+    if option in inspect.signature(getattr(ml, name)).parameters
+]
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+@pytest.mark.parametrize("kind", [float, np.float64, np.array])
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_an_option_of_a_loss_may_be_an_argument_and_is_checked_at_every_call(name, option, kind, numbers):
+    y = (
+        NUMBERS
+        if numbers and name in ("crossentropy", "logitcrossentropy", "kldivergence")
+        else PROBABILITIES
+    )
+    P = param(np.float32(mf.softmax(PROBABILITIES)))
+    loss = lambda p, k: getattr(ml, name)(p, y, **{option: k})
+    implicit, explicit = compiled(lambda k: loss(P, k), params(P)), compiled(loss)
+    for k in map(kind, (0.5, 0.25, 0.9)):
+        assert bits(implicit(k)) == bits(withgradient(lambda k=k: loss(P, k), params(P)))
+        assert bits(explicit(P.value, k)) == bits(withgradient(loss, P.value, k))
+    for run in (
+        lambda: implicit(kind(-0.5)),
+        lambda: explicit(P.value, kind(-0.5)),
+        lambda: loss(P, kind(-0.5)),
+    ):
+        with pytest.raises(ValueError, match=f"{option} must be"):
+            run()
+    assert len(implicit._programs) == len(explicit._programs) == 1
+
+
+@pytest.mark.parametrize("y", [PROBABILITIES, NUMBERS])
+def test_no_smoothing_is_computed_as_without_and_refused_at_the_first_call(y):
+    P = param(mf.softmax(PROBABILITIES))
+    loss = lambda k: ml.logitcrossentropy(P, y, smoothing=k)
+    f = compiled(loss, params(P))
+    with pytest.raises(TypeError, match=r"line \d+ .*smoothing=0 is computed otherwise"):
+        f(0.0)
+    for k in (0.5, 0.0, 0.25):
+        assert bits(f(k)) == bits(withgradient(lambda k=k: loss(k), params(P)))
 
 
 @pytest.mark.parametrize("loss", [ml.mse, ml.mae, ml.huber_loss, ml.binarycrossentropy, ml.poisson_loss])
@@ -1742,6 +1845,31 @@ def test_the_arguments_of_a_recording_are_let_go_when_nobody_else_has_them():
     gc.collect()
     assert held() is None
     assert f(np.ones((500, 2)), {"y": [np.ones((500, 2))]}).val == 2500.0
+
+
+@pytest.mark.parametrize("mode", ["raise", "wrap", "clip"])
+@pytest.mark.parametrize("of", [lambda V: [V, V**2], lambda V: (V[0], 2.0), lambda V: np.stack([V, 3 * V])])
+def test_which_is_chosen_may_be_an_argument(of, mode):
+    V = param([[1.0, 2.0], [3.0, 4.0]])
+    loss = lambda i: np.sum(np.choose(i, of(V), mode=mode) ** 2) + np.sum(V)
+    f = compiled(loss, params(V))
+    for i in (np.array([[0, 1], [1, 1]]), np.array([[1, 0], [0, 0]])):
+        assert bits(f(i)) == bits(withgradient(lambda i=i: loss(i), params(V)))
+    if mode == "raise":
+        with pytest.raises(ValueError, match="invalid entry in choice array"):
+            f(np.array([[2, 0], [0, 0]]))
+
+
+@pytest.mark.parametrize("n", [0, 6])
+def test_weights_are_counted_at_places_that_the_loss_finds(n):
+    places = np.array([0, 2, 2, 1])
+    loss = lambda x: np.sum(np.bincount(places, x, n) ** 2) + np.sum(np.bincount([1, 0, 1, 3], weights=x))
+    f, x = compiled(loss), np.array([1.0, 2.0, 3.0, 4.0])
+    for i, new in enumerate(([0, 2, 2, 1], [2, 1, 0, 0], [0, 0, 0, 4], [5, 0, 0, 0])):
+        places[:] = new  # and how many there are
+        for k in (1.0, -0.5):
+            assert bits(f(k * x)) == bits(withgradient(loss, k * x))
+        assert f._recorded == (1 if n else (1, 1, 2, 3)[i])
 
 
 def test_what_adds_up_by_places_is_told_in_place_of_bincount_and_compiles():

@@ -842,6 +842,16 @@ def test_what_objects_of_scipys_hold_is_found():
     A = sparse.csr_matrix(np.eye(3))
     follows(lambda: np.sum((A @ np.ones(3)) * W) + np.sum(A @ W), A.data)
     follows(lambda: np.sum((A @ np.ones(3)) * W), A.indices, (1, 0, 2))
+    for kind in (sparse.csr_array, sparse.csc_matrix, sparse.coo_array):
+        B = kind(np.eye(3) + np.diag([1.0, 2.0], 1))
+        follows(lambda B=B: np.sum((B.T @ (B @ W - X)) ** 2) + np.sum((W @ B.transpose()) ** 2), B.data)
+    B = sparse.csr_array(np.eye(3))
+    f, loss = compiled(lambda: np.sum((B.T @ (B @ W)) ** 2), params(W)), lambda: np.sum((B.T @ (B @ W)) ** 2)
+    for change in (lambda: None, lambda: setattr(B, "data", B.data * 3), lambda: B.setdiag([1.0, 2.0], 1)):
+        change()
+        assert bits(f()) == bits(withgradient(loss, params(W)))
+    with pytest.raises(TypeError, match="the loss makes a sparse matrix anew"):
+        compiled(lambda: np.sum((2 * B) @ W), params(W))()
     density = stats.gaussian_kde([0.0, 1.0, 2.0, 4.0])
     follows(lambda: np.sum(density(np.arange(3.0)) * W), density.dataset[0, :3])
     follows(lambda: np.sum(A @ (W * X)), X)

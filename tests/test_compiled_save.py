@@ -1,6 +1,9 @@
 """Saved programs: modules of NumPy alone, with the bits of the program, written whole or not at all."""
 
+import builtins
 import importlib.util
+import inspect
+import keyword
 import os
 import pickle
 import runpy
@@ -285,6 +288,58 @@ def test_a_saved_loss_has_the_same_bits_and_checks_its_targets(name, target, opt
     if name not in ("mse", "mae", "huber_loss"):  # of any number
         with pytest.raises(ValueError, match="must be"):
             run(P.value, -3 * np.abs(y) - 3)
+
+
+WORDS = [word for word in (*keyword.kwlist, *dir(builtins)) if word[0] == "d"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("of", ["an argument", "a parameter"])
+def test_no_gradient_is_named_as_a_word_of_pythons(word, of, tmp_path):
+    name, x = word[1:], np.array([1.0, 3.0])
+    if of == "an argument":
+        f = compiled(eval(f"lambda {name}: np.sum({name} ** 2)"))
+        f(x)
+    else:
+        p = param(x)
+        f = compiled(eval(f"lambda: np.sum({name} ** 2)", {"np": np, name: p}), params(p))
+        f()
+    f.save(tmp_path / "saved.py")
+    run = imported(tmp_path / "saved.py").loss_and_gradient
+    assert list(inspect.signature(run).parameters) == [name]
+    assert bits(run(2 * x)) == bits((np.sum((2 * x) ** 2), 4 * x))
+
+
+def test_an_argument_may_be_named_as_a_function_that_a_saved_module_calls(tmp_path):
+    f, x = compiled(lambda add_at: np.sum(add_at[[0, 1, 1]] ** 2)), np.array([1.0, 3.0])
+    val, (g,) = f(x)
+    f.save(tmp_path / "saved.py")
+    assert bits(imported(tmp_path / "saved.py").loss_and_gradient(x)) == bits((val, g))
+
+
+NOT_OF_NUMPY = {
+    "eigvalsh": lambda x: np.sum(np.linalg.eigvalsh(x)),
+    "eigh": lambda x: np.sum(np.linalg.eigh(x)[0]),
+    "eigvals": lambda x: np.sum(np.real(np.linalg.eigvals(x))),
+    "svd": lambda x: np.sum(np.linalg.svd(x, compute_uv=False)),
+    "cond": lambda x: np.linalg.cond(x),
+    "norm": lambda x: np.linalg.norm(x, "nuc"),
+    "i0": lambda x: np.sum(np.i0(x)),
+    "gradient": lambda x: np.sum(gradient(lambda y: np.sum(np.linalg.eigvalsh(y)), x)[0]),
+}
+
+
+@pytest.mark.parametrize("name", NOT_OF_NUMPY)
+def test_what_has_a_derivative_beyond_numpy_is_told_with_its_line(name, tmp_path):
+    if name == "i0":
+        pytest.importorskip("scipy")
+    f = compiled(NOT_OF_NUMPY[name])
+    f(np.array([[2.0, 0.5], [0.5, 3.0]]))
+    with pytest.raises(TypeError, match=rf'save: test_compiled_save\.py, line \d+ \("{name}": .*') as caught:
+        f.save(tmp_path / "a.py")
+    assert "its derivative takes what NumPy alone has not" in str(caught.value)
+    assert "derivative_of" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 Workspace, file = np.ones(20_000), np.full(20_000, 0.5)

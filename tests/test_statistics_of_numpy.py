@@ -286,7 +286,7 @@ def test_it_has_numpys_value_and_both_derivatives(f, args, options):
 
 
 # Their results have other shapes for other values, or they look at values.
-NOT_COMPILED = {"bincount", "histogram", "histogram_bin_edges", "choose", "ix_"}
+NOT_COMPILED = {"histogram", "histogram_bin_edges", "ix_"}
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN", "ignore:Degrees of freedom", "ignore:Mean of empty")

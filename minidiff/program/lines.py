@@ -48,7 +48,7 @@ _FORMS: dict[Any, str] = {
 # They change a copy of their first operand.
 _CHANGING = {added, added_at, assigned, summed}
 _PLACING = {assigned, summed}
-RESERVED = (
+RESERVED = {
     *keyword.kwlist,
     *dir(builtins),
     "ChangedError",
@@ -60,7 +60,7 @@ RESERVED = (
     "pathlib",
     "stored",
     "workspace",
-)
+}
 
 
 class ChangedError(Exception):
@@ -89,11 +89,11 @@ class Workspace:
 
 
 def free_name(wished: str, taken: set[str]) -> str:
-    """Make a name of some text, one that is neither taken nor of those that results and constants get."""
+    """Make a name of some text: none that is taken, nor one of Python's, the source's or its temporaries'."""
     name = wished = re.sub(r"\W+", "_", wished).strip("_") or "x"
     wished = name = name if name.isidentifier() and not re.fullmatch(r"[vkcw]\d+", name) else f"x_{name}"
     numbers = count(2)
-    while name in taken:
+    while name in taken or name in RESERVED:
         name = f"{wished}_{next(numbers)}"
     taken.add(name)
     return name
@@ -133,6 +133,8 @@ class Lines:
         What the source uses by name beside NumPy: arrays, numbers, dtypes.
     helpers : dict
         Functions that it calls and NumPy does not have.
+    asked_by : dict
+        By the names of these, the phase and the user's line that need them first.
     workspace : list of (shape, str, {"C", "F"})
         The arrays that are kept from call to call.
     """
@@ -150,6 +152,7 @@ class Lines:
         self._found, self._names, self._listing = found, names, listing
         self.constants: dict[str, Any] = {}
         self.helpers: dict[str, Any] = {}
+        self.asked_by: dict[str, tuple[str, tuple[str, int] | None]] = {}
         self.workspace: list[tuple[Any, ...]] = []
         self._named: dict[int, str] = {}  # by its id, the name of a constant
         self._taken = {*inputs, *outputs, title, *RESERVED}
@@ -275,7 +278,7 @@ class Lines:
             *_, index, w = call.operands
             if is_basic(index):
                 return f"{self._item(name, index)} += {self._ref(w)}"
-            return f"{self._helper(add_at)}({name}, {self._ref(index)}, {self._ref(w)})"
+            return f"{self._helper(add_at, call)}({name}, {self._ref(index)}, {self._ref(w)})"
         _, (_, _, index), w = call.operands
         for step in steps:
             self._text[step.operands[0]._name] = name
@@ -440,15 +443,16 @@ class Lines:
                 return f"{x}.T"
             return f"{x}{form}({', '.join([*operands, *options])})"
         if not form.startswith("np."):
-            form = self._helper(call.function)
+            form = self._helper(call.function, call)
         return f"{form}({', '.join([*operands, *options])})"
 
-    def _helper(self, function: Any) -> str:
-        """Name a function that is not NumPy's."""
+    def _helper(self, function: Any, call: Call) -> str:
+        """Name a function that is not NumPy's, which a call needs."""
         if id(function) not in self._named:
             self._named[id(function)] = self._name(function.__name__)
         name = self._named[id(function)]
         self.helpers[name] = function
+        self.asked_by.setdefault(name, (call.phase, call.line))
         return name
 
     def _item(self, x: str, index: Any) -> str:

@@ -28,9 +28,10 @@ import numpy as np
 
 from minidiff.checks import described, is_ndarray
 from minidiff.tracing import Kept, Traced, backward, called_here, is_box, map_container, stands_beneath
+from minidiff.tracing.sparse import are_same, product
 
 __all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
-    "varying", "written"]  # fmt: skip
+    "shown_line", "varying", "written"]  # fmt: skip
 
 NUMBERS: Final = (float, int, bool)
 # Bytes of a value that a function may look at when it is recorded.
@@ -66,26 +67,26 @@ _ABOUT = {
 # The shape and dtype of what they give follow from those of their arguments, whatever the values.
 _KNOWN = """
 all allclose amax amin angle any append argmax argmin argpartition argsort array_equal array_split around
-astype atleast_1d atleast_2d atleast_3d average block broadcast_arrays broadcast_to clip column_stack
-concatenate convolve copy corrcoef correlate count_nonzero cov cross cumprod cumsum cumulative_prod
-cumulative_sum diag diagflat diagonal diff digitize dot dsplit dstack ediff1d einsum expand_dims fix flip
-fliplr flipud full_like gradient hsplit hstack i0 imag inner interp isclose isin isneginf isposinf kron
-lexsort linspace logspace geomspace matmul matrix_transpose max mean median meshgrid min moveaxis
-nan_to_num nanargmax nanargmin nancumprod nancumsum nanmax nanmean nanmedian nanmin nanpercentile nanprod
-nanquantile nanstd nansum nanvar ones_like outer pad partition percentile permute_dims polyval prod ptp
-quantile ravel real repeat reshape roll rollaxis rot90 round searchsorted select sinc sort sort_complex
-split squeeze stack std sum swapaxes take take_along_axis tensordot tile trace transpose trapezoid tri
-tril triu unwrap vander var vdot vecdot vsplit vstack where zeros_like linalg.cholesky linalg.cond
-linalg.cross linalg.det linalg.diagonal linalg.eigh linalg.eigvalsh linalg.inv linalg.matmul
-linalg.matrix_norm linalg.matrix_power linalg.matrix_rank linalg.matrix_transpose linalg.multi_dot
-linalg.norm linalg.outer linalg.pinv linalg.qr linalg.slogdet linalg.solve linalg.svd linalg.svdvals
-linalg.tensordot linalg.tensorinv linalg.tensorsolve linalg.trace linalg.vecdot linalg.vector_norm
-fft.fft fft.ifft fft.fft2 fft.ifft2 fft.fftn fft.ifftn fft.rfft fft.irfft fft.rfft2 fft.irfft2 fft.rfftn
-fft.irfftn fft.hfft fft.ihfft fft.fftshift fft.ifftshift diag_indices_from tril_indices_from
-triu_indices_from lib.stride_tricks.sliding_window_view
+astype atleast_1d atleast_2d atleast_3d average block broadcast_arrays broadcast_to choose clip
+column_stack concatenate convolve copy corrcoef correlate count_nonzero cov cross cumprod cumsum
+cumulative_prod cumulative_sum diag diagflat diagonal diff digitize dot dsplit dstack ediff1d einsum
+expand_dims fix flip fliplr flipud full_like gradient hsplit hstack i0 imag inner interp isclose isin
+isneginf isposinf kron lexsort linspace logspace geomspace matmul matrix_transpose max mean median
+meshgrid min moveaxis nan_to_num nanargmax nanargmin nancumprod nancumsum nanmax nanmean nanmedian nanmin
+nanpercentile nanprod nanquantile nanstd nansum nanvar ones_like outer pad partition percentile
+permute_dims polyval prod ptp quantile ravel real repeat reshape roll rollaxis rot90 round searchsorted
+select sinc sort sort_complex split squeeze stack std sum swapaxes take take_along_axis tensordot tile
+trace transpose trapezoid tri tril triu unwrap vander var vdot vecdot vsplit vstack where zeros_like
+linalg.cholesky linalg.cond linalg.cross linalg.det linalg.diagonal linalg.eigh linalg.eigvalsh
+linalg.inv linalg.matmul linalg.matrix_norm linalg.matrix_power linalg.matrix_rank
+linalg.matrix_transpose linalg.multi_dot linalg.norm linalg.outer linalg.pinv linalg.qr linalg.slogdet
+linalg.solve linalg.svd linalg.svdvals linalg.tensordot linalg.tensorinv linalg.tensorsolve linalg.trace
+linalg.vecdot linalg.vector_norm fft.fft fft.ifft fft.fft2 fft.ifft2 fft.fftn fft.ifftn fft.rfft
+fft.irfft fft.rfft2 fft.irfft2 fft.rfftn fft.irfftn fft.hfft fft.ihfft fft.fftshift fft.ifftshift
+diag_indices_from tril_indices_from triu_indices_from lib.stride_tricks.sliding_window_view
 """
 # Of these the dtype (real or complex) or the shape may be another for other values: a program checks it.
-_GUARDED = ["real_if_close", "linalg.eig", "linalg.eigvals", "linalg.lstsq"]
+_GUARDED = ["real_if_close", "linalg.eig", "linalg.eigvals", "linalg.lstsq", "bincount"]
 
 
 def _functions(names: Iterable[str]) -> dict[Any, str]:
@@ -100,7 +101,7 @@ def _functions(names: Iterable[str]) -> dict[Any, str]:
 
 # Of found arrays they are called when a loss is recorded: how many numbers they give depends on values.
 _LOOKING_AT = """
-argwhere array_equiv bincount choose compress delete extract flatnonzero histogram histogram2d histogramdd
+argwhere array_equiv bincount compress delete extract flatnonzero histogram histogram2d histogramdd
 histogram_bin_edges insert intersect1d ix_ nonzero packbits poly polyfit roots setdiff1d setxor1d trim_zeros
 union1d unique unique_all unique_counts unique_inverse unique_values unpackbits where
 """
@@ -221,14 +222,24 @@ class Listing:
                 if x is y or (type(x) is float and not of_numbers):
                     continue
                 if not _is_there(x, y):
-                    return f"{_shown(line)}it uses {described(x)}"
+                    return f"{shown_line(line)}it uses {described(x)}"
         for name in self._forward:
             if not _is_there(x := self.constants[name], other.constants[name]):
                 line = next(
                     (call.line for call in self.calls if any(s._name == name for s in call.uses)), None
                 )
-                return f"{_shown(line)}it uses {described(x)}"
+                return f"{shown_line(line)}it uses {described(x)}"
         return None
+
+    def take_found(self, things: list[Any]) -> None:
+        """Put a sparse matrix among things, which may change, in the place of its transpose made of it."""
+        for i, call in enumerate(self.calls):
+            if call.function is product and not any(call.operands[0] is x for x in things):
+                A, x, is_transposed = call.operands
+                matrices = (M for M in things if hasattr(type(M), "tocsr"))
+                M = next((M for M in matrices if are_same(M.T, A)), None)
+                if M is not None:
+                    self.calls[i] = call._replace(operands=(M, x, not is_transposed))
 
     def follows(self, *values: Any) -> bool:
         """Tell whether values follow from constants alone: found arrays, and what is made of them."""
@@ -251,7 +262,7 @@ class Listing:
 
     def refuse(self, what: str) -> NoReturn:
         """Refuse what the function does, with its line."""
-        where = f"{'' if self.phase == 'step' else 'compiled: '}{_shown(self._line())}"
+        where = f"{'' if self.phase == 'step' else 'compiled: '}{shown_line(self._line())}"
         self.refusal = self.refusal or RefusedError(f"{where}{what}.")
         raise self.refusal
 
@@ -387,7 +398,8 @@ def _kind(file: str) -> str:
     return _KIND.setdefault(file, known)
 
 
-def _shown(line: tuple[str, int] | None) -> str:
+def shown_line(line: tuple[str, int] | None) -> str:
+    """Write the user's line for a message, if it is known."""
     if line is None:
         return ""
     text = linecache.getline(*line).strip()
@@ -471,7 +483,10 @@ class StandIn:
         name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}".replace("numpy", "np", 1)
         if options.get("out") is not None:
             self._listing.refuse(f"{name} writes into an array. Leave out= away")
-        refusal = "" if function in _NAMES else (
+        is_known = function in _NAMES
+        if function is np.bincount:  # how long its result is depends on the places alone
+            is_known = self._listing.follows(operands[0]) and not self._listing.follows(operands, options)
+        refusal = "" if is_known else (
             f"{name} cannot be compiled: its result may have another shape for other values, or it does "
             f"more than give one. {_INSTEAD.get(function, 'Write it with other functions')}, or call it "
             "before and pass what it gives as an argument"
@@ -693,6 +708,7 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"
     setattr(StandIn, f"__i{_name}__", _in_place(_PYTHONS[_name], _OPERATORS[_name][1][3:-3]))
 
 stands_beneath(StandIn, lambda x: x._example)
+StandIn.__name__ = "value in a compiled function"  # as which Python's own messages speak of it
 
 
 def example(x: Any) -> Any:
@@ -775,11 +791,11 @@ def alike(first: Listing, second: Listing) -> set[int]:
         same = a.form == b.form and a.phase == b.phase
         if not (same and _same(a.operands, b.operands, found) and _same(a.options, b.options, found)):
             of_a_matrix = any(hasattr(x, "tocsr") for x in flat(a.operands))
-            raise RefusedError(f"compiled: {_shown(a.line)}{_MADE_ANEW if of_a_matrix else _DIFFERS}")
+            raise RefusedError(f"compiled: {shown_line(a.line)}{_MADE_ANEW if of_a_matrix else _DIFFERS}")
     if len(first.calls) != len(second.calls):
         longer = max(first, second, key=lambda listing: len(listing.calls))
         line = longer.calls[min(len(first.calls), len(second.calls))].line
-        raise RefusedError(f"compiled: {_shown(line)}{_DIFFERS}")
+        raise RefusedError(f"compiled: {shown_line(line)}{_DIFFERS}")
     return found
 
 

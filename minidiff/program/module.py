@@ -17,6 +17,7 @@ import numpy as np
 from minidiff.checks import described
 from minidiff.files import write
 from minidiff.program.lines import ChangedError, Lines, Workspace, literal
+from minidiff.program.listing import shown_line
 from minidiff.program.reach import codes
 from minidiff.program.signature import described as shown
 from minidiff.tracing import WITHOUT_AUTOGRAD
@@ -82,7 +83,12 @@ def _module(about: str, functions: list[tuple[Lines, str, list[Any]]]) -> tuple[
     parts = []
     for i, (lines, what, examples) in enumerate(functions):
         for name, f in lines.helpers.items():
-            helpers |= _sources(f, name)
+            phase, line = lines.asked_by[name]
+            is_called = phase == "forward" and not _is_ours(f)
+            what = f"it calls {name}, which" if is_called else "its derivative takes what"
+            helpers |= _sources(f, f"{shown_line(line)}{what}")
+            if name not in helpers:  # an argument has the function's own name
+                helpers[name] = f"{name} = {inspect.unwrap(f).__name__}"
         constants = [_constant(x, name, arrays, f"_{i}" * bool(i)) for name, x in lines.constants.items()]
         if lines.workspace:
             helpers["Workspace"] = inspect.getsource(Workspace)
@@ -189,11 +195,15 @@ def _digits(x: Any) -> str:
     return repr(x) if math.isfinite(x) else f"float('{x}')"
 
 
-def _sources(f: Any, called: str) -> dict[str, str]:
-    """Give the source of a function of minidiff's, and of those that it calls, by name."""
+def _sources(f: Any, what: str) -> dict[str, str]:
+    """Give the source of a function of minidiff's, and of those that it calls, by name.
+
+    ``what`` is said of one that needs more than NumPy.
+    """
+    refusal = TypeError(f"save: {what} NumPy alone has not: it cannot be written down")
     f = inspect.unwrap(f)
-    if not isinstance(f, FunctionType) or f.__closure__ or not f.__module__.startswith("minidiff."):
-        raise _not_numpys(f"the program calls {called}")
+    if not isinstance(f, FunctionType) or f.__closure__ or not _is_ours(f):
+        raise refusal
     found: dict[str, str] = {}
     for name in [name for code in codes(f.__code__) for name in code.co_names]:
         x = f.__globals__.get(name)
@@ -201,14 +211,14 @@ def _sources(f: Any, called: str) -> dict[str, str]:
         if plain is not None:
             found[name] = f"{name} = {plain}"
         elif isinstance(x, FunctionType):
-            found |= _sources(x, called) if inspect.unwrap(x) is not f else {}
+            found |= _sources(x, what) if inspect.unwrap(x) is not f else {}
         elif type(x) in (int, float):
             found[name] = f"{name} = {_digits(x)}"
         elif x is not None and x is not np:
-            raise _not_numpys(f"{called} uses {name}")
+            raise refusal
     source = textwrap.dedent(inspect.getsource(f))
     return {**found, f.__name__: source[source.index("def ") :]}
 
 
-def _not_numpys(what: str) -> TypeError:
-    return TypeError(f"save: {what}, which NumPy alone has not: it cannot be written down")
+def _is_ours(f: Any) -> bool:
+    return str(getattr(f, "__module__", None)).startswith("minidiff.")

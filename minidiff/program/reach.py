@@ -24,11 +24,19 @@ import numpy as np
 
 from minidiff.checks import is_ndarray
 from minidiff.params import Param, attributes_of, in_dict, in_slots
-from minidiff.program.lines import RESERVED, free_name
+from minidiff.program.lines import free_name
 from minidiff.program.listing import StandIn
-from minidiff.program.signature import SEQUENCES, held_by, held_next_by, iterated, objects_in, parts_of
+from minidiff.program.signature import (
+    ARRAYS,
+    SEQUENCES,
+    held_by,
+    held_next_by,
+    iterated,
+    objects_in,
+    parts_of,
+)
 
-__all__ = ["ARRAYS", "Names", "Reach", "Seen", "closure", "codes", "global_names", "is_known",
+__all__ = ["Names", "Reach", "Seen", "closure", "codes", "global_names", "is_known",
     "rebound"]  # fmt: skip
 
 
@@ -47,8 +55,6 @@ _CODE = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, type(np.s
 _OF_ENUMS = {"_member_map_", "_value_"}
 # Attributes in which objects of ours, and of NumPy's, have arrays or functions of the user's.
 _OF_OURS = {"_loss", "coeffs", "data", "pyfunc"}
-# What can be stood in for: no other subclass, which may have operators of its own.
-ARRAYS = np.ndarray, np.memmap
 # Python's own arrays, of which NumPy makes others.
 _BUFFERS = bytearray, array
 _PLAIN = str, bytes, int, float, complex, type(None)
@@ -480,7 +486,7 @@ class Names:
             if isinstance(x, (Param, np.ndarray)):
                 arrays.setdefault(id(x.value if isinstance(x, Param) else x), name)
         trained = {id(p.value) for p in ps}
-        self.taken = taken = {"value", "step", *RESERVED}
+        self.taken = taken = {"value", "step"}
         self.of_arguments = [free_name(name, taken) for name in _arguments(reach.f, len(args))]
         self.of_parameters = [free_name(known.get(id(p), f"p{i}"), taken) for i, p in enumerate(ps)]
         self.of_constants = {

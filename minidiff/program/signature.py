@@ -12,12 +12,15 @@ import numpy as np
 from minidiff.checks import is_ndarray
 from minidiff.params import Param, attributes_of
 
-__all__ = ["SEQUENCES", "described", "equal", "held_by", "held_next_by", "iterated", "key_of", "objects_in",
-    "parts_of", "stood"]  # fmt: skip
+__all__ = ["ARRAYS", "SEQUENCES", "described", "equal", "held_by", "held_next_by", "iterated", "key_of",
+    "objects_in", "parts_of", "stood"]  # fmt: skip
 
 _STATIC = (bool, int, str, bytes, type(None))
 _NUMBERS = frozenset({*_STATIC, float, complex})
 _NAMES = frozenset({str, int})
+# What can be stood in for: no other subclass, which may have operators of its own.
+ARRAYS = np.ndarray, np.memmap
+_VARYING = frozenset({*ARRAYS, float, complex})
 SEQUENCES = (list, tuple, set, frozenset, deque)
 _CONTAINERS = (dict, *SEQUENCES)
 
@@ -47,6 +50,8 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
     if kind is np.ndarray:
         leaves.append(x)
         return x.shape, x.strides, x.dtype
+    if kind is np.memmap:
+        return key_of(np.asarray(x), leaves)
     if _may_vary(x):
         leaves.append(x)
         return kind
@@ -57,6 +62,10 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         return kind, keys, *[key_of(item, leaves) for item in x.values()]
     if isinstance(x, (list, tuple)):
         return kind, *[key_of(item, leaves) for item in x]
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            "compiled: an argument is a masked array, and the mask would be lost: pass x.filled(…)."
+        )
     if is_ndarray(x):
         raise TypeError(f"compiled functions take plain arrays, not {kind.__name__}: pass np.asarray(x).")
     return tuple(_identity(x))
@@ -160,7 +169,7 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
     """
     kind = type(x)
     if _may_vary(x):
-        return standing(x, name)
+        return standing(np.asarray(x) if kind in ARRAYS else x, name)
     if isinstance(x, dict):
         return {key: stood(item, f"{name}.{key}", standing, other) for key, item in x.items()}
     if isinstance(x, (list, tuple)):
@@ -181,7 +190,7 @@ def objects_in(args: Any) -> Iterator[Any]:
 def _may_vary(x: Any) -> bool:
     kind = type(x)
     is_number = issubclass(kind, np.generic) and x.dtype.kind in "biufc"
-    return is_number or kind in (np.ndarray, float, complex)
+    return is_number or kind in _VARYING
 
 
 def described(x: Any) -> str:

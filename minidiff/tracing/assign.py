@@ -233,9 +233,9 @@ def _kept(index: Any) -> Any:
     """Copy an index, which may be refilled before the way back."""
     if isinstance(index, tuple):
         return tuple(map(_kept, index))
-    if isinstance(index, list) and not index:
-        return np.zeros(0, int)
-    return np.array(index) if isinstance(index, list) or type(index) is np.ndarray else index
+    if isinstance(index, list):
+        return as_array(index) if index else np.zeros(0, int)
+    return np.array(index) if type(index) is np.ndarray else index
 
 
 def _become(x: Traced, new: Any, do: Callable[[Any], Any], function: Any = None) -> None:

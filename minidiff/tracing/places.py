@@ -49,7 +49,7 @@ def _diagflat(x: Any, k: int = 0) -> Any:
 
 @exactly(np.choose)
 def _choose(a: Any, choices: Any, mode: str = "raise") -> Any:
-    a, choices = np.asarray(constant(a)), [as_array(choice) for choice in choices]
+    a, choices = as_array(constant(a)), [as_array(choice) for choice in choices]
     shape = np.broadcast_shapes(a.shape, *[choice.shape for choice in choices])
     n = len(choices)
     a = np.broadcast_to(a % n if mode == "wrap" else np.clip(a, 0, n - 1), shape)

@@ -549,6 +549,20 @@ def test_what_the_line_does_is_told_with_its_source_and_without(m, wrong, words,
     assert np.any(gradient(lambda: loss(right), m.θ)[m.W])
 
 
+@pytest.mark.parametrize("of", [lambda x: x, lambda x: [x * 2, x]])
+def test_an_iterator_of_numpys_says_what_to_write(m, of):
+    with pytest.raises(NotImplementedError, match=r"Write for v in x\.ravel\(\), in place of np\.nditer"):
+        gradient(lambda: sum(v for v in np.nditer(of(m.W))), m.θ)
+    with pytest.raises(TypeError, match=r"Write for v in x\.ravel\(\), in place of np\.nditer"):
+        compiled(lambda x: np.sum(m.W) * sum(v for v in np.nditer(x)), m.θ)(np.ones(2))
+    np.testing.assert_array_equal(gradient(lambda: sum(v * v for v in m.W.ravel()), m.θ)[m.W], 2 * m.W)
+
+
+def test_python_speaks_of_arguments_of_a_compiled_function_in_plain_words(m):
+    with pytest.raises(TypeError, match="not 'value in a compiled function'"):
+        compiled(lambda x: np.sum(m.W) * memoryview(x)[0], m.θ)(np.ones(2))
+
+
 def test_an_element_of_a_plain_array_cannot_be_set_to_a_recorded_number(m):
     # NumPy itself turns our error into a ValueError, of which ours is the cause.
     with pytest.raises((TypeError, ValueError)) as caught:

@@ -297,3 +297,16 @@ def test_the_sum_of_exponentials_at_infinity():
     assert gradient(logsumexp, np.array([-np.inf, 1.0]))[0].tolist() == [0, 1]
     assert gradient(logsumexp, np.array([np.inf, 1.0]))[0].tolist() == [1, 0]
     assert gradient(logsumexp, np.array([-np.inf, -np.inf]))[0].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", ["brentq", "brenth", "bisect", "ridder", "root_scalar"])
+def test_what_a_solver_in_c_has_overlooked_is_told(name):
+    def solve(a):
+        bracket = {"bracket": (-5, 5)} if name == "root_scalar" else {"a": -5, "b": 5}
+        return getattr(scipy.optimize, name)(lambda t: t**3 - a, **bracket)
+
+    with pytest.raises(TypeError, match=r"cannot be recorded.*minidiff\.implicit_root") as caught:
+        gradient(solve, 1.0)
+    assert any(entry.name == "solve" for entry in caught.traceback)
+    with pytest.raises(ValueError, match="must have different signs"):
+        gradient(lambda a: a * solve(1000.0), 1.0)

@@ -50,7 +50,7 @@ from minidiff.tracing.derivatives import (
     typed,
     var,
 )
-from minidiff.tracing.refusals import ELSEWHERE, cures, name_of, no_attribute, refuse, where
+from minidiff.tracing.refusals import ELSEWHERE, cures, is_called_here, name_of, no_attribute, refuse, where
 
 # ---------------------------------------------------------------------------------------------------
 # The running traces
@@ -169,9 +169,10 @@ trace_stack.__class__ = _TraceStack
 class Trace:
     """One call under differentiation: `run` records what is done to its roots."""
 
-    __slots__ = ("_leaves", "heeds", "held", "lines", "number", "open", "views")
+    __slots__ = ("_leaves", "heeds", "held", "lines", "number", "open", "refusal", "views")
 
     def __init__(self) -> None:
+        self.refusal: TypeError | None = None  # the latest
         # Arrays made read-only until the way back is done, if there is a guard.
         self.held: list[np.ndarray[Any, Any]] | None = None
         if (traces := _guards.get()) is not None:
@@ -241,11 +242,15 @@ class Trace:
         """
         try:
             return copy_context().run(self._run, f, arguments)
-        except BaseException:
+        except BaseException as error:
             self.release()
+            refusal = self.refusal
+            # SciPy's solvers in C go on after an error, and fail by another one.
+            if refusal is not None and refusal is not error and _is_by_scipy(error):
+                raise refusal.with_traceback(error.__traceback__) from None
             raise
         finally:
-            self.open = False
+            self.open, self.refusal = False, None
             self._leaves = {}  # the roots know their trace: no cycle is left for the garbage collector
 
     def _run(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Traced | None]:
@@ -269,6 +274,14 @@ class Trace:
                 raise TypeError(_OF_ANOTHER_THREAD.format("The result"))
             x = _living(x._value)
         return result, None
+
+
+def _is_by_scipy(error: BaseException) -> bool:
+    """Tell whether SciPy has raised an error."""
+    place: Any = error.__traceback__
+    while place.tb_next is not None:
+        place = place.tb_next
+    return str(place.tb_frame.f_globals.get("__name__")).startswith("scipy.")
 
 
 _OF_ANOTHER_THREAD = (
@@ -583,7 +596,11 @@ def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
 
     def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
         if self.owner.open and (self.parents or self.function is None):  # not just made, as of np.zeros_like
-            refuse(what, instead)
+            try:
+                refuse(what, instead)
+            except TypeError as error:
+                self.owner.refusal = error
+                raise
         return getattr(getval(self), name)(*args, **kwargs)
 
     return method
@@ -608,7 +625,14 @@ Traced.view = _view
 
 def _array(self: Traced, *args: Any, **kwargs: Any) -> Any:
     """Refuse, but in SciPy's product with a sparse matrix, which leaves what is no array to the value."""
-    return np.array(None, object) if _in_a_sparse_product() else _to_array(self, *args, **kwargs)
+    if _in_a_sparse_product():
+        return np.array(None, object)
+    try:
+        return _to_array(self, *args, **kwargs)
+    except TypeError as error:
+        if is_called_here("nditer"):  # which has other words for every TypeError
+            raise NotImplementedError(str(error)) from None
+        raise
 
 
 def _in_a_sparse_product() -> bool:

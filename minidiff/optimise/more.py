@@ -16,7 +16,7 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.clips import norm_of
 from minidiff.optimise.grouped import _optimiser
 from minidiff.optimise.rule import Rule, abs2
-from minidiff.optimise.rules import ADAMW, Inner, _BiasCorrected
+from minidiff.optimise.rules import ADAMW, _BiasCorrected
 from minidiff.optimise.step import step_of
 from minidiff.settings import Fraction
 from minidiff.typing import Array
@@ -82,7 +82,7 @@ def _rising(name: str, x: Any) -> tuple[float, float]:
     at_least_0 = partial(number, within="[0, inf)")
     least, greatest = several(name, x, (at_least_0, at_least_0))
     if least > greatest:
-        raise ValueError(f"{name} must be the least, then the greatest, got {described(x)}")
+        raise ValueError(f"{name} must be the lesser number, then the greater, got {described(x)}")
     return least, greatest
 
 
@@ -100,7 +100,7 @@ class Rprop(Rule):
     eta : float, default 0.001
         The first step length, at least 0.
     factors : pair of float, default (0.5, 1.2)
-        By what a step length is multiplied: b, in (0, 1), after a change of sign, a, above 1, without one.
+        By what a step length is multiplied: b after a change of sign, a, at least as much, without one.
     limits : pair of float, default (1e-6, 50.0)
         The shortest step length s, at least 0, and the longest l, at least s.
 
@@ -127,7 +127,7 @@ class Rprop(Rule):
     """
 
     eta: float = 0.001
-    factors: tuple[Inner, Annotated[float, partial(number, within="(1, inf)")]] = (0.5, 1.2)
+    factors: Annotated[tuple[float, float], _rising] = (0.5, 1.2)
     limits: Annotated[tuple[float, float], _rising] = (1e-6, 50.0)
     keeps = ("g", "h")
     real = ("h",)

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import InitVar
-from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
-from minidiff.checks import flag, number
+from minidiff.checks import flag
 from minidiff.optimise.rule import Rule, abs2
 from minidiff.settings import Fraction
 
@@ -44,10 +43,6 @@ __all__ = [
     "RAdam",
     "RMSProp",
 ]
-
-
-# For a decay without which a rule would divide by ε alone.
-Inner = Annotated[float, partial(number, within="(0, 1)")]
 
 
 class Descent(Rule):
@@ -191,7 +186,7 @@ class RMSProp(Rule):
     eta : float, default 0.001
         Learning rate η, at least 0.
     rho : float, default 0.9
-        Decay ρ of the mean square, in [0, 1); above 0 if it is centred.
+        Decay ρ of the mean square, in [0, 1).
     epsilon : float, default 1e-8
         ε, at least 0.
     centred : bool, default False
@@ -233,15 +228,12 @@ class RMSProp(Rule):
         # Only what is centred has attributes for it: checkpoints without them remain those of the others.
         if flag("centred", centred):
             vars(self).update(centred=True, keeps=("a", "m"), formula=_centred)
-            self.rho = self.rho  # which is checked once more
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "centred":
             raise AttributeError(
                 "a rule is centred, or not, from the first: make it so, RMSProp(centred=True)"
             )
-        if name == "rho" and "centred" in vars(self):
-            number("rho of a centred rule", value, within="(0, 1)")
         super().__setattr__(name, value)
 
     def coefficients(self, t: int) -> tuple[float, ...]:
@@ -618,7 +610,7 @@ class NADAM(_BiasCorrected, Rule):
     eta : float, default 0.001
         Learning rate η, at least 0.
     beta : pair of float, default (0.9, 0.999)
-        Decays β1 of the mean and β2 of the mean square, in [0, 1), β2 above 0.
+        Decays β1 of the mean and β2 of the mean square, in [0, 1).
     epsilon : float, default 1e-8
         ε, at least 0.
 
@@ -642,7 +634,7 @@ class NADAM(_BiasCorrected, Rule):
     """
 
     eta: float = 0.001
-    beta: tuple[Fraction, Inner] = (0.9, 0.999)
+    beta: tuple[Fraction, Fraction] = (0.9, 0.999)
     epsilon: float = 1e-8
     keeps = ("m", "v")
     real = ("v",)
@@ -777,7 +769,7 @@ class AdaBelief(_BiasCorrected, Rule):
     eta : float, default 0.001
         Learning rate η, at least 0.
     beta : pair of float, default (0.9, 0.999)
-        Decays β1 of the mean and β2 of the variance, in [0, 1), β1 above 0.
+        Decays β1 of the mean and β2 of the variance, in [0, 1).
     epsilon : float, default 1e-16
         ε, at least 0, inside and outside the root.
 
@@ -801,7 +793,7 @@ class AdaBelief(_BiasCorrected, Rule):
     """
 
     eta: float = 0.001
-    beta: tuple[Inner, Fraction] = (0.9, 0.999)
+    beta: tuple[Fraction, Fraction] = (0.9, 0.999)
     epsilon: float = 1e-16
     keeps = ("m", "s")
     real = ("s",)

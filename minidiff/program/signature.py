@@ -64,7 +64,8 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         return kind, *[key_of(item, leaves) for item in x]
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
-            "compiled: an argument is a masked array, and the mask would be lost: pass x.filled(…)."
+            f"compiled functions take plain arrays, not {kind.__name__}, whose mask would be lost: pass "
+            "x.filled(…)."
         )
     if is_ndarray(x):
         raise TypeError(f"compiled functions take plain arrays, not {kind.__name__}: pass np.asarray(x).")

@@ -303,6 +303,7 @@ def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoV
     if isinstance(mean, (list, tuple)):
         mean = as_array(mean)  # not of a number of Python's, which has no dtype
     away = x - mean
+    away = away if where is True else np.where(where, away, 0)  # of NaN that is left out there is no slope
     squares = np.real(away * np.conj(away)) if away.dtype.kind == "c" else away * away
     total = np.sum(squares, axis=axis, dtype=options.get("dtype"), keepdims=keepdims, where=where)
     count = np.sum(np.broadcast_to(where, x.shape), axis=axis, keepdims=keepdims)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import cache, lru_cache, partial, wraps
 from typing import Any, NamedTuple, NoReturn, TypeAlias
@@ -687,18 +688,18 @@ def var(
 def deviations(x: Any, axis: Any, where: Any, ddof: Any) -> Any:
     """Give the conjugate of ``x - mean(x)`` by the count less `ddof`, and 0 where `where` leaves x out."""
     mean_of: Any = partial(mean, axis=axis, keepdims=True, **({} if where is True else {"where": where}))
-    mean_of_x = mean_of(x)
-    from_mean = x - mean_of_x
-    # Of equal numbers the mean may be rounded, but not the mean of what is left.
-    from_mean = from_mean - mean_of(from_mean)
-    from_mean = anp.conj(from_mean) if x.dtype.kind == "c" else from_mean
-    if where is True:
-        free = x.size // max(mean_of_x.size, 1) - ddof
-        return from_mean * (1 / free if free > 0 else math.inf)
-    free = np.broadcast_to(where, x.shape).sum(axis=axis, keepdims=True) - ddof
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore") if where is not True else nullcontext():
+        mean_of_x = mean_of(x)
+        from_mean = x - mean_of_x
+        # Of equal numbers the mean may be rounded, but not the mean of what is left.
+        from_mean = from_mean - mean_of(from_mean)
+        from_mean = anp.conj(from_mean) if x.dtype.kind == "c" else from_mean
+        if where is True:
+            free = x.size // max(mean_of_x.size, 1) - ddof
+            return from_mean * (1 / free if free > 0 else math.inf)
+        free = np.broadcast_to(where, x.shape).sum(axis=axis, keepdims=True) - ddof
         share = (1 / np.maximum(free, 0)).astype(mean_of_x.real.dtype)
-    return anp.where(where, from_mean, anp.zeros_like(from_mean)) * share
+        return anp.where(where, from_mean, anp.zeros_like(from_mean)) * share
 
 
 def moments_options(

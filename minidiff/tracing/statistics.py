@@ -220,10 +220,9 @@ def _nanvar(
 
 
 @exactly(np.nanstd)
-def _nanstd(x: Any, *args: Any, **options: Any) -> Any:
-    variance = _nanvar(x, *args, **options)
-    is_zero = variance == 0  # at the kink of the root the gradient is 0, as of std
-    return np.where(is_zero, 0, np.sqrt(np.where(is_zero, 1, variance)))
+def _nanstd(x: Any, axis: Any = None, where: Any = True, **options: Any) -> Any:
+    x = as_array(x)
+    return np.std(x, axis, where=_known(x, where), **options)
 
 
 # --- Covariances ----------------------------------------------------------------------------------------

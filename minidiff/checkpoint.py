@@ -61,8 +61,8 @@ def save(
         left out as well; a function that remembers something from call to call is refused.
     **extra : None, bool, number, str, bytes, array, and more
         Anything else to be given back by `load`: also dates and times, generators (NumPy's and Python's
-        own), and lists, tuples, dicts, sets and the like in `collections` of these. Of a generator all is
-        stored but what it would spawn.
+        own), and lists, tuples, dicts, sets, deques and the dicts of `collections` of these. Of a generator
+        all is stored but what it would spawn.
 
     Raises
     ------

@@ -237,7 +237,8 @@ class Compiled:
         The module has a function ``loss_and_gradient`` of the parameters and the arguments; if there are
         programs of several signatures, then ``loss_and_gradient_2`` and so on; and, of a training step, a
         function ``step`` of the parameters, their gradients, what the optimiser keeps, and its numbers. Each
-        says what goes in and comes out, and refuses what it was not made for. They give the same bits.
+        says what goes in and comes out, and refuses what it was not made for. They give the same bits; an
+        array that lies in memory in another order than at the recording is copied to that.
 
         Parameters
         ----------

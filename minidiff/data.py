@@ -301,7 +301,7 @@ class DataLoader(Generic[Data]):
         """Where the latest iteration stands; setting it makes the next iteration go on from there.
 
         The first iteration then gives the batches that were still to come, in the order they would have
-        come. A state of other data or another `batchsize`, or that cannot be one, is refused.
+        come. A state of another number of samples or another `batchsize`, or that cannot be one, is refused.
 
         Examples
         --------

@@ -53,6 +53,11 @@ def in_single(f: Any, x: Any, *others: Any) -> Any:
     return f(x.astype(np.float32), *others).astype(np.float16)
 
 
+def _weak(setting: Any) -> Any:
+    """Give a number of NumPy's as one of Python's, which leaves the dtype of what it multiplies as it is."""
+    return float(setting) if type(setting) in (np.float16, np.float32, np.float64) else setting
+
+
 def relu(x: Any) -> Any:
     r"""Rectified linear unit, :math:`\max(x, 0)`.
 
@@ -104,7 +109,7 @@ def leakyrelu(x: Any, a: float = 0.01) -> Any:
     array([-0.02,  0.  ,  3.  ])
     """
     x = real_numbers("leakyrelu", x)
-    return np.where(x > 0, x, a * x)
+    return np.where(x > 0, x, _weak(a) * x)
 
 
 def elu(x: Any, alpha: float = 1.0) -> Any:
@@ -134,7 +139,7 @@ def elu(x: Any, alpha: float = 1.0) -> Any:
     """
     x = real_numbers("elu", x)
     positive = x > 0
-    return anp.where(positive, x, alpha * anp.expm1(anp.where(positive, 0.0, x)))
+    return anp.where(positive, x, _weak(alpha) * anp.expm1(anp.where(positive, 0.0, x)))
 
 
 def gelu(x: Any) -> Any:
@@ -248,7 +253,7 @@ def softmax(x: Any, axis: int | tuple[int, ...] = -1) -> Any:
     x : array_like, at least 1-D
         Scores. The last axis holds the classes: samples are rows.
     axis : int or tuple of int
-        The axis (or axes) along which the result adds up to 1.
+        The axis (or axes) along which the result adds up to 1, of at least one class.
 
     Returns
     -------
@@ -345,7 +350,8 @@ def _logsumexp(x: Any, axis: int | tuple[int, ...] | None) -> Any:
 def zeros(shape: Any, dtype: Any = float) -> Any:
     """Zeros to be filled: as `numpy.zeros`, and what is under differentiation may be assigned to it.
 
-    A plain array cannot hold recorded values. In a gradient this makes one that can.
+    A plain array cannot hold recorded values. In a gradient this makes one that can. (In a function that is
+    `compiled` by its arguments write ``np.zeros_like(x, shape=n)`` of one of them.)
 
     Parameters
     ----------

@@ -181,8 +181,9 @@ def crossentropy(
         Makes one number of the losses of the samples, shape (...).
     weights : array_like, optional
         At least 0: one for each class, shape (classes,), or for each sample, shape (...), or for both, what
-        NumPy broadcasts to (..., classes). With ``agg=np.mean`` the mean is weighted by those of the targets,
-        Σ w·loss / Σ w; any other `agg` gets w·loss.
+        NumPy broadcasts to (..., classes): class weights are ``w[None]``, however many samples there are.
+        With ``agg=np.mean`` the mean is weighted by those of the targets, Σ w·loss / Σ w; any other `agg`
+        gets w·loss.
     ignore : int, optional
         The class number of samples that do not count, such as −100: not in the mean either.
     smoothing : float
@@ -243,8 +244,9 @@ def logitcrossentropy(
         Makes one number of the losses of the samples, shape (...).
     weights : array_like, optional
         At least 0: one for each class, shape (classes,), or for each sample, shape (...), or for both, what
-        NumPy broadcasts to (..., classes). With ``agg=np.mean`` the mean is weighted by those of the targets,
-        Σ w·loss / Σ w; any other `agg` gets w·loss.
+        NumPy broadcasts to (..., classes): class weights are ``w[None]``, however many samples there are.
+        With ``agg=np.mean`` the mean is weighted by those of the targets, Σ w·loss / Σ w; any other `agg`
+        gets w·loss.
     ignore : int, optional
         The class number of samples that do not count, such as −100: not in the mean either.
     smoothing : float

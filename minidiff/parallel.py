@@ -75,12 +75,12 @@ class average(Joint):  # noqa: N801 - it is called as a function is
     Notes
     -----
     What ends the training of one rank ends that of all at their next step. There it raises an error of the
-    same class, which names the rank: also KeyboardInterrupt, for Ctrl-C, and what `stop` raises. A batch that
-    one rank leaves out by `skip`, or by a transform before this one, all leave out.
-    A rank that waits hears Ctrl-C when the others come; in a terminal mpiexec sends it to all.
-    A gradient or loss that is not finite spoils the mean of all, so all find it before the step, and the
-    error names the rank that it came from. For `skip_nonfinite` to leave it out, it comes after this in
-    ``transform=[average(comm), skip_nonfinite()]``.
+    same class (a RuntimeError, where that takes more than a message), which names the rank: also
+    KeyboardInterrupt, for Ctrl-C, and what `stop` raises. A batch that one rank leaves out by `skip`, or by a
+    transform before this one, all leave out. A rank that waits hears Ctrl-C when the others come; in a
+    terminal mpiexec sends it to all. A gradient or loss that is not finite spoils the mean of all, so all
+    find it before the step, and the error names the rank that it came from. For `skip_nonfinite` to leave it
+    out, it comes after this in ``transform=[average(comm), skip_nonfinite()]``.
 
     In a loop by hand, where `train` does not, a ``with`` block does the same for what is raised within::
 

@@ -399,9 +399,13 @@ def test_threads_recompute_and_solve_at_the_same_time():
             np.testing.assert_array_equal(g, expected[i])
 
 
-def test_a_fixed_point_of_another_shape_is_refused():
+def test_a_fixed_point_of_another_shape_or_kind_is_refused():
     with pytest.raises(ValueError, match=r"must have the shape \(3,\) of x"):
         fixed_point(lambda x: x[:1] * 0.5, np.ones(3))
+    for f in (lambda x: x * 1j, str, lambda x: None):
+        with pytest.raises(TypeError, match="must give numbers as x is, float64, got an ndarray"):
+            fixed_point(f, 1.0)
+    assert fixed_point(lambda x: x * 0.5j, 1.0 + 0j) == 0
 
 
 def test_a_recomputed_view_is_refused():

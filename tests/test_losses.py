@@ -812,6 +812,15 @@ def test_the_slopes_below_zero_can_be_chosen():
     np.testing.assert_allclose(elu(-1000.0, 3.0), -3)
 
 
+@pytest.mark.parametrize("of", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "g"])
+@pytest.mark.parametrize("f", [leakyrelu, elu])
+def test_a_slope_of_any_precision_leaves_the_dtype(f, dtype, of):
+    x, slope = np.array([-2.0, 1.0], dtype), np.dtype(of).type(0.5)
+    assert f(x, slope).dtype == gradient(lambda x: np.sum(f(x, slope)), x)[0].dtype == x.dtype
+    np.testing.assert_array_equal(f(x, slope), f(x, 0.5))
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("y", [[1, 2], [[0, 1, 0], [0, 0, 1]], [[0, 0.25, 0.75], [0, 1, 0]]])
 def test_a_score_of_minus_infinity_takes_a_class_out(dtype, y):

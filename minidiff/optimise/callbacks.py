@@ -506,8 +506,8 @@ class ReducePlateau(Memory):
 
     References
     ----------
-    PyTorch: ``ReduceLROnPlateau``, which this equals for scores above zero, or for their negatives in its
-    mode "max"; a change of less than 1e-8 is not made there either.
+    PyTorch: ``ReduceLROnPlateau``, which this equals for finite scores above zero, or for their negatives in
+    its mode "max"; a change of less than 1e-8 is not made there either.
     """
 
     _memory = {  # noqa: RUF012

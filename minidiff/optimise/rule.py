@@ -95,9 +95,9 @@ class Rule(Settings, AbstractOptimiser):
 
     In return it runs on whole arrays when they are small and block by block when they are large, alone or
     fused with the other members of an `Optimiser`, compiled where Numba is installed, on every dtype. A
-    formula of arithmetic alone is only called once for each dtype: its operations are written down and run
-    without it. One that branches, that is not elementwise, or that reads anything but numbers that stay the
-    same is called at every step, on whole arrays, and is not compiled.
+    formula of arithmetic alone is only called when it is new to a dtype or a composition: its operations are
+    written down and run without it. One that branches, that is not elementwise, or that reads anything but
+    numbers that stay the same is called at every step, on whole arrays, and is not compiled.
 
     Settings are plain attributes, which may be changed between any two steps. Their annotations say how they
     are checked: ``float`` is a finite number of at least 0, ``tuple[float, float]`` are two of them.

@@ -160,8 +160,9 @@ class skip_nonfinite(Memory):  # noqa: N801 - it is called as a function is
 class accumulate(Memory):  # noqa: N801 - it is called as a function is
     """Take one step for several batches, with the mean of their gradients: as one batch of them all.
 
-    What has an optimiser's step count, such as a schedule, advances once for all of them. Batches that are
-    too few for a step at the end of the data are kept for the next time.
+    Each counts alike, also a last one that is smaller. What has an optimiser's step count, such as a
+    schedule, advances once for all of them. Batches that are too few for a step at the end of the data are
+    kept for the next time.
 
     Parameters
     ----------

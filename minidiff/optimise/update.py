@@ -41,10 +41,11 @@ def update(opt: Any, ps: Any, gs: Any = ..., /) -> None:
     | ``update(opt, ps, gs)`` does so for each parameter of ``ps``.
 
     All steps are computed before anything moves: if a gradient is refused or an optimiser raises, all is as
-    it was. (Of what an optimiser of your own changes, its attributes and the entries of its `IdDict` are put
-    back.) Gradients are never modified; a gradient that is ``None`` leaves its parameter, and what the
-    optimiser knows of it, as they were. A signal (Ctrl-C, SIGTERM) waits until all parameters have made their
-    step. Parameters that share memory are the exception: they move one after another, each by itself.
+    it was. (Of what an optimiser of your own changes, the attributes that it sets and the entries of its
+    `IdDict` are put back; a list, a dict or an array that it changes is not.) Gradients are never modified; a
+    gradient that is ``None`` leaves its parameter, and what the optimiser knows of it, as they were. A signal
+    (Ctrl-C, SIGTERM) waits until all parameters have made their step. Parameters that share memory are the
+    exception: they move one after another, each by itself.
 
     Parameters
     ----------

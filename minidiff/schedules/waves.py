@@ -1,6 +1,7 @@
 r"""Schedules that go up and down: triangle waves, sines, cosine annealing, one cycle.
 
-All of them but OneCycle lie between two ends, whichever is given first:
+All of them but OneCycle and WarmupCos are made of two ends, whichever is given first, and of a wave g
+within [0, 1] (of the kinds with a decay below 1):
 
 .. math:: s(t) = r \cdot g(t) + o, \quad r = |l_0 - l_1|, \quad o = \min(l_0, l_1)
 """

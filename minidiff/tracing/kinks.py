@@ -71,7 +71,9 @@ def _is_equal(x: Any, y: Any) -> bool:
         return len(x) == len(y) and all(map(_is_equal, x, y))
     if isinstance(x, dict):
         return x.keys() == y.keys() and all(_is_equal(x[key], y[key]) for key in x)
-    return x is y or (type(x) in PLAIN and np.array_equal(x, y))
+    if x is y or type(x) not in PLAIN:
+        return x is y
+    return np.array_equal(x, y, equal_nan=np.asarray(x).dtype.kind in "fc")
 
 
 def _ratio(g: Any, length: Any) -> Any:

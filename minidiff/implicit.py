@@ -166,7 +166,7 @@ def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = N
         before, x = x, np.asarray(dropgrad(f(x[()], *plain)))
         if x.shape != before.shape:
             raise ValueError(f"f(x, …) must have the shape {before.shape} of x, got {described(x)}")
-        if x.dtype.kind not in ("fciub" if before.dtype.kind == "c" else "fiub"):
+        if x.dtype.kind not in "fiub":
             raise TypeError(f"f(x, …) must give numbers as x is, {before.dtype}, got {described(x)}")
         moved = np.max(np.abs(x - before), initial=0.0)
         if moved <= tol * max(1.0, np.max(np.abs(x), initial=0.0)):

@@ -698,7 +698,7 @@ def deviations(x: Any, axis: Any, where: Any, ddof: Any) -> Any:
             free = x.size // max(mean_of_x.size, 1) - ddof
             return from_mean * (1 / free if free > 0 else math.inf)
         free = np.broadcast_to(where, x.shape).sum(axis=axis, keepdims=True) - ddof
-        share = (1 / np.maximum(free, 0)).astype(mean_of_x.real.dtype)
+        share = np.where(where, 1 / np.maximum(free, 0), 0).astype(mean_of_x.real.dtype)
         return anp.where(where, from_mean, anp.zeros_like(from_mean)) * share
 
 
@@ -714,7 +714,10 @@ def moments_options(
     """Give, of what may follow `axis` in a variance, what its derivative depends on."""
     keepdims = keepdims is not np._NoValue and keepdims
     where = True if where is np._NoValue else mask_of(where)
-    return keepdims, where, ddof if correction is np._NoValue else correction
+    ddof = ddof if correction is np._NoValue else correction
+    if np.ndim(ddof):
+        raise NotImplementedError("np.var and np.std have no gradient with several ddof=. Take one number.")
+    return keepdims, where, ddof
 
 
 def _var(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:

@@ -200,6 +200,13 @@ def _single(x: Any) -> Any:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
+def _away(x: Any, axis: Any, where: Any, mean: Any) -> tuple[Any, Any]:
+    """Give how far what is known is from its mean, and 0 for the rest; and how many are known."""
+    is_known = _known(x, where)
+    mean = _nanmean(x, axis, True, where) if mean is None else mean
+    return np.where(is_known, x - mean, 0), np.sum(is_known, axis=axis, keepdims=True)
+
+
 @exactly(np.nanvar)
 def _nanvar(
     x: Any,
@@ -210,19 +217,29 @@ def _nanvar(
     mean: Any = None,
     correction: Any = None,
 ) -> Any:
-    x = _single(as_array(x))
-    is_known = _known(x, where)
-    away = np.where(is_known, x - (_nanmean(x, axis, True, where) if mean is None else mean), 0)
-    count = np.sum(is_known, axis=axis, keepdims=True)
+    away, count = _away(_single(as_array(x)), axis, where, mean)
     degrees = count - (ddof if correction is None else correction)
     squares = np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True)
     return squares / np.where(degrees > 0, degrees, np.nan).astype(squares.dtype)
 
 
 @exactly(np.nanstd)
-def _nanstd(x: Any, axis: Any = None, where: Any = True, **options: Any) -> Any:
-    x = as_array(x)
-    return np.std(x, axis, where=_known(x, where), **options)
+def _nanstd(
+    x: Any,
+    axis: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    where: Any = True,
+    mean: Any = None,
+    correction: Any = None,
+) -> Any:
+    away, count = _away(_single(as_array(x)), axis, where, mean)
+    degrees = count - (ddof if correction is None else correction)
+    axes = normalize_axis_tuple(range(away.ndim) if axis is None else axis, away.ndim)
+    # Of numbers and their negatives the mean is 0, and the kink at 0 is that of std.
+    deviation = np.std(np.stack([away, -away]), axis=(0, *[i + 1 for i in axes]), keepdims=True)[0]
+    n = math.prod(away.shape[i] for i in axes)
+    return deviation * np.sqrt(n / np.where(degrees > 0, degrees, np.nan)).astype(deviation.dtype)
 
 
 # --- Covariances ----------------------------------------------------------------------------------------

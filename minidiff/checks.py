@@ -23,6 +23,7 @@ __all__ = [
     "anything",
     "bit_generator",
     "described",
+    "ends",
     "extra",
     "flag",
     "function",
@@ -133,7 +134,7 @@ def number(name: str, x: Any, within: str = "(-inf, inf)") -> float:
     """Check that an argument is a number in an interval such as "[0, 1)", and return it as a float."""
     if not is_number(x):
         raise TypeError(f"{name} must be a number, got {described(x)}{hint(x)}")
-    least, greatest = _ends(within)
+    least, greatest = ends(within)
     try:
         value = float(x)
     except OverflowError:
@@ -145,7 +146,7 @@ def number(name: str, x: Any, within: str = "(-inf, inf)") -> float:
 
 
 @cache
-def _ends(within: str) -> tuple[float, float]:
+def ends(within: str) -> tuple[float, float]:
     """Return the least and the greatest float in an interval."""
     low, high = map(float, within[1:-1].split(","))
     least = low if within[0] == "[" else math.nextafter(low, math.inf)

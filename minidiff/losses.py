@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import _ends, described, function, integer, is_ndarray, number
+from minidiff.checks import described, ends, function, integer, is_ndarray, number
 from minidiff.functions import floating, in_single, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
 from minidiff.tracing import Kept, as_array, constant, derivative, is_recorded, listed
@@ -818,7 +818,7 @@ def _option(name: str, x: Any, within: str, what: str = "") -> Any:
     plain = constant(x)
     value = shown(plain)
     number(name, value[()] if is_ndarray(value) and not value.ndim else value, "[-inf, inf]")
-    checked = _within(plain, name, *_ends(within), what or f"in {within}", plain is x)
+    checked = _within(plain, name, *ends(within), what or f"in {within}", plain is x)
     return pinned(x, checked)
 
 

@@ -207,8 +207,8 @@ def _away(x: Any, axis: Any, where: Any, mean: Any) -> tuple[Any, Any]:
     return np.where(is_known, x - mean, 0), np.sum(is_known, axis=axis, keepdims=True)
 
 
-@exactly(np.nanvar)
-def _nanvar(
+def _spread_of_known(
+    is_root: bool,
     x: Any,
     axis: Any = None,
     ddof: Any = 0,
@@ -217,29 +217,20 @@ def _nanvar(
     mean: Any = None,
     correction: Any = None,
 ) -> Any:
+    """Give the variance of what is known, or its root."""
     away, count = _away(_single(as_array(x)), axis, where, mean)
     degrees = count - (ddof if correction is None else correction)
-    squares = np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True)
-    return squares / np.where(degrees > 0, degrees, np.nan).astype(squares.dtype)
-
-
-@exactly(np.nanstd)
-def _nanstd(
-    x: Any,
-    axis: Any = None,
-    ddof: Any = 0,
-    keepdims: Any = False,
-    where: Any = True,
-    mean: Any = None,
-    correction: Any = None,
-) -> Any:
-    away, count = _away(_single(as_array(x)), axis, where, mean)
-    degrees = count - (ddof if correction is None else correction)
+    degrees = np.where(degrees > 0, degrees, np.nan).astype(away.real.dtype)
+    if not is_root:
+        return np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True) / degrees
     axes = normalize_axis_tuple(range(away.ndim) if axis is None else axis, away.ndim)
     # Of numbers and their negatives the mean is 0, and the kink at 0 is that of std.
     deviation = np.std(np.stack([away, -away]), axis=(0, *[i + 1 for i in axes]), keepdims=True)[0]
-    n = math.prod(away.shape[i] for i in axes)
-    return deviation * np.sqrt(n / np.where(degrees > 0, degrees, np.nan)).astype(deviation.dtype)
+    return deviation * np.sqrt(math.prod(away.shape[i] for i in axes) / degrees)
+
+
+exactly(np.nanvar)(partial(_spread_of_known, False))
+exactly(np.nanstd)(partial(_spread_of_known, True))
 
 
 # --- Covariances ----------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 r"""Schedules that go up and down: triangle waves, sines, cosine annealing, one cycle.
 
-All of them but OneCycle and WarmupCos are made of two ends, whichever is given first, and of a wave g
-within [0, 1] (of the kinds with a decay below 1):
+All of them but OneCycle and WarmupCos are made of two ends, whichever is given first, and of a wave g from
+0 to 1, which some let shrink or grow from period to period:
 
 .. math:: s(t) = r \cdot g(t) + o, \quad r = |l_0 - l_1|, \quad o = \min(l_0, l_1)
 """

@@ -40,6 +40,10 @@ LENGTHS = {
     ),
     "parts": (lambda x: np.linalg.norm(x[np.array([0, 1]),] * 3), lambda x: 9 * np.sum(x**2)),
     "std, ddof": (lambda x: x.std(ddof=1), lambda x: np.sum((x - np.mean(x)) ** 2)),
+    "std, mean": (
+        lambda x: np.std(x, mean=np.mean(x, keepdims=True)),
+        lambda x: np.sum((x - np.mean(x)) ** 2) / 2,
+    ),
     "nanstd": (
         lambda x: np.nanstd(np.concatenate([x, [np.nan]]), ddof=1),
         lambda x: np.sum((x - np.mean(x)) ** 2),

@@ -28,6 +28,7 @@ from minidiff.tracing.derivatives import (
     scatter,
 )
 from minidiff.tracing.exact import Exact, exactly, laid, verified
+from minidiff.tracing.kinks import root_mean_square
 from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
@@ -299,22 +300,23 @@ def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoV
     """Give the variance, or its root, around a mean that is known."""
     if mean is np._NoValue:
         return NotImplemented
-    x, (keepdims, where, ddof) = as_array(x), moments_options(**options)
+    x, (_, where, ddof) = as_array(x), moments_options(**options)
     if isinstance(mean, (list, tuple)):
         mean = as_array(mean)  # not of a number of Python's, which has no dtype
     away = x - mean
     away = away if where is True else np.where(where, away, 0)  # of NaN that is left out there is no slope
-    squares = np.real(away * np.conj(away)) if away.dtype.kind == "c" else away * away
-    total = np.sum(squares, axis=axis, dtype=options.get("dtype"), keepdims=keepdims, where=where)
-    count = np.sum(np.broadcast_to(where, x.shape), axis=axis, keepdims=keepdims)
-    variance = total / np.maximum(count - ddof, 0).astype(total.dtype)
-    result = variance
-    if function is np.std:
-        is_zero = variance == 0  # at the kink of the root the gradient is 0
-        result = np.where(is_zero, variance, np.sqrt(np.where(is_zero, 1, variance)))[()]
     plain = function(constant(x), axis, mean=constant(mean), **constant(options))
+    count = np.sum(np.broadcast_to(where, x.shape), axis=axis, keepdims=True)
+    degrees = np.maximum(count - ddof, 0).astype(plain.real.dtype)
+    if function is np.std:
+        root, n = root_mean_square(away, axis)
+        result = root * np.sqrt(n / degrees)
+    else:
+        result = np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True) / degrees
+    result = np.reshape(result, plain.shape)
     words = f"np.{function.__name__} has no gradient with this mean= and dtype=."
-    return verified(result.astype(plain.dtype), plain, np.finfo(plain.dtype).eps ** 0.5, words)
+    coarser = max(np.finfo(dtype).eps for dtype in (away.dtype, plain.dtype))
+    return verified(result.astype(plain.dtype), plain, coarser**0.5, words)
 
 
 def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = None, **options: Any) -> Any:

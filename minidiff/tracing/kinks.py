@@ -7,6 +7,7 @@ and what counts is how fast it gets there.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import autograd.numpy as anp
@@ -110,6 +111,15 @@ def _std(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any)
 
 
 enter(np.std, _std)
+
+
+def root_mean_square(x: Any, axis: Any) -> tuple[Any, int]:
+    """Give the root of the mean of |x|² along axes, which stay, as a deviation; and of how many it is."""
+    axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
+    # Of numbers and their negatives the mean is 0.
+    root = np.std(np.stack([x, -x]), axis=(0, *[i + 1 for i in axes]), keepdims=True)[0]
+    return root, math.prod(x.shape[i] for i in axes)
+
 
 # --- Norms ----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from minidiff.tracing.derivatives import COMPOSITES, listed, mask_of
 from minidiff.tracing.exact import exactly
+from minidiff.tracing.kinks import root_mean_square
 from minidiff.tracing.record import as_array, constant, derivative, is_box
 
 # --- Order ----------------------------------------------------------------------------------------------
@@ -223,10 +224,8 @@ def _spread_of_known(
     degrees = np.where(degrees > 0, degrees, np.nan).astype(away.real.dtype)
     if not is_root:
         return np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True) / degrees
-    axes = normalize_axis_tuple(range(away.ndim) if axis is None else axis, away.ndim)
-    # Of numbers and their negatives the mean is 0, and the kink at 0 is that of std.
-    deviation = np.std(np.stack([away, -away]), axis=(0, *[i + 1 for i in axes]), keepdims=True)[0]
-    return deviation * np.sqrt(math.prod(away.shape[i] for i in axes) / degrees)
+    root, n = root_mean_square(away, axis)
+    return root * np.sqrt(n / degrees)
 
 
 exactly(np.nanvar)(partial(_spread_of_known, False))

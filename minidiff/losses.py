@@ -761,6 +761,8 @@ def _broadcast(w: Any, shape: tuple[int, ...], each: str) -> Any:
 
 def _spread(smoothing: Any) -> Any:
     """Check how much of the targets is spread. None is computed otherwise than some, which a program does."""
+    if type(smoothing) is float:
+        return _option("smoothing", smoothing, "[0, 1)")
     plain = constant(smoothing)
     is_argument = plain is smoothing and shown(plain) is not plain
     if is_argument and shown(plain) == 0:
@@ -815,10 +817,13 @@ def _epsilon(epsilon: float | None, ŷ: Any) -> float:
 
 def _option(name: str, x: Any, within: str, what: str = "") -> Any:
     """Check a number that sets a loss. One under differentiation stays so; any other becomes a float."""
+    least, most = ends(within)
+    if type(x) is float and least <= x <= most:
+        return x
     plain = constant(x)
     value = shown(plain)
     number(name, value[()] if is_ndarray(value) and not value.ndim else value, "[-inf, inf]")
-    checked = _within(plain, name, *ends(within), what or f"in {within}", plain is x)
+    checked = _within(plain, name, least, most, what or f"in {within}", plain is x)
     return pinned(x, checked)
 
 

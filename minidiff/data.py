@@ -52,6 +52,10 @@ class _Checked:
         vars(loader)[self._name] = self._check(self._name, value)
 
 
+def _no_other(name: str, _: object) -> NoReturn:
+    raise AttributeError(f"a loader keeps its {name}: make another, DataLoader({name}, …)")
+
+
 class DataLoader(Generic[Data]):
     """Minibatches of arrays along their first axis, afresh at every iteration.
 
@@ -139,6 +143,7 @@ class DataLoader(Generic[Data]):
     ((3, 2), [0, 1, 4])
     """
 
+    data: Any = _Checked(_no_other)
     batchsize: int = _Checked(partial(integer, least=1))  # type: ignore[assignment]
     shuffle: bool = _Checked(flag)  # type: ignore[assignment]
     partial: bool = _Checked(flag)  # type: ignore[assignment]
@@ -171,15 +176,6 @@ class DataLoader(Generic[Data]):
         self._place: tuple[Mapping[str, Any] | None, int] = (None, 0)
         self._losses: tuple[int, list[float]] = (0, [])  # of its steps within `train`: how many, the sum
         self._resumed = False
-
-    @property
-    def data(self) -> Any:
-        """What the batches are made of."""
-        return vars(self)["data"]
-
-    @data.setter
-    def data(self, data: object) -> NoReturn:
-        raise AttributeError("a loader keeps its data: make another, DataLoader(data, …)")
 
     @property
     def rng(self) -> np.random.Generator:
@@ -490,8 +486,9 @@ def _stacked(samples: list[Any]) -> Any:
             return batch
     except ValueError as refusal:
         error = refusal
-    kinds = [*dict.fromkeys(map(_kind, samples))]
-    if not all(kind.startswith(("(", "ragged")) for kind in kinds):
+    told = dict.fromkeys(map(_kind, samples))
+    kinds = [text for text, _ in told]
+    if not all(is_array for _, is_array in told):
         raise TypeError(
             "the samples of a batch must be arrays of one shape, or tuples or dicts of such, got "
             f"{' and '.join(kinds[:3])}"
@@ -505,15 +502,16 @@ def _stacked(samples: list[Any]) -> Any:
     ) from error
 
 
-def _kind(x: Any) -> str:
-    """Say what there is to a sample: the shape of an array, the keys of a dict."""
+def _kind(x: Any) -> tuple[str, bool]:
+    """Say what a sample is, by the shape of an array or the keys of a dict, and whether it is an array."""
     if isinstance(x, Mapping):
-        return f"a {type(x).__name__} of {', '.join(map(repr, x)) or 'nothing'}"
+        return f"a {type(x).__name__} of {', '.join(map(repr, x)) or 'nothing'}", False
     try:
         array = np.asarray(x)
     except ValueError:
-        return f"ragged {type(x).__name__}"
-    return described(x) if array.dtype == object and not is_ndarray(x) else str(array.shape)
+        return f"ragged {type(x).__name__}", True
+    is_array = array.dtype != object or is_ndarray(x)
+    return str(array.shape) if is_array else described(x), is_array
 
 
 def _samples(data: Any) -> int:

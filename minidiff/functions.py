@@ -15,7 +15,7 @@ import numpy as np
 
 from minidiff.checks import described, is_number
 from minidiff.names import tell
-from minidiff.tracing import as_array, derivative, made_zeros, part_of
+from minidiff.tracing import as_array, derivative, made_zeros, part_of, single
 
 __all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "logsumexp", "relu", "sigmoid", "softmax", "softplus",
     "zeros"]  # fmt: skip
@@ -48,9 +48,8 @@ def real_numbers(name: str, x: Any) -> Any:
 
 def in_single(f: Any, x: Any, *others: Any) -> Any:
     """Give f(x, …); of half precision it is computed in single, as a sum may be too large for half."""
-    if x.dtype.char != "e":
-        return f(x, *others)
-    return f(x.astype(np.float32), *others).astype(np.float16)
+    result = f(single(x), *others)
+    return result.astype(np.float16) if x.dtype.char == "e" else result
 
 
 def _weak(setting: Any) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 from minidiff.checks import described, ends, function, integer, is_ndarray, number
 from minidiff.functions import floating, in_single, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
-from minidiff.tracing import Kept, as_array, constant, derivative, is_recorded, listed
+from minidiff.tracing import Kept, as_array, constant, derivative, is_recorded, listed, single
 from minidiff.tracing.derivatives import shown
 from minidiff.tracing.exact import pinned
 
@@ -602,7 +602,7 @@ def _of_classes(
     if weights is None and counts is None and _is_zero(smoothing):
         return agg(losses(ŷ, y))
     dtype, is_ratio = ŷ.dtype, agg is np.mean and not (weights is None and counts is None)
-    ŷ = _wide(ŷ) if is_ratio else ŷ
+    ŷ = single(ŷ) if is_ratio else ŷ
     y = _shares(y, ŷ)
     w = ŷ.dtype.type(1) if weights is None else _weights_of_classes(weights, ŷ)
     if counts is not None:
@@ -636,17 +636,12 @@ def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
     if weights is None:
         return agg(losses)
     dtype = losses.dtype
-    losses = _wide(losses) if agg is np.mean else losses
+    losses = single(losses) if agg is np.mean else losses
     w = _weights(weights, losses.dtype)
     if w.ndim and w.shape == losses.shape[: w.ndim]:
         w = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim))
     each = losses * _broadcast(w, losses.shape, "sample")
     return _ratio(each, np.broadcast_to(w, losses.shape), dtype) if agg is np.mean else agg(each)
-
-
-def _wide(x: Any) -> Any:
-    """Return what has half precision in single: products with weights, and their sums, overflow early."""
-    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _ratio(losses: Any, weights: Any, dtype: Any) -> Any:
@@ -761,8 +756,6 @@ def _broadcast(w: Any, shape: tuple[int, ...], each: str) -> Any:
 
 def _spread(smoothing: Any) -> Any:
     """Check how much of the targets is spread. None is computed otherwise than some, which a program does."""
-    if type(smoothing) is float:
-        return _option("smoothing", smoothing, "[0, 1)")
     plain = constant(smoothing)
     is_argument = plain is smoothing and shown(plain) is not plain
     if is_argument and shown(plain) == 0:

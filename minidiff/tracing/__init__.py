@@ -23,6 +23,7 @@ from minidiff.tracing.derivatives import (
     is_basic,
     listed,
     part_of,
+    single,
 )
 from minidiff.tracing.record import (
     Kept,
@@ -54,5 +55,5 @@ __all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "T
     "added_at", "apart", "as_array", "assigned", "backward", "by_row", "called_here", "constant",
     "derivative", "filled", "guard", "history", "is_basic", "is_box", "is_recorded", "is_tracing",
     "lift", "listed", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",
-    "pull_all", "seen_from", "standing", "standing_for_leaves", "standing_now", "stands_beneath",
+    "pull_all", "seen_from", "single", "standing", "standing_for_leaves", "standing_now", "stands_beneath",
     "summed", "watch", "watching"]  # fmt: skip

@@ -28,7 +28,7 @@ from minidiff.tracing.derivatives import (
     scatter,
 )
 from minidiff.tracing.exact import Exact, exactly, laid, verified
-from minidiff.tracing.kinks import root_mean_square
+from minidiff.tracing.kinks import spread_around_zero
 from minidiff.tracing.record import as_array, constant, derivative, record
 
 # --- Joining --------------------------------------------------------------------------------------------
@@ -308,12 +308,7 @@ def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoV
     plain = function(constant(x), axis, mean=constant(mean), **constant(options))
     count = np.sum(np.broadcast_to(where, x.shape), axis=axis, keepdims=True)
     degrees = np.maximum(count - ddof, 0).astype(plain.real.dtype)
-    if function is np.std:
-        root, n = root_mean_square(away, axis)
-        result = root * np.sqrt(n / degrees)
-    else:
-        result = np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True) / degrees
-    result = np.reshape(result, plain.shape)
+    result = np.reshape(spread_around_zero(away, axis, degrees, function is np.std), plain.shape)
     words = f"np.{function.__name__} has no gradient with this mean= and dtype=."
     coarser = max(np.finfo(dtype).eps for dtype in (away.dtype, plain.dtype))
     return verified(result.astype(plain.dtype), plain, coarser**0.5, words)
@@ -373,10 +368,10 @@ def _einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
     elif not any(isinstance(x, (list, tuple)) for x in operands) and options.get("optimize", False) is False:
         return NotImplemented
     arrays = [as_array(x) for x in operands]
+    if options.get("optimize", False) is False or all(x.dtype != bool for x in arrays):
+        return record(primitive_of(np.einsum), (subscripts, *arrays), options)
     dtype = np.result_type(*[x.dtype for x in arrays])
     numbers = [x.astype(dtype) if x.dtype == bool else x for x in arrays]
-    if options.get("optimize", False) is False or all(map(operator.is_, numbers, arrays)):
-        return record(primitive_of(np.einsum), (subscripts, *arrays), options)
     result = np.einsum(subscripts, *numbers, **options)
     words = "np.einsum(optimize=) adds up booleans by themselves, True + True = True: write x.astype(float)."
     return verified(result, np.einsum(subscripts, *constant(arrays), **options), 1e-3, words)

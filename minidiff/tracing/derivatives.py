@@ -184,6 +184,11 @@ class Nearby(NamedTuple):
     words: str
 
 
+def single(x: Any) -> Any:
+    """Give numbers of half precision in single precision, in which sums and counts are finite."""
+    return x.astype(np.float32) if x.dtype.char == "e" else x
+
+
 def unbroadcast(g: Any, x: Any) -> Any:
     """Sum `g` over the axes along which `x` was broadcast to get it."""
     shape = x.shape

@@ -113,12 +113,14 @@ def _std(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any)
 enter(np.std, _std)
 
 
-def root_mean_square(x: Any, axis: Any) -> tuple[Any, int]:
-    """Give the root of the mean of |x|² along axes, which stay, as a deviation; and of how many it is."""
+def spread_around_zero(x: Any, axis: Any, degrees: Any, is_root: bool) -> Any:
+    """Give the sum of |x|² by `degrees`, or its root, which has a kink at 0; the axes stay."""
+    if not is_root:
+        return np.sum(np.real(x * np.conj(x)), axis=axis, keepdims=True) / degrees
     axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
-    # Of numbers and their negatives the mean is 0.
+    # Of numbers and their negatives the mean is 0, and the deviation the root of the mean square.
     root = np.std(np.stack([x, -x]), axis=(0, *[i + 1 for i in axes]), keepdims=True)[0]
-    return root, math.prod(x.shape[i] for i in axes)
+    return root * np.sqrt(math.prod(x.shape[i] for i in axes) / degrees)
 
 
 # --- Norms ----------------------------------------------------------------------------------------------

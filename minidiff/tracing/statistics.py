@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, listed, mask_of
+from minidiff.tracing.derivatives import COMPOSITES, listed, mask_of, single
 from minidiff.tracing.exact import exactly
-from minidiff.tracing.kinks import root_mean_square
+from minidiff.tracing.kinks import spread_around_zero
 from minidiff.tracing.record import as_array, constant, derivative, is_box
 
 # --- Order ----------------------------------------------------------------------------------------------
@@ -190,15 +190,10 @@ exactly(np.nancumprod)(lambda x, axis=None: np.cumprod(_without(x, True, 1), axi
 
 @exactly(np.nanmean)
 def _nanmean(x: Any, axis: Any = None, keepdims: Any = False, where: Any = True) -> Any:
-    x = _single(as_array(x))
+    x = single(as_array(x))
     is_known = _known(x, where)
     count = np.maximum(np.sum(is_known, axis=axis, keepdims=keepdims), 1)
     return np.sum(np.where(is_known, x, 0), axis=axis, keepdims=keepdims) * (1 / count).astype(x.dtype)
-
-
-def _single(x: Any) -> Any:
-    """Give numbers of half precision in single precision, in which sums and counts are finite."""
-    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _away(x: Any, axis: Any, where: Any, mean: Any) -> tuple[Any, Any]:
@@ -219,13 +214,10 @@ def _spread_of_known(
     correction: Any = None,
 ) -> Any:
     """Give the variance of what is known, or its root."""
-    away, count = _away(_single(as_array(x)), axis, where, mean)
+    away, count = _away(single(as_array(x)), axis, where, mean)
     degrees = count - (ddof if correction is None else correction)
     degrees = np.where(degrees > 0, degrees, np.nan).astype(away.real.dtype)
-    if not is_root:
-        return np.sum(np.real(away * np.conj(away)), axis=axis, keepdims=True) / degrees
-    root, n = root_mean_square(away, axis)
-    return root * np.sqrt(n / degrees)
+    return spread_around_zero(away, axis, degrees, is_root)
 
 
 exactly(np.nanvar)(partial(_spread_of_known, False))
@@ -248,13 +240,13 @@ def _cov(
     fweights: Any = None,
     aweights: Any = None,
 ) -> Any:
-    m = _single(as_array(m))
+    m = single(as_array(m))
     x = np.atleast_2d(m)
     x = x.T if not rowvar and m.ndim != 1 and (_TURNS_A_ROW or x.shape[0] != 1) else x
     if not x.shape[0]:
         return np.sum(x) * 0
     if y is not None:
-        y = np.atleast_2d(_single(as_array(y)))
+        y = np.atleast_2d(single(as_array(y)))
         x = np.concatenate([x, y.T if not rowvar and y.shape[0] != 1 else y])
     ddof = int(bias == 0) if ddof is None else ddof
     weights = np.ones(x.shape[1])

@@ -181,7 +181,7 @@ def _again(end: Traced, call: Traced, result: Any) -> tuple[Traced, Traced]:
     return done[end], root
 
 
-_ARRAYS = frozenset({np.ndarray, np.float64, np.float32})
+_ARRAYS = frozenset({np.ndarray, np.float64, np.float32, Traced})
 
 
 def _add(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Traced]) -> None:

@@ -26,6 +26,7 @@ from fractions import Fraction
 from functools import cache, partial, wraps
 from importlib import import_module
 from itertools import count
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import numpy as np
@@ -332,6 +333,9 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
             if other.owner is owner:
                 y = other._value
                 return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0, 1), (self, other), owner)
+            if other.owner.open and other.owner.number < owner.number:  # a constant to this trace
+                y = apart(other)
+                return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0,), (self,), owner)
         elif isinstance(other, Leaf):
             return forward(self, other.lift())
         if getattr(type(other), "__array_ufunc__", True) is None:
@@ -1142,28 +1146,37 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
     boxes = [x for x in arguments if type(x) in Box.types]
     if not boxes:
         return function(*arguments, **keywords)
-    _check_no_iterator(primitive, arguments)
-    if Fraction in kinds and not any(map(np.ndim, arguments)):
-        # Python makes a float of it beside a number; beside an array NumPy makes objects.
-        arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
-    if isinstance(primitive.fun, np.ufunc) and kinds - _COMMON and any(map(_is_sparse, arguments)):
-        if primitive.fun is np.matmul:
-            return COMPOSITES[np.matmul, "sparse"](*arguments)
-        raise TypeError(
-            f"{name_of(primitive)} of a sparse matrix and a value under differentiation cannot be "
-            "recorded: A @ W and W @ A can. A.toarray() is a dense array."
-        )
-    if any(type(x) is not Traced for x in boxes):
-        return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
-    trace = max(x._trace for x in boxes)
-    if len({x.owner for x in boxes if x._trace == trace}) > 1:
-        raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
-    argnums = tuple([i for i, x in enumerate(arguments) if type(x) is Traced and x._trace == trace])
-    values = tuple([x._value if i in argnums else apart(x) for i, x in enumerate(arguments)])
+    if not kinds <= _COMMON:
+        _check_no_iterator(primitive, arguments)
+        if Fraction in kinds and not any(map(np.ndim, arguments)):
+            # Python makes a float of it beside a number; beside an array NumPy makes objects.
+            arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
+        if isinstance(primitive.fun, np.ufunc) and any(map(_is_sparse, arguments)):
+            if primitive.fun is np.matmul:
+                return COMPOSITES[np.matmul, "sparse"](*arguments)
+            raise TypeError(
+                f"{name_of(primitive)} of a sparse matrix and a value under differentiation cannot be "
+                "recorded: A @ W and W @ A can. A.toarray() is a dense array."
+            )
+        if any(type(x) is not Traced for x in boxes):
+            return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
+    owner = max(boxes, key=_trace_of).owner
+    values, argnums, parents = [], [], []
+    for i, x in enumerate(arguments):
+        if type(x) is Traced and x._trace == owner.number:
+            if x.owner is not owner:
+                raise TypeError(_OF_ANOTHER_THREAD.format(name_of(primitive)))
+            argnums.append(i)
+            parents.append(x)
+            values.append(x._value)
+        else:
+            values.append(apart(x))
     if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
         function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
-    parents = tuple([arguments[i] for i in argnums])
-    return _called(function, primitive, keywords, (values, argnums, parents))
+    return _called(function, primitive, keywords, (tuple(values), tuple(argnums), tuple(parents)))
+
+
+_trace_of = attrgetter("_trace")
 
 
 def _check_no_iterator(function: Any, arguments: Iterable[Any]) -> None:

@@ -621,6 +621,11 @@ def test_grads_key_error_reads_as_plain_words(m):
     assert isinstance(m.grads, Grads)
 
 
+def test_grads_are_no_array_and_say_what_is(m):
+    with pytest.raises(TypeError, match=r"grads\[W\] is one, grads\.to_vector\(\)"):
+        np.asarray(m.grads)
+
+
 NAMES = [
     (minidiff, "grad", "gradient(f, x)[0]"),
     (minidiff, "value_and_grad", "withgradient"),

@@ -480,7 +480,12 @@ def test_gradients_of_other_shapes_are_refused_by_a_step_of_all_parameters_as_by
 @pytest.mark.parametrize("shape", [(), (2, 2)])
 @pytest.mark.parametrize(
     ("g", "words"),
-    [("abc", "str 'abc'"), ({1}, r"set \{1\}"), (np.array(None), "dtype object"), ("sparse", "toarray")],
+    [
+        ("abc", "str 'abc', which does not consist of numbers$"),
+        ({1}, r"set \{1\}, which does not consist of numbers$"),
+        (np.array(None), "dtype object, which does not consist of numbers$"),
+        ("sparse", "take its .toarray"),
+    ],
 )
 def test_a_gradient_that_is_no_numbers_is_named_whatever_the_shape(g, words, shape):
     if g == "sparse":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 from minidiff.interrupts import whole
 
-__all__ = ["write"]
+__all__ = ["is_private", "write"]
 
 
 def write(path: str, pieces: Iterable[Any]) -> None:
@@ -73,3 +74,22 @@ def _sync_directory(directory: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def is_private(folder: str) -> bool:
+    """Make a folder if there is none, and tell whether it is ours, no link, and writable by nobody else.
+
+    Parameters
+    ----------
+    folder : str
+        Its path; its parents are made as well.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    found = os.lstat(folder)
+    is_ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return is_ours and stat.S_ISDIR(found.st_mode) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -161,7 +161,8 @@ def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = N
     function("f", f)
     _refuse_in_a_program("fixed_point")
     x, plain = np.asarray(dropgrad(x)) + 0.0, dropgrad(args)
-    tol = np.finfo(x.dtype).eps ** 0.76 if tol is None else number("tol", tol, "[0, inf)")
+    eps = np.finfo(x.dtype).eps
+    tol, enough = eps**0.76 if tol is None else number("tol", tol, "[0, inf)"), eps**0.4
     for _ in range(integer("most", most, 1)):
         before, x = x, np.asarray(dropgrad(f(x[()], *plain)))
         if x.shape != before.shape:
@@ -170,7 +171,7 @@ def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = N
             raise TypeError(f"f(x, …) must give numbers as x is, {before.dtype}, got {described(x)}")
         moved = np.max(np.abs(x - before), initial=0.0)
         if moved <= tol * max(1.0, np.max(np.abs(x), initial=0.0)):
-            return implicit_root(lambda x, *args: f(x, *args) - x, x, *args)
+            return implicit_root(lambda x, *args: f(x, *args) - x, x, *args, tol=max(tol, enough))
     raise RuntimeError(f"fixed_point has not converged: the last of {most} iterations moved x by {moved:.3g}")
 
 

@@ -561,9 +561,9 @@ def _warn_of_views(found: Params, arrays: list[tuple[str, Any]]) -> None:
     """Warn of arrays in a model that show a parameter's memory: to a gradient they are constants."""
     homes: dict[int, list[tuple[str, Any]]] = {}
     for name, p in zip(found.names, found, strict=True):
-        homes.setdefault(id(_owner(p.value)), []).append((name, p.value))
+        homes.setdefault(id(owner_of(p.value)), []).append((name, p.value))
     for path, array in arrays:
-        for name, value in homes.get(id(_owner(array)), ()):
+        for name, value in homes.get(id(owner_of(array)), ()):
             if array.size > value.size or not np.may_share_memory(array, value):
                 continue  # a home of several, or another part of it
             warnings.warn(
@@ -574,10 +574,14 @@ def _warn_of_views(found: Params, arrays: list[tuple[str, Any]]) -> None:
             )
 
 
-def _owner(array: Any) -> Any:
-    while is_ndarray(array.base):
-        array = array.base
-    return array
+def owner_of(x: Any) -> Any:
+    """Give the array whose memory an array shows: itself, if it is no view."""
+    while is_ndarray(x):
+        base = x.base if is_ndarray(x.base) else getattr(x.base, "base", None)  # through stride tricks
+        if not is_ndarray(base):
+            break
+        x = base
+    return x
 
 
 def _parts(thing: Any) -> Iterable[tuple[str, Any]]:

@@ -209,6 +209,14 @@ def test_what_has_not_converged_is_an_error():
         gradient(lambda a: implicit_root(lambda x, a: x**2 * a, 0.0, a), 1.0)
 
 
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6, None])
+def test_a_fixed_point_may_be_as_rough_as_its_tol(tol):
+    x = fixed_point(lambda x, a: np.cos(x) * a, 0.5, 1.0, tol=tol)
+    assert abs(x - 0.7390851332151607) < (1e-9 if tol is None else 2 * tol)
+    (slope,) = gradient(lambda a: fixed_point(lambda x, a: np.cos(x) * a, 0.5, a, tol=tol), 1.0)
+    np.testing.assert_allclose(slope, np.cos(x) / (1 + np.sin(x)))
+
+
 def test_what_no_root_can_be_taken_of_is_refused():
     with pytest.raises(ValueError, match=r"of the shape \(2,\) of x, got an ndarray of shape \(\)"):
         implicit_root(lambda x: np.sum(x), np.zeros(2))

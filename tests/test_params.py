@@ -877,7 +877,14 @@ def test_a_model_taken_for_its_parameters_is_named():
 
 
 @pytest.mark.parametrize(
-    "view", [lambda W: W.T, lambda W: W[:1], lambda W: W.value, lambda W: W.reshape(-1)[1:].view()]
+    "view",
+    [
+        lambda W: W.T,
+        lambda W: W[:1],
+        lambda W: W.value,
+        lambda W: W.reshape(-1)[1:].view(),
+        lambda W: np.lib.stride_tricks.as_strided(W.value, (2,), (8,)),
+    ],
 )
 def test_a_model_that_keeps_a_view_of_a_parameter_is_warned_of(view):
     W = param([[1.0, 2.0], [3.0, 4.0]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import FunctionType
 from typing import Any, ClassVar
@@ -13,10 +13,11 @@ import numpy as np
 from minidiff.checks import is_ndarray, number, takes
 from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
+from minidiff.program.source import quiet
 from minidiff.settings import Settings, dataclass_transform, no_setting
 from minidiff.typing import Array
 
-__all__ = ["Rule", "abs2", "tuple_of", "widened"]
+__all__ = ["Rule", "abs2", "chained", "in_dtype_of", "tuple_of", "widened"]
 
 
 def abs2(z: Any) -> Any:
@@ -66,11 +67,32 @@ def widened(a: Array) -> Array:
     return a.astype(np.float32) if a.dtype.char == "e" else a
 
 
-class _Formulas(dict[Any, Any]):
+def in_dtype_of(Δ: Array, x: Array) -> Array:
+    """Return a gradient or a step in the dtype of its parameter, without a warning of what is lost.
+
+    Parameters
+    ----------
+    Δ, x : ndarray
+        Any shapes and dtypes; `Δ` is not complex where `x` is real.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of `Δ`: `Δ` itself, if it has the dtype.
+
+    Examples
+    --------
+    >>> in_dtype_of(np.ones(2), np.ones(2, np.float32)).dtype
+    dtype('float32')
+    """
+    return Δ if Δ.dtype is x.dtype else quiet().run(Δ.astype, x.dtype)
+
+
+class _NotPickled(dict[Any, Any]):
     """Stays behind where a class is pickled by value, as cloudpickle does with a notebook's."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Formulas, ()
+        return _NotPickled, ()
 
 
 @dataclass_transform(eq_default=False)
@@ -171,7 +193,7 @@ class Rule(Settings, AbstractOptimiser):
         cls.notes_steps = cls.stepped is not Rule.stepped
         if "changes_more" not in vars(cls):
             cls.changes_more = cls.notes_steps or not cls.__module__.startswith("minidiff.")
-        cls.formulas = _Formulas()
+        cls.formulas = _NotPickled()
 
     def __new__(cls, *_: Any, **__: Any) -> Rule:  # noqa: D102
         rule = super().__new__(cls)
@@ -296,6 +318,44 @@ def tuple_of(rule: Rule, numbers: Any) -> tuple[Any, ...]:
             f"{type(rule).__name__}.coefficients must return a tuple of numbers, such as (self.eta,), "
             f"not {numbers!r:.60}"
         ) from None
+
+
+def chained(
+    rules: Iterable[Rule], x: Any, step: Any, kept: Iterable[Any], numbers: Iterable[Any]
+) -> tuple[Any, list[Any]]:
+    """Send a gradient through the formulas of rules, one after another.
+
+    Parameters
+    ----------
+    rules : iterable of Rule
+        The rules.
+    x, step : array
+        The parameter and its gradient.
+    kept : iterable of array
+        What the rules keep, of one after the other.
+    numbers : iterable of tuple
+        For each rule its formula's numbers.
+
+    Returns
+    -------
+    array
+        The step.
+    list
+        All that the rules will keep.
+
+    Examples
+    --------
+    >>> from minidiff.optimise import Descent, WeightDecay
+    >>> step, kept = chained([WeightDecay(), Descent()], np.ones(2), np.ones(2), [], [(0.5,), (0.1,)])
+    >>> step, kept
+    (array([0.15, 0.15]), [])
+    """
+    olds, news = iter(kept), list[Any]()
+    for rule, mine in zip(rules, numbers, strict=True):
+        result = rule.formula(x, step, *[next(olds) for _ in rule.keeps], *mine)
+        step, *new = result if rule.keeps else (result,)
+        news += new
+    return step, news
 
 
 def _check(rule: type[Any]) -> None:

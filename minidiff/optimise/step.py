@@ -24,7 +24,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from itertools import islice
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -34,7 +33,7 @@ from minidiff.checks import is_ndarray, share_memory
 from minidiff.interrupts import each, finish, whole
 from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.engine import ENGINE
-from minidiff.optimise.rule import tuple_of, widened
+from minidiff.optimise.rule import chained, in_dtype_of, tuple_of, widened
 from minidiff.optimise.undo import changes_more, remembered
 from minidiff.program.purity import readings
 from minidiff.program.source import Program, quiet
@@ -104,14 +103,10 @@ def compute(steps: Sequence[Any], changes: list[Change], stages: list[Any]) -> C
     callable
         Makes all as before, if the changes are not to be made.
     """
-    if not changes_more(stages):
-        for step in steps:
-            changes.append(_change_of(*step))  # noqa: PERF401 - which one fails is told by their number
-        _save_gradients(changes)
-        return list
-    sets = any(stage.sets() for stage in stages) and len(_parts(stages)) > 1
+    more = changes_more(stages)
+    sets = more and any(stage.sets() for stage in stages) and len(_parts(stages)) > 1
     with SETTINGS if sets else nullcontext():  # the parts after it read what a schedule sets
-        back = remembered([p for _, p, *_ in steps], stages)
+        back = remembered([p for _, p, *_ in steps], stages) if more else list
         try:
             for step in steps:
                 changes.append(_change_of(*step))  # noqa: PERF401 - which one fails is told by their number
@@ -157,12 +152,10 @@ def _change_of(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None
         return _change, (p, x if out is None else out, formulas.values(mine, arrays, numbers), mine)
     parts, is_large = _parts(stages), x.nbytes > BLOCK or ENGINE.get() == "fused"
     target, x = x if out is None else out, widened(x)
-    turns: list[_Turn] = []
-    values: list[Array] = []
-    after: dict[int, dict[str, Any]] = {}
+    turns, values, after = list[_Turn](), list[Array](), dict[int, Any]()
     for part in parts:
         if not part[0].has_formula:
-            Δ = applied(part[0], p, _in_dtype_of(Δ, x))
+            Δ = applied(part[0], p, in_dtype_of(Δ, x))
             continue
         subtracts = out is None and part is parts[-1]
         formulas, mine, arrays, numbers = _begin(part, p, x, Δ, subtracts, after, tells=True)
@@ -175,8 +168,8 @@ def _change_of(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None
         for rule, _, _, clock, _ in mine:
             after[id(rule)] = {**{name: new.pop(0) for name in rule.keeps}, "clock": clock}
     if out is None and not (parts and parts[-1][0].has_formula):
-        Δ = quiet().run(np.subtract, x, _in_dtype_of(Δ, x))
-    return _change, (p, target, [_in_dtype_of(Δ, target), *values], turns)
+        Δ = quiet().run(np.subtract, x, in_dtype_of(Δ, x))
+    return _change, (p, target, [in_dtype_of(Δ, target), *values], turns)
 
 
 def step_of(stages: list[Any], p: Any, Δ: Array) -> Array:
@@ -224,12 +217,11 @@ def _sweep(p: Any, x: Array, given: tuple[_Formulas, list[Array], Any], turns: l
 # A rule's part in a step: the rule, what it has kept for the parameter, whether that is new to it, where its
 # clock will stand, and its numbers.
 _Turn: TypeAlias = tuple[Any, dict[str, Any], bool, tuple[Any, ...], tuple[Any, ...]]
-_Begun: TypeAlias = "tuple[_Formulas, list[_Turn], list[Array], tuple[Any, ...]]"
 
 
 def _begin(
     rules: list[Any], p: Any, x: Array, Δ: Array, subtracts: bool, after: Any = None, *, tells: bool = False
-) -> _Begun:
+) -> tuple[_Formulas, list[_Turn], list[Array], tuple[Any, ...]]:
     """Ask rules for their parts in a step.
 
     Parameters
@@ -273,25 +265,17 @@ def _begin(
 
 def _change(p: Any, x: Array, values: Sequence[Array], turns: list[_Turn]) -> None:
     """Make the changes of a step. To make them twice is to make them once."""
-    if values[0] is not x:
-        x[...] = values[0]
-    i, notes = 0, False
+    news, notes = iter(values), False
+    x[...] = next(news)  # where that is x itself, NumPy does nothing
     for rule, kept, is_new, clock, _ in turns:
         kept["clock"] = clock
         for name in rule.keeps:
-            i += 1
-            kept[name] = values[i]
+            kept[name] = next(news)
         if is_new:
             rule.state[p] = kept
-        if rule.notes_steps:
-            notes = True
+        notes = notes or rule.notes_steps
     if notes:
         each(lambda rule, _kept, _is_new, clock, _mine: rule.stepped(*clock), turns)
-
-
-def _in_dtype_of(Δ: Array, x: Array) -> Array:
-    """Return a gradient or a step in the dtype of its parameter."""
-    return Δ if Δ.dtype is x.dtype else quiet().run(Δ.astype, x.dtype)
 
 
 class _Formulas:
@@ -319,18 +303,15 @@ class _Formulas:
         self._dtypes = [a.dtype for a in kept]
 
         def composed(x: Any, step: Any, *rest: Any) -> tuple[Any, ...]:
-            olds, numbers, news = iter(rest), iter(rest[len(kept) :]), list[Any]()
-            for rule, *_, mine in turns:
-                result = rule.formula(x, step, *islice(olds, len(rule.keeps)), *islice(numbers, len(mine)))
-                step, *new = result if rule.keeps else (result,)
-                news += new
+            numbers = iter(rest[len(kept) :])
+            mine = [[next(numbers) for _ in turn[4]] for turn in turns]
+            step, news = chained(rules, x, step, rest[: len(kept)], mine)
             return x - step if self._subtracts else step, *news
 
         try:
-            for rule in rules:
-                if not rule.elementwise:
-                    raise TypeError("it is not elementwise")
-                self._readings += readings(rule.formula)
+            if not rules[-1].elementwise:
+                raise TypeError("it is not elementwise")
+            self._readings = [reading for rule in rules for reading in readings(rule.formula)]
             if dtype.isnative:
                 named = {f"s{i}": a for i, a in enumerate(kept)}
                 arrays = {"x": example, "g": example[::-1].copy(), **named}
@@ -354,13 +335,13 @@ class _Formulas:
         if self.program and arrays[0].ndim:
             try:
                 if arrays[1].dtype is not arrays[0].dtype:
-                    arrays[1] = _in_dtype_of(arrays[1], arrays[0])
+                    arrays[1] = in_dtype_of(arrays[1], arrays[0])
                 return quiet().run(self.program.run, arrays, numbers)
             except (TypeError, ValueError, ArithmeticError):
                 pass  # only NumPy itself knows what to do with such numbers
         self._explain()
         x, step, *kept = arrays
-        step, news = _in_dtype_of(step, x), list[Any]()
+        step, news = in_dtype_of(step, x), list[Any]()
         for rule, *_, mine in turns:
             step, more = rule.evaluate(x, step, [kept.pop(0) for _ in rule.keeps], mine)
             news += more
@@ -403,16 +384,15 @@ class _Formulas:
         if not (vectors := _vectors([home, Δ, *kept] if self._subtracts else [x, Δ, *kept, home])):
             return None
         if loop := self._loop(home.dtype):
-            vectors[1] = _in_dtype_of(vectors[1], home)
+            vectors[1] = in_dtype_of(vectors[1], home)
             loop(vectors, call(self.program.constants, numbers))
             return [home, *kept]
         for i in range(0, x.size, size := BLOCK // x.itemsize):
             x_, Δ_, *kept_ = [vector[i : i + size] for vector in vectors]
             places = [x_ if self._subtracts else kept_.pop(), *kept_]
-            results = call(self.program.run, [x_, _in_dtype_of(Δ_, x_), *kept_], numbers, places)
+            results = call(self.program.run, [x_, in_dtype_of(Δ_, x_), *kept_], numbers, places)
             for place, result in zip(places, results, strict=True):
-                if result is not place:
-                    place[...] = result
+                place[...] = result
         self._spent += time.perf_counter() - started
         return [home, *kept]
 

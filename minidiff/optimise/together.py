@@ -19,6 +19,7 @@ from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 from minidiff.optimise.decays import ExpDecay
 from minidiff.optimise.engine import ENGINE
+from minidiff.optimise.rule import chained
 from minidiff.optimise.step import BLOCK, make
 from minidiff.optimise.undo import changes_more, remembered
 from minidiff.optimise.update import changes_of, update
@@ -300,11 +301,8 @@ class Together:
         with np.errstate(all="ignore"):
             for group, olds in zip(self._groups, kept, strict=True):
                 x, step = group.joined(xs), group.joined(Δs)
-                old = iter(olds)
-                for rule, coefficients in zip(self._stages, mine, strict=True):
-                    result = rule.formula(x, step, *[next(old) for _ in rule.keeps], *coefficients)
-                    step, *new = result if rule.keeps else (result,)
-                    vectors += new
+                step, new = chained(self._stages, x, step, olds, mine)
+                vectors += new
                 for i, part in group.parts(step):
                     news[i] = xs[i] - part
         outputs = {free_name(f"{name}_new", taken): news[i] for i, (_, name, _) in enumerate(given)}

@@ -11,14 +11,13 @@ import functools
 import hashlib
 import operator
 import os
-import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from minidiff.files import write
+from minidiff.files import is_private, write
 from minidiff.program.listing import RefusedError
 from minidiff.program.source import Program
 from minidiff.typing import Array
@@ -119,12 +118,8 @@ def _cached(source: str) -> str | None:
     folder = os.path.join(os.path.abspath(base), "minidiff")
     path = os.path.join(folder, f"formula_{hashlib.sha256(source.encode()).hexdigest()[:24]}.py")
     try:
-        for place in (folder, os.path.join(folder, "__pycache__")):  # the second is Numba's
-            os.makedirs(place, mode=0o700, exist_ok=True)
-            found = os.lstat(place)
-            is_ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-            if not (is_ours and stat.S_ISDIR(found.st_mode)) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                return None
+        if not all(map(is_private, (folder, os.path.join(folder, "__pycache__")))):  # the second is Numba's
+            return None
         if not os.path.exists(path):
             write(path, [source.encode()])
     except OSError:

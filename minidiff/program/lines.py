@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import is_ndarray
+from minidiff.params import owner_of
 from minidiff.program.listing import Call, Listing, RefusedError, StandIn, example, flat, is_array
 from minidiff.tracing import (
     EXACT,
@@ -567,7 +567,7 @@ def _simplified(
         if same:
             instead.update((x._name, y) for x, y in zip(call.results, same, strict=True))
             for x, y in zip(call.results, same, strict=True):
-                memory, other = (_last_of(id(_owner(example(z))), memories) for z in (x, y))
+                memory, other = (_last_of(id(owner_of(example(z))), memories) for z in (x, y))
                 if memory != other:
                     memories[memory] = other
         else:
@@ -644,7 +644,7 @@ class Memory:
 
     def of(self, x: Any) -> int:
         """Tell whose memory an array is in, by an id."""
-        return _last_of(id(_owner(example(x))), self._same)
+        return _last_of(id(owner_of(example(x))), self._same)
 
     def returns(self, memory: int) -> bool:
         """Tell whether a result is in it."""
@@ -662,7 +662,7 @@ class Memory:
     def gives(self, x: Any) -> bool:
         """Tell whether a result can be given away as it is: it is no view, and has not been given before."""
         memory, e = self.of(x), example(x)
-        is_own = memory not in self._foreign and e.flags.writeable and _owner(e).nbytes == e.nbytes
+        is_own = memory not in self._foreign and e.flags.writeable and owner_of(e).nbytes == e.nbytes
         self._foreign.add(memory)
         return bool(is_own)
 
@@ -676,15 +676,6 @@ def _is_real(x: StandIn) -> bool:
 
 def _is_one(x: Any) -> bool:
     return is_array(x) and x.size > 0 and bool((x == 1).all())
-
-
-def _owner(x: Any) -> Any:
-    while is_ndarray(x):
-        base = x.base if is_ndarray(x.base) else getattr(x.base, "base", None)  # through stride tricks
-        if not is_ndarray(base):
-            break
-        x = base
-    return x
 
 
 def _last_of(memory: int, instead: dict[int, int]) -> int:

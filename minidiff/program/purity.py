@@ -46,18 +46,16 @@ def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Callable[[
     name, inside = function.__name__, any(map(inspect.iscode, function.__code__.co_consts))
     if inside or function.__dict__ or function.__kwdefaults__:
         raise RefusedError(f"{name} is more than a plain function")
-    if not all(type(default) in NUMBERS for default in function.__defaults__ or ()):
-        raise RefusedError(f"{name} has a default argument that is no number")
     found, within = inspect.getclosurevars(function), (*within, function)
-    for attribute in found.unbound - _ATTRIBUTES:
-        if not _is_pure(getattr(np, attribute, None)):
-            raise RefusedError(f"{name} uses {attribute}, which may be more than elementwise arithmetic")
     names = {**found.builtins, **found.globals}
-    for variable, x in {**names, **found.nonlocals}.items():
+    used = [*names.items(), *found.nonlocals.items()]
+    used += [(attribute, getattr(np, attribute, None)) for attribute in found.unbound - _ATTRIBUTES]
+    used += [("a default argument", x) for x in function.__defaults__ or ()]
+    for what, x in used:
         if isinstance(x, FunctionType):
             yield from readings(x, within) if x not in within else ()
         elif x is not np and not _is_pure(x):
-            raise RefusedError(f"{name} uses {variable}, which may be more than elementwise arithmetic")
+            raise RefusedError(f"{name} uses {what}, which may be more than elementwise arithmetic")
 
     def decisive() -> list[Any]:
         """Return what decides over the result besides the arguments."""

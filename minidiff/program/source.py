@@ -112,6 +112,8 @@ class Program:
 
     def _named(self, x: Any, call: Call) -> str:
         """Name an operand: an array, or the constant for what a number is beside arrays."""
+        if type(x) is not StandIn and not _is_number(x):
+            raise RefusedError(f"it takes {x!r:.40} (of type {type(x).__name__}) into its arithmetic")
         if not _is_number(x):
             return str(x._name)
         if call.function is operator.pow:  # which goes by the number itself
@@ -180,9 +182,6 @@ def _check_elementwise(call: Call) -> None:
         raise RefusedError(f"it uses {name}, which is not elementwise, or in a way that only NumPy knows")
     if all(map(_is_number, call.operands)):
         raise RefusedError(f"it uses {name} of a number, which NumPy makes a float64")
-    for x in call.operands:
-        if type(x) is not StandIn and not _is_number(x):
-            raise RefusedError(f"it takes {x!r:.40} (of type {type(x).__name__}) into its arithmetic")
 
 
 def _array(number: Any, dtype: np.dtype[Any]) -> Array:

@@ -22,7 +22,7 @@ from minidiff.optimise.update import update
 from minidiff.params import Param, Params
 from minidiff.program.copies import with_stand_ins
 from minidiff.program.lines import ChangedError, Lines, free_name
-from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example
+from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example, flat
 from minidiff.program.reach import Names, Reach, Seen
 from minidiff.program.signature import described as shown
 from minidiff.program.signature import equal, key_of, objects_in, parts_of, stood
@@ -211,6 +211,18 @@ class Compiled:
         )
         return result
 
+    def _on_copies(self, args: tuple[Any, ...]) -> WithGradient:
+        """Give the gradient of the loss, called with copies of lists and dicts, which it is not to change."""
+        copies = tuple([stood(arg, "", lambda x, _: x, lambda x: x) for arg in args])
+        before = flat(copies)
+        result = self._gradient(copies)
+        if [*map(id, flat(copies))] != [*map(id, before)]:
+            raise KeepsError(
+                f"compiled: {self._name} changes a list or a dict that it gets as an argument, which its "
+                "program would not. Let it work on a copy: batch = dict(batch)."
+            )
+        return result
+
     def _step(self, made: _Made, every: Any) -> Any:
         """Take a step with what a program gave, and give the loss."""
         steps: Any = self._steps
@@ -249,7 +261,8 @@ class Compiled:
         Raises
         ------
         ValueError
-            If there is no program yet, or the file's name is none for a module.
+            If there is no program yet, if data have changed of which one depends, or the file's name is none
+            for a module.
         FileExistsError
             If there is another file.
         TypeError
@@ -287,6 +300,12 @@ class Compiled:
         programs = list(self._programs.values())
         if not programs:
             raise ValueError("save: nothing has been recorded yet: call it with arguments as they will be")
+        for made in programs:
+            if made.has_changed():
+                raise ValueError(
+                    f"save: data that {self._name} reads have changed since it was recorded for "
+                    f"{made.signature or 'no arguments'}: call it so once more, then save"
+                )
         functions = [
             (made.lines, f"The loss and its gradient, for {made.signature or 'no arguments'}.", made.inputs)
             for made in programs
@@ -332,7 +351,7 @@ class Compiled:
             if stale is not None:
                 self._recorded -= stale.ran >= WORTH
                 del self._programs[key]
-            result = self._gradient(args)
+            result = self._on_copies(args)
             made = self._checked(args, result)
             self._recorded += 1
             if self._recorded == MANY:
@@ -514,17 +533,19 @@ class Compiled:
             stood(arg, name, standing, copied) for arg, name in zip(args, names.of_arguments, strict=True)
         ]
         f, variables = (loss, given) if self._params is None else ((lambda: loss(*given)), [self._params])
+
+        def back_and_forth() -> tuple[Any, ...]:
+            value, node, roots, regrouped = _record(f, tuple(variables), "compiled")
+            _check_loss(example(value))
+            listing.phase = "backward"
+            return value, _pull(value, node, roots), roots, regrouped
+
         try:
-            with standing_for_leaves(leaf):
-                value, node, roots, regrouped = _record(f, tuple(variables), "compiled")
-                _check_loss(example(value))
-                listing.phase = "backward"
-                gradients = _pull(value, node, roots)
+            value, gradients, roots, regrouped = standing_for_leaves(leaf, back_and_forth)
         except Exception:
             if listing.refusal is None:
                 raise
-        if listing.refusal is not None:  # which the loss or a derivative may have caught
-            raise listing.refusal
+        listing.check()
         places = list(range(len(roots)))
         template = places if self._params is not None else regrouped(places)
         return _Recording(listing, inputs, named, value, gradients, template)
@@ -576,6 +597,8 @@ class _Made:
         What takes a step with the gradients.
     ran : int
         How often it has run, if it watches data.
+    has_changed : callable
+        Tells whether these are others by now.
     signature : str
         What it was recorded for.
     """
@@ -599,6 +622,7 @@ class _Made:
             self._looked_at = Lines(r.listing, [], asked, found, names.of_constants, "looked_at").run
         self.step: Together | None = None
         self.ran = 0
+        self.has_changed: Callable[[], bool] = bool
         self.inputs: list[Any] = []
         self.gradients: Any = ()
         self.signature = ", ".join(f"{name}: {shown(x)}" for name, x in named)
@@ -623,14 +647,17 @@ class _Made:
 
         were = seen()
 
+        def has_changed() -> bool:
+            return any(array.has_changed() for array in arrays) or seen() != were
+
         def unchanged(*inputs: Any) -> tuple[Any, ...]:
-            if any(array.has_changed() for array in arrays) or seen() != were:
+            if has_changed():
                 raise ChangedError
             self.ran += 1
             return run(*inputs)
 
         if arrays or were:
-            self.run = unchanged
+            self.run, self.has_changed = unchanged, has_changed
 
     def filled(self, every: tuple[Any, ...]) -> list[Any]:
         """Give the gradients, with None where there is none."""

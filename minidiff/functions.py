@@ -15,7 +15,8 @@ import numpy as np
 
 from minidiff.checks import described, is_number
 from minidiff.names import tell
-from minidiff.tracing import as_array, derivative, made_zeros, part_of, single
+from minidiff.tracing import as_array, derivative, listed, made_zeros, part_of, single
+from minidiff.tracing.derivatives import shown
 
 __all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "logsumexp", "relu", "sigmoid", "softmax", "softplus",
     "zeros"]  # fmt: skip
@@ -54,7 +55,13 @@ def in_single(f: Any, x: Any, *others: Any) -> Any:
 
 def _weak(setting: Any) -> Any:
     """Give a number of NumPy's as one of Python's, which leaves the dtype of what it multiplies as it is."""
-    return float(setting) if type(setting) in (np.float16, np.float32, np.float64) else setting
+    is_numpys = type(shown(setting)) in (np.float16, np.float32, np.float64)
+    return _of_pythons(setting) if is_numpys else setting
+
+
+@listed
+def _of_pythons(x: Any) -> float:
+    return float(x)
 
 
 def relu(x: Any) -> Any:

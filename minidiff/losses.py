@@ -661,7 +661,7 @@ def _without_mask(x: Any) -> Any:
 
 def _weights(weights: Any, dtype: Any) -> Any:
     w = floating("weights=", _without_mask(weights))
-    return _not_negative(w.astype(dtype, copy=False) if is_ndarray(w) else w)
+    return _not_negative(w.astype(dtype, copy=False) if is_ndarray(shown(w)) else w)
 
 
 def _checked(check: Callable[..., Any], y: Any, *options: Any) -> Any:

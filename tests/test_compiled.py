@@ -1979,3 +1979,173 @@ def test_equal_numbers_that_are_not_the_same_have_programs_of_their_own(one, oth
         assert f(y).val == f(y).val == loss(y)
         held.numbers[-1] = one
         assert f(x).val == loss(x)
+
+
+def of_powers(z, a):
+    return {"root": z * a**0.5, "squares": (z * a**2.0) + a**-0.5, "its own": z * a**a}
+
+
+@pytest.mark.parametrize("name", of_powers(1.0, 1.0))
+def test_a_power_of_numbers_may_be_real_now_and_complex_then(name):
+    def loss(a):
+        return np.sum(np.abs(of_powers(W, a)[name]) ** 2)
+
+    f = compiled(loss, params(W))
+    for a in (4.0, -4.0, 0.25, -2.5, 3.0):
+        assert bits(f(a)) == bits(f(a)) == bits(withgradient(lambda a=a: loss(a), params(W)))
+
+
+BESIDE_NUMBERS = {
+    "a power": lambda x, a: np.sum(x**a),
+    "of a number": lambda x, a: np.sum((abs(a) + 1.5) ** x),
+    "of a mean": lambda x, a: np.mean(x) ** a,
+    "of an element": lambda x, a: x[0] ** a + a * x[1] - x[1] / (a + 4),
+    "a constant": lambda x, a: np.sum(np.mean(x) * np.arange(3.0, dtype=x.dtype) ** 2 * a),
+    "ufuncs of numbers": lambda x, a: np.sum(
+        x * (np.add(a, 0.5) * np.subtract(1.0, a) + np.multiply(a, a) - np.divide(a, 4.0) + np.negative(a))
+    ),
+    "ufuncs beside single precision": lambda x, a: np.sum(
+        x * (SINGLE * np.add(a, 0.5) + np.negative(a) * SINGLE)
+    ),
+    "weights": lambda x, a: ml.mse(x, np.ones(3, x.dtype), weights=np.abs(a) + 1),
+    "weights in double": lambda x, a: ml.logitcrossentropy(
+        np.stack([x, x * 2]), np.array([0, 2]), weights=(np.abs(a) + 1) * np.array([1.0, 2.0])
+    ),
+    "a weak slope": lambda x, a: np.sum(
+        mf.leakyrelu(x - 1, np.float64(0.3) * a) + mf.elu(SINGLE - 1, a * 1.0) * x
+    ),
+}  # fmt: skip
+SINGLE = np.array([0.1, -0.7, 1.3], np.float32)
+
+
+@pytest.mark.parametrize("kind", [float, np.float64, np.float32])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("loss", BESIDE_NUMBERS.values(), ids=BESIDE_NUMBERS)
+def test_beside_a_number_that_is_an_argument_operators_are_those_of_the_loss(loss, dtype, kind):
+    rng = np.random.default_rng(0)
+    p = param(rng.random(3).astype(dtype) + 0.5)
+    f = compiled(lambda a: loss(p, a), params(p))
+    for a in (1.7, 0.0, 0.5, 1.0, 2.0, 3.0, -1.0, *rng.normal(size=20)):
+        p[...] = rng.random(3) + 0.5
+        a = kind(a)
+        assert bits(f(a)) == bits(withgradient(lambda a=a: loss(p, a), params(p)))
+
+
+def caught(kind):
+    def decorate(f):
+        def loss(x):
+            try:
+                found = f(x)
+            except kind:
+                found = -1.0
+            return np.sum(W * found)
+
+        return loss
+
+    return decorate
+
+
+CAUGHT = {
+    "cholesky": (caught(np.linalg.LinAlgError)(lambda x: np.linalg.cholesky(x)[0, 0]), np.eye(2), -np.eye(2)),
+    "inv": (caught(np.linalg.LinAlgError)(lambda x: np.linalg.inv(x)[0, 0]), np.eye(2), np.zeros((2, 2))),
+    "division": (caught(ZeroDivisionError)(lambda x: 1 / x), 2.0, 0.0),
+    "overflow": (caught(OverflowError)(lambda x: x**3.0), 2.0, 1e200),
+    "in any way": (
+        caught(Exception)(lambda x: np.linalg.solve(x, np.ones(2))[0]),
+        np.eye(2),
+        np.zeros((2, 2)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("loss", "good", "bad"), CAUGHT.values(), ids=CAUGHT)
+def test_a_loss_that_goes_on_after_an_error_has_no_program_of_that(loss, good, bad):
+    with pytest.raises(TypeError, match=r"test_compiled.py, line .*catches an error, \w+, and goes on"):
+        compiled(loss, params(W))(bad)
+    f = compiled(loss, params(W))
+    for x in (good, bad, good):
+        assert bits(f(x)) == bits(withgradient(lambda x=x: loss(x), params(W)))
+
+
+@pytest.mark.parametrize("kind", ["raise", "call"])
+def test_a_loss_that_makes_errors_of_infinities_is_refused(kind):
+    def loss(x):
+        with np.errstate(divide=kind, call=lambda *_: None):
+            return np.sum(W / x)
+
+    with pytest.raises(TypeError, match=r"np.errstate makes errors of infinities"):
+        compiled(loss, params(W))(2.0)
+
+
+class Batch(list):
+    scale = 1.0
+
+
+class Pair(tuple):
+    scale = 1.0
+
+
+class Bunch(dict):
+    scale = 1.0
+
+    def __getattr__(self, name):
+        return self[name]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda x: Batch([x]), lambda x: Pair([x]), lambda x: Bunch({0: x})],
+    ids=["list", "tuple", "dict"],
+)
+def test_a_container_of_a_class_of_its_own_keeps_its_attributes(make):
+    def loss(batch):
+        assert type(batch) is type(make(0))
+        return np.sum(W * batch[0]) * batch.scale
+
+    f = compiled(loss, params(W))
+    for scale in (1.0, 3.0, 1.0, 2.0):
+        batch = make(np.ones(np.shape(W)))
+        if scale != 1.0:
+            batch.scale = scale
+        assert f(batch).val == loss(batch)
+
+
+def test_a_dict_whose_items_are_attributes_is_one_to_the_loss():
+    f = compiled(lambda d: np.sum(W * d.x), params(W))
+    assert f(Bunch(x=2.0)).val == f(Bunch(x=2.0)).val == 2 * np.sum(W)
+
+
+CHANGING = {
+    "pop": lambda batch: batch.pop("y"),
+    "set": lambda batch: batch.update(h=np.sum(W * batch["x"])),
+    "replace": lambda batch: batch.update(x=batch["x"] / 2),
+    "within": lambda batch: batch["more"].append(1.0),
+    "clear": lambda batch: batch["more"].clear(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGING.values(), ids=CHANGING)
+def test_a_loss_that_changes_its_batch_is_refused_and_the_batch_stays(change):
+    def loss(batch):
+        x = batch["x"]
+        change(batch)
+        return np.sum(W * x)
+
+    x, y, more = np.ones(np.shape(W)), np.zeros(2), [1.0]
+    batch = {"x": x, "y": y, "more": more}
+    with pytest.raises(TypeError, match=r"loss changes a list or a dict .* batch = dict\(batch\)"):
+        compiled(loss, params(W))(batch)
+    assert [*batch] == ["x", "y", "more"]
+    assert (batch["x"] is x, batch["y"] is y, batch["more"] is more, more) == (True, True, True, [1.0])
+
+
+def test_a_truth_may_be_narrowed_in_place():
+    def loss(x):
+        is_fine = np.all(x > 0)
+        is_fine &= np.all(x < 9)
+        is_fine |= np.any(x == -1)
+        return np.sum(W) * is_fine
+
+    f = compiled(loss, params(W))
+    for x in (np.ones(2), np.array([1.0, 10.0]), np.array([-1.0, 3.0])):
+        assert f(x).val == loss(x)

@@ -389,3 +389,34 @@ def test_a_file_that_is_no_text_is_left(tmp_path):
     with pytest.raises(FileExistsError):
         f.save(path)
     assert path.read_bytes() == b"\xff\xfe\x00"
+
+
+def test_what_was_recorded_of_other_data_is_not_saved(tmp_path):
+    W, V = param([1.0, 2.0]), np.array([1.0, 2.0])
+
+    def loss(x):
+        return np.sum(W * V * x) * (2.0 if V.max() > 1.5 else 3.0)
+
+    f = compiled(loss, params(W))
+    f(2.0)
+    V[...] = 1
+    with pytest.raises(
+        ValueError, match="data that loss reads have changed since it was recorded for x: float"
+    ):
+        f.save(tmp_path / "a.py")
+    assert list(tmp_path.iterdir()) == []
+    expected = f(2.0)
+    f.save(tmp_path / "a.py")
+    run = runpy.run_path(str(tmp_path / "a.py"))["loss_and_gradient"]
+    assert run(W.value, 2.0)[0] == expected.val
+
+
+def test_a_saved_program_says_where_a_result_is_of_another_kind(tmp_path):
+    W = param([1.0, 2.0])
+    f = compiled(lambda a: np.sum(np.abs(W * a**0.5)), params(W))
+    f(4.0)
+    f.save(tmp_path / "a.py")
+    run = runpy.run_path(str(tmp_path / "a.py"))["loss_and_gradient"]
+    assert run(W.value, 9.0)[0] == 9.0
+    with pytest.raises(Exception, match="a result has another shape or type than when this was recorded"):
+        run(W.value, -9.0)

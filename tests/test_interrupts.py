@@ -1,5 +1,6 @@
 """Ctrl-C, or another signal, at every instruction: nothing is left half done, none is lost, handlers stay."""
 
+import linecache
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidiff import DataLoader, interrupts, param, params, stop, train
+from minidiff import DataLoader, compiled, interrupts, param, params, stop, train
 from minidiff.interrupts import finish, whole
 from minidiff.optimise import ADAM, ExpDecay, Momentum, Optimiser, engine, update
 
@@ -55,10 +56,12 @@ def press(number=signal.SIGINT):
     signal.raise_signal(number)
 
 
-def press_at(moments, run, *, event="opcode", files=(interrupts.__file__, __file__), number=signal.SIGINT):
+def press_at(
+    moments, run, *, event="opcode", files=(interrupts.__file__, __file__), within="", number=signal.SIGINT
+):
     """Call `run`; press Ctrl-C at the moments given: instructions or lines of these files, counted from 1.
 
-    Or raise another signal, of that number.
+    Only those of functions whose name ends with `within` count. Or raise another signal, of that number.
 
     Return how often it was pressed, and the exception that came of it.
     """
@@ -68,8 +71,11 @@ def press_at(moments, run, *, event="opcode", files=(interrupts.__file__, __file
         nonlocal now, pressed
         if not frame.f_code.co_filename.startswith(files) or frame.f_code is press_at.__code__:
             return None
+        if not frame.f_code.co_name.endswith(within):
+            return None
         frame.f_trace_opcodes = event == "opcode"
-        if what == event:
+        # Python hears no signal while a block is left, of which tracing tells as the line of its `with`.
+        if what == event and not (what == "line" and line_of(frame).startswith("with ")):
             now += 1
             if now in moments:
                 pressed += 1
@@ -85,6 +91,10 @@ def press_at(moments, run, *, event="opcode", files=(interrupts.__file__, __file
     finally:
         sys.settrace(before)
     return pressed, None
+
+
+def line_of(frame):
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
 
 
 class FailedError(Exception):
@@ -327,6 +337,37 @@ def test_an_interrupt_at_any_moment_of_a_training_leaves_whole_steps(make, event
             assert state_of(ps, opt) in allowed
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert moment > 500
+
+
+@pytest.mark.parametrize(
+    ("file", "within"),
+    [("tracing/record", ("for_leaves", "_reading")), ("optimise/together", ""), ("compiled", "")],
+)
+def test_an_interrupt_in_the_first_call_of_a_program_leaves_whole_steps_and_no_stand_ins(file, within):
+    def fresh():
+        a, b = param([1.0, 2.0]), param(3.0)
+        ps, opt = params(a, b), ADAM(0.1)
+        return ps, opt, compiled(lambda x: np.sum(a**2) * b + x, ps, opt)
+
+    allowed = []
+    for steps in range(3):
+        ps, opt, step = fresh()
+        for _ in range(steps):
+            step(1.0)
+        allowed.append(state_of(ps, opt))
+    for moment in count(1):
+        ps, opt, step = fresh()
+        pressed, exception = press_at(
+            {moment}, lambda: step(1.0), event="line", files=(f"{PACKAGE}/{file}",), within=within
+        )
+        if not pressed:
+            break
+        assert type(exception) is KeyboardInterrupt
+        taken = allowed.index(state_of(ps, opt))
+        assert [type(p + 1) for p in ps] == [np.ndarray, np.float64]
+        step(1.0)
+        assert allowed.index(state_of(ps, opt)) == taken + 1
+    assert moment > 20
 
 
 @pytest.mark.parametrize("file", ["data", "interrupts"])

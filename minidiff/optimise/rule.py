@@ -346,8 +346,8 @@ def chained(
     Examples
     --------
     >>> from minidiff.optimise import Descent, WeightDecay
-    >>> step, kept = chained([WeightDecay(), Descent()], np.ones(2), np.ones(2), [], [(0.5,), (0.1,)])
-    >>> step, kept
+    >>> rules, ones = [WeightDecay(), Descent()], np.ones(2)
+    >>> chained(rules, ones, ones, [], [(0.5,), (0.1,)])
     (array([0.15, 0.15]), [])
     """
     olds, news = iter(kept), list[Any]()

@@ -34,7 +34,7 @@ from minidiff.interrupts import each, finish, whole
 from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import chained, in_dtype_of, tuple_of, widened
-from minidiff.optimise.undo import changes_more, remembered
+from minidiff.optimise.undo import any_changes_more, remembered
 from minidiff.program.purity import readings
 from minidiff.program.source import Program, quiet
 from minidiff.typing import Array
@@ -66,7 +66,7 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     if not _is_simple(stages, x):
         return whole(_take_whole, stages, p, x, Δ, out)
     # What a member changes before another one fails is put back.
-    back = remembered([p], stages) if len(stages) > 1 and changes_more(stages) else list
+    back = remembered([p], stages) if len(stages) > 1 and any_changes_more(stages) else list
     try:
         formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
         values = formulas.values(turns, arrays, numbers)
@@ -103,7 +103,7 @@ def compute(steps: Sequence[Any], changes: list[Change], stages: list[Any]) -> C
     callable
         Makes all as before, if the changes are not to be made.
     """
-    more = changes_more(stages)
+    more = any_changes_more(stages)
     sets = more and any(stage.sets() for stage in stages) and len(_parts(stages)) > 1
     with SETTINGS if sets else nullcontext():  # the parts after it read what a schedule sets
         back = remembered([p for _, p, *_ in steps], stages) if more else list
@@ -214,8 +214,8 @@ def _sweep(p: Any, x: Array, given: tuple[_Formulas, list[Array], Any], turns: l
     _change(p, x, formulas.swept(arrays, numbers, x) or formulas.values(turns, arrays, numbers), turns)
 
 
-# A rule's part in a step: the rule, what it has kept for the parameter, whether that is new to it, where its
-# clock will stand, and its numbers.
+# What one rule contributes to a step: the rule; what it keeps; whether that is new; its next clock; its
+# numbers.
 _Turn: TypeAlias = tuple[Any, dict[str, Any], bool, tuple[Any, ...], tuple[Any, ...]]
 
 

@@ -1,4 +1,4 @@
-"""The step of several small parameters as straight lines of NumPy: their rules' formulas, on one vector.
+"""One step of several small parameters. Their elements stand in one vector, so that each formula runs once.
 
 What a rule keeps is then one vector, too. In the optimiser's state each parameter has its part of it, as a
 view: a step taken otherwise replaces that by an array of its own, and the next one here gathers it again.
@@ -21,12 +21,13 @@ from minidiff.optimise.decays import ExpDecay
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import chained
 from minidiff.optimise.step import BLOCK, make
-from minidiff.optimise.undo import changes_more, remembered
+from minidiff.optimise.undo import any_changes_more, remembered
 from minidiff.optimise.update import changes_of, update
 from minidiff.params import Param, Params
-from minidiff.program.lines import EXACT, RESERVED, Lines, free_name
+from minidiff.program.lines import RESERVED, Lines, free_name
 from minidiff.program.listing import Call, Listing, RefusedError, StandIn, flat
 from minidiff.program.source import quiet
+from minidiff.tracing import EXACT
 from minidiff.typing import Array
 
 __all__ = ["Steps", "Together"]
@@ -165,7 +166,7 @@ class Together:
             if self._others:
                 ps = {self._given[i][0]: grads[i] for i in self._others}
                 others, back = changes_of(self._opt, [*ps], ps)
-            elif changes_more(self._stages):
+            elif any_changes_more(self._stages):
                 back = remembered([], self._stages)
             turns, numbers = self._turns()
             if tuple(map(type, numbers)) != self._types:
@@ -220,7 +221,7 @@ class Together:
         for rule, states, clock in turns:
             for i, p in enumerate(self._ps):
                 if states[i] is None:
-                    states[i] = rule.state[p] = {}
+                    rule.state[p] = states[i] = {}  # in this order, as it may be done twice
                 states[i]["clock"] = clock
             if rule.notes_steps:
                 rule.stepped(*clock)
@@ -232,7 +233,7 @@ class Together:
     def _look(self) -> None:
         """Find out which parameters can take part with the optimiser as it is."""
         stages: list[Any] = self._opt.stages()
-        self._stages, self._types, self.lines = stages, None, None
+        self._stages, self._types, self.lines = None, None, None
         why = _reason(stages)
         self._keeps = [(k, name) for k, rule in enumerate(stages) for name in ("" if why else rule.keeps)]
         reasons = [why or _unfit(p.value, g, self._limit) for p, _, g in self._given]
@@ -246,6 +247,7 @@ class Together:
         self._all = self._ps + [self._given[i][0] for i in self._others]
         self._xs = [p.value for p in self._ps]
         self._groups = self._grouped(True)
+        self._stages = stages  # at the end: what an interrupt cuts short is done again
 
     def _grouped(self, is_flat: bool) -> list[_Group]:
         """Put parameters of one dtype into vectors of limited size, or each into a group of its own."""

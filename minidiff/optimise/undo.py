@@ -1,4 +1,4 @@
-"""Optimisers as they were before a step that fails.
+"""What optimisers were before a step. If the step fails, they become that again.
 
 What a formula keeps for a parameter changes with the parameter, when nothing can fail any more. An `apply`
 changes what it keeps earlier, and so do the optimisers that it calls. Copies of that are made here.
@@ -17,13 +17,13 @@ import numpy as np
 from minidiff.iddict import IdDict
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 
-__all__ = ["changes_more", "remembered"]
+__all__ = ["any_changes_more", "remembered"]
 
 _HOLDERS = AbstractOptimiser, IdDict, list, tuple, dict
 _CHANGES_MORE = attrgetter("changes_more")
 
 
-def changes_more(stages: list[Any]) -> bool:
+def any_changes_more(stages: list[Any]) -> bool:
     """Tell whether a step may change more than what formulas keep for their parameters.
 
     Parameters

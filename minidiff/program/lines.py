@@ -66,6 +66,9 @@ RESERVED = {
 class ChangedError(Exception):
     """A result has another shape or dtype than when its program was recorded, or data have changed."""
 
+    def __init__(self) -> None:
+        super().__init__("a result has another shape or type than when this was recorded: record it anew")
+
 
 class Workspace:
     """Sets of arrays that are kept from call to call; a call takes a set, so that threads do not share one.
@@ -310,7 +313,8 @@ class Lines:
             checks = []
             for x in call.results:
                 name, e = self._text[x._name], x._example
-                checks.append(f"{name}.shape != {e.shape} or {name}.dtype != {str(e.dtype)!r}")
+                of_array = f"{name}.shape != {np.shape(e)} or {name}.dtype != {str(np.asarray(e).dtype)!r}"
+                checks.append(of_array if is_array(e) else f"type({name}) is not {type(e).__name__}")
             self._body += [f"if {' or '.join(checks)}:", "    raise ChangedError"]
 
     # --- Memory ---
@@ -431,6 +435,8 @@ class Lines:
         # The operator gives the product of two complex numbers with other last bits than the ufunc.
         is_complex = isinstance(call.results[0]._example, np.complexfloating)
         stays = options or (is_complex and call.function in (np.multiply, np.divide))
+        # NumPy's function of Python's numbers gives one of NumPy's.
+        stays = stays or ("{}" not in call.form and not any(is_array(example(x)) for x in call.operands))
         form: str = call.form if stays else _FORMS.get(call.function, call.form)
         if form == "{}[{}]":
             return self._item(operands[0], call.operands[1])

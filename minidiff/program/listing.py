@@ -27,7 +27,7 @@ import autograd
 import numpy as np
 
 from minidiff.checks import described, is_ndarray
-from minidiff.tracing import Kept, Traced, backward, called_here, is_box, map_container, stands_beneath
+from minidiff.tracing import Kept, backward, called_here, is_box, map_container, stands_beneath
 from minidiff.tracing.sparse import are_same, product
 
 __all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
@@ -183,7 +183,7 @@ class Listing:
         What the function has looked at: values that follow from constants alone. The recording holds as long
         as they are the same.
     refusal : RefusedError or None
-        The first thing that was refused: the function may have caught the error.
+        The first thing that was refused.
     phase : str
         What runs: "forward", "backward" or "step". In a step nothing may depend on an array's shape: it runs
         on blocks of arrays, and on several arrays in one.
@@ -194,6 +194,7 @@ class Listing:
         self.calls: list[Call] = []
         self.assumed: list[StandIn] = []
         self.refusal: RefusedError | None = None
+        self._failure: RefusedError | None = None  # what is to be said of an error, if it has been caught
         self.made_by: dict[str, Call] = {}
         self._following: set[str] = set()  # the names of constants, and of what follows from them alone
         self._held: list[Any] = []  # so that no id is given twice
@@ -262,9 +263,18 @@ class Listing:
 
     def refuse(self, what: str) -> NoReturn:
         """Refuse what the function does, with its line."""
-        where = f"{'' if self.phase == 'step' else 'compiled: '}{shown_line(self._line())}"
-        self.refusal = self.refusal or RefusedError(f"{where}{what}.")
+        self.refusal = self.refusal or self._worded(what)
         raise self.refusal
+
+    def check(self) -> None:
+        """Raise what was refused: the function may have caught the error. So it may have one of NumPy's."""
+        if self.refusal or self._failure:
+            raise self.refusal or self._failure  # type: ignore[misc]
+
+    def _worded(self, what: str) -> RefusedError:
+        return RefusedError(
+            f"{'' if self.phase == 'step' else 'compiled: '}{shown_line(self._line())}{what}."
+        )
 
     def call(self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Make a call with the examples and note it.
@@ -285,7 +295,13 @@ class Listing:
         if form[0] in ".n" and any(x is not data and _counts_things(x._example) for x in uses):
             operands, options = self._settled(function, form, operands, options)
             uses = [x for x in flat((operands, options)) if type(x) is StandIn]
-        value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
+        try:
+            value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
+        except Exception as error:
+            self._failure = self._failure or self._worded(_CAUGHT.format(type(error).__name__))
+            raise
+        if self.phase != "step" and not _GOES_ON.issuperset(np.geterr().values()):
+            self.refuse("np.errstate makes errors of infinities and NaN here: a program goes on with them")
         if form.startswith(("np.", ".")) and type(value) is np.ndarray and any(value is x for x in operands):
             self.refuse(f"it writes into an array with {form}. Do not pass out, which is given by position")
         if self.phase == "step" and type(value) in NUMBERS and "{}" in form:
@@ -305,7 +321,9 @@ class Listing:
         stands = map_container(standing, value) if several else standing(value)
         made = Call(
             results, _UFUNCS.get(function, function), form, operands, options, line, self.phase,
-            value if several else None, function in _CHECKED or _counts(function, operands), tuple(uses),
+            value if several else None,
+            function in _CHECKED or _counts(function, operands) or _may_be_complex(function, operands),
+            tuple(uses),
         )  # fmt: skip
         self.calls.append(made)
         self.made_by.update((x._name, made) for x in results)
@@ -434,6 +452,15 @@ def _counts(function: Any, operands: tuple[Any, ...]) -> bool:
     return any(isinstance(i, (np.ndarray, list)) and np.asarray(example(i)).dtype == bool for i in index)
 
 
+def _may_be_complex(function: Any, operands: tuple[Any, ...]) -> bool:
+    """Tell whether a power of Python's numbers is real for some bases and complex for others."""
+    if function is not operator.pow:
+        return False
+    x, y = example(operands)
+    is_fixed = type(operands[1]) is not StandIn and float(y).is_integer()
+    return {type(x), type(y)} <= {int, float} and not is_fixed
+
+
 def _fixed(name: str, ask: Callable[[Any], Any]) -> Any:
     """Answer from the example; not in a step, which runs on blocks of arrays as well."""
 
@@ -470,8 +497,6 @@ class StandIn:
         known = getattr(np, ufunc.__name__, None) is ufunc
         name = f"np.{ufunc.__name__}" if known else f"{ufunc.__name__}"
         if method == "__call__":
-            if ufunc is np.multiply and _is_by_operator(*operands):
-                return self._listing.call(operator.mul, "{} * {}", operands, options)
             return self._listing.call(ufunc, name, operands, options)
         return self._listing.call(getattr(ufunc, method), f"{name}.{method}", operands, options)
 
@@ -595,24 +620,6 @@ class StandIn:
         return f"<compiled {type(x).__name__}{getattr(x, 'shape', '')}>"
 
 
-def _is_by_operator(x: Any, y: Any) -> bool:
-    """Tell whether a ufunc's product of numbers would be the operator's, if no stand-ins took part.
-
-    A recorded value's operator multiplies as Python does, but goes by the ufunc beside a stand-in. Of complex
-    numbers the two have other last bits.
-    """
-    are_complex = all(isinstance(example(z), (complex, np.complexfloating)) for z in (x, y))
-    frame: Any = sys._getframe(2) if are_complex else None
-    while frame is not None and _kind(frame.f_code.co_filename) == "library":
-        if frame.f_code in _OPERATORS_OF_TRACED and type(frame.f_locals["other"]) is StandIn:
-            return type(example(x)) is complex or frame.f_code is Traced.__mul__.__code__
-        frame = frame.f_back
-    return False
-
-
-_OPERATORS_OF_TRACED = Traced.__mul__.__code__, Traced.__rmul__.__code__
-
-
 def _method(name: str) -> Any:
     return _METHOD.setdefault(name, lambda x, *operands, **options: getattr(x, name)(*operands, **options))
 
@@ -643,6 +650,11 @@ for _name, (_, _form) in _OPERATORS.items():
 for _name in _FIXED:
     setattr(StandIn, _name, property(_fixed(f".{_name}", operator.attrgetter(_name))))
 
+_CAUGHT = (
+    "it catches an error, {}, and goes on: its program would do so always. Write what cannot fail, "
+    "such as np.where(c, a, b), or do without compiled"
+)
+_GOES_ON = {"ignore", "warn", "print", "log"}
 _BRANCH = (
     "it branches on a value, and would go the same way for every other. np.where(condition, a, b) decides by "
     "element"
@@ -672,8 +684,6 @@ _CHANGES = {
         "np.where, np.concatenate or np.stack, or make it of a value that is: np.zeros_like(W, shape=n)",
     "__delitem__": "it deletes from an array",
     "__reduce_ex__": "it pickles a value",
-    **{f"__i{name}__": "it changes an array in place. Write b = b + …: the result is new"
-       for name in ("and", "or", "xor", "lshift", "rshift")},
 }  # fmt: skip
 
 
@@ -704,7 +714,10 @@ def _in_place(function: Any, symbol: str) -> Any:
     return change
 
 
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
+for _name in (
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul",
+    "and", "or", "xor", "lshift", "rshift",
+):  # fmt: skip
     setattr(StandIn, f"__i{_name}__", _in_place(_PYTHONS[_name], _OPERATORS[_name][1][3:-3]))
 
 stands_beneath(StandIn, lambda x: x._example)

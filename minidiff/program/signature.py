@@ -59,9 +59,9 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         return kind, x
     if isinstance(x, dict):
         keys = tuple(x) if _NAMES.issuperset(map(type, x)) else tuple(map(_exactly, x))
-        return kind, keys, *[key_of(item, leaves) for item in x.values()]
+        return kind, keys, *[key_of(item, leaves) for item in x.values()], *_attributes(x)
     if isinstance(x, (list, tuple)):
-        return kind, *[key_of(item, leaves) for item in x]
+        return kind, *[key_of(item, leaves) for item in x], *_attributes(x)
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"compiled functions take plain arrays, not {kind.__name__}, whose mask would be lost: pass "
@@ -70,6 +70,13 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
     if is_ndarray(x):
         raise TypeError(f"compiled functions take plain arrays, not {kind.__name__}: pass np.asarray(x).")
     return tuple(_identity(x))
+
+
+def _attributes(x: Any) -> Iterator[Any]:
+    """Give what tells the attributes of a list, a tuple or a dict of a class of its own apart."""
+    named = vars(x) if "__dict__" in dir(type(x)) else x
+    for name, held in named.items() if named is not x else ():
+        yield name, *_identity(held)
 
 
 def _exactly(x: Any) -> Any:
@@ -172,11 +179,19 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
     if _may_vary(x):
         return standing(np.asarray(x) if kind in ARRAYS else x, name)
     if isinstance(x, dict):
-        return {key: stood(item, f"{name}.{key}", standing, other) for key, item in x.items()}
+        anew: Any = {} if kind is dict else dict.__new__(kind) if kind.copy is dict.copy else x.copy()
+        dict.update(anew, {key: stood(item, f"{name}.{key}", standing, other) for key, item in x.items()})
+        return _with_attributes_of(x, anew)
     if isinstance(x, (list, tuple)):
         items = [stood(item, f"{name}.{i}", standing, other) for i, item in enumerate(x)]
-        return kind(*items) if hasattr(x, "_fields") else kind(items)
+        return _with_attributes_of(x, kind(*items) if hasattr(x, "_fields") else kind(items))
     return other(x)
+
+
+def _with_attributes_of(x: Any, anew: Any) -> Any:
+    if "__dict__" in dir(type(anew)):
+        vars(anew).update(vars(x))
+    return anew
 
 
 def objects_in(args: Any) -> Iterator[Any]:

@@ -89,8 +89,7 @@ class Program:
         listing, numbers = Listing("step"), tuple([0.37 + 0.11 * i for i in range(count)])
         given = {**arrays, **{f"c{i}": number for i, number in enumerate(numbers)}}
         results = quiet().run(function, *[StandIn(listing, name, x) for name, x in given.items()])
-        if listing.refusal:
-            raise listing.refusal
+        listing.check()
         for result, home in zip(results, homes, strict=True):
             dtype = arrays[home if home in arrays else next(iter(arrays))].dtype
             if type(result) is not StandIn or _is_number(result) or result.dtype != dtype:

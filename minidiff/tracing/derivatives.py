@@ -366,9 +366,10 @@ RULES[np.divide] = (
 
 
 def _power_base(g: Any, ans: Any, x: Any, y: Any) -> Any:
-    if type(y) in (int, float):
-        # x + x is 2x without a Python number, which costs NumPy more than the sum.
-        return unbroadcast(g * (x + x if y == 2 else y * x ** (y - 1 if y else 1)), x)
+    if type(y) in (int, float) and y == 2:  # 2x without a Python number, which costs NumPy more than the sum
+        return unbroadcast(g * (x + x), x)
+    if type(shown(y)) in (int, float):
+        return unbroadcast(g * (y * x ** (y - 1 + 2 * (y == 0))), x)  # at y = 0 the slope is 0 · x
     if getattr(y, "dtype", ans.dtype).kind in "biu":
         y = y.astype(ans.dtype)  # as NumPy takes it, as y - 1 may be beyond the whole numbers of its dtype
     is_0_to_the_0 = (x == 0) & (y == 0)  # whose slope, 0 · 0⁻¹, is 0

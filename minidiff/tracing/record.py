@@ -27,7 +27,7 @@ from functools import cache, partial, wraps
 from importlib import import_module
 from itertools import count
 from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from autograd.builtins import SequenceBox
@@ -36,6 +36,7 @@ from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
 from minidiff.checks import add_note, is_ndarray, takes
+from minidiff.interrupts import whole
 from minidiff.tracing.derivatives import (
     AGAIN,
     COMPOSITES,
@@ -52,6 +53,8 @@ from minidiff.tracing.derivatives import (
     var,
 )
 from minidiff.tracing.refusals import ELSEWHERE, cures, is_called_here, name_of, no_attribute, refuse, where
+
+T = TypeVar("T")
 
 # ---------------------------------------------------------------------------------------------------
 # The running traces
@@ -338,6 +341,8 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
                 return Traced(operate(x, y), primitive, (x, y), NO_KEYWORDS, (0,), (self,), owner)
         elif isinstance(other, Leaf):
             return forward(self, other.lift())
+        if hasattr(type(other), "__listed__"):
+            return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), owner)
         if getattr(type(other), "__array_ufunc__", True) is None:
             return NotImplemented  # a Grads, which knows what to do
         return record(primitive, (self, other), NO_KEYWORDS)
@@ -346,7 +351,11 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         y, owner = self._value, self.owner
         if not owner.open:
             return operate(other, y)
-        if type(other) in PLAIN:
+        if type(other) in PLAIN or type(shown(other)) in (
+            int,
+            float,
+            complex,
+        ):  # of others NumPy asks
             # A Python complex number makes one of a NumPy number.
             result = typed(operate(other, y))
             return Traced(result, primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)
@@ -972,32 +981,48 @@ def stands_beneath(kind: type, example: Callable[[Any], Any]) -> None:
     VSpace.mappings[kind] = lambda x: vspace(example(x))
 
 
-@contextmanager
-def standing_for_leaves(stand_in: Callable[[Any, int], Any]) -> Iterator[None]:
-    """Let ``stand_in(array, id of the leaf)`` stand for each leaf, and its `value`, in the ``with`` block.
+def standing_for_leaves(stand_in: Callable[[Any, int], Any], f: Callable[[], T]) -> T:
+    """Call ``f()`` while ``stand_in(array, id of the leaf)`` stands for each leaf, and for its `value`.
 
-    What minidiff itself reads stays the array, and so does what other threads read.
+    What minidiff itself reads stays the array, and so does what other threads read. It runs in a context of
+    its own, so that however it ends, an interrupt at any place included, no stand-in is left.
     """
-    token = _reader.set(stand_in)
+    return copy_context().run(_standing_for_leaves, stand_in, f)
+
+
+def _standing_for_leaves(stand_in: Callable[[Any, int], Any], f: Callable[[], T]) -> T:
+    _reader.set(stand_in)
+    me = _Reading()
+    try:
+        whole(_begin_reading, me)
+        return f()
+    finally:
+        whole(_end_reading, me)
+
+
+class _Reading:
+    """A recording that runs. It is gone by itself if an interrupt keeps `_end_reading` from being called."""
+
+
+def _begin_reading(me: _Reading) -> None:
     with _reading:
-        _reading_now.append(token)
+        _reading_now.add(me)
         setattr(Leaf, "_array", property(_lifted, _ARRAY.__set__))  # noqa: B010 - mypy
         setattr(Leaf, "value", property(_read))  # noqa: B010 - mypy
-    try:
-        yield
-    finally:
-        with _reading:
-            _reading_now.remove(token)
-            if not _reading_now:
-                setattr(Leaf, "_array", _ARRAY)  # noqa: B010 - mypy
-                setattr(Leaf, "value", _VALUE)  # noqa: B010 - mypy
-        _reader.reset(token)
+
+
+def _end_reading(me: _Reading) -> None:
+    with _reading:
+        _reading_now.discard(me)
+        if not _reading_now:
+            setattr(Leaf, "_array", _ARRAY)  # noqa: B010 - mypy
+            setattr(Leaf, "value", _VALUE)  # noqa: B010 - mypy
 
 
 _ARRAY: Any = vars(Leaf)["_array"]
 _VALUE: Any = vars(Leaf)["value"]
 _reader: ContextVar[Callable[[Any, int], Any] | None] = ContextVar("reader", default=None)
-_reading, _reading_now = threading.Lock(), list[Any]()
+_reading, _reading_now = threading.Lock(), weakref.WeakSet[_Reading]()
 
 
 def _lifted(leaf: Leaf) -> Any:

@@ -26,9 +26,10 @@ import numpy as np
 from minidiff.checks import described, flag, instance
 from minidiff.files import write
 from minidiff.interrupts import whole
-from minidiff.manifest import Array, Decoder, Encoder, RefusedError
+from minidiff.manifest import Decoder, Encoder, MisfitError
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.params import Param, Params
+from minidiff.typing import Array
 
 __all__ = ["load", "save"]
 
@@ -211,7 +212,7 @@ def load(
     if settings not in ("file", "code"):
         raise ValueError(f"settings must be 'file' or 'code', got {described(settings)}")
     live = [p.in_place("load(…)") for p in ps]
-    with _opened(path) as file, _naming(path):
+    with _file(path) as file, _naming(path):
         manifest, members = _read(file)
         names = ps.names if manifest["version"] > 1 else tuple(map(str, range(len(ps))))
         outlines = {name: members[member] for name, member in manifest["parameters"].items()}
@@ -223,14 +224,14 @@ def load(
             rest = ": load(…, partial=True) takes those that fit" if mine else ""
             if twice:
                 rest = f". {_SAME_NAMES.format(', '.join(twice[:6]))}"
-            raise RefusedError(next(iter(misfits.values())) + rest)
+            raise MisfitError(next(iter(misfits.values())) + rest)
         arrays = _contents(file, manifest["version"], members)
         stored = {name: arrays[member] for name, member in manifest["parameters"].items()}
         wanted = {name: mine.get(name) for name in stored}
         decoder = Decoder(_within("optimiser", arrays), wanted, settings)
         if opt is not None:
             if manifest["optimiser"] is None:
-                raise RefusedError("holds no optimiser: it was saved without one")
+                raise MisfitError("holds no optimiser: it was saved without one")
             decoder.restore(manifest["optimiser"], opt, "opt")
         more = Decoder(_within("extra", arrays), {})
         extra = {name: more.data(node) for name, node in manifest["extra"].items()}
@@ -285,7 +286,7 @@ def _naming(path: Any) -> Iterator[None]:
     """Name the file in the errors of its readers, which a damaged one can make raise nearly anything."""
     try:
         yield
-    except RefusedError as error:
+    except MisfitError as error:
         raise ValueError(f"{_name(path)} {error}") from error.__cause__
     except (OSError, MemoryError):
         raise
@@ -394,7 +395,7 @@ MANY = 2**16  # more arrays than this are read only where a manifest before them
 DAMAGED = "is damaged: its contents do not match its checksum"
 
 
-def _opened(path: Any) -> BinaryIO:
+def _file(path: Any) -> BinaryIO:
     if _is_path(path):
         return open(path, "rb")
     path.seek(0)
@@ -417,17 +418,17 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Outline]]:
     places, is_whole = _members(file)
     members = {name: _outline(file, *place) for name, place in places.items()}
     if not {"manifest", "checksum"} <= members.keys():
-        raise RefusedError("is no checkpoint: it holds no manifest, or no checksum")
+        raise MisfitError("is no checkpoint: it holds no manifest, or no checksum")
     _compare(file, members["manifest"])
     manifest = _parse(_array(file, members["manifest"]))
     version, parameters = manifest["version"], manifest["parameters"]
     if version > VERSION:
-        raise RefusedError(f"is of format {version}, this minidiff reads up to {VERSION}: upgrade it")
+        raise MisfitError(f"is of format {version}, this minidiff reads up to {VERSION}: upgrade it")
     names = [name for name in members if name not in ("manifest", "checksum")]
     if version == 1:
         manifest["parameters"] = {str(i): f"parameters/{i}" for i in range(min(parameters, len(names) + 1))}
     elif not is_whole or manifest["arrays"] != names or names[: len(parameters)] != [*parameters.values()]:
-        raise RefusedError(DAMAGED)
+        raise MisfitError(DAMAGED)
     return manifest, members
 
 
@@ -444,7 +445,7 @@ def _contents(file: BinaryIO, version: int, members: dict[str, Outline]) -> dict
         for piece in (name.encode(), outline.header, _bytes_of(a)):
             digest.update(piece)
     if version > 1 and arrays["checksum"].tobytes() != expected:
-        raise RefusedError(DAMAGED)
+        raise MisfitError(DAMAGED)
     return arrays
 
 
@@ -472,12 +473,12 @@ def _members(file: BinaryIO) -> tuple[dict[str, tuple[int, int, int]], bool]:
             as_before = header[:4] + b"\x14\0" + header[6:18] + sizes + header[26:]
         fits = start + rest in (header, as_before) and begin + size <= end
         if not fits or name in members or too_many:
-            raise RefusedError("is damaged or no checkpoint: it is not laid out as save does it")
+            raise MisfitError("is damaged or no checkpoint: it is not laid out as save does it")
         members[name] = begin, size, crc
         entries.append(entry)
         at = file.seek(begin + size)
     if not members:
-        raise RefusedError("is damaged or no checkpoint: it holds nothing")
+        raise MisfitError("is damaged or no checkpoint: it holds nothing")
     tail = _directory(entries, at)
     file.seek(at)
     return members, file.read(len(tail) + 1) == tail
@@ -509,7 +510,7 @@ def _compare(file: BinaryIO, outline: Outline) -> None:
         found = zlib.crc32(piece, found)
         left -= len(piece)
     if found != outline.crc:
-        raise RefusedError(DAMAGED)
+        raise MisfitError(DAMAGED)
 
 
 def _array(file: BinaryIO, outline: Outline) -> Array:
@@ -531,4 +532,4 @@ def _parse(text: Array) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(text.tobytes())
         if manifest["format"] == FORMAT and type(manifest["version"]) is int and manifest["version"] > 0:
             return manifest
-    raise RefusedError("is damaged or no checkpoint: its manifest cannot be read")
+    raise MisfitError("is damaged or no checkpoint: its manifest cannot be read")

@@ -31,6 +31,7 @@ __all__ = [
     "hint",
     "instance",
     "integer",
+    "is_complex",
     "is_ndarray",
     "is_number",
     "number",
@@ -49,6 +50,11 @@ def anything(_: str, x: Any) -> Any:
 def is_ndarray(x: object) -> TypeGuard[np.ndarray[Any, Any]]:
     """Tell whether something is an ndarray: by its class, as a parameter passes for one with `isinstance`."""
     return issubclass(type(x), np.ndarray)
+
+
+def is_complex(x: Any) -> bool:
+    """Tell whether something is complex: by its dtype, and without one by the dtype of its class."""
+    return bool(getattr(x, "dtype", np.dtype(type(x))).kind == "c")
 
 
 def share_memory(xs: Sequence[np.ndarray[Any, Any]]) -> bool:

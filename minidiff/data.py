@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy, deepcopy
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from minidiff.checks import (
     is_ndarray,
     is_number,
     number,
+    several,
 )
 from minidiff.interrupts import whole
 from minidiff.typing import NDArray
@@ -50,6 +51,17 @@ class _Checked:
 
     def __set__(self, loader: object, value: Any) -> None:
         vars(loader)[self._name] = self._check(self._name, value)
+
+
+class _Place(NamedTuple):
+    """Where an iteration stands."""
+
+    begin: Mapping[str, Any] | None  # the generator's state before it
+    batches: int  # that count
+    settings: tuple[int, bool, bool]  # its own: batchsize, shuffle, partial
+
+
+_SETTINGS = partial(integer, least=1), flag, flag
 
 
 def _no_other(name: str, _: object) -> NoReturn:
@@ -172,8 +184,7 @@ class DataLoader(Generic[Data]):
         self.batchsize, self.shuffle, self.partial = batchsize, shuffle, partial
         self.rng = rng
         self._n = _samples(self.data)
-        # Where the latest iteration stands: the generator's state before it, and how many batches count.
-        self._place: tuple[Mapping[str, Any] | None, int] = (None, 0)
+        self._place = _Place(None, 0, self._settings)  # of the latest iteration
         self._losses: tuple[int, list[float]] = (0, [])  # of its steps within `train`: how many, the sum
         self._resumed = False
 
@@ -186,6 +197,10 @@ class DataLoader(Generic[Data]):
     def rng(self, rng: Seed) -> None:
         vars(self).update(rng=generator("rng", rng), _is_seeded=rng is not None)
 
+    @property
+    def _settings(self) -> tuple[int, bool, bool]:
+        return self.batchsize, self.shuffle, self.partial
+
     def __repr__(self) -> str:
         rank, size = self._shard
         return (
@@ -195,19 +210,18 @@ class DataLoader(Generic[Data]):
 
     def __len__(self) -> int:
         """Return the number of batches in an iteration."""
-        full, rest = divmod(self._n, self.batchsize)
-        return full + (self.partial and rest > 0)
+        return _length(self._n, self._settings)
 
     def __iter__(self) -> Iterator[Data]:
         return self._batches(not self._is_trained)
 
     def _batches(self, counts: bool) -> Iterator[Data]:
         """Give the batches of an iteration, which `state` tells of if it counts."""
-        order, (begin, given) = whole(self._start, counts)
+        order, (begin, given, settings) = whole(self._start, counts)
         rank, size = self._shard
-        data, n, batchsize = self.data, self._n, self.batchsize
-        which = zlib.crc32(repr(begin).encode()) if self.shuffle and size > 1 else 0
-        for i in range(given, len(self)):
+        data, n, (batchsize, shuffle, _) = self.data, self._n, settings
+        which = zlib.crc32(repr(begin).encode()) if shuffle and size > 1 else 0
+        for i in range(given, _length(n, settings)):
             start = i * batchsize
             m = min(batchsize, n - start)
             first, last = m * rank // size, m * (rank + 1) // size
@@ -216,22 +230,22 @@ class DataLoader(Generic[Data]):
             rows = places if order is None else order[places]
             batch = _of_each(partial(_batch, rows=rows), data)
             if counts:
-                self._place = begin, i + 1
+                self._place = _Place(begin, i + 1, settings)
             self.weight, self._at = last - first, which + i
             yield batch
         if counts:
-            self._place = None, 0
+            self._place = _Place(None, 0, settings)
 
-    def _start(self, counts: bool) -> tuple[NDArray[np.int64] | None, tuple[Mapping[str, Any] | None, int]]:
+    def _start(self, counts: bool) -> tuple[NDArray[np.int64] | None, _Place]:
         """Begin an iteration, or go on with one; give its order and where it begins."""
         rng, place = self.rng, self._place
-        goes_on = counts and self._resumed and place[0] is not None
+        goes_on = counts and self._resumed and place.begin is not None
         if goes_on:
             rng = deepcopy(rng)  # the loader's own has moved on
-            rng.bit_generator.state = place[0]  # type: ignore[assignment]
+            rng.bit_generator.state = place.begin  # type: ignore[assignment]
         else:
-            place = rng.bit_generator.state, 0
-        order = rng.permutation(self._n) if self.shuffle else None
+            place = _Place(rng.bit_generator.state, 0, self._settings)
+        order = rng.permutation(self._n) if place.settings[1] else None
         if counts:
             self._losses = self._losses if goes_on else (0, [])
             self._place, self._resumed = place, False
@@ -289,7 +303,7 @@ class DataLoader(Generic[Data]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._resumed = self._place[0] is not None  # a copy goes on where this one stood
+        self._resumed = self._place.begin is not None  # a copy goes on where this one stood
         self._is_trained = False
 
     @property
@@ -298,6 +312,9 @@ class DataLoader(Generic[Data]):
 
         The first iteration then gives the batches that were still to come, in the order they would have
         come. A state of another number of samples or another `batchsize`, or that cannot be one, is refused.
+
+        Where settings were set anew amid that iteration, the state has both. It may be set in a loader with
+        the ones or the others, which ends the iteration with the earlier and goes on with the new.
 
         Examples
         --------
@@ -311,14 +328,16 @@ class DataLoader(Generic[Data]):
         >>> [batch.tolist() for batch in another] == [batch.tolist() for batch in batches]
         True
         """
-        begin, batches = self._place
+        (begin, batches, settings), rng = self._place, self.rng.bit_generator.state
+        batchsize, shuffle, is_partial = settings = self._settings if begin is None else settings
         return {
             "samples": self._n,
-            "batchsize": self.batchsize,
-            **({} if self.shuffle else {"shuffle": False}),
-            "rng": self.rng.bit_generator.state,
+            "batchsize": batchsize,
+            **({} if shuffle and repr(begin) != repr(rng) else {"shuffle": shuffle}),
+            "rng": rng,
             "begin": begin,
             "batches": batches,
+            **({} if settings == self._settings else {"partial": is_partial, "next": self._settings}),
             **({} if begin is None or not self._losses[0] else {"losses": self._losses}),
         }
 
@@ -329,11 +348,16 @@ class DataLoader(Generic[Data]):
             raise ValueError(f"state is of something else: it has no {', '.join(sorted(lacks))}")
         rng, begin = state["rng"], state["begin"]
         batches = integer("state['batches']", state["batches"])
-        size = state.get("samples", self._n), state.get("batchsize", self.batchsize)
-        most = 0 if begin is None else len(self)
+        # What goes without saying. A loader shuffles if its generator has moved since the epoch began.
+        known = {"batchsize": self.batchsize, "shuffle": repr(begin) != repr(rng), "partial": self.partial}
+        settings = several("state", [state.get(name, x) for name, x in known.items()], _SETTINGS)
+        then = several("state['next']", state.get("next", settings), _SETTINGS)
+        batchsize, shuffle, _ = settings if then[:2] == self._settings[:2] else self._settings
+        size = state.get("samples", self._n), settings[0]
+        most = 0 if begin is None else _length(self._n, settings)
         steps, parts = state.get("losses", (0, []))
         losses = integer("state['losses']", steps, 0), [number("state['losses']", part) for part in parts]
-        if size != (self._n, self.batchsize) or not 0 <= batches <= most:
+        if size != (self._n, batchsize) or not 0 <= batches <= most:
             raise ValueError(
                 f"state is of another loader: it gave {batches} batches of {size[1]} of {size[0]} samples, "
                 f"and this has {len(self)} of {self.batchsize} of {self._n}"
@@ -343,16 +367,17 @@ class DataLoader(Generic[Data]):
             kind = type(bit_generator(f"state[{name!r}]", state[name]))
             if kind is not type(mine):
                 raise ValueError(f"state is of another loader: it draws from {kind}, this from {type(mine)}")
-        # One that shuffles does not say so, as older ones: its generator has moved on.
-        was_shuffled = state.get("shuffle", repr(begin) != repr(rng))
-        if begin is not None and self._n > 1 and was_shuffled != self.shuffle:
+        if begin is not None and self._n > 1 and settings[1] != shuffle:
             raise ValueError(
-                f"state is of another loader: it has shuffle={was_shuffled}, and this shuffle={self.shuffle}"
+                f"state is of another loader: it has shuffle={settings[1]}, and this shuffle={shuffle}"
             )
 
         def change() -> None:
             mine.state = rng
-            self._place, self._losses, self._resumed = (begin, batches), losses, begin is not None
+            self._place, self._losses = _Place(begin, batches, settings), losses
+            self._resumed = begin is not None
+            if "next" in state:
+                self.batchsize, self.shuffle, self.partial = then
 
         whole(change)
 
@@ -411,10 +436,17 @@ class Counted:
     def __exit__(self, *_: object) -> None:
         if self._loader is not None:
             self._loader._is_trained = False
-            begin, batches = place = self._loader._place
-            if place is not self._place and batches:
+            place = self._loader._place
+            if place is not self._place and place.batches:
                 # in this order: after an interrupt between the two, a second end does the same again
-                self._place = self._loader._place = begin, batches - 1
+                self._place = self._loader._place = place._replace(batches=place.batches - 1)
+
+
+def _length(n: int, settings: tuple[int, bool, bool]) -> int:
+    """Return the number of batches of n samples."""
+    batchsize, _, is_partial = settings
+    full, rest = divmod(n, batchsize)
+    return full + (is_partial and rest > 0)
 
 
 def _summed(numbers: list[float]) -> list[float]:

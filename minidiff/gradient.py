@@ -185,7 +185,7 @@ def pullback(f: Any, /, *args: Any, **constants: Any) -> Any:
     ValueError
         By `back`, if the seed has another shape than the value.
     RuntimeError
-        By `back`, if a parameter has changed since.
+        By `back`, if a parameter or an argument has changed since.
 
     Examples
     --------
@@ -203,18 +203,20 @@ def pullback(f: Any, /, *args: Any, **constants: Any) -> Any:
         return lambda body: pullback(body, f, **constants)
     value, node, roots, regrouped = _record(_with(constants, f), args, "pullback")
     _check_result("pullback", value)
-    arrays = [x.value if isinstance(x, Param) else x for x in _leaves(args)]
-    arrays = [x for x in arrays if is_ndarray(x) and not standing_now()]
-    before = [x.copy() for x in arrays]
-    names = args[0].names if isinstance(args[0], Params) else [*map(str, range(len(arrays)))]
+    if isinstance(args[0], Params):
+        named = [(f"parameter {name}", p) for name, p in zip(args[0].names, args[0], strict=True)]
+    else:
+        named = [(f"argument {i}", x) for i, arg in enumerate(args) for x in _leaves(arg)]
+    arrays = [(name, x.value if isinstance(x, Param) else x) for name, x in named]
+    before = [(name, x, x.copy()) for name, x in arrays if is_ndarray(x) and not standing_now()]
 
     def back(seed: Any) -> Any:
         seed = seed.lift() if isinstance(seed, Param) else seed
-        for i, (x, copy) in enumerate(zip(arrays, before, strict=True)):
+        for name, x, copy in before:
             if x.tobytes() != copy.tobytes():
                 raise RuntimeError(
-                    f"back(seed): parameter {names[i]}, of shape {x.shape}, has changed since pullback ran "
-                    "f. Call back before changing parameters, or run pullback again."
+                    f"back(seed): {name}, of shape {x.shape}, has changed since pullback ran f. Call back "
+                    "before changing it, or run pullback again."
                 )
         shape = np.shape(value)
         seed = _numbers(seed)
@@ -531,7 +533,7 @@ def _record(
     if ps is not None:
         variables, roots = (), trace.roots_of(ps)
     else:
-        args = tuple(map(_opened, args))
+        args = tuple(map(_unboxed, args))
         variables, roots = _variables(args, trace)
         if not roots and not all(isinstance(x, _DATA) for x in _leaves(args)):
             held = ", ".join(type(arg).__name__ for arg in args)
@@ -682,10 +684,10 @@ def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> li
                 f"{call}: {name} must be a mapping from parameter to array, or a vector as of to_vector(), "
                 f"got {described(v)}."
             )
-        known = Params(v.keys()) - x
-        if known:
+        strangers = Params(v.keys()) - x
+        if strangers:
             raise ValueError(
-                f"{call}: {name} has a parameter of shape {known[0].shape}, "
+                f"{call}: {name} has a parameter of shape {strangers[0].shape}, "
                 "which is not among the parameters."
             )
         given, names = [v.get(p) for p in x], x.names
@@ -771,14 +773,14 @@ def _hides_numbers(x: Any) -> bool:
     return bool(x.dtype.names) or (is_of_objects and any(_variable(item) is not None for item in x.flat))
 
 
-def _opened(x: Any) -> Any:
+def _unboxed(x: Any) -> Any:
     """Give a list, tuple or dict that autograd has recorded as one of recorded items."""
     held = constant(x) if is_recorded(x) else None
     if isinstance(held, dict):
-        return {key: _opened(x[key]) for key in held}
+        return {key: _unboxed(x[key]) for key in held}
     if isinstance(held, (list, tuple)):
-        return type(held)([_opened(x[i]) for i in range(len(held))])
-    return x if held is not None else map_container(_opened, x)
+        return type(held)([_unboxed(x[i]) for i in range(len(held))])
+    return x if held is not None else map_container(_unboxed, x)
 
 
 def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:

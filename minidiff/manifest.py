@@ -43,7 +43,7 @@ from minidiff.program.reach import closure, rebound
 from minidiff.tracing import constant, is_recorded
 from minidiff.typing import Array
 
-__all__ = ["Array", "Decoder", "Encoder", "Node", "RefusedError"]
+__all__ = ["Decoder", "Encoder", "MisfitError"]
 
 Node = Any
 
@@ -52,7 +52,7 @@ DEEPEST = 100  # levels of containers in each other
 FACTORIES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set)}
 
 
-class RefusedError(ValueError):
+class MisfitError(ValueError):
     """Raised where what is stored cannot be taken; the message goes on from the file's name."""
 
 
@@ -426,12 +426,12 @@ class Decoder:
         self._meet(live, kind, where)
         mine = vars(live)
         for name in sorted(mine.keys() - attributes.keys()):
-            raise RefusedError(f"does not fit: it has nothing for {where}.{name}")
+            raise MisfitError(f"does not fit: it has nothing for {where}.{name}")
         new = {}
         for name, part in attributes.items():
             # An optimiser may add plain values to itself in its first step: those need not be there yet.
             if name not in mine and not _may_be_added(live, name):
-                raise RefusedError(f"does not fit: {where} can have no {name!r:.60}")
+                raise MisfitError(f"does not fit: {where} can have no {name!r:.60}")
             if name in getattr(type(live), "_structure", ()):
                 self._check_same(part, mine[name], f"{where}.{name}")
             elif name in getattr(type(live), "_of_settings", ()) and self._settings == "code":
@@ -486,7 +486,7 @@ class Decoder:
         self._check(tag == "iddict" and isinstance(live, IdDict), "IdDict", live, where)
         entries = dict(content)
         if type(content) is not list or len(entries) < len(content):
-            raise RefusedError(f"is no checkpoint: its manifest does not say what {where} was")
+            raise MisfitError(f"is no checkpoint: its manifest does not say what {where} was")
         self._meet(live, "IdDict", where)
         new = []
         for i, part in entries.items():
@@ -508,7 +508,7 @@ class Decoder:
     def _meet(self, live: Any, kind: str, where: str) -> None:
         """Take note of an object that is restored, which one object alone may be."""
         if any(live is other for other in self._seen):
-            raise RefusedError(
+            raise MisfitError(
                 f"does not fit: {where} was a {kind} by itself when saved, but is one that is also elsewhere"
             )
         self._seen.append(live)
@@ -563,11 +563,11 @@ class Decoder:
 
     def _check(self, fits: bool, stored: str, live: Any, where: str) -> None:
         if not fits:
-            raise RefusedError(f"does not fit: {where} was {stored} when saved, but is {described(live)}")
+            raise MisfitError(f"does not fit: {where} was {stored} when saved, but is {described(live)}")
 
     def _at(self, several: Sequence[Any], i: Any) -> Any:
         if type(i) is not int or not 0 <= i < len(several):
-            raise RefusedError(f"is no checkpoint: its manifest speaks of number {i!r:.60} of {len(several)}")
+            raise MisfitError(f"is no checkpoint: its manifest speaks of number {i!r:.60} of {len(several)}")
         return several[i]
 
     def data(self, node: Node) -> Any:
@@ -592,7 +592,7 @@ class Decoder:
                 return self._ps[content]
         if tag in TAGS:
             return MADE[TAGS[tag]][1](self.data(content))
-        raise RefusedError(f"is no checkpoint, or does not fit: its manifest says {tag!r:.60}")
+        raise MisfitError(f"is no checkpoint, or does not fit: its manifest says {tag!r:.60}")
 
 
 def _tagged(node: Node) -> tuple[str, Any]:
@@ -649,7 +649,7 @@ def _refusing(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise RefusedError(f"does not fit: {where} cannot be set: {error}") from error
+        raise MisfitError(f"does not fit: {where} cannot be set: {error}") from error
 
 
 def _brief(value: Any) -> str:

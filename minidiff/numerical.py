@@ -123,12 +123,7 @@ def check_gradient(
             ("gradient", slope, [value for value, _ in sides]),
             ("second derivative", bend, [g for _, g in sides]),
         ):
-            coarse, fine = (ends[0] - ends[1]) / (2 * h), (ends[2] - ends[3]) / h
-            differences = fine + (fine - coarse) / 3  # the error that goes with h² cancels
-            allowed = abs(fine - coarse)  # what the differences do not know themselves
-            allowed += (10 * eps**0.5 if tol is None else tol) * max(abs(found), abs(differences))
-            # What rounding alone may make, of numbers on the way to the result too: these may be about 1.
-            allowed += 10 * eps / h * max(1.0, *map(abs, ends))
+            differences, allowed = _differences(found, ends, h, eps, 10 * eps**0.5 if tol is None else tol)
             if not abs(found - differences) <= allowed < np.inf:
                 raise AssertionError(
                     f"the {what} by {names[i]} is {found:.7g}, but differences give {differences:.7g} "
@@ -139,6 +134,17 @@ def check_gradient(
 def _names(args: Any) -> list[str]:
     """Name each number or array after the argument it is in."""
     return [f"argument {i}" for i, arg in enumerate(args) for x in _leaves(arg) if _variable(x) is not None]
+
+
+def _differences(found: float, ends: list[float], h: float, eps: float, tol: float) -> tuple[float, float]:
+    """Give the slope of values at h, -h, h/2 and -h/2, and how far the one found may be from it."""
+    coarse, fine = (ends[0] - ends[1]) / (2 * h), (ends[2] - ends[3]) / h
+    differences = fine + (fine - coarse) / 3  # the error that goes with h² cancels
+    allowed = abs(fine - coarse)  # what the differences do not know themselves
+    allowed += tol * max(abs(found), abs(differences))
+    # What rounding alone may make, of numbers on the way to the result too: these may be about 1.
+    allowed += 10 * eps / h * max(1.0, *map(abs, ends))
+    return differences, allowed
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], is_complex: bool) -> Any:

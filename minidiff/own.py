@@ -193,23 +193,8 @@ def _recorded(
     def recorded(call: Kept, *args: Any, **kwargs: Any) -> Any:
         kept, _, live = call.values
         given = [_read_only(x) if i in live else x for i, x in enumerate(args)]
-        parts: list[Any] = []
-
-        def place(x: Any) -> Any:
-            x = tracing.lift(x)
-            if tracing.is_recorded(x) and x._trace >= _within.get():
-                raise TypeError(
-                    f"{tracing.name_of(function)} gives what depends on a value under differentiation that "
-                    "is none of its arguments (a parameter that it knows by name): that gradient would be "
-                    "lost. Pass it as an argument, with a rule of its own."
-                )
-            if not _has_gradient(x):
-                return x
-            parts.append(x)
-            return _Place(len(parts) - 1)
-
         try:
-            form = _mapped(place, function(kept, *given, **kwargs))
+            result = function(kept, *given, **kwargs)
         except (ValueError, TypeError) as error:
             if any(words in str(error) for words in ("read-only", "readonly", "not writ", "WRITEABLE")):
                 name = tracing.name_of(function)
@@ -219,8 +204,7 @@ def _recorded(
                     "a copy first",
                 )
             raise
-        if not parts:
-            _mapped(partial(_check_plain, tracing.name_of(function)), form)
+        form, parts = _split(function, result)
         call.values = kept, form, live
         return _writeable(parts[0], args) if type(form) is _Place else tuple(_apart(parts, given)) or 0.0
 
@@ -230,13 +214,7 @@ def _recorded(
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
         trace = max([x._trace for x in (*args, *kwargs.values()) if tracing.is_box(x)], default=-1)
-        for x in (*args, *kwargs.values()):
-            if issubclass(type(x), _CONTAINERS) and _holds_recorded(x, trace):
-                name = tracing.name_of(function)
-                raise TypeError(
-                    f"{name} got a value under differentiation in a list, tuple or dict, where no rule of it "
-                    "is for that: pass it as an argument of its own."
-                )
+        _check_containers(function, (*args, *kwargs.values()), trace)
         if trace < 0:
             by_name = {name: tracing.lift(x) if tracing.is_box(x) else x for name, x in kwargs.items()}
             return function(make(), *tracing.lift(args), **by_name)
@@ -274,6 +252,29 @@ def _mapped(f: Callable[[Any], Any], x: Any) -> Any:
     return parts
 
 
+def _split(function: Callable[..., Any], result: Any) -> tuple[Any, list[Any]]:
+    """Give the form of what a function gave, with places in it, and the parts that belong there."""
+    parts: list[Any] = []
+
+    def place(x: Any) -> Any:
+        x = tracing.lift(x)
+        if tracing.is_recorded(x) and x._trace >= _within.get():
+            raise TypeError(
+                f"{tracing.name_of(function)} gives what depends on a value under differentiation that "
+                "is none of its arguments (a parameter that it knows by name): that gradient would be "
+                "lost. Pass it as an argument, with a rule of its own."
+            )
+        if not _has_gradient(x):
+            return x
+        parts.append(x)
+        return _Place(len(parts) - 1)
+
+    form = _mapped(place, result)
+    if not parts:
+        _mapped(partial(_check_plain, tracing.name_of(function)), form)
+    return form, parts
+
+
 def _formed(form: Any, parts: Any, *, others: bool) -> Any:
     """Give parts in the form of a result, with what else is in that, or None in its place."""
     if type(form) is _Place:
@@ -295,6 +296,16 @@ def _check_plain(name: str, x: Any) -> None:
             f"{name} gave a {type(x).__name__}, which cannot be differentiated. Give it plain arrays or "
             "numbers."
         )
+
+
+def _check_containers(function: Callable[..., Any], arguments: tuple[Any, ...], trace: int) -> None:
+    """Refuse containers that hold a value of this trace, or of one within it."""
+    for x in arguments:
+        if issubclass(type(x), _CONTAINERS) and _holds_recorded(x, trace):
+            raise TypeError(
+                f"{tracing.name_of(function)} got a value under differentiation in a list, tuple or dict, "
+                "where no rule of it is for that: pass it as an argument of its own."
+            )
 
 
 def _holds_recorded(x: Any, trace: int) -> bool:

@@ -371,7 +371,7 @@ class _Ranks:
             return
         # Those that are at work on a long step have the time that they need, if nothing is wrong.
         hurry = error is not None and not isinstance(error, Stop)
-        heads = self._meet(DONE if error is None else FAILED, error if hurry else None)
+        heads = self._gather(DONE if error is None else FAILED, error if hurry else None)
         self._hear(heads[:, 0], error, what)
 
     def compare(self, description: list[str]) -> None:
@@ -416,14 +416,14 @@ class _Ranks:
         error = getattr(sys, "last_value", None)
         limited = error
         while True:
-            heads = self._meet(GONE if error is None else CRASHED, limited)
+            heads = self._gather(GONE if error is None else CRASHED, limited)
             limited = None  # they have heard of it
             if FAILED in heads[:, 0] or CRASHED in heads[:, 0]:
                 self.comm.allgather(None if error is None else _report(error, ""))
             if heads[:, 0].min() >= GONE:
                 break
 
-    def _meet(self, status: int, error: BaseException | None) -> Any:
+    def _gather(self, status: int, error: BaseException | None) -> Any:
         """Give the heads of all ranks. With an error, the others have some time to come, or are ended."""
         request, _, heads = self.tell(status)
         if error is None:

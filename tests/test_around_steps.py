@@ -279,6 +279,78 @@ def test_an_accumulation_goes_on_from_a_checkpoint(tmp_path):
         other(grads_of(np.ones(2), np.ones(2)))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("frozen", range(3))
+def test_waiting_gradients_are_those_of_their_parameters_whichever_are_trained(frozen, added, compiled):
+    """One gradient waits when a parameter is frozen: it is dropped, those of the others stay theirs."""
+    every = [param(0.0) for _ in range(4)]
+    ps = params(every[:3])
+
+    def freeze(progress):
+        if progress.epoch == 1:
+            ps.discard(every[frozen])
+            if added:
+                ps.add(every[3])
+
+    loss = lambda _: every[0] + 10.0 * every[1] + 100.0 * every[2] + 1000.0 * every[3]
+    total = accumulate(2)
+    train(loss, ps, range(3), Descent(1.0), transform=total, each_epoch=freeze, epochs=2, compiled=compiled)
+    expected = [-3.0, -30.0, -300.0, -1500.0 * added]  # the last had no gradient that waited
+    expected[frozen] /= 3
+    assert [float(p) for p in every] == expected
+
+
+def test_a_parameter_that_is_trained_again_starts_without_a_waiting_gradient():
+    total = accumulate(3)
+    a, b = param(0.0), param(0.0)
+    one = np.ones(())
+    for ps in ([a, b], [b]):
+        assert total(Grads(ps, [one] * len(ps))) is None
+    mean = total(Grads([b, a], [one, one]))
+    assert (mean[a], mean[b]) == (1 / 3, 1)
+
+
+def test_waiting_gradients_from_a_checkpoint_go_by_place_once_and_by_parameter_then():
+    total, other = accumulate(4), accumulate(4)
+    a, b, c, d = (param(0.0) for _ in range(4))
+    arrays = [np.array(1.0), np.array(10.0)]
+    total(Grads([a, b], arrays))
+    file = io.BytesIO()
+    save(file, params(a, b), total=total.state)
+    other.state = load(file, params(c, d))["total"]
+    for few, number in (([c], 1), ([c, d, a], 3)):
+        with pytest.raises(
+            ValueError, match=rf"2 parameters wait in accumulate.* {number} parameters.*reset\(\)"
+        ):
+            other(Grads(few, [np.ones(())] * number))
+    other(Grads([c, d], arrays))
+    other(Grads([d, c], arrays[::-1]))
+    mean = other(Grads([d, c], arrays[::-1]))
+    assert (mean[c], mean[d]) == (1, 10)
+    other(Grads([c, d], arrays))
+    other.state = total.state  # of other parameters than those that it knows
+    assert other(Grads([a, b], arrays)) is None
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"]
+)
+def test_waiting_gradients_are_copied_with_their_model_or_refused(again):
+    model, total = [param([1.0, 2.0]), param(3.0)], accumulate(2)
+    gs = [np.array([1.0, 3.0]), np.array(5.0)]
+    total(Grads(model, gs))
+    alone, (other_model, other) = again(total), again((model, total))
+    for each in (alone, other):
+        with pytest.raises(ValueError, match=r"accumulate are of none of these .*deepcopy\(.*reset\(\)"):
+            each(Grads(model, gs))
+        assert str(each.state) == str(total.state)
+    for ps, each in ((model, total), (other_model, other)):
+        assert [g.tolist() for g in each(Grads(ps, gs)).values()] == [[1, 3], 5]
+    alone.reset()
+    assert alone(Grads(model, gs)) is None
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (0,)])
 def test_waiting_gradients_of_every_shape_go_into_checkpoints(shape):
     a, total, other = param(np.zeros(shape)), accumulate(3), accumulate(3)
@@ -629,6 +701,47 @@ def test_a_state_of_other_parameters_is_refused_and_changes_nothing(make):
     assert str(memory.state) == before
     memory.state = make(memory.ps).state  # of one that has not been called yet
     memory()
+
+
+@pytest.mark.filterwarnings("ignore:the best parameters are kept")  # outside of with
+@pytest.mark.parametrize("make", [Average, lambda ps: KeepBest(ps, lambda: 1.0)], ids=["average", "best"])
+def test_a_state_goes_by_the_names_of_the_parameters(make):
+    def model(*names):
+        ps = {name: param(np.zeros(2)) for name in names}
+        return params(ps), ps
+
+    ps, by_name = model("W", "b", "c")
+    memory = make(ps)
+    before = memory.state
+    for i, p in enumerate(by_name.values()):
+        p[...] = i
+    memory()
+    file = io.BytesIO()
+    save(file, ps, memory=memory.state)
+    for order in ("Wbc", "cWb", "bcW"):
+        ps, by_name = model(*order)
+        other = make(ps)
+        for state in (load(file, ps)["memory"], memory.state):
+            other.state = state
+            expected = ["Wbc".index(name) for name in order]
+            assert [x.tolist() for x in other.values] == [[i, i] for i in expected]
+            assert other.state["names"] == list(ps.names)
+        other.state = before  # which has no arrays yet
+        assert other.values is None
+        older = {name: x for name, x in memory.state.items() if name != "names"}
+        other.state = older
+        assert [x.tolist() for x in other.values] == [[i, i] for i in range(3)]
+    for names in (["['W']", "['b']"], ["['W']", "['b']", "['d']"], [*memory.state["names"], "['c']"]):
+        with pytest.raises(
+            ValueError, match=r"state is of other parameters: those of .*'names' it goes by place"
+        ):
+            memory.state = memory.state | {"names": names}
+    for names in ("W", None):
+        with pytest.raises(TypeError, match="must be a list of names"):
+            memory.state = memory.state | {"names": names}
+    assert [x.tolist() for x in memory.values] == [[i, i] for i in range(3)]
+    with pytest.raises(ValueError, match="state is of something else"):
+        patience(identity, 2).state = {"count": 1, "names": ["0"]}
 
 
 def test_waiting_gradients_of_another_model_are_refused():

@@ -1,6 +1,7 @@
 """DataLoader: which samples come in which batch, in which order."""
 
 import copy
+import io
 import math
 import pickle
 import signal
@@ -11,10 +12,10 @@ from itertools import count
 import numpy as np
 import pytest
 from ctrl_c import pressed_at
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from minidiff import param, params, skip, stop, train
+from minidiff import load, param, params, save, skip, stop, train
 from minidiff.data import DataLoader
 from minidiff.optimise import ADAM
 
@@ -215,6 +216,91 @@ def test_what_is_set_holds_from_the_next_iteration_on(n, batchsize, shuffle, par
     assert np.concatenate([first, *batches]).tolist() == list(range(n + 1))
     assert orders(loader) == orders(DataLoader(np.arange(n + 1), batchsize, shuffle, partial, 1))
     loader.shard(0, 2)  # it has a seed now
+
+
+def with_state_of(loader, settings):
+    other = DataLoader(loader.data, *settings, rng=9)
+    other.state = loader.state
+    return other
+
+
+def with_own_state(loader):
+    loader = copy.deepcopy(loader)
+    loader.state = loader.state
+    return loader
+
+
+@pytest.mark.parametrize(
+    "resume",
+    [
+        lambda loader, old, _: with_state_of(loader, old),
+        lambda loader, _, new: with_state_of(loader, new),
+        lambda loader, *_: with_own_state(loader),
+        lambda loader, *_: copy.deepcopy(loader),
+        lambda loader, *_: pickle.loads(pickle.dumps(loader)),
+    ],
+    ids=["old settings", "new settings", "own state", "copy", "pickle"],
+)
+@given(
+    n=st.integers(1, 30),
+    old=st.tuples(st.integers(1, 12), st.booleans(), st.booleans()),
+    new=st.tuples(st.integers(1, 12), st.booleans(), st.booleans()),
+    taken=st.integers(1, 5),
+    seed=st.sampled_from([None, 0, 1]),
+)
+def test_an_iteration_goes_on_as_it_began_whatever_is_set_meanwhile(resume, n, old, new, taken, seed):
+    loader = DataLoader(np.arange(n), *old, rng=0)
+    batches = iter(loader)
+    assume(len(loader))
+    for _ in range(min(taken, len(loader))):
+        next(batches)
+    loader.batchsize, loader.shuffle, loader.partial = new
+    if seed is not None:
+        loader.rng = seed  # 0 once more
+    other = resume(loader, old, new)
+    assert other.state == loader.state
+    assert [batch.tolist() for batch in other] == [batch.tolist() for batch in batches]
+    assert orders(other) == orders(loader)
+
+
+@pytest.mark.parametrize("next_", [(3, False, True), (2, True, True), (0, False, True), (3, False), 3, "abc"])
+def test_settings_of_a_state_that_are_none_or_anothers_are_refused(next_):
+    loader = DataLoader(np.arange(12), 2, partial=False)
+    next(iter(loader))
+    other = DataLoader(np.arange(12), 4)
+    before = other.state, repr(other)
+    with pytest.raises((TypeError, ValueError), match="state"):
+        other.state = loader.state | {"next": next_}
+    assert (other.state, repr(other)) == before
+
+
+def test_a_training_whose_batches_change_amid_an_epoch_goes_on_from_a_checkpoint():
+    def run(at):
+        W, opt, loader = start()
+        seen, epochs = [], []
+
+        def loss(x, y):
+            seen.append(y.tolist())
+            return np.mean((x @ W - y) ** 2)
+
+        def cb(progress):
+            if len(seen) == 2:
+                loader.batchsize, loader.shuffle = 5, False
+            if len(seen) == at:
+                stop()
+
+        while len(epochs) < 2:
+            train(loss, params(W), loader, opt, cb=cb, each_epoch=epochs.append, epochs=2 - len(epochs))
+            file = io.BytesIO()
+            save(file, params(W), opt, loader=loader.state)
+            loader = DataLoader((X, Y), batchsize=loader.batchsize, shuffle=loader.shuffle, rng=9)
+            loader.state = load(file, params(W), opt)["loader"]
+        return seen, [progress.loss for progress in epochs], W.value.tolist()
+
+    expected = run(0)
+    assert list(map(len, expected[0])) == [2] * 6 + [5, 5, 2]
+    for at in range(1, 10):
+        assert run(at) == expected
 
 
 @pytest.mark.parametrize(

@@ -310,6 +310,21 @@ def test_an_engine_is_chosen_for_a_while_or_from_here_on():
         engine("torch")
 
 
+def test_each_block_of_an_engine_ends_by_itself():
+    chosen = engine("numpy")
+    for _ in range(2):  # the end of the first round ends what the object has chosen from its making on
+        with chosen:
+            with engine("auto"):
+                with suppress(ZeroDivisionError), chosen, chosen:
+                    assert ENGINE.get() == "numpy"
+                    raise ZeroDivisionError
+                assert ENGINE.get() == "auto"
+            with chosen:
+                pass
+            assert ENGINE.get() == "numpy"
+        assert ENGINE.get() == "auto"
+
+
 def test_without_numba_the_fused_engine_says_what_to_install(monkeypatch):
     monkeypatch.setattr(sys.modules[engine.__module__], "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"minidiff\[fast\]"):

@@ -1058,6 +1058,33 @@ def test_what_pullback_returns_may_be_changed():
     close(back(1.0)[W], np.exp([1.0, 2.0]))
 
 
+def test_a_pullback_names_what_has_changed_before_the_way_back():
+    W, x, y = param([1.0, 2.0]), np.array([3.0, 4.0]), np.array([5.0, 6.0])
+    model = SimpleNamespace(layers=[SimpleNamespace(W=W, b=param(1.0))])
+    for args, changed, words in [
+        ((x, y), x, "argument 0"),
+        ((2.0, x), x, "argument 1"),
+        ((2.0, W), W, "argument 1"),
+        ((2.0, None, (x, y)), y, "argument 2"),
+        ((2.0, [x, W]), W, "argument 1"),
+    ]:
+        _, back = pullback(lambda first, *_: 3 * first, *args)
+        back(1.0)
+        changed += 1
+        with pytest.raises(RuntimeError, match=rf"{words}, of shape \(2,\), has changed since pullback"):
+            back(1.0)
+    for ps, words in [
+        (params(model), r"parameter layers\[0\]\.W"),
+        (params({"W": W}), r"parameter \['W'\]"),
+        (params(model.layers[0].b, W), "parameter 1"),
+    ]:
+        _, back = pullback(lambda: W * x, ps)
+        back(1.0)
+        W[...] += 1
+        with pytest.raises(RuntimeError, match=rf"{words}, of shape \(2,\), has changed since pullback"):
+            back(1.0)
+
+
 def test_a_parameter_may_be_the_seed_of_a_pullback():
     b, x = param([0.5, 2.0]), np.array([0.1, 0.2])
     close(slope(lambda: np.sum(pullback(np.sin, x)[1](b)[0]), b), np.cos(x))

@@ -1246,3 +1246,25 @@ def test_a_part_of_a_view_is_filled_from_the_same_part_of_another_view_of_it(tak
     value, (g,) = withgradient(loss, x)
     assert value == loss(x)
     np.testing.assert_array_equal(g, [loss(e) for e in np.eye(5)])  # it is linear
+
+
+PARTS_CHANGED = {
+    "a slice is set": lambda part, w: operator.setitem(part, slice(1, None), w[1:]),
+    "copyto": lambda part, w: np.copyto(part, w),
+    "+=": lambda part, w: operator.iadd(part, w),
+    "*= of a view": lambda part, w: operator.imul(part[::-2], w[:2]),
+    "add.at": lambda part, w: np.add.at(part, [0, 0, 2], w),
+    "out": lambda part, w: np.multiply(part, w, out=part),
+}
+
+
+@pytest.mark.parametrize("part", ["real", "imag"])
+@pytest.mark.parametrize("change", PARTS_CHANGED.values(), ids=PARTS_CHANGED)
+def test_a_part_of_complex_numbers_that_changes_has_gradients_by_all(change, part):
+    def f(x, w):
+        z = x * np.array([1 + 2j, 0.3 - 1j, 2 + 0.5j])
+        change(getattr(z, part), w)
+        return np.sum(np.abs(z * (1 + 1j) + z**2) ** 2)
+
+    check_gradient(f, np.array([1.0, 2.0, 3.0]), np.array([0.5, -0.3, 0.7]))
+    check_gradient(f, np.array([1 + 1j, 2 - 0.5j, 3]), np.array([0.5, -0.3, 0.7]))

@@ -315,6 +315,26 @@ def test_bad_input_is_refused_by_name_and_nothing_changes():
     np.testing.assert_array_equal(a, [1, 2])
 
 
+@pytest.mark.parametrize("search", [minimize, least_squares])
+def test_parameters_that_share_memory_are_refused_and_others_of_one_array_are_not(search):
+    def residuals():
+        return np.concatenate([p - [1, 2], q - [5, 3]])
+
+    f = residuals if search is least_squares else lambda: np.sum(residuals() ** 2)
+    memory = np.arange(4.0)
+    for q in (Param(memory[1:3]), Param(memory[:2]), Param(memory[::-1][2:]), Param(memory[::3])):
+        p, alone = Param(memory[:2]), param([1.0])
+        with pytest.raises(
+            ValueError, match=r"parameters 0\['first'\] and 1\['last'\] share memory.* array of its own"
+        ):
+            search(f, params({"first": p}, {"alone": alone, "last": q}))
+        assert memory.tolist() == [0, 1, 2, 3]
+    for p, q in ((memory[:2], memory[2:]), (memory[::2], memory[1::2])):
+        p, q = Param(p), Param(q)
+        assert search(f, params(p, q)).success
+        np.testing.assert_allclose(np.concatenate([p, q]), [1, 2, 5, 3], atol=1e-4)
+
+
 def test_what_is_called_otherwise_than_scipys_is_told_how():
     x, y, w = np.arange(4.0), np.ones(4), param(np.ones(3))
     loss = lambda x, y: np.sum((w[0] * x + w[1] - y) ** 2)

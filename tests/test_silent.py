@@ -880,6 +880,7 @@ def test_what_shares_or_guards_memory_is_refused_and_the_device_is_the_only_one(
             gradient(lambda x: np.sum(use(x)), np.ones(3))
     W = param([1.0, 2.0])
     assert np.from_dlpack(W).tolist() == [1.0, 2.0]
+    assert W.__dlpack_device__() == W.value.__dlpack_device__()  # which other libraries ask for first
     with pytest.raises(TypeError, match="under differentiation"):
         gradient(lambda: np.sum(np.from_dlpack(W)), params(W))
     assert gradient(lambda x: np.sum(x.to_device("cpu")), np.ones(3))[0].all()

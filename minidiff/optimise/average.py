@@ -99,7 +99,7 @@ class Average(Memory):
     _memory = {"count": partial(integer, least=0), "values": arrays_or_none}  # noqa: RUF012
 
     def __init__(self, ps: Params | Iterable[Param], decay: float | None = 0.999) -> None:
-        self.ps = Params(ps)
+        self.ps: Params = Params(ps)
         self.decay = None if decay is None else number("decay", decay, within="[0, 1)")
         self.reset()
 

@@ -391,7 +391,7 @@ class KeepBest(Memory):
         distance: Callable[[Any, Any], Any] = operator.sub,
         min_dist: float = 0,
     ) -> None:
-        self.ps = Params(ps)
+        self.ps: Params = Params(ps)
         self.__wrapped__ = function("metric", metric)
         self.distance, self.min_dist = function("distance", distance), number("min_dist", min_dist)
         self.reset()

@@ -13,6 +13,7 @@ import numpy as np
 
 from minidiff.checks import described, function, number
 from minidiff.optimise.rule import Rule, widened
+from minidiff.optimise.step import BLOCK
 from minidiff.program.source import quiet
 from minidiff.typing import Array
 
@@ -289,7 +290,7 @@ def norm_of(z: Array) -> float:
     5.0
     """
     flat = z.reshape(-1)
-    size = 96 * 1024 // z.itemsize  # each block is read twice, and the second time from the cache
+    size = BLOCK // z.itemsize  # each block is read twice, and the second time from the cache
     norms = [quiet().run(_norm, flat[i : i + size]) for i in range(0, max(flat.size, 1), size)]
     return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from importlib.util import find_spec
 from typing import Literal
 
@@ -48,11 +48,15 @@ class engine:  # noqa: N801 - it is called as a function is
             raise ValueError(f"engine must be 'auto', 'numpy' or 'fused', not {name!r}")
         if name == "fused" and find_spec("numba") is None:
             raise ImportError("the fused engine needs Numba: pip install 'minidiff[fast]'")
-        self._name, self._before = name, [ENGINE.set(name)]
+        self._name = name
+        self._made: Token[str] | None = ENGINE.set(name)
+        self._entered: list[Token[str]] = []
 
     def __enter__(self) -> None:
-        self._before.append(ENGINE.set(self._name))
+        self._entered.append(ENGINE.set(self._name))
 
     def __exit__(self, *_: object) -> None:
-        while self._before:
-            ENGINE.reset(self._before.pop())
+        ENGINE.reset(self._entered.pop())
+        if self._made is not None and not self._entered:  # the outermost block ends the choice altogether
+            ENGINE.reset(self._made)
+            self._made = None

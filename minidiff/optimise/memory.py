@@ -40,13 +40,15 @@ class Memory(ABC):
     """
 
     _memory: ClassVar[dict[str, Callable[[str, Any], Any]]]
+    _beside: ClassVar[dict[str, Any]] = {}  # other attributes, as they are once a state has been set
+    ps: Params | None = None  # of what remembers arrays of parameters
 
     @abstractmethod
     def reset(self) -> None:
         """Start over."""
 
     def check_state(self, state: dict[str, Any]) -> None:
-        """Raise an error if these cannot be its memory."""
+        """Raise an error if a state that is about to be set cannot be right. Subclasses override this."""
 
     def __repr__(self) -> str:
         known = {name: getattr(self, name) for name in self._memory}
@@ -58,18 +60,38 @@ class Memory(ABC):
         """What it remembers, for a checkpoint; setting it makes it go on from there.
 
         ``save(path, ps, opt, stopper=stopper.state)``, and ``stopper.state = extra["stopper"]`` after `load`.
+        Arrays of parameters go by the names of these, as in `load`; without an entry "names" by place.
         """
-        return {name: deepcopy(getattr(self, name)) for name in self._memory}
+        names = {} if self.ps is None else {"names": list(self.ps.names)}
+        return {name: deepcopy(getattr(self, name)) for name in self._memory} | names
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
         instance("state", state, Mapping, "the state of another one, a dict")
-        if state.keys() != self._memory.keys():
+        ps = self.ps if "names" in state else None
+        if state.keys() - ({"names"} if ps is not None else set()) != self._memory.keys():
             names, given = ", ".join(self._memory), described(dict(state))
             raise ValueError(f"state is of something else: {type(self).__name__} has {names}, got {given}")
         new = {name: check(f"state[{name!r}]", deepcopy(state[name])) for name, check in self._memory.items()}
+        if ps is not None:
+            arrays = {name: new[name] for name, check in self._memory.items() if check is arrays_or_none}
+            new |= {name: _in_order(ps, state["names"], values) for name, values in arrays.items()}
         self.check_state(new)
-        vars(self).update(new)  # all at once, also if an interrupt comes
+        vars(self).update(self._beside | new)  # all at once, also if an interrupt comes
+
+
+def _in_order(ps: Params, names: Any, values: list[Any] | None) -> list[Any] | None:
+    """Put arrays from a state, with the names of their parameters there, in the order of these here."""
+    names = list(map(str, instance("state['names']", names, list, "a list of names")))
+    if sorted(names) != sorted(ps.names):
+        theirs, ours = ", ".join(names), ", ".join(ps.names)
+        raise ValueError(
+            f"state is of other parameters: those of {theirs}, not {ours}. Without its entry 'names' it goes "
+            "by place"
+        )
+    if values is None or len(values) != len(names):
+        return values
+    return [values[names.index(name)] for name in ps.names]
 
 
 def arrays_or_none(name: str, x: Any) -> list[Any] | None:

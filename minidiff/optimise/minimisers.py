@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, flag, function, integer, number, scipy, takes
+from minidiff.checks import described, flag, function, integer, number, scipy, share_memory, takes
 from minidiff.gradient import by_parameters, hessian, hvp
 from minidiff.interrupts import whole
 from minidiff.optimise.training import (
@@ -103,7 +104,7 @@ def minimize(
     ------
     TypeError, ValueError
         If an argument is not what it should be. Parameters in half precision are refused: a line search
-        cannot tell their losses apart.
+        cannot tell their losses apart. So are parameters that share memory: none moves alone.
     FloatingPointError
         If the loss or its gradient is not finite where the search begins. Nothing has changed.
     ImportError
@@ -133,7 +134,7 @@ def minimize(
     (np.float64(0.5), array([0.25]))
     """
     optimize, search = scipy("minimize"), _Search("minimize", "loss", loss, ps, bounds, options)
-    able = [name for name, takes in _METHODS.items() if bounds is None or "bounds" in takes]
+    able = [name for name, needs in _METHODS.items() if bounds is None or "bounds" in needs]
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
         raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r:.60}")
@@ -215,7 +216,8 @@ def least_squares(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not what it should be, or a parameter or a residual is complex.
+        If an argument is not what it should be, a parameter or a residual is complex, or parameters share
+        memory.
     ImportError
         If there is no SciPy.
 
@@ -296,13 +298,21 @@ class _Search:
         self.is_rough = self.eps > 1e-12  # too rough for SciPy's tolerances
         if self.eps > 1e-6:
             raise ValueError(f"{call}: ps must have elements, none in half precision, got {self.ps}")
+        arrays = [p.value for p in self.ps]
+        pairs = combinations(zip(self.ps.names, arrays, strict=True), 2) if share_memory(arrays) else ()
+        for (one, x), (other, y) in pairs:
+            if np.shares_memory(x, y):
+                raise ValueError(
+                    f"{call}: parameters {one} and {other} share memory, and none moves alone: give each an "
+                    f"array of its own, or make one parameter of it and take its parts in the {name}"
+                )
         self.start = self.best = self.vector(self.ps)
         if bounds is not None:
             bounds = bounds if isinstance(bounds, Mapping) else dict.fromkeys(self.ps, bounds)
             if self.dtype == "c16" or Params(bounds.keys()) - self.ps:
                 raise ValueError(f"bounds are for real parameters, all of them in ps, got {self.ps}")
-            pairs = zip(self.ps.names, self.ps, strict=True)
-            rows = [_interval(name, p, bounds.get(p, (None, None))) for name, p in pairs]
+            named = zip(self.ps.names, self.ps, strict=True)
+            rows = [_interval(name, p, bounds.get(p, (None, None))) for name, p in named]
             self.bounds = np.concatenate(rows, axis=1)
             self.start = np.clip(self.best, *self.bounds)
         self.least, self.at_best, self.met, self.iterations = np.inf, dict[str, Any](), 0, 0

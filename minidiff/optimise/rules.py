@@ -478,19 +478,9 @@ class RADAM(_BiasCorrected, Rule):
 
     @staticmethod
     def formula(
-        x: Any,
-        Δ: Any,
-        m: Any,
-        v: Any,
-        η: Any,
-        β1: Any,
-        β2: Any,
-        b1: Any,
-        b2: Any,
-        ε: Any,
-        rectified: Any,
+        x: Any, Δ: Any, m: Any, v: Any, η: Any, β1: Any, β2: Any, b1: Any, b2: Any, ε: Any, rectified: Any,
         r: Any,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         m, v = _moments(Δ, m, v, β1, β2)
         return (η / b1) * m * np.where(rectified, r / (np.sqrt(v / b2) + ε), 1.0), m, v
 

@@ -183,6 +183,16 @@ def train(
                 counted.note(*value)
                 remembered.clear()
 
+            def take_whole_step(grads: Grads, value: float) -> None:
+                so_far = len(losses)
+                try:
+                    whole(take_step, grads, value)
+                except BaseException:
+                    if len(losses) > so_far:  # it is an interrupt that has waited
+                        with suppress(Stop):
+                            call_all(after_step, len(losses), epoch, value)
+                    raise
+
             for epoch in range(1, epochs + 1):
                 first, before, carried = len(losses), batches, counted.carried()
                 if shown is not None:
@@ -202,14 +212,7 @@ def train(
                         value, grads = _transformed(transforms, value, grads, data, batches)
                         if not math.isfinite(value) or first_nonfinite(grads) is not None:
                             raise _not_finite(value, grads, ps, len(losses) + 1)
-                        so_far = len(losses)
-                        try:
-                            whole(take_step, grads, value)
-                        except BaseException:
-                            if len(losses) > so_far:  # it is an interrupt that has waited
-                                with suppress(Stop):
-                                    call_all(after_step, len(losses), epoch, value)
-                            raise
+                        take_whole_step(grads, value)
                         if shown is not None:
                             running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
                             shown.set_postfix_str(f"loss {running:.4g}", refresh=False)
@@ -227,10 +230,7 @@ def train(
                     _warn(ps, unreached, batches, data)
                     unreached = {}
                 if after_epoch:
-                    steps_before, their_sum = carried
-                    count = steps_before + len(losses) - first
-                    mean = math.fsum([*their_sum, *losses[first:]]) / count if count else math.nan
-                    call_all(after_epoch, len(losses), epoch, mean)
+                    call_all(after_epoch, len(losses), epoch, _mean(losses[first:], *carried))
     except Stop:
         _warn(ps, unreached, batches, data)
     except BaseException as error:
@@ -405,6 +405,12 @@ def _transformed(fs: list[Any], loss: float, grads: Any, data: Any, batch: int) 
             raise Skip
         instance("what transform returns", grads, Grads, "Grads, or None for no step")
     return loss, grads
+
+
+def _mean(losses: list[float], steps_before: int, their_sum: list[float]) -> float:
+    """Give the mean loss of an epoch, earlier steps of which were taken before this training began."""
+    count = steps_before + len(losses)
+    return math.fsum([*their_sum, *losses]) / count if count else math.nan
 
 
 def _not_finite(value: float, grads: Grads, ps: Params, step: int) -> FloatingPointError:

@@ -19,7 +19,7 @@ from minidiff.checks import described, integer, number
 from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none, fits
 from minidiff.optimise.rule import widened
-from minidiff.params import Params
+from minidiff.params import Param, Params
 from minidiff.tracing import constant
 
 __all__ = ["Joint", "accumulate", "clip_norm", "skip_nonfinite"]
@@ -162,7 +162,8 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
 
     Each counts alike, also a last one that is smaller. What has an optimiser's step count, such as a
     schedule, advances once for all of them. Batches that are too few for a step at the end of the data are
-    kept for the next time.
+    kept for the next time. What waits for a parameter that is trained no more, as a callback of `train` has
+    discarded it, is dropped.
 
     Parameters
     ----------
@@ -174,6 +175,9 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
     FloatingPointError
         For a gradient with infinity or NaN, which would spoil the others;
         ``[skip_nonfinite(), accumulate(4)]`` leaves that batch out.
+    ValueError
+        If gradients wait for a step that are of none of the parameters: it was copied without its model, or
+        has the `state` of one with other parameters.
 
     Examples
     --------
@@ -191,6 +195,7 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
     """
 
     _memory = {"count": partial(integer, least=0), "total": arrays_or_none}  # noqa: RUF012
+    _beside = {"_of": None}  # noqa: RUF012
 
     def __init__(self, n: int) -> None:
         self.n = integer("n", n, 1)
@@ -200,25 +205,46 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
         """Forget the gradients that are waiting for a step."""
         self.count = 0
         self.total: list[Any] | None = None
+        self._of: list[Param] | None = None  # the parameters of which the total is; a state does not tell
 
     def __call__(self, grads: Grads) -> Grads | None:
         """Give the mean of the latest n gradients, or None if there are not that many yet."""
         if first_nonfinite(grads) is not None:
             raise FloatingPointError("a gradient to be accumulated is not finite: see skip_nonfinite()")
-        total = Grads(list(grads.keys()), [None] * len(grads) if self.total is None else self.total)
-        for p, waiting in total.items():
+        ps = list(grads.keys())
+        # A sum may be too large for half precision.
+        total = Grads(ps, self._waiting(ps)) + grads.map(widened)
+        if self.count + 1 < self.n:
+            vars(self).update(count=self.count + 1, total=list(total.values()), _of=ps)
+            return None
+        means = [None if g is None else (g / self.n).astype(p.value.dtype) for p, g in total.items()]
+        self.reset()  # when nothing can fail any more
+        return Grads(ps, means)
+
+    def _waiting(self, ps: list[Param]) -> list[Any]:
+        """Give what waits for each parameter, None where nothing does."""
+        if self.total is None:
+            return [None] * len(ps)
+        known = dict(zip(self._of or (), self.total, strict=False))
+        if any(p in known for p in ps):
+            return [known.get(p) for p in ps]
+        if len(self.total) != len(ps):
+            raise ValueError(
+                f"gradients of {len(self.total)} parameters wait in accumulate, and these are {len(ps)} "
+                "parameters: go on with the same ones, or forget what waits by reset()"
+            )
+        for p, waiting in zip(ps, self.total, strict=True):
             if not (waiting is None or fits(waiting, p.value)):
                 raise ValueError(
                     f"a gradient that waits for its step is {described(waiting)}, its parameter "
                     f"{described(p.value)}: it is of another model"
                 )
-        total = total + grads.map(widened)  # a sum may be too large for half precision
-        if self.count + 1 < self.n:
-            self.count, self.total = self.count + 1, list(total.values())
-            return None
-        means = [None if g is None else (g / self.n).astype(p.value.dtype) for p, g in total.items()]
-        self.reset()  # when nothing can fail any more
-        return Grads(list(grads.keys()), means)
+        if self._of is not None:
+            raise ValueError(
+                "the gradients that wait in accumulate are of none of these parameters: copy it and its "
+                "model at once, deepcopy((model, accumulate)), or forget what waits by reset()"
+            )
+        return self.total
 
 
 def what_is_not_finite(loss: float, grads: Grads, ps: Params | None) -> str:

@@ -131,7 +131,7 @@ class Scheduler(Holder):
                 "it is Scheduler(schedule, opt), with an optimiser such as Momentum() in second place, or "
                 f"Scheduler(opt, eta=schedule, …); got {given[0]!r} and {given[1]!r}"
             )
-        inner = {} if not isinstance(opt, Scheduler) else opt.settings()
+        inner = opt.settings() if isinstance(opt, Scheduler) else {}
         names = [*settings, *(["eta"] if schedule is not None and update is None else [])]
         for name in names:
             if name in inner:

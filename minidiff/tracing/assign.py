@@ -132,7 +132,7 @@ def _settled(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
     return source_of(x)
 
 
-def _opened(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
+def _changeable(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
     """Give the array that a change of `x` changes, and the way from it to `x`; refuse what is no result."""
     root, way = _settled(x)
     if root.function is None:
@@ -173,7 +173,7 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
     if x.function is FLAT:
         _set_flat(x.parents[0], index, w)
         return
-    root, way = _opened(x)
+    root, way = _changeable(x)
     w, index = as_array(lift(w)), _kept(constant(index))
     if w.dtype.kind == "c" != x.dtype.kind:
         raise TypeError(f"a complex value cannot be put into an array of {x.dtype}: take np.real of it.")
@@ -243,7 +243,7 @@ def _become(x: Traced, new: Any, do: Callable[[Any], Any], function: Any = None)
 
     `function` has computed `new`; None if elements were only moved.
     """
-    root, way = _opened(x)
+    root, way = _changeable(x)
     old: Any = shown(root._value)
     value: Any = shown(new._value) if type(new) is Traced and new.owner is x.owner else None
     is_like = not way and type(old) is type(value) is np.ndarray and value.base is None
@@ -367,7 +367,7 @@ def _put_by(name: str, x: Traced, w: Any, where: Any, *options: Any) -> None:
 
 def _apart_from(x: Traced, w: Any, what: str) -> None:
     """Refuse values that NumPy would read while it writes over them."""
-    root, way = _opened(x)
+    root, way = _changeable(x)
     memory: Any = shown(getval(root))
     for part in w if isinstance(w, (list, tuple)) else (w,):
         of, taken = source_of(part) if type(part) is Traced else (None, ())

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import takes
+from minidiff.checks import is_complex, takes
 from minidiff.tracing.derivatives import COMPOSITES, listed, shown
 from minidiff.tracing.record import constant, derivative, is_box
 from minidiff.tracing.refusals import name_of
@@ -99,7 +99,7 @@ _OF_THE_VALUE = ("dtype", "out", "overwrite_input")
 def _holds_complex(x: Any) -> bool:
     if isinstance(x, (list, tuple)):
         return any(map(_holds_complex, x))
-    return bool(getattr(x, "dtype", np.dtype(type(x))).kind == "c")
+    return is_complex(x)
 
 
 class Exact:

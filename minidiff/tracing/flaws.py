@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import autograd.numpy as anp
 import numpy as np
 
+from minidiff.checks import is_complex
+
 # What has no derivative: it is asked (argnums, arguments, keywords), and gives the reason or "".
 _Objection: TypeAlias = Callable[[tuple[int, ...], tuple[Any, ...], dict[str, Any]], str]
 
@@ -44,18 +46,14 @@ def _by(place: int, words: str) -> _Objection:
 
 
 def _of_complex(place: int) -> _Objection:
-    return lambda argnums, arguments, keywords: "of complex numbers" if _is_complex(arguments[place]) else ""
-
-
-def _is_complex(x: Any) -> bool:
-    return bool(getattr(x, "dtype", np.dtype(type(x))).kind == "c")
+    return lambda argnums, arguments, keywords: "of complex numbers" if is_complex(arguments[place]) else ""
 
 
 def _of_triangle(argnums: Any, arguments: Any, keywords: Any) -> str:
     options = dict(zip(("trans", "lower", "unit_diagonal"), arguments[2:], strict=False)) | keywords
     if options.get("unit_diagonal"):
         return "with unit_diagonal"
-    if any(map(_is_complex, arguments[:2])) and options.get("trans") in (2, "C"):
+    if any(map(is_complex, arguments[:2])) and options.get("trans") in (2, "C"):
         return "with trans='C' of complex matrices"
     return ""
 

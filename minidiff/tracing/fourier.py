@@ -24,7 +24,7 @@ _BACK: dict[str | None, Any] = {
 }
 
 
-def _fitted(g: Any, x: Any, axis: int) -> Any:
+def _cut_or_padded(g: Any, x: Any, axis: int) -> Any:
     """Give the gradient of x, of which a transform has read as much as `g` has, or added zeros to."""
     n = x.shape[axis]
     if g.shape[axis] > n:
@@ -37,7 +37,7 @@ def _fitted(g: Any, x: Any, axis: int) -> Any:
 
 def _complex(function: Callable[..., Any]) -> Callable[..., Any]:
     def rule(g: Any, ans: Any, x: Any, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
-        return _fitted(function(g, None, axis, norm), x, axis)
+        return _cut_or_padded(function(g, None, axis, norm), x, axis)
 
     return rule
 
@@ -55,12 +55,12 @@ def _shares(half: Any, n: int, axis: int, alone: float, paired: float) -> Any:
 def _real(g: Any, ans: Any, x: Any, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
     n = x.shape[axis] if n is None else n
     shares = _shares(g, n, axis, 1.0, 0.5)
-    return _fitted(anp.fft.irfft(anp.conj(g) * shares, n, axis, _BACK[norm]), x, axis)
+    return _cut_or_padded(anp.fft.irfft(anp.conj(g) * shares, n, axis, _BACK[norm]), x, axis)
 
 
 def _from_half(g: Any, ans: Any, x: Any, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
     half = anp.fft.rfft(g, None, axis, _BACK[norm])
-    return _fitted(anp.conj(half) * _shares(half, g.shape[axis], axis, 1.0, 2.0), x, axis)
+    return _cut_or_padded(anp.conj(half) * _shares(half, g.shape[axis], axis, 1.0, 2.0), x, axis)
 
 
 enter(np.fft.fft, _complex(anp.fft.fft))

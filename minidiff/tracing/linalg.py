@@ -17,12 +17,8 @@ from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
 from minidiff.tracing.exact import Exact, exactly, laid, pinned
 from minidiff.tracing.kinks import reduced_shape
 from minidiff.tracing.record import as_array, constant, derivative
-from minidiff.tracing.spectra import singular_values
+from minidiff.tracing.spectra import adjoint, singular_values
 from minidiff.tracing.statistics import rows_of
-
-
-def _adjoint(x: Any) -> Any:
-    return np.conj(x.swapaxes(-1, -2))
 
 
 def _mirrored(x: Any) -> Any:
@@ -30,7 +26,7 @@ def _mirrored(x: Any) -> Any:
     if x.shape[-2:-1] != x.shape[-1:]:
         raise np.linalg.LinAlgError(f"the matrices must be square, got shape {x.shape}")
     lower = anp.tril(x, -1)
-    return lower + _adjoint(lower) + _real_diagonal(x)
+    return lower + adjoint(lower) + _real_diagonal(x)
 
 
 def _real_diagonal(x: Any) -> Any:
@@ -63,9 +59,9 @@ def _from_pinv(g: Any, ans: Any, A: Any, rcond: Any) -> Any:
     P, H = ans, np.conj(g)
     rows, columns = (np.eye(n, dtype=P.dtype) for n in A.shape[-2:])
     return np.conj(
-        -_adjoint(P) @ H @ _adjoint(P)
-        + (rows - A @ P) @ _adjoint(H) @ P @ _adjoint(P)
-        + _adjoint(P) @ P @ _adjoint(H) @ (columns - P @ A)
+        -adjoint(P) @ H @ adjoint(P)
+        + (rows - A @ P) @ adjoint(H) @ P @ adjoint(P)
+        + adjoint(P) @ P @ adjoint(H) @ (columns - P @ A)
     )
 
 
@@ -93,7 +89,7 @@ def _pseudoinverse(A: Any, rcond: Any) -> Any:
     U, s, Vh = np.linalg.svd(A, full_matrices=False)
     is_kept = s > np.asarray(rcond)[..., None] * s.max(axis=-1, keepdims=True)
     inverse = anp.where(is_kept, 1 / anp.where(is_kept, s, 1), 0)
-    return (_adjoint(Vh) * inverse[..., None, :]) @ _adjoint(U)
+    return (adjoint(Vh) * inverse[..., None, :]) @ adjoint(U)
 
 
 def _cuts(A: Any, rcond: Any) -> bool:
@@ -164,9 +160,9 @@ def _tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
 def _from_cholesky(g: Any, ans: Any, A: Any) -> Any:
     # Murray 2016: L⁻¹ dA L⁻ᴴ = L⁻¹ dL + (L⁻¹ dL)ᴴ, where L⁻¹ dL is lower triangular.
     L = ans
-    N = _adjoint(L) @ np.conj(g)
-    half, upper = anp.tril(N, -1) + _real_diagonal(N) / 2, _adjoint(L)
-    return np.conj(anp.linalg.solve(upper, _adjoint(anp.linalg.solve(upper, _adjoint(half)))))
+    N = adjoint(L) @ np.conj(g)
+    half, upper = anp.tril(N, -1) + _real_diagonal(N) / 2, adjoint(L)
+    return np.conj(anp.linalg.solve(upper, adjoint(anp.linalg.solve(upper, adjoint(half)))))
 
 
 @derivative(_from_cholesky)
@@ -175,7 +171,7 @@ def _cholesky_of(A: Any) -> Any:
 
 
 def _cholesky(A: Any, /, *, upper: bool = False) -> Any:
-    return laid(_adjoint(_cholesky_of(_mirrored(_adjoint(A)))), "C") if upper else _cholesky_of(_mirrored(A))
+    return laid(adjoint(_cholesky_of(_mirrored(adjoint(A)))), "C") if upper else _cholesky_of(_mirrored(A))
 
 
 def _check_columns(R: Any) -> None:
@@ -193,9 +189,9 @@ def _from_qr(g: Any, ans: Any, A: Any) -> Any:
     # dA R⁻¹ = dQ + Q dR R⁻¹: Qᴴ dQ is skew-Hermitian, dR R⁻¹ upper triangular with a real diagonal.
     (Q, R), (HQ, HR) = ans, map(np.conj, g)
     _check_columns(R)
-    N = HR @ _adjoint(R) - _adjoint(Q) @ HQ
+    N = HR @ adjoint(R) - adjoint(Q) @ HQ
     K = anp.triu(N, 1)
-    return np.conj(_adjoint(anp.linalg.solve(R, _adjoint(HQ + Q @ (K + _adjoint(K) + _real_diagonal(N))))))
+    return np.conj(adjoint(anp.linalg.solve(R, adjoint(HQ + Q @ (K + adjoint(K) + _real_diagonal(N))))))
 
 
 @derivative(_from_qr)
@@ -212,7 +208,7 @@ def _qr(A: Any, mode: str = "reduced") -> Any:
     square = A[..., :m]
     Q, R = _qr_of(square)
     if m < n:
-        R = np.concatenate([R, _adjoint(Q) @ A[..., m:]], axis=-1)
+        R = np.concatenate([R, adjoint(Q) @ A[..., m:]], axis=-1)
         Q, R = pinned((Q, R), np.linalg.qr(constant(A)))
     return R if mode == "r" else _QRResult(Q, R)
 
@@ -235,7 +231,7 @@ def _svd(A: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian:
     if not compute_uv:
         return np.abs(w)
     v = np.take_along_axis(v, order[..., None, :], -1)
-    return _SVDResult(v, np.abs(w), _adjoint(v * np.sign(w)[..., None, :]))
+    return _SVDResult(v, np.abs(w), adjoint(v * np.sign(w)[..., None, :]))
 
 
 def _cond(A: Any, p: Any = None) -> Any:

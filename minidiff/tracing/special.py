@@ -15,6 +15,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
+from minidiff.checks import is_complex
 from minidiff.tracing.derivatives import COMPOSITES, CONSTANT, Rule, define, hooks, unbroadcast
 from minidiff.tracing.exact import Exact
 from minidiff.tracing.record import PLAIN
@@ -67,7 +68,7 @@ def _real(slope: Rule) -> Rule:
     """Refuse complex arguments, of which the function is not holomorphic."""
 
     def checked(ans: Any, *arguments: Any) -> Any:
-        if any(getattr(x, "dtype", np.dtype(type(x))).kind == "c" for x in arguments):
+        if any(map(is_complex, arguments)):
             raise NotImplementedError("there is none of complex numbers")
         return slope(ans, *arguments)
 

@@ -19,8 +19,9 @@ from minidiff.tracing.exact import pinned
 from minidiff.tracing.record import constant, record
 
 
-def _adjoint(x: Any) -> Any:
-    return anp.conj(anp.swapaxes(x, -1, -2))
+def adjoint(x: Any) -> Any:
+    """Give the conjugate transpose of a matrix, or of each in a stack."""
+    return np.conj(x.swapaxes(-1, -2))
 
 
 def _used(g: Any) -> bool:
@@ -32,6 +33,11 @@ def _can_look(*results: Any) -> bool:
     """Tell whether these arrays, and those in tuples, are arrays and not what stands for some."""
     arrays = [x for result in results for x in (result if isinstance(result, tuple) else [result])]
     return next(hooks(tuple(map(getval, arrays))), None) is None
+
+
+def _closeness(values: Any) -> Any:
+    """Give how close two values of this dtype count as equal, as a part of the largest: 9e-8 in float64."""
+    return np.finfo(values.dtype).eps ** 0.45
 
 
 def _apart(values: Any, signed: bool) -> Any:
@@ -50,7 +56,7 @@ def _apart(values: Any, signed: bool) -> Any:
     eps = np.finfo(x.dtype).eps
     scale = np.abs(x).max(axis=-1, keepdims=True)
     gaps = np.diff(x, axis=-1, prepend=0 if not signed else -np.inf)
-    is_close = gaps <= scale * eps**0.45
+    is_close = gaps <= scale * _closeness(x)
     if not is_close.any():
         return None
     # Within a group of equal values the steps are 1, 2, …; they stay clear of the next group.
@@ -60,7 +66,7 @@ def _apart(values: Any, signed: bool) -> Any:
         steps[..., i] = np.where(is_close[..., i], before + 1, 0)
     if signed:
         is_close = is_close | np.roll(is_close, -1, axis=-1)
-    clear = np.where(gaps > scale * eps**0.45, gaps, np.inf).min(axis=-1, keepdims=True)
+    clear = np.where(gaps > scale * _closeness(x), gaps, np.inf).min(axis=-1, keepdims=True)
     step = np.minimum(scale * eps**0.2, clear / (4 * x.shape[-1]))
     moved = np.empty(x.shape)
     np.put_along_axis(moved, order, steps * np.where(scale == 0, eps**0.2, step), -1)
@@ -108,11 +114,11 @@ def _nearby(rule: Any, ans: Any, shift: Any, which: int, other: Any) -> Nearby:
 
 def _groups(values: Any) -> Any:
     """Give the places of equal values: the index of each matrix of a stack, and of columns in it."""
-    is_close = np.finfo(values.dtype).eps ** 0.45
+    closeness = _closeness(values)
     for place in np.ndindex(values.shape[:-1]):
         x = values[place]
         order = np.argsort(x)
-        ends = np.flatnonzero(np.diff(x[order]) > is_close * np.abs(x).max()) + 1
+        ends = np.flatnonzero(np.diff(x[order]) > closeness * np.abs(x).max()) + 1
         yield from ((place, group) for group in np.split(order, ends))
 
 
@@ -120,7 +126,7 @@ def _basis(vectors: Any, others: Any) -> Any:
     """Take any other orthonormal vectors for these, orthogonal to `others` as they are."""
     numbers = np.random.default_rng(0).normal(size=(2, len(vectors), vectors.shape[-1]))
     any_ = numbers[0] + 1j * numbers[1] if vectors.dtype.kind == "c" else numbers[0]
-    return np.linalg.qr(any_ - others @ (_adjoint(others) @ any_))[0].astype(vectors.dtype)
+    return np.linalg.qr(any_ - others @ (adjoint(others) @ any_))[0].astype(vectors.dtype)
 
 
 def _eigenvectors_turned(w: Any, v: Any) -> Any:
@@ -132,23 +138,23 @@ def _eigenvectors_turned(w: Any, v: Any) -> Any:
 
 
 def _singular_vectors_turned(U: Any, s: Any, Vh: Any) -> tuple[Any, Any]:
-    U, V = np.array(U), np.array(_adjoint(Vh))
-    is_close = np.finfo(s.dtype).eps ** 0.45
+    U, V = np.array(U), np.array(adjoint(Vh))
+    closeness = _closeness(s)
     for place, group in _groups(s):
         u, v = U[place], V[place]
-        if s[place][group].min() <= is_close * s[place].max():
+        if s[place][group].min() <= closeness * s[place].max():
             v[:, group] = _basis(v[:, group], np.delete(v, group, axis=-1))
             u[:, group] = -_basis(u[:, group], np.delete(u, group, axis=-1))
         elif len(group) > 1:
             turn = _basis(np.eye(len(group), dtype=u.dtype), np.zeros((len(group), 0)))
             u[:, group], v[:, group] = u[:, group] @ turn, v[:, group] @ turn
-    return U, _adjoint(V)
+    return U, adjoint(V)
 
 
 def _eigh(g: Any, ans: Any, A: Any, UPLO: str = "L") -> Any:
     (_, gv), (w, v) = g, ans
     if _can_look(gv, w):
-        turned = _adjoint(v) @ anp.conj(gv)
+        turned = adjoint(v) @ anp.conj(gv)
         if v.dtype.kind == "c":
             diagonal = anp.diagonal(turned, axis1=-2, axis2=-1)
             _check(anp.imag(diagonal), turned, _PHASE)
@@ -162,11 +168,11 @@ def _from_eigh(g: Any, ans: Any, A: Any, UPLO: str = "L") -> Any:
     (gw, gv), (w, v) = g, ans
     inner = anp.eye(w.shape[-1]) * anp.conj(gw)[..., None, :]
     if _used(gv):
-        turned = _adjoint(v) @ anp.conj(gv)
-        inner = inner + _over_differences((turned - _adjoint(turned)) / 2, w)
-    h = anp.conj(v @ inner @ _adjoint(v))
+        turned = adjoint(v) @ anp.conj(gv)
+        inner = inner + _over_differences((turned - adjoint(turned)) / 2, w)
+    h = anp.conj(v @ inner @ adjoint(v))
     triangle = anp.tril if UPLO == "L" else anp.triu
-    return triangle(h + _adjoint(h), -1 if UPLO == "L" else 1) + anp.real(h) * np.eye(w.shape[-1])
+    return triangle(h + adjoint(h), -1 if UPLO == "L" else 1) + anp.real(h) * np.eye(w.shape[-1])
 
 
 def _svd(
@@ -185,7 +191,7 @@ def _svd(
     (gu, _, gvh), (U, s, Vh) = g, ans
     k = s.shape[-1]
     hu, hv = anp.conj(gu[..., k:]), anp.swapaxes(gvh[..., k:, :], -1, -2)
-    beyond = [(hu, U[..., k:]), (hv, _adjoint(Vh[..., k:, :]))]
+    beyond = [(hu, U[..., k:]), (hv, adjoint(Vh[..., k:, :]))]
     beyond = [(h, vectors) for h, vectors in beyond if h.size and (not _can_look(h) or np.any(getval(h)))]
     if beyond:
         if not _can_look(*beyond) or _apart(s, False) is not None:
@@ -193,11 +199,11 @@ def _svd(
                 "with full_matrices=True there is none of the vectors of no singular value"
             )
         for h, vectors in beyond:
-            turned = _adjoint(vectors) @ h
-            _check(turned - _adjoint(turned), turned, _PHASE if vectors.shape[-1] == 1 else _BASIS)
+            turned = adjoint(vectors) @ h
+            _check(turned - adjoint(turned), turned, _PHASE if vectors.shape[-1] == 1 else _BASIS)
     if _can_look(gu, gvh, s):
-        p = _adjoint(U[..., :k]) @ anp.conj(gu[..., :k])
-        q = Vh[..., :k, :] @ _adjoint(anp.conj(gvh[..., :k, :]))
+        p = adjoint(U[..., :k]) @ anp.conj(gu[..., :k])
+        q = Vh[..., :k, :] @ adjoint(anp.conj(gvh[..., :k, :]))
         if U.dtype.kind == "c":
             phases = anp.diagonal(p + q, axis1=-2, axis2=-1)
             _check(anp.imag(phases), anp.abs(p) + anp.abs(q), _PHASE)
@@ -225,17 +231,17 @@ def _from_svd(g: Any, ans: Any, A: Any, *_: Any, **options: Any) -> Any:
     outer = 0
     if _used(gu) or _used(gvh):
         gu, gv = anp.conj(gu[..., :k]), anp.swapaxes(gvh[..., :k, :], -1, -2)
-        p, q = _adjoint(U) @ gu, Vh @ gv
-        p, q = p - _adjoint(p), q - _adjoint(q)
+        p, q = adjoint(U) @ gu, Vh @ gv
+        p, q = p - adjoint(p), q - adjoint(q)
         sums = s[..., None, :] + s[..., :, None]
         if U.dtype.kind == "c":
             inner = inner + anp.eye(k) * p / sums
         inner = inner + (_over_differences(p + q, s) + (1 - np.eye(k)) * (p - q) / sums) / 2
         m, n = A.shape[-2:]
         if m > n:
-            outer = ((gu - U @ (_adjoint(U) @ gu)) / s[..., None, :]) @ Vh
+            outer = ((gu - U @ (adjoint(U) @ gu)) / s[..., None, :]) @ Vh
         elif m < n:
-            outer = (U / s[..., None, :]) @ _adjoint(gv - _adjoint(Vh) @ (Vh @ gv))
+            outer = (U / s[..., None, :]) @ adjoint(gv - adjoint(Vh) @ (Vh @ gv))
         # The vectors beyond turn towards those of singular values as these turn towards them.
         if u.shape[-1] and _used(hu):
             outer = outer - u @ ((anp.swapaxes(hu, -1, -2) @ U) / s[..., None, :]) @ Vh
@@ -251,11 +257,11 @@ def _eig(g: Any, ans: Any, A: Any) -> Any:
         gaps = np.abs(values[..., None, :] - values[..., :, None]) + np.diag(
             np.full(values.shape[-1], np.inf)
         )
-        close = np.finfo(values.dtype).eps ** 0.45
-        has_equal = np.any(gaps <= np.abs(values).max(initial=0) * close)
+        closeness = _closeness(values)
+        has_equal = np.any(gaps <= np.abs(values).max(initial=0) * closeness)
         if has_equal:
             singular: Any = np.linalg.svd(getval(u), compute_uv=False)
-            if np.any(singular[..., -1:] < close * singular[..., :1]):
+            if np.any(singular[..., -1:] < closeness * singular[..., :1]):
                 raise NotImplementedError("a matrix without a basis of eigenvectors has none")
         if _used(gu):
             turned = anp.swapaxes(u, -1, -2) @ gu

@@ -24,8 +24,7 @@ from minidiff.program.copies import with_stand_ins
 from minidiff.program.lines import ChangedError, Lines, free_name
 from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example, flat
 from minidiff.program.reach import Names, Reach, Seen
-from minidiff.program.signature import described as shown
-from minidiff.program.signature import equal, key_of, objects_in, parts_of, stood
+from minidiff.program.signature import equal, key_of, objects_in, outlined, parts_of, stood
 from minidiff.tracing import is_tracing, map_container, standing_for_leaves, watching
 
 __all__ = ["Compiled", "compiled"]
@@ -73,10 +72,11 @@ def compiled(
     TypeError
         When the function is called with arguments of a new signature, if what the loss does would not be the
         same for other values: it branches on one, makes a Python number of one, changes an array in place
-        that is not under differentiation, draws random numbers, goes by how often it was called, calls
-        `implicit_root` or `fixed_point`, which look at values, or keeps what it computes in an attribute of
-        an object or a class, a list, a dict, a variable or an array that it finds. The message names the
-        line, or the place.
+        that is not under differentiation, changes a list or a dict that it gets, draws random numbers, goes
+        by how often it was called, goes on after an error that it catches, has `np.errstate` raise errors,
+        calls `implicit_root` or `fixed_point`, which look at values, or keeps what it computes in an
+        attribute of an object or a class, a list, a dict, a variable or an array that it finds. The message
+        names the line, or the place.
 
     Notes
     -----
@@ -608,7 +608,7 @@ class _Made:
     ) -> None:
         named = list(zip(names.of_arguments, args, strict=True))
         self.names = names.of_parameters if ps is not None else [
-            r.named.get(name, name) for argument, x in named for name in _leaves(argument, x)
+            r.named.get(name, name) for argument, x in named for name in _leaf_names(argument, x)
         ]  # fmt: skip
         self.reached = [i for i, g in enumerate(r.gradients) if g is not None]
         outputs, taken = {"value": r.value}, {"value", *r.inputs}
@@ -625,7 +625,7 @@ class _Made:
         self.has_changed: Callable[[], bool] = bool
         self.inputs: list[Any] = []
         self.gradients: Any = ()
-        self.signature = ", ".join(f"{name}: {shown(x)}" for name, x in named)
+        self.signature = ", ".join(f"{name}: {outlined(x)}" for name, x in named)
         self._params, self._ps = ps, None if ps is None else list(ps)
         self._objects = [*objects_in(args)]  # whose ids the key goes by
         self._count, self._template = len(self.names), r.template
@@ -692,10 +692,10 @@ def _filled(template: Any, gs: list[Any]) -> Any:
     return map_container(lambda x: _filled(x, gs), template)
 
 
-def _leaves(name: str, x: Any) -> Iterator[str]:
+def _leaf_names(name: str, x: Any) -> Iterator[str]:
     """Name the variables of an explicit gradient, in order."""
     if _variable(x) is not None:
         yield name
     elif isinstance(x, (list, tuple, dict)):
         for key, item in x.items() if isinstance(x, dict) else enumerate(x):
-            yield from _leaves(f"{name}.{key}", item)
+            yield from _leaf_names(f"{name}.{key}", item)

@@ -34,7 +34,7 @@ from minidiff.tracing import (
     summed,
 )
 
-__all__ = ["EXACT", "RESERVED", "ChangedError", "Lines", "Memory", "Workspace", "free_name", "needed"]
+__all__ = ["RESERVED", "ChangedError", "Lines", "Memory", "Workspace", "free_name", "needed"]
 
 # From so many bytes on an array is kept.
 LARGE = 2**16

@@ -19,7 +19,7 @@ from minidiff.files import write
 from minidiff.program.lines import ChangedError, Lines, Workspace, literal
 from minidiff.program.listing import shown_line
 from minidiff.program.reach import codes
-from minidiff.program.signature import described as shown
+from minidiff.program.signature import outlined
 from minidiff.tracing import WITHOUT_AUTOGRAD
 
 __all__ = ["save"]
@@ -157,7 +157,8 @@ def _docstring(text: str) -> str:
 
 def _described(lines: Lines, examples: list[Any]) -> str:
     named = zip(lines.inputs, examples, strict=True)
-    takes = [f"    {name}: {type(x).__name__ if type(x) in (bool, int) else shown(x)}" for name, x in named]
+    kinds = {name: type(x).__name__ if type(x) in (bool, int) else outlined(x) for name, x in named}
+    takes = [f"    {name}: {kind}" for name, kind in kinds.items()]
     return "\n".join(["Takes", *takes, "Gives", f"    {', '.join(lines.outputs)}"])
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from minidiff.checks import is_ndarray
 from minidiff.params import Param, attributes_of
 
-__all__ = ["ARRAYS", "SEQUENCES", "described", "equal", "held_by", "held_next_by", "iterated", "key_of",
-    "objects_in", "parts_of", "stood"]  # fmt: skip
+__all__ = ["ARRAYS", "SEQUENCES", "equal", "held_by", "held_next_by", "iterated", "key_of", "objects_in",
+    "outlined", "parts_of", "stood"]  # fmt: skip
 
 _STATIC = (bool, int, str, bytes, type(None))
 _NUMBERS = frozenset({*_STATIC, float, complex})
@@ -209,14 +209,14 @@ def _may_vary(x: Any) -> bool:
     return is_number or kind in _VARYING
 
 
-def described(x: Any) -> str:
+def outlined(x: Any) -> str:
     """Tell dtypes and shapes of an argument."""
     if isinstance(x, (np.ndarray, np.generic)):
         return f"{x.dtype} {x.shape}"
     if isinstance(x, (list, tuple)):
-        return f"[{', '.join(map(described, x))}]"
+        return f"[{', '.join(map(outlined, x))}]"
     if isinstance(x, dict):
-        return "{" + ", ".join(f"{key}: {described(item)}" for key, item in x.items()) + "}"
+        return "{" + ", ".join(f"{key}: {outlined(item)}" for key, item in x.items()) + "}"
     return f"{x!r:.40}" if isinstance(x, _STATIC) else type(x).__name__
 
 

@@ -35,7 +35,7 @@ from minidiff.tracing.record import (
     Trace,
     Traced,
     at_its_time,
-    described,
+    call_of,
     is_blank,
     map_container,
     record,
@@ -264,5 +264,5 @@ def _without_gradient(call: Traced, error: Exception) -> NotImplementedError:
     reason = f": {words}" if words else ""
     return NotImplementedError(
         f"{name_of(call.function)} has no gradient when called with "
-        f"{described(call.arguments, call.keywords)}{reason}. Write it otherwise."
+        f"{call_of(call.arguments, call.keywords)}{reason}. Write it otherwise."
     )

@@ -1276,9 +1276,7 @@ def _node(
     if kind is Traced:  # as an outer trace has recorded it
         return _box(result, result._trace, Traced(result, primitive, values, keywords, argnums, parents))
     if kind is np.ndarray:
-        refuse(
-            f"{name_of(primitive)} of {described(values, keywords)}", "Objects in arrays have no gradient."
-        )
+        refuse(f"{name_of(primitive)} of {call_of(values, keywords)}", "Objects in arrays have no gradient.")
     node = Traced(typed(result), primitive, values, keywords, argnums, parents)
     if isinstance(result, (tuple, list, SequenceBox)):  # several results, as of np.linalg.eigh or np.split
         places = count()
@@ -1561,11 +1559,11 @@ _SHORTCUTS = {
 }
 
 
-def described(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:
-    """Show for an error message what a function was called with."""
+def call_of(arguments: Iterable[Any], keywords: dict[str, Any]) -> str:
+    """Write for an error message what a function was called with."""
 
     def show(x: Any) -> str:
         return f"array{x.shape}" if getattr(x, "shape", ()) else f"{constant(x)!r:.40}"
 
-    shown = [show(x) for x in arguments if type(x) is not Kept]
-    return ", ".join([*shown, *(f"{key}={show(x)}" for key, x in keywords.items())])
+    by_place = [show(x) for x in arguments if type(x) is not Kept]
+    return ", ".join([*by_place, *(f"{key}={show(x)}" for key, x in keywords.items())])

@@ -322,6 +322,9 @@ PLAIN = frozenset({
 })  # fmt: skip
 
 
+_OF_PYTHON = frozenset({int, float, complex})
+
+
 def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], Any]) -> Any:
     """Make the operator method that calls and records `function`, and its reflection."""
     primitive = trace_primitives_map[function]
@@ -351,11 +354,7 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         y, owner = self._value, self.owner
         if not owner.open:
             return operate(other, y)
-        if type(other) in PLAIN or type(shown(other)) in (
-            int,
-            float,
-            complex,
-        ):  # of others NumPy asks
+        if type(other) in PLAIN or type(shown(other)) in _OF_PYTHON:
             # A Python complex number makes one of a NumPy number.
             result = typed(operate(other, y))
             return Traced(result, primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)

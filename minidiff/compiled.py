@@ -291,7 +291,7 @@ class Compiled:
         >>> module["loss_and_gradient"](np.array([1.0, 2.0]), np.zeros(2))
         (np.float64(5.0), array([2., 4.]))
         """
-        from minidiff.program.module import save
+        from minidiff.program.module import module_of, save
 
         path = os.fspath(path)
         stem, ending = os.path.splitext(os.path.basename(path))
@@ -300,12 +300,6 @@ class Compiled:
         programs = list(self._programs.values())
         if not programs:
             raise ValueError("save: nothing has been recorded yet: call it with arguments as they will be")
-        for made in programs:
-            if made.has_changed():
-                raise ValueError(
-                    f"save: data that {self._name} reads have changed since it was recorded for "
-                    f"{made.signature or 'no arguments'}: call it so once more, then save"
-                )
         functions = [
             (made.lines, f"The loss and its gradient, for {made.signature or 'no arguments'}.", made.inputs)
             for made in programs
@@ -322,7 +316,14 @@ class Compiled:
                 )
             about = f"The step of {self._opt!r}: parameters and what it keeps, as they are afterwards."
             functions.append((step.lines, about, step.inputs))
-        save(path, f"What minidiff recorded of {self._name}, as plain NumPy.", functions)
+        module = module_of(f"What minidiff recorded of {self._name}, as plain NumPy.", functions)
+        for made in programs:
+            if made.has_changed():
+                raise ValueError(
+                    f"save: data that {self._name} reads have changed since it was recorded for "
+                    f"{made.signature or 'no arguments'}: call it so once more, then save"
+                )
+        save(path, *module)
 
     def __repr__(self) -> str:
         what = "loss and gradient" if self._opt is None else f"step of {self._opt!r}"

@@ -22,31 +22,27 @@ from minidiff.program.reach import codes
 from minidiff.program.signature import outlined
 from minidiff.tracing import WITHOUT_AUTOGRAD
 
-__all__ = ["save"]
+__all__ = ["module_of", "save"]
 
 # Arrays of more elements stand in a file beside the module.
 INLINE = 16
 _FIRST = "# Written by minidiff's compiled(…).save: plain NumPy, nothing of minidiff is needed."
 
 
-def save(path: str, about: str, functions: list[tuple[Lines, str, list[Any]]]) -> None:
-    """Write programs as a module, whole or not at all.
+def save(path: str, text: str, arrays: dict[str, Any]) -> None:
+    """Write a module, whole or not at all.
 
     Parameters
     ----------
     path : str
         The module's file.
-    about : str
-        What the module is about.
-    functions : list of (Lines, str, list)
-        The programs; what each does; and, for each of its inputs, an example.
+    text, arrays
+        From `module_of`.
 
     Raises
     ------
     FileExistsError
         If there is a file that `save` has not written.
-    TypeError
-        If a program uses what NumPy alone has not.
     """
     before = ""
     if os.path.lexists(path):
@@ -56,7 +52,6 @@ def save(path: str, about: str, functions: list[tuple[Lines, str, list[Any]]]) -
             raise FileExistsError(
                 f"save: {path} is there, and save has not written it: give another name, or delete it"
             )
-    text, arrays = _module(about, functions)
     if arrays:
         contents = io.BytesIO()
         np.savez(contents, **arrays)
@@ -76,8 +71,28 @@ def save(path: str, about: str, functions: list[tuple[Lines, str, list[Any]]]) -
             os.unlink(leftover)
 
 
-def _module(about: str, functions: list[tuple[Lines, str, list[Any]]]) -> tuple[str, dict[str, Any]]:
-    """Write the module; give the arrays that it reads from a file, too."""
+def module_of(about: str, functions: list[tuple[Lines, str, list[Any]]]) -> tuple[str, dict[str, Any]]:
+    """Make the text of a module of programs.
+
+    Parameters
+    ----------
+    about : str
+        What the module is about.
+    functions : list of (Lines, str, list)
+        The programs; what each does; and, for each of its inputs, an example.
+
+    Returns
+    -------
+    str
+        The text.
+    dict
+        The arrays that it reads from a file.
+
+    Raises
+    ------
+    TypeError
+        If a program uses what NumPy alone has not.
+    """
     arrays: dict[str, Any] = {}
     helpers = {"given": inspect.getsource(given)}
     parts = []

@@ -22,9 +22,9 @@ from minidiff.optimise.update import update
 from minidiff.params import Param, Params
 from minidiff.program.copies import with_stand_ins
 from minidiff.program.lines import ChangedError, Lines, free_name
-from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example, flat
+from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example
 from minidiff.program.reach import Names, Reach, Seen
-from minidiff.program.signature import equal, key_of, objects_in, outlined, parts_of, stood
+from minidiff.program.signature import contents, equal, key_of, objects_in, outlined, parts_of, stood
 from minidiff.tracing import is_tracing, map_container, standing_for_leaves, watching
 
 __all__ = ["Compiled", "compiled"]
@@ -214,9 +214,9 @@ class Compiled:
     def _on_copies(self, args: tuple[Any, ...]) -> WithGradient:
         """Give the gradient of the loss, called with copies of lists and dicts, which it is not to change."""
         copies = tuple([stood(arg, "", lambda x, _: x, lambda x: x) for arg in args])
-        before = flat(copies)
+        before = [*contents(copies)]
         result = self._gradient(copies)
-        if [*map(id, flat(copies))] != [*map(id, before)]:
+        if [*map(id, contents(copies))] != [*map(id, before)]:
             raise KeepsError(
                 f"compiled: {self._name} changes a list or a dict that it gets as an argument, which its "
                 "program would not. Let it work on a copy: batch = dict(batch)."
@@ -478,8 +478,8 @@ class Compiled:
                 kept += put_back()
         if kept:
             raise KeepsError(
-                f"compiled: {name} keeps what it computes in {kept[0]}, which its program would not. Compute "
-                "it outside of the loss, or do without compiled."
+                f"compiled: {name} keeps what it computes in {kept[0] or 'what it finds'}, which its program "
+                "would not. Compute it outside of the loss, or do without compiled."
             )
         if reach.random_state() != before:
             raise RefusedError(

@@ -18,14 +18,14 @@ import tracemalloc
 import types
 import warnings
 import weakref
-from collections import UserDict, deque
+from collections import Counter, OrderedDict, UserDict, defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -2110,9 +2110,121 @@ def test_a_container_of_a_class_of_its_own_keeps_its_attributes(make):
         assert f(batch).val == loss(batch)
 
 
-def test_a_dict_whose_items_are_attributes_is_one_to_the_loss():
-    f = compiled(lambda d: np.sum(W * d.x), params(W))
-    assert f(Bunch(x=2.0)).val == f(Bunch(x=2.0)).val == 2 * np.sum(W)
+class Attributes(dict):
+    """Its items are its attributes."""
+
+    def __init__(self, **items):
+        super().__init__(items)
+        self.__dict__ = self
+
+
+class SlottedDict(dict):
+    __slots__ = ("scale",)
+
+    def __init__(self, x, scale):
+        super().__init__(x=x)
+        self.scale = scale
+
+    def copy(self):
+        raise TypeError("there is one")
+
+
+class Two(list):
+    def __init__(self, one, two):
+        super().__init__([one, two])
+
+    def __iter__(self):
+        return (x * 1 for x in super().__iter__())
+
+
+class TwoOf(tuple):
+    __slots__ = ()
+
+    def __new__(cls, one, two):
+        return super().__new__(cls, (one, two))
+
+
+class Sample(NamedTuple):
+    x: Any
+
+    def centred(self):
+        return self.x - 2 * MEAN
+
+
+class Scaled(list):
+    scale = np.ones(3)
+
+    def __call__(self):
+        return self[0] * self.scale * (2.0 if MEAN.max() > 0.5 else 1.0)
+
+
+MEAN = np.zeros(3)
+V3 = param([1.0, 2.0, 3.0])
+OF_A_CLASS = {
+    "bunch": (lambda d: d.x * 1.0, lambda x: Bunch(x=x)),
+    "attributes": (lambda d: d.x * 1.0, lambda x: Attributes(x=x)),
+    "slots": (lambda d: d["x"] * d.scale, lambda x: SlottedDict(x, 3.0)),
+    "a setting in a slot": (lambda d: d["x"] * d.scale, lambda x: SlottedDict(1.0, float(x[0]))),
+    "a list with arguments": (sum, lambda x: Two(x, 2 * x)),
+    "a tuple with arguments": (lambda two: two[0] - two[1], lambda x: TwoOf(x, x**2)),
+    "a method": (lambda sample: sample.centred(), Sample),
+    "a call": (lambda scaled: scaled(), lambda x: Scaled([x])),
+    "a default": (
+        lambda d: d["x"] * d.default_factory(),
+        lambda x: defaultdict(lambda: x[0] * 1.0, {"x": 1.0}),
+    ),
+    "in order": (lambda d: sum(d.values()) - d["b"], lambda x: OrderedDict(b=x, a=2 * x)),
+    "counted": (lambda d: d["a"] * x_of(d["b"]), lambda x: Counter(a=2.0, b=float(x[1]))),
+}
+
+
+def x_of(x):
+    return x
+
+
+@pytest.mark.parametrize(("use", "make"), OF_A_CLASS.values(), ids=OF_A_CLASS)
+def test_a_container_of_a_class_of_its_own_is_that_to_the_loss(use, make):
+    def loss(batch):
+        return np.sum(V3 * use(batch))
+
+    f = compiled(loss, params(V3))
+    try:
+        for x, mean, scale in ((1.0, 0, 1), (3.0, 0, 1), (3.0, 1, 1), (2.0, 1, 5), (1.0, 0, 1)):
+            MEAN[...], Scaled.scale[...] = mean, scale
+            batch = make(np.array([x, 1.0, 0.5]))
+            expected = bits(withgradient(lambda batch=batch: loss(batch), params(V3)))
+            assert bits(f(batch)) == bits(f(batch)) == expected
+    finally:
+        MEAN[...], Scaled.scale[...] = 0, 1
+
+
+def test_what_a_loss_keeps_in_an_attribute_of_its_batch_is_told_of():
+    def logs(batch):
+        batch.log.append(W * batch["x"])
+        return np.sum(W * batch["x"])
+
+    def sets(batch):
+        batch.out = batch["x"] * 2
+        return np.sum(W * batch["x"])
+
+    batch = Bunch(x=1.0)
+    batch.log = []
+    with pytest.raises(TypeError, match="keeps what it computes in what it finds"):
+        compiled(logs, params(W))(batch)
+    assert not any(type(x) is listing.StandIn for x in batch.log)
+    with pytest.raises(TypeError, match="changes a list or a dict"):
+        compiled(sets, params(W))(batch)
+    assert [*vars(batch)] == ["log"]
+
+
+@pytest.mark.parametrize(
+    "k", [np.arange(3), np.array([1.0, 0.5, 2.0]), [1, 2, 3], 2j, np.float32(1.5), 2, 2.0]
+)
+def test_a_power_may_have_any_exponent(k):
+    for loss in (lambda x: np.sum(np.abs(V3 * x**k)), lambda x: np.sum(x[0] * np.abs(V3**k))):
+        f = compiled(loss, params(V3))
+        for x in (np.ones(3), np.array([1.0, 2.0, 0.5])):
+            assert bits(f(x)) == bits(withgradient(lambda x=x, loss=loss: loss(x), params(V3)))
 
 
 CHANGING = {

@@ -420,3 +420,18 @@ def test_a_saved_program_says_where_a_result_is_of_another_kind(tmp_path):
     assert run(W.value, 9.0)[0] == 9.0
     with pytest.raises(Exception, match="a result has another shape or type than when this was recorded"):
         run(W.value, -9.0)
+
+
+def test_a_saved_step_takes_what_it_has_given(tmp_path):
+    s, W = param(0.5), param([1.0, 2.0])
+    step = compiled(lambda x: (s * x - 1) ** 2 + np.sum(W**2), params(s, W), mo.Momentum(0.1, 0.5))
+    now, v = [s.value.copy(), W.value.copy()], np.zeros(3)
+    step(2.0)
+    step.save(tmp_path / "a.py")
+    module = runpy.run_path(str(tmp_path / "a.py"))
+    for _ in range(3):
+        _, *grads = module["loss_and_gradient"](*now, 2.0)
+        *now, v = module["step"](*now, *grads, v, *mo.Momentum(0.1, 0.5).coefficients(1))
+        np.testing.assert_array_equal(now[0], s.value)
+        np.testing.assert_array_equal(now[1], W.value)
+        step(2.0)

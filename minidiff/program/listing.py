@@ -457,8 +457,7 @@ def _may_be_complex(function: Any, operands: tuple[Any, ...]) -> bool:
     if function is not operator.pow:
         return False
     x, y = example(operands)
-    is_fixed = type(operands[1]) is not StandIn and float(y).is_integer()
-    return {type(x), type(y)} <= {int, float} and not is_fixed
+    return {type(x), type(y)} <= {int, float} and (type(operands[1]) is StandIn or not float(y).is_integer())
 
 
 def _fixed(name: str, ask: Callable[[Any], Any]) -> Any:

@@ -143,6 +143,8 @@ def given(name: str, x: Any, dtype: Any, shape: Any = None, order: Any = "C") ->
         if type(x) is not dtype:
             raise TypeError(f"{name} must be a {dtype.__name__}, not {x!r:.60}")
         return x
+    if isinstance(x, np.generic):  # NumPy makes a number of an array without axes wherever it calculates
+        x = np.asarray(x)
     if not isinstance(x, np.ndarray) or x.shape != shape or x.dtype != dtype:
         got = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else f"{x!r:.60}"
         raise TypeError(f"{name} must be an array of {dtype} and shape {shape}, not {got}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import is_ndarray
-from minidiff.params import Param, attributes_of
+from minidiff.params import Param, attributes_of, in_dict, in_slots
 
-__all__ = ["ARRAYS", "SEQUENCES", "equal", "held_by", "held_next_by", "iterated", "key_of", "objects_in",
-    "outlined", "parts_of", "stood"]  # fmt: skip
+__all__ = ["ARRAYS", "SEQUENCES", "contents", "equal", "held_by", "held_next_by", "iterated", "key_of",
+    "objects_in", "outlined", "parts_of", "stood"]  # fmt: skip
 
 _STATIC = (bool, int, str, bytes, type(None))
 _NUMBERS = frozenset({*_STATIC, float, complex})
@@ -59,9 +59,11 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         return kind, x
     if isinstance(x, dict):
         keys = tuple(x) if _NAMES.issuperset(map(type, x)) else tuple(map(_exactly, x))
-        return kind, keys, *[key_of(item, leaves) for item in x.values()], *_attributes(x)
+        items = kind, keys, *[key_of(item, leaves) for item in dict.values(x)]
+        return items + tuple([(name, *_identity(held)) for name, held in _attributes(x).items()])
     if isinstance(x, (list, tuple)):
-        return kind, *[key_of(item, leaves) for item in x], *_attributes(x)
+        items = kind, *[key_of(item, leaves) for item in iterated(x)]
+        return items + tuple([(name, *_identity(held)) for name, held in _attributes(x).items()])
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"compiled functions take plain arrays, not {kind.__name__}, whose mask would be lost: pass "
@@ -72,11 +74,13 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
     return tuple(_identity(x))
 
 
-def _attributes(x: Any) -> Iterator[Any]:
-    """Give what tells the attributes of a list, a tuple or a dict of a class of its own apart."""
-    named = vars(x) if "__dict__" in dir(type(x)) else x
-    for name, held in named.items() if named is not x else ():
-        yield name, *_identity(held)
+def _attributes(x: Any) -> dict[str, Any]:
+    """Give the attributes of a list, a tuple or a dict of a class of its own."""
+    if type(x) in (list, tuple, dict):
+        return {}
+    named = in_dict(x)
+    factory = {"default_factory": x.default_factory} if isinstance(x, defaultdict) else {}
+    return factory | in_slots(x) | ({} if named is x else named or {})
 
 
 def _exactly(x: Any) -> Any:
@@ -123,9 +127,11 @@ def _held_as_arguments(x: Any) -> list[Any]:
 def held_next_by(x: Any) -> list[Any]:
     """Give what an object holds itself; not the numbers of long lists."""
     if isinstance(x, dict):
-        return [*dict.keys(x), *dict.values(x)]
+        return [*dict.keys(x), *dict.values(x), *_attributes(x).values()]
+    if isinstance(x, (list, tuple)):
+        return [*([] if _kinds_if_long(x) else iterated(x)), *_attributes(x).values()]
     if isinstance(x, SEQUENCES):
-        return [] if _kinds_if_long(x) else [*iterated(x)]
+        return [*iterated(x)]
     if isinstance(x, (type, FunctionType, ModuleType, Param)) or is_ndarray(x):
         return []
     attributes = attributes_of(x)
@@ -178,25 +184,46 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
     kind = type(x)
     if _may_vary(x):
         return standing(np.asarray(x) if kind in ARRAYS else x, name)
-    if isinstance(x, dict):
-        anew: Any = {} if kind is dict else dict.__new__(kind) if kind.copy is dict.copy else x.copy()
-        dict.update(anew, {key: stood(item, f"{name}.{key}", standing, other) for key, item in x.items()})
-        return _with_attributes_of(x, anew)
-    if isinstance(x, (list, tuple)):
-        items = [stood(item, f"{name}.{i}", standing, other) for i, item in enumerate(x)]
-        return _with_attributes_of(x, kind(*items) if hasattr(x, "_fields") else kind(items))
-    return other(x)
-
-
-def _with_attributes_of(x: Any, anew: Any) -> Any:
-    if "__dict__" in dir(type(anew)):
-        vars(anew).update(vars(x))
+    if not isinstance(x, (dict, list, tuple)):
+        return other(x)
+    # Not by the class itself, whose arguments may be any.
+    base: Any = next(base for base in kind.__mro__ if not base.__flags__ & _OF_PYTHON)
+    pairs = dict.items(x) if isinstance(x, dict) else enumerate(iterated(x))
+    items = {key: stood(item, f"{name}.{key}", standing, other) for key, item in pairs}
+    kind = kind if kind is base else other(kind)
+    anew = base.__new__(kind, items.values()) if isinstance(x, tuple) else base.__new__(kind)
+    if isinstance(x, list):
+        base.extend(anew, items.values())
+    for key, item in items.items() if isinstance(x, dict) else ():
+        base.__setitem__(anew, key, item)
+    if in_dict(x) is x:
+        object.__setattr__(anew, "__dict__", anew)
+    for attribute, held in _attributes(x).items():
+        object.__setattr__(anew, attribute, other(held))
     return anew
 
 
+def contents(x: Any) -> Iterator[Any]:
+    """Give what a list, a tuple or a dict holds, at any depth, and the attributes of those around it."""
+    yield from _attributes(x).values()
+    for item in dict.values(x) if isinstance(x, dict) else iterated(x):
+        if isinstance(item, (dict, list, tuple)):
+            yield from contents(item)
+        else:
+            yield item
+
+
 def objects_in(args: Any) -> Iterator[Any]:
-    """Give the objects in arguments: all but arrays, floats, and the lists, tuples and dicts around them."""
-    for x in args.values() if isinstance(args, dict) else args:
+    """Give the objects in arguments: all but arrays, floats, and the lists, tuples and dicts around them.
+
+    Of such a dict they are the keys as well; of one of a class of its own, that and the attributes.
+    """
+    yield from _attributes(args).values()
+    if isinstance(args, dict):
+        yield from (key for key in dict.keys(args) if type(key) not in _NAMES)
+    if type(args).__flags__ & _OF_PYTHON:
+        yield type(args)
+    for x in dict.values(args) if isinstance(args, dict) else iterated(args):
         if isinstance(x, (dict, list, tuple)):
             yield from objects_in(x)
         elif not _may_vary(x):

@@ -185,7 +185,8 @@ def pullback(f: Any, /, *args: Any, **constants: Any) -> Any:
     ValueError
         By `back`, if the seed has another shape than the value.
     RuntimeError
-        By `back`, if a parameter or an argument has changed since.
+        By `back`, if what it differentiates by, a parameter or an argument, has changed since. Of other
+        arrays `guard` tells.
 
     Examples
     --------
@@ -289,6 +290,7 @@ def jacobian(f: Callable[..., Any], /, *args: Any, **constants: Any) -> Any:
         )
     shape = np.shape(constant(value))
     blocks = _blocks(value, node, roots)
+    _end(node)
     return tuple(block.reshape((*shape, *leaf.shape)) for block, leaf in zip(blocks, leaves, strict=True))
 
 
@@ -400,7 +402,9 @@ def jvp(f: Callable[..., Any], args: Any, tangents: Any, **constants: Any) -> tu
     if linear is None:
         return value, np.zeros_like(constant(value))[()]
     v = np.concatenate([v.ravel() for v in directions]).astype(linear.dtype)
-    return value, _own(backward(linear, v, seeds), seeds)[0]
+    (tangent,) = _own(backward(linear, v, seeds), seeds)
+    _end(node)
+    return value, tangent
 
 
 def hvp(f: Callable[..., Any], x: Any, v: Any, **constants: Any) -> Any:
@@ -462,8 +466,8 @@ def hvp(f: Callable[..., Any], x: Any, v: Any, **constants: Any) -> Any:
         return sum((np.sum(np.real(np.conj(g) * v)) for g, v in pairs if g is not None), np.float64(0))
 
     value, node, roots, regrouped = _record(slope, (x,), "hvp")
-    products = _pull(value, node, roots)
-    products = list(map(_or_zeros, products, roots))
+    products = list(map(_or_zeros, _pull(value, node, roots), roots))
+    _end(node)
     return Grads(list(x), products, x) if isinstance(x, Params) else regrouped(products)[0]
 
 
@@ -579,9 +583,14 @@ def _value_and_gradient(f: Any, args: tuple[Any, ...], name: str = "gradient") -
     gradients = _pull(value, node, roots)
     if node is not None:
         node.forget()
-        if node.owner.held:
-            node.owner.release()
+        _end(node)
     return value, regrouped(gradients)
+
+
+def _end(node: Traced | None) -> None:
+    """Let go of what a guard holds: the way back is over."""
+    if node is not None and node.owner.held:
+        node.owner.release()
 
 
 def _pull(value: Any, node: Traced | None, roots: list[Traced], seed: Any = None) -> list[Any]:
@@ -626,7 +635,12 @@ def _way_back(value: Any, node: Traced, roots: list[Traced]) -> tuple[Traced | N
         return np.concatenate([*map(np.ravel, map(_or_zeros, gradients, roots))])
 
     seed = (2 + np.cos(np.arange(np.size(plain)))).reshape(shape).astype(dtype)[()]
-    _, linear, seeds, _ = _record(pulled, (seed,), "jvp")
+    slopes, linear, seeds, _ = _record(pulled, (seed,), "jvp")
+    if linear is None and np.any(constant(slopes)):
+        raise NotImplementedError(
+            "jvp: a derivative of one's own gives the same whatever gradient comes: a rule(g, ans, x) must "
+            "be linear in g, and dropgrad(g) or np.sign(g) is not"
+        )
     return linear, seeds
 
 
@@ -639,6 +653,7 @@ def by_parameters(name: str, f: Callable[..., Any], ps: Params) -> tuple[Any, An
     if np.iscomplexobj(constant(value)) or any(np.iscomplexobj(p.value) for p in ps):
         raise TypeError(f"{name}(f, ps): the parameters and results must be real. For complex ones use hvp.")
     blocks = _blocks(value, node, roots)
+    _end(node)
     return value, np.concatenate(blocks, axis=1) if blocks else np.zeros((np.size(constant(value)), 0))
 
 

@@ -164,7 +164,7 @@ def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = N
     eps = np.finfo(x.dtype).eps
     tol, enough = eps**0.76 if tol is None else number("tol", tol, "[0, inf)"), eps**0.4
     for _ in range(integer("most", most, 1)):
-        before, x = x, np.asarray(dropgrad(f(x[()], *plain)))
+        before, x = x, np.array(dropgrad(f(x[()], *plain)))  # a copy: f may fill an array of its own
         if x.shape != before.shape:
             raise ValueError(f"f(x, …) must have the shape {before.shape} of x, got {described(x)}")
         if x.dtype.kind not in "fiub":
@@ -211,7 +211,6 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def again(*args: Any, **keywords: Any) -> Any:
-        # What holds nothing recorded stays what it is: a named tuple, a cache to write into.
         of = {name: x for name, x in keywords.items() if any(map(is_box, _leaves(x)))}
         rest = {name: x for name, x in keywords.items() if name not in of}
         args = (*args, of)
@@ -247,7 +246,7 @@ class _Call:
     def __init__(self, f: Callable[..., Any], args: Any, first: tuple[Any, ...] = ()) -> None:
         self.f, self.args, self.first, self.ps = f, args, first, leaves_now()
         if len(values := self.variables()) > len(first):
-            self.result, node, roots = self.run(constant(lift(values)))
+            self.result, node, roots = self.run(constant(lift(values)), is_first=True)
         else:  # there is nothing to differentiate by, and f may do what no recording can, but not change x
             held = [np.broadcast_to(x, np.shape(x))[()] for x in first]
             self.result, node, roots = lift(f(*held, *args)), None, []
@@ -265,9 +264,9 @@ class _Call:
         _replaced(self.args, recorded.append)
         return [*self.ps, *self.first, *recorded]
 
-    def run(self, values: Any) -> tuple[Any, Any, list[Any]]:
+    def run(self, values: Any, is_first: bool = False) -> tuple[Any, Any, list[Any]]:
         """Call it with values of the variables: give the result, its node, and the variables."""
-        trace, n = Trace(), len(self.ps)
+        trace, n = Trace(keeps=is_first), len(self.ps)
         roots = [*map(trace.root, values[:n], self.ps), *map(trace.root, values[n:])]
         remaining = iter(roots[n + len(self.first) :])
         args = (*roots[n : n + len(self.first)], *_replaced(self.args, lambda _: next(remaining)))
@@ -307,8 +306,13 @@ def _is_same(before: Any, now: Any) -> bool:
 
 
 def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:
-    """Put f(y) in the place of all y that are recorded, also inside lists, tuples and dicts."""
-    return f(x) if is_recorded(x) else map_container(lambda item: _replaced(item, f), x)
+    """Put f(y) in the place of all y that are recorded, also inside lists, tuples and dicts.
+
+    What holds nothing recorded stays what it is: a named tuple, a list to write into.
+    """
+    if is_recorded(x):
+        return f(x)
+    return map_container(lambda item: _replaced(item, f), x) if any(map(is_recorded, _leaves(x))) else x
 
 
 def _of_recomputed(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[Any]:

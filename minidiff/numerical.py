@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, integer
+from minidiff.checks import described, integer, number
 from minidiff.gradient import _check_result, _leaves, _record, _replaced, _variable, _with, gradient, hvp
 from minidiff.params import Param, Params
 
@@ -60,7 +60,7 @@ def check_gradient(
     AssertionError: the gradient by argument 0 is -1.029164, but differences give ...
     """
     order = integer("order", order, 1)
-    f = _with(constants, f)
+    f, tol = _with(constants, f), None if tol is None else number("tol", tol, "[0, inf)")
     if order > 2:
         raise ValueError(f"order must be 1 or 2, got {order}")
     rng = np.random.default_rng(seed)

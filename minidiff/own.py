@@ -269,7 +269,8 @@ def _split(function: Callable[..., Any], result: Any) -> tuple[Any, list[Any]]:
         parts.append(x)
         return _Place(len(parts) - 1)
 
-    form = _mapped(place, result)
+    is_whole_number = isinstance(result, np.generic) and result.dtype.kind in "iub"
+    form = _mapped(place, np.asarray(result) if is_whole_number else result)  # alone, as an array of them is
     if not parts:
         _mapped(partial(_check_plain, tracing.name_of(function)), form)
     return form, parts

@@ -34,6 +34,7 @@ from minidiff import (
     compiled,
     dropgrad,
     gradient,
+    guard,
     hessian,
     hvp,
     jacobian,
@@ -41,6 +42,7 @@ from minidiff import (
     param,
     params,
     pullback,
+    recompute,
     withgradient,
 )
 from minidiff.optimise import Descent, update
@@ -1551,3 +1553,46 @@ def test_running_sums_by_their_logarithms_have_the_derivatives_of_their_terms(in
     for scale in (1.0, 0.5, 0.25):
         p[...] = x * scale
         assert np.array_equal(f().grad[p], gradient(lambda: own(p), params(p))[p])
+
+
+def _failing(W):
+    with pytest.raises(ValueError, match="broadcast"):
+        gradient(lambda: np.sum(W / np.zeros(3)), params(W))
+
+
+USES_OF_A_PARAMETER = {
+    "gradient": lambda W: gradient(lambda: np.sum(W**2), params(W)),
+    "no gradient": lambda W: withgradient(lambda: np.sum(dropgrad(W)) + 0 * np.sum(W[:0]), params(W)),
+    "hvp": lambda W: hvp(lambda: np.sum(W**2), params(W), {W: np.ones(2)}),
+    "jvp": lambda W: jvp(lambda: W**2, params(W), {W: np.ones(2)}),
+    "hessian": lambda W: hessian(lambda: np.sum(W**2), params(W)),
+    "jacobian": lambda W: jacobian(lambda: W**2, params(W)),
+    "wide": lambda W: jacobian(lambda: np.outer(np.ones(20), W), params(W)),
+    "recompute": lambda W: gradient(lambda: np.sum(recompute(lambda h: h * W)(np.ones(2))), params(W)),
+    "check": lambda W: check_gradient(lambda: np.sum(W**2), params(W)),
+    "an error": _failing,
+}
+
+
+@pytest.mark.parametrize("use", USES_OF_A_PARAMETER.values(), ids=USES_OF_A_PARAMETER)
+def test_a_guard_holds_no_longer_than_the_gradient_takes(use):
+    W = param([1.0, 2.0])
+    with guard():
+        use(W)
+        W[...] = 3.0
+        use(W)
+        W -= 1.0
+    np.testing.assert_array_equal(W, 2.0)
+
+
+def test_a_guard_holds_what_came_by_name():
+    scaled = derivative(lambda g, ans, x, by: g * by, None)(lambda x, by: x * by)
+    by = np.ones(2)
+
+    def loss(x):
+        y = np.sum(scaled(x, by=by))
+        by[...] = 7
+        return y
+
+    with guard(), pytest.raises(ValueError, match="read-only"):
+        gradient(loss, np.ones(2))

@@ -454,3 +454,66 @@ def test_in_a_program_solutions_are_refused_by_name():
             TypeError, match=r"compiled: .*, line \d+ .*: (implicit_root|fixed_point) looks at values"
         ):
             compiled(solve)(0.5)
+
+
+KEEPING = {
+    "a list": lambda h, kept, x: h.append(x),
+    "a dict": lambda h, kept, x: kept.update(x=x),
+    "an attribute": lambda h, kept, x: setattr(h_of, "x", x),
+}
+
+
+def h_of():
+    pass
+
+
+@pytest.mark.parametrize("wrap", ["recompute", "implicit_root"])
+@pytest.mark.parametrize("keep", KEEPING.values(), ids=KEEPING)
+def test_what_leaves_a_function_otherwise_than_by_its_result_is_told_of(keep, wrap):
+    W = param([1.0, 2.0])
+
+    def loss(constant=lambda x: x):
+        listed, named = [], {}
+        h_of.x = None
+
+        def f(x):
+            keep(listed, named, constant(x * W))
+            return np.tanh(x * W)
+
+        if wrap == "recompute":
+            y = recompute(f)(np.ones(2))
+        else:
+            y = implicit_root(lambda y, W: y - np.ones(2) * f(np.ones(2)), np.tanh(W.value), W)
+        left = [*listed, *named.values(), h_of.x]
+        return np.sum(y) + np.sum(next(x for x in left if x is not None))
+
+    with pytest.raises(TypeError, match=r"has left f otherwise than by the result.*dropgrad\(value\)"):
+        gradient(loss, params(W))
+    x = gradient(lambda: loss(dropgrad), params(W))[W]
+    np.testing.assert_allclose(x, 1 / np.cosh(W) ** 2)
+    assert np.isfinite(loss())
+
+
+def test_a_list_that_is_an_argument_is_the_callers_own():
+    W, log = param([1.0, 2.0]), []
+
+    @recompute
+    def block(h, log):
+        log.append(dropgrad(np.sum(h * W)))
+        return np.tanh(h * W)
+
+    value, grads = withgradient(lambda: np.sum(block(np.ones(2), log)), params(W))
+    assert value == np.sum(np.tanh(W.value))
+    assert log == [3.0, 3.0]
+    np.testing.assert_allclose(grads[W], 1 / np.cosh(W) ** 2)
+
+
+def test_a_fixed_point_may_come_in_an_array_that_f_fills_anew():
+    buffer = np.zeros(1)
+
+    def f(x):
+        np.multiply(x, 0.5, out=buffer)
+        buffer[...] += 1
+        return buffer
+
+    np.testing.assert_allclose(fixed_point(f, np.zeros(1)), 2.0)

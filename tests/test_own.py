@@ -13,9 +13,11 @@ from minidiff import (
     check_gradient,
     compiled,
     derivative,
+    dropgrad,
     gradient,
     hessian,
     jacobian,
+    jvp,
     param,
     params,
     recompute,
@@ -483,3 +485,17 @@ def test_an_argument_has_its_own_number_in_what_is_said_of_a_class():
         gradient(lambda x: np.sum(Bad(x, 2.0)), np.ones(2))
     with watch(), pytest.raises(FloatingPointError, match="gradient by argument 1 is not finite"):
         gradient(lambda y: np.sum(Bad(np.ones(2), y)), np.ones(2))
+
+
+def test_a_rule_that_does_not_follow_its_gradient_is_refused_where_that_decides():
+    f, x = derivative(lambda g, ans, x: 2 * dropgrad(g))(lambda x: 2 * x), np.array([1.0, 2.0])
+    with pytest.raises(NotImplementedError, match="must be linear in g"):
+        jvp(f, (x,), (x,))
+    wide = jacobian(lambda x: np.outer(np.ones(10), f(x)).ravel(), x)[0]
+    np.testing.assert_array_equal(wide != 0, np.tile(np.eye(2, dtype=bool), (10, 1)))
+
+
+def test_a_whole_number_that_is_the_result_has_a_gradient():
+    step = derivative(lambda g, ans, x: g)(lambda x: np.sign(x).astype(int))
+    for x in (2.0, np.array([2.0, -1.0])):
+        np.testing.assert_array_equal(gradient(lambda x: np.sum(step(x) * x), x)[0], np.sign(x) + x)

@@ -173,9 +173,11 @@ trace_stack.__class__ = _TraceStack
 class Trace:
     """One call under differentiation: `run` records what is done to its roots."""
 
-    __slots__ = ("_leaves", "heeds", "held", "lines", "number", "open", "refusal", "views")
+    __slots__ = ("_leaves", "around", "heeds", "held", "lines", "number", "open", "refusal", "views")
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool = False) -> None:
+        # The trace around one whose values are not to leave it but by the result.
+        self.around = _innermost.get() if keeps else None
         self.refusal: TypeError | None = None  # the latest
         # Arrays made read-only until the way back is done, if there is a guard.
         self.held: list[np.ndarray[Any, Any]] | None = None
@@ -207,10 +209,20 @@ class Trace:
             self._leaves[leaf] = Traced(value, None, (), NO_KEYWORDS, (), (), self)
         return list(self._leaves.values())
 
+    def left(self, value: Any) -> Any:
+        """Give the value of a call of this trace, which has ended."""
+        if self.around is not None and self.around.open:
+            raise TypeError(
+                "a value that recompute(f), implicit_root(f, …) or fixed_point(f, …) has computed has left f "
+                "otherwise than by the result, and its gradient would be lost. Return it, or keep "
+                "dropgrad(value), which is a constant."
+            )
+        return value
+
     def heed(self, call: Traced) -> None:
         """Do with a new call what the guard and the watch are for."""
         if self.held is not None:
-            self.hold(call.arguments)
+            self.hold((*call.arguments, *call.keywords.values()))
         if self.lines is not None and call.function is not None:
             self.lines[call.order] = name_of(call.function) + where()[0]
             self.check(call, call._value, "value")
@@ -231,12 +243,15 @@ class Trace:
                 a = a.base
 
     def release(self) -> None:
-        """Let the arrays be written to again, the owners of memory before those that show it."""
-        for a in sorted(self.held or (), key=lambda a: a.base is not None):
+        """Let its arrays, and those of traces begun since, be written to again."""
+        traces = _guards.get() or []
+        i = traces.index(self) if self in traces else len(traces)
+        over, traces[i:] = [self, *traces[i + 1 :]], []
+        # The owners of memory before those that show it.
+        for a in sorted([a for trace in over for a in trace.held or ()], key=lambda a: a.base is not None):
             a.flags.writeable = True
-        self.held = None if self.held is None else []
-        if (traces := _guards.get()) is not None and self in traces:
-            traces.remove(self)
+        for trace in over:
+            trace.held = None if trace.held is None else []
 
     def run(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Traced | None]:
         """Call ``f(*arguments)``; give its value, and the node that recorded it if there is one.
@@ -245,7 +260,10 @@ class Trace:
         is left to be taken back.
         """
         try:
-            return copy_context().run(self._run, f, arguments)
+            value, node = copy_context().run(self._run, f, arguments)
+            if node is None:  # there will be no way back
+                self.release()
+            return value, node
         except BaseException as error:
             self.release()
             refusal = self.refusal
@@ -332,7 +350,7 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
     def forward(self: Traced, other: Any) -> Any:
         x, owner = self._value, self.owner
         if not owner.open:
-            return operate(x, other)
+            return operate(owner.left(x), other)
         if type(other) in PLAIN:
             return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), owner)
         if type(other) is Traced:
@@ -353,7 +371,7 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
     def reflected(self: Traced, other: Any) -> Any:
         y, owner = self._value, self.owner
         if not owner.open:
-            return operate(other, y)
+            return operate(other, owner.left(y))
         if type(other) in PLAIN or type(shown(other)) in _OF_PYTHON:
             # A Python complex number makes one of a NumPy number.
             result = typed(operate(other, y))
@@ -1091,7 +1109,7 @@ def lift(x: Any) -> Any:
 def _living(x: Any) -> Any:
     """Give the value that `x` has for the traces still running: its own, once its trace has ended."""
     while type(x) is Traced and not x.owner.open:
-        x = x._value
+        x = x.owner.left(x._value)
     return x
 
 

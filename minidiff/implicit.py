@@ -196,7 +196,8 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
     ------
     TypeError
         By the function that is returned, if `f` returns something else, or uses a value under differentiation
-        that is neither a parameter nor among its arguments.
+        that is neither a parameter nor among its arguments. Also where a value that `f` has computed is used
+        that has left it otherwise than by the result, in a list for one: its gradient would be lost.
 
     Examples
     --------

@@ -219,7 +219,7 @@ class Compiled:
         if [*map(id, contents(copies))] != [*map(id, before)]:
             raise KeepsError(
                 f"compiled: {self._name} changes a list or a dict that it gets as an argument, which its "
-                "program would not. Let it work on a copy: batch = dict(batch)."
+                "program would not. Let it work on a copy: batch = dict(batch), or copy.copy(batch)."
             )
         return result
 

@@ -61,7 +61,7 @@ class _Place(NamedTuple):
     settings: tuple[int, bool, bool]  # its own: batchsize, shuffle, partial
 
 
-_SETTINGS = partial(integer, least=1), flag, flag
+_SETTINGS: tuple[Any, ...] = partial(integer, least=1), flag, flag
 
 
 def _no_other(name: str, _: object) -> NoReturn:
@@ -313,8 +313,8 @@ class DataLoader(Generic[Data]):
         The first iteration then gives the batches that were still to come, in the order they would have
         come. A state of another number of samples or another `batchsize`, or that cannot be one, is refused.
 
-        Where settings were set anew amid that iteration, the state has both. It may be set in a loader with
-        the ones or the others, which ends the iteration with the earlier and goes on with the new.
+        If settings have changed during that iteration, the state holds the old and the new. A loader with
+        either takes it: it ends that iteration with the old settings, and uses the new ones afterwards.
 
         Examples
         --------
@@ -348,9 +348,13 @@ class DataLoader(Generic[Data]):
             raise ValueError(f"state is of something else: it has no {', '.join(sorted(lacks))}")
         rng, begin = state["rng"], state["begin"]
         batches = integer("state['batches']", state["batches"])
-        # What goes without saying. A loader shuffles if its generator has moved since the epoch began.
+        # A state leaves out what equals the loader's setting. Without "shuffle", it shuffled if its generator
+        # has moved since the epoch began.
         known = {"batchsize": self.batchsize, "shuffle": repr(begin) != repr(rng), "partial": self.partial}
-        settings = several("state", [state.get(name, x) for name, x in known.items()], _SETTINGS)
+        settings = tuple(
+            check(f"state[{name!r}]", state.get(name, x))
+            for (name, x), check in zip(known.items(), _SETTINGS, strict=True)
+        )
         then = several("state['next']", state.get("next", settings), _SETTINGS)
         batchsize, shuffle, _ = settings if then[:2] == self._settings[:2] else self._settings
         size = state.get("samples", self._n), settings[0]

@@ -589,7 +589,7 @@ def _value_and_gradient(f: Any, args: tuple[Any, ...], name: str = "gradient") -
 
 def _end(node: Traced | None) -> None:
     """Let go of what a guard holds: the way back is over."""
-    if node is not None and node.owner.held:
+    if node is not None and node.owner.held is not None:
         node.owner.release()
 
 

@@ -2174,12 +2174,18 @@ OF_A_CLASS = {
         lambda x: defaultdict(lambda: x[0] * 1.0, {"x": 1.0}),
     ),
     "in order": (lambda d: sum(d.values()) - d["b"], lambda x: OrderedDict(b=x, a=2 * x)),
+    "moved": (lambda d: next(iter(d.values())) - d["b"], lambda x: moved(OrderedDict(b=x, a=2 * x))),
     "counted": (lambda d: d["a"] * x_of(d["b"]), lambda x: Counter(a=2.0, b=float(x[1]))),
 }
 
 
 def x_of(x):
     return x
+
+
+def moved(d):
+    d.move_to_end("b")
+    return d
 
 
 @pytest.mark.parametrize(("use", "make"), OF_A_CLASS.values(), ids=OF_A_CLASS)
@@ -2196,6 +2202,22 @@ def test_a_container_of_a_class_of_its_own_is_that_to_the_loss(use, make):
             assert bits(f(batch)) == bits(f(batch)) == expected
     finally:
         MEAN[...], Scaled.scale[...] = 0, 1
+
+
+class Both(dict):
+    """Its items are attributes, too, as of what transformers give."""
+
+    def __init__(self, **items):
+        super().__init__(items)
+        vars(self).update(items)
+
+
+def test_a_batch_whose_items_are_attributes_too_is_recorded_once():
+    f = compiled(lambda d: np.sum(V3 * d["x"] * d.x), params(V3))
+    for scale in range(5):
+        x = np.full(3, float(scale))
+        assert f(Both(x=x)).val == np.sum(V3.value * x * x)
+    assert f._recorded == 1
 
 
 def test_what_a_loss_keeps_in_an_attribute_of_its_batch_is_told_of():
@@ -2232,6 +2254,8 @@ CHANGING = {
     "set": lambda batch: batch.update(h=np.sum(W * batch["x"])),
     "replace": lambda batch: batch.update(x=batch["x"] / 2),
     "within": lambda batch: batch["more"].append(1.0),
+    "rename": lambda batch: batch.update(z=batch.pop("more")),
+    "add a list": lambda batch: batch.update(new=[]),
     "clear": lambda batch: batch["more"].clear(),
 }
 

@@ -1569,6 +1569,7 @@ USES_OF_A_PARAMETER = {
     "jacobian": lambda W: jacobian(lambda: W**2, params(W)),
     "wide": lambda W: jacobian(lambda: np.outer(np.ones(20), W), params(W)),
     "recompute": lambda W: gradient(lambda: np.sum(recompute(lambda h: h * W)(np.ones(2))), params(W)),
+    "all recomputed": lambda W: gradient(recompute(lambda: np.sum(W**2)), params(W)),
     "check": lambda W: check_gradient(lambda: np.sum(W**2), params(W)),
     "an error": _failing,
 }

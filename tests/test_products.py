@@ -203,3 +203,10 @@ def test_a_gradient_that_is_not_finite_does_not_pass(slope):
     bad = derivative(lambda g, ans, x: g * slope)(lambda x: 2 * x)
     with pytest.raises(AssertionError, match="but differences give"), np.errstate(invalid="ignore"):
         check_gradient(bad, np.ones(2), order=1)
+
+
+@pytest.mark.filterwarnings("ignore:The loss reaches none")
+def test_of_no_parameters_the_matrices_are_empty():
+    W = param([1.0, 2.0])
+    assert jacobian(lambda: W * 2, params()).shape == (2, 0)
+    assert hessian(lambda: np.sum(W**2), params()).shape == (0, 0)

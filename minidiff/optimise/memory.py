@@ -40,7 +40,7 @@ class Memory(ABC):
     """
 
     _memory: ClassVar[dict[str, Callable[[str, Any], Any]]]
-    _beside: ClassVar[dict[str, Any]] = {}  # other attributes, as they are once a state has been set
+    _beside: ClassVar[dict[str, Any]] = {}  # what other attributes become when a state is set
     ps: Params | None = None  # of what remembers arrays of parameters
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
@@ -59,11 +59,11 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         return kind, x
     if isinstance(x, dict):
         keys = tuple(x) if _NAMES.issuperset(map(type, x)) else tuple(map(_exactly, x))
-        items = kind, keys, *[key_of(item, leaves) for item in dict.values(x)]
-        return items + tuple([(name, *_identity(held)) for name, held in _attributes(x).items()])
+        named = [(name, *_identity(held)) for name, held in _attributes(x).items()]
+        return kind, keys, *[key_of(item, leaves) for _, item in _items(x)], *named, *_aliases(x)
     if isinstance(x, (list, tuple)):
-        items = kind, *[key_of(item, leaves) for item in iterated(x)]
-        return items + tuple([(name, *_identity(held)) for name, held in _attributes(x).items()])
+        named = [(name, *_identity(held)) for name, held in _attributes(x).items()]
+        return kind, *[key_of(item, leaves) for item in iterated(x)], *named
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"compiled functions take plain arrays, not {kind.__name__}, whose mask would be lost: pass "
@@ -75,12 +75,24 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
 
 
 def _attributes(x: Any) -> dict[str, Any]:
-    """Give the attributes of a list, a tuple or a dict of a class of its own."""
-    if type(x) in (list, tuple, dict):
+    """Give the attributes of a list, tuple or dict of a class of its own, but for aliases of its items."""
+    if type(x) in (list, tuple, dict) or (isinstance(x, tuple) and not type(x).__dictoffset__):
         return {}
-    named = in_dict(x)
+    named, aliases = in_dict(x), _aliases(x)
     factory = {"default_factory": x.default_factory} if isinstance(x, defaultdict) else {}
-    return factory | in_slots(x) | ({} if named is x else named or {})
+    own = {} if named is x else named or {}
+    return factory | in_slots(x) | {name: held for name, held in own.items() if name not in aliases}
+
+
+def _aliases(x: Any) -> list[str]:
+    """List the attributes of a dict of a class of its own that are its items of the same names."""
+    named = in_dict(x) if isinstance(x, dict) and type(x) is not dict else None
+    return [name for name, held in (named or {}).items() if named is not x and dict.get(x, name, x) is held]
+
+
+def _items(x: dict[Any, Any]) -> Any:
+    """Give the items of a dict, in its order, past an ``items`` of the user's."""
+    return (OrderedDict if isinstance(x, OrderedDict) else dict).items(x)
 
 
 def _exactly(x: Any) -> Any:
@@ -186,9 +198,9 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
         return standing(np.asarray(x) if kind in ARRAYS else x, name)
     if not isinstance(x, (dict, list, tuple)):
         return other(x)
-    # Not by the class itself, whose arguments may be any.
+    # The class is not called: its constructor may take anything.
     base: Any = next(base for base in kind.__mro__ if not base.__flags__ & _OF_PYTHON)
-    pairs = dict.items(x) if isinstance(x, dict) else enumerate(iterated(x))
+    pairs = _items(x) if isinstance(x, dict) else enumerate(iterated(x))
     items = {key: stood(item, f"{name}.{key}", standing, other) for key, item in pairs}
     kind = kind if kind is base else other(kind)
     anew = base.__new__(kind, items.values()) if isinstance(x, tuple) else base.__new__(kind)
@@ -198,25 +210,27 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
         base.__setitem__(anew, key, item)
     if in_dict(x) is x:
         object.__setattr__(anew, "__dict__", anew)
+    for attribute in _aliases(x):
+        object.__setattr__(anew, attribute, items[attribute])
     for attribute, held in _attributes(x).items():
         object.__setattr__(anew, attribute, other(held))
     return anew
 
 
 def contents(x: Any) -> Iterator[Any]:
-    """Give what a list, a tuple or a dict holds, at any depth, and the attributes of those around it."""
+    """Give the keys, items and attributes of a list, a tuple or a dict, at any depth."""
     yield from _attributes(x).values()
+    yield from dict.keys(x) if isinstance(x, dict) else ()
     for item in dict.values(x) if isinstance(x, dict) else iterated(x):
+        yield item
         if isinstance(item, (dict, list, tuple)):
             yield from contents(item)
-        else:
-            yield item
 
 
 def objects_in(args: Any) -> Iterator[Any]:
     """Give the objects in arguments: all but arrays, floats, and the lists, tuples and dicts around them.
 
-    Of such a dict they are the keys as well; of one of a class of its own, that and the attributes.
+    Keys of a dict are among them; of a container of a user's class, so are the class and the attributes.
     """
     yield from _attributes(args).values()
     if isinstance(args, dict):

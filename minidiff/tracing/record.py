@@ -176,7 +176,7 @@ class Trace:
     __slots__ = ("_leaves", "around", "heeds", "held", "lines", "number", "open", "refusal", "views")
 
     def __init__(self, *, keeps: bool = False) -> None:
-        # The trace around one whose values are not to leave it but by the result.
+        # Of a recomputed call, the trace around it: its values may leave only as the result.
         self.around = _innermost.get() if keeps else None
         self.refusal: TypeError | None = None  # the latest
         # Arrays made read-only until the way back is done, if there is a guard.

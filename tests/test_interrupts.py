@@ -74,8 +74,9 @@ def press_at(
         if not frame.f_code.co_name.endswith(within):
             return None
         frame.f_trace_opcodes = event == "opcode"
-        # Python hears no signal while a block is left, of which tracing tells as the line of its `with`.
-        if what == event and not (what == "line" and line_of(frame).startswith("with ")):
+        # Python hears no signal while a block is left, of which tracing tells as the line of its `with`, nor
+        # at a `try`, which is no instruction.
+        if what == event and not (what == "line" and line_of(frame).startswith(("with ", "try:"))):
             now += 1
             if now in moments:
                 pressed += 1

@@ -1190,3 +1190,14 @@ def test_an_average_follows_a_training_from_where_it_is_called():
     train(square(a), params(a), [1.0, 2.0], Descent(0.1), epochs=5, cb=late)
     with average.swapped():
         assert a == pytest.approx(np.mean(seen))
+
+
+def test_groups_are_shown_in_order_and_the_rest_by_name():
+    a, b = param(1.0), param(2.0)
+    opt = Grouped((params(a), Descent(0.1)), (params(b), Descent(0.2)), rest=Descent(0.0))
+    assert repr(opt).split("\n")[1:4] == [
+        "    (1 parameters, Descent(eta=0.1)),",
+        "    (1 parameters, Descent(eta=0.2)),",
+        "    rest=Descent(eta=0.0),",
+    ]
+    assert Grouped((params(a), Descent(0.0)), rest=Descent(0.0)).ratios == (1.0, 1.0)

@@ -949,3 +949,9 @@ def test_a_vector_may_be_a_view_of_a_parameter():
 def test_a_shape_is_no_dtype():
     with pytest.raises(TypeError, match=r"of a shape write param\(np.zeros\(\(2, 5\)\)\)"):
         param(2, 5)
+
+
+@pytest.mark.parametrize("operate", [operator.and_, operator.or_, operator.sub, operator.xor])
+def test_parameters_and_what_is_no_set_have_no_operator(operate):
+    with pytest.raises(TypeError, match="unsupported operand"):
+        operate(params(param(1.0)), 5)

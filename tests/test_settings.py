@@ -395,3 +395,8 @@ def test_dir_of_a_rule_lists_nothing_private():
 
     assert "shown" in dir(Mine())
     assert not [name for name in dir(Mine()) if name[0] == "_" != name[1]]
+
+
+def test_too_many_settings_are_told_which_there_are():
+    with pytest.raises(TypeError, match="ADAM got 4 arguments, but has eta, beta, epsilon"):
+        ADAM(0.1, (0.9, 0.9), 1e-8, 4)

@@ -35,6 +35,7 @@ __all__ = [
     "is_ndarray",
     "is_number",
     "number",
+    "owner_of",
     "scipy",
     "several",
     "share_memory",
@@ -55,6 +56,16 @@ def is_ndarray(x: object) -> TypeGuard[np.ndarray[Any, Any]]:
 def is_complex(x: Any) -> bool:
     """Tell whether something is complex: by its dtype, and without one by the dtype of its class."""
     return bool(getattr(x, "dtype", np.dtype(type(x))).kind == "c")
+
+
+def owner_of(x: Any) -> Any:
+    """Give the array whose memory an array shows: itself, if it is no view."""
+    while is_ndarray(x):
+        base = x.base if is_ndarray(x.base) else getattr(x.base, "base", None)  # through stride tricks
+        if not is_ndarray(base):
+            break
+        x = base
+    return x
 
 
 def share_memory(xs: Sequence[np.ndarray[Any, Any]]) -> bool:

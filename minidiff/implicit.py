@@ -212,6 +212,7 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def again(*args: Any, **keywords: Any) -> Any:
+        # A keyword that holds nothing recorded goes by itself: f may return an array of it, a buffer for one.
         of = {name: x for name, x in keywords.items() if any(map(is_box, _leaves(x)))}
         rest = {name: x for name, x in keywords.items() if name not in of}
         args = (*args, of)

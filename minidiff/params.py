@@ -14,7 +14,7 @@ from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from minidiff.checks import described, is_ndarray, is_number
+from minidiff.checks import described, is_ndarray, is_number, owner_of
 from minidiff.interrupts import whole
 from minidiff.tracing import ELSEWHERE, Leaf, constant, is_recorded, lift, no_attribute
 from minidiff.typing import ArrayLike, DTypeLike, NDArray
@@ -572,16 +572,6 @@ def _warn_of_views(found: Params, arrays: list[tuple[str, Any]]) -> None:
                 UserWarning,
                 stacklevel=3,
             )
-
-
-def owner_of(x: Any) -> Any:
-    """Give the array whose memory an array shows: itself, if it is no view."""
-    while is_ndarray(x):
-        base = x.base if is_ndarray(x.base) else getattr(x.base, "base", None)  # through stride tricks
-        if not is_ndarray(base):
-            break
-        x = base
-    return x
 
 
 def _parts(thing: Any) -> Iterable[tuple[str, Any]]:

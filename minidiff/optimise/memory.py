@@ -40,7 +40,6 @@ class Memory(ABC):
     """
 
     _memory: ClassVar[dict[str, Callable[[str, Any], Any]]]
-    _beside: ClassVar[dict[str, Any]] = {}  # what other attributes become when a state is set
     ps: Params | None = None  # of what remembers arrays of parameters
 
     @abstractmethod
@@ -77,7 +76,7 @@ class Memory(ABC):
             arrays = {name: new[name] for name, check in self._memory.items() if check is arrays_or_none}
             new |= {name: _in_order(ps, state["names"], values) for name, values in arrays.items()}
         self.check_state(new)
-        vars(self).update(self._beside | new)  # all at once, also if an interrupt comes
+        vars(self).update(new)  # all at once, also if an interrupt comes
 
 
 def _in_order(ps: Params, names: Any, values: list[Any] | None) -> list[Any] | None:

@@ -195,7 +195,6 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
     """
 
     _memory = {"count": partial(integer, least=0), "total": arrays_or_none}  # noqa: RUF012
-    _beside = {"_of": None}  # noqa: RUF012
 
     def __init__(self, n: int) -> None:
         self.n = integer("n", n, 1)
@@ -205,7 +204,8 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
         """Forget the gradients that are waiting for a step."""
         self.count = 0
         self.total: list[Any] | None = None
-        self._of: list[Param] | None = None  # the parameters of which the total is; a state does not tell
+        # A total, and the parameters of which it is. That of a state is another one.
+        self._known: tuple[Any, list[Param]] = None, []
 
     def __call__(self, grads: Grads) -> Grads | None:
         """Give the mean of the latest n gradients, or None if there are not that many yet."""
@@ -215,7 +215,8 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
         # A sum may be too large for half precision.
         total = Grads(ps, self._waiting(ps)) + grads.map(widened)
         if self.count + 1 < self.n:
-            vars(self).update(count=self.count + 1, total=list(total.values()), _of=ps)
+            waiting = list(total.values())
+            vars(self).update(count=self.count + 1, total=waiting, _known=(waiting, ps))
             return None
         means = [None if g is None else (g / self.n).astype(p.value.dtype) for p, g in total.items()]
         self.reset()  # when nothing can fail any more
@@ -225,7 +226,8 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
         """Give what waits for each parameter, None where nothing does."""
         if self.total is None:
             return [None] * len(ps)
-        known = dict(zip(self._of or (), self.total, strict=False))
+        total, of = self._known
+        known = dict(zip(of, self.total, strict=True)) if total is self.total else {}
         if any(p in known for p in ps):
             return [known.get(p) for p in ps]
         if len(self.total) != len(ps):
@@ -239,7 +241,7 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
                     f"a gradient that waits for its step is {described(waiting)}, its parameter "
                     f"{described(p.value)}: it is of another model"
                 )
-        if self._of is not None:
+        if known:
             raise ValueError(
                 "the gradients that wait in accumulate are of none of these parameters: copy it and its "
                 "model at once, deepcopy((model, accumulate)), or forget what waits by reset()"

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.params import owner_of
+from minidiff.checks import owner_of
 from minidiff.program.listing import Call, Listing, RefusedError, StandIn, example, flat, is_array
 from minidiff.tracing import (
     EXACT,

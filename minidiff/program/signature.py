@@ -59,11 +59,13 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         return kind, x
     if isinstance(x, dict):
         keys = tuple(x) if _NAMES.issuperset(map(type, x)) else tuple(map(_exactly, x))
-        named = [(name, *_identity(held)) for name, held in _attributes(x).items()]
-        return kind, keys, *[key_of(item, leaves) for _, item in _items(x)], *named, *_aliases(x)
+        if kind is dict:
+            return kind, keys, *[key_of(item, leaves) for item in x.values()]
+        return kind, keys, *[key_of(item, leaves) for _, item in _pairs(x)], *_named(x), *_aliases(x)
+    if kind in (list, tuple):
+        return kind, *[key_of(item, leaves) for item in x]
     if isinstance(x, (list, tuple)):
-        named = [(name, *_identity(held)) for name, held in _attributes(x).items()]
-        return kind, *[key_of(item, leaves) for item in iterated(x)], *named
+        return kind, *[key_of(item, leaves) for item in iterated(x)], *_named(x)
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"compiled functions take plain arrays, not {kind.__name__}, whose mask would be lost: pass "
@@ -75,7 +77,7 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
 
 
 def _attributes(x: Any) -> dict[str, Any]:
-    """Give the attributes of a list, tuple or dict of a class of its own, but for aliases of its items."""
+    """Give the attributes of a container of a class of its own, but for aliases of its items."""
     if type(x) in (list, tuple, dict) or (isinstance(x, tuple) and not type(x).__dictoffset__):
         return {}
     named, aliases = in_dict(x), _aliases(x)
@@ -84,15 +86,22 @@ def _attributes(x: Any) -> dict[str, Any]:
     return factory | in_slots(x) | {name: held for name, held in own.items() if name not in aliases}
 
 
+def _named(x: Any) -> list[Any]:
+    """Give what tells these attributes apart."""
+    return [(name, *_identity(held)) for name, held in _attributes(x).items()]
+
+
 def _aliases(x: Any) -> list[str]:
     """List the attributes of a dict of a class of its own that are its items of the same names."""
     named = in_dict(x) if isinstance(x, dict) and type(x) is not dict else None
     return [name for name, held in (named or {}).items() if named is not x and dict.get(x, name, x) is held]
 
 
-def _items(x: dict[Any, Any]) -> Any:
-    """Give the items of a dict, in its order, past an ``items`` of the user's."""
-    return (OrderedDict if isinstance(x, OrderedDict) else dict).items(x)
+def _pairs(x: Any) -> Iterable[tuple[Any, Any]]:
+    """Give the keys, or places, and items of a dict, list or tuple, in order, past methods of the user's."""
+    if isinstance(x, dict):
+        return (OrderedDict if isinstance(x, OrderedDict) else dict).items(x)
+    return enumerate(iterated(x))
 
 
 def _exactly(x: Any) -> Any:
@@ -140,10 +149,8 @@ def held_next_by(x: Any) -> list[Any]:
     """Give what an object holds itself; not the numbers of long lists."""
     if isinstance(x, dict):
         return [*dict.keys(x), *dict.values(x), *_attributes(x).values()]
-    if isinstance(x, (list, tuple)):
-        return [*([] if _kinds_if_long(x) else iterated(x)), *_attributes(x).values()]
     if isinstance(x, SEQUENCES):
-        return [*iterated(x)]
+        return [*([] if _kinds_if_long(x) else iterated(x)), *_attributes(x).values()]
     if isinstance(x, (type, FunctionType, ModuleType, Param)) or is_ndarray(x):
         return []
     attributes = attributes_of(x)
@@ -200,8 +207,7 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
         return other(x)
     # The class is not called: its constructor may take anything.
     base: Any = next(base for base in kind.__mro__ if not base.__flags__ & _OF_PYTHON)
-    pairs = _items(x) if isinstance(x, dict) else enumerate(iterated(x))
-    items = {key: stood(item, f"{name}.{key}", standing, other) for key, item in pairs}
+    items = {key: stood(item, f"{name}.{key}", standing, other) for key, item in _pairs(x)}
     kind = kind if kind is base else other(kind)
     anew = base.__new__(kind, items.values()) if isinstance(x, tuple) else base.__new__(kind)
     if isinstance(x, list):
@@ -220,9 +226,8 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
 def contents(x: Any) -> Iterator[Any]:
     """Give the keys, items and attributes of a list, a tuple or a dict, at any depth."""
     yield from _attributes(x).values()
-    yield from dict.keys(x) if isinstance(x, dict) else ()
-    for item in dict.values(x) if isinstance(x, dict) else iterated(x):
-        yield item
+    for key, item in _pairs(x):
+        yield from (key, item)
         if isinstance(item, (dict, list, tuple)):
             yield from contents(item)
 
@@ -237,7 +242,7 @@ def objects_in(args: Any) -> Iterator[Any]:
         yield from (key for key in dict.keys(args) if type(key) not in _NAMES)
     if type(args).__flags__ & _OF_PYTHON:
         yield type(args)
-    for x in dict.values(args) if isinstance(args, dict) else iterated(args):
+    for _, x in _pairs(args):
         if isinstance(x, (dict, list, tuple)):
             yield from objects_in(x)
         elif not _may_vary(x):

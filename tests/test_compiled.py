@@ -2204,6 +2204,12 @@ def test_a_container_of_a_class_of_its_own_is_that_to_the_loss(use, make):
         MEAN[...], Scaled.scale[...] = 0, 1
 
 
+def test_a_long_list_that_stays_as_it_is_is_no_change():
+    xs = list(map(float, range(400)))
+    f = compiled(lambda xs: np.sum(V3) * sum(xs), params(V3))
+    assert f(xs).val == f(xs[::-1]).val == 6.0 * sum(xs)
+
+
 class Both(dict):
     """Its items are attributes, too, as of what transformers give."""
 

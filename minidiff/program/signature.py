@@ -227,7 +227,7 @@ def contents(x: Any) -> Iterator[Any]:
     """Give the keys, items and attributes of a list, a tuple or a dict, at any depth."""
     yield from _attributes(x).values()
     for key, item in _pairs(x):
-        yield from (key, item)
+        yield from (key, item) if isinstance(x, dict) else (item,)
         if isinstance(item, (dict, list, tuple)):
             yield from contents(item)
 

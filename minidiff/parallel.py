@@ -19,6 +19,7 @@ from __future__ import annotations
 import atexit
 import io
 import math
+import mmap
 import os
 import pickle
 import sys
@@ -26,6 +27,7 @@ import threading
 import traceback
 import weakref
 import zlib
+from contextlib import suppress
 from functools import cache
 from itertools import zip_longest
 from typing import Any
@@ -598,7 +600,7 @@ class _Memory:
         free = [
             i for i, (memory, array) in enumerate(self._pieces) if array() is None and len(memory) == size
         ]
-        memory = self._pieces.pop(free[0])[0] if free else np.empty(size, np.uint8)
+        memory = self._pieces.pop(free[0])[0] if free else _new_memory(size)
         # Its base is no array, and so it is itself the base of all its views, which keep it alive.
         array = np.frombuffer(memory.data, dtype) if n else np.empty(0, dtype)
         self._pieces = [*self._pieces[-KEPT + 1 :], (memory, weakref.ref(array))]
@@ -606,6 +608,19 @@ class _Memory:
 
 
 KEPT = 8
+HUGE_PAGE = 1 << 21
+
+
+def _new_memory(size: int) -> Any:
+    """Give so many bytes: in huge pages if they fill one, as what ranks pass on costs by the page."""
+    if sys.platform != "linux" or size < HUGE_PAGE:
+        return np.empty(size, np.uint8)
+    memory = mmap.mmap(-1, size + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a system without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    array = np.frombuffer(memory, np.uint8)
+    start = -array.ctypes.data % HUGE_PAGE
+    return array[start : start + size]
 
 
 def _add_in_order(ranks: _Ranks, buffer: Any, memory: _Memory) -> None:

@@ -226,11 +226,13 @@ def check_none_is_agreed_upon():
 
 
 def check_what_came_before_stays():
-    W, mean = param(np.zeros(5)), average(comm)
-    kept = [mean(Grads(params(W), [np.full(5, float(i))]))[W][1:] for i in range(20)]
-    np.testing.assert_allclose(kept, [[float(i)] * 4 for i in range(20)], rtol=1e-15)
-    addresses = {mean(Grads(params(W), [np.ones(5)]))[W].ctypes.data for _ in range(20)}
-    assert len(addresses) < 3
+    for n in 5, 300_001:  # the second fills more than a huge page
+        W, mean = param(np.zeros(n)), average(comm)
+        kept = [mean(Grads(params(W), [np.full(n, float(i))]))[W][1:] for i in range(20)]
+        for i, g in enumerate(kept):
+            np.testing.assert_allclose(g, np.full(n - 1, float(i)), rtol=1e-15)
+        addresses = {mean(Grads(params(W), [np.ones(n)]))[W].ctypes.data for _ in range(20)}
+        assert len(addresses) < 3
 
 
 def check_weights():

@@ -1,8 +1,9 @@
-"""A file is written whole or not at all."""
+"""A file is written whole or not at all; the folder that keeps programs for later."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -12,7 +13,7 @@ from typing import Any
 
 from minidiff.interrupts import whole
 
-__all__ = ["is_private", "write"]
+__all__ = ["cached", "write"]
 
 
 def write(path: str, pieces: Iterable[Any]) -> None:
@@ -76,19 +77,37 @@ def _sync_directory(directory: str) -> None:
             os.close(descriptor)
 
 
-def is_private(folder: str) -> bool:
-    """Make a folder if there is none, and tell whether it is ours, no link, and writable by nobody else.
+def cached(source: str) -> str | None:
+    """Put the source of a program into a file of its own, for later processes.
+
+    It lies in ``minidiff`` under ``$XDG_CACHE_HOME``, else under ``~/.cache``. Whoever can write there could
+    have any code run. So the folder must be ours alone, and no link.
 
     Parameters
     ----------
-    folder : str
-        Its path; its parents are made as well.
+    source : str
+        The source.
 
-    Raises
-    ------
-    OSError
-        If it cannot be made.
+    Returns
+    -------
+    str or None
+        The file's absolute path. None if the folder is not ours alone, or cannot be written to.
     """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(os.path.abspath(base), "minidiff")
+    path = os.path.join(folder, f"formula_{hashlib.sha256(source.encode()).hexdigest()[:24]}.py")
+    try:
+        if not all(map(_is_private, (folder, os.path.join(folder, "__pycache__")))):  # which Python writes to
+            return None
+        if not os.path.exists(path):
+            write(path, [source.encode()])
+    except OSError:
+        return None
+    return path
+
+
+def _is_private(folder: str) -> bool:
+    """Make a folder if there is none, and tell whether it is ours, no link, and writable by nobody else."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
     found = os.lstat(folder)
     is_ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()

@@ -1572,7 +1572,7 @@ def test_what_counts_as_exact_has_numpys_bits_compiled(dtype):
 def test_a_compiled_loop_makes_no_array_for_an_element(monkeypatch):
     from minidiff.program import kernel
 
-    monkeypatch.setattr(kernel, "_cached", lambda source: None)  # of cached code Numba shows nothing
+    monkeypatch.setattr(kernel, "cached", lambda source: None)  # of cached code Numba shows nothing
     formulas = [
         lambda x, g: (x - np.where(np.abs(g) > 1.0, np.sign(g), g),),
         lambda x, g: (x - np.clip(np.maximum(x, g), -1.0, 1.0),),

@@ -309,14 +309,12 @@ class _Formulas:
             return x - step if self._subtracts else step, *news
 
         try:
-            if not rules[-1].elementwise:
-                raise TypeError("it is not elementwise")
+            if not (rules[-1].elementwise and dtype.isnative):
+                raise TypeError("it is not elementwise" if dtype.isnative else "bytes are swapped")
             self._readings = [reading for rule in rules for reading in readings(rule.formula)]
-            if dtype.isnative:
-                named = {f"s{i}": a for i, a in enumerate(kept)}
-                arrays = {"x": example, "g": example[::-1].copy(), **named}
-                count = sum(len(turn[4]) for turn in turns)
-                self.program = Program(composed, arrays, ["x" if self._subtracts else "out", *named], count)
+            arrays = {"x": example, "g": example[::-1].copy(), **{f"s{i}": a for i, a in enumerate(kept)}}
+            homes = ["x" if self._subtracts else "out", *[*arrays][2:]]
+            self.program = Program(composed, arrays, homes, sum(len(turn[4]) for turn in turns))
         except Exception as error:  # a formula that is wrong will show it when it runs as it is written
             self._reason, self._readings = str(error) or type(error).__name__, []
         if all(isinstance(rule.formula, FunctionType) for rule in rules):

@@ -1,14 +1,12 @@
 """A program as one loop over the elements, compiled with Numba.
 
-Compiled loops are cached for later processes: in ``minidiff`` under ``$XDG_CACHE_HOME``, else under
-``~/.cache``, if nobody else can write there. ``NUMBA_CACHE_DIR`` and Numba's other settings work as ever.
-Large arrays are shared out among threads.
+Compiled loops are cached for later processes, if nobody else can write where they lie.
+``NUMBA_CACHE_DIR`` and Numba's other settings work as ever. Large arrays are shared out among threads.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import operator
 import os
 from collections.abc import Callable, Sequence
@@ -17,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.files import is_private, write
+from minidiff.files import cached
 from minidiff.program.listing import RefusedError
 from minidiff.program.source import Program
+from minidiff.tracing import EXACT
 from minidiff.typing import Array
 
 __all__ = ["compiled", "is_exact"]
@@ -36,10 +35,9 @@ _FORMS: dict[Any, str] = {
     np.sign: "(lambda z: z if z != z else abs(z) if z == 0 else np.sign(z))({})",  # Numba's keeps -0.0
 }
 # Functions with one right result, also for signed zeros: Numba and NumPy both give it.
-_EXACT = {
-    np.add, np.subtract, np.multiply, np.divide, np.square, np.sqrt, np.absolute, np.negative, np.positive,
-    np.reciprocal, np.sign, np.where, np.greater, np.greater_equal, np.less, np.less_equal, np.equal,
-    np.not_equal, np.logical_and, np.logical_or, np.logical_not,
+_EXACT = EXACT - {np.maximum, np.minimum} | {
+    np.positive, np.reciprocal, np.sign, np.where, np.greater, np.greater_equal, np.less, np.less_equal,
+    np.equal, np.not_equal, np.logical_and, np.logical_or, np.logical_not,
 }  # fmt: skip
 
 
@@ -90,7 +88,7 @@ def compiled(program: Program, dtype: np.dtype[Any]) -> Callable[[Sequence[Array
     vector = functools.partial(numba.types.Array, numba.from_dtype(dtype), 1, "C")
     signature = [vector(readonly=name not in program.homes) for name in arrays]
     signature += [numba.from_dtype(dtype) for _, dtype in program.names]
-    path = _cached(source)
+    path = cached(source)
     namespace: dict[str, Any] = {"__name__": __name__}
     exec(compile(source, path or "<minidiff formula>", "exec"), namespace)
     compiler = numba.njit([numba.void(*signature)], nogil=True, error_model="numpy", cache=path is not None)
@@ -106,25 +104,6 @@ def _shared_out(loop: Callable[..., None], arrays: Sequence[Array], constants: S
     else:
         shares = [[a[low : low + size] for a in arrays] for low in range(0, arrays[0].size, size)]
         list(_pool().map(lambda share: loop(*share, *numbers), shares))
-
-
-def _cached(source: str) -> str | None:
-    """Put the source into a file of its own, which Numba's cache goes by, and return its path.
-
-    Whoever can write there could have any code run here. So the folder must be ours alone, and no link; if it
-    is not, nothing is cached.
-    """
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = os.path.join(os.path.abspath(base), "minidiff")
-    path = os.path.join(folder, f"formula_{hashlib.sha256(source.encode()).hexdigest()[:24]}.py")
-    try:
-        if not all(map(is_private, (folder, os.path.join(folder, "__pycache__")))):  # the second is Numba's
-            return None
-        if not os.path.exists(path):
-            write(path, [source.encode()])
-    except OSError:
-        return None
-    return path
 
 
 @functools.cache

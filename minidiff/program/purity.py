@@ -16,7 +16,7 @@ __all__ = ["readings"]
 # What a formula may ask of an array besides calling NumPy. The shape is left out, as a block has another
 # shape than its array.
 _ATTRIBUTES = {"dtype", "kind"}
-_FUNCTIONS: set[Any] = {np.where, np.real, np.imag, np.clip, abs}
+_KNOWN = np, np.where, np.real, np.imag, np.clip, abs
 
 
 def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Callable[[], bool]]:
@@ -43,9 +43,8 @@ def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Callable[[
         raise RefusedError("it is no plain function")
     if str(function.__globals__.get("__name__")).startswith("minidiff."):
         return
-    name, inside = function.__name__, any(map(inspect.iscode, function.__code__.co_consts))
-    if inside or function.__dict__ or function.__kwdefaults__:
-        raise RefusedError(f"{name} is more than a plain function")
+    if function.__dict__ or function.__kwdefaults__ or any(map(inspect.iscode, function.__code__.co_consts)):
+        raise RefusedError(f"{function.__name__} is more than a plain function")
     found, within = inspect.getclosurevars(function), (*within, function)
     names = {**found.builtins, **found.globals}
     used = [*names.items(), *found.nonlocals.items()]
@@ -54,8 +53,8 @@ def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Callable[[
     for what, x in used:
         if isinstance(x, FunctionType):
             yield from readings(x, within) if x not in within else ()
-        elif x is not np and not _is_pure(x):
-            raise RefusedError(f"{name} uses {what}, which may be more than elementwise arithmetic")
+        elif not (isinstance(x, np.ufunc) or type(x) in NUMBERS or any(x is known for known in _KNOWN)):
+            raise RefusedError(f"{function.__name__} uses {what}, which may be more than elementwise")
 
     def decisive() -> list[Any]:
         """Return what decides over the result besides the arguments."""
@@ -69,7 +68,3 @@ def readings(function: Any, within: tuple[Any, ...] = ()) -> Iterator[Callable[[
 def _differ(a: Any, b: Any) -> bool:
     # an equal number may be another: 0.0 is not -0.0, nor 1 what 1.0 is
     return type(a) not in NUMBERS or type(a) is not type(b) or repr(a) != repr(b)
-
-
-def _is_pure(x: Any) -> bool:
-    return isinstance(x, np.ufunc) or type(x) in NUMBERS or (callable(x) and x in _FUNCTIONS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableSet, ValuesView
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
@@ -486,8 +486,8 @@ def params(*things: Any) -> Params:
     Raises
     ------
     TypeError
-        If one of the `things` is a plain array, or parameters are in a `set`, which has no order. Plain
-        arrays within a model are not trained: they may be its constants.
+        If one of the `things` is a plain array, or some parameters are in a `set` alone, or in what that
+        holds: it has no order. Plain arrays within a model are not trained: they may be its constants.
     ValueError
         If there are things but no parameter in them.
 
@@ -529,9 +529,17 @@ def params(*things: Any) -> Params:
         path, thing = waiting.popleft()
         if isinstance(thing, Param):
             if thing not in found:  # one given by itself has no path
+                if path.startswith(_IN_A_SET):
+                    raise TypeError(
+                        "params: parameters in a set, or in what it holds, have no order. Use a list, or "
+                        "params(W, b)."
+                    )
                 found._paths[thing] = path.removeprefix(".") if path and not path.isdecimal() else None
         elif id(thing) not in seen:
             seen[id(thing)] = thing
+            if isinstance(thing, (set, frozenset)):  # at the end: what it holds may stand elsewhere, too
+                waiting.extend((_IN_A_SET, part) for part in thing)
+                continue
             arrays += [(path.removeprefix("."), thing)] * is_ndarray(thing)
             parts = [(path + step, part) for step, part in _parts(thing)]
             waiting.extendleft(reversed(parts))
@@ -574,10 +582,14 @@ def _warn_of_views(found: Params, arrays: list[tuple[str, Any]]) -> None:
             )
 
 
+_IN_A_SET = "{…}"  # the path of what only a set holds
+_HOLDS_NOTHING = frozenset({str, bytes, bool, int, float, complex, type(None)})
+
+
 def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
     """Give what `thing` holds, in the order of definition, each with the step that leads there."""
-    if isinstance(thing, (set, frozenset)) and any(isinstance(item, Param) for item in thing):
-        raise TypeError("params: a set of parameters has no order. Use a list, or Params([W, b]).")
+    if type(thing) in _HOLDS_NOTHING:
+        return ()
     if is_ndarray(thing):
         return _items(thing.flat, ".flat") if thing.dtype == object else ()
     if isinstance(thing, (type, ModuleType, FunctionType)):
@@ -593,12 +605,14 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
         return list(zip(steps, thing, strict=True))
     if isinstance(thing, ValuesView):
         return _items(thing)
+    if isinstance(thing, ItemsView):
+        return _by_key(thing)
     if isinstance(thing, partial):
         return (".func", thing.func), (".args", thing.args), (".keywords", thing.keywords)
     items = _items(thing) if isinstance(thing, (list, tuple, deque)) else []
     attributes = attributes_of(thing)
     if isinstance(thing, Mapping):
-        items = [(f"[{_key(key, i)}]", part) for i, (key, part) in enumerate(thing.items())]
+        items = _by_key(thing.items())
         # In slots of other mappings is how they work: gradients have their parameters there.
         attributes = attributes if isinstance(thing, dict) else in_dict(thing) or {}
     return items + [(f".{name}", part) for name, part in attributes.items()]
@@ -628,6 +642,10 @@ def in_slots(x: Any) -> dict[str, Any]:
 
 def _items(things: Iterable[Any], of: str = "") -> list[tuple[str, Any]]:
     return [(f"{of}[{i}]", item) for i, item in enumerate(things)]
+
+
+def _by_key(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[str, Any]]:
+    return [(f"[{_key(key, i)}]", part) for i, (key, part) in enumerate(pairs)]
 
 
 def _key(key: Any, i: int) -> str:

@@ -654,6 +654,26 @@ def numbers_of(θ):
     return [int(p) for p in θ]
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {p0},
+        [p1, {p0}],
+        Plain([p1], frozenset({Plain(p0, 1)})),
+        Plain({(1, Plain(p0, 1))}, p1),
+        {Plain({p0}, 1)},
+    ],
+)
+def test_what_only_a_set_holds_has_no_order(model):
+    with pytest.raises(TypeError, match="in a set, or in what it holds, have no order"):
+        params(model)
+
+
+def test_a_set_of_what_stands_elsewhere_too_is_no_matter():
+    layers = [Plain(p1, p0), Plain(p2, 1)]
+    assert numbers_of(params(Plain({*layers, "a word", 3}, layers))) == [1, 0, 2]
+
+
 def test_temporaries_returned_by_trainable_are_not_confused():
     class Fresh:
         def __init__(self, W):
@@ -686,7 +706,7 @@ def test_copies_and_pickles_of_a_subclass_are_of_that_class():
 
 
 @pytest.mark.parametrize(
-    "offer", [dict.values, lambda d: (p for p in d.values()), lambda d: map(id_, d.values())]
+    "offer", [dict.values, dict.items, lambda d: (p for p in d.values()), lambda d: map(id_, d.values())]
 )
 def test_what_a_model_offers_may_be_any_iterable(offer):
     class Model:

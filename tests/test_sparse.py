@@ -114,3 +114,16 @@ def test_a_program_of_a_matrix_that_the_loss_makes_says_where_to_make_it(made):
         compiled(lambda W: np.sum(made(A) @ W))(RIGHT[1])
     B = made(A)
     assert compiled(lambda W: np.sum(B @ W))(RIGHT[1]).val == np.sum(B @ RIGHT[1])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.__name__.startswith(("lil", "dok"))])
+@pytest.mark.parametrize(("product", "x"), [*products()])
+def test_a_program_multiplies_what_is_not_differentiated_too(kind, product, x):
+    A, W = kind(DENSE), param(1.5)
+    loss = lambda x: W**2 * np.sum(product(A, x) ** 2)
+    program = compiled(loss, params(W))
+    for given in (x, 2 * x, x - 1):
+        found, expected = program(given), withgradient(lambda x=given: loss(x), params(W))
+        assert found.val == expected.val
+        assert found.grad[W] == expected.grad[W]
+        A.data *= 2

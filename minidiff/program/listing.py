@@ -27,7 +27,16 @@ import autograd
 import numpy as np
 
 from minidiff.checks import described, is_ndarray
-from minidiff.tracing import Kept, backward, called_here, is_box, map_container, stands_beneath
+from minidiff.tracing import (
+    Kept,
+    backward,
+    called_here,
+    in_a_sparse_product,
+    is_box,
+    is_of_sparse,
+    map_container,
+    stands_beneath,
+)
 from minidiff.tracing.sparse import are_same, product
 
 __all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
@@ -479,7 +488,11 @@ class StandIn:
     def __init__(self, listing: Listing, name: str, example: Any) -> None:
         self._listing, self._name, self._example = listing, name, example
 
-    __class__ = property(lambda self: type(self._example))
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """For `isinstance` it is what it stands for; not for sparse matrices, which look into arrays."""
+        return StandIn if is_of_sparse(sys._getframe(1)) else type(self._example)
+
     dtype = property(lambda self: self._example.dtype)
     _value = property(lambda self: self)  # to whatever asks a leaf for what is inside
 
@@ -525,6 +538,8 @@ class StandIn:
         return self._listing.call(function, _NAMES[function], operands, options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if in_a_sparse_product():  # SciPy leaves the product to what is no array
+            return np.array(None, object)
         called, cures = called_here()
         who = "np.asarray() (or a function that calls it, np.array([a, b]) for one)"
         if called.startswith(("np.", "numpy.")):

@@ -502,7 +502,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         """For `isinstance` it is the array or the number that it is outside; not for sparse matrices."""
         value = getval(self)
         kind = type(value if type(value) in PLAIN else shown(value))
-        passes = issubclass(kind, (np.ndarray, np.generic)) and not _is_of_sparse(sys._getframe(1))
+        passes = issubclass(kind, (np.ndarray, np.generic)) and not is_of_sparse(sys._getframe(1))
         return kind if passes else Traced
 
     def __getitem__(self, index: Any) -> Any:
@@ -645,7 +645,7 @@ def _view(self: Traced, *args: Any, **kwargs: Any) -> Any:
     plain = getval(self)
     like = plain.view(*args, **kwargs)
     # In SciPy's product with a sparse matrix it would be the data of one.
-    if type(like) is type(plain) and like.dtype == plain.dtype and not _is_of_sparse(sys._getframe(1)):
+    if type(like) is type(plain) and like.dtype == plain.dtype and not is_of_sparse(sys._getframe(1)):
         return self[...] if type(shown(like)) is np.ndarray else self
     return _view_of_bits(self, *args, **kwargs)
 
@@ -655,7 +655,7 @@ Traced.view = _view
 
 def _array(self: Traced, *args: Any, **kwargs: Any) -> Any:
     """Refuse, but in SciPy's product with a sparse matrix, which leaves what is no array to the value."""
-    if _in_a_sparse_product():
+    if in_a_sparse_product():
         return np.array(None, object)
     try:
         return _to_array(self, *args, **kwargs)
@@ -665,15 +665,16 @@ def _array(self: Traced, *args: Any, **kwargs: Any) -> Any:
         raise
 
 
-def _in_a_sparse_product() -> bool:
+def in_a_sparse_product() -> bool:
     """Tell whether SciPy asks, in ``A @ x`` of a sparse A, about x or the parameter that x stands for."""
     frame = sys._getframe(1).f_back
     if frame is not None and frame.f_code.co_name == "__array__":  # a parameter's
         frame = frame.f_back
-    return frame is not None and frame.f_code.co_name == "_matmul_dispatch" and _is_of_sparse(frame)
+    return frame is not None and frame.f_code.co_name == "_matmul_dispatch" and is_of_sparse(frame)
 
 
-def _is_of_sparse(frame: Any) -> bool:
+def is_of_sparse(frame: Any) -> bool:
+    """Tell whether SciPy's sparse matrices run in a frame."""
     return str(frame.f_globals.get("__name__")).startswith("scipy.sparse.")
 
 
@@ -916,7 +917,7 @@ class Leaf(_AsksUs):
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """For `isinstance` it is an array as well as what it is."""
-        return type(self) if _is_of_sparse(sys._getframe(1)) else type(_ARRAY.__get__(self))
+        return type(self) if is_of_sparse(sys._getframe(1)) else type(_ARRAY.__get__(self))
 
     def __dir__(self) -> Iterable[str]:
         return dir(type(self))  # `object.__dir__` asks for `__class__`

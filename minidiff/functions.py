@@ -29,14 +29,14 @@ def floating(name: str, x: Any) -> Any:
     given, x = x, as_array(x)
     if x.dtype.kind in "fc":
         return x
-    if is_number(given):  # also a fraction, or an integer of any size
+    if x.dtype.kind in "iub":
+        return x * 1.0
+    if is_number(given):  # a fraction, or an integer of any size
         return np.float64(given)
-    if x.dtype.kind not in "iub":
-        advice = ": of objects that are numbers take x.astype(float)" if x.ndim and x.dtype == object else ""
-        if hasattr(given, "toarray"):
-            advice = ": take x.toarray()"
-        raise TypeError(f"{name} takes numbers, got {described(given)}{advice}")
-    return x * 1.0
+    advice = ": of objects that are numbers take x.astype(float)" if x.ndim and x.dtype == object else ""
+    if hasattr(given, "toarray"):
+        advice = ": take x.toarray()"
+    raise TypeError(f"{name} takes numbers, got {described(given)}{advice}")
 
 
 def real_numbers(name: str, x: Any) -> Any:

@@ -2291,3 +2291,15 @@ def test_a_truth_may_be_narrowed_in_place():
     f = compiled(loss, params(W))
     for x in (np.ones(2), np.array([1.0, 10.0]), np.array([-1.0, 3.0])):
         assert f(x).val == loss(x)
+
+
+@pytest.mark.parametrize("name", [name for name in mf.__all__ if name != "zeros"])
+@pytest.mark.parametrize(
+    "kind", [int, float, bool, np.bool_, np.int8, np.int64, np.float16, np.float32, np.array]
+)
+def test_functions_take_any_number_as_an_argument(name, kind):
+    W = param(np.ones(3))
+    loss = lambda x: np.sum(W) * np.sum(getattr(mf, name)(x))
+    program = compiled(loss, params(W))
+    for x in map(kind, (3, 0, -2)):
+        assert bits(program(x)) == bits(withgradient(lambda x=x: loss(x), params(W)))

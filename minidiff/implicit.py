@@ -276,16 +276,15 @@ class _Call:
 
     def way_back(self, values: Any, result: Any) -> Callable[[Any], list[Any]]:
         """Give the function from a gradient of the result to those of the variables."""
-        value, node, roots = self.run(values)
+        try:
+            value, node, roots = self.run(values)
+        except Exception as error:
+            raise RuntimeError(_SECOND_TIME.format(f"raised {type(error).__name__}: {error},")) from error
         calls = history(node) if node is not None else []
         is_other = not _used(node, calls).issuperset(map(id, roots[: len(self.ps)]))
         if is_other or not (standing_now() or _is_same(constant(result), constant(value))):
-            raise RuntimeError(
-                f"the function {'reaches other parameters' if is_other else 'gave another result'} the "
-                "second time, on the way back. Does it use a variable of a loop? Keep its value: lambda h, "
-                "w=w: h @ w. Does it draw random numbers? Pass them to it. Does it keep something from call "
-                "to call? It must not."
-            )
+            what = "reaches other parameters" if is_other else "gave another result"
+            raise RuntimeError(_SECOND_TIME.format(what))
 
         def back(g: Any) -> list[Any]:
             if node is None:
@@ -294,6 +293,13 @@ class _Call:
             return [np.zeros(np.shape(v)) if h is None else h for h, v in zip(found, values, strict=True)]
 
         return back
+
+
+_SECOND_TIME = (
+    "the function {} the second time, on the way back. Does it use a variable of a loop? Keep its value: "
+    "lambda h, w=w: h @ w. Does it draw random numbers? Pass them to it. Does it keep something from call "
+    "to call? It must not."
+)
 
 
 def _used(node: Any, calls: Any) -> set[int]:

@@ -447,6 +447,29 @@ def test_another_result_the_second_time_is_told_however_small(scale):
         gradient(recompute(lambda x: scale * next(factors) * x), 1.0)
 
 
+@pytest.mark.parametrize(
+    "error", [KeyError, TypeError, ValueError, np.linalg.LinAlgError, FloatingPointError]
+)
+@pytest.mark.parametrize("call", [recompute, lambda f: lambda x: fixed_point(f, np.zeros(2), x)])
+def test_an_error_of_the_second_time_is_told_as_what_it_is(call, error):
+    fails = False
+
+    def f(*given):
+        if fails:
+            raise error("mine")
+        return np.cos(given[-1]) + 0.1 * given[0]
+
+    def loss(x):
+        nonlocal fails
+        y = np.sum(call(f)(x))
+        fails = True
+        return y
+
+    with pytest.raises(RuntimeError, match=rf"raised {error.__name__}: '?mine'?, the second time") as caught:
+        gradient(loss, np.ones(2))
+    assert type(caught.value.__cause__) is error
+
+
 def test_in_a_program_solutions_are_refused_by_name():
     half = lambda x, a: x / 2 + a
     for solve in (lambda a: implicit_root(half, -2 * dropgrad(a), a), lambda a: fixed_point(half, 0.0, a)):

@@ -83,8 +83,8 @@ def gradient(f: Any, /, *args: Any, **constants: Any) -> Any:
     -------
     Grads or tuple
         For a `Params` a `Grads`. For arguments a tuple: a gradient of the argument's shape and dtype (of
-        integers float64) for each, nested as the argument is, `None` where `f` does not depend on it. No
-        gradient shares memory with anything else.
+        integers float64) for each, nested as the argument is, `None` where `f` does not depend on it, and of
+        booleans. No gradient shares memory with anything else.
 
     Raises
     ------
@@ -105,12 +105,13 @@ def gradient(f: Any, /, *args: Any, **constants: Any) -> Any:
     convention; autograd's is the conjugate). Complex eigenvectors and singular vectors are given but for a
     factor of modulus 1, and those of equal values but for the basis: a loss that depends on which NumPy has
     chosen is refused. (The sign of real ones is NumPy's.) At kinks, as of `abs`, norms and `std` at 0, the
-    gradient is 0, and second derivatives are those of what is smooth, as ``norm(x)**2``. A branch of
-    `np.where` that is not taken but infinite makes its gradient NaN, as in other systems; an inner
-    ``np.where`` that keeps the argument in the branch's domain cures that. Gradients nest: a `gradient`
-    within a loss is itself differentiated. Threads may take gradients at the same time, over the same
-    parameters. A plain array that the loss has used is not copied, so it must not be changed in place while
-    the loss runs: `guard` sees to that. One that the loss has computed may be.
+    gradient is 0; of two that are equal, as in ``np.maximum(x, 0)`` at 0, each has half of it; and second
+    derivatives are those of what is smooth, as ``norm(x)**2``. A branch of `np.where` that is not taken but
+    infinite makes its gradient NaN, as in other systems; an inner ``np.where`` that keeps the argument in the
+    branch's domain cures that. Gradients nest: a `gradient` within a loss is itself differentiated. Threads
+    may take gradients at the same time, over the same parameters. A plain array that the loss has used is not
+    copied, so it must not be changed in place while the loss runs: `guard` sees to that. One that the loss
+    has computed may be.
 
     Examples
     --------

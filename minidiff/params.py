@@ -487,9 +487,10 @@ def params(*things: Any) -> Params:
     ------
     TypeError
         If one of the `things` is a plain array, or some parameters are in a `set` alone, or in what that
-        holds: it has no order. Plain arrays within a model are not trained: they may be its constants.
+        holds: it has no order. Also if there are plain arrays but no parameters, or a class in place of a
+        model. Beside parameters, plain arrays within a model are not trained: they may be its constants.
     ValueError
-        If there are things but no parameter in them.
+        If there is nothing of the kind in the things, or a generator.
 
     Warns
     -----

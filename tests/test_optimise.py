@@ -529,6 +529,30 @@ def test_a_step_that_is_none_is_refused_by_name(returned, error, words):
     assert x not in first.state
 
 
+@pytest.mark.parametrize("made", [np.array, param])
+@pytest.mark.parametrize(
+    "change", ["x -= Δ", "x[...] = 0", "x *= np.nan", "x[0] = 7; raise TypeError('mine')"]
+)
+def test_an_apply_that_changes_the_parameter_itself_is_refused_and_nothing_has_moved(change, made):
+    class Taking(AbstractOptimiser):
+        def apply(self, x, Δ):
+            if x.size == 3:
+                exec(change)
+            return Δ
+
+    start = [1.0, np.inf, -2.0]
+    words = "mine" if "raise" in change else r"Taking\.apply changed the parameter: it must leave x as it is"
+    ps, first = [made(np.ones(2)), made(start)], Momentum()
+    for opt in (Taking(), Optimiser(first, Taking())):
+        with pytest.raises(TypeError, match=words):
+            update(opt, ps, IdDict((p, np.ones(p.shape)) for p in ps))
+        with pytest.raises(TypeError, match=words):
+            update(opt, ps[1], np.ones(3))
+    np.testing.assert_array_equal(ps[0], 1.0)
+    np.testing.assert_array_equal(ps[1], start)
+    assert len(first.state) == 0
+
+
 @pytest.mark.parametrize("size", [3, 50_000])
 @pytest.mark.parametrize(
     "formula",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from minidiff.checks import is_ndarray
 from minidiff.iddict import IdDict
 from minidiff.program.signature import held_by
 from minidiff.settings import as_call
@@ -206,10 +207,18 @@ def applied(stage: AbstractOptimiser, p: Any, Δ: Array) -> Array:
     Raises
     ------
     TypeError, ValueError
-        If what the stage returns is no step for this parameter.
+        If what the stage returns is no step for this parameter, or it has changed that itself.
     """
-    name = f"{type(stage).__name__}.apply"
-    returned = stage.apply(p, Δ.copy())
+    name, x = f"{type(stage).__name__}.apply", p if is_ndarray(p) else p.value
+    before = x if type(stage).__module__.startswith("minidiff.") else x.copy()
+    try:
+        returned = stage.apply(p, Δ.copy())
+    finally:
+        has_changed = before is not x and not np.array_equal(x, before, equal_nan=True)
+        if has_changed:
+            x[...] = before
+    if has_changed:
+        raise TypeError(f"{name} changed the parameter: it must leave x as it is, and return the step")
     if returned is None:
         raise TypeError(f"{name} returned None: it must return the step")
     step = np.asarray(returned)

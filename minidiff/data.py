@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy, deepcopy
 from functools import partial
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ __all__ = ["DataLoader"]
 
 Data = TypeVar("Data")
 Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
+# When the state tells of a batch that an iteration gives.
+When = Literal["when it is handed out", "when its step is taken", "never"]
 
 # What there is in place of other libraries' options.
 _OPTIONS = {
@@ -59,6 +61,7 @@ class _Place(NamedTuple):
     begin: Mapping[str, Any] | None  # the generator's state before it
     batches: int  # that count
     settings: tuple[int, bool, bool]  # its own: batchsize, shuffle, partial
+    losses: tuple[int, list[float]] = (0, [])  # of its steps within `train`: how many, the sum
 
 
 _SETTINGS: tuple[Any, ...] = partial(integer, least=1), flag, flag
@@ -82,7 +85,7 @@ class DataLoader(Generic[Data]):
         may be what has a ``shape`` and a ``dtype`` and gives rows, such as an HDF5 data set; a sparse matrix
         of SciPy's, whose batches are sparse (in a loss write ``x.toarray() @ W``); or samples one by one,
         such as a list or an object with ``__len__`` and ``__getitem__``: arrays of one shape, or tuples or
-        dicts of such.
+        dicts of such. A list of numbers becomes an array at once.
     batchsize : int
         Samples in a batch, at least 1.
     shuffle : bool
@@ -111,8 +114,10 @@ class DataLoader(Generic[Data]):
         If `data` is of another kind, for example an iterator; when a batch is read, if its samples are no
         arrays, or dicts that differ in their keys.
     ValueError
-        If the arrays differ in the length of their first axis, or `batchsize` is less than 1; when a batch is
-        read, if its samples are of different shapes.
+        If the arrays differ in the length of their first axis, or `batchsize` is less than 1; when an
+        iteration begins, if the data, such as a list, have become more or fewer; when a batch is read, if its
+        samples are of different shapes; when `shuffle` or `rng` is set, if this is a shard that then would
+        shuffle without a seed.
 
     Notes
     -----
@@ -157,14 +162,13 @@ class DataLoader(Generic[Data]):
 
     data: Any = _Checked(_no_other)
     batchsize: int = _Checked(partial(integer, least=1))  # type: ignore[assignment]
-    shuffle: bool = _Checked(flag)  # type: ignore[assignment]
     partial: bool = _Checked(flag)  # type: ignore[assignment]
     weight = 0
     # Which of how many shards this is, and a number that tells the order and the batch from others.
     _shard = 0, 1
     _at = 0
     _is_seeded = False
-    _is_trained = False  # by a `train` that runs, whose iterations alone count
+    _counts: When = "when it is handed out"  # for an iteration that begins now
 
     def __init__(
         self,
@@ -184,9 +188,8 @@ class DataLoader(Generic[Data]):
         self.batchsize, self.shuffle, self.partial = batchsize, shuffle, partial
         self.rng = rng
         self._n = _samples(self.data)
-        self._place = _Place(None, 0, self._settings)  # of the latest iteration
-        self._losses: tuple[int, list[float]] = (0, [])  # of its steps within `train`: how many, the sum
-        self._resumed = False
+        self._place = self._next = _Place(None, 0, self._settings)  # now; when the latest batch counts
+        self._resumed = False  # a state has been set, and nothing has counted since
 
     @property
     def rng(self) -> np.random.Generator:
@@ -195,7 +198,19 @@ class DataLoader(Generic[Data]):
 
     @rng.setter
     def rng(self, rng: Seed) -> None:
-        vars(self).update(rng=generator("rng", rng), _is_seeded=rng is not None)
+        given = generator("rng", rng)
+        _check_order(self.shuffle, rng is not None, self._shard[1])
+        vars(self).update(rng=given, _is_seeded=rng is not None)
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether every iteration takes the samples in a new random order."""
+        return vars(self)["shuffle"]  # type: ignore[no-any-return]
+
+    @shuffle.setter
+    def shuffle(self, shuffle: bool) -> None:
+        _check_order(flag("shuffle", shuffle), self._is_seeded, self._shard[1])
+        vars(self)["shuffle"] = shuffle
 
     @property
     def _settings(self) -> tuple[int, bool, bool]:
@@ -213,11 +228,12 @@ class DataLoader(Generic[Data]):
         return _length(self._n, self._settings)
 
     def __iter__(self) -> Iterator[Data]:
-        return self._batches(not self._is_trained)
+        return self._batches(self._counts)
 
-    def _batches(self, counts: bool) -> Iterator[Data]:
-        """Give the batches of an iteration, which `state` tells of if it counts."""
-        order, (begin, given, settings) = whole(self._start, counts)
+    def _batches(self, counts: When) -> Iterator[Data]:
+        """Give the batches of an iteration, of which `state` tells if they count."""
+        self._check_length()
+        order, (begin, given, settings, _) = whole(self._start, counts)
         rank, size = self._shard
         data, n, (batchsize, shuffle, _) = self.data, self._n, settings
         which = zlib.crc32(repr(begin).encode()) if shuffle and size > 1 else 0
@@ -228,27 +244,47 @@ class DataLoader(Generic[Data]):
             # Where samples are fewer than shards, one without any has another's, which has no weight.
             places = slice(start + first, start + max(last, first + 1))
             rows = places if order is None else order[places]
-            batch = _of_each(partial(_batch, rows=rows), data)
-            if counts:
-                self._place = _Place(begin, i + 1, settings)
+            try:
+                batch = _of_each(partial(_batch, rows=rows), data)
+            except IndexError:
+                self._check_length()
+                raise
+            if counts != "never":
+                self._next = _Place(begin, i + 1, settings, self._next.losses)
+            if counts == "when it is handed out":
+                self._count()
             self.weight, self._at = last - first, which + i
             yield batch
-        if counts:
+        if counts != "never" and not self._resumed:
             self._place = _Place(None, 0, settings)
 
-    def _start(self, counts: bool) -> tuple[NDArray[np.int64] | None, _Place]:
+    def _check_length(self) -> None:
+        if (n := _samples(self.data)) != self._n:
+            raise ValueError(
+                f"data has {n} samples now, and had {self._n} when the loader was made: make another, "
+                "DataLoader(data, …)"
+            )
+
+    def _count(self, *losses: float) -> None:
+        """Let the batch that was handed out last count, with the loss before its step, if it has one."""
+        place = self._next
+        if losses:
+            steps, parts = place.losses
+            place = place._replace(losses=(steps + len(losses), _summed([*parts, *losses])))
+        vars(self).update(_place=place, _next=place, _resumed=False)  # one call: no interrupt parts them
+
+    def _start(self, counts: When) -> tuple[NDArray[np.int64] | None, _Place]:
         """Begin an iteration, or go on with one; give its order and where it begins."""
         rng, place = self.rng, self._place
-        goes_on = counts and self._resumed and place.begin is not None
+        goes_on = counts != "never" and self._resumed and place.begin is not None
         if goes_on:
             rng = deepcopy(rng)  # the loader's own has moved on
             rng.bit_generator.state = place.begin  # type: ignore[assignment]
         else:
             place = _Place(rng.bit_generator.state, 0, self._settings)
         order = rng.permutation(self._n) if place.settings[1] else None
-        if counts:
-            self._losses = self._losses if goes_on else (0, [])
-            self._place, self._resumed = place, False
+        if counts != "never":
+            self._place, self._next, self._resumed = place, place, False
         return order, place
 
     def shard(self, rank: int, size: int) -> DataLoader[Data]:
@@ -259,7 +295,8 @@ class DataLoader(Generic[Data]):
         it, and parts differ by one sample at most. Where a batch has fewer samples than there are processes,
         one that has none gets another's sample, and its `weight` is 0.
 
-        The `state` is that of the whole, too: it may be set in a loader with another number of shards.
+        The `state` is that of the whole, too: it may be set in a loader with another number of shards. The
+        part begins anew, or where a state that has been set says, as the whole would.
 
         Parameters
         ----------
@@ -292,26 +329,26 @@ class DataLoader(Generic[Data]):
             raise ValueError(f"rank must be less than size, {size}, got {rank}")
         if self._shard[1] > 1:
             raise ValueError(f"this is a shard, {self!r}: make shards of the whole loader")
-        if size > 1 and self.shuffle and not self._is_seeded:
-            raise ValueError(
-                "each process would shuffle in an order of its own: give all the same seed, "
-                "DataLoader(…, rng=0)"
-            )
+        _check_order(self.shuffle, self._is_seeded, size)
         part = copy(self)
         part._shard = int(rank), size
+        part._resumed = self._resumed  # it begins anew where this one would
         return part
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._resumed = self._place.begin is not None  # a copy goes on where this one stood
-        self._is_trained = False
+        self._counts = "when it is handed out"
 
     @property
     def state(self) -> dict[str, Any]:
         """Where the latest iteration stands; setting it makes the next iteration go on from there.
 
         The first iteration then gives the batches that were still to come, in the order they would have
-        come. A state of another number of samples or another `batchsize`, or that cannot be one, is refused.
+        come. A state of another number of samples or another `batchsize`, or that cannot be one, is refused;
+        amid an iteration also one that tells of another `shuffle` or `partial`. If it is set while an
+        iteration runs, that one goes on, and as soon as another of its batches counts, the state tells of it
+        again.
 
         If settings have changed during that iteration, the state holds the old and the new. A loader with
         either takes it: it ends that iteration with the old settings, and uses the new ones afterwards.
@@ -328,18 +365,17 @@ class DataLoader(Generic[Data]):
         >>> [batch.tolist() for batch in another] == [batch.tolist() for batch in batches]
         True
         """
-        (begin, batches, settings), rng = self._place, self.rng.bit_generator.state
+        (begin, batches, settings, losses), rng = self._place, self.rng.bit_generator.state
         batchsize, shuffle, is_partial = settings = self._settings if begin is None else settings
-        return {
-            "samples": self._n,
-            "batchsize": batchsize,
+        later: dict[str, Any] = {  # what states of the first version have not; those stay as they are
             **({} if shuffle and repr(begin) != repr(rng) else {"shuffle": shuffle}),
-            "rng": rng,
-            "begin": begin,
-            "batches": batches,
-            **({} if settings == self._settings else {"partial": is_partial, "next": self._settings}),
-            **({} if begin is None or not self._losses[0] else {"losses": self._losses}),
+            **({} if settings == self._settings else {"next": self._settings}),
+            **({} if begin is None or not losses[0] else {"losses": losses}),
         }
+        if begin is not None and (later or not is_partial):
+            later["partial"] = is_partial
+        own = {"rng": rng, "begin": begin, "batches": batches}
+        return {"samples": self._n, "batchsize": batchsize, **own, **later}
 
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
@@ -356,7 +392,7 @@ class DataLoader(Generic[Data]):
             for (name, x), check in zip(known.items(), _SETTINGS, strict=True)
         )
         then = several("state['next']", state.get("next", settings), _SETTINGS)
-        batchsize, shuffle, _ = settings if then[:2] == self._settings[:2] else self._settings
+        batchsize, shuffle, is_partial = settings if then == self._settings else self._settings
         size = state.get("samples", self._n), settings[0]
         most = 0 if begin is None else _length(self._n, settings)
         steps, parts = state.get("losses", (0, []))
@@ -371,17 +407,19 @@ class DataLoader(Generic[Data]):
             kind = type(bit_generator(f"state[{name!r}]", state[name]))
             if kind is not type(mine):
                 raise ValueError(f"state is of another loader: it draws from {kind}, this from {type(mine)}")
-        if begin is not None and self._n > 1 and settings[1] != shuffle:
-            raise ValueError(
-                f"state is of another loader: it has shuffle={settings[1]}, and this shuffle={shuffle}"
-            )
+        for name, its, this, matters in (
+            ("shuffle", settings[1], shuffle, self._n > 1),
+            ("partial", settings[2], is_partial, self._n % batchsize),
+        ):
+            if begin is not None and matters and its != this:
+                raise ValueError(f"state is of another loader: it has {name}={its}, and this {name}={this}")
 
         def change() -> None:
             mine.state = rng
-            self._place, self._losses = _Place(begin, batches, settings), losses
+            self._place = _Place(begin, batches, settings, losses)
             self._resumed = begin is not None
-            if "next" in state:
-                self.batchsize, self.shuffle, self.partial = then
+            if "next" in state:  # its shuffle holds in a shard without a seed too: the generator is given
+                vars(self).update(zip(("batchsize", "shuffle", "partial"), then, strict=True))
 
         whole(change)
 
@@ -408,42 +446,44 @@ class Counted:
 
     def __init__(self, data: Any) -> None:
         self._data = data
-        counts = isinstance(data, DataLoader) and not data._is_trained
+        counts = isinstance(data, DataLoader) and data._counts == "when it is handed out"
         self._loader: DataLoader[Any] | None = data if counts else None
-        self.note()
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._data) if self._loader is None else self._counted(self._loader)
 
     def _counted(self, loader: DataLoader[Any]) -> Iterator[Any]:
-        loader._is_trained = False  # this iteration counts, and none that begins meanwhile
+        loader._counts = "when its step is taken"  # for this iteration, and for none that begins meanwhile
         for batch in loader:
-            loader._is_trained = True
+            loader._counts = "never"
             yield batch
-            loader._is_trained = False
-        loader._is_trained = True
+            loader._counts = "when its step is taken"
+        loader._counts = "never"
 
     def note(self, *losses: float) -> None:
         """Let the batch that was handed out last count, with the loss before its step, if it has one."""
         if self._loader is not None:
-            steps, parts = self._loader._losses
-            self._loader._losses = steps + len(losses), _summed([*parts, *losses])
-            self._place = self._loader._place
+            self._loader._count(*losses)
 
     def carried(self) -> tuple[int, list[float]]:
         """Tell of the epoch's earlier steps, if the next iteration goes on with one: how many, their sum."""
-        return self._loader._losses if self._loader is not None and self._loader._resumed else (0, [])
+        loader = self._loader
+        return (0, []) if loader is None or not loader._resumed else loader._place.losses
 
     def __enter__(self) -> Counted:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._loader is not None:
-            self._loader._is_trained = False
-            place = self._loader._place
-            if place is not self._place and place.batches:
-                # in this order: after an interrupt between the two, a second end does the same again
-                self._place = self._loader._place = place._replace(batches=place.batches - 1)
+            self._loader._counts = "when it is handed out"
+
+
+def _check_order(shuffle: bool, is_seeded: bool, size: int) -> None:
+    if shuffle and not is_seeded and size > 1:
+        raise ValueError(
+            "with shuffle=True each process would have an order of its own: give all the same seed, "
+            "DataLoader(…, rng=0) or loader.rng = 0"
+        )
 
 
 def _length(n: int, settings: tuple[int, bool, bool]) -> int:
@@ -500,11 +540,11 @@ def _batch(part: Any, rows: Any) -> Any:
     in_order = isinstance(rows, slice)
     if hasattr(part, "shape") and hasattr(part, "dtype"):
         if in_order:
-            return np.asarray(part[rows])
+            return np.asanyarray(part[rows])
         order = np.argsort(rows)  # HDF5 reads rows in rising order only
-        batch = np.asarray(part[rows[order]])
+        batch = np.asanyarray(part[rows[order]])
         return batch[np.argsort(order)]
-    places = range(*rows.indices(len(part))) if in_order else rows.tolist()
+    places = range(rows.start, rows.stop) if in_order else rows.tolist()
     return _stacked([part[i] for i in places])
 
 
@@ -516,8 +556,10 @@ def _stacked(samples: list[Any]) -> Any:
     if isinstance(first, dict) and all(isinstance(x, dict) and x.keys() == first.keys() for x in samples):
         return {name: _stacked([x[name] for x in samples]) for name in first}
     error: ValueError | None = None
+    has_masks = any(isinstance(x, np.ma.MaskedArray) for x in samples)
+    stack, array = (np.ma.stack, np.ma.asarray) if has_masks else (np.stack, np.asarray)
     try:
-        batch = np.stack([np.asarray(x) for x in samples])
+        batch = stack([array(x) for x in samples])
         if batch.dtype != object:
             return batch
     except ValueError as refusal:

@@ -564,7 +564,7 @@ def _record(
         if advice is None:
             raise
         raise TypeError(advice) from error
-    if is_ndarray(value):
+    if is_ndarray(constant(value)) and hasattr(value, "copy"):  # autograd's own boxes have none
         value = value.copy()  # the graph or a parameter may hold this very array
 
     def regrouped(gradients: list[Any]) -> Any:
@@ -614,8 +614,11 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
             if array.base is not None or id(array) in given:
                 gradients[i] = g.copy()
             given.add(id(array))
-        elif is_recorded(g):
-            gradients[i] = apart(g)
+        elif is_recorded(g):  # of the layout in memory that it has outside of another gradient
+            memory = constant(g)
+            is_shared = is_ndarray(memory) and (memory.base is not None or id(memory) in given)
+            given.add(id(memory))
+            gradients[i] = g.copy() if is_shared and hasattr(g, "copy") else apart(g)
         elif type(example(roots[i]._value)) is np.ndarray:
             gradients[i] = np.array(g) if g is array else g.__as_array__()
     return gradients
@@ -756,6 +759,7 @@ def _ones(value: Any) -> Any:
 
 _LARGEST = int(np.finfo(float).max)
 _DATA = (np.ndarray, np.generic, int, str, bytes, type(None))
+_OPERATORS = "__array_ufunc__", "__add__", "__sub__", "__mul__", "__truediv__", "__pow__", "__matmul__"
 
 
 def _variable(x: Any) -> Any:
@@ -771,6 +775,11 @@ def _variable(x: Any) -> Any:
             raise ValueError(f"an argument is an integer of {x.bit_length()} bits, which no float can hold.")
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError("an argument is a masked array, and the mask would be lost: pass x.filled(…)")
+        if is_ndarray(x) and type(x) is not np.ndarray and _has_operators(x):
+            raise TypeError(
+                f"an argument is a {type(x).__name__}, whose operators are not those of arrays: pass "
+                "np.asarray(x)"
+            )
         if isinstance(x, np.ndarray) and _hides_numbers(x):
             raise TypeError(
                 f"an argument is an array of {x.dtype}, by whose numbers there is no gradient: pass them as "
@@ -781,6 +790,11 @@ def _variable(x: Any) -> Any:
             x = x.astype(np.float64)
         return x if x.dtype.kind in "fc" else None  # no boolean
     return None
+
+
+def _has_operators(x: Any) -> bool:
+    """Tell whether operators mean something else to the class of an array."""
+    return any(getattr(type(x), name) is not getattr(np.ndarray, name) for name in _OPERATORS)
 
 
 def _hides_numbers(x: Any) -> bool:

@@ -1597,3 +1597,25 @@ def test_a_guard_holds_what_came_by_name():
 
     with guard(), pytest.raises(ValueError, match="read-only"):
         gradient(loss, np.ones(2))
+
+
+class Tenfold(np.ndarray):
+    def __array_ufunc__(self, ufunc, method, *operands, **options):
+        operands = [10 * np.asarray(x) if isinstance(x, Tenfold) else x for x in operands]
+        return getattr(ufunc, method)(*operands, **options)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: {"x": x}])
+@pytest.mark.parametrize("made", [np.matrix, lambda x: np.array(x).view(Tenfold)])
+def test_arrays_whose_operators_mean_something_else_are_no_arguments(made, wrap):
+    with pytest.raises(
+        TypeError, match=r"an argument is a (matrix|Tenfold), whose operators are not those of"
+    ):
+        gradient(lambda w, x: np.sum(w), np.ones(2), wrap(made([[1.0, 2.0], [3.0, 4.0]])))
+
+
+def test_a_memory_map_is_an_argument_as_any_array(tmp_path):
+    x = np.memmap(tmp_path / "x", float, "w+", shape=(3,))
+    x[:] = [1, 2, 3]
+    assert gradient(lambda x: np.sum(x**2), x)[0].tolist() == [2, 4, 6]

@@ -23,6 +23,7 @@ from minidiff import (
     guard,
     hvp,
     jacobian,
+    jvp,
     param,
     params,
     pullback,
@@ -1268,3 +1269,156 @@ def test_a_part_of_complex_numbers_that_changes_has_gradients_by_all(change, par
 
     check_gradient(f, np.array([1.0, 2.0, 3.0]), np.array([0.5, -0.3, 0.7]))
     check_gradient(f, np.array([1 + 1j, 2 - 0.5j, 3]), np.array([0.5, -0.3, 0.7]))
+
+
+MASK, PLACES = np.array([True, False, True, True]), np.array([2, 0, 3, 3])
+CHANGED_AFTERWARDS = {
+    "where": (MASK, lambda x, m: np.where(m, x**2, x)),
+    "where, nested": (MASK, lambda x, m: np.where([m, ~m], x**3, 0.5)),
+    "x[mask]": (MASK, lambda x, m: x[m] ** 2),
+    "x[mask], rows": (MASK[:2], lambda x, m: x.reshape(2, 2)[m, 1:] ** 2),
+    "x[..., mask]": (MASK, lambda x, m: x[None][..., m] ** 3),
+    "compress": (MASK, lambda x, m: np.compress(m, x) ** 2),
+    "extract": (MASK, lambda x, m: np.extract(m, x) ** 2),
+    "times": (MASK, lambda x, m: x**2 * m),
+    "times, reflected": (MASK, lambda x, m: m * x**2),
+    "multiply": (MASK, lambda x, m: np.multiply(m, np.sin(x))),
+    "sum where": (MASK, lambda x, m: np.sum(x**2, where=m)),
+    "max where": (MASK, lambda x, m: x * np.max(x, where=m, initial=-9.0)),
+    "exp where": (MASK, lambda x, m: np.exp(x, where=m, out=x * x)),
+    "select": (MASK, lambda x, m: np.select([m, x > 1], [x**2, x**3], x)),
+    "assigned": (MASK, lambda x, m: set_at(x * x, m, 7.0)),
+    "putmask": (MASK, lambda x, m: put_by(np.putmask, x * x, m, x**3)),
+    "x[places]": (PLACES, lambda x, i: x[i] ** 2),
+    "x[places, slice]": (PLACES, lambda x, i: np.outer(x, x)[i, 1:]),
+    "take": (PLACES, lambda x, i: np.take(x**2, i)),
+    "take_along_axis": (PLACES, lambda x, i: np.take_along_axis(x**2, i, 0)),
+    "add.at": (PLACES, lambda x, i: add_at(x * x, i, np.sin(x))),
+    "to the power": (PLACES, lambda x, i: x**i),
+    "int times": (PLACES, lambda x, i: np.sin(x) * i),
+    "repeat": (PLACES, lambda x, i: np.repeat(x**2, i)),
+    "choose": (PLACES % 2, lambda x, i: np.choose(i, [x**2, x**3])),
+    "argsort": (PLACES, lambda x, i: x[np.argsort(x)][i] ** 2),
+}
+
+
+def set_at(z, i, w):
+    z[i] = w
+    return z
+
+
+def add_at(z, i, w):
+    np.add.at(z, i, w)
+    return z
+
+
+def put_by(put, z, m, w):
+    put(z, m, w)
+    return z
+
+
+@pytest.mark.parametrize(("given", "f"), CHANGED_AFTERWARDS.values(), ids=CHANGED_AFTERWARDS)
+def test_a_mask_or_an_index_may_change_once_it_is_used(given, f):
+    def loss(x):
+        z = 0.0
+        m = given.copy()
+        for _ in range(2):
+            z = z + np.sum(np.ravel(f(x, m)) ** 2)
+            m[:] = np.roll(m, 1)  # other elements are picked from here on
+        m[:] = 0
+        return z
+
+    check_gradient(loss, np.array([0.5, -1.3, 2.2, 0.8]))
+
+
+def test_a_loop_that_narrows_its_mask_has_its_gradient():
+    def loss(x):
+        active, u = x > -2, x * 1.0
+        for _ in range(3):
+            u = np.where(active, u * u * 0.5, u)
+            active &= u > 0.5
+        return np.sum(u)
+
+    check_gradient(loss, np.array([0.7, -1.3, 2.2]))
+
+
+@pytest.mark.parametrize("make", [lambda a: 2 * a, np.exp, lambda a: a.copy("F"), lambda a: a.T * 1.0])
+@pytest.mark.parametrize("layout", [np.asarray, np.asfortranarray, lambda x: x.T.copy().T[:, ::-1]])
+@pytest.mark.parametrize("order", ["A", "K", "C", "F"])
+def test_what_is_written_in_the_order_of_memory_has_its_gradient(order, layout, make):
+    x, weights = layout(np.arange(1.0, 7).reshape(2, 3)) / 4, np.cos(np.arange(6.0))
+
+    def loss(a, change):
+        y = make(a)
+        change(y, a)
+        return np.sum(y.ravel() * weights) + np.sum(y**2)
+
+    def through_a_vector(y, a):
+        r = y.ravel(order)
+        r[1:] += r[:-1] ** 2
+
+    def through_an_array(y, a):
+        r = y.reshape((6,), order=order.replace("K", "A"))
+        r[2] = a[1, 2] ** 2
+        np.add.at(r, [0, 1, 1], a[0])
+        r /= r.sum()
+
+    for change in (through_a_vector, through_an_array):
+        assert withgradient(lambda a, c=change: loss(a, c), x).val == loss(x, change)
+        check_gradient(lambda a, c=change: loss(a, c), x)
+
+
+def test_windows_that_overlap_are_written_to_one_by_one_or_refused():
+    windows = np.lib.stride_tricks.sliding_window_view
+
+    def loss(a, change):
+        y = a.copy()
+        change(windows(y, 2, writeable=True))
+        return np.sum(y**2 * np.arange(1, 6))
+
+    for change in (lambda w: operator.imul(w[1], 3.0), lambda w: operator.iadd(w[2:, 0], 1.0)):
+        check_gradient(lambda a, c=change: loss(a, c), np.arange(1.0, 6))
+    for change in (lambda w: operator.imul(w, 3.0), lambda w: operator.setitem(w, slice(1, 3), 0.0)):
+        with pytest.raises(NotImplementedError, match="windows that overlap has no gradient: assign to the"):
+            gradient(lambda a, c=change: loss(a, c), np.arange(1.0, 6))
+
+
+def test_a_shape_may_come_as_an_array():
+    def loss(x):
+        y = x.copy()
+        a, b = (y.reshape(np.array([2, 3])) for _ in range(2))
+        a[0] = b[1]
+        a += 1
+        return np.sum(y**3)
+
+    check_gradient(loss, np.arange(6.0))
+
+
+ROWS = np.ones((4, 3))
+NESTED_RESULTS = {
+    "gradient": lambda W: gradient(lambda W: np.sum((ROWS @ W.T) ** 4), W)[0],
+    "hvp": lambda W: hvp(lambda W: np.sum((ROWS @ W.T) ** 4), W, np.ones((2, 3))),
+    "jvp": lambda W: jvp(lambda W: W.T * W.T, (W,), (np.ones((2, 3)),))[1],
+    "the value of jvp": lambda W: jvp(lambda W: W.T * 2, (W,), (np.ones((2, 3)),))[0],
+    "the value of pullback": lambda W: pullback(lambda W: W.T * 2, W)[0],
+    "pullback": lambda W: pullback(lambda W: W.T * W.T, W)[1](np.ones((3, 2)))[0],
+    "cumsum": lambda W: gradient(lambda W: np.sum(np.cumsum(W**3, axis=0)), W)[0],
+}
+
+
+@pytest.mark.parametrize("nested", NESTED_RESULTS.values(), ids=NESTED_RESULTS)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_a_nested_gradient_gives_is_a_view_or_a_copy_as_it_is_outside(nested, order):
+    p = param(np.array(np.arange(1.0, 7).reshape(2, 3), order=order))
+
+    def loss(W):
+        g = nested(W)
+        for view in (g.ravel(), g.reshape(-1, order="F"), g.T.reshape(6)):
+            view[0] *= 2
+            view /= np.linalg.norm(view)
+        return np.sum(g**2)
+
+    assert withgradient(loss, p.value).val == loss(p.value)
+    assert withgradient(lambda: loss(p), params(p)).val == loss(p)
+    nested = lambda p: gradient(lambda: np.sum((ROWS @ p.T) ** 4), params(p))[p]
+    assert withgradient(lambda: loss(p), params(p)).val == loss(p)

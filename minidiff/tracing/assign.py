@@ -77,6 +77,10 @@ def summed(x: Any, place: Any, w: Any) -> Any:
 
 def _seen(g: Any, place: Any) -> Any:
     """Give of a gradient what belongs to the place; of an imaginary part that is -Im g."""
+    order, way, _ = place
+    if any(x in ("A", "K") for step in way for x in (*step[2], *step[3].values()) if type(x) is str):
+        # Such a step goes by the order in memory: that of the array.
+        g = record(COPIED, (g.transpose(order), "C"), NO_KEYWORDS).transpose(np.argsort(order))
     for step in place[1]:
         g = -retake(step, g) if step[0] is _IMAG else retake(step, g)
     return g[place[2]]
@@ -175,6 +179,12 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
         return
     root, way = _changeable(x)
     w, index = as_array(lift(w)), _kept(constant(index))
+    if function is ASSIGNED and any(step[0] is _windows for step in way):
+        elements = np.ravel(seen_from(np.arange(root.size).reshape(root.shape), way)[index])
+        if len(np.unique(elements)) < len(elements):
+            raise NotImplementedError(
+                "Assignment through windows that overlap has no gradient: assign to the array itself."
+            )
     if w.dtype.kind == "c" != x.dtype.kind:
         raise TypeError(f"a complex value cannot be put into an array of {x.dtype}: take np.real of it.")
     if type(w) is Traced:
@@ -188,7 +198,7 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
         if of is root and type(index) is int and is_called_here("shuffle"):
             # It exchanges rows of what is no array of NumPy's as if they were no views of it.
             refuse("shuffle() of an array under differentiation", "")
-        is_itself = of is root and taken[:-1] == way and w.function is _GETITEM
+        is_itself = of is root and repr(taken[:-1]) == repr(way) and w.function is _GETITEM
         if is_itself and type(index) in (slice, tuple) and repr(index) == repr(w.arguments[1]):
             return  # the second half of x[index] += …, which has changed x
         if type(index) is tuple and len(index) == 1 and hasattr(index[0], "ndim"):

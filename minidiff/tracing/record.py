@@ -352,6 +352,8 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         if not owner.open:
             return operate(owner.left(x), other)
         if type(other) in PLAIN:
+            if type(other) is np.ndarray and other.dtype.num < _FLOATS:
+                other = own(other)
             return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), owner)
         if type(other) is Traced:
             if other.owner is owner:
@@ -375,7 +377,7 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         if type(other) in PLAIN or type(shown(other)) in _OF_PYTHON:
             # A Python complex number makes one of a NumPy number.
             result = typed(operate(other, y))
-            return Traced(result, primitive, (other, y), NO_KEYWORDS, (1,), (self,), owner)
+            return Traced(result, primitive, (own(other), y), NO_KEYWORDS, (1,), (self,), owner)
         return record(primitive, (other, self), NO_KEYWORDS)
 
     return forward, reflected
@@ -509,6 +511,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         x = self._value
         is_plain = type(index) in PLAIN or (type(index) is tuple and PLAIN.issuperset(map(type, index)))
         if is_plain and self.owner.open and type(x) in PLAIN:  # as `record` does it, without a look inside
+            index = own(index) if type(index) in (np.ndarray, tuple) else index
             part = _node(x[index], _GETITEM, (x, index), NO_KEYWORDS, (0,), (self,))
         else:
             part = record(_GETITEM, (self, constant(index)), NO_KEYWORDS)
@@ -815,6 +818,21 @@ def apart(x: Any) -> Any:
     return (
         Traced(value, _POSITIVE, (value,), NO_KEYWORDS, (0,), (x,)) if type(_memory(x)) is np.ndarray else x
     )
+
+
+def own(x: Any) -> Any:
+    """Copy an array of truth values or whole numbers, a mask that a loop narrows for one, also in an index.
+
+    The large arrays of a loss, of other numbers, are kept by reference: `guard` is for these.
+    """
+    if type(x) is tuple:
+        return tuple(map(own, x))
+    if type(x) is np.ndarray and x.dtype.num < _FLOATS and _reader.get() is None:
+        return x.copy(order="K")
+    return x
+
+
+_FLOATS = np.dtype(np.float32).num  # the numbers of the dtypes of truth values and whole numbers are below it
 
 
 def _memory(x: Any) -> Any:
@@ -1167,6 +1185,7 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         raise TypeError(
             f"{name_of(primitive)}: pass arrays under differentiation by position, not by keyword."
         )
+    keywords = {name: own(x) for name, x in keywords.items()} if keywords else keywords
     recorded = _of_one_trace(arguments)
     if recorded is None:
         return _record_any(function, primitive, arguments, keywords)
@@ -1213,7 +1232,7 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
             parents.append(x)
             values.append(x._value)
         else:
-            values.append(apart(x))
+            values.append(own(apart(x)))
     if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
         function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
     return _called(function, primitive, keywords, (tuple(values), tuple(argnums), tuple(parents)))
@@ -1272,6 +1291,8 @@ def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
                 x = x._value
             elif type(x) is not np.ndarray:
                 return None
+        elif type(x) is np.ndarray and x.dtype.num < _FLOATS:
+            x = own(x)
         values.append(x)
     return None if owner is None else (tuple(values), tuple(argnums), tuple(parents))
 

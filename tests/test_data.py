@@ -5,7 +5,7 @@ import io
 import math
 import pickle
 import signal
-from collections import namedtuple
+from collections import deque, namedtuple
 from contextlib import suppress
 from itertools import count
 
@@ -261,6 +261,28 @@ def test_an_iteration_goes_on_as_it_began_whatever_is_set_meanwhile(resume, n, o
     assert other.state == loader.state
     assert [batch.tolist() for batch in other] == [batch.tolist() for batch in batches]
     assert orders(other) == orders(loader)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("partial", [False, True])
+def test_the_state_of_an_iteration_with_its_partial_batch_is_none_of_one_without(partial, shuffle):
+    loader, other = (DataLoader(np.arange(5), 2, shuffle, p, rng=4) for p in (partial, not partial))
+    other.state = loader.state  # no iteration is under way
+    a = param(0.0)
+    train(lambda x: np.mean((a - x) ** 2), params(a), loader, ADAM(), cb=stop)
+    assert loader.state["batches"] == 1
+    before = other.state
+    with pytest.raises(ValueError, match=f"partial={partial}, and this partial={not partial}"):
+        other.state = loader.state
+    assert other.state == before
+    older = {name: x for name, x in loader.state.items() if name != "partial"}
+    for p, state in [(partial, loader.state), (partial, older), (not partial, older)]:
+        one = DataLoader(np.arange(5), 2, shuffle, p, rng=9)
+        one.state = state
+        assert len([*one]) == 1 + p  # what an older state does not say is as it is here
+    even, another = (DataLoader(np.arange(4), 2, shuffle, p, rng=4) for p in (partial, not partial))
+    next(iter(even))
+    another.state = even.state  # all batches are whole
 
 
 @pytest.mark.parametrize("next_", [(3, False, True), (2, True, True), (0, False, True), (3, False), 3, "abc"])
@@ -597,6 +619,109 @@ def test_the_state_amid_an_epoch_is_no_longer_after_many_steps():
     assert heard == [math.fsum(losses) / 2000]
 
 
+@pytest.mark.parametrize("place", ["before", "cb"])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("at", [1, 2, 3, 6])
+@pytest.mark.parametrize("batches", [0, 1, 3, 6])
+def test_a_state_that_is_set_within_a_training_that_ends_is_the_one_set_after_it(batches, at, end, place):
+    W, opt, loader = start()
+    other = start()[2]
+    for _ in zip(range(batches), other, strict=False):
+        pass
+    other.state = other.state | ({"losses": (batches, [0.5])} if batches else {})
+    state = other.state
+
+    def set_and_end():
+        loader.state = state
+        end()
+
+    with suppress(RuntimeError, KeyboardInterrupt):
+        go_on(W, opt, loader, **{place: nth(at, set_and_end)})
+    assert loader.state == state
+    assert [y.tolist() for _, y in loader] == [y.tolist() for _, y in other]
+
+
+@pytest.mark.parametrize("read", ["before", "cb"])
+@pytest.mark.parametrize("at", [1, 2, 5, 6])
+def test_the_state_within_a_training_has_the_batches_whose_steps_were_taken(at, read):
+    """What the loss or a callback saves, beside the parameters as they are, goes on as the run does."""
+    W, opt, loader = start()
+    kept = []
+
+    def keep():
+        kept.append((pickle.loads(pickle.dumps(loader)), loader.state))
+
+    go_on(W, opt, loader, **{read: keep})
+    copied, state = kept[at - 1]
+    assert state["batches"] == at - (read == "before")
+    assert copied.state == state
+    rest = [y.tolist() for _, y in copied]
+    assert rest == [y.tolist() for _, y in start()[2]][state["batches"] :]
+
+
+@pytest.mark.parametrize("at", range(1, 7))
+@pytest.mark.parametrize("place", ["before", "cb"])
+def test_a_training_whose_state_is_set_to_an_earlier_one_and_that_goes_on_tells_of_itself(place, at):
+    def run(put=lambda loader: None, end=None):
+        W, opt, loader = start()
+        done, epochs = count(1), []
+
+        def fail_at():
+            if next(done) == end:
+                fail()
+
+        act = {place: nth(at, lambda: put(loader)), {"before": "cb", "cb": "before"}[place]: fail_at}
+        before = act["before"]
+
+        def loss(x, y):
+            before()
+            return np.mean((x @ W - y) ** 2)
+
+        with suppress(RuntimeError):
+            train(loss, params(W), loader, opt, cb=act["cb"], each_epoch=lambda p: epochs.append(p.loss))
+        if not epochs:
+            W, opt, loader = resumed(W, opt, loader)
+            train(
+                lambda x, y: np.mean((x @ W - y) ** 2), params(W), loader, opt,
+                each_epoch=lambda p: epochs.append(p.loss),
+            )  # fmt: skip
+        return W.value.tolist(), epochs
+
+    def put(loader):
+        begin = start()[2].state["rng"]
+        loader.state = loader.state | {"begin": begin, "batches": 1, "losses": (1, [1e9])}
+
+    for end in range(at + 2 * (place == "cb"), 7):  # a step has been taken since
+        assert run(put, end) == run()
+
+
+@pytest.mark.parametrize("where", ["cb", "each_epoch", "source"])
+def test_a_state_that_is_set_at_the_end_of_an_epoch_holds_for_the_next(where):
+    """Also if the next ends before its first batch has come."""
+    loader, seen = DataLoader(Samples(6, float), 2), []
+    next(iter(loader))
+    state, a = loader.state, param(0.0)
+
+    def put():
+        loader.state = state
+        if where == "source":
+            loader.data.make = None
+
+    def go():
+        train(
+            lambda x: seen.append(float(x[0])) or (a - x[0]) ** 2, params(a), loader, ADAM(), epochs=2,
+            **{"cb" if where == "cb" else "each_epoch": nth(3 if where == "cb" else 1, put)},
+        )  # fmt: skip
+
+    if where == "source":
+        with pytest.raises(TypeError):
+            go()
+        assert loader.state == state
+    else:
+        go()
+        assert seen == [0, 2, 4, 2, 4]
+
+
 def test_a_batch_that_was_skipped_is_not_given_again():
     def in_turn(*acts):
         acts = iter(acts)
@@ -730,6 +855,24 @@ def test_sparse_matrices_are_read_by_rows_and_stay_sparse(form, shuffle):
         assert batch[1].tolist() == i.tolist()
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(
+    "data",
+    [list, deque, lambda x: Samples(len(x), lambda i: x[i]), Stored],
+    ids=["list", "deque", "samples", "rows"],
+)
+def test_masks_of_samples_are_kept(data, shuffle):
+    whole, y = np.ma.array(np.arange(12.0).reshape(6, 2), mask=np.arange(12) % 5 == 1), np.arange(6)
+    for a, (b, i) in zip(
+        DataLoader(whole, 4, shuffle, rng=0), DataLoader((data(whole), y), 4, shuffle, rng=0), strict=True
+    ):
+        assert b.mask.tolist() == a.mask.tolist() == whole.mask[i].tolist()
+        assert b.tolist() == a.tolist()
+        assert b.dtype == a.dtype
+    mixed = next(iter(DataLoader([np.ma.masked, 2.0, np.ones(())], 3)))
+    assert mixed.tolist() == [None, 2.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("data", "shapes"),
     [
@@ -762,6 +905,42 @@ def test_ragged_samples_are_refused_with_their_shapes(data, shapes):
 def test_samples_that_make_no_array_are_refused_with_what_they_are(data, what):
     with pytest.raises(TypeError, match=f"arrays of one shape, or tuples or dicts of such, got .*{what}"):
         list(DataLoader(data, 2))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("kind", [list, deque])
+@pytest.mark.parametrize("size", [0, 3, 5])
+def test_data_that_have_become_more_or_fewer_are_refused(size, kind, shuffle):
+    data = kind(np.arange(4.0)[:, None])
+    loader = DataLoader({"x": data}, 2, shuffle, rng=0)
+    before = loader.state
+    while len(data) != size:
+        data.pop() if len(data) > size else data.append(np.zeros(1))
+    with pytest.raises(ValueError, match=f"data has {size} samples now, and had 4 .*make another"):
+        list(loader)
+    assert loader.state == before
+    pairs = DataLoader((data, list(data)), 2) if size else None
+    while len(data) != 4:
+        data.pop() if len(data) > 4 else data.append(np.zeros(1))
+    assert len([*loader]) == 2  # as it was
+    if pairs is not None:
+        with pytest.raises(ValueError, match="same number of samples"):
+            list(pairs)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_list_may_grow_amid_an_iteration_but_not_shrink(shuffle):
+    data = list(np.arange(4.0)[:, None])
+    loader = DataLoader(data, 2, shuffle, rng=0)
+    batches = iter(loader)
+    first = next(batches)
+    data.append(np.full(1, 4.0))
+    assert sorted(np.ravel([first, *batches])) == [0, 1, 2, 3]
+    batches = iter(DataLoader(data, 2, shuffle, rng=0))
+    next(batches)
+    data.clear()
+    with pytest.raises(ValueError, match="data has 0 samples now, and had 5"):
+        next(batches)
 
 
 def test_arrays_that_hold_objects_are_handed_on():
@@ -868,6 +1047,50 @@ def test_a_shard_goes_on_as_others(again):
         other.state = state
         rest.append([b.tolist() for b in other])
     assert [a + b + c for a, b, c in zip(*rest, strict=True)] == whole[2:]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("taken", [0, 1, 3, 5])
+@pytest.mark.parametrize("is_set", [False, True])
+def test_a_shard_begins_where_the_whole_would(is_set, taken, shuffle):
+    loader, other = (DataLoader(np.arange(9), 2, shuffle, rng=0) for _ in range(2))
+    for one in (loader, other):
+        for _ in zip(range(taken), one, strict=False):
+            pass
+        if is_set:
+            one.state = one.state
+    part = loader.shard(0, 1)
+    assert part.state == loader.state
+    assert orders(part) == orders(other)
+
+
+def test_an_unseeded_shard_is_not_set_to_shuffle():
+    """Each process would have an order of its own: samples would come twice, and others not at all."""
+    data = np.arange(8)
+    part = DataLoader(data, 4).shard(1, 2)
+    with pytest.raises(ValueError, match=r"with shuffle=True .*give all the same seed.*loader.rng = 0"):
+        part.shuffle = True
+    assert part.shuffle is False
+    part.shuffle = False
+    part.rng, part.shuffle = 0, True
+    rng = part.rng
+    with pytest.raises(ValueError, match="give all the same seed"):
+        part.rng = None
+    assert part.rng is rng
+    parts = [DataLoader(data, 4).shard(k, 2) for k in range(2)]
+    for one in parts:
+        one.rng, one.shuffle = 0, True
+    assert sorted(i for one in parts for batch in one for i in batch) == data.tolist()
+    alone = DataLoader(data, 4).shard(0, 1)
+    alone.shuffle = True
+    whole = DataLoader(data, 4, rng=0)
+    next(iter(whole))
+    whole.shuffle = True
+    parts = [DataLoader(data, 4).shard(k, 2) for k in range(2)]
+    for one in parts:
+        one.state = whole.state  # it brings the generator's
+    for batches in [[4, 5, 6, 7]], [b.tolist() for b in whole]:
+        assert [a.tolist() + b.tolist() for a, b in zip(*parts, strict=True)] == batches
 
 
 def test_what_cannot_be_a_shard_is_refused():

@@ -3,8 +3,11 @@
 import linecache
 import math
 import operator
+import os
 import pickle
 import re
+import statistics
+import sysconfig
 import warnings
 from dataclasses import dataclass
 from fractions import Fraction
@@ -676,3 +679,33 @@ def test_a_name_of_others_or_of_another_module_leads_to_ours(module, name, words
     assert not hasattr(module, name)
     if "write " in words:
         exec(words.removeprefix("write "), {})
+
+
+def of_a_library(name, source):
+    """Define a function f as if another library had it."""
+    place = os.path.join(sysconfig.get_path("purelib"), name, "core.py")
+    namespace = {"__name__": f"{name}.core", "np": np}
+    exec(compile(source, place, "exec"), namespace)
+    return namespace["f"]
+
+
+def test_an_error_names_the_line_of_the_loss_where_another_library_has_looked():
+    frame = of_a_library("pandas", "def f(x): return np.asarray(x)")
+    with pytest.raises(
+        TypeError, match=r"in line \d+, `frame\(x\)` \(test_errors.py\), which calls pandas.f. Take df"
+    ):
+        gradient(lambda x: np.sum(frame(x)), np.ones(2))
+    with pytest.raises(
+        TypeError, match=r"`statistics.fmean\(x\)` \(test_errors.py\), which calls statistics.fmean"
+    ):
+        gradient(statistics_of, np.ones(2))
+
+
+def statistics_of(x):
+    return statistics.fmean(x)
+
+
+def test_an_error_in_a_loss_of_an_installed_package_names_its_line():
+    loss = of_a_library("models", "def f(x):\n    return float(np.sum(x))")
+    with pytest.raises(TypeError, match=r"lost, in line 2\."):
+        gradient(loss, np.ones(2))

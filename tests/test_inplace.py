@@ -1422,3 +1422,18 @@ def test_what_a_nested_gradient_gives_is_a_view_or_a_copy_as_it_is_outside(neste
     assert withgradient(lambda: loss(p), params(p)).val == loss(p)
     nested = lambda p: gradient(lambda: np.sum((ROWS @ p.T) ** 4), params(p))[p]
     assert withgradient(lambda: loss(p), params(p)).val == loss(p)
+
+
+def test_under_a_guard_an_array_of_the_loss_changes_at_every_order():
+    def f(y):
+        b = np.zeros_like(y)
+        b[1:] = y[1:]
+        b *= y
+        return b @ b
+
+    x, v = np.arange(3.0), np.ones(3)
+    free = gradient(f, x)[0], hvp(f, x, v), jacobian(lambda x: gradient(f, x)[0], x)[0]
+    with guard():
+        held = gradient(f, x)[0], hvp(f, x, v), jacobian(lambda x: gradient(f, x)[0], x)[0]
+    for a, b in zip(free, held, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -34,6 +34,7 @@ from minidiff.tracing.record import (
     blank,
     constant,
     is_box,
+    is_guarded,
     lift,
     own_copy,
     record,
@@ -155,7 +156,7 @@ def _refuse_read_only(root: Traced, way: tuple[Any, ...]) -> None:
     memory: Any = shown(getval(root))
     if not isinstance(memory, np.ndarray) or not memory.size:
         return
-    if any(array is memory for array in root.owner.held or ()):
+    if is_guarded(memory):
         memory = memory.copy(order="K")
     if not seen_from(memory, way).flags.writeable:
         raise ValueError("the array to be changed is read-only: take a copy first, b = x.copy().")

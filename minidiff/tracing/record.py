@@ -111,6 +111,11 @@ class guard:  # noqa: N801 - it is called as a function is
             trace.release()
 
 
+def is_guarded(array: Any) -> bool:
+    """Tell whether an array is read-only because a guard holds it."""
+    return any(array is held for trace in _guards.get() or () for held in trace.held or ())
+
+
 _OBJECT = np.dtype(object)
 watching: ContextVar[bool] = ContextVar("watching", default=False)
 

@@ -7,6 +7,7 @@ import linecache
 import os
 import re
 import sys
+import sysconfig
 from typing import Any, NoReturn
 
 import numpy as np
@@ -64,6 +65,7 @@ _CURES = [
     (r"polynomial",
         "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
         "c, and np.polyval(c[::-1], x) both."),
+    (r" pandas\.", "Take df.to_numpy(), before the loss."),
     (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
     (r"\.dot\((?!\[)", "Write X @ W."),
     (r"full\(", "Write a * np.ones(shape)."),
@@ -86,6 +88,10 @@ _CURES = [
 ]  # fmt: skip
 
 
+# Where other libraries are, Python's own among them.
+_INSTALLED = tuple({os.path.join(path, "") for name, path in sysconfig.get_paths().items() if "lib" in name})
+
+
 def where() -> tuple[str, str, str]:
     """Name the line of the loss that is running, and the function that it calls there, if that is known.
 
@@ -95,23 +101,33 @@ def where() -> tuple[str, str, str]:
         The words for a message, the source of what the line does there, and the name of the function.
     """
     frame: Any = sys._getframe(2)
-    called = ""
+    called, installed = "", None
     while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
-        if module.partition(".")[0] not in ("minidiff", "autograd", "numpy", "scipy"):
-            source = _source(frame)
-            file = frame.f_code.co_filename
-            # A cell of a notebook has a file with a name that nobody knows.
-            words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
-            words += f" ({os.path.basename(file)})" * (module != "__main__" and os.path.exists(file))
-            words += f", which calls {called}" if called else ""
-            return words, f"{source or _names(frame)} {called}", called
-        if module.startswith(("numpy", "scipy")):
+        module, code = str(frame.f_globals.get("__name__")), frame.f_code
+        package = module.partition(".")[0]
+        if package in ("numpy", "scipy"):
             called = f"{module.split('._')[0]}.{_name_in(frame)}"
-        elif frame.f_code.co_name == "_composed":  # it runs a function of many steps as NumPy writes it
-            called = name_of(frame.f_locals["function"])
+        elif package in ("minidiff", "autograd"):
+            if code.co_name == "_composed":  # it runs a function of many steps as NumPy writes it
+                called = name_of(frame.f_locals["function"])
+            elif code.co_name == "_run" and installed is not None:  # the loss is a library's
+                break
+        elif code.co_filename.startswith(_INSTALLED):
+            installed = installed or (frame, called)
+            called = f"{package}.{_name_in(frame)}"
+        else:
+            return _told(frame, called)
         frame = frame.f_back
-    return "", "", ""
+    return ("", "", "") if installed is None else _told(*installed)
+
+
+def _told(frame: Any, called: str) -> tuple[str, str, str]:
+    source, file = _source(frame), frame.f_code.co_filename
+    # A cell of a notebook has a file with a name that nobody knows.
+    words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
+    is_elsewhere = frame.f_globals.get("__name__") != "__main__" and os.path.exists(file)
+    words += f" ({os.path.basename(file)})" * is_elsewhere + (f", which calls {called}" if called else "")
+    return words, f"{source or _names(frame)} {called}", called
 
 
 def _name_in(frame: Any) -> str:

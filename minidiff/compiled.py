@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minidiff.checks import described, instance
+from minidiff.checks import add_note, described, instance, is_ndarray
 from minidiff.gradient import WithGradient, _check_loss, _pull, _record, _variable, withgradient
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
@@ -206,10 +206,15 @@ class Compiled:
 
     def _gradient(self, args: tuple[Any, ...]) -> WithGradient:
         loss, ps = self._loss, self._params
-        result: WithGradient = (
-            withgradient(loss, *args) if ps is None else withgradient(lambda: loss(*args), ps)
-        )
-        return result
+        if ps is not None:
+            return withgradient(lambda: loss(*args), ps)  # type: ignore[no-any-return]
+        try:
+            return withgradient(loss, *args)  # type: ignore[no-any-return]
+        except (IndexError, TypeError, ValueError) as error:
+            if any(is_ndarray(x) and x.dtype.kind in "iu" for x in args):
+                name = self._name
+                add_note(error, f"compiled({name}) is by its arguments, compiled({name}, θ) by parameters.")
+            raise
 
     def _on_copies(self, args: tuple[Any, ...]) -> WithGradient:
         """Give the gradient of the loss, called with copies of lists and dicts, which it is not to change."""

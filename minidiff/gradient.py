@@ -557,6 +557,8 @@ def _record(
                 kind = type(arg).__name__
                 add_note(error, f"Argument {i} of {name} is a {kind} of numbers, and stays one in f: for an "
                          f"array write {name}(f, np.array([1.0, 2.0])).")  # fmt: skip
+        if "truth value of an array" in str(error):
+            add_note(error, "A branch by an array: np.where(condition, a, b) decides by element.")
         # NumPy hides our message behind its own where an element of an array is set.
         if isinstance(error.__cause__, TypeError) and "under differentiation" in str(error.__cause__):
             raise error.__cause__ from error

@@ -93,12 +93,15 @@ class Grads(Mapping[Param, Any]):
         self[p]  # raises KeyError for another parameter
         if g is not None:
             g = g.lift() if isinstance(g, Param) else g
+            if isinstance(g, np.ma.MaskedArray):
+                raise TypeError("the gradient is a masked array: g.filled(0) takes no step there.")
             g = g if is_recorded(g) else np.array(g)
             shape, dtype = p.value.shape, p.value.dtype
             if g.shape != shape:
                 raise ValueError(f"the gradient must have its parameter's shape {shape}, got {g.shape}.")
             if g.dtype.kind not in ("fciub" if dtype.kind == "c" else "fiub"):
                 raise TypeError(f"the gradient of a {dtype} parameter cannot be of dtype {g.dtype}.")
+            g = _of_floats(g, p)
         self._arrays[p] = g
 
     def __contains__(self, p: object) -> bool:
@@ -137,14 +140,15 @@ class Grads(Mapping[Param, Any]):
         Parameters
         ----------
         f : callable
-            Takes an ndarray, returns its replacement.
+            Takes an ndarray, returns its replacement. Integers and truth values come to be of the parameter's dtype.
 
         Returns
         -------
         Grads
             New gradients of the same parameters.
         """
-        return Grads(self._params, [None if g is None else f(g) for g in self.values()], self._named)
+        arrays = [None if g is None else _of_floats(f(g), p) for p, g in self.items()]
+        return Grads(self._params, arrays, self._named)
 
     def norm(self) -> Any:
         """Give the Euclidean norm of all gradients together.
@@ -211,6 +215,11 @@ class Grads(Mapping[Param, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Grads, (self._params, list(self._arrays.values()), self._named)
+
+
+def _of_floats(g: Any, p: Param) -> Any:
+    """Give a gradient of whole numbers in its parameter's dtype, as sums and factors of them would be cut."""
+    return g.astype(p.value.dtype) if getattr(g, "dtype", p.value.dtype).kind in "biu" else g
 
 
 def _sum(a: Any, b: Any) -> Any:

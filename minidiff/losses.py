@@ -795,7 +795,7 @@ def _is_class(numbers: Any, ŷ: Any) -> Any:
 def _numbers(ŷ: Any, y: Any) -> tuple[Any, Any]:
     """Return both as floating point arrays. Integers and Python's own numbers get the dtype of ŷ."""
     ŷ, kept = floating("a loss", ŷ), "fc" if hasattr(y, "dtype") else "c"
-    y = as_array(y)
+    y = as_array(_without_mask(y))
     if y.dtype.kind not in "fciub":
         raise TypeError(
             f"the target must be numbers, got {described(y if y.ndim else y[()])}. {_NUMBERED}, objects that "

@@ -9,7 +9,7 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Mu
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
-from types import FunctionType, GeneratorType, MethodType, ModuleType
+from types import GeneratorType, MethodType, ModuleType
 from typing import Any, NoReturn, overload
 
 import numpy as np
@@ -378,6 +378,10 @@ class Params(MutableSet[Param]):
         TypeError
             If `v` does not consist of numbers; or inside a gradient of these parameters.
         """
+        if isinstance(v, np.ma.MaskedArray):
+            raise TypeError(
+                "from_vector(v): v is a masked array, and the mask would be lost: pass v.filled(…)."
+            )
         vector = np.asarray(v)
         size = sum(p.value.size for p in self)
         if vector.shape != (size,):
@@ -593,12 +597,16 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
         return ()
     if is_ndarray(thing):
         return _items(thing.flat, ".flat") if thing.dtype == object else ()
-    if isinstance(thing, (type, ModuleType, FunctionType)):
+    if isinstance(thing, (type, ModuleType)):
         return ()
     if isinstance(thing, MethodType):
         return [(".__self__", thing.__self__)]
     if callable(getattr(type(thing), "trainable", None)):
         offered = thing.trainable()
+        if offered is None:
+            raise TypeError(
+                f"params: {type(thing).__name__}.trainable() returned None: it must return what to train"
+            )
         several = isinstance(offered, (Iterator, ValuesView))
         return _items(offered, ".trainable()") if several else [(".trainable()", offered)]
     if isinstance(thing, Params):

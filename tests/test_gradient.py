@@ -45,7 +45,8 @@ from minidiff import (
     recompute,
     withgradient,
 )
-from minidiff.optimise import Descent, update
+from minidiff.losses import mse
+from minidiff.optimise import Descent, clip_norm, update
 from minidiff.tracing import derivative
 
 quick = settings(derandomize=True, max_examples=30, deadline=None)
@@ -720,6 +721,20 @@ def test_grads_multiply_and_divide_by_nothing_but_numbers(other):
             use()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, bool])
+def test_whole_numbers_become_gradients_of_the_parameters_dtype(dtype):
+    W = param(np.ones(2, np.float32))
+    g = gradient(lambda: np.sum(W), params(W))
+    g[W] = numbers = np.array([100, 1]).astype(dtype)
+    expected = numbers.astype(np.float32)
+    assert g[W].dtype == np.float32
+    np.testing.assert_array_equal((g + g)[W], 2 * expected)
+    np.testing.assert_array_equal((-g)[W], -expected)
+    np.testing.assert_allclose(clip_norm(1.0)(g)[W], expected / np.linalg.norm(expected), rtol=1e-6)
+    signs = g.map(lambda a: np.sign(a).astype(np.int8))
+    np.testing.assert_array_equal((signs * 0.5)[W], np.sign(expected) / 2)
+
+
 def test_sums_of_grads_share_no_memory_with_their_terms():
     g, h = some([1.0, 2.0], None), some(None, [[5.0]])
     for total in (g + h, g - h, h + g, g * 1, g.map(np.copy), g / 1):
@@ -1390,8 +1405,17 @@ def test_arrays_that_hide_numbers_are_no_arguments(hidden, wrap):
 def test_masks_are_not_lost():
     masked = np.ma.array([1.0, 2.0], mask=[False, True])
     W = param([1.0, 2.0])
-    for refused in (lambda: param(masked), lambda: gradient(np.sum, masked), lambda: update(W, masked)):
-        with pytest.raises(TypeError, match="masked array"):
+    grads = gradient(lambda: np.sum(W), params(W))
+    for refused in (
+        lambda: param(masked),
+        lambda: gradient(np.sum, masked),
+        lambda: update(W, masked),
+        lambda: params(W).from_vector(masked),
+        lambda: operator.setitem(grads, W, masked),
+        lambda: mse(W, masked),
+        lambda: mse(np.ones(2), masked, weights=np.ones(2)),
+    ):
+        with pytest.raises(TypeError, match="masked (array|one)"):
             refused()
     assert W.value.tolist() == [1.0, 2.0]
 

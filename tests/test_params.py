@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minidiff import Grads, Param, Params, gradient, load, param, params, save
+from minidiff import Grads, Param, Params, gradient, load, param, params, recompute, save
 from minidiff.optimise import ADAM, AbstractOptimiser, Descent, Momentum, Optimiser, update
 
 quick = settings(derandomize=True, max_examples=25, deadline=None)
@@ -600,6 +600,11 @@ class SlottedLayers(dict):
     __slots__ = ("W",)
 
 
+class Layer(Plain):
+    def __call__(self, x):
+        return x
+
+
 Pair = namedtuple("Pair", "left right")
 shared = Dense(p0, p1)
 deep = functools.reduce(lambda model, _: [model], range(20_000), [p0])
@@ -627,6 +632,10 @@ MODELS = {
     "a mapping with attributes": (with_attribute(UserDict(b=p1)), [p1, p0]),
     "a bound method": (Plain(p1, p0).__init__, [p1, p0]),
     "a partial of a method in a list": ([p2, functools.partial(Plain(p1, p0).__init__)], [p2, p1, p0]),
+    "a function's attributes": (with_attribute(lambda x: x), [p0]),
+    "a decorated layer": (functools.wraps(Plain(p1, p0))(lambda x: x), [p1, p0]),
+    "recomputed layers": ([recompute(Layer(p1, p0)), recompute(Layer(p2, p0))], [p1, p0, p2]),
+    "a cached layer": (functools.lru_cache(Layer(p1, p0)), [p1, p0]),
     "a partial": (functools.partial(Dense(p0), p1, b=p2), [p0, p1, p2]),
     "an array of objects": (np.array([p1, None, Dense(p0)], dtype=object), [p1, p0]),
     "trainable": (Trained(p1, p0), [p1]),
@@ -672,6 +681,20 @@ def test_what_only_a_set_holds_has_no_order(model):
 def test_a_set_of_what_stands_elsewhere_too_is_no_matter():
     layers = [Plain(p1, p0), Plain(p2, 1)]
     assert numbers_of(params(Plain({*layers, "a word", 3}, layers))) == [1, 0, 2]
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x, p1]])
+def test_trainable_that_forgets_to_return_is_told(wrap):
+    class Forgetful:
+        W = p0
+
+        def trainable(self):
+            self.W
+
+    with pytest.raises(
+        TypeError, match=r"Forgetful\.trainable\(\) returned None: it must return what to train"
+    ):
+        params(wrap(Forgetful()))
 
 
 def test_temporaries_returned_by_trainable_are_not_confused():

@@ -891,6 +891,8 @@ def test_the_example_trains_all_four_ways():
         (lambda: Step(1.0, 0.5, 0), ValueError, "step_sizes"),
         (lambda: Step(1.0, 0.5, [3, 0]), ValueError, r"step_sizes\[1\]"),
         (lambda: Step(1.0, 0.5, "2"), TypeError, r"step_sizes"),
+        (lambda: Step(1.0, 0.5, {30: 0.1}), TypeError, "step_sizes must be a number of steps, or a list"),
+        (lambda: Step(1.0, 0.5, {40, 3}), TypeError, "step_sizes must be a number of steps, or a list"),
         (lambda: Step(1.0, 0.5, np.array(0)), ValueError, "step_sizes must be at least 1"),
         (lambda: Exp(1.0, 0.5)(2**63), ValueError, r"t must be below 2\*\*63"),
         (lambda: Exp(1.0, 0.5)(10**400), ValueError, r"t must be below 2\*\*63"),

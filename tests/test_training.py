@@ -3,6 +3,7 @@
 import _thread
 import builtins
 import gc
+import itertools
 import math
 import re
 import runpy
@@ -39,7 +40,7 @@ from minidiff.optimise import (
     train,
     update,
 )
-from minidiff.schedules import Cos
+from minidiff.schedules import Cos, Exp, Stateful
 
 
 @pytest.fixture
@@ -327,6 +328,14 @@ PS = params()
         ((LOSS, PS, [], Descent()), {"epochs": 1.5}, TypeError, "epochs must be an integer"),
         ((LOSS, PS, [], Descent()), {"cb": 3}, TypeError, "cb must be"),
         ((LOSS, PS, [], Descent()), {"cb": [print, 3]}, TypeError, "cb must be"),
+        ((LOSS, PS, [], Descent(), 10), {}, TypeError, "with all else by its name, epochs=10 for one"),
+        ((LOSS, PS, [1], [2], Descent()), {}, TypeError, r"several arrays are one thing, DataLoader\("),
+        ((object(), PS, [], Descent()), {}, TypeError, "it is called with each batch, as lambda x, y"),
+        *[
+            ((LOSS, PS, [], Descent()), {option: Stateful(Exp(1.0, 0.5))}, TypeError, f"{option} must be")
+            for option in ("cb", "each_epoch", "transform")
+        ],
+        ((LOSS, PS, [], Descent()), {"cb": itertools.count()}, TypeError, "cb must be"),
     ],
 )
 def test_wrong_arguments_are_named_before_anything_runs(arguments, options, error, message):
@@ -558,6 +567,24 @@ def test_the_interval_of_throttle_begins_when_the_call_has_returned():
     clock.now += 10
     throttled()
     assert calls == [0, 110]
+
+
+@pytest.mark.parametrize("around", [lambda f: throttle(f, 0), lambda f: throttle(throttle(f, 0), 0)])
+def test_a_throttled_trigger_ends_a_training_as_it_does_by_itself(a, around):
+    trigger = lambda: patience(lambda: True, 2)
+    for option in ("cb", "each_epoch"):
+        lengths = [
+            len(train(quadratic(a), params(a), [1.0] * 3, Descent(), epochs=3, **{option: cb}))
+            for cb in (trigger(), around(trigger()))
+        ]
+        assert lengths[0] == lengths[1] == (2 if option == "cb" else 6)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_training_of_no_parameters_moves_nothing_and_warns(a, compiled):
+    with pytest.warns(UserWarning, match="reaches none of the parameters"):
+        losses = train(quadratic(a), params(a) - params(a), [1.0, 1.0], Descent(), compiled=compiled)
+    assert losses[0] == losses[1] == quadratic(a)(1.0)
 
 
 def test_throttle_keeps_the_number_of_callbacks_down_in_a_training(a):

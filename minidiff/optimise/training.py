@@ -54,7 +54,7 @@ def train(
     ps: Params | Iterable[Param],
     data: Iterable[Any],
     opt: AbstractOptimiser,
-    *,
+    *more: NoReturn,
     cb: Callback | Iterable[Callback] | None = None,
     each_epoch: Callback | Iterable[Callback] | None = None,
     transform: Transform | Iterable[Transform] | None = None,
@@ -101,7 +101,7 @@ def train(
         Whether to record the loss and its gradient, and the step, and run them as NumPy: see
         `minidiff.compiled`.
     **others
-        Not used: an option by another library's name is answered with ours.
+        Not used, as `more`: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -150,6 +150,11 @@ def train(
     1 0.594
     2 0.326
     """
+    if more:
+        raise TypeError(
+            "the order is train(loss, ps, data, opt), with all else by its name, epochs=10 for one; several "
+            "arrays are one thing, DataLoader((x, y), batchsize=32)"
+        )
     for name in others:
         raise TypeError(
             f"train has no option {name!r}: it has "
@@ -164,7 +169,7 @@ def train(
     memories = [vars(f) for f in transforms if isinstance(f, Memory)]
     remembered: list[dict[str, Any]] = []  # before a batch that does not count yet
     unreached = dict(zip(ps.names, ps, strict=True))
-    trained: list[int] = []
+    trained: list[int] | None = None
     batches = epoch = 0
     running = math.nan
     bar = progress_bar(data, epochs) if flag("progress", progress) else nullcontext()
@@ -293,8 +298,10 @@ class Skip(Exception):  # noqa: N818  (no error)
 
 def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
     order = ": the order is train(loss, ps, data, opt)"
+    of_batch = ": it is called with each batch, as lambda x, y: mse(model.forward(x), y) is, and"
     is_value = is_number(loss) or isinstance(loss, np.ndarray)
-    function("loss", loss, advice=": give the function itself, not its value" if is_value else order)
+    advice = ": give the function itself, not its value" if is_value else f"{of_batch} {order[2:]}"
+    function("loss", loss, advice=advice)
     own = ", and an optimiser derives from AbstractOptimiser"
     instance("opt", opt, AbstractOptimiser, "an optimiser", hint(opt) or order + own)
     if not (isinstance(data, Iterable) or hasattr(data, "__getitem__")) or isinstance(
@@ -346,19 +353,27 @@ def params_of(ps: Any) -> Params:
 
 
 def _functions(name: str, given: Any, what: str = "a function, or several of them") -> list[Any]:
-    several = isinstance(given, Iterable) and not callable(given)
-    functions = [] if given is None else given if several else [given]
-    for f in functions:
+    several = isinstance(given, Iterable) and not callable(given) and not hint(given)
+    functions = []
+    for f in [] if given is None else given if several else [given]:  # which may be without end
         if isinstance(f, type) and issubclass(f, Memory):
             raise TypeError(f"{name} got the class {f.__name__}: make one, {f.__name__}(…)")
-    return [function(name, f, what) for f in functions]
+        functions.append(function(name, f, what))
+    return functions
 
 
 def callbacks_of(name: str, given: Any) -> _Callbacks:
     """Give the callbacks of an argument as functions of the progress."""
     what = "a function of nothing or of the progress, or several of them"
     callbacks = _functions(name, given, what)
-    return [(_of_progress(name, callback), isinstance(callback, Trigger)) for callback in callbacks]
+    return [(_of_progress(name, callback), _ends(callback)) for callback in callbacks]
+
+
+def _ends(callback: Any) -> bool:
+    """Tell whether a callback is a trigger, or gives what one returns, as `throttle` does."""
+    while not isinstance(callback, Trigger) and hasattr(callback, "__wrapped__"):
+        callback = callback.__wrapped__
+    return isinstance(callback, Trigger)
 
 
 def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress], object]:

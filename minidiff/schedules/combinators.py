@@ -228,7 +228,7 @@ class Interpolator(Schedule):
 
     def _last(self, end: int) -> int:
         """Find the last step whose t / rate, rounding and all, does not pass the schedule's end."""
-        beyond = min(math.ceil((end + 2) * self.rate) + 1, sys.maxsize)
+        beyond = min(int(min((end + 2) * self.rate, sys.maxsize)) + 2, sys.maxsize)
         return bisect_right(range(1, beyond), end, key=self._inner)
 
     def at(self, t: int) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from itertools import accumulate
 from typing import Annotated, Any
 
-from minidiff.checks import is_ndarray
+from minidiff.checks import described, is_ndarray
 from minidiff.schedules.base import Schedule, Steps, power, step_count
 from minidiff.settings import NonNegative, Number
 
@@ -17,6 +17,8 @@ __all__ = ["Exp", "Inv", "Poly", "Step"]
 def _step_sizes(name: str, sizes: Any) -> int | tuple[int, ...]:
     """Check that these are numbers of steps, or one."""
     sizes = sizes.tolist() if is_ndarray(sizes) else sizes
+    if isinstance(sizes, (Mapping, Set)):
+        raise TypeError(f"{name} must be a number of steps, or a list of such, got {described(sizes)}")
     if isinstance(sizes, Iterable):
         return tuple(step_count(f"{name}[{i}]", n) for i, n in enumerate(sizes))
     return step_count(name, sizes)

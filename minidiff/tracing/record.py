@@ -96,7 +96,7 @@ class guard:  # noqa: N801 - it is called as a function is
     ...     gradient(loss, np.ones(2))
     Traceback (most recent call last):
         ...
-    ValueError: assignment destination is read-only
+    ValueError: assignment destination is read-only: guard() holds what the loss has used
     >>> buffer.flags.writeable
     True
     """
@@ -105,7 +105,9 @@ class guard:  # noqa: N801 - it is called as a function is
         self._traces: list[Trace] = []
         self._token = _guards.set(self._traces)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, ValueError) and "read-only" in str(error):
+            error.args = (f"{error}: guard() holds what the loss has used",)
         _guards.reset(self._token)
         for trace in list(self._traces):
             trace.release()

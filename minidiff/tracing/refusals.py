@@ -65,6 +65,8 @@ _CURES = [
     (r"polynomial",
         "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
         "c, and np.polyval(c[::-1], x) both."),
+    (r" numpy\.(max|min)$",
+        "The second argument of np.max is an axis: np.maximum(a, b) gives the larger of two."),
     (r" pandas\.", "Take df.to_numpy(), before the loss."),
     (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
     (r"\.dot\((?!\[)", "Write X @ W."),

@@ -140,7 +140,8 @@ class Grads(Mapping[Param, Any]):
         Parameters
         ----------
         f : callable
-            Takes an ndarray, returns its replacement. Integers and truth values come to be of the parameter's dtype.
+            Takes an ndarray, returns its replacement. Integers and truth values come to be of the parameter's
+            dtype.
 
         Returns
         -------

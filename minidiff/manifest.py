@@ -210,6 +210,10 @@ class Encoder:
     def _object(self, value: Any, where: str) -> Node:
         if _has_more_than_attributes(value):
             raise _refusal(where, f"it is a {_type_name(value)}, which keeps more than its attributes")
+        for kind in type(value).__mro__:
+            for name, part in vars(kind).items():
+                if isinstance(part, (IdDict, AbstractOptimiser, *SET_STATE)) and name not in vars(value):
+                    raise _refusal(f"{where}.{name}", f"{kind.__name__} keeps it for all. Make it in __init__")
         attributes = {name: self.program(part, f"{where}.{name}") for name, part in list(vars(value).items())}
         return {"object": [_type_name(value), attributes]}
 
@@ -440,6 +444,10 @@ class Decoder:
                 new[name] = self._iddict(part, live.state, f"{where}.state", live)
             elif name in mine or _is_data(part):
                 new[name] = self.restore(part, mine.get(name), f"{where}.{name}")
+            elif (tag := _tagged(part)[0]) == "iddict":  # the first step makes it
+                new[name] = self._iddict(part, IdDict(), f"{where}.{name}")
+            elif tag not in ("code", "method"):
+                raise MisfitError(f"does not fit: {where}.{name} is made in a step. Make it in __init__")
         if isinstance(live, Rule):
             new = self._settled(live, new, where)
         else:
@@ -618,10 +626,10 @@ def _objects_in(node: Node) -> int:
 
 def _may_be_added(live: Any, name: str) -> bool:
     """Tell whether an object may get an attribute that it does not have yet."""
-    if isinstance(live, Rule):
-        return name[:1] == "_" != name[1:2] and not hasattr(type(live), name)
     known = getattr_static(type(live), name, None)
-    taken = name.startswith("__") or hasattr(AbstractOptimiser, name)
+    if isinstance(live, Rule) and known is None:
+        return name[:1] == "_" != name[1:2]
+    taken = name.startswith("__") or hasattr(Rule if isinstance(live, Rule) else AbstractOptimiser, name)
     return not taken and isinstance(known, (cached_property, *DATA))
 
 

@@ -25,7 +25,7 @@ import zipfile
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from datetime import date, datetime, timedelta, timezone
 from datetime import time as clock_time
-from functools import lru_cache, partial, wraps
+from functools import cached_property, lru_cache, partial, wraps
 from pathlib import Path
 from types import SimpleNamespace
 from zoneinfo import ZoneInfo
@@ -2013,3 +2013,108 @@ def test_attributes_without_a_setter_are_checked_too(attribute, value, tmp_path)
     save(tmp_path / "own.npz", params(W), opt)
     fresh, _ = parts()
     unchanged(tmp_path / "own.npz", params(W), fresh, attribute)
+
+
+def smoothed(state, x, Δ):
+    v = state.setdefault(x, np.zeros_like(x))
+    v[...] = 0.9 * v + 0.1 * Δ
+    return v.copy()
+
+
+class MadeInAStep(AbstractOptimiser):
+    def apply(self, x, Δ):
+        if not hasattr(self, "v"):
+            self.v = IdDict()
+        return smoothed(self.v, x, Δ)
+
+
+class MadeWhenAsked(AbstractOptimiser):
+    @cached_property
+    def v(self):
+        return IdDict()
+
+    def apply(self, x, Δ):
+        return smoothed(self.v, x, Δ)
+
+
+class NoneInTheClass(AbstractOptimiser):
+    v = None
+
+    def apply(self, x, Δ):
+        if self.v is None:
+            self.v = IdDict()
+        return smoothed(self.v, x, Δ)
+
+
+class CountsInARule(Rule):
+    eta: float = 0.1
+    total = 0.0
+
+    def coefficients(self, t):
+        self.total += 1
+        return (self.eta / self.total,)
+
+    @staticmethod
+    def formula(x, Δ, η):
+        return η * Δ
+
+
+@pytest.mark.parametrize("kind", [MadeInAStep, MadeWhenAsked, NoneInTheClass, CountsInARule])
+def test_what_an_optimiser_makes_in_a_step_is_there_again(kind):
+    def run(steps, stop):
+        W, b, opt = param([1.0, 2.0]), param(3.0), kind()
+        for i in range(steps):
+            if i == stop:
+                file = io.BytesIO()
+                save(file, params(W, b), opt)
+                W, b, opt = param([0.0, 0.0]), param(0.0), kind()
+                load(file, params(W, b), opt)
+            update(opt, params(W, b), {W: W.value / 10 + 1, b: b.value - 1})
+        return [*W.value, b.value]
+
+    for stop in range(5):
+        np.testing.assert_array_equal(run(5, stop), run(5, None))
+
+
+def test_a_member_that_is_made_in_a_step_is_refused_and_nothing_has_changed():
+    class Late(AbstractOptimiser):
+        def apply(self, x, Δ):
+            if not hasattr(self, "inner"):
+                self.inner = Momentum(0.1)
+            return self.inner.apply(x, Δ)
+
+    W, opt, file = param([1.0]), Late(), io.BytesIO()
+    update(opt, W, [1.0])
+    save(file, params(W), opt)
+    before, new = W.value.copy(), Late()
+    W -= 5
+    with pytest.raises(ValueError, match=r"opt\.inner is made in a step. Make it in __init__"):
+        load(file, params(W), new)
+    assert W.value == before - 5
+    assert vars(new) == {}
+
+
+@pytest.mark.parametrize(
+    "part", [IdDict, Momentum, lambda: np.random.default_rng(0), lambda: random.Random(0)]
+)
+def test_what_a_class_keeps_for_all_its_optimisers_is_refused(part):
+    class Shared(AbstractOptimiser):
+        kept = part()
+
+        def apply(self, x, Δ):
+            return Δ
+
+    class Derived(Shared):
+        names = ("a", "b")
+
+    class Own(Derived):
+        def __init__(self):
+            self.kept = part()
+
+    W, file = param([1.0]), io.BytesIO()
+    with pytest.raises(
+        TypeError, match=r"opt\.kept cannot be stored in a checkpoint: Shared keeps it for all"
+    ):
+        save(file, params(W), Derived())
+    assert not file.getvalue()
+    save(file, params(W), Own())

@@ -1415,7 +1415,7 @@ def test_masks_are_not_lost():
         lambda: mse(W, masked),
         lambda: mse(np.ones(2), masked, weights=np.ones(2)),
     ):
-        with pytest.raises(TypeError, match="masked (array|one)"):
+        with pytest.raises(TypeError, match=r"masked (array|one)"):
             refused()
     assert W.value.tolist() == [1.0, 2.0]
 

@@ -213,7 +213,9 @@ class Encoder:
         for kind in type(value).__mro__:
             for name, part in vars(kind).items():
                 if isinstance(part, (IdDict, AbstractOptimiser, *SET_STATE)) and name not in vars(value):
-                    raise _refusal(f"{where}.{name}", f"{kind.__name__} keeps it for all. Make it in __init__")
+                    raise _refusal(
+                        f"{where}.{name}", f"{kind.__name__} keeps it for all. Make it in __init__"
+                    )
         attributes = {name: self.program(part, f"{where}.{name}") for name, part in list(vars(value).items())}
         return {"object": [_type_name(value), attributes]}
 

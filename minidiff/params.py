@@ -352,6 +352,18 @@ class Params(MutableSet[Param]):
     def __isub__(self, other: Iterable[Any]) -> Params:
         return super().__isub__(Params(other))
 
+    def __ixor__(self, other: Iterable[Any]) -> Params:  # type: ignore[misc]
+        both = self & other
+        self |= other
+        self -= both
+        return self
+
+    def __ror__(self, other: Iterable[Any]) -> Params:
+        return Params(other) | self
+
+    def __rand__(self, other: Iterable[Any]) -> Params:
+        return self._some(p for p in Params(other) if p in self)
+
     def to_vector(self) -> Any:
         """Copy all elements into one 1-D array, parameter after parameter, each in C order.
 

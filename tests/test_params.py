@@ -434,6 +434,23 @@ def test_params_are_an_ordered_set_by_identity(a, b, i):
     assert len(θ) == len(once([k for k in A if k != i] + B))
 
 
+SETS = [getattr(operator, name) for name in ("or_", "and_", "sub", "xor", "ior", "iand", "isub", "ixor")]
+
+
+@pytest.mark.parametrize("operate", SETS)
+@pytest.mark.parametrize("listed", [None, 0, 1])
+def test_what_sets_of_parameters_have_in_common_or_not_keeps_its_name(operate, listed):
+    sides = [params({"W": p0, "a": p1}), params({"a": p1, "b": p2})]
+    known = [dict(zip(θ, θ.names, strict=True)) for θ in sides]
+    if listed is not None:
+        sides[listed], known[listed] = [*sides[listed]], {}
+    expected = set(map(id, operate({p0, p1}, {p1, p2})))
+    result = operate(*sides)
+    assert set(map(id, result)) == expected
+    for name, p in zip(result.names, result, strict=True):
+        assert p not in known[0] | known[1] or name == (known[0].get(p) or known[1][p])
+
+
 def test_params_removes_pops_and_indexes_like_a_set_and_a_list():
     θ = Params(POOL[:3])
     θ.remove(POOL[1])

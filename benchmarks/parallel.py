@@ -158,6 +158,11 @@ def halving(P, n, α, β):
     return 2 * math.ceil(math.log2(P)) * α + 2 * (P - 1) / P * n / β
 
 
+def meeting(P, α):
+    """Every rank tells all others in a few numbers how it stands."""
+    return math.ceil(math.log2(P)) * α
+
+
 def model(α, β, models):
     """Print how long a step takes on P ranks, how many times as fast that is, and by which way."""
     show("| ranks | " + " | ".join("-".join(map(str, sizes)) for sizes in models) + " |")
@@ -167,7 +172,7 @@ def model(α, β, models):
         for seconds, parameters in models.values():
             ways = {f.__name__: f(P, 4 * parameters, α, β) for f in (tree, ring, halving)}
             best = min(ways, key=ways.__getitem__)
-            step = seconds / P + ways[best]
+            step = seconds / P + ways[best] + meeting(P, α)
             cells.append(f"{milliseconds(step)} ms, {seconds / step:.1f} × ({best})")
         show(f"| {P} | " + " | ".join(cells) + " |")
 

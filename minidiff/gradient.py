@@ -109,9 +109,9 @@ def gradient(f: Any, /, *args: Any, **constants: Any) -> Any:
     derivatives are those of what is smooth, as ``norm(x)**2``. A branch of `np.where` that is not taken but
     infinite makes its gradient NaN, as in other systems; an inner ``np.where`` that keeps the argument in the
     branch's domain cures that. Gradients nest: a `gradient` within a loss is itself differentiated. Threads
-    may take gradients at the same time, over the same parameters. A plain array that the loss has used is not
-    copied, so it must not be changed in place while the loss runs: `guard` sees to that. One that the loss
-    has computed may be.
+    may take gradients at the same time, over the same parameters. A plain array of floats that the loss has
+    used is not copied, so it must not be changed in place while the loss runs: `guard` sees to that. A mask
+    or an index may be, and what the loss has computed of what is differentiated by.
 
     Examples
     --------
@@ -566,7 +566,7 @@ def _record(
         if advice is None:
             raise
         raise TypeError(advice) from error
-    if is_ndarray(constant(value)) and hasattr(value, "copy"):  # autograd's own boxes have none
+    if is_ndarray(example(constant(value))) and hasattr(value, "copy"):  # autograd's own boxes have none
         value = value.copy()  # the graph or a parameter may hold this very array
 
     def regrouped(gradients: list[Any]) -> Any:
@@ -617,7 +617,7 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
                 gradients[i] = g.copy()
             given.add(id(array))
         elif is_recorded(g):  # of the layout in memory that it has outside of another gradient
-            memory = constant(g)
+            memory = example(constant(g))
             is_shared = is_ndarray(memory) and (memory.base is not None or id(memory) in given)
             given.add(id(memory))
             gradients[i] = g.copy() if is_shared and hasattr(g, "copy") else apart(g)

@@ -1420,6 +1420,9 @@ def test_what_a_nested_gradient_gives_is_a_view_or_a_copy_as_it_is_outside(neste
 
     assert withgradient(loss, p.value).val == loss(p.value)
     assert withgradient(lambda: loss(p), params(p)).val == loss(p)
+    program = compiled(loss)
+    for W in (p.value, 2 * p.value):
+        assert program(W).val == loss(W)
     nested = lambda p: gradient(lambda: np.sum((ROWS @ p.T) ** 4), params(p))[p]
     assert withgradient(lambda: loss(p), params(p)).val == loss(p)
 

@@ -692,11 +692,11 @@ def of_a_library(name, source):
 def test_an_error_names_the_line_of_the_loss_where_another_library_has_looked():
     frame = of_a_library("pandas", "def f(x): return np.asarray(x)")
     with pytest.raises(
-        TypeError, match=r"in line \d+, `frame\(x\)` \(test_errors.py\), which calls pandas.f. Take df"
+        TypeError, match=r"in line \d+, `.*frame\(x\).*` \(test_errors.py\), which calls pandas.f. Take df"
     ):
         gradient(lambda x: np.sum(frame(x)), np.ones(2))
     with pytest.raises(
-        TypeError, match=r"`statistics.fmean\(x\)` \(test_errors.py\), which calls statistics.fmean"
+        TypeError, match=r"`.*statistics.fmean\(x\)` \(test_errors.py\), which calls statistics.fmean"
     ):
         gradient(statistics_of, np.ones(2))
 

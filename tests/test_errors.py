@@ -709,3 +709,29 @@ def test_an_error_in_a_loss_of_an_installed_package_names_its_line():
     loss = of_a_library("models", "def f(x):\n    return float(np.sum(x))")
     with pytest.raises(TypeError, match=r"lost, in line 2\."):
         gradient(loss, np.ones(2))
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda z, x: operator.setitem(z, 0, x[0]),
+        lambda z, x: operator.setitem(z, slice(1), x[:1]),
+        lambda z, x: operator.setitem(z.flat, 0, x[0]),
+        lambda z, x: setattr(z, "flat", x),
+        lambda z, x: np.add(x, x, out=z),
+        lambda z, x: np.copyto(z, x),
+    ],
+)
+def test_a_plain_array_that_is_filled_says_what_can_be(fill):
+    with pytest.raises(TypeError, match="under differentiation|recorded values"):
+        gradient(lambda x: fill(np.zeros(2), x) or np.sum(x), np.ones(2))
+
+    def loss(x):
+        z = np.zeros(2)
+        z.flat[0] = x[0]
+        return np.sum(z)
+
+    with pytest.raises(
+        TypeError, match=r"In place of np.zeros\(n\), fill what minidiff.functions.zeros\(n\) makes"
+    ):
+        gradient(loss, np.ones(2))

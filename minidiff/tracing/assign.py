@@ -46,7 +46,7 @@ from minidiff.tracing.record import (
     standing_now,
     story_of,
 )
-from minidiff.tracing.refusals import is_called_here, name_of, refuse
+from minidiff.tracing.refusals import FILLED, is_called_here, name_of, refuse
 
 # --- The array after a change ---------------------------------------------------------------------------
 
@@ -307,8 +307,7 @@ def _exactly(
 def _into_plain(what: str) -> NoReturn:
     refuse(
         f"{what} into a plain array (out= and the like)",
-        "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
-        "minidiff.functions.zeros(n). Or write b = b + …, which is new.",
+        f"{FILLED} Or write b = b + …, which is new.",
         is_sure=True,
     )
 

@@ -274,8 +274,7 @@ class Trace:
         except BaseException as error:
             self.release()
             refusal = self.refusal
-            # SciPy's solvers in C go on after an error, and fail by another one.
-            if refusal is not None and refusal is not error and _is_by_scipy(error):
+            if refusal is not None and refusal is not error and _hides_another(error):
                 raise refusal.with_traceback(error.__traceback__) from None
             raise
         finally:
@@ -305,12 +304,13 @@ class Trace:
         return result, None
 
 
-def _is_by_scipy(error: BaseException) -> bool:
-    """Tell whether SciPy has raised an error."""
+def _hides_another(error: BaseException) -> bool:
+    """Tell whether an error may stand for another: NumPy's of a.flat[i] = x, one of SciPy's solvers in C."""
     place: Any = error.__traceback__
     while place.tb_next is not None:
         place = place.tb_next
-    return str(place.tb_frame.f_globals.get("__name__")).startswith("scipy.")
+    is_by_scipy = str(place.tb_frame.f_globals.get("__name__")).startswith("scipy.")
+    return is_by_scipy or str(error).startswith("Error setting single item")
 
 
 _OF_ANOTHER_THREAD = (

@@ -60,6 +60,10 @@ def cures(source: str, called: str) -> str:
     return of_scipys or " ".join(cure for pattern, cure in _CURES if re.search(pattern, source))
 
 
+FILLED = (
+    "In place of np.zeros(n), fill np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
+    "minidiff.functions.zeros(n)."
+)
 # By what the refused line calls: what can be recorded in its place.
 _CURES = [
     (r"polynomial",
@@ -84,9 +88,8 @@ _CURES = [
     (r"\.(poisson|binomial|geometric)\(", "Counts have no gradient by what they are drawn with."),
     (r"\.permut|shuffle\(", "Write x[rng.permutation(len(x))]."),
     (r"\.choice\(", "Write x[rng.integers(len(x), size=n)]; probabilities are p=dropgrad(p)."),
-    (r"\] [-+*/]?=|fill_diagonal|put_along_axis",
-        "Make the array to be filled in the loss: np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
-        "minidiff.functions.zeros(n)."),
+    (r"(\]|\.flat) [-+*/]?=|fill_diagonal|put_along_axis",
+        FILLED),
 ]  # fmt: skip
 
 

@@ -723,7 +723,7 @@ def test_an_error_in_a_loss_of_an_installed_package_names_its_line():
     ],
 )
 def test_a_plain_array_that_is_filled_says_what_can_be(fill):
-    with pytest.raises(TypeError, match="under differentiation|recorded values"):
+    with pytest.raises(TypeError, match=r"under differentiation|recorded values"):
         gradient(lambda x: fill(np.zeros(2), x) or np.sum(x), np.ones(2))
 
     def loss(x):
@@ -731,7 +731,5 @@ def test_a_plain_array_that_is_filled_says_what_can_be(fill):
         z.flat[0] = x[0]
         return np.sum(z)
 
-    with pytest.raises(
-        TypeError, match=r"In place of np.zeros\(n\), fill what minidiff.functions.zeros\(n\) makes"
-    ):
+    with pytest.raises(TypeError, match=r"z\.flat\[0\] = .*In place of np\.zeros\(n\), fill np\.zeros_like"):
         gradient(loss, np.ones(2))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from minidiff import (
     check_gradient,
     compiled,
+    derivative,
     dropgrad,
     gradient,
     guard,
@@ -1281,6 +1282,13 @@ CHANGED_AFTERWARDS = {
     "compress": (MASK, lambda x, m: np.compress(m, x) ** 2),
     "extract": (MASK, lambda x, m: np.extract(m, x) ** 2),
     "times": (MASK, lambda x, m: x**2 * m),
+    "multiply where": (MASK, lambda x, m: np.multiply(x, x, where=m, out=x * 0)),
+    "clip where": (MASK, lambda x, m: np.clip(x, 0.6, 2.0, where=m, out=x * 0)),
+    "modf where": (MASK, lambda x, m: np.arctan2(x, 2.0, where=m, out=x * 0) ** 2),
+    "hypot.reduce where": (MASK, lambda x, m: np.hypot.reduce(x, where=m, initial=1.0)),
+    "logaddexp.reduce where": (MASK, lambda x, m: np.logaddexp.reduce(x, where=m, initial=0.0)),
+    "piecewise": (MASK, lambda x, m: np.piecewise(x, [m], [lambda x: x**2, lambda x: x**3])),
+    "average": (PLACES, lambda x, i: np.average(x**2, weights=i + 1)),
     "times, reflected": (MASK, lambda x, m: m * x**2),
     "multiply": (MASK, lambda x, m: np.multiply(m, np.sin(x))),
     "sum where": (MASK, lambda x, m: np.sum(x**2, where=m)),
@@ -1290,6 +1298,13 @@ CHANGED_AFTERWARDS = {
     "assigned": (MASK, lambda x, m: set_at(x * x, m, 7.0)),
     "putmask": (MASK, lambda x, m: put_by(np.putmask, x * x, m, x**3)),
     "x[places]": (PLACES, lambda x, i: x[i] ** 2),
+    "x[[places]]": (PLACES, lambda x, i: x[[i]] ** 2),
+    "x[[places, places]]": (PLACES, lambda x, i: np.outer(x, x)[[i, i[::-1]]]),
+    "x[[places], [1]]": (PLACES, lambda x, i: np.outer(x, x)[[i], [1]]),
+    "pad": (PLACES[:2] + 1, lambda x, i: np.pad(x**2, i)),
+    "in a list, to a function of one's own": (PLACES, lambda x, i: listing(x, [i])),
+    "in a dict, to a function of one's own": (PLACES, lambda x, i: listing(x, {0: i})),
+    "by name, to a function of one's own": (PLACES, lambda x, i: named(x, i=i)),
     "x[places, slice]": (PLACES, lambda x, i: np.outer(x, x)[i, 1:]),
     "take": (PLACES, lambda x, i: np.take(x**2, i)),
     "take_along_axis": (PLACES, lambda x, i: np.take_along_axis(x**2, i, 0)),
@@ -1300,6 +1315,16 @@ CHANGED_AFTERWARDS = {
     "choose": (PLACES % 2, lambda x, i: np.choose(i, [x**2, x**3])),
     "argsort": (PLACES, lambda x, i: x[np.argsort(x)][i] ** 2),
 }
+
+
+@derivative(lambda g, ans, x, held: 2 * x * g * held[0])
+def listing(x, held):
+    return x**2 * held[0]
+
+
+@derivative(lambda g, ans, x, i: 2 * x * g * i)
+def named(x, i):
+    return x**2 * i
 
 
 def set_at(z, i, w):
@@ -1440,3 +1465,23 @@ def test_under_a_guard_an_array_of_the_loss_changes_at_every_order():
         held = gradient(f, x)[0], hvp(f, x, v), jacobian(lambda x: gradient(f, x)[0], x)[0]
     for a, b in zip(free, held, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_under_a_guard_windows_are_let_go_at_every_order():
+    windows = np.lib.stride_tricks.sliding_window_view
+
+    def f(x):
+        v = x * 2.0
+        w = windows(v, 2, writeable=True)
+        w[-1] = x[0] * w[0]
+        return np.sum(v)
+
+    data = np.arange(1.0, 5)
+    seen = windows(data, 2, writeable=True)
+    x, v = np.arange(1.0, 4), np.ones(3)
+    free = hvp(f, x, v)
+    with guard():
+        np.testing.assert_array_equal(hvp(f, x, v), free)
+        gradient(lambda x: np.sum(seen @ x[:2]) + np.sum(gradient(lambda y: np.sum(data[:3] * y), x)[0]), x)
+    for a in (x, v, data, seen, data[1:]):
+        assert a.flags.writeable

@@ -27,7 +27,7 @@ from minidiff.tracing.derivatives import (
     primitive_of,
     scatter,
 )
-from minidiff.tracing.exact import Exact, exactly, laid, verified
+from minidiff.tracing.exact import Exact, exactly, laid, pinned, verified
 from minidiff.tracing.kinks import spread_around_zero
 from minidiff.tracing.record import as_array, constant, derivative, record
 
@@ -352,7 +352,9 @@ def _sign(z: Any, *args: Any, **options: Any) -> Any:
     z = as_array(z)
     if z.dtype.kind != "c":
         return anp.sign(z, *args, **options)
-    return NotImplemented if args or options else z / np.where(z == 0, 1, np.abs(z))
+    if args or options:
+        return NotImplemented
+    return pinned(z / np.where(z == 0, 1, np.abs(z)), np.sign(constant(z)))
 
 
 # --- Linear algebra -------------------------------------------------------------------------------------
@@ -445,7 +447,7 @@ COMPOSITES |= {
     np.atleast_1d: _each(np.atleast_1d),
     np.atleast_2d: _each(np.atleast_2d),
     np.atleast_3d: _each(np.atleast_3d),
-    np.average: _average,
+    np.average: Exact(np.average, _average),
     np.block: _block,
     np.broadcast_arrays: _broadcast_arrays,
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),

@@ -171,7 +171,10 @@ def _cholesky_of(A: Any) -> Any:
 
 
 def _cholesky(A: Any, /, *, upper: bool = False) -> Any:
-    return laid(adjoint(_cholesky_of(_mirrored(adjoint(A)))), "C") if upper else _cholesky_of(_mirrored(A))
+    if not upper:
+        return _cholesky_of(_mirrored(A))
+    value = np.linalg.cholesky(constant(A), upper=True)
+    return pinned(adjoint(_cholesky_of(_mirrored(adjoint(A)))), value)
 
 
 def _check_columns(R: Any) -> None:
@@ -236,7 +239,7 @@ def _svd(A: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian:
 
 def _cond(A: Any, p: Any = None) -> Any:
     if not A.size:
-        raise np.linalg.LinAlgError("np.linalg.cond is not defined on empty arrays")
+        return np.sum(A)
     if p in (None, 2, -2):
         s = singular_values(A)
         cond = s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
@@ -334,7 +337,7 @@ COMPOSITES |= {
     np.linalg.multi_dot: _multi_dot,
     np.cross: _cross,
     np.linalg.cholesky: _cholesky,
-    np.linalg.cond: _cond,
+    np.linalg.cond: Exact(np.linalg.cond, _cond),
     np.linalg.cross: _spatial_cross,
     np.linalg.eigvals: lambda x: np.linalg.eig(x)[0],
     # By the call that vectors come from, so that both belong together.
@@ -354,6 +357,6 @@ COMPOSITES |= {
 }
 if hasattr(np, "matvec"):
     COMPOSITES |= {
-        np.matvec: lambda A, x: (A @ x[..., None])[..., 0],
+        np.matvec: Exact(np.matvec, lambda A, x: (A @ x[..., None])[..., 0]),
         np.vecmat: Exact(np.vecmat, lambda x, A: (np.conj(x)[..., None, :] @ A)[..., 0, :]),
     }

@@ -113,6 +113,15 @@ class guard:  # noqa: N801 - it is called as a function is
             trace.release()
 
 
+def _owners(x: Any) -> list[Any]:
+    """List an array and those whose memory it shows, also by way of what is no array."""
+    owners = []
+    while x is not None:
+        owners += [x] * is_ndarray(x)
+        x = getattr(x, "base", None) if is_ndarray(x) or owners else None
+    return owners
+
+
 def is_guarded(array: Any) -> bool:
     """Tell whether an array is read-only because a guard holds it."""
     return any(array is held for trace in _guards.get() or () for held in trace.held or ())
@@ -243,20 +252,23 @@ class Trace:
     def hold(self, arguments: tuple[Any, ...]) -> None:
         """Make the arrays among arguments read-only, and those whose memory they show."""
         for a in arguments:
-            while is_ndarray(a):
-                if a.flags.writeable:
-                    a.flags.writeable = False
-                    self.held.append(a)  # type: ignore[union-attr]
-                a = a.base
+            for owner in _owners(a):
+                is_ever_writeable = is_ndarray(owner.base) or not hasattr(owner.base, "__array_interface__")
+                if owner.flags.writeable and is_ever_writeable:  # again: NumPy's windows would not be
+                    owner.flags.writeable = False
+                    self.held.append(owner)  # type: ignore[union-attr]
 
     def release(self) -> None:
         """Let its arrays, and those of traces begun since, be written to again."""
         traces = _guards.get() or []
         i = traces.index(self) if self in traces else len(traces)
         over, traces[i:] = [self, *traces[i + 1 :]], []
-        # The owners of memory before those that show it.
-        for a in sorted([a for trace in over for a in trace.held or ()], key=lambda a: a.base is not None):
-            a.flags.writeable = True
+        # The owners of memory before those that show it; of what a trace around holds, that one lets go.
+        for a in sorted([a for trace in over for a in trace.held or ()], key=lambda a: len(_owners(a))):
+            if all(owner.flags.writeable for owner in _owners(a)[1:]):
+                a.flags.writeable = True
+            elif traces:
+                traces[-1].held.append(a)  # type: ignore[union-attr]
         for trace in over:
             trace.held = None if trace.held is None else []
 
@@ -832,13 +844,14 @@ def own(x: Any) -> Any:
 
     The large arrays of a loss, of other numbers, are kept by reference: `guard` is for these.
     """
-    if type(x) is tuple:
-        return tuple(map(own, x))
+    if type(x) is dict or (type(x) in (tuple, list) and not _HOLDS_NO_ARRAY.issuperset(map(type, x))):
+        return map_container(own, x)
     if type(x) is np.ndarray and x.dtype.num < _FLOATS and _reader.get() is None:
         return x.copy(order="K")
     return x
 
 
+_HOLDS_NO_ARRAY = PLAIN - {np.ndarray}
 _FLOATS = np.dtype(np.float32).num  # the numbers of the dtypes of truth values and whole numbers are below it
 
 
@@ -1192,7 +1205,8 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         raise TypeError(
             f"{name_of(primitive)}: pass arrays under differentiation by position, not by keyword."
         )
-    keywords = {name: own(x) for name, x in keywords.items()} if keywords else keywords
+    if keywords:
+        keywords = {name: own(x) if type(x) is np.ndarray else x for name, x in keywords.items()}
     recorded = _of_one_trace(arguments)
     if recorded is None:
         return _record_any(function, primitive, arguments, keywords)

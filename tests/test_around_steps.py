@@ -1201,3 +1201,10 @@ def test_groups_are_shown_in_order_and_the_rest_by_name():
         "    rest=Descent(eta=0.0),",
     ]
     assert Grouped((params(a), Descent(0.0)), rest=Descent(0.0)).ratios == (1.0, 1.0)
+
+
+def test_a_norm_beyond_all_floats_is_clipped_as_any():
+    W = param(np.zeros(2))
+    with np.errstate(all="ignore"):
+        g = clip_norm(1.0)(Grads(params(W), [np.array([1.5e308, -1.5e308])]))[W]
+    np.testing.assert_allclose(g, [0.5**0.5, -(0.5**0.5)], rtol=1e-14)

@@ -111,6 +111,19 @@ def test_bounds_hold_at_every_evaluation_and_the_minimum_is_the_constrained_one(
     np.testing.assert_allclose([*a, b], 2, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["L-BFGS-B", "trust-constr"])
+@pytest.mark.parametrize("start", [0.0, 2.0, -1.0, 5.0])
+@pytest.mark.parametrize(
+    ("bounds", "end"), [((0, 2), 1.0), ((0, None), 1.0), ((None, 2), 1.0), ((0, 0.5), 0.5)]
+)
+def test_a_search_that_starts_on_its_bounds_or_beyond_reaches_the_minimum(method, start, bounds, end):
+    a, b = param(np.full(2, start)), param(start)
+    result = minimize(lambda: np.sum((a - 1) ** 2) + (b - 1) ** 2, params(a, b), method, bounds={a: bounds})
+    assert result.success
+    np.testing.assert_allclose(a, end, atol=1e-3)
+    np.testing.assert_allclose(b, 1, atol=1e-3)
+
+
 @pytest.mark.parametrize("ends", ["interrupt", "signal", "stop", "error"])
 @pytest.mark.parametrize("method", ["L-BFGS-B", "TNC", "trust-krylov", "lm", "trf"])
 def test_the_best_point_is_kept_when_the_search_ends_early(method, ends):

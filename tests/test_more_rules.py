@@ -821,3 +821,23 @@ def test_the_sharp_gradient_of_what_is_flat_or_not_finite_is_the_gradient():
     assert len(calls) == 2
     with pytest.raises(ValueError, match="rho"):
         mo.sharp_gradient(lambda: a**2, params(a), -1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_adafactor_leaves_what_has_no_gradient_beside_what_has_a_large_one(dtype):
+    x = np.ones((2, 2), dtype)
+    for _ in range(3):
+        update(mo.Adafactor(0.1), x, np.array([[0, 0], [4e7, 4e7]], dtype))
+    assert (x[0] == 1).all()
+    assert (x[1] < 1).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-23, 1.0, 1e30])
+def test_rprop_goes_by_signs_however_small_the_gradients(scale):
+    ends = []
+    for size in (scale, 1.0):
+        opt, x = mo.Rprop(0.1), np.zeros(1, np.float32)
+        for sign in (1, 1, -1, -1, 1, 1):
+            update(opt, x, np.array([sign * size], np.float32))
+        ends.append(float(x[0]))
+    assert ends[0] == ends[1]

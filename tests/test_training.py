@@ -336,6 +336,13 @@ PS = params()
             for option in ("cb", "each_epoch", "transform")
         ],
         ((LOSS, PS, [], Descent()), {"cb": itertools.count()}, TypeError, "cb must be"),
+        (
+            (LOSS, PS, [], Descent()),
+            {"transform": [accumulate(2)] * 2},
+            ValueError,
+            "has the same .*accumulate.* twice",
+        ),
+        ((LOSS, PS, [], Descent()), {"cb": [patience(print, 2)] * 2}, ValueError, "cb has the same .* twice"),
     ],
 )
 def test_wrong_arguments_are_named_before_anything_runs(arguments, options, error, message):

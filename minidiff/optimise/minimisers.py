@@ -181,7 +181,8 @@ def minimize(
     ):
         result = search.run(
             lambda: optimize.minimize(
-                evaluate, search.start, jac=True, method=method, tol=tol, options=options or None,
+                evaluate, search.inside() if method == "trust-constr" else search.start,
+                jac=True, method=method, tol=tol, options=options or None,
                 bounds=None if bounds is None else optimize.Bounds(*search.bounds, keep_feasible=True),
                 callback=heard,
                 **{each: second[each] for each in _METHODS[method].split() if each in second},
@@ -319,6 +320,14 @@ class _Search:
         for option, instead in _NOT_OPTIONS.items():
             if option in options:
                 raise TypeError(f"{call} takes no {option}=: {instead.format(call=call)}.")
+
+    def inside(self) -> Any:
+        """Give the start, off its bounds: on one of them SciPy's interior-point method would stay."""
+        if self.bounds is None:
+            return self.start
+        low, high = self.bounds
+        room = np.minimum(1e-4 * np.maximum(1, np.abs(self.start)), (high - low) / 4)
+        return np.clip(self.start, low + room, high - room)
 
     def vector(self, x: Any) -> Any:
         """Give parameters or gradients as one vector."""

@@ -140,7 +140,7 @@ class Rprop(Rule):
 
     @staticmethod
     def formula(x: Any, Δ: Any, g: Any, h: Any, b: Any, a: Any, s: Any, l: Any) -> Any:  # noqa: E741
-        same = g * Δ if g.dtype.kind != "c" else g.real * Δ.real + g.imag * Δ.imag
+        same = np.sign(g) * np.sign(Δ) if g.dtype.kind != "c" else g.real * Δ.real + g.imag * Δ.imag
         h = np.where(same > 0, np.minimum(a * h, l), np.where(same < 0, np.maximum(b * h, s), h))
         g = np.where(same < 0, 0 * Δ, Δ)
         return h * _sign(g), g, h
@@ -380,8 +380,9 @@ class Adafactor(Rule):
     def formula(x: Any, Δ: Any, r: Any, c: Any, η: Any, β: Any, thresh: Any, ε1: Any, ε2: Any) -> Any:
         square = abs2(_matrix(Δ)) + ε1
         r, c = β * r + (1 - β) * square.sum(-1), β * c + (1 - β) * square.sum(-2)
-        v = (r / r.sum(-1, keepdims=True))[..., None] * c[..., None, :]
-        u = Δ / np.sqrt(v.reshape(Δ.shape))
+        # √v = √(r c / Σ r), of roots one by one: a quotient of the smallest and the largest would be 0.
+        root_v = (np.sqrt(r) / np.sqrt(r.sum(-1, keepdims=True)))[..., None] * np.sqrt(c)[..., None, :]
+        u = Δ / root_v.reshape(Δ.shape)
         root = math.sqrt(max(x.size, 1))  # a norm divided by it is a root mean square
         return η * max(ε2, norm_of(x) / root) / max(1.0, norm_of(u) / root / thresh) * u, r, c
 

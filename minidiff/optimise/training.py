@@ -358,6 +358,8 @@ def _functions(name: str, given: Any, what: str = "a function, or several of the
     for f in [] if given is None else given if several else [given]:  # which may be without end
         if isinstance(f, type) and issubclass(f, Memory):
             raise TypeError(f"{name} got the class {f.__name__}: make one, {f.__name__}(…)")
+        if isinstance(f, Memory) and any(f is other for other in functions):
+            raise ValueError(f"{name} has the same {f!r} twice, which remembers one thing: make another")
         functions.append(function(name, f, what))
     return functions
 

@@ -96,6 +96,9 @@ class clip_norm:  # noqa: N801 - it is called as a function is
         norm = grads.norm()
         if not norm > self.thresh:
             return grads
+        if norm == math.inf:  # finite elements can overflow, too
+            grads = grads * 2.0**-64
+            norm = grads.norm()
         factor = self.thresh / norm
         return grads.map(lambda g: (widened(g) * factor).astype(g.dtype, copy=False))
 

@@ -566,7 +566,7 @@ def _record(
         if advice is None:
             raise
         raise TypeError(advice) from error
-    if is_ndarray(example(constant(value))) and hasattr(value, "copy"):  # autograd's own boxes have none
+    if is_ndarray(value) or (getattr(value, "ndim", None) and hasattr(value, "copy")):  # no box of autograd's
         value = value.copy()  # the graph or a parameter may hold this very array
 
     def regrouped(gradients: list[Any]) -> Any:

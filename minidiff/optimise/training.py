@@ -354,7 +354,7 @@ def params_of(ps: Any) -> Params:
 
 def _functions(name: str, given: Any, what: str = "a function, or several of them") -> list[Any]:
     several = isinstance(given, Iterable) and not callable(given) and not hint(given)
-    functions = []
+    functions: list[Any] = []
     for f in [] if given is None else given if several else [given]:  # which may be without end
         if isinstance(f, type) and issubclass(f, Memory):
             raise TypeError(f"{name} got the class {f.__name__}: make one, {f.__name__}(…)")

@@ -761,7 +761,8 @@ def _ones(value: Any) -> Any:
 
 _LARGEST = int(np.finfo(float).max)
 _DATA = (np.ndarray, np.generic, int, str, bytes, type(None))
-_OPERATORS = "__array_ufunc__", "__add__", "__sub__", "__mul__", "__truediv__", "__pow__", "__matmul__"
+_OPERATORS = {"__array_ufunc__", *vars(np.lib.mixins.NDArrayOperatorsMixin)} & {*vars(np.ndarray)}
+_OPERATORS -= {*vars(object)} - {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
 
 
 def _variable(x: Any) -> Any:
@@ -777,7 +778,7 @@ def _variable(x: Any) -> Any:
             raise ValueError(f"an argument is an integer of {x.bit_length()} bits, which no float can hold.")
         if isinstance(x, np.ma.MaskedArray):
             raise TypeError("an argument is a masked array, and the mask would be lost: pass x.filled(…)")
-        if is_ndarray(x) and type(x) is not np.ndarray and _has_operators(x):
+        if is_ndarray(x) and type(x) is not np.ndarray and x.dtype.kind in "fciu" and _has_operators(x):
             raise TypeError(
                 f"an argument is a {type(x).__name__}, whose operators are not those of arrays: pass "
                 "np.asarray(x)"

@@ -353,6 +353,7 @@ class Params(MutableSet[Param]):
         return super().__isub__(Params(other))
 
     def __ixor__(self, other: Iterable[Any]) -> Params:  # type: ignore[misc]
+        other = Params(other)
         both = self & other
         self |= other
         self -= both

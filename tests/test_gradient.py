@@ -1623,6 +1623,11 @@ def test_a_guard_holds_what_came_by_name():
         gradient(loss, np.ones(2))
 
 
+class Turned(np.ndarray):
+    def __neg__(self):
+        return 99 * np.asarray(self)
+
+
 class Tenfold(np.ndarray):
     def __array_ufunc__(self, ufunc, method, *operands, **options):
         operands = [10 * np.asarray(x) if isinstance(x, Tenfold) else x for x in operands]
@@ -1631,10 +1636,12 @@ class Tenfold(np.ndarray):
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: {"x": x}])
-@pytest.mark.parametrize("made", [np.matrix, lambda x: np.array(x).view(Tenfold)])
+@pytest.mark.parametrize(
+    "made", [np.matrix, lambda x: np.array(x).view(Tenfold), lambda x: np.array(x).view(Turned)]
+)
 def test_arrays_whose_operators_mean_something_else_are_no_arguments(made, wrap):
     with pytest.raises(
-        TypeError, match=r"an argument is a (matrix|Tenfold), whose operators are not those of"
+        TypeError, match=r"an argument is a (matrix|Tenfold|Turned), whose operators are not those of"
     ):
         gradient(lambda w, x: np.sum(w), np.ones(2), wrap(made([[1.0, 2.0], [3.0, 4.0]])))
 

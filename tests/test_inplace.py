@@ -1401,9 +1401,18 @@ def test_windows_that_overlap_are_written_to_one_by_one_or_refused():
         change(windows(y, 2, writeable=True))
         return np.sum(y**2 * np.arange(1, 6))
 
-    for change in (lambda w: operator.imul(w[1], 3.0), lambda w: operator.iadd(w[2:, 0], 1.0)):
+    fitting = (
+        lambda w: operator.imul(w[1], 3.0),
+        lambda w: operator.iadd(w[2:, 0], 1.0),
+        lambda w: operator.setitem(w, slice(1, 3), 0.0),
+        lambda w: operator.setitem(w[::2], w[::2] > 2.5, 0.0),
+    )
+    for change in fitting:
+        program = compiled(lambda a, c=change: loss(a, c))
+        for x in (np.arange(1.0, 6), np.arange(5.0, 0, -1)):
+            assert program(x).val == loss(x, change)
         check_gradient(lambda a, c=change: loss(a, c), np.arange(1.0, 6))
-    for change in (lambda w: operator.imul(w, 3.0), lambda w: operator.setitem(w, slice(1, 3), 0.0)):
+    for change in (lambda w: operator.imul(w, 3.0), lambda w: operator.setitem(w, slice(1, 3), w[:2])):
         with pytest.raises(NotImplementedError, match="windows that overlap has no gradient: assign to the"):
             gradient(lambda a, c=change: loss(a, c), np.arange(1.0, 6))
 
@@ -1483,5 +1492,9 @@ def test_under_a_guard_windows_are_let_go_at_every_order():
     with guard():
         np.testing.assert_array_equal(hvp(f, x, v), free)
         gradient(lambda x: np.sum(seen @ x[:2]) + np.sum(gradient(lambda y: np.sum(data[:3] * y), x)[0]), x)
-    for a in (x, v, data, seen, data[1:]):
+        shown, capsule = np.ones(3), np.from_dlpack(owner := np.ones(3))
+        of_read_only = shown[:]
+        shown.flags.writeable = False
+        gradient(lambda x: np.sum(x * of_read_only * capsule * owner), x)
+    for a in (x, v, data, seen, data[1:], of_read_only, owner):
         assert a.flags.writeable

@@ -833,11 +833,12 @@ def test_adafactor_leaves_what_has_no_gradient_beside_what_has_a_large_one(dtype
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-23, 1.0, 1e30])
-def test_rprop_goes_by_signs_however_small_the_gradients(scale):
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_rprop_goes_by_signs_however_small_the_gradients(scale, dtype):
     ends = []
     for size in (scale, 1.0):
-        opt, x = mo.Rprop(0.1), np.zeros(1, np.float32)
+        opt, x = mo.Rprop(0.1), np.zeros(1, dtype)
         for sign in (1, 1, -1, -1, 1, 1):
-            update(opt, x, np.array([sign * size], np.float32))
-        ends.append(float(x[0]))
+            update(opt, x, np.array([sign * size], dtype))
+        ends.append(x[0])
     assert ends[0] == ends[1]

@@ -438,11 +438,13 @@ SETS = [getattr(operator, name) for name in ("or_", "and_", "sub", "xor", "ior",
 
 
 @pytest.mark.parametrize("operate", SETS)
-@pytest.mark.parametrize("listed", [None, 0, 1])
+@pytest.mark.parametrize("listed", [None, 0, 1, "once"])
 def test_what_sets_of_parameters_have_in_common_or_not_keeps_its_name(operate, listed):
     sides = [params({"W": p0, "a": p1}), params({"a": p1, "b": p2})]
     known = [dict(zip(θ, θ.names, strict=True)) for θ in sides]
-    if listed is not None:
+    if listed == "once":
+        sides[1], known[1] = iter([*sides[1]]), {}
+    elif listed is not None:
         sides[listed], known[listed] = [*sides[listed]], {}
     expected = set(map(id, operate({p0, p1}, {p1, p2})))
     result = operate(*sides)

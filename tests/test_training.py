@@ -2,6 +2,7 @@
 
 import _thread
 import builtins
+import functools
 import gc
 import itertools
 import math
@@ -585,6 +586,16 @@ def test_a_throttled_trigger_ends_a_training_as_it_does_by_itself(a, around):
             for cb in (trigger(), around(trigger()))
         ]
         assert lengths[0] == lengths[1] == (2 if option == "cb" else 6)
+
+
+def test_what_calls_a_trigger_without_giving_its_result_ends_nothing(a):
+    trigger = early_stopping(lambda: 1.0, 2)
+
+    @functools.wraps(trigger)
+    def report():
+        return "logged"
+
+    assert len(train(quadratic(a), params(a), [1.0] * 5, Descent(), cb=report)) == 5
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -107,7 +107,13 @@ def throttle(
             returned = clock()
         return result
 
+    throttled.is_trigger = is_trigger(f)  # type: ignore[attr-defined]
     return throttled
+
+
+def is_trigger(callback: Any) -> bool:
+    """Tell whether a callback ends the training by what it returns: a trigger, or a throttled one."""
+    return isinstance(callback, Trigger) or getattr(callback, "is_trigger", False) is True
 
 
 class Trigger(Memory):

@@ -140,7 +140,8 @@ class Rprop(Rule):
 
     @staticmethod
     def formula(x: Any, Δ: Any, g: Any, h: Any, b: Any, a: Any, s: Any, l: Any) -> Any:  # noqa: E741
-        same = np.sign(g) * np.sign(Δ) if g.dtype.kind != "c" else g.real * Δ.real + g.imag * Δ.imag
+        one, other = _sign(g), _sign(Δ)
+        same = one * other if g.dtype.kind != "c" else one.real * other.real + one.imag * other.imag
         h = np.where(same > 0, np.minimum(a * h, l), np.where(same < 0, np.maximum(b * h, s), h))
         g = np.where(same < 0, 0 * Δ, Δ)
         return h * _sign(g), g, h

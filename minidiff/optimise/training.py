@@ -17,7 +17,7 @@ from minidiff.gradient import withgradient
 from minidiff.grads import Grads
 from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import AbstractOptimiser
-from minidiff.optimise.callbacks import Progress, Trigger
+from minidiff.optimise.callbacks import Progress, is_trigger
 from minidiff.optimise.memory import Memory
 from minidiff.optimise.together import Steps
 from minidiff.optimise.transforms import Joint, first_nonfinite, what_is_not_finite
@@ -368,14 +368,7 @@ def callbacks_of(name: str, given: Any) -> _Callbacks:
     """Give the callbacks of an argument as functions of the progress."""
     what = "a function of nothing or of the progress, or several of them"
     callbacks = _functions(name, given, what)
-    return [(_of_progress(name, callback), _ends(callback)) for callback in callbacks]
-
-
-def _ends(callback: Any) -> bool:
-    """Tell whether a callback is a trigger, or gives what one returns, as `throttle` does."""
-    while not isinstance(callback, Trigger) and hasattr(callback, "__wrapped__"):
-        callback = callback.__wrapped__
-    return isinstance(callback, Trigger)
+    return [(_of_progress(name, callback), is_trigger(callback)) for callback in callbacks]
 
 
 def _of_progress(name: str, callback: Callable[..., Any]) -> Callable[[Progress], object]:

@@ -180,7 +180,7 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
         return
     root, way = _changeable(x)
     w, index = as_array(lift(w)), _kept(constant(index))
-    if function is ASSIGNED and any(step[0] is _windows for step in way):
+    if function is ASSIGNED and type(w) is Traced and any(step[0] is _windows for step in way):
         elements = np.ravel(seen_from(np.arange(root.size).reshape(root.shape), way)[index])
         if len(np.unique(elements)) < len(elements):
             raise NotImplementedError(

@@ -105,9 +105,7 @@ class guard:  # noqa: N801 - it is called as a function is
         self._traces: list[Trace] = []
         self._token = _guards.set(self._traces)
 
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, ValueError) and "read-only" in str(error):
-            error.args = (f"{error}: guard() holds what the loss has used",)
+    def __exit__(self, *_: object) -> None:
         _guards.reset(self._token)
         for trace in list(self._traces):
             trace.release()
@@ -120,6 +118,18 @@ def _owners(x: Any) -> list[Any]:
         owners += [x] * is_ndarray(x)
         x = getattr(x, "base", None) if is_ndarray(x) or owners else None
     return owners
+
+
+def _can_be_let_go(base: Any) -> bool:
+    """Tell whether NumPy lets an array with this base be written to again, which was read-only."""
+    if base is None:
+        return True
+    if is_ndarray(base):
+        return base.flags.writeable or is_guarded(base)
+    try:
+        return not memoryview(base).readonly
+    except TypeError:  # as of NumPy's windows
+        return False
 
 
 def is_guarded(array: Any) -> bool:
@@ -253,8 +263,7 @@ class Trace:
         """Make the arrays among arguments read-only, and those whose memory they show."""
         for a in arguments:
             for owner in _owners(a):
-                is_ever_writeable = is_ndarray(owner.base) or not hasattr(owner.base, "__array_interface__")
-                if owner.flags.writeable and is_ever_writeable:  # again: NumPy's windows would not be
+                if owner.flags.writeable and _can_be_let_go(owner.base):
                     owner.flags.writeable = False
                     self.held.append(owner)  # type: ignore[union-attr]
 
@@ -284,6 +293,8 @@ class Trace:
                 self.release()
             return value, node
         except BaseException as error:
+            if self.held and type(error) is ValueError and str(error).endswith("read-only"):
+                error.args = (f"{error}: guard() holds what the loss has used",)
             self.release()
             refusal = self.refusal
             if refusal is not None and refusal is not error and _hides_another(error):

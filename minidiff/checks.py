@@ -36,6 +36,7 @@ __all__ = [
     "is_number",
     "number",
     "owner_of",
+    "owners_of",
     "scipy",
     "several",
     "share_memory",
@@ -58,14 +59,18 @@ def is_complex(x: Any) -> bool:
     return bool(getattr(x, "dtype", np.dtype(type(x))).kind == "c")
 
 
+def owners_of(x: Any) -> list[Any]:
+    """List an array and those whose memory it shows, one behind another."""
+    owners = []
+    while is_ndarray(x):
+        owners.append(x)
+        x = x.base if is_ndarray(x.base) else getattr(x.base, "base", None)  # through stride tricks
+    return owners
+
+
 def owner_of(x: Any) -> Any:
     """Give the array whose memory an array shows: itself, if it is no view."""
-    while is_ndarray(x):
-        base = x.base if is_ndarray(x.base) else getattr(x.base, "base", None)  # through stride tricks
-        if not is_ndarray(base):
-            break
-        x = base
-    return x
+    return [x, *owners_of(x)][-1]
 
 
 def share_memory(xs: Sequence[np.ndarray[Any, Any]]) -> bool:

@@ -611,17 +611,12 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
             continue
         if g.dtype.kind == "c":
             gradients[i] = g = np.conj(g)
-        array = example(g) if type(g) is StandIn else g
-        if type(array) is np.ndarray:
-            if array.base is not None or id(array) in given:
-                gradients[i] = g.copy()
+        array = g if type(g) is np.ndarray else example(constant(g))
+        if type(array) is np.ndarray:  # in memory it lies the same within another gradient
+            is_shared = array.base is not None or id(array) in given
             given.add(id(array))
-        elif is_recorded(g):  # of the layout in memory that it has outside of another gradient
-            memory = example(constant(g))
-            is_shared = is_ndarray(memory) and (memory.base is not None or id(memory) in given)
-            given.add(id(memory))
             gradients[i] = g.copy() if is_shared and hasattr(g, "copy") else apart(g)
-        elif type(example(roots[i]._value)) is np.ndarray:
+        elif type(example(roots[i]._value)) is np.ndarray and not is_recorded(g):
             gradients[i] = np.array(g) if g is array else g.__as_array__()
     return gradients
 
@@ -761,8 +756,8 @@ def _ones(value: Any) -> Any:
 
 _LARGEST = int(np.finfo(float).max)
 _DATA = (np.ndarray, np.generic, int, str, bytes, type(None))
-_OPERATORS = {"__array_ufunc__", *vars(np.lib.mixins.NDArrayOperatorsMixin)} & {*vars(np.ndarray)}
-_OPERATORS -= {*vars(object)} - {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
+_OF_OPERATORS = vars(np.lib.mixins.NDArrayOperatorsMixin).items()
+_OPERATORS = ["__array_ufunc__", *(name for name, method in _OF_OPERATORS if callable(method))]
 
 
 def _variable(x: Any) -> Any:

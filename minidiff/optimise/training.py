@@ -152,8 +152,8 @@ def train(
     """
     if more:
         raise TypeError(
-            "the order is train(loss, ps, data, opt), with all else by its name, epochs=10 for one; several "
-            "arrays are one thing, DataLoader((x, y), batchsize=32)"
+            f"{_ORDER}, with all else by its name, epochs=10 for one; several arrays are one thing, "
+            "DataLoader((x, y), batchsize=32)"
         )
     for name in others:
         raise TypeError(
@@ -296,20 +296,22 @@ class Skip(Exception):  # noqa: N818  (no error)
 # The parts of the loop -----------------------------------------------------------------------------
 
 
+_ORDER = "the order is train(loss, ps, data, opt)"
+
+
 def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
-    order = ": the order is train(loss, ps, data, opt)"
-    of_batch = ": it is called with each batch, as lambda x, y: mse(model.forward(x), y) is, and"
-    is_value = is_number(loss) or isinstance(loss, np.ndarray)
-    advice = ": give the function itself, not its value" if is_value else f"{of_batch} {order[2:]}"
+    advice = f": it is called with each batch, as lambda x, y: mse(model.forward(x), y) is, and {_ORDER}"
+    if is_number(loss) or isinstance(loss, np.ndarray):
+        advice = ": give the function itself, not its value"
     function("loss", loss, advice=advice)
-    own = ", and an optimiser derives from AbstractOptimiser"
-    instance("opt", opt, AbstractOptimiser, "an optimiser", hint(opt) or order + own)
+    own = f": {_ORDER}, and an optimiser derives from AbstractOptimiser"
+    instance("opt", opt, AbstractOptimiser, "an optimiser", hint(opt) or own)
     if not (isinstance(data, Iterable) or hasattr(data, "__getitem__")) or isinstance(
         data, (Mapping, Params)
     ):
         raise TypeError(
             f"data must be an iterable of batches, got {described(data)}: one batch alone is [batch], and "
-            "the order is train(loss, ps, data, opt)"
+            f"{_ORDER}"
         )
     if isinstance(data, tuple) and any(isinstance(item, np.ndarray) for item in data):
         raise TypeError(

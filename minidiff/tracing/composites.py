@@ -278,14 +278,16 @@ def _array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
 def _average(
     x: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = False
 ) -> Any:
-    x = as_array(x)
     if weights is None and not returned:  # unlike others it takes a list of axes
-        return np.mean(x, axis=tuple(axis) if isinstance(axis, list) else axis, keepdims=keepdims)
+        return np.mean(as_array(x), axis=tuple(axis) if isinstance(axis, list) else axis, keepdims=keepdims)
+    return _weighted(x, axis, weights, returned, keepdims=keepdims)
+
+
+def _weighted_average(x: Any, axis: Any, weights: Any, returned: bool, *, keepdims: Any = False) -> Any:
+    x = as_array(x)
     weights = np.ones(x.shape, x.dtype) if weights is None else as_array(weights)
     axis = axis if axis is None else normalize_axis_tuple(axis, x.ndim)
     if weights.shape != x.shape:
-        if axis is None or weights.shape != tuple(x.shape[i] for i in axis):
-            return NotImplemented
         weights = np.transpose(weights, np.argsort(axis).tolist())
         weights = weights.reshape([n if i in axis else 1 for i, n in enumerate(x.shape)])
         weights = np.broadcast_to(weights, x.shape)
@@ -294,6 +296,9 @@ def _average(
     total = np.sum(weights, axis=axis, keepdims=keepdims)
     average = np.sum(x * weights, axis=axis, keepdims=keepdims) / total
     return (average, np.broadcast_to(total, average.shape)[()]) if returned else average
+
+
+_weighted = Exact(np.average, _weighted_average)
 
 
 def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoValue, **options: Any) -> Any:
@@ -447,7 +452,7 @@ COMPOSITES |= {
     np.atleast_1d: _each(np.atleast_1d),
     np.atleast_2d: _each(np.atleast_2d),
     np.atleast_3d: _each(np.atleast_3d),
-    np.average: Exact(np.average, _average),
+    np.average: _average,
     np.block: _block,
     np.broadcast_arrays: _broadcast_arrays,
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),

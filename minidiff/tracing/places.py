@@ -14,7 +14,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from minidiff.tracing.derivatives import COMPOSITES, shown
 from minidiff.tracing.exact import Exact, exactly, laid
-from minidiff.tracing.record import as_array, constant, is_box, own
+from minidiff.tracing.record import as_array, as_it_is_now, constant, is_box
 from minidiff.tracing.statistics import kth
 
 
@@ -147,7 +147,7 @@ def _pad_or_call(x: Any, pad_width: Any, mode: Any = "constant", *_: Any, **opti
     if callable(mode):
         raise NotImplementedError("np.pad has no gradient with a function as mode. Use np.concatenate.")
     if mode == "constant" and not any(map(is_box, options.values())) and not isinstance(pad_width, dict):
-        return anp.pad(x, own(pad_width), mode, **options)
+        return anp.pad(x, as_it_is_now(pad_width), mode, **options)
     return _exact_pad(x, pad_width, mode, **options)
 
 

@@ -35,7 +35,7 @@ from autograd.core import VJPNode, VSpace, vspace
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
-from minidiff.checks import add_note, is_ndarray, takes
+from minidiff.checks import add_note, is_ndarray, owners_of, takes
 from minidiff.interrupts import whole
 from minidiff.tracing.derivatives import (
     AGAIN,
@@ -109,15 +109,6 @@ class guard:  # noqa: N801 - it is called as a function is
         _guards.reset(self._token)
         for trace in list(self._traces):
             trace.release()
-
-
-def _owners(x: Any) -> list[Any]:
-    """List an array and those whose memory it shows, also by way of what is no array."""
-    owners = []
-    while x is not None:
-        owners += [x] * is_ndarray(x)
-        x = getattr(x, "base", None) if is_ndarray(x) or owners else None
-    return owners
 
 
 def _can_be_let_go(base: Any) -> bool:
@@ -262,7 +253,7 @@ class Trace:
     def hold(self, arguments: tuple[Any, ...]) -> None:
         """Make the arrays among arguments read-only, and those whose memory they show."""
         for a in arguments:
-            for owner in _owners(a):
+            for owner in owners_of(a):
                 if owner.flags.writeable and _can_be_let_go(owner.base):
                     owner.flags.writeable = False
                     self.held.append(owner)  # type: ignore[union-attr]
@@ -273,8 +264,8 @@ class Trace:
         i = traces.index(self) if self in traces else len(traces)
         over, traces[i:] = [self, *traces[i + 1 :]], []
         # The owners of memory before those that show it; of what a trace around holds, that one lets go.
-        for a in sorted([a for trace in over for a in trace.held or ()], key=lambda a: len(_owners(a))):
-            if all(owner.flags.writeable for owner in _owners(a)[1:]):
+        for a in sorted([a for trace in over for a in trace.held or ()], key=lambda a: len(owners_of(a))):
+            if all(owner.flags.writeable for owner in owners_of(a)[1:]):
                 a.flags.writeable = True
             elif traces:
                 traces[-1].held.append(a)  # type: ignore[union-attr]
@@ -383,7 +374,7 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
             return operate(owner.left(x), other)
         if type(other) in PLAIN:
             if type(other) is np.ndarray and other.dtype.num < _FLOATS:
-                other = own(other)
+                other = as_it_is_now(other)
             return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), owner)
         if type(other) is Traced:
             if other.owner is owner:
@@ -407,7 +398,7 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         if type(other) in PLAIN or type(shown(other)) in _OF_PYTHON:
             # A Python complex number makes one of a NumPy number.
             result = typed(operate(other, y))
-            return Traced(result, primitive, (own(other), y), NO_KEYWORDS, (1,), (self,), owner)
+            return Traced(result, primitive, (as_it_is_now(other), y), NO_KEYWORDS, (1,), (self,), owner)
         return record(primitive, (other, self), NO_KEYWORDS)
 
     return forward, reflected
@@ -541,7 +532,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         x = self._value
         is_plain = type(index) in PLAIN or (type(index) is tuple and PLAIN.issuperset(map(type, index)))
         if is_plain and self.owner.open and type(x) in PLAIN:  # as `record` does it, without a look inside
-            index = own(index) if type(index) in (np.ndarray, tuple) else index
+            index = as_it_is_now(index) if type(index) in (np.ndarray, tuple) else index
             part = _node(x[index], _GETITEM, (x, index), NO_KEYWORDS, (0,), (self,))
         else:
             part = record(_GETITEM, (self, constant(index)), NO_KEYWORDS)
@@ -850,13 +841,13 @@ def apart(x: Any) -> Any:
     )
 
 
-def own(x: Any) -> Any:
+def as_it_is_now(x: Any) -> Any:
     """Copy an array of truth values or whole numbers, a mask that a loop narrows for one, also in an index.
 
     The large arrays of a loss, of other numbers, are kept by reference: `guard` is for these.
     """
     if type(x) is dict or (type(x) in (tuple, list) and not _HOLDS_NO_ARRAY.issuperset(map(type, x))):
-        return map_container(own, x)
+        return map_container(as_it_is_now, x)
     if type(x) is np.ndarray and x.dtype.num < _FLOATS and _reader.get() is None:
         return x.copy(order="K")
     return x
@@ -1216,8 +1207,8 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         raise TypeError(
             f"{name_of(primitive)}: pass arrays under differentiation by position, not by keyword."
         )
-    if keywords:
-        keywords = {name: own(x) if type(x) is np.ndarray else x for name, x in keywords.items()}
+    if keywords and np.ndarray in map(type, keywords.values()):
+        keywords = {name: as_it_is_now(x) if type(x) is np.ndarray else x for name, x in keywords.items()}
     recorded = _of_one_trace(arguments)
     if recorded is None:
         return _record_any(function, primitive, arguments, keywords)
@@ -1264,7 +1255,7 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
             parents.append(x)
             values.append(x._value)
         else:
-            values.append(own(apart(x)))
+            values.append(as_it_is_now(apart(x)))
     if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
         function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
     return _called(function, primitive, keywords, (tuple(values), tuple(argnums), tuple(parents)))
@@ -1324,7 +1315,7 @@ def _of_one_trace(arguments: Iterable[Any]) -> tuple[Any, ...] | None:
             elif type(x) is not np.ndarray:
                 return None
         elif type(x) is np.ndarray and x.dtype.num < _FLOATS:
-            x = own(x)
+            x = as_it_is_now(x)
         values.append(x)
     return None if owner is None else (tuple(values), tuple(argnums), tuple(parents))
 

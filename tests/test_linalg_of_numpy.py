@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from beside_numpy import check
 
-from minidiff import check_gradient, gradient, hessian
+from minidiff import check_gradient, dropgrad, gradient, hessian
 
 rng = np.random.default_rng(2)
 
@@ -245,3 +245,21 @@ def test_qr_of_dependent_columns_has_no_gradient(A, dtype):
         gradient(lambda A: np.sum(np.real(np.linalg.qr(A)[1]) ** 2), A.astype(dtype))
     close = A + 1e-3 * np.eye(*A.shape[-2:])
     gradient(lambda A: np.sum(np.real(np.linalg.qr(A)[1]) ** 2), close.astype(dtype))
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (0, 0), (2, 0, 3), (2, 0, 0)])
+@pytest.mark.parametrize("order", [*ORDERS, 3, "fro", "nuc"])
+def test_of_no_elements_norms_and_cond_are_what_numpy_makes_of_them(shape, order):
+    """Some versions of NumPy give a 0 where others refuse; so does a gradient, by which nothing is lost."""
+    x = np.zeros(shape)
+    forms = [lambda x, a=a, k=k: lin.norm(x, order, a, k) for a in (None, 0, (-2, -1)) for k in (False, True)]
+    for f in [*forms, lambda x: lin.cond(x, order), lambda x: lin.vector_norm(x, ord=order)]:
+        try:
+            expected, seen = f(x), []
+        except Exception as error:
+            with pytest.raises(type(error)):
+                gradient(lambda x: np.sum(f(x)), x)
+            continue
+        (g,) = gradient(lambda x: (seen.append(dropgrad(y := f(x))), np.sum(y))[1], x)
+        np.testing.assert_array_equal(seen[0], expected, strict=True)
+        np.testing.assert_array_equal(g, x, strict=True)

@@ -25,6 +25,7 @@ from minidiff.tracing.derivatives import (
     spread,
     unbroadcast,
 )
+from minidiff.tracing.exact import pinned
 from minidiff.tracing.record import PLAIN, Traced, constant, derivative
 from minidiff.tracing.spectra import singular_values
 
@@ -160,6 +161,8 @@ def _p_norm(x: Any, p: Any, axis: Any) -> Any:
 
 
 def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
+    if not x.size:  # what NumPy makes of no elements, or refuses, depends on its version
+        return pinned(np.sum(np.abs(x)), np.linalg.norm(constant(x), ord, axis, keepdims))
     given = axis  # of all axes NumPy adds in another order than of the same by name
     if axis is None and ord is not None and x.ndim != 1:
         axis = tuple(range(x.ndim))

@@ -10,9 +10,10 @@ or booleans get the dtype of the prediction, so that a float32 model stays in fl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -40,11 +41,33 @@ tell(__name__)
 
 Agg = Callable[[Any], Any]
 
+# What there is in place of other libraries' options, for the losses that have what is written.
+_OPTIONS = {
+    **dict.fromkeys(
+        ("reduction", "reduce", "size_average"),
+        "agg=np.mean, agg=np.sum, or agg=lambda losses: losses, which keeps all",
+    ),
+    **dict.fromkeys(
+        ("axis", "dim", "dims"), "agg=lambda losses: np.mean(losses, axis=…); classes are on the last axis"
+    ),
+    **dict.fromkeys(
+        ("weight", "sample_weight", "class_weight"), "weights=, where it is of classes weights=w[None]"
+    ),
+    "pos_weight": "weights=np.where(y == 1, pos_weight, 1), with which the mean is weighted",
+    "label_smoothing": "smoothing=",
+    **dict.fromkeys(("ignore_index", "ignore_class"), "ignore="),
+    **dict.fromkeys(("eps", "ε"), "epsilon="),
+    "δ": "delta=",
+    "beta": "delta=beta, and divide the loss by beta",
+    "from_logits": "logitcrossentropy or logitbinarycrossentropy of scores",
+    "log_input": "np.exp(ŷ) for ŷ",
+    "log_target": "np.exp(y) for y",
+}
 _ONE = 1.01  # with room for rounding, of half precision too
 _NUMBERED = "Labels that are strings are numbered by np.unique(labels, return_inverse=True)[1]"
 
 
-def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
+def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, **others: NoReturn) -> Any:
     """Mean squared error, ``agg(|ŷ − y|²)``.
 
     Parameters
@@ -56,6 +79,8 @@ def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
     weights : array_like, optional
         At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
         ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -76,12 +101,14 @@ def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
     >>> mse(np.array([1.0, 2.0, 3.0]), [1, 2, 5], weights=[1, 2, 1])
     np.float64(1.0)
     """
+    if others:
+        raise _no_option(mse, others)
     ŷ, y = _alike(ŷ, y)
     e = ŷ - y
     return _agg(np.real(e * np.conj(e)) if e.dtype.kind == "c" else e * e, agg, weights)
 
 
-def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
+def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, **others: NoReturn) -> Any:
     """Mean absolute error, ``agg(|ŷ − y|)``. Its derivative at ŷ = y is 0.
 
     Parameters
@@ -93,6 +120,8 @@ def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
     weights : array_like, optional
         At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
         ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -109,11 +138,15 @@ def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
     >>> mae(np.array([1.0, 2.0, 3.0]), [1, 2, 6])
     np.float64(1.0)
     """
+    if others:
+        raise _no_option(mae, others)
     ŷ, y = _alike(ŷ, y)
     return _agg(np.abs(ŷ - y), agg, weights)
 
 
-def huber_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, delta: float = 1.0) -> Any:
+def huber_loss(
+    ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, delta: float = 1.0, **others: NoReturn
+) -> Any:
     r"""Huber's loss: quadratic for errors up to δ, linear beyond, with one derivative where they meet.
 
     .. math:: \tfrac12 e^2 \ \text{where}\ |e| ≤ δ,\ \text{else}\ δ(|e| - \tfrac12 δ), \qquad e = ŷ - y
@@ -129,6 +162,8 @@ def huber_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, d
         ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
     delta : float
         δ > 0, in units of ŷ.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -149,6 +184,8 @@ def huber_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, d
     >>> huber_loss(np.array([0.5, 3.0]), 0.0, agg=lambda losses: losses)
     array([0.125, 2.5  ])
     """
+    if others:
+        raise _no_option(huber_loss, others)
     delta = _option("delta", delta, "(0, inf]", "positive")
     ŷ, y = _real("huber_loss", ŷ, y)
     e = ŷ - y
@@ -166,6 +203,7 @@ def crossentropy(
     ignore: int | None = None,
     smoothing: float = 0.0,
     epsilon: float | None = None,
+    **others: NoReturn,
 ) -> Any:
     """Cross-entropy of predicted probabilities, agg(−Σ y·log(ŷ + ε)), the sum over the last axis.
 
@@ -190,6 +228,8 @@ def crossentropy(
         In [0, 1): the part of each target that is spread evenly over all classes.
     epsilon : float, optional
         Keeps the logarithm finite at ŷ = 0; the machine epsilon of ŷ's dtype unless given.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -210,6 +250,8 @@ def crossentropy(
     >>> crossentropy(ŷ, [0, 1]).round(4)
     np.float64(0.6931)
     """
+    if others:
+        raise _no_option(crossentropy, others)
     ŷ = real_numbers("crossentropy", ŷ)
     ϵ = _epsilon(epsilon, ŷ)
 
@@ -229,6 +271,7 @@ def logitcrossentropy(
     weights: Any = None,
     ignore: int | None = None,
     smoothing: float = 0.0,
+    **others: NoReturn,
 ) -> Any:
     """Cross-entropy of scores, agg(−Σ y·logsoftmax(ŷ)), the sum over the last axis.
 
@@ -251,6 +294,8 @@ def logitcrossentropy(
         The class number of samples that do not count, such as −100: not in the mean either.
     smoothing : float
         In [0, 1): the part of each target that is spread evenly over all classes.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -279,6 +324,8 @@ def logitcrossentropy(
     >>> logitcrossentropy(scores, [0, 0], agg=focal).round(4)
     np.float64(0.0866)
     """
+    if others:
+        raise _no_option(logitcrossentropy, others)
     ŷ = real_numbers("logitcrossentropy", ŷ)
     return _of_classes(_logit_losses, ŷ, y, agg, weights, ignore, smoothing)
 
@@ -326,6 +373,7 @@ def binarycrossentropy(
     weights: Any = None,
     smoothing: float = 0.0,
     epsilon: float | None = None,
+    **others: NoReturn,
 ) -> Any:
     """Binary cross-entropy of predicted probabilities, agg(−y·log(ŷ + ε) − (1 − y)·log(1 − ŷ + ε)).
 
@@ -344,6 +392,8 @@ def binarycrossentropy(
         In [0, 1): how far targets are moved from 0 and 1 towards ½.
     epsilon : float, optional
         Keeps the logarithms finite at 0 and 1; the machine epsilon of ŷ's dtype unless given.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -361,6 +411,8 @@ def binarycrossentropy(
     >>> binarycrossentropy(ŷ, y, agg=lambda losses: losses).round(4)
     array([0.6931, 1.3863])
     """
+    if others:
+        raise _no_option(binarycrossentropy, others)
     ŷ, y = _yes_or_no("binarycrossentropy", ŷ, y, smoothing)
     ϵ = _epsilon(epsilon, ŷ)
     y = _beside(constant(ŷ), y, -ϵ, 1 + ϵ, "in [0, 1]: of scores take logitbinarycrossentropy")
@@ -368,7 +420,7 @@ def binarycrossentropy(
 
 
 def logitbinarycrossentropy(
-    ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, smoothing: float = 0.0
+    ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, smoothing: float = 0.0, **others: NoReturn
 ) -> Any:
     """Binary cross-entropy of scores, agg(log(1 + exp(ŷ)) − y·ŷ).
 
@@ -385,6 +437,8 @@ def logitbinarycrossentropy(
         ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
     smoothing : float
         In [0, 1): how far targets are moved from 0 and 1 towards ½.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -402,6 +456,8 @@ def logitbinarycrossentropy(
     >>> logitbinarycrossentropy(scores, [0, 0, 1], agg=np.sum).round(4)
     np.float64(1000.6931)
     """
+    if others:
+        raise _no_option(logitbinarycrossentropy, others)
     ŷ, y = _yes_or_no("logitbinarycrossentropy", ŷ, y, smoothing)
     # softplus(ŷ) = ŷ + softplus(−ŷ), of which the first would cancel where y is 1 and ŷ is large.
     is_large = ŷ > 0
@@ -409,7 +465,14 @@ def logitbinarycrossentropy(
 
 
 def kldivergence(
-    ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, epsilon: float | None = None
+    ŷ: Any,
+    y: Any,
+    /,
+    *,
+    agg: Agg = np.mean,
+    weights: Any = None,
+    epsilon: float | None = None,
+    **others: NoReturn,
 ) -> Any:
     """Kullback-Leibler divergence of ŷ from y, agg(Σ y·log(y / (ŷ + ε))), the sum over the last axis.
 
@@ -426,6 +489,8 @@ def kldivergence(
         ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
     epsilon : float, optional
         Keeps the logarithm finite at ŷ = 0; the machine epsilon of ŷ's dtype unless given.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -443,13 +508,15 @@ def kldivergence(
     >>> kldivergence(np.array([[0.5, 0.5], [0.5, 0.5]]), [[1, 0], [0, 1]]).round(4)
     np.float64(0.6931)
     """
+    if others:
+        raise _no_option(kldivergence, others)
     ŷ, y, _ = _targets(real_numbers("kldivergence", ŷ), y)
     y, ϵ = _shares(y, ŷ), _epsilon(epsilon, ŷ)
     y = _beside(constant(ŷ), y, -ϵ, _ONE, "in [0, 1]: of scores take softmax")
     return _agg(np.sum(_xlogy(y, y) - _xlogy(y, ŷ + ϵ), axis=-1), agg, weights)
 
 
-def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
+def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, **others: NoReturn) -> Any:
     """Negative log-likelihood of Poisson counts, agg(ŷ − y·log ŷ), without the term log y!, a constant.
 
     Parameters
@@ -461,6 +528,8 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None)
     weights : array_like, optional
         At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
         ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -478,11 +547,13 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None)
     >>> poisson_loss(rates, counts, agg=lambda losses: losses).round(4)
     array([1.    , 0.    , 0.6137])
     """
+    if others:
+        raise _no_option(poisson_loss, others)
     ŷ, y = _real("poisson_loss", ŷ, y)
     return _agg(ŷ - _xlogy(_checked(_in, y, 0, np.inf, "counts, at least 0"), ŷ), agg, weights)
 
 
-def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -> Any:
+def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, **others: NoReturn) -> Any:
     """Hinge loss of a margin classifier, agg(max(0, 1 − ŷ·y)).
 
     Parameters
@@ -494,6 +565,8 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -
     weights : array_like, optional
         At least 0: of the shape of the losses, or of a leading part of it, one for each sample. With
         ``agg=np.mean`` the mean is weighted, Σ w·loss / Σ w; any other `agg` gets w·loss.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Returns
     -------
@@ -510,11 +583,24 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None) -
     >>> hinge_loss(np.array([2.0, 0.5, -1.0]), [1, 1, 1], agg=lambda losses: losses)
     array([0. , 0.5, 2. ])
     """
+    if others:
+        raise _no_option(hinge_loss, others)
     coding = "targets must be −1 or 1, got {}: of 0 and 1, or False and True, write 2 * y - 1"
     if as_array(y).dtype.kind == "b":
         raise ValueError(coding.format("booleans"))
     ŷ, y = _real("hinge_loss", ŷ, y)
     return _agg(np.maximum(1 - ŷ * _signs(y, coding), 0.0), agg, weights)
+
+
+def _no_option(loss: Callable[..., Any], others: Iterable[str]) -> TypeError:
+    """Give the error for an option that a loss has not: it says what to write, or which options it has."""
+    name, known = next(iter(others)), inspect.signature(loss).parameters.values()
+    has = [p.name for p in known if p.kind is p.KEYWORD_ONLY]
+    ours = _OPTIONS.get(name, "")
+    option, is_option, _ = ours.partition("=")
+    if not ours or (is_option and option not in has):
+        ours = " or ".join(f"{option}=" for option in has)
+    return TypeError(f"{loss.__name__} has no option {name!r}: write {ours}")
 
 
 def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:

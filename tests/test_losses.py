@@ -907,3 +907,44 @@ def test_a_target_that_is_no_number_is_refused(loss, y):
 def test_a_row_of_zeros_is_a_sample_that_counts_for_nothing(dtype):
     scores, y = np.array([[1.0, 2.0], [3.0, -1.0]]), np.array([[0, 1], [0, 0]], dtype)
     assert logitcrossentropy(scores, y) == logitcrossentropy(scores[:1], y[:1]) / 2
+
+
+OPTIONS = [  # of other libraries, and how what they ask for is written
+    ({"reduction": "sum"}, r"agg=np\.mean, agg=np\.sum", ELEMENTWISE + OF_CLASSES),
+    ({"size_average": False}, r"agg=np\.mean, agg=np\.sum", ELEMENTWISE + OF_CLASSES),
+    ({"axis": 0}, r"agg=lambda losses: np\.mean\(losses, axis=…\)", ELEMENTWISE + OF_CLASSES),
+    ({"weight": [1.0]}, r"weights=.*w\[None\]", ELEMENTWISE + OF_CLASSES),
+    (
+        {"label_smoothing": 0.1},
+        r"smoothing=$",
+        [*OF_CLASSES[:2], binarycrossentropy, logitbinarycrossentropy],
+    ),
+    ({"label_smoothing": 0.1}, r"agg= or weights=", [mse, kldivergence]),
+    ({"ignore_index": 3}, r"ignore=$", OF_CLASSES[:2]),
+    ({"eps": 0.1}, r"epsilon=$", [binarycrossentropy, crossentropy, kldivergence]),
+    ({"eps": 0.1}, r"agg= or weights=$", [mse, poisson_loss]),
+    ({"ε": 0.1}, r"epsilon=$", [crossentropy]),
+    ({"beta": 2.0}, r"delta=beta, and divide", [huber_loss]),
+    ({"nonsense": 2.0}, r"agg= or weights= or delta=$", [huber_loss]),
+    ({"from_logits": True}, r"logitbinarycrossentropy of scores", [binarycrossentropy, crossentropy]),
+]
+
+
+@pytest.mark.parametrize(
+    ("option", "words", "losses"), OPTIONS, ids=lambda x: str(x) if type(x) is dict else ""
+)
+def test_an_option_of_another_library_is_answered_with_what_to_write(option, words, losses):
+    (name,) = option
+    for loss in losses:
+        with pytest.raises(TypeError, match=f"{loss.__name__} has no option '{name}': write .*{words}"):
+            loss(np.full((2, 2), 0.5), np.eye(2), **option)
+
+
+@given(arrays(np.float64, 4, elements=st.floats(-5, 5)), st.floats(0.1, 5))
+def test_what_is_written_for_beta_and_pos_weight_is_pytorchs_loss(e, scale):
+    smooth_l1 = np.where(abs(e) < scale, e**2 / (2 * scale), abs(e) - scale / 2)
+    np.testing.assert_allclose(huber_loss(e, 0.0, agg=same, delta=scale) / scale, smooth_l1, atol=1e-12)
+    y, p = np.array([0, 1, 1, 0]), special.expit(e)
+    weighted = -scale * y * np.log(p) - (1 - y) * np.log(1 - p)
+    ours = logitbinarycrossentropy(e, y, agg=same, weights=np.where(y == 1, scale, 1))
+    np.testing.assert_allclose(ours, weighted, rtol=1e-9, atol=1e-12)

@@ -157,9 +157,10 @@ class Param(Leaf):
     def __dlpack_device__(self) -> Any:
         return self._array.__dlpack_device__()
 
-    # NumPy would take an array through any of the other special attributes without asking `__array__`.
+    # NumPy would take an array through any of the other special attributes without asking `__array__`. What
+    # it calls data is a buffer, and no array as PyTorch's: `W.data -= x` would fail in Python's words.
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") or name == "data":
             raise AttributeError(no_attribute("Param", name))
         try:
             return getattr(self.lift(), name)

@@ -364,6 +364,8 @@ MISTAKES = {
     "backward()": within(lambda m: np.sum(m.W).backward(), "gradient(lambda", error=AttributeError),
     "detach()": within(lambda m: (m.W * 1).detach(), "dropgrad(x)", error=AttributeError),
     "W.detach()": within(lambda m: m.W.detach(), "dropgrad(x)", error=AttributeError),
+    "W.data -= 1": (lambda m: exec("W.data -= 1", {"W": m.W}), AttributeError, ("W -= …",)),
+    "W.data = 1": (lambda m: setattr(m.W, "data", 1), AttributeError, ("W -= …", "W[...] = …")),
     "W.grad": (lambda m: m.W.grad, AttributeError, ("Param", "gradient(lambda")),
     "W.numpy()": (lambda m: m.W.numpy(), AttributeError, ("Param", "dropgrad(x)")),
     "W.requires_grad": (lambda m: m.W.requires_grad, AttributeError, ("param(x)",)),
@@ -485,7 +487,8 @@ def test_a_list_of_numbers_among_the_arguments_is_told_of(f, kind):
 OF_PYTORCH = {
     **dict.fromkeys(("backward", "grad", "zero_grad"), r"gradient\(lambda"),
     **dict.fromkeys(("detach", "numpy", "cpu"), r"dropgrad\(x\)"),
-    **dict.fromkeys(("requires_grad", "requires_grad_"), r"param\(x\)"),
+    **dict.fromkeys(("requires_grad", "requires_grad_"), r"param\(x\).*θ - params\(W\)"),
+    "data": r"W -= … and W\[...\] = … .*dropgrad\(x\)",
 }
 
 

@@ -22,7 +22,11 @@ ELSEWHERE = {
         "The gradients are what gradient(lambda: loss(x, y), params(W)) returns.",
     ),
     **dict.fromkeys(("detach", "numpy", "cpu"), "dropgrad(x) gives the plain value."),
-    **dict.fromkeys(("requires_grad", "requires_grad_"), "What is to be differentiated is made by param(x)."),
+    "data": "W -= … and W[...] = … change a parameter in place; dropgrad(x) gives the plain value.",
+    **dict.fromkeys(
+        ("requires_grad", "requires_grad_"),
+        "What is to be differentiated is made by param(x); θ - params(W) leaves out what is to stay.",
+    ),
 }
 
 

@@ -1110,6 +1110,9 @@ def test_groups_do_not_keep_parameters_alive():
     [
         (lambda a: Grouped(), TypeError, "needs groups"),
         (lambda a: Grouped(params(a), Descent()), TypeError, r"group 0 must be \(parameters, optimiser\)"),
+        (lambda a: Grouped(params(a, param(2.0)), Descent()), TypeError, r"group 0 must be \(parameters"),
+        (lambda a: Grouped((params(a), Descent(), 0.1)), TypeError, r"group 0 must be \(parameters"),
+        (lambda a: Grouped([params(a), Descent()]), TypeError, r"group 0 must be \(parameters"),
         (lambda a: Grouped((params(a), Descent)), TypeError, "optimiser of group 0 must be an optimiser"),
         (lambda a: Grouped((params(a), Descent()), ([a], ADAM())), ValueError, "in groups 0 and 1"),
         (lambda a: Grouped((params(a), Descent()), rest=0.1), TypeError, "rest must be an optimiser"),

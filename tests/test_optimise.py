@@ -553,6 +553,18 @@ def test_an_apply_that_changes_the_parameter_itself_is_refused_and_nothing_has_m
     assert len(first.state) == 0
 
 
+@pytest.mark.parametrize("made", [np.array, param])
+def test_an_apply_that_leaves_a_parameter_of_nan_and_infinity_as_it_is_is_taken(made):
+    class Leaving(AbstractOptimiser):
+        def apply(self, x, Δ):
+            return 2 * Δ
+
+    for opt in (Leaving(), Optimiser(Descent(1.0), Leaving())):
+        x = made([1.0, np.nan, -np.inf])
+        update(opt, x, np.ones(3))
+        np.testing.assert_array_equal(x, [-1.0, np.nan, -np.inf])
+
+
 @pytest.mark.parametrize("size", [3, 50_000])
 @pytest.mark.parametrize(
     "formula",

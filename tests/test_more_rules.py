@@ -832,6 +832,25 @@ def test_adafactor_leaves_what_has_no_gradient_beside_what_has_a_large_one(dtype
     assert (x[1] < 1).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "huge"), [("f4", 1e25), ("f4", 2e38), ("f8", 1e200), ("f8", 1e308), ("c16", 1e300)]
+)
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 4)])
+def test_adafactor_goes_by_the_direction_of_gradients_however_large(shape, dtype, huge):
+    directions = list(gs(shape, dtype, 3))
+    ends = []
+    for scale in (1.0, huge):
+        opt, x = mo.Adafactor(0.1), np.ones(shape, dtype)
+        for g in directions:
+            update(opt, x, (g / abs(g).max() * scale).astype(dtype))
+        ends.append(x)
+        assert all(np.isfinite(opt.state[x][name]).all() for name in ("r", "c"))
+    np.testing.assert_allclose(*ends, rtol=1e-4 if dtype == "f4" else 1e-10)
+    for g in directions:  # what is ordinary again leaves it whole
+        update(opt, x, g.astype(dtype))
+    assert np.isfinite(x).all()
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-23, 1.0, 1e30])
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
 def test_rprop_goes_by_signs_however_small_the_gradients(scale, dtype):

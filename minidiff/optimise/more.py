@@ -345,6 +345,7 @@ class Adafactor(Rule):
     -----
     As in the paper. PyTorch has no ε1 in the averages but a least v. optax keeps v itself where an axis is
     shorter than 128. There is no momentum; weight decay is another member of an `Optimiser`, after this one.
+    A gradient whose squares would overflow counts as a shorter one of the same direction.
 
     Examples
     --------
@@ -379,6 +380,9 @@ class Adafactor(Rule):
 
     @staticmethod
     def formula(x: Any, Δ: Any, r: Any, c: Any, η: Any, β: Any, thresh: Any, ε1: Any, ε2: Any) -> Any:
+        most = math.sqrt(np.finfo(Δ.dtype).max) / 2
+        if norm_of(Δ) > most:  # its squares would overflow: it counts as a shorter one of the same direction
+            Δ = Δ / np.abs(Δ).max() * (most / math.sqrt(Δ.size))
         square = abs2(_matrix(Δ)) + ε1
         r, c = β * r + (1 - β) * square.sum(-1), β * c + (1 - β) * square.sum(-2)
         # √v = √(r c / Σ r), of roots one by one: a quotient of the smallest and the largest would be 0.

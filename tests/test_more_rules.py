@@ -712,6 +712,24 @@ def test_parameters_are_within_bounds_after_each_step(shape, dtype):
                 assert error(x.astype("f8")) <= (0 if onto is mo.non_negative else tol * 100)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(
+    "onto", [mo.non_negative, mo.simplex, mo.within_norm, lambda x: np.clip(x, x.dtype.type(1e-9), 0.999)]
+)
+def test_a_step_ends_at_the_very_point_that_is_nearest(onto, dtype):
+    """From wherever it begins: x - (x - P) is not P where x has lost its digits."""
+    draw = np.random.default_rng(3)
+    for size in 10.0 ** np.arange(-9, 10):
+        x, g = (draw.normal(size=(5, 3)).astype(dtype) * np.dtype(dtype).type(size) for _ in range(2))
+        nearest, stepped = onto(x - g), x.copy()
+        update(mo.Optimiser(mo.Descent(1.0), mo.Project(onto)), stepped, g)
+        np.testing.assert_array_equal(stepped, nearest)
+        alone, opt = x.copy(), mo.Project(onto)
+        np.testing.assert_array_equal(apply(mo.Optimiser(mo.Descent(1.0), opt), alone, g), x - nearest)
+        np.testing.assert_array_equal(opt.apply(alone, g), x - nearest)
+        np.testing.assert_array_equal(alone, x)
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
 @pytest.mark.parametrize("n", [3, 3000])
 def test_on_the_simplex_all_elements_may_be_larger_by_as_much(dtype, n):

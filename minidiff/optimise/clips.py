@@ -137,6 +137,7 @@ class Project(Rule):
 
     onto: Annotated[Callable[[Array], Any], function]
     elementwise = False
+    gives_point = True
 
     def coefficients(self, t: int) -> tuple[Any, ...]:
         return (self.onto,)
@@ -149,7 +150,7 @@ class Project(Rule):
             raise TypeError(f"Project: onto must return numbers of dtype {x.dtype}, got {described(point)}")
         if nearest.shape != x.shape:
             raise ValueError(f"onto must return an array of shape {x.shape}, not {nearest.shape}")
-        return x - nearest
+        return nearest
 
 
 def non_negative(x: Array) -> Array:

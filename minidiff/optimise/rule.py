@@ -161,6 +161,9 @@ class Rule(Settings, AbstractOptimiser):
     keeps: ClassVar[tuple[str, ...]] = ()
     real: ClassVar[tuple[str, ...]] = ()
     elementwise: ClassVar[bool] = True
+    # True where `formula` gives the point to go to in place of the step, which would be rounded twice on the
+    # way there. It is not elementwise.
+    gives_point: ClassVar[bool] = False
     # What a parameter's clock shows before its first step; `tick` moves it on.
     clock: ClassVar[tuple[Any, ...]] = (0,)
     # True where `stepped` does something.
@@ -277,6 +280,7 @@ class Rule(Settings, AbstractOptimiser):
         clock = self.tick(*kept["clock"])
         olds = [widened(kept[name]) for name in self.keeps]
         step, news = self.evaluate(value, Δ, olds, tuple_of(self, self.coefficients(*clock)))
+        step = value - step if self.gives_point else step
         kept.update(zip(self.keeps, news, strict=True), clock=clock)
         self.state[x] = kept
         self.stepped(*clock)

@@ -343,7 +343,7 @@ class _Formulas:
         for rule, *_, mine in turns:
             step, more = rule.evaluate(x, step, [kept.pop(0) for _ in rule.keeps], mine)
             news += more
-        return [quiet().run(np.subtract, x, step) if self._subtracts else step, *news]
+        return [step if rule.gives_point == self._subtracts else quiet().run(np.subtract, x, step), *news]
 
     def are_sure(self, arrays: list[Array], numbers: Any) -> bool:
         """Tell whether nothing can fail any more when large arrays are written over."""

@@ -2303,3 +2303,40 @@ def test_functions_take_any_number_as_an_argument(name, kind):
     program = compiled(loss, params(W))
     for x in map(kind, (3, 0, -2)):
         assert bits(program(x)) == bits(withgradient(lambda x=x: loss(x), params(W)))
+
+
+LAYOUTS = {
+    "C": lambda x: x,
+    "Fortran": np.asfortranarray,
+    "turned": lambda x: np.copy(x).transpose(2, 0, 1),
+    "every other, from behind": lambda x: np.repeat(x, 2, axis=1)[:, ::-2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("ufunc", [np.add, np.subtract, np.logaddexp])
+def test_results_lie_in_memory_as_they_do_outside(ufunc, axis, layout):
+    """The elements of an array, in the order of memory, have their places; gradients, constants too, theirs."""
+    x = LAYOUTS[layout](np.linspace(0.5, 2, 27).reshape(3, 3, 3) ** 2)
+    for f in (partial(ufunc.reduceat, indices=[1, 0, 2], axis=axis), partial(ufunc.reduce, axis=axis)):
+        for power in (1, 2):
+
+            def loss(x, f=f, power=power):
+                elements = np.ravel(f(x), "K")
+                return np.sum((elements if power == 1 else elements**power) * np.arange(elements.size))
+
+            program, expected = compiled(loss), withgradient(loss, x)
+            program(x)
+            found = program(x)
+            assert expected.val == loss(x)
+            assert bits(found) == bits(expected)
+            assert found.grad[0].strides == expected.grad[0].strides
+
+
+def test_reduceat_takes_its_indices_by_name():
+    W, x = param(np.arange(4.0)), np.ones(4)
+    loss = lambda x: np.sum(np.add.reduceat(W * x, indices=[0, 2]) ** 2 * np.add.reduceat(x, indices=[1, 3]))
+    assert np.add.reduceat(W, indices=[0, 2]).tolist() == [1.0, 5.0]
+    for (g,) in (gradient(lambda: loss(x), params(W)).values(), compiled(loss, params(W))(x).grad.values()):
+        assert g.tolist() == [4.0, 4.0, 10.0, 10.0]

@@ -503,8 +503,9 @@ class Lines:
         for x in outputs.values():
             text = "None" if x is None else self._ref(x)
             e = x._example if type(x) is StandIn else x
-            is_shared = isinstance(e, np.ndarray) and not self._memory.gives(x)
-            texts.append(f"{text}.copy()" if is_shared else text)
+            if isinstance(e, np.ndarray) and not self._memory.gives(x):
+                text += ".copy()" if e.flags.c_contiguous else ".copy('K')"  # it lies in memory as it did
+            texts.append(text)
         return ", ".join(texts) + ("," if len(texts) == 1 else "")
 
 

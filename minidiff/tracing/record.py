@@ -1420,6 +1420,8 @@ def derivative(
 def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets a method of its ufuncs, like `reduce`."""
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
+    if method == "reduceat" and len(args) > 1:
+        kwargs.pop("indices", None)  # NumPy has put them in their place, and left them by name as well
     if not _any_box(args) and not _any_box(kwargs):
         return _returning(given, getattr(ufunc, method)(*args, **kwargs))
     if kwargs.get("out") is not None:

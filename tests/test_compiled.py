@@ -2317,7 +2317,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize("ufunc", [np.add, np.subtract, np.logaddexp])
 def test_results_lie_in_memory_as_they_do_outside(ufunc, axis, layout):
-    """The elements of an array, in the order of memory, have their places; gradients, constants too, theirs."""
+    """Elements in the order of memory come in the same order; gradients, constants too, lie as they do."""
     x = LAYOUTS[layout](np.linspace(0.5, 2, 27).reshape(3, 3, 3) ** 2)
     for f in (partial(ufunc.reduceat, indices=[1, 0, 2], axis=axis), partial(ufunc.reduce, axis=axis)):
         for power in (1, 2):
@@ -2340,3 +2340,23 @@ def test_reduceat_takes_its_indices_by_name():
     assert np.add.reduceat(W, indices=[0, 2]).tolist() == [1.0, 5.0]
     for (g,) in (gradient(lambda: loss(x), params(W)).values(), compiled(loss, params(W))(x).grad.values()):
         assert g.tolist() == [4.0, 4.0, 10.0, 10.0]
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, np.clongdouble])
+def test_constants_of_extended_precision_are_the_same_by_their_values(dtype):
+    """Of their 16 bytes some hold nothing, and differ from one call to the next."""
+    C, V = (np.arange(1, 40) / 7).astype(dtype), param(np.ones(39))
+    losses = [
+        lambda x: np.sum(np.abs(V * np.sqrt(C) * x)),
+        lambda x: np.sum(np.abs(V * np.exp(C[:3] / 3).sum() + V * np.arange(39, dtype=dtype) * x)),
+        lambda x: np.sum(np.abs(V * (C**2 - C)[:, None] * np.log(C))) * x,
+    ]
+    for loss in losses:
+        program = compiled(loss, params(V))
+        for x in (1.0, 2.0, 3.0):
+            expected = withgradient(lambda x=x, loss=loss: loss(x), params(V))
+            found = program(x)
+            assert (found.val, type(found.val)) == (expected.val, type(expected.val))
+            np.testing.assert_array_equal(found.grad[V], expected.grad[V], strict=True)
+    with pytest.raises(listing.RefusedError, match="clock would be"):
+        compiled(lambda x: np.sum(np.abs(V * (C * time.perf_counter()))), params(V))(1.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidiff import gradient
+from minidiff import dropgrad, gradient
 
 PAGE = (Path(__file__).parent.parent / "tutorials" / "which_numpy.md").read_text(encoding="utf-8")
 WITH, INSTEAD, WITHOUT = [
@@ -298,6 +298,27 @@ def test_a_constant_may_be_asked_of_what_is_under_differentiation(name, capsys, 
     inside, outside = list[str](), [refused(S), refused(S, S)]
     gradient(loss, S)
     assert not any("no gradient" in words and not plain for words, plain in zip(inside, outside, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name.startswith("save")])
+def test_what_writes_a_file_gets_the_plain_value(name, tmp_path):
+    assert name in INSTEAD
+    path = tmp_path / "array"
+
+    def written(x):
+        with path.open("wb") as file:
+            PUBLIC[name](file, x)
+        return np.sum(x)
+
+    with pytest.raises(NotImplementedError, match=rf"np\.{name} .* np\.save\(path, dropgrad\(x\)\)"):
+        gradient(written, S)
+    written(S)
+    expected = path.read_bytes()
+    gradient(lambda x: written(dropgrad(x)) + np.sum(x), S)
+    if name.startswith("savez"):  # which notes the time
+        np.testing.assert_array_equal(np.load(path)["arr_0"], S)
+    else:
+        assert path.read_bytes() == expected
 
 
 def test_the_snippet_about_scipy_runs():

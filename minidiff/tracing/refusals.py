@@ -83,6 +83,7 @@ _CURES = [
         "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
     (r"\.(float|complex|single|double|longdouble)\d*\(", "Write x.astype(dtype)."),
     (r"vectorize", "Write np.stack([f(v) for v in x])."),
+    (r"^np\.save", "A file gets the plain value: np.save(path, dropgrad(x))."),
     (r"nditer", "Write for v in x.ravel(), in place of np.nditer."),
     (r"unique_values", "np.unique(x) has an order."),
     (r"intersect1d", "Write np.unique(x[np.isin(x, y)])."),

@@ -386,7 +386,8 @@ def _replace(file: BinaryIO, contents: bytes) -> None:
                 f"{_name(file)} takes no more bytes: {len(left)} of {len(contents)} are not written"
             )
         left = left[len(left) if n is None else n :]
-    file.truncate()
+    with suppress(io.UnsupportedOperation):  # a compressed file, which begins empty
+        file.truncate()
 
 
 # Reading ------------------------------------------------------------------------------------------

@@ -852,7 +852,7 @@ def _on_grid(f: Callable[[Any], Any], x: NDArray[np.float64], y: NDArray[np.floa
     """Compute f at every point of the grid, one by one: it may do with its array what it likes."""
     with np.errstate(all="ignore"):
         values = [f(np.array([a, b])) for b in y for a in x]
-    if any(np.size(value) != 1 or np.iscomplexobj(value) for value in values):
+    if any(np.size(value) != 1 or np.asarray(value).dtype.kind not in "fiub" for value in values):
         raise TypeError(
             f"f must return one real number, got {values[0]!r:.60} at {[float(x[0]), float(y[0])]}"
         )

@@ -90,6 +90,9 @@ def test_clipping_leaves_out_what_has_no_gradient_and_refuses_a_negative_thresho
     assert (clipped[a], clipped[b]) == (1.0, None)
     with pytest.raises(ValueError, match="thresh"):
         clip_norm(-1.0)
+    for transform in (clip_norm(1.0), skip_nonfinite(), accumulate(2)):
+        with pytest.raises(TypeError, match=r"^grads must be Grads, as gradient\(loss, θ\) gives them, got "):
+            transform({a: np.array(5.0)})
 
 
 def test_in_training_a_transform_is_what_it_is_by_hand():
@@ -886,6 +889,15 @@ def test_a_read_only_parameter_keeps_all_others_from_being_exchanged(make):
 
 
 # ReducePlateau ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [math.inf, math.nan])
+def test_a_rate_stays_while_scores_fall_from_no_number(first):
+    scores, opt = iter([first, 5.0, 4.0, 3.0, 2.0, 1.0]), Descent(1.0)
+    reduce = ReducePlateau(opt, lambda: next(scores), patience=1)
+    for _ in range(6):
+        reduce()
+    assert (opt.eta, reduce.best) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("case", TORCH["plateau"], ids=lambda case: f"{case['mode']} {case['settings']}")

@@ -4,6 +4,7 @@ import builtins
 import copy
 import enum
 import errno
+import gzip
 import io
 import itertools
 import json
@@ -1512,6 +1513,16 @@ def test_a_name_that_ends_as_a_directory_does_is_refused(tmp_path):
         with pytest.raises((IsADirectoryError, FileNotFoundError), match="cannot save to a directory"):
             save(f"{tmp_path}/{name}", model())
     assert os.listdir(tmp_path) == []
+
+
+def test_a_compressed_file_holds_a_checkpoint(tmp_path):
+    W = param(np.arange(5.0))
+    with gzip.open(tmp_path / "run", "wb") as file:
+        save(file, params(W), note="whole")
+    W[...] = 0
+    with gzip.open(tmp_path / "run", "rb") as file:
+        assert load(file, params(W)) == {"note": "whole"}
+    np.testing.assert_array_equal(W, np.arange(5.0))
 
 
 class Slowly(io.BytesIO):

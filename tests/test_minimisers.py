@@ -301,6 +301,8 @@ def test_bad_input_is_refused_by_name_and_nothing_changes():
         ("the lower before the upper", ValueError,
             lambda: minimize(loss, params(a), bounds=(1, [0, 2]))),
         ("the lower before", ValueError, lambda: minimize(loss, params(a), bounds=(np.nan, 1))),
+        (r"of one pair for each element tuple\(zip\(\*pairs\)\) makes it", ValueError,
+            lambda: minimize(loss, params(a), bounds=[(0, 1), (0, 2)])),
         (r"arrays \(2,\), .* got tuple of 2", ValueError,
             lambda: minimize(loss, params(a), bounds=(0, np.ones(3)))),
         ("callback must be a function", TypeError, lambda: minimize(loss, params(a), callback=[3])),
@@ -416,6 +418,24 @@ def test_residuals_that_do_not_reach_the_parameters_are_warned_of():
     w = param(np.ones(2))
     with pytest.warns(UserWarning, match="reaches none of the parameters"):
         least_squares(lambda: w.value - 3, params(w))
+
+
+@pytest.mark.filterwarnings("ignore:divide", "ignore:invalid")
+@pytest.mark.parametrize("method", ["L-BFGS-B", "BFGS", "CG", "Newton-CG", "SLSQP", "TNC"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda W: np.log(np.sum((W - 1) ** 2) - 3) + np.sum((W - 1) ** 2),  # NaN about its own minimum
+        lambda W: np.sum(np.log(np.maximum(W + 3, 0.0))),
+    ],
+)
+def test_what_is_no_number_is_no_minimum(method, loss):
+    """SciPy reports success at NaN, where no comparison fails."""
+    W = param([3.0, -2.0])
+    result = minimize(lambda: loss(W), params(W), method)
+    np.testing.assert_array_equal(W.value, result.x)
+    assert result.fun == loss(W.value) <= loss(np.array([3.0, -2.0]))
+    assert np.isfinite(result.fun) or not result.success
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")

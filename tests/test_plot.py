@@ -400,6 +400,7 @@ MISTAKES = [
     (lambda: plot_paths(1.0, {}, BOUNDS), TypeError, "f must be a function"),
     (lambda: plot_paths(lambda x: x, {}, BOUNDS), TypeError, "one real number"),
     (lambda: plot_paths(lambda x: math.nan, {}, BOUNDS), ValueError, "finite nowhere"),
+    (lambda: plot_paths(lambda x: None, {}, BOUNDS), TypeError, "must return one real number, got None"),
     (lambda: plot_paths(bowl, {}, (-1, 1)), ValueError, "bounds must be .*got shape"),
     (lambda: plot_paths(bowl, {}, [(-1, 1), (1, -1)]), ValueError, r"bounds\[1\].*least first"),
     (lambda: plot_paths(bowl, {}, [(-1, math.inf), (1, 2)]), ValueError, r"bounds\[0\]"),

@@ -355,10 +355,19 @@ def test_a_sequence_of_a_generator_names_a_stage_that_is_none():
     ]:
         with pytest.raises(error, match=words):
             Sequence(stages)
-    lazy = Sequence(iter([(0.1, 2), ("x", 3)]))
-    assert lazy(2) == 0.1
-    with pytest.raises(TypeError, match="stage 2"):
-        lazy(3)
+    lazy = Sequence(iter([(0.1, 2), ("x", 3), (0.2, 4)]))
+    for _ in range(2):  # the next stage does not come in its place
+        assert lazy(2) == 0.1
+        with pytest.raises(TypeError, match="stage 2"):
+            lazy(3)
+
+
+def test_a_generator_that_has_failed_is_not_at_its_end():
+    lazy = Sequence((1 / n, 2) for n in [1, 0, 4])
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            lazy([1, 2, 3, 4, 5])
+    assert lazy([1, 2]).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -1033,3 +1042,22 @@ def test_an_integer_that_no_float_can_hold_is_refused_with_its_schedule():
     for f in (lambda t: 10**400, Shifted(lambda t: 10**400, 1)):
         with pytest.raises(ValueError, match=r"at step 1 .* no float can hold"):
             next(Stateful(f))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda opt: opt,
+        Lookahead,
+        lambda opt: Lookahead(Lookahead(opt)),
+        lambda opt: Grouped(rest=opt),
+        lambda opt: Grouped((params(param(1.0)), opt), rest=Descent()),
+        lambda opt: Scheduler(opt, rho=0.5),
+    ],
+)
+def test_an_eta_has_one_schedule_whatever_passes_it_on(wrap):
+    inner = Scheduler(Exp(1.0, 0.5), Momentum())
+    with pytest.raises(
+        TypeError, match=r"^Scheduler\(.*Momentum.* has a schedule for eta already: give the opt"
+    ):
+        Scheduler(Exp(1.0, 0.5), wrap(inner))

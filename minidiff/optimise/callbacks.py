@@ -559,7 +559,8 @@ class ReducePlateau(Memory):
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and lower the rate if it is time."""
         score, best = _metric(self.__wrapped__, args, kwargs), self.best
-        is_better = _is_better(score, best, operator.sub, self.threshold * abs(best or 0))
+        least = self.threshold * abs(best or 0)
+        is_better = _is_better(score, best, operator.sub, least if least < np.inf else 0)
         worse, cooling = 0 if is_better else self.worse + 1, self.cooling
         if cooling:
             worse, cooling = 0, cooling - 1

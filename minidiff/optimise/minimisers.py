@@ -355,9 +355,11 @@ class _Search:
         except BaseException:
             whole(self.put, self.best)
             raise
+        value = result.get("cost", result.get("fun", np.inf))
+        if not value > -np.inf:  # which SciPy may take for a minimum
+            result.update(success=False, message=f"The search has come to {value}")
         if not result.success:
-            if not result.get("cost", result.get("fun", np.inf)) <= self.least or "x" not in result:
-                result.update(x=self.best, **self.at_best)
+            result.update(x=self.best, **self.at_best)
             result.message = f"{str(result.message).rstrip('.')}. The parameters are at the best point met."
         whole(self.put, result.x)
         return result
@@ -365,12 +367,15 @@ class _Search:
 
 def _interval(name: str, p: Param, pair: Any) -> tuple[Any, Any]:
     """Give the bounds of a parameter as two vectors."""
+    # SciPy's pairs, one for each element, would pass for a pair of arrays where there are two.
+    is_scipys = isinstance(pair, list) and any(isinstance(end, tuple) for end in pair)
     try:
         ends = [no_end if end is None else end for end, no_end in zip(pair, (-np.inf, np.inf), strict=True)]
         low, high = (np.broadcast_to(np.asarray(end, float), p.shape).ravel() for end in ends)
-        if np.all(low <= high):
+        if np.all(low <= high) and not is_scipys:
             return low, high
     except (TypeError, ValueError):
         pass
     what = f"a pair of numbers or arrays {p.shape}, the lower before the upper"
-    raise ValueError(f"bounds of parameter {name} must be {what}, got {described(pair)}")
+    advice = ": of one pair for each element tuple(zip(*pairs)) makes it" if is_scipys else ""
+    raise ValueError(f"bounds of parameter {name} must be {what}, got {described(pair)}{advice}")

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, integer, number
+from minidiff.checks import described, instance, integer, number
 from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none, fits
 from minidiff.optimise.rule import widened
@@ -93,7 +93,7 @@ class clip_norm:  # noqa: N801 - it is called as a function is
 
     def __call__(self, grads: Grads) -> Grads:
         """Give the gradients, clipped."""
-        norm = grads.norm()
+        norm = _grads(grads).norm()
         if not norm > self.thresh:
             return grads
         if norm == math.inf:  # finite elements can overflow, too
@@ -104,6 +104,10 @@ class clip_norm:  # noqa: N801 - it is called as a function is
 
     def __repr__(self) -> str:
         return f"clip_norm({self.thresh})"
+
+
+def _grads(grads: Any) -> Grads:
+    return instance("grads", grads, Grads, "Grads, as gradient(loss, θ) gives them")  # type: ignore[no-any-return]
 
 
 class skip_nonfinite(Memory):  # noqa: N801 - it is called as a function is
@@ -149,7 +153,7 @@ class skip_nonfinite(Memory):  # noqa: N801 - it is called as a function is
 
     def __call__(self, grads: Grads) -> Grads | None:
         """Give the gradients, or None if they are not finite."""
-        if first_nonfinite(grads) is None:
+        if first_nonfinite(_grads(grads)) is None:
             self.in_a_row = 0
             return grads
         if self.in_a_row == self.at_most:
@@ -212,7 +216,7 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
 
     def __call__(self, grads: Grads) -> Grads | None:
         """Give the mean of the latest n gradients, or None if there are not that many yet."""
-        if first_nonfinite(grads) is not None:
+        if first_nonfinite(_grads(grads)) is not None:
             raise FloatingPointError("a gradient to be accumulated is not finite: see skip_nonfinite()")
         ps = list(grads.keys())
         # A sum may be too large for half precision.

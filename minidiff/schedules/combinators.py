@@ -107,19 +107,26 @@ class _Drawn:
         self.schedules: list[Callable[[int], float]] = []
         self.finished = [0]  # steps done when a stage begins, and when the last one ends
         self.nsteps: int | None = None  # of all stages, once it is known which is the last
+        self.error: Exception | None = None  # what the generator ended with
         self.until(1)
 
     def until(self, t: int) -> tuple[list[Callable[[int], float]], list[int]]:
         """Return the stages up to that of step t, and the steps done when they begin."""
         with _DRAWING:
             while self.finished[-1] < t:
-                stage = next(self.source, None)
-                if stage is None and self.schedules:
-                    end = last_step(self.schedules[-1])
-                    self.nsteps = None if end is None else self.finished[-2] + end
-                    break
-                (pair,) = _pairs(() if stage is None else (stage,))
-                schedule, n = _stage(len(self.finished), *pair)
+                if self.error is not None:  # after which it would give no more, as if it were at its end
+                    raise self.error
+                try:
+                    stage = next(self.source, None)
+                    if stage is None and self.schedules:
+                        end = last_step(self.schedules[-1])
+                        self.nsteps = None if end is None else self.finished[-2] + end
+                        break
+                    (pair,) = _pairs(() if stage is None else (stage,))
+                    schedule, n = _stage(len(self.finished), *pair)
+                except Exception as error:
+                    self.error = error
+                    raise
                 self.schedules.append(schedule)
                 self.finished.append(self.finished[-1] + n)
         return self.schedules, self.finished
@@ -222,6 +229,11 @@ class Interpolator(Schedule):
         end = last_step(self.schedule)
         if end is not None:
             self.nsteps = self._last(end)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the repr shows: ``ceil`` only if it is not the default."""
+        shown = super().arguments()
+        return {name: x for name, x in shown.items() if x is not math.ceil}
 
     def _inner(self, t: int) -> int:
         return integer("what ceil gives", self.ceil(t / self.rate), of_any_type=True)

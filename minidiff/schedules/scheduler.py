@@ -131,11 +131,11 @@ class Scheduler(Holder):
                 "it is Scheduler(schedule, opt), with an optimiser such as Momentum() in second place, or "
                 f"Scheduler(opt, eta=schedule, …); got {given[0]!r} and {given[1]!r}"
             )
-        inner = opt.settings() if isinstance(opt, Scheduler) else {}
         names = [*settings, *(["eta"] if schedule is not None and update is None else [])]
         for name in names:
-            if name in inner:
-                raise TypeError(f"{opt!r} has a schedule for {name} already: give the optimiser itself")
+            for x in held_by(opt, _with_the_same_eta if name == "eta" else lambda _: ()):
+                if isinstance(x, Scheduler) and name in x.settings():
+                    raise TypeError(f"{x!r} has a schedule for {name} already: give the optimiser itself")
             if not hasattr(opt, name):
                 advice = getattr(opt, "_elsewhere", {}).get(name) or (
                     ": put the Scheduler around the member that has, "

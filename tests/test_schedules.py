@@ -29,7 +29,9 @@ from minidiff.optimise import (
     ClipNorm,
     ClipValue,
     Descent,
+    Grouped,
     InvDecay,
+    Lookahead,
     Momentum,
     Optimiser,
     WeightDecay,
@@ -1052,7 +1054,7 @@ def test_an_integer_that_no_float_can_hold_is_refused_with_its_schedule():
         lambda opt: Lookahead(Lookahead(opt)),
         lambda opt: Grouped(rest=opt),
         lambda opt: Grouped((params(param(1.0)), opt), rest=Descent()),
-        lambda opt: Scheduler(opt, rho=0.5),
+        lambda opt: Scheduler(Exp(1.0, 0.5), opt, update=lambda *_: None),
     ],
 )
 def test_an_eta_has_one_schedule_whatever_passes_it_on(wrap):

@@ -554,7 +554,7 @@ def params(*things: Any) -> Params:
                         "params(W, b)."
                     )
                 found._paths[thing] = path.removeprefix(".") if path and not path.isdecimal() else None
-        elif id(thing) not in seen:
+        elif id(thing) not in seen and not is_recorded(thing):  # what a loss has kept there holds none
             seen[id(thing)] = thing
             if isinstance(thing, (set, frozenset)):  # at the end: what it holds may stand elsewhere, too
                 waiting.extend((_IN_A_SET, part) for part in thing)

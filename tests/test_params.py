@@ -938,6 +938,22 @@ def test_a_model_taken_for_its_parameters_is_named():
         save("nowhere.npz", [{"W": param(1.0)}])
 
 
+def test_what_a_loss_has_kept_in_a_model_is_not_looked_into():
+    class Layer:
+        def __init__(self):
+            self.W, self.out = param(np.eye(2)), None
+
+        def __call__(self, x):
+            self.out = np.tanh(x @ self.W.T)
+            return self.out
+
+    model = [Layer(), Layer()]
+    gradient(lambda: np.sum(model[1](model[0](np.ones(2)))), params(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert params(model).names == ("[0].W", "[1].W")
+
+
 @pytest.mark.parametrize(
     "view",
     [

@@ -20,6 +20,7 @@ from beside_numpy import OF_TWO, UFUNCS
 from minidiff import (
     Grads,
     Param,
+    compiled,
     derivative,
     dropgrad,
     gradient,
@@ -536,6 +537,94 @@ def test_a_parameter_at_the_address_of_a_dead_one_is_its_own():
             assert context.run(lambda V=V: V[0] * 1) == 100.0 + i
             assert context.run(lambda V=V: gradient(lambda: np.sum(V**2), params(V))[V][0]) == 200.0 + 2 * i
         del V
+
+
+class _Penalty:
+    """A number that knows by itself how it meets others, and reaches the parameter."""
+
+    def __init__(self, W):
+        self.W = W
+
+    def value(self):
+        return 0.5 + np.sum(self.W**2)
+
+    __radd__ = lambda self, other: other + self.value()
+    __rsub__ = lambda self, other: other - self.value()
+    __rmul__ = lambda self, other: other * self.value()
+    __rtruediv__ = lambda self, other: other / self.value()
+    __rpow__ = lambda self, other: other ** self.value()
+    __rmod__ = lambda self, other: other % self.value()
+    __rmatmul__ = lambda self, other: other * self.value()
+
+
+class _FirstPenalty(_Penalty):
+    __array_priority__ = 10.0
+
+
+class _NoUfuncPenalty(_Penalty):
+    __array_ufunc__ = None
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv", "pow", "mod", "matmul"])
+@pytest.mark.parametrize("kind", [_Penalty, _FirstPenalty, _NoUfuncPenalty])
+def test_objects_with_operators_of_their_own_meet_recorded_values_as_they_meet_numpys(name, kind):
+    """NumPy leaves the operation to them: always beside a number, beside an array where they go first."""
+    W, operate = param([0.3, 0.4]), getattr(operator, name)
+    mean = {"matmul": operator.mul}.get(name, operate)
+    for x in (lambda: np.sum(W) + 1, lambda: W[:, None] + 1, lambda: W.reshape(2, 1)[0, 0]):
+        of = lambda x=x: np.sum(operate(x(), kind(W)))
+        if kind is _Penalty and np.ndim(x()):
+            if name != "matmul":  # arrays of objects
+                with pytest.raises(
+                    TypeError, match="A class whose own operators are meant says __array_ufunc__"
+                ):
+                    gradient(of, params(W))
+            continue
+        value, grads = withgradient(of, params(W))
+        plain, expected = withgradient(lambda x=x: np.sum(mean(x(), kind(W).value())), params(W))
+        assert value == plain == of()
+        np.testing.assert_array_equal(grads[W], expected[W])
+        np.testing.assert_array_equal(compiled(of, params(W))().grad[W], expected[W])
+
+
+def test_a_call_on_plain_values_that_reaches_a_recorded_one_is_no_constant():
+    W = param([0.3, 0.4])
+    with pytest.raises(
+        TypeError, match=r"^np.add calls what uses a value under differentiation that is none"
+    ):
+        gradient(lambda: np.add(np.sum(W), _Penalty(W)), params(W))
+
+
+class _Holder:
+    """Data that NumPy takes for an array, and that has nothing else of one."""
+
+    def __init__(self, x):
+        self.x = np.asarray(x)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.x, dtype)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul, operator.pow,
+        np.add, np.matmul, np.dot, np.maximum, np.arctan2, np.hypot, np.tensordot, np.outer, np.kron,
+        np.linalg.solve, lambda x, y: np.where(x > 0, x, y), lambda x, y: np.einsum("ij,jk", x, y),
+        lambda x, y: np.concatenate([x, y]), lambda x, y: np.convolve(x[0], _Holder(np.asarray(y)[0])),
+    ],
+)  # fmt: skip
+def test_data_that_numpy_takes_for_an_array_are_one(f):
+    x, y = np.array([[1.5, 0.2], [0.3, 1.1]]), np.array([[2.0, 0.7], [0.4, 3.0]])
+    for of in (lambda x, y: np.sum(np.sin(f(x, y))), lambda x, y: np.sum(np.sin(f(y, x)))):
+        try:
+            plain = of(x, _Holder(y))
+        except TypeError:  # an operator of the holder, which has none
+            continue
+        value, grad = withgradient(lambda x, of=of: of(x, _Holder(y)), x)
+        expected, right = withgradient(lambda x, of=of: of(x, y), x)
+        assert value == plain == expected
+        np.testing.assert_array_equal(grad[0], right[0])
 
 
 def test_what_a_loss_gives_away_is_plain_once_it_has_ended_however_it_ended():

@@ -686,7 +686,9 @@ _TEXT = (
 _LOOKS: dict[str, tuple[Callable[..., Any], str]] = {
     "__bool__": (bool, _BRANCH),
     "__contains__": (operator.contains, "`in` looks at values. Write np.any(x == a)"),
-    "__float__": (float, f"float() (or a `math` function) {_NUMBER}"), "__int__": (int, f"int() {_NUMBER}"),
+    "__float__": (float, f"float() (or a `math` function, or a[i] = x where a = np.zeros(n)) {_NUMBER}. "
+        "In place of np.zeros(n), fill minidiff.functions.zeros(n)"),
+    "__int__": (int, f"int() {_NUMBER}"),
     "__complex__": (complex, f"complex() {_NUMBER}"), "__round__": (round, f"round() {_NUMBER}"),
     "__trunc__": (math.trunc, f"trunc() {_NUMBER}"),
     "__floor__": (math.floor, f"floor() {_NUMBER}"), "__ceil__": (math.ceil, f"ceil() {_NUMBER}"),

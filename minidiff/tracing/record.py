@@ -26,6 +26,7 @@ from fractions import Fraction
 from functools import cache, partial, wraps
 from importlib import import_module
 from itertools import count
+from numbers import Number
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar
 
@@ -367,6 +368,7 @@ _OF_PYTHON = frozenset({int, float, complex})
 def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], Any]) -> Any:
     """Make the operator method that calls and records `function`, and its reflection."""
     primitive = trace_primitives_map[function]
+    name = f"__r{operate.__name__.strip('_')}__"
 
     def forward(self: Traced, other: Any) -> Any:
         x, owner = self._value, self.owner
@@ -387,8 +389,8 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
             return forward(self, other.lift())
         if hasattr(type(other), "__listed__"):
             return Traced(operate(x, other), primitive, (x, other), NO_KEYWORDS, (0,), (self,), owner)
-        if getattr(type(other), "__array_ufunc__", True) is None:
-            return NotImplemented  # a Grads, which knows what to do
+        if _operates_itself(other, name, x):
+            return NotImplemented
         return record(primitive, (self, other), NO_KEYWORDS)
 
     def reflected(self: Traced, other: Any) -> Any:
@@ -402,6 +404,21 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         return record(primitive, (other, self), NO_KEYWORDS)
 
     return forward, reflected
+
+
+def _operates_itself(other: Any, name: str, x: Any) -> bool:
+    """Tell whether NumPy would leave ``x + other`` to a method of the other's class, by the name given.
+
+    A class says so by ``__array_ufunc__ = None`` (as `Grads`), or by a priority above that of arrays. A NumPy
+    number leaves it to every object that is no number and cannot become an array.
+    """
+    kind = type(other)
+    if hasattr(kind, "__array_ufunc__"):
+        return kind.__array_ufunc__ is None
+    if kind.__module__ == "builtins" or not hasattr(kind, name) or isinstance(other, (Box, Number)):
+        return False
+    goes_first = getattr(other, "__array_priority__", 0) > 0
+    return (goes_first or not (getattr(x, "ndim", 0) or hasattr(kind, "__array__"))) and not _is_sparse(other)
 
 
 def _tell_shapes(error: ValueError, operands: Iterable[Any]) -> None:
@@ -1222,10 +1239,10 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
     """Do the same with arguments of any kind: lists, sparse matrices, values of several traces."""
     arguments = tuple(map(lift, arguments))
     kinds = set(map(type, arguments))
-    if list in kinds or tuple in kinds:
+    if any(map(_becomes_array, kinds)):
         # Of a ufunc all arguments are arrays, of another function those that have a rule.
         n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
-        arrays = [x if x is None else as_array(x) for x in arguments[:n]]
+        arrays = [as_array(x) if _becomes_array(type(x)) else x for x in arguments[:n]]
         arguments = (*arrays, *arguments[n:])
     arguments = standing(arguments)
     boxes = [x for x in arguments if type(x) in Box.types]
@@ -1259,6 +1276,11 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
     if any(type(x) in Box.types for x in values):  # the outer trace sees the call too
         function = lambda *values, **keywords: record(primitive, values, keywords)  # noqa: E731
     return _called(function, primitive, keywords, (tuple(values), tuple(argnums), tuple(parents)))
+
+
+def _becomes_array(kind: type) -> bool:
+    is_array = kind in _COMMON or issubclass(kind, (np.ndarray, np.generic)) or hasattr(kind, "__listed__")
+    return kind in (list, tuple) or (not is_array and hasattr(kind, "__array__"))
 
 
 _trace_of = attrgetter("_trace")
@@ -1336,9 +1358,15 @@ def _node(
             _perhaps_view(node)
         return node
     if kind is Traced:  # as an outer trace has recorded it
+        if result._trace >= parents[0]._trace:
+            raise TypeError(
+                f"{name_of(primitive)} calls what uses a value under differentiation that is none of its "
+                f"arguments: that gradient would be lost. {_OPERATORS}"
+            )
         return _box(result, result._trace, Traced(result, primitive, values, keywords, argnums, parents))
     if kind is np.ndarray:
-        refuse(f"{name_of(primitive)} of {call_of(values, keywords)}", "Objects in arrays have no gradient.")
+        advice = f"Objects in arrays have no gradient. {_OPERATORS}"
+        refuse(f"{name_of(primitive)} of {call_of(values, keywords)}", advice)
     node = Traced(typed(result), primitive, values, keywords, argnums, parents)
     if isinstance(result, (tuple, list, SequenceBox)):  # several results, as of np.linalg.eigh or np.split
         places = count()
@@ -1352,10 +1380,13 @@ def _node(
     return Box.type_mappings[kind](result, node._trace, node)
 
 
+_OPERATORS = "A class whose own operators are meant says __array_ufunc__ = None."
+
+
 def _no_array(function: Any, kind: type) -> TypeError:
     return TypeError(
         f"{name_of(function)} gave a {kind.__name__}, which cannot be differentiated. "
-        "Give it plain arrays or numbers."
+        f"Give it plain arrays or numbers. {_OPERATORS}"
     )
 
 

@@ -77,14 +77,17 @@ _CURES = [
         "The second argument of np.max is an axis: np.maximum(a, b) gives the larger of two."),
     (r" pandas\.", "Take df.to_numpy(), before the loss."),
     (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
-    (r"\.dot\((?!\[)", "Write X @ W."),
+    (r"\.dot\((?![\[(])", "Write X @ W."),
     (r"full\(", "Write a * np.ones(shape)."),
-    (r"array\(\[|np\.array\(|stack\(|concatenate\(|dot\(\[",
+    (r"array\(\[|np\.array\(|stack\(|concatenate\(|dot\([\[(]",
         "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
     (r"\.(float|complex|single|double|longdouble)\d*\(", "Write x.astype(dtype)."),
     (r"vectorize", "Write np.stack([f(v) for v in x])."),
     (r"^np\.save", "A file gets the plain value: np.save(path, dropgrad(x))."),
     (r"nditer", "Write for v in x.ravel(), in place of np.nditer."),
+    (r"ndenumerate", "Write for i in np.ndindex(x.shape), and x[i]."),
+    (r"as_strided", "np.lib.stride_tricks.sliding_window_view(x, n) gives windows, and x[i] any elements."),
+    (r"numpy\.testing", "A check takes the plain value: np.testing.assert_allclose(dropgrad(x), y)."),
     (r"unique_values", "np.unique(x) has an order."),
     (r"intersect1d", "Write np.unique(x[np.isin(x, y)])."),
     (r"[rc]_\[|[RC]Class", "np.concatenate joins arrays, np.stack numbers."),
@@ -143,6 +146,8 @@ def _told(frame: Any, called: str) -> tuple[str, str, str]:
 def _name_in(frame: Any) -> str:
     """Name the function that runs in a frame, a method with its class or with SciPy's distribution."""
     name: str = frame.f_code.co_name
+    if name == "wrapper":  # SciPy's, around the function f
+        name = getattr(frame.f_locals.get("f"), "__name__", name)
     if (of := frame.f_locals.get("self")) is None:
         return name
     kind = type(getattr(of, "dist", of)).__name__.removesuffix("_gen")

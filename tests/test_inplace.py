@@ -12,7 +12,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from beside_numpy import UFUNCS
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minidiff import (
@@ -1391,6 +1391,53 @@ def test_what_is_written_in_the_order_of_memory_has_its_gradient(order, layout, 
     for change in (through_a_vector, through_an_array):
         assert withgradient(lambda a, c=change: loss(a, c), x).val == loss(x, change)
         check_gradient(lambda a, c=change: loss(a, c), x)
+
+
+STARTS = st.sampled_from(
+    [slice(None), slice(1, None), slice(None, -1), slice(None, None, -1), slice(None, None, 2)]
+)
+PARTS = st.tuples(*[st.one_of(STARTS, st.integers(0, 3))] * 2)
+PUTS = {
+    "=": lambda target, w: operator.setitem(target, ..., w),
+    "copyto": np.copyto,
+    "copyto, where": lambda target, w: np.copyto(target, w, where=np.ones(np.shape(target)[-1:], bool)),
+    "real": lambda target, w: setattr(target, "real", w),
+    "+=": lambda target, w: operator.iadd(target, w),
+}
+
+
+@given(st.sampled_from("CF"), st.sampled_from(sorted(PUTS)), *[PARTS] * 2, *[st.booleans()] * 3)
+@example("C", "=", (slice(None), 2), (1, slice(None)), False, False, False)
+@example("C", "copyto, where", (1, slice(None)), (2, slice(None)), False, True, False)
+@example("F", "=", (slice(None), slice(None)), (slice(None, None, -1), slice(None)), False, False, True)
+@settings(max_examples=EXAMPLES)
+def test_what_is_put_may_be_a_view_of_where_it_is_put(order, how, to, of, turned, from_turned, in_list):
+    """It is as in NumPy, or refused where that reads what it has written, and so is not what stands there."""
+
+    def change(a, copied=lambda x: x):
+        b = np.multiply(a, 1, order=order)
+        target, w = (b.T if turned else b)[to], (b.T if from_turned else b)[of]
+        if np.ndim(target) == 0:
+            return None
+        PUTS[how](target, [*map(copied, w)] if in_list and np.ndim(w) else copied(w))
+        return b
+
+    x, weights = np.arange(1.0, 17).reshape(4, 4), np.cos(np.arange(16.0)).reshape(4, 4)
+    try:
+        expected = change(x, np.copy)
+    except ValueError:  # the shapes do not fit
+        return
+    if expected is None:
+        return
+    loss = lambda x: np.sum(change(x) * weights)
+    if not np.array_equal(change(x), expected):
+        with pytest.raises(NotImplementedError, match="into its own memory: take a copy first"):
+            gradient(loss, x)
+        return
+    val, (g,) = withgradient(loss, x)
+    assert val == np.sum(expected * weights)
+    steps = [np.sum(change(e, np.copy) * weights) for e in np.eye(16).reshape(16, 4, 4)]  # it is linear
+    np.testing.assert_allclose(g.ravel(), steps, rtol=1e-12, atol=1e-12)
 
 
 def test_windows_that_overlap_are_written_to_one_by_one_or_refused():

@@ -179,7 +179,10 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
         _set_flat(x.parents[0], index, w)
         return
     root, way = _changeable(x)
-    w, index = as_array(lift(w)), _kept(constant(index))
+    index = _kept(constant(index))
+    if function is ASSIGNED:
+        _refuse_overtaken(root, way, index, lift(w))
+    w = as_array(lift(w))
     if function is ASSIGNED and type(w) is Traced and any(step[0] is _windows for step in way):
         elements = np.ravel(seen_from(np.arange(root.size).reshape(root.shape), way)[index])
         if len(np.unique(elements)) < len(elements):
@@ -228,6 +231,40 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
     else:
         new = record(function, (root, place, w), NO_KEYWORDS)
     _go_on(root, new, nothing if root.function in _WRITTEN else value)
+
+
+def _refuse_overtaken(root: Traced, way: Any, index: Any, w: Any) -> None:
+    """Refuse views of the array itself that NumPy, as it goes along, reads where it has written already.
+
+    So it does along one axis, and of a list item by item; else it takes a copy first.
+    """
+    memory: Any = getval(root)
+    parts = w if isinstance(w, (list, tuple)) else [w]
+    ways = [taken if of is root else None for of, taken in map(_source_if_any, parts)]
+    if type(memory) is not np.ndarray or ways == [None] * len(parts):
+        return
+    target = seen_from(memory, way)[index]
+    if parts is not w and (np.ndim(target) != 1 or target.strides == constant(w).strides[-1:]):
+        return
+    before = np.empty_like(memory, complex if memory.dtype.kind == "c" else float)
+    before.flat[:] = np.arange(memory.size)
+    at_once, along = before.copy(order="K"), before.copy(order="K")
+    for after, read in ((at_once, before), (along, along)):
+        others = (np.zeros(np.shape(constant(part))) for part in parts)
+        items = [
+            zeros if taken is None else seen_from(read, taken)
+            for zeros, taken in zip(others, ways, strict=True)
+        ]
+        seen_from(after, way)[index] = items if parts is w else items[0]
+    if not np.array_equal(at_once, along):
+        raise NotImplementedError(
+            "Assignment from an array into its own memory: take a copy first, b[:, 2] = b[1].copy(). Here "
+            "NumPy reads what it has just written."
+        )
+
+
+def _source_if_any(part: Any) -> Any:
+    return source_of(part) if type(part) is Traced else (None, ())
 
 
 def _go_on(root: Traced, new: Traced, value: Any) -> None:
@@ -380,7 +417,7 @@ def _apart_from(x: Traced, w: Any, what: str) -> None:
     root, way = _changeable(x)
     memory: Any = shown(getval(root))
     for part in w if isinstance(w, (list, tuple)) else (w,):
-        of, taken = source_of(part) if type(part) is Traced else (None, ())
+        of, taken = _source_if_any(part)
         if of is root and np.may_share_memory(*(seen_from(memory, constant(how)) for how in (way, taken))):
             raise NotImplementedError(f"{what} from an array into its own memory: take a copy first.")
 
@@ -398,6 +435,7 @@ def _fill(x: Traced, value: Any) -> None:
 
 def _copyto(x: Traced, src: Any, casting: str = "same_kind", where: Any = True) -> None:
     src = as_array(lift(src))
+    _refuse_overtaken(*_settled(x), ..., src)
     if not np.can_cast(src.dtype, x.dtype, casting):  # type: ignore[arg-type]
         raise TypeError(f"np.copyto: {src.dtype} cannot be cast to {x.dtype} by the rule {casting!r}.")
     _put_by("copyto", x, src, where)
@@ -537,11 +575,11 @@ for _name, _ufunc in _UFUNCS.items():
 def _set_imaginary(x: Traced, w: Any) -> None:
     if x.dtype.kind != "c":
         raise TypeError("an array of real numbers has no imaginary part to set.")
-    _change(x.imag, ..., w)
+    _change(x.imag, ..., as_array(lift(w)))
 
 
 _ATTRIBUTES: dict[str, Callable[[Any, Any], None]] = {
-    "flat": lambda x, w: _set_flat(x, ..., w), "real": lambda x, w: _change(x.real, ..., w),
+    "flat": lambda x, w: _set_flat(x, ..., w), "real": lambda x, w: _change(x.real, ..., as_array(lift(w))),
     "imag": _set_imaginary,
 }  # fmt: skip
 

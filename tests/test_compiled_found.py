@@ -251,6 +251,38 @@ def test_numbers_of_large_hidden_data_are_refused_and_others_are_not(monkeypatch
     assert f().val == np.sum(Heard.data * W) * 1.5
 
 
+def test_what_a_derivative_makes_of_large_hidden_data_follows_them(monkeypatch):
+    monkeypatch.setattr(reach, "COMPARED", 0)
+    ones = lambda: param(np.ones(3))  # of its own, and the same at each call
+    scaled = derivative(lambda g, ans, x: g * (ones() * Heard.data))(lambda x: x * Heard.data)
+    loss, old = lambda: np.sum(scaled(W) ** 2), Heard.data.copy()
+    f = compiled(loss, params(W))
+    try:
+        for factor in (1.0, 1.5, 2.0):
+            Heard.data[...] = old * factor
+            assert bits(f()) == bits(withgradient(loss, params(W)))
+    finally:
+        Heard.data[...] = old
+
+
+@pytest.mark.parametrize("between", [0, 1, 2])
+def test_where_a_base_hears_of_each_class_none_is_made_to_record(between):
+    class Listening:
+        def __init_subclass__(cls):
+            heard.append(cls)
+
+    heard, base = [], Listening
+    for _ in range(between):
+        base = type("Between", (base,), {})
+    Holding = type("Holding", (base,), {"data": np.ones(3)})
+    loss = lambda x: np.sum(W * (2 * Holding.data) * x)
+    f = compiled(loss, params(W))
+    for x in (np.ones(3), np.arange(3.0)):
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+        Holding.data[...] += 1
+    assert len(heard) == between + 1
+
+
 @pytest.mark.parametrize("number", [float, complex, math.sqrt])
 def test_a_number_of_large_hidden_data_is_one_by_whatever_name_it_is_made(number, monkeypatch):
     monkeypatch.setattr(reach, "COMPARED", 0)

@@ -616,8 +616,8 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
             is_shared = array.base is not None or id(array) in given
             given.add(id(array))
             gradients[i] = g.copy() if is_shared and hasattr(g, "copy") else apart(g)
-        elif type(example(roots[i]._value)) is np.ndarray and not is_recorded(g):
-            gradients[i] = np.array(g) if g is array else g.__as_array__()
+        elif type(example(constant(roots[i]._value))) is np.ndarray:
+            gradients[i] = g[...] if is_recorded(g) else np.array(g) if g is array else g.__as_array__()
     return gradients
 
 

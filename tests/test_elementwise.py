@@ -6,7 +6,7 @@ import scipy
 from beside_numpy import check
 from scipy import special
 
-from minidiff import dropgrad, gradient
+from minidiff import check_gradient, compiled, dropgrad, gradient, withgradient
 
 rng = np.random.default_rng(1)
 A, B = rng.normal(size=(2, 3)), rng.uniform(0.6, 2.4, size=3)
@@ -177,3 +177,41 @@ def test_what_is_written_with_others_has_the_bits_of_numpy(f, x):
     seen = []
     gradient(lambda x: (seen.append(dropgrad(f(x))), np.sum(f(x)))[1], x)
     np.testing.assert_array_equal(seen[0], f(x))
+
+
+@pytest.mark.parametrize("base", [-2, -2.0, np.float64(-0.5), np.float32(-3.0), np.array([-2.0, 0.5, -1.0])])
+@pytest.mark.parametrize("exponent", [1 + 0.5j, np.complex64(0.5 - 1j), np.array([1 + 0.5j, -2 + 1j, 0.25j])])
+def test_the_derivative_by_a_complex_exponent_is_finite_for_a_negative_base(base, exponent):
+    f = lambda z: np.sum(np.abs(np.power(base, z) + 0.3))
+    (g,) = gradient(f, exponent)
+    (expected,) = gradient(lambda z: np.sum(np.abs(np.exp(z * np.log(base + 0j)) + 0.3)), exponent)
+    is_single = {np.dtype("f4"), np.dtype("c8")} & {np.asarray(x).dtype for x in (base, exponent)}
+    np.testing.assert_allclose(g, expected, rtol=1e-5 if is_single else 1e-13)
+    check_gradient(f, exponent)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize("function", [np.linspace, np.logspace, np.geomspace])
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_a_python_number_at_an_end_takes_the_others_dtype(function, dtype, shape):
+    x = np.full(shape, 0.7, dtype)[()]
+    for f in (lambda x: function(x, 0.3, 3), lambda x: function(2, x, 3)):
+        kept = []
+        gradient(lambda x, f=f: np.sum(np.abs(kept.append(f(x)) or kept[0])), x)
+        result = dropgrad(kept[0])
+        assert result.dtype == f(x).dtype
+        np.testing.assert_array_equal(result, f(x))
+
+
+def test_the_size_of_a_complex_number_has_the_bits_of_pythons():
+    rng = np.random.default_rng(0)
+    for z in rng.normal(size=(200, 2)) @ [1, 1j]:
+        value, grad = withgradient(abs, z)
+        assert value == abs(z)
+        np.testing.assert_allclose(grad[0], z / abs(z))
+    loss = lambda z: abs(z[0]) + abs(z[1]) ** 2
+    f, z = compiled(loss), rng.normal(size=(2, 2)) @ [1, 1j]
+    f(z)
+    (value, (g,)), (expected, (right,)) = f(z * 3j), withgradient(loss, z * 3j)
+    assert value == expected == loss(z * 3j)
+    np.testing.assert_array_equal(g, right)

@@ -741,6 +741,63 @@ def test_what_has_left_its_gradient_is_not_changed_under_an_outer_one():
         gradient(outer, X)
 
 
+@pytest.mark.parametrize(
+    "name", ["iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul", "setitem"]
+)
+def test_what_is_left_of_a_gradient_changes_in_place_for_every_name_and_view(name):
+    def change(x):
+        args = (0, 5.0) if name == "setitem" else (np.full((2, 2), 3.0),)
+        return getattr(operator, name)(x, *args)
+
+    kept = []
+    loss = lambda W: np.sum(kept.append(W * 2) or kept[-1] ** 2)
+    gradient(loss, np.array([[1.0, 2.0], [3.0, 4.0]]))
+    h, plain = kept[0], np.array([[2.0, 4.0], [6.0, 8.0]])
+    view, same = h[1], h
+    changed = change(h)
+    assert name == "setitem" or changed is same
+    change(plain)
+    np.testing.assert_array_equal(same, plain)
+    np.testing.assert_array_equal(view, plain[1])
+    with pytest.raises(TypeError, match=r"A change \(__\w+__\) of an array of a gradient that has ended"):
+        gradient(lambda W: (gradient(loss, W), change(kept[-1]), np.sum(W))[-1], plain)
+
+
+@pytest.mark.parametrize("args", [(), ("K",), ("C",), ("F",), ("A",), ("K", "unsafe", True)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_astype_gives_the_array_itself_where_numpy_does(args, order):
+    plain = np.arange(6.0).reshape(2, 3, order=order)
+    for copy in (True, False):
+        for do in (
+            lambda x, copy=copy: x.astype(float, *args, copy=copy),
+            lambda x, copy=copy: x.astype(float, *(args + ("K", "unsafe", True)[len(args) :]), copy),
+        ):
+
+            def f(x, do=do):
+                y = x * 1
+                z = do(y)
+                z[0] = 9
+                return np.sum(y * [1, 2, 3]) + 2 * np.sum(z)
+
+            value, (g,) = withgradient(f, plain)
+            assert value == f(plain)
+            is_same = do(plain) is plain
+            np.testing.assert_array_equal(g, [[0, 0, 0] if is_same else [1, 2, 3], [3, 4, 5]])
+
+
+def test_the_gradient_by_an_array_without_axes_is_one_within_a_gradient_too():
+    def f(x):
+        (g,) = gradient(lambda t: t**3, (x * 1)[...])
+        same = g
+        g += 1
+        return same * 1
+
+    x = np.array(2.0)
+    value, (g,) = withgradient(f, x)
+    assert value == f(x) == 13
+    assert g == 12
+
+
 def test_a_loop_of_assignments_does_not_keep_what_nobody_sees():
     def path(x, n):
         p = np.zeros_like(x, shape=(n, 2))

@@ -353,23 +353,31 @@ def _method(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
         if self.owner.open:
             return change(self, *args, **kwargs)
-        if is_box(living := lift(self)):
-            what = f"A change ({name}) of an array of a gradient that has ended"
-            refuse(what, "Take a copy first, b = x.copy().", is_sure=True)
-        return getattr(living, name)(*args, **kwargs)
+        return getattr(_left(self, name), name)(*args, **kwargs)
 
     return method
+
+
+def _left(x: Traced, name: str) -> Any:
+    """Give what is left of an array when its gradient has ended, if it can be changed."""
+    if is_box(living := lift(x)):
+        what = f"A change ({name}) of an array of a gradient that has ended"
+        refuse(what, "Take a copy first, b = x.copy().", is_sure=True)
+    return living
 
 
 def _augmented(
     operate: Callable[[Any, Any], Any], in_place: Callable[[Any, Any], Any], ufunc: Any
 ) -> Callable[..., Any]:
     def method(self: Traced, other: Any) -> Any:
-        is_array = self.owner.open and isinstance(getval(self), np.ndarray)
+        is_array = isinstance(getval(self), np.ndarray)
         # autograd's own derivatives write x += y for x = x + y, and NumPy has it so of x.flat.
         of = str(sys._getframe(1).f_globals.get("__name__"))
         if not is_array or self.function is FLAT or of.startswith("autograd."):
             return NotImplemented
+        if not self.owner.open:
+            in_place(_left(self, f"__{in_place.__name__}__"), other)
+            return self
         new = operate(self, other)
         if not hasattr(new, "dtype"):
             return new

@@ -377,11 +377,12 @@ def _power_base(g: Any, ans: Any, x: Any, y: Any) -> Any:
 
 
 def _power_exponent(g: Any, ans: Any, x: Any, y: Any) -> Any:
-    # d xʸ/dy = xʸ·log x, whose limit as x → 0 is 0.
+    # d xʸ/dy = xʸ·log x, whose limit as x → 0 is 0. A negative real x has a complex one where the power has.
     if type(x) in (int, float) and x:
-        return unbroadcast(g * (ans * np.log(x)), y)
+        return unbroadcast(g * (ans * (np.emath.log(x) if ans.dtype.kind == "c" else np.log(x))), y)
     g = anp.where(x, g, np.zeros((), g.dtype))  # which may be infinite
-    x = anp.where(x, x, anp.ones_like(x)) * 1.0  # whole numbers may be small ones, whose logarithm is float16
+    one = np.ones((), ans.dtype) if ans.dtype.kind == "c" else 1.0
+    x = anp.where(x, x, anp.ones_like(x)) * one  # whole numbers may be small ones, whose logarithm is float16
     return unbroadcast(g * (ans * np.log(x)), y)
 
 

@@ -76,11 +76,13 @@ def _logspace(
     dtype: Any = None,
     axis: int = 0,
 ) -> Any:
-    start, stop, base = as_array(start), as_array(stop), base if np.ndim(base) == 0 else as_array(base)
+    # What has no axes stays as it is: a Python number takes the dtype of what it meets.
+    start, stop, base = (as_array(a) if np.ndim(a) else a for a in (start, stop, base))
     if np.ndim(base):
         # Each element of the base goes with those of the ends.
         ndim = max(map(np.ndim, (start, stop, base)))
-        start, stop, base = (np.reshape(a, (1,) * (ndim - np.ndim(a)) + a.shape) for a in (start, stop, base))
+        shapes = [(1,) * (ndim - np.ndim(a)) + np.shape(a) for a in (start, stop, base)]
+        start, stop, base = map(np.reshape, (start, stop, base), shapes)
     return _along(np.power(base, np.linspace(start, stop, num, endpoint)), dtype, axis)
 
 

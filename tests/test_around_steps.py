@@ -613,6 +613,23 @@ def test_a_trigger_is_reset_copied_pickled_and_saved_with_its_memory(make):
     assert expected != alone
 
 
+REMEMBERING = {
+    "skip_nonfinite": skip_nonfinite, "accumulate": lambda: accumulate(2),
+    "patience": lambda: patience(is_low, 2), "plateau": lambda: plateau(identity, 2),
+    "early_stopping": lambda: early_stopping(identity, 2), "Average": lambda: Average(params(param(1.0))),
+    "KeepBest": lambda: KeepBest(params(param(1.0)), identity),
+    "ReducePlateau": lambda: ReducePlateau(Descent(), identity),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", REMEMBERING.values(), ids=REMEMBERING)
+def test_what_has_only_begun_goes_into_a_checkpoint_too(make):
+    begun, loaded, file = make(), make(), io.BytesIO()
+    save(file, [], begun=begun.state)
+    loaded.state = load(file, [])["begun"]
+    assert loaded.state == begun.state
+
+
 @pytest.mark.parametrize("make", [early_stopping, plateau])
 def test_a_score_is_noted_as_it_was_though_its_array_changes(make):
     live, a = np.zeros(1), param(0.0)

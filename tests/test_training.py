@@ -271,6 +271,21 @@ def test_an_error_in_loss_data_or_callback_comes_through(a):
             train(arguments[0], params(a), arguments[1], Descent(), cb=arguments[2])
 
 
+@pytest.mark.parametrize("fails", range(3))
+def test_callbacks_hear_of_no_step_that_has_failed(a, fails):
+    class Failing(AbstractOptimiser):
+        def apply(self, x, Δ):
+            if len(heard) == fails:
+                raise ZeroDivisionError
+            return 0.1 * Δ
+
+    heard = []
+    with pytest.raises(ZeroDivisionError):
+        train(quadratic(a), params(a), [2.0] * 5, Failing(), cb=lambda: heard.append(float(a)))
+    assert len(heard) == fails
+    assert heard[-1:] == [float(a)] * bool(fails)
+
+
 def LOSS(x):
     return x
 

@@ -350,6 +350,27 @@ def test_the_gradient_of_the_gradient_is_autograds(name, call, x):
         same(g, expected, 1e-7)
 
 
+ALONG = [(f"cumprod {axis}", partial(lambda xp, x, axis: xp.cumprod(x, axis), axis=axis), x)
+         for axis in (None, 0, -1) for x in (M, Z, T)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "call", "x"), [*CASES, *ALONG])
+def test_a_gradient_has_the_same_bits_within_another_gradient(name, call, x):
+    loss = lambda x: projected(np, call(np, x))
+    (outside,), inside = gradient(loss, x), []
+
+    def outer(x):
+        (g,) = gradient(loss, x)
+        inside.append(dropgrad(g))
+        return np.sum(np.real(x))
+
+    gradient(outer, x)
+    if outside is None:
+        assert inside == [None]
+    else:
+        np.testing.assert_array_equal(inside[0], outside, strict=True)
+
+
 @pytest.mark.parametrize(("name", "call", "x"), CASES)
 def test_float32_gives_float32(name, call, x):
     exact = autograds(lambda x: projected(anp, call(anp, x)), x)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from autograd.tracer import getval
 
 from minidiff.checks import is_complex, takes
-from minidiff.tracing.derivatives import COMPOSITES, listed, shown
+from minidiff.tracing.derivatives import COMPOSITES, RULES, enter, listed, shown
 from minidiff.tracing.record import constant, derivative, is_box
 from minidiff.tracing.refusals import name_of
 
@@ -39,6 +40,22 @@ def pinned(written: Any, value: Any) -> Any:
         else:  # where nothing has a derivative, a 0 stands for all
             written = written + np.zeros(value.shape)
     return _valued(written, value)
+
+
+def _as_outside(rule: Any) -> Any:
+    """Give a rule that looks at values, within another gradient too, the values it has where it can look."""
+
+    def nested(g: Any, ans: Any, *arguments: Any, **options: Any) -> Any:
+        gradient = rule(g, ans, *arguments, **options)
+        if getval(ans) is ans:
+            return gradient
+        return pinned(gradient, rule(*constant((g, ans, *arguments)), **constant(options)))
+
+    return nested
+
+
+for _function in (np.prod, np.cumprod):
+    enter(_function, *map(_as_outside, RULES[_function]))
 
 
 def verified(written: Any, value: Any, tolerance: Any, words: str) -> Any:

@@ -309,7 +309,7 @@ LAID = [
 def order_in_memory(a):
     """Tell what decides which reshapes of an array are views, and what order="K" means."""
     axes = [i for i, n in enumerate(a.shape) if n > 1]
-    if len(axes) < 2 or not a.size:
+    if not axes or not a.size:
         return None
     return a.flags.c_contiguous, a.flags.f_contiguous, sorted(axes, key=lambda i: -abs(a.strides[i]))
 
@@ -336,15 +336,18 @@ def calls_of_all_functions():
 )
 def test_a_result_lies_in_memory_as_numpys_own(f, needed, options):
     more = [*FIRST.get(needed, ()), (float,), *([(x,) for x in LAID] if isinstance(f, np.ufunc) else ())]
-    for x, rest, by_name in itertools.product(LAID, more, options):
+    parts = lambda x: x, lambda x: x[..., ::-1], lambda x: x[::2]
+    if f is np.lib.stride_tricks.sliding_window_view:  # of these a loss has copies
+        parts = parts[:1]
+    for x, part, rest, by_name in itertools.product(LAID, parts, more, options):
         try:
-            expected = f(x, *rest, **by_name)
+            expected = f(part(x), *rest, **by_name)
         except Exception:  # not a call that NumPy takes
             continue
         seen = []
 
         def call(x):
-            out = f(x, *rest, **by_name)
+            out = f(part(x), *rest, **by_name)
             seen.extend(map(constant, out) if isinstance(out, (tuple, list)) else [constant(out)])
             return out
 
@@ -352,7 +355,7 @@ def test_a_result_lies_in_memory_as_numpys_own(f, needed, options):
         if outcome(call, x):
             for a, b in zip(seen, expected, strict=True):
                 found, known = order_in_memory(np.asarray(a)), order_in_memory(np.asarray(b))
-                assert found == known, (x.strides, rest, by_name)
+                assert found == known, (part(x).strides, rest, by_name)
 
 
 def test_full_like_by_position():

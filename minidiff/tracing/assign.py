@@ -146,6 +146,8 @@ def _changeable(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
             "Take a copy first, b = x.copy(), and change that; or make a new array (b = b + …, np.sort).",
             is_sure=True,
         )
+    if any(getattr(step, "fun", None) is np.real_if_close for step, *_ in way):  # which goes by the values
+        refuse("A change through np.real_if_close", "Take a copy of what it gives.", is_sure=True)
     if not way:
         _refuse_read_only(root, way)
     return root, way

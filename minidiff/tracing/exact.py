@@ -84,7 +84,7 @@ def laid(x: Any, order: Any, like: Any = None) -> Any:
     """
     value = shown(constant(x))
     if np.ndim(value) < 2:
-        return x
+        return x if np.ndim(value) == 0 or value.flags.contiguous else np.copy(x)
     like = value if like is None else shown(constant(like))
     if value.flags.c_contiguous and (order == "C" or (order != "F" and like.flags.c_contiguous)):
         return x

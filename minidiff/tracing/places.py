@@ -20,7 +20,12 @@ from minidiff.tracing.statistics import kth
 
 def _numbers(x: Any, first: int = 0) -> Any:
     """Give the numbers of the elements, in an array that lies in memory as `x` does."""
-    numbers = np.empty_like(shown(constant(x)), int)
+    like = shown(constant(x))
+    numbers = np.empty_like(like, int)
+    if not like.flags.forc:  # with gaps or backwards: functions ask whether it is C or Fortran contiguous
+        axes = sorted(range(like.ndim), key=lambda i: -abs(like.strides[i]))
+        wide = np.empty([2 * like.shape[i] for i in axes], int)
+        numbers = wide[(np.s_[::2],) * like.ndim].transpose(np.argsort(axes))
     numbers[...] = np.arange(first, first + x.size).reshape(x.shape)
     return numbers
 

@@ -57,6 +57,8 @@ def _with_options(
     pairs = zip(arrays, kinds, strict=False)
     if any(getattr(x, "dtype", kind).kind == "c" != kind.kind for x, kind in pairs):
         raise NotImplementedError(f"np.{ufunc.__name__} would drop imaginary parts: take np.real first.")
+    if order == "A":
+        order = "F" if all(np.asarray(shown(constant(x))).flags.f_contiguous for x in arrays) else "C"
     arrays = [
         cast(np.asarray(x) if type(x) in _NUMBERS else x, kind)
         for x, kind in zip(arrays, kinds, strict=False)
@@ -67,8 +69,6 @@ def _with_options(
         result = ufunc(*arrays) if where is True else _for_some(ufunc, arrays, as_array(constant(where)))
     if order == "K":
         return result
-    if order == "A":
-        order = "F" if all(shown(constant(x)).flags.f_contiguous for x in arrays) else "C"
     return map_container(partial(laid, order=order), result) if ufunc.nout > 1 else laid(result, order)
 
 

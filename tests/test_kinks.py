@@ -190,6 +190,19 @@ def test_a_norm_of_vectors_with_zeros_in_them(p, kind):
         np.testing.assert_allclose(g, gradient(lambda x: np.linalg.norm(x, p), x[0])[0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
+def test_a_zero_has_no_part_in_a_norm_by_less_than_one(p):
+    """Its slope there is infinite on both sides, with opposite signs: 0 by convention."""
+    x = np.array([[0.0, 3.0, -4.0], [0.5, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    (g,) = gradient(lambda x: np.sum(np.linalg.norm(x, p, axis=1)), x)
+    for row, g_row in zip(x, g, strict=True):
+        some = row != 0
+        np.testing.assert_array_equal(g_row[~some], 0)
+        if some.any():
+            expected = slopes(lambda v: np.linalg.norm(v, p), row[some])
+            np.testing.assert_allclose(g_row[some], expected, rtol=1e-6)
+
+
 BAD = np.array([[1.0, np.nan, 2.0], [np.inf, 3.0, np.inf]])
 GOOD = np.isfinite(BAD)
 MASKED = {

@@ -1109,6 +1109,8 @@ READ_ONLY = {
     ".imag": lambda b: (b * np.ones((3, 3))).imag,
     "diagonal": lambda b: np.diagonal(np.array([[[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]]).T * b, 0, 0, 1),
     "a view of one": lambda b: np.broadcast_to(b, (3, 3)).T[1:],
+    "a view of a number that is broadcast": lambda b: np.broadcast_to(b[0] * 2, (3, 3)).T[1:],
+    "its real part": lambda b: np.broadcast_to(b[0] * 2, (3, 3)).real,
 }
 WRITE = {
     "item": lambda a: operator.setitem(a, 0, 1.0),
@@ -1448,6 +1450,54 @@ def test_what_is_written_in_the_order_of_memory_has_its_gradient(order, layout, 
     for change in (through_a_vector, through_an_array):
         assert withgradient(lambda a, c=change: loss(a, c), x).val == loss(x, change)
         check_gradient(lambda a, c=change: loss(a, c), x)
+
+
+def with_gaps(layout):
+    """Make a function whose result has gaps in memory, and so is copied where a compact one is viewed."""
+    return derivative(lambda g, ans, x: 2 * g)(lambda x: layout(np.repeat(2 * x, 2, axis=-1)))
+
+
+GAPS = {
+    "eigvals": np.linalg.eigvals,
+    "gaps": with_gaps(lambda a: a[..., ::2]),
+    "gaps, backwards": with_gaps(lambda a: a[..., ::-2]),
+    "gaps between columns": with_gaps(lambda a: np.copy(a, order="F")[:, ::2]),
+    "gaps between rows": with_gaps(lambda a: np.concatenate([a[:, ::2], a], axis=1)[:, :2]),
+}
+
+
+@pytest.mark.parametrize("make", GAPS.values(), ids=GAPS)
+@pytest.mark.parametrize("order", "CFAK")
+def test_what_a_change_makes_of_an_array_with_gaps_is_viewed_or_copied_as_before(make, order):
+    x = np.array([[0.3, 1.0], [3.0, 4.0]])
+
+    def loss(x):
+        a = make(x)
+        first = a[..., ::-1]
+        for view in (a, a.T, first[1:]):
+            view[..., 0] += x[0, 0]
+            for r in (a.ravel(order), a.reshape(-1, order=order.replace("K", "A"))):
+                r[1:] *= x[0, 1]
+        return np.sum(a.T @ np.arange(1.0, 3))
+
+    assert withgradient(loss, x).val == loss(x)
+    check_gradient(loss, x, order=2)
+    inner = lambda x: np.sum(gradient(loss, x)[0] ** 2)
+    assert hvp(loss, x, np.ones((2, 2))).shape == x.shape
+    np.testing.assert_allclose(withgradient(inner, x).val, inner(x), rtol=1e-13)
+
+
+@pytest.mark.parametrize("make", list(GAPS.values())[1:], ids=list(GAPS)[1:])
+def test_compiled_an_array_with_gaps_keeps_them_where_it_changes(make):
+    def loss(x):
+        a = make(x * 1)
+        a[0] = x[1]
+        a.ravel()[1:] = 0
+        return np.sum(a)
+
+    program = compiled(loss)
+    for x in (np.eye(2), np.ones((2, 2))):
+        assert program(x).val == loss(x) == withgradient(loss, x).val
 
 
 STARTS = st.sampled_from(

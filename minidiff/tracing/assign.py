@@ -54,10 +54,32 @@ from minidiff.tracing.refusals import FILLED, is_called_here, name_of, refuse
 # index: NumPy itself writes there, through the view.
 
 
+def _axes_in_memory(x: Any) -> tuple[int, ...]:
+    return tuple(sorted(range(x.ndim), key=lambda i: -abs(x.strides[i])))
+
+
+def _copied(x: Any) -> Any:
+    """Copy an array as it lies in memory, with its gaps: these decide what is a view of it."""
+    copy = np.array(x, order="K")
+    if x.flags.forc or copy.strides == x.strides or 0 in x.strides:
+        return copy
+    low, high = np.lib.array_utils.byte_bounds(x)
+    memory = np.empty(high - low, np.uint8)
+    copy = np.ndarray(x.shape, x.dtype, memory, x.__array_interface__["data"][0] - low, x.strides)
+    copy[...] = x
+    return copy
+
+
 def _copied_for(x: Any, place: Any) -> Any:
-    """Copy `x` to memory of the order in which the way of the place leads to views."""
+    """Copy `x` to memory in which the way of the place leads to views; as `x` lies, where it does so."""
     order, way, _ = place
-    return np.array(x.transpose(order), order="C").transpose(np.argsort(order)) if way else np.array(x)
+    if not way:
+        return _copied(x)
+    if not x.flags.forc and _axes_in_memory(x) == order:
+        copy = _copied(x)
+        if np.may_share_memory(copy, seen_from(copy, way)):
+            return copy
+    return np.array(x.transpose(order), order="C").transpose(np.argsort(order))
 
 
 @listed
@@ -148,8 +170,7 @@ def _changeable(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
         )
     if any(getattr(step, "fun", None) is np.real_if_close for step, *_ in way):  # which goes by the values
         refuse("A change through np.real_if_close", "Take a copy of what it gives.", is_sure=True)
-    if not way:
-        _refuse_read_only(root, way)
+    _refuse_read_only(root, ())  # of a view NumPy says so as it writes
     return root, way
 
 
@@ -217,13 +238,12 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
             w, index = np.where(index.reshape(index.shape + (1,) * (x.ndim - n)), w, x), ...
     is_free = root.function in _WRITTEN and _references(root) == _ALONE
     value: Any = root._value
-    strides = shown(getval(value)).strides
-    place = tuple(sorted(range(len(strides)), key=lambda i: -abs(strides[i]))), way, index
+    place = _axes_in_memory(shown(getval(value))), way, index
     put = w._value if type(w) is Traced and w.owner is x.owner else w
     nothing = blank(value) if type(value) is np.ndarray else value
     if type(value) is np.ndarray and type(put) in PLAIN:
         is_free = is_free and value.base is None and value.flags.writeable
-        out = value if is_free else value.copy(order="K")
+        out = value if is_free else _copied(value)
         if function is ASSIGNED:
             seen_from(out, way)[index] = put
         else:
@@ -329,7 +349,7 @@ def _exactly(
     memory: Any = getval(root)
     exact = None
     if type(memory) is np.ndarray:
-        do(exact := seen_from(memory.copy(order="K"), way))
+        do(exact := seen_from(_copied(memory), way))
     elif standing_now() and not _rounds_alike(function, x, new):
         memory.refuse(
             f"the last bit of a change in place by {name_of(function)} may depend on how the array lies in "

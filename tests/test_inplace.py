@@ -1263,7 +1263,7 @@ def test_an_index_in_a_tuple_is_numpys(index):
     np.testing.assert_allclose(g, [loss(p + e) - loss(p) for e in np.eye(6)])  # it is linear
 
 
-@pytest.mark.parametrize("make", [np.copy, lambda x: np.resize(x, ()), np.block])
+@pytest.mark.parametrize("make", [np.copy, lambda x: np.resize(x, ()), np.block, np.fft.fftn, np.fft.ifftn])
 @pytest.mark.parametrize("number", [np.sum, lambda q: q[0], lambda q: q[:1].reshape(())[()]])
 def test_an_array_without_axes_that_is_made_of_a_number_changes_under_every_name(make, number):
     def f(q):

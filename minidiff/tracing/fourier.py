@@ -90,7 +90,7 @@ def _sequence(
         # A transform of real numbers begins with its own axis, one to real numbers ends there.
         for transform, n, axis in steps if last else reversed(steps):
             x = transform(x, n, axis, norm)
-        return x
+        return x if isinstance(x, np.ndarray) else x[...]  # of a number NumPy makes an array without axes
 
     return composite
 

@@ -215,3 +215,29 @@ def test_the_size_of_a_complex_number_has_the_bits_of_pythons():
     (value, (g,)), (expected, (right,)) = f(z * 3j), withgradient(loss, z * 3j)
     assert value == expected == loss(z * 3j)
     np.testing.assert_array_equal(g, right)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda z: np.kron(z[0], z[1]),
+        lambda z: np.kron(z, z[1]),
+        lambda z: np.kron(z[0], z),
+        lambda z: np.kron(z.reshape(2, 2).T, z[1]).ravel("K"),
+        lambda z: np.polyval([0.5, 0.31, 0.2, 0.7], z[0]),
+        lambda z: np.polyval(z, z[0]),
+        lambda z: np.polyval(z, 0.3 + 0.7j),
+        lambda z: np.polyval(z, z),
+    ],
+)
+def test_products_of_complex_numbers_have_the_bits_that_numpys_functions_make_of_them(f):
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(50, 4, 2)) @ [1, 1j]
+    loss = lambda z: np.sum(f(z)).imag
+    program = compiled(loss)
+    for z in numbers:
+        seen = []
+        gradient(lambda z, seen=seen: np.sum(seen.append(f(z)) or seen[0]).real, z)
+        np.testing.assert_array_equal(dropgrad(seen[0]), f(z), strict=True)
+        assert program(z).val == loss(z)
+    check_gradient(loss, numbers[0], order=2)

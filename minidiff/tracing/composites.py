@@ -386,6 +386,8 @@ def _einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
 
 def _kron(x: Any, y: Any) -> Any:
     x, y = as_array(x), as_array(y)
+    if y.ndim == 0:
+        return np.multiply(x, y)  # which of numbers has other bits than x * y
     ndim = max(x.ndim, y.ndim)
     x, y = (a.reshape((1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
     products = x.reshape([n for size in x.shape for n in (size, 1)]) * y.reshape(

@@ -38,6 +38,7 @@ def _polyval(p: Any, x: Any) -> Any:
     if isinstance(x, np.poly1d):
         return NotImplemented
     x = as_array(x)
+    x = x if isinstance(x, np.ndarray) else x[...]  # as in NumPy; two numbers it multiplies with other bits
     y = np.zeros_like(x)
     for coefficient in as_array(p):
         y = y * x + coefficient

@@ -387,6 +387,33 @@ def test_an_optimiser_that_raises_says_at_which_parameter_and_nothing_has_change
     assert all(np.array_equal(p, q) for p, q in zip(ps, others, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("begin", "change"),
+    [
+        (lambda: np.zeros(3), lambda kept: np.add(kept, 1.0, out=kept)),
+        (lambda: [0.0], lambda kept: kept.append(1.0)),
+        (lambda: {"m": [0.0]}, lambda kept: kept["m"].append(1.0)),
+        (lambda: np.array([[0.0], None], object), lambda kept: kept[0].append(1.0)),
+    ],
+    ids=["numbers", "a list", "a list in a dict", "a list in an array"],
+)
+def test_whatever_an_optimiser_keeps_for_a_parameter_is_put_back_after_an_error(begin, change):
+    class Keeping(AbstractOptimiser):
+        def __init__(self):
+            self.kept = IdDict()
+
+        def apply(self, x, Δ):
+            change(self.kept.setdefault(x, begin()))
+            return Δ * (1 / (3 - x.size))
+
+    ps, opt = [np.ones(1), np.ones(3)], Keeping()
+    update(opt, ps[0], np.ones(1))
+    was = repr(opt.kept[ps[0]])
+    with pytest.raises(ZeroDivisionError):
+        update(opt, ps, IdDict((p, np.ones(p.shape)) for p in ps))
+    assert [repr(opt.kept.get(p)) for p in ps] == [was, "None"]
+
+
 @pytest.mark.parametrize("make", [ADAM, lambda: Optimiser(ADAM(), ExpDecay(1.0, 0.5, 1))])
 def test_an_error_that_comes_when_all_steps_are_computed_comes_as_it_is(make, monkeypatch):
     def no_memory(_):

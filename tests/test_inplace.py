@@ -1241,6 +1241,47 @@ def test_values_may_be_put_from_another_part_of_the_array(put):
     np.testing.assert_allclose(g, [loss(p + e) - loss(p) for e in np.eye(6)])  # it is linear
 
 
+def alternately(t):
+    t[:, 0] *= t[:, 1]
+
+
+def a_slope_between(t):
+    np.arctan(t.ravel()[1::2].real, out=t.ravel()[::2].real)
+
+
+def a_quotient_between(t):
+    np.divide(t[1::2], t[::2], out=t[::2])
+
+
+def at_places_between(t):
+    np.multiply.at(t.ravel()[::2], [0, 2, 0], t.ravel()[1:6:2])
+
+
+def by_keyword_between(t):
+    np.clip(t[::2].real, a_min=t[1::2].real ** 2, a_max=t[1::2].real, out=t[::2].real)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize(
+    "change",
+    [alternately, a_slope_between, a_quotient_between, at_places_between, by_keyword_between],
+    ids=lambda f: f.__name__,
+)
+def test_an_operand_between_the_elements_that_change_rounds_as_in_numpy(change, dtype):
+    rng = np.random.default_rng(0)
+
+    def loss(x):
+        t = x * 1
+        change(t)
+        return np.sum(t).real
+
+    for x in rng.random((40, 64, 3, 2)) @ [1, 1j if dtype[0] == "c" else 0.5]:
+        x = x.astype(dtype)
+        assert withgradient(loss, x).val == loss(x)
+    if dtype in ("f8", "c16"):
+        check_gradient(loss, x)
+
+
 @pytest.mark.parametrize("run", [np.cumsum, np.cumprod, np.add.accumulate, np.nancumsum])
 def test_a_running_sum_into_an_array_without_axes_is_an_error(run):
     with pytest.raises(ValueError, match="the result has 1 axes, out= 0"):

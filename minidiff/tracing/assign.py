@@ -308,8 +308,8 @@ def _kept(index: Any) -> Any:
     return np.array(index) if type(index) is np.ndarray else index
 
 
-def _become(x: Traced, new: Any, do: Callable[[Any], Any], function: Any = None) -> None:
-    """Let `x` hold `new`, as an augmented assignment or ``out=`` does; `do` does it with a plain array.
+def _become(x: Traced, new: Any, do: Callable[[Any, Any], Any], function: Any = None) -> None:
+    """Let `x` hold `new`, as an augmented assignment or ``out=`` does; `do` does it as in `_exactly`.
 
     `function` has computed `new`; None if elements were only moved.
     """
@@ -342,14 +342,24 @@ def _rounds_alike(function: Any, x: Any, new: Any = None) -> bool:
 
 
 def _exactly(
-    x: Traced, do: Callable[[Any], Any], change: Callable[[], None], function: Any, new: Any = None
+    x: Traced, do: Callable[[Any, Any], Any], change: Callable[[], None], function: Any, new: Any = None
 ) -> None:
-    """Make a change with the errors that NumPy has, and rounded as it rounds in memory of this layout."""
+    """Make a change with the errors that NumPy has, and rounded as it rounds in memory of this layout.
+
+    ``do(exact, plain)`` makes it in a plain array; `plain` gives the plain values of operands. Those that are
+    views of the same array lie beside `exact`, as NumPy goes by that as well.
+    """
     root, way = source_of(x)
     memory: Any = getval(root)
     exact = None
     if type(memory) is np.ndarray:
-        do(exact := seen_from(_copied(memory), way))
+        copy = _copied(memory)
+
+        def plain(operand: Any) -> Any:
+            of, taken = _source_if_any(operand := lift(operand))
+            return seen_from(copy, constant(taken)) if of is root else constant(operand)
+
+        do(exact := seen_from(copy, way), plain)
     elif standing_now() and not _rounds_alike(function, x, new):
         memory.refuse(
             f"the last bit of a change in place by {name_of(function)} may depend on how the array lies in "
@@ -403,7 +413,7 @@ def _augmented(
         new = operate(self, other)
         if not hasattr(new, "dtype"):
             return new
-        _become(self, new, lambda exact: in_place(exact, constant(other)), ufunc)
+        _become(self, new, lambda exact, plain: in_place(exact, plain(other)), ufunc)
         return self
 
     return method
@@ -513,7 +523,7 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
             now = np.unravel_index(places[turn == i], x.shape)
             _change(x, now, ufunc(x[now], *[v[turn == i] for v in values]))
 
-    _exactly(x, lambda exact: ufunc.at(exact, constant(index), *constant(w)), change, ufunc)
+    _exactly(x, lambda exact, plain: ufunc.at(exact, constant(index), *map(plain, w)), change, ufunc)
 
 
 _BOUNDS = {"min", "max", "a_min", "a_max"}  # of np.clip
@@ -535,8 +545,8 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for arg in (*args, *rest.values()):
             _apart_from(out, arg, f"{name_of(function)} with out=")
 
-    def do(exact: Any) -> None:
-        function(*constant(args), **constant(rest), out=exact)
+    def do(exact: Any, plain: Any) -> None:
+        function(*map(plain, args), **{key: plain(x) for key, x in rest.items()}, out=exact)
 
     is_elementwise = function is np.clip or (isinstance(function, np.ufunc) and function.signature is None)
     if is_elementwise and "where" in rest:
@@ -583,10 +593,10 @@ COMPOSITES |= {
 _METHODS: dict[str, Callable[..., Any]] = {
     "__setitem__": _change, "fill": _fill, "put": _put,
     "sort": lambda x, *args, **options: _become(
-        x, np.sort(x, *args, **options), lambda exact: exact.sort(*args, **options)
+        x, np.sort(x, *args, **options), lambda exact, _: exact.sort(*args, **options)
     ),
     "partition": lambda x, *args, **options: _become(
-        x, np.partition(x, *args, **options), lambda exact: exact.partition(*args, **options)
+        x, np.partition(x, *args, **options), lambda exact, _: exact.partition(*args, **options)
     ),
 }  # fmt: skip
 for _name, _do in _METHODS.items():

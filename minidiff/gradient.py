@@ -618,6 +618,8 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
             gradients[i] = g.copy() if is_shared and hasattr(g, "copy") else apart(g)
         elif type(example(constant(roots[i]._value))) is np.ndarray:
             gradients[i] = g[...] if is_recorded(g) else np.array(g) if g is array else g.__as_array__()
+        if g.dtype != (dtype := roots[i]._value.dtype):  # NumPy computes with the machine's order of bytes
+            gradients[i] = gradients[i].astype(dtype)
     return gradients
 
 

@@ -721,6 +721,32 @@ def test_grads_multiply_and_divide_by_nothing_but_numbers(other):
             use()
 
 
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", ">c8", ">c16", "<f8"])
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3)])
+def test_a_gradient_has_the_dtype_of_what_it_is_by_down_to_the_order_of_bytes(shape, dtype):
+    x = np.full(shape, 1.5, dtype)
+    p, q = param(x), param(x)
+    for loss in (
+        lambda x: np.sum(x * x).real,
+        lambda x: np.sum(x).real,
+        lambda x: x.ravel()[0].real ** 2,
+        lambda x: np.sum(gradient(lambda x: np.sum(np.abs(x) ** 3), x)[0]).real,
+    ):
+        of_parameters = lambda loss=loss: loss(p) + loss(q)
+        native = gradient(loss, x.astype(x.dtype.newbyteorder("=")))[0]
+        for g in (
+            *gradient(loss, x),
+            *gradient(lambda xs, loss=loss: loss(xs[0]), [x])[0],
+            *gradient(of_parameters, params(p, q)).values(),
+            *pullback(loss, x)[1](1.0),
+            *compiled(loss)(x).grad,
+            *compiled(of_parameters, params(p, q))().grad.values(),
+            hvp(lambda x, loss=loss: loss(x) ** 2, x, x),
+        ):
+            assert (g.dtype, g.shape) == (x.dtype, shape)
+        np.testing.assert_array_equal(gradient(loss, x)[0], native)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, bool])
 def test_whole_numbers_become_gradients_of_the_parameters_dtype(dtype):
     W = param(np.ones(2, np.float32))

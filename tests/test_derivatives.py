@@ -6,13 +6,14 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 import pytest
+import scipy.special
 from autograd.core import primitive_vjps
 from autograd.tracer import trace_primitives_map, trace_stack
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minidiff import gradient, param, params, pullback
+from minidiff import gradient, hvp, param, params, pullback
 from minidiff.tracing.derivatives import RULES
 
 REAL = ["float16", "float32", "float64"]
@@ -406,3 +407,16 @@ def test_indexing_gives_back_to_each_element_as_often_as_it_was_read(data):
         rtol=2e-2 if dtype == "float16" else 1e-5,
         atol=1e-2 if dtype == "float16" else 1e-5,
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_the_bessel_function_has_its_derivatives_in_every_precision(dtype, shape):
+    x = np.full(shape, 1.5, dtype)[()]
+    loss = lambda x: np.sum(np.i0(x) * 2)
+    (g,), product = gradient(loss, x), hvp(loss, x, np.ones_like(x))
+    assert g.dtype == product.dtype == dtype
+    rtol = max(1e-14, 4 * float(np.finfo(dtype).eps))
+    i0, i1 = scipy.special.i0(1.5), scipy.special.i1(1.5)
+    np.testing.assert_allclose(g.astype(float), np.full(shape, 2 * i1), rtol=rtol)
+    np.testing.assert_allclose(product.astype(float), np.full(shape, 2 * (i0 - i1 / 1.5)), rtol=rtol)

@@ -538,8 +538,13 @@ def _sinc(g: Any, ans: Any, x: Any) -> Any:
     return g * anp.where(is_small, series, (np.cos(a) - ans) / anp.where(is_small, anp.ones_like(x), x))
 
 
-RULES[np.sinc] = (_sinc,)
-RULES[np.i0] = (lambda g, ans, x: g * scipy("np.i0", "special").i1(x),)
+def _i0(g: Any, ans: Any, x: Any) -> Any:
+    # Of extended precision SciPy has no i1, and NumPy's i0 has no more digits than in double precision.
+    x = cast(x, np.dtype(float)) if x.dtype.char == "g" else x
+    return g * scipy("np.i0", "special").i1(x)
+
+
+RULES[np.sinc], RULES[np.i0] = (_sinc,), (_i0,)
 
 
 def _over_square(x: Any, y: Any) -> Any:

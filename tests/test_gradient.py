@@ -1573,6 +1573,12 @@ def test_cumulative_products_have_the_derivatives_of_their_factors(zeros, dtype)
         np.testing.assert_allclose(gradient(own, x)[0], gradient(right, x)[0], atol=1e-12)
         v = rng.normal(size=x.shape)
         np.testing.assert_allclose(hvp(own, x, v), hvp(right, x, v), atol=1e-12)
+        length = lambda x, own=own: np.sum(np.abs(gradient(own, x)[0]) ** 2)
+        program = compiled(length)
+        for y in (x, x + v, x**2):
+            (value, (g,)), (expected, (h,)) = program(y), withgradient(length, y)
+            assert value == expected
+            np.testing.assert_array_equal(g, h)
 
 
 def test_cumulative_products_beyond_the_range_of_floats_have_their_gradient():

@@ -802,7 +802,7 @@ def with_later(g: Any, shares: Any) -> Any:
     rows = [*g]
     for i in range(len(rows) - 1, 0, -1):
         rows[i - 1] = rows[i - 1] + shares[i - 1] * rows[i]
-    return anp.stack(rows)
+    return np.stack(rows)
 
 
 @listed

@@ -431,6 +431,7 @@ class Compiled:
         """Make a program of a recording, and compare what it gives."""
         name, (first, found, *_) = self._name, recorded
         if type(first.value) is not StandIn:
+            self._refuse_used_up(args)
             advice = [f" An integer is a constant: pass {x}.0." for x in args if type(x) is int]
             raise RefusedError(
                 f"compiled: {name} reaches none of its parameters and arguments: its value would be that "
@@ -446,12 +447,22 @@ class Compiled:
         made.inputs = [*map(_outline, (*self._values, *leaves))]
         every = made.run(*self._values, *leaves)
         if not equal(parts_of(result), parts_of(made.result(every))):
+            self._refuse_used_up(args)
             raise RefusedError(
                 f"compiled: the program of {name} does not give what {name} gives. It changes an array while "
                 "it runs, or depends on an earlier call: compute new arrays."
             )
         made.gradients = made.filled(every)
         return made
+
+    def _refuse_used_up(self, args: tuple[Any, ...]) -> None:
+        """Refuse what the loss can go through only once, so that the recording has found nothing in it."""
+        for x in objects_in(args):
+            if hasattr(type(x), "__next__"):
+                raise RefusedError(
+                    f"compiled: an argument of {self._name} is or holds a {type(x).__name__}, which is used "
+                    "up when it has been gone through once: pass a list of it."
+                )
 
     def _twice(self, reach: Reach, names: Names, args: tuple[Any, ...], for_found: bool = False) -> _Twice:
         """Record twice, with stand-ins for found arrays or without, and compare."""

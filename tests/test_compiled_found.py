@@ -1225,3 +1225,56 @@ def test_a_large_model_is_recorded_in_time():
         return count
 
     assert steps(400) < 6 * steps(100)
+
+
+ONLY_ONCE = {
+    "a generator": lambda xs: (x for x in xs),
+    "map": lambda xs: map(np.asarray, xs),
+    "iter": iter,
+    "filter": lambda xs: filter(np.any, xs),
+}
+
+
+@pytest.mark.parametrize("give", ONLY_ONCE.values(), ids=ONLY_ONCE)
+@pytest.mark.parametrize("rest", [lambda: 0.0, lambda: np.sum(W)], ids=["nothing else", "more"])
+def test_an_argument_that_is_used_up_is_refused_as_that_and_a_list_is_not(give, rest):
+    loss = lambda held: sum((np.sum(W * x) for x in held["xs"]), rest())
+    program, xs = compiled(loss, params(W)), [np.ones(3), X]
+    with pytest.raises(TypeError, match="used up when it has been gone through once: pass a list"):
+        program({"xs": give(xs)})
+    assert program({"xs": xs}).val == loss({"xs": xs})
+
+
+def test_what_keeps_a_value_is_named_as_it_is_reached():
+    class Layer:
+        def __init__(self):
+            self.W, self.out = param(np.ones(3)), None
+
+        def __call__(self, x):
+            self.out = self.W * x
+            return self.out
+
+    model = SimpleNamespace(layers=[[Layer()], [np.sin, Layer()]])
+    loss = lambda: np.sum(model.layers[1][1](X))
+    with pytest.raises(TypeError, match=r"keeps what it computes in layers\[1\]\[1\]\.out, which"):
+        compiled(loss, params(model.layers[1][1].W))()
+
+
+CHANGES = {
+    "fill_diagonal": lambda x: np.fill_diagonal(x, 0.0),
+    "copyto": lambda x: np.copyto(x, 1.0),
+    "put": lambda x: np.put(x, [0], 1.0),
+    "place": lambda x: np.place(x, x > 0, [1.0]),
+    "putmask": lambda x: np.putmask(x, x > 0, 1.0),
+    "put_along_axis": lambda x: np.put_along_axis(x, np.zeros((3, 1), int), 1.0, 1),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_argument_that_the_loss_changes_is_refused_as_that(name):
+    def loss(x):
+        CHANGES[name](x)
+        return np.sum(W @ x)
+
+    with pytest.raises(TypeError, match=f"np.{name} changes an array that is not under differentiation, an"):
+        compiled(loss, params(W))(np.eye(3))

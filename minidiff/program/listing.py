@@ -123,6 +123,7 @@ _INSTEAD: dict[Any, str] = {
     "y[:, None] == np.arange(n), too",
 }
 _NAMES = _functions([*_KNOWN.split(), *_GUARDED])
+_CHANGING = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
 _LOOKING = set(_functions(_LOOKING_AT.split()))
 _CHECKED = set(_functions(_GUARDED))
 
@@ -531,6 +532,12 @@ class StandIn:
             f"more than give one. {_INSTEAD.get(function, 'Write it with other functions')}, or call it "
             "before and pass what it gives as an argument"
         )  # fmt: skip
+        if function in _CHANGING:
+            refusal = (
+                f"{name} changes an array that is not under differentiation, an argument for one, and a "
+                "compiled loss must leave these as they are. Make a new one (np.where, np.concatenate), or "
+                "change it before"
+            )
         if function is np.where and len(operands) + len(options) == 1:
             refusal = f"np.where(mask) gives indices, and {_COUNTS}"
         if refusal:

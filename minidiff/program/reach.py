@@ -171,7 +171,7 @@ class Reach:
             yield from ((key if type(key) is str else "", item) for key, item in items)
             yield from ((name, item) for item in attributes_of(x).values())
         elif isinstance(x, SEQUENCES):
-            yield from ((f"{name}_{i}" if name else "", item) for i, item in enumerate(iterated(x)))
+            yield from ((f"{name}[{i}]" if name else "", item) for i, item in enumerate(iterated(x)))
         elif is_ndarray(x) and x.dtype == object:
             yield from ((name, item) for item in x.flat)
         elif isinstance(x, (weakref.ref, ContextVar)):
@@ -216,7 +216,7 @@ class Reach:
         named = [
             f"{name}, of shape {np.shape(x)}"
             for name, x in self.arrays
-            if re.search(rf"\b{re.escape(name or '…')}\b", line)
+            if re.search(rf"(?<!\w){re.escape(name or '…')}(?!\w)", line)
         ]
         return " or ".join(named) or ("an array that it finds by name" if self.arrays else "")
 

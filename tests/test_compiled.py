@@ -1982,6 +1982,17 @@ def test_equal_numbers_that_are_not_the_same_have_programs_of_their_own(one, oth
         assert f(x).val == loss(x)
 
 
+@pytest.mark.parametrize("dtype", [float, complex])
+@pytest.mark.parametrize("join", [np.add, np.multiply, lambda a, b: b + a, lambda a, b: b * a])
+def test_a_loss_of_nan_of_either_sign_has_a_program(join, dtype):
+    nan, found = np.array([np.nan, -np.nan, 2.0], dtype), np.array([-np.nan, np.nan, np.nan], dtype)
+    loss = lambda x: np.sum(np.abs(join(W * x, W * found)))
+    f = compiled(loss, params(W))
+    for x in (nan, -nan, np.ones(3, dtype)):
+        assert bits(f(x)) == bits(withgradient(lambda x=x: loss(x), params(W)))
+    assert f._recorded == 1
+
+
 def of_powers(z, a):
     return {"root": z * a**0.5, "squares": (z * a**2.0) + a**-0.5, "its own": z * a**a}
 

@@ -372,6 +372,8 @@ CALLS = {
         call(A, axis=1, prepend=0.5, append=A[:, :2]),
         call(M, prepend=np.array(0.3)),
         call(V, 1, -1, V[:1], 2.0),
+        call(V, 0, prepend=0.5, append=V[:2]),
+        call(M, 0, 0, append=np.array(0.3)),
     ],
     **{
         f: [

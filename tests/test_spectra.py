@@ -354,6 +354,14 @@ def test_a_root_that_depends_on_equal_values_is_refused():
         gradient(lambda A: (lambda w, v: np.sum((v * root(w)) @ v.T))(*np.linalg.eigh(A)), 2 * np.eye(3))
 
 
+@pytest.mark.parametrize("f", [np.linalg.eigvalsh, np.linalg.svdvals, lambda A: np.linalg.eigvals(A).real])
+def test_calls_of_two_variables_of_the_same_value_are_two(f):
+    A, weights = EQUAL[2] + np.diag([0.0, 1.0, 3.0]), np.arange(1.0, 4)
+    loss = lambda A, B: np.sum(f(A) * weights) + np.sum(f(B) * weights**2)
+    for found, expected in zip(gradient(loss, A, A), gradient(loss, A, A.copy()), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_calls_with_a_change_between_them_are_two():
     def f(A):
         B = A + 0

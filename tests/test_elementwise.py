@@ -1,9 +1,11 @@
 """Elementwise functions and sequences that autograd has no derivative for."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import scipy
-from beside_numpy import check
+from beside_numpy import OF_TWO, check
 from scipy import special
 
 from minidiff import check_gradient, compiled, dropgrad, gradient, withgradient
@@ -241,3 +243,18 @@ def test_products_of_complex_numbers_have_the_bits_that_numpys_functions_make_of
         np.testing.assert_array_equal(dropgrad(seen[0]), f(z), strict=True)
         assert program(z).val == loss(z)
     check_gradient(loss, numbers[0], order=2)
+
+
+@pytest.mark.parametrize("method", ["reduce", "accumulate", "reduceat", "outer"])
+@pytest.mark.parametrize("name", sorted(OF_TWO))
+def test_methods_of_every_ufunc_have_the_derivatives_of_differences_or_are_refused(name, method):
+    x, do = np.array([[1.31, 0.73, 1.97], [0.87, 1.53, 1.13]]), getattr(OF_TWO[name], method)
+    calls = {
+        "reduce": [lambda x: do(x, 0), lambda x: do(x, 1, keepdims=True), lambda x: do(x[0])],
+        "accumulate": [lambda x: do(x, 0), lambda x: do(x, 1), lambda x: do(x[0])],
+        "reduceat": [lambda x: do(x, [1, 0, 1], 0), lambda x: do(x, [0, 2], 1)],
+        "outer": [lambda x: do(x, x[0] + 0.01), lambda x: do(x[:, 0], 1.17)],
+    }
+    for f in calls[method]:
+        with contextlib.suppress(NotImplementedError):
+            check(f, x)

@@ -330,6 +330,43 @@ def test_bad_input_is_refused_by_name_and_nothing_changes():
     np.testing.assert_array_equal(a, [1, 2])
 
 
+OPTIONS = {
+    "L-BFGS-B": ("ftol gtol", "maxcor maxls maxfun maxiter"),
+    "TNC": ("accuracy ftol gtol minfev rescale stepmx xtol", "maxCGit maxfun"),
+    "SLSQP": ("ftol", "maxiter"),
+    "trust-constr": ("gtol xtol barrier_tol initial_constr_penalty initial_tr_radius", "maxiter"),
+    "CG": ("gtol norm c1 c2", "maxiter"),
+    "BFGS": ("gtol norm xrtol c1 c2", "maxiter"),
+    "Newton-CG": ("xtol c1 c2", "maxiter"),
+    "trust-exact": ("gtol initial_trust_radius max_trust_radius", "maxiter"),
+    "least_squares": ("ftol gtol xtol f_scale", "max_nfev"),
+}
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_an_option_that_is_to_be_a_number_is_checked_before_anything_moves(method):
+    W = param([3.0, -2.0])
+
+    def search(**options):
+        if method == "least_squares":
+            return least_squares(lambda: (W - 1) ** 2, params(W), **options)
+        return minimize(lambda: np.sum((W - 1) ** 4), params(W), method, **options)
+
+    numbers, counts = map(str.split, OPTIONS[method])
+    for name in (*numbers, *counts):
+        what = "an integer" if name in counts else "a number"
+        for wrong in ("100", [1.0], 1j, np.ones(2), True):
+            with pytest.raises(TypeError, match=f"^{name} must be {what}, got"):
+                search(**{name: wrong})
+        if name in counts:
+            with pytest.raises(ValueError, match=f"^{name} must be a whole number, got 2.5"):
+                search(**{name: 2.5})
+        np.testing.assert_array_equal(W, [3.0, -2.0])
+    for number in (3, np.int8(3), np.array(3)):
+        W[...] = 3.0, -2.0
+        assert not search(**{counts[-1]: number}).success
+
+
 @pytest.mark.parametrize("search", [minimize, least_squares])
 def test_parameters_that_share_memory_are_refused_and_others_of_one_array_are_not(search):
     def residuals():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, flag, function, integer, number, scipy, share_memory, takes
+from minidiff.checks import described, flag, function, integer, is_number, number, scipy, share_memory, takes
 from minidiff.gradient import by_parameters, hessian, hvp
 from minidiff.interrupts import whole
 from minidiff.optimise.training import (
@@ -48,6 +48,14 @@ _NOT_OPTIONS = {
     ),
     "history_size": "that of L-BFGS-B is maxcor=",
 }
+
+# Its options that are whole numbers, and those that are any, whichever method has them.
+_COUNTS = {"max_nfev", "maxCGit", "maxcor", "maxfun", "maxiter", "maxls", "subproblem_maxiter"}
+_NUMBERS = {
+    "accuracy", "barrier_tol", "c1", "c2", "f_scale", "ftol", "gtol", "initial_barrier_parameter",
+    "initial_barrier_tolerance", "initial_constr_penalty", "initial_tr_radius", "initial_trust_radius",
+    "max_trust_radius", "minfev", "norm", "rescale", "stepmx", "xrtol", "xtol",
+}  # fmt: skip
 
 
 def minimize(
@@ -320,6 +328,12 @@ class _Search:
         for option, instead in _NOT_OPTIONS.items():
             if option in options:
                 raise TypeError(f"{call} takes no {option}=: {instead.format(call=call)}.")
+        for option, x in options.items():  # SciPy's own errors come when parameters have moved
+            x = x[()] if getattr(x, "ndim", None) == 0 else x
+            if option in _COUNTS and x is not None and not (is_number(x) and x == np.inf):
+                integer(option, x, of_any_type=True)
+            elif option in _NUMBERS and x is not None and not is_number(x):
+                number(option, x)
 
     def inside(self) -> Any:
         """Give the start, off its bounds: on one of them SciPy's interior-point method would stay."""

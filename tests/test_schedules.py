@@ -144,6 +144,13 @@ def test_decays_neither_overflow_nor_slow_down_at_a_late_step():
     assert TriangleDecay2(0.25, 1.0, 3)(t) == SinDecay2(0.25, 1.0, 3)(t) == SinExp(0.25, 1, 3, 0.9)(t) == 0.25
 
 
+@pytest.mark.parametrize("t", [1, 3, 2049, 10**9])
+def test_what_is_zero_stays_so_however_large_its_factor(t):
+    for schedule in (Exp(0.0, 2.0), Exp(0.0, -2.0), Step(0.0, 3.0, 1), Inv(0.0, 1.0, -99.0)):
+        assert schedule(t) == 0.0
+    assert TriangleExp(0.5, 0.5, 2, 1.5)(t) == SinExp(0.5, 0.5, 2, 1.5)(t) == 0.5
+
+
 def test_one_cycle_by_its_two_cosines():
     schedule = OneCycle(10, 1.0, startval=0.2, endval=0.1, percent_start=0.35)
     rise = [0.2 + 0.8 * (1 - math.cos(math.pi * u / 4)) / 2 for u in range(4)]

@@ -63,7 +63,7 @@ class Step(Schedule):
         """Give the value at step t."""
         size = self.step_sizes
         finished = (t - 1) // size if isinstance(size, int) else bisect_left(self.ends, t)
-        return self.start * power(self.decay, finished)
+        return self.start and self.start * power(self.decay, finished)  # of 0 an infinite power is 0
 
 
 class Exp(Schedule):
@@ -95,7 +95,7 @@ class Exp(Schedule):
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
-        return self.start * power(self.decay, t - 1)
+        return self.start and self.start * power(self.decay, t - 1)  # of 0 an infinite power is 0
 
 
 class Poly(Schedule):
@@ -172,4 +172,4 @@ class Inv(Schedule):
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
-        return self.start * power(1 + (t - 1) * self.decay, -self.degree)
+        return self.start and self.start * power(1 + (t - 1) * self.decay, -self.degree)

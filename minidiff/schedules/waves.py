@@ -55,7 +55,8 @@ class Wave(Schedule):
     def at(self, t: int) -> float:
         """Give the value at step t."""
         r, o = abs(self.l0 - self.l1), min(self.l0, self.l1)
-        return r * self.wave(t) * self.height(t) + o
+        swing = r * self.wave(t)
+        return (swing and swing * self.height(t)) + o  # the height may be infinite
 
     @abstractmethod
     def wave(self, t: int) -> float:

@@ -6,6 +6,7 @@ import gc
 import inspect
 import io
 import keyword
+import linecache
 import math
 import operator
 import pickle
@@ -1129,7 +1130,83 @@ def test_an_object_may_hold_very_many_and_long_lists():
     assert g(first).val == np.sum(W) * 2
 
 
-@pytest.mark.parametrize("key", ["a-b", "a b", "0.weight", (0, 1), "value", "v1", "class", "é"])
+def _with_layers(*layers):
+    return SimpleNamespace(layers=[*layers])
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (lambda f, g: _with_layers(f, f, g), lambda net, f, g: net.layers.__setitem__(1, g)),
+        (lambda f, g: _with_layers(f, g, f), lambda net, f, g: net.layers.reverse() or net.layers.append(g)),
+        (lambda f, g: _with_layers(f, f, g), lambda net, f, g: vars(net).update(layers=[f, g, g])),
+        (
+            lambda f, g: SimpleNamespace(first=f, second=f, third=g),
+            lambda net, f, g: vars(net).update(second=g),
+        ),
+        (lambda f, g: {"a": _with_layers(f, f), "b": g}, lambda net, f, g: net["a"].layers.__setitem__(0, g)),
+    ],
+)
+def test_what_an_argument_holds_twice_is_known_in_each_place(make, change):
+    twice, thrice, W = (lambda h: 2 * h), (lambda h: 3 * h), param([0.5, 1.5])
+
+    def layers(net):
+        if isinstance(net, dict):
+            return [*net["a"].layers, net["b"]]
+        return net.layers if hasattr(net, "layers") else [net.first, net.second, net.third]
+
+    def loss(net):
+        h = W
+        for layer in layers(net):
+            h = layer(h)
+        return np.sum(h)
+
+    net, f = make(twice, thrice), compiled(loss, params(W))
+    assert f(net).val == loss(net)
+    change(net, twice, thrice)
+    assert f(net).val == loss(net)
+    change(net, twice, thrice)
+    assert f(net).val == loss(net)
+
+
+@pytest.mark.parametrize(
+    "of", [lambda net: net.forward, lambda net: partial(net.forward), lambda net: partial(scaled_by, net)]
+)
+def test_methods_and_partial_functions_are_known_by_what_they_hold(of):
+    class Net:
+        scale = 1.0
+
+        def forward(self, x):
+            return scaled_by(self, x)
+
+    W, net = param([0.5, 1.5]), Net()
+    f, g = compiled(lambda forward: np.sum(forward(W)), params(W)), of(net)
+    for scale in (1.0, 5.0, 1.0):
+        net.scale = scale
+        assert f(g).val == 2 * scale
+    assert f(of(Net())).val == 2
+
+
+def scaled_by(net, x):
+    return net.scale * x
+
+
+def test_programs_that_are_gone_leave_no_source_behind():
+    W = param(np.ones(2))
+    of_ours = lambda: [name for name in linecache.cache if name.startswith("<compiled ")]
+    gc.collect()
+    before = len(of_ours())
+    f = compiled(lambda x: np.sum(W * x), params(W))
+    f(np.ones(2))
+    assert len(of_ours()) > before
+    del f
+    gc.collect()
+    assert len(of_ours()) == before
+
+
+@pytest.mark.parametrize(
+    "key", ["a-b", "a b", "0.weight", (0, 1), "value", "v1", "class", "é", "\u00b5", "\ufb01t"]
+)
 def test_the_parts_of_an_argument_may_have_any_names(key):
     f = compiled(lambda q, q_a: np.sum(q[key] ** 2 * q_a) + q["a"]["b"] * q["a_b"])
     q = {key: np.array([1.0, 2.0]), "a": {"b": 3.0}, "a_b": 4.0}
@@ -1503,6 +1580,18 @@ def test_the_source_of_a_step_names_what_is_kept_of_one_parameter_and_of_several
     one(np.ones(2)), both(np.ones(2))
     assert "def step(" + ", ".join(["A", "dA", *[f"{name}_A" for name in rule.keeps]]) in one.source
     assert "def step(" + ", ".join(["A", "b", "dA", "db", *rule.keeps]) in both.source
+
+
+@pytest.mark.parametrize("rule", [mo.Momentum, mo.ADAM, mo.RADAM])
+def test_the_source_of_a_step_shows_the_lines_of_its_formulas_and_no_others(rule):
+    A = param(np.ones(2))
+    step = compiled(lambda x: np.sum(A * x), params(A), mo.Optimiser(mo.ClipValue(1.0), rule()))
+    step(np.ones(2))
+    _, _, written = step.source.partition("# --- step ---")
+    shown = re.findall(r"# (.*)", written)
+    formulas = inspect.getsource(sys.modules[rule.__module__]), inspect.getsource(mo.ClipValue)
+    assert len(shown) > 1
+    assert all(line in "".join(formulas) for line in shown)
 
 
 @pytest.mark.parametrize("rule", [mo.RMSProp, mo.ADAM, mo.ADAGrad])

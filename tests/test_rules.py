@@ -502,9 +502,10 @@ def test_clipvalue_clips_a_complex_infinity_alike_at_every_size(size, dtype):
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c16"])
 @pytest.mark.parametrize("size", [3, 100_000])
-def test_clipnorm_of_a_gradient_with_a_nan_is_nan_altogether(size, dtype):
+@pytest.mark.parametrize("last", [1.0, np.inf])
+def test_clipnorm_of_a_gradient_with_a_nan_is_nan_altogether(last, size, dtype):
     g = np.ones(size, dtype)
-    g[1] = np.nan
+    g[1], g[-1] = np.nan, last
     for opt in (mo.ClipNorm(1.0), Optimiser(Descent(1.0), mo.ClipNorm(1e300), Descent(1.0))):
         assert np.all(np.isnan(apply(opt, np.zeros(size, dtype), g)))
 

@@ -198,6 +198,7 @@ def test_what_a_saved_program_was_not_made_for_it_refuses(tmp_path):
         (0, W.value[:1], r"W must be an array of <f8 and shape \(2, 5\), not float64 \(1, 5\)"),
         (2, x.astype("f4"), "x must be an array"),
         (3, [1.0, 2.0, 3.0], "y must be an array"),
+        (3, np.ma.masked_array(y, y > 0), "y must be an array"),
         (4, 2, "scale must be a float, not 2"),
     ]:
         with pytest.raises(TypeError, match=why):

@@ -13,6 +13,8 @@ import heapq
 import keyword
 import linecache
 import re
+import unicodedata
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
@@ -93,6 +95,7 @@ class Workspace:
 
 def free_name(wished: str, taken: set[str]) -> str:
     """Make a name of some text: none that is taken, nor one of Python's, the source's or its temporaries'."""
+    wished = unicodedata.normalize("NFKC", wished)  # as Python reads names: the sign µ is the letter μ
     name = wished = re.sub(r"\W+", "_", wished).strip("_") or "x"
     wished = name = name if name.isidentifier() and not re.fullmatch(r"[vkcw]\d+", name) else f"x_{name}"
     numbers = count(2)
@@ -190,6 +193,7 @@ class Lines:
         exec(compile(self.source, filename, "exec"), namespace)
         linecache.cache[filename] = len(self.source), None, self.source.splitlines(True), filename
         self.run: Callable[..., tuple[Any, ...]] = namespace[title]
+        weakref.finalize(self.run, linecache.cache.pop, filename, None)
         del (
             self._listing, self._memory, self._uses, self._wanted, self._text, self._borrowed,
             self._holding, self._dead,

@@ -145,8 +145,9 @@ def given(name: str, x: Any, dtype: Any, shape: Any = None, order: Any = "C") ->
         return x
     if isinstance(x, np.generic):  # NumPy makes a number of an array without axes wherever it calculates
         x = np.asarray(x)
-    if not isinstance(x, np.ndarray) or x.shape != shape or x.dtype != dtype:
-        got = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else f"{x!r:.60}"
+    is_plain = isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray)
+    if not is_plain or x.shape != shape or x.dtype != dtype:
+        got = f"{x.dtype} {x.shape}" if is_plain else f"{x!r:.60}"
         raise TypeError(f"{name} must be an array of {dtype} and shape {shape}, not {got}")
     if order in ("C", "F"):
         return np.asarray(x, order=order)

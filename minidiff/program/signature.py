@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import FunctionType, ModuleType
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -112,8 +113,8 @@ def _exactly(x: Any) -> Any:
 
 
 def _identity(x: Any) -> Iterator[Any]:
-    """Give what is another key where an object, or anything that it holds, is another."""
-    for held in held_by(x, _held_as_arguments):
+    """Give what is another key where an object, or anything that it holds in any place, is another."""
+    for held in held_by(x, _held_as_arguments, again=True):
         kind = type(held)
         if kind in (float, complex):
             yield kind, repr(held)  # -0.0 is not 0.0
@@ -129,6 +130,10 @@ def _identity(x: Any) -> Iterator[Any]:
 
 def _held_as_arguments(x: Any) -> list[Any]:
     """Give what an object holds itself; of functions, classes and modules the attributes."""
+    if isinstance(x, MethodType):
+        return [x.__self__, x.__func__]
+    if isinstance(x, partial):
+        return [x.func, x.args, x.keywords, *held_next_by(vars(x))]
     if isinstance(x, FunctionType):
         return held_next_by(vars(x))
     if isinstance(x, ModuleType):
@@ -157,10 +162,12 @@ def held_next_by(x: Any) -> list[Any]:
     return [*attributes, *attributes.values()]
 
 
-def held_by(x: Any, next_by: Callable[[Any], Iterable[Any]] = held_next_by) -> Iterator[Any]:
+def held_by(
+    x: Any, next_by: Callable[[Any], Iterable[Any]] = held_next_by, again: bool = False
+) -> Iterator[Any]:
     """Give an object and all that it holds, each once; not the numbers of long lists.
 
-    ``next_by(x)`` tells what a thing holds itself.
+    ``next_by(x)`` tells what a thing holds itself. With `again` it comes in every place where it is held.
     """
     met: dict[int, Any] = {}
     waiting = [x]
@@ -172,6 +179,8 @@ def held_by(x: Any, next_by: Callable[[Any], Iterable[Any]] = held_next_by) -> I
             met[id(x)] = x
             yield x
             waiting += next_by(x)
+        elif again:
+            yield x
 
 
 def iterated(x: Any) -> Iterator[Any]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from beside_numpy import check
 
-from minidiff import check_gradient, gradient, jacobian, param, params
+from minidiff import check_gradient, gradient, jacobian, param, params, withgradient
 
 rng = np.random.default_rng(3)
 P, Q, X = rng.normal(size=5), rng.normal(size=3), rng.normal(size=(2, 3))
@@ -132,3 +132,19 @@ def test_a_line_through_two_points_passes_through_them():
     f = lambda y: np.polyval(np.polyfit([1.0, 3.0], y, 1), 3.0)
     np.testing.assert_allclose(gradient(f, np.array([2.0, 5.0]))[0], [0, 1], atol=1e-14)
     check_gradient(f, np.array([2.0, 5.0]))
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "kind"),
+    [
+        (lambda y: np.polyfit([0.0, 0.0, 1.0, 1.0], y, 2), [1.0, 2.0, 4.0, 3.0], np.exceptions.RankWarning),
+        (lambda z: z.astype(float), [1 + 1j, 2.0], np.exceptions.ComplexWarning),
+        (lambda z: z.astype("f4", "K"), [1 + 1j, 2.0], np.exceptions.ComplexWarning),
+    ],
+)
+def test_what_numpy_warns_of_is_warned_of_within_a_loss(f, x, kind):
+    with pytest.warns(kind):
+        expected = f(np.array(x))
+    with pytest.warns(kind):
+        value, _ = withgradient(lambda x: np.sum(f(x)), np.array(x))
+    np.testing.assert_allclose(value, np.sum(expected))

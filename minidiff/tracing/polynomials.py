@@ -5,6 +5,7 @@ Leading zeros that NumPy cuts off would lose their gradient: there is none then.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
@@ -155,6 +156,9 @@ def _polyfit(
     c = (c.T / scale).T
     if full:
         return c, squares, rank, s, rcond
+    if isinstance(rank, np.integer) and rank < n:
+        message = f"np.polyfit: the points tell {rank} of the {n} coefficients"
+        warnings.warn(message, np.exceptions.RankWarning, stacklevel=5)
     if not cov:
         return c
     variance = np.linalg.inv(powers.T @ powers) / np.outer(scale, scale)

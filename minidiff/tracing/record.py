@@ -604,10 +604,13 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         return record(_TRANSPOSE, (self, axes[0] if len(axes) == 1 else axes or None), NO_KEYWORDS)
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        if np.dtype(dtype).kind in "OV" and self.owner.open:
+        kind = np.dtype(dtype).kind
+        if kind in "OV" and self.owner.open:
             refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
-        if args or kwargs or np.dtype(dtype).kind not in "fc":
-            plain = getval(self).astype(dtype, *args, **kwargs)  # where NumPy refuses options, it says so
+        if args or kwargs or kind not in "fc" or self.dtype.kind == "c" != kind:
+            plain = getval(self).astype(
+                dtype, *args, **kwargs
+            )  # what NumPy refuses or warns of, it says here
             if plain.dtype.kind not in "fc":
                 return plain
             if plain is getval(self):  # it need not be copied, and is not to be

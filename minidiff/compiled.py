@@ -22,7 +22,7 @@ from minidiff.optimise.update import update
 from minidiff.params import Param, Params
 from minidiff.program.copies import with_stand_ins
 from minidiff.program.lines import ChangedError, Lines, free_name
-from minidiff.program.listing import Listing, RefusedError, StandIn, alike, example
+from minidiff.program.listing import Listing, RefusedError, StandIn, WritesError, alike, example
 from minidiff.program.reach import Names, Reach, Seen
 from minidiff.program.signature import contents, equal, key_of, objects_in, outlined, parts_of, stood
 from minidiff.tracing import is_tracing, map_container, standing_for_leaves, watching
@@ -376,18 +376,25 @@ class Compiled:
     def _checked(self, args: tuple[Any, ...], result: WithGradient) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""
         reach = Reach(self._loss, args)
-        names, (seen, is_whole) = Names(reach, args, self._ps), reach.snapshot()
+        names, seen, large = Names(reach, args, self._ps), reach.snapshot(), list[Seen]()
+        is_whole = len(seen) == len(reach.arrays)
         again: _Twice | None = None
         try:
-            plain = self._twice(reach, names, args)
             if reach.arrays:
                 again = self._again(reach, names, args)
+            if again and again.refusal is not None and not is_whole:
+                if isinstance(again.refusal, WritesError):  # of a large array, which no call compares
+                    raise again.refusal
+                large = reach.snapshot(of_large=True)
+            plain = self._twice(reach, names, args)
         except BaseException:
+            if again:
+                again.forget()
             _put_back(seen)
             raise
         stood = again if again and again.refusal is None else None
         rest = stood.reach if stood else reach  # into an array that was stood in for the loss does not write
-        changed = [one for one in seen if one.has_changed() and rest.finds(one.array)]
+        changed = [one for one in seen + large if one.has_changed() and rest.finds(one.array)]
         if changed:
             _put_back(changed)
             raise KeepsError(

@@ -1278,3 +1278,52 @@ def test_an_argument_that_the_loss_changes_is_refused_as_that(name):
 
     with pytest.raises(TypeError, match=f"np.{name} changes an array that is not under differentiation, an"):
         compiled(loss, params(W))(np.eye(3))
+
+
+WRITES = {
+    "out": lambda into: np.multiply(X, 2, out=into),
+    "out of a method": lambda into: (X * 1).clip(0, 1, out=into),
+    "out of a function": lambda into: np.cumsum(X, out=into),
+    "an index": lambda into: into.__setitem__(..., X * 2),
+    "in place": lambda into: operator.iadd(into[:], 1),
+    "copyto": lambda into: np.copyto(into, X),
+    "at": lambda into: np.add.at(into, [0], 1.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_what_the_loss_writes_into_large_arrays_is_refused_and_written_once(write, monkeypatch):
+    into, twin = np.zeros(3), np.zeros(3)
+
+    def loss():
+        write(into)
+        return np.sum(W * into)
+
+    write(twin)
+    monkeypatch.setattr(reach, "COMPARED", 0)
+    with pytest.raises(TypeError, match=r"_found.py, line .*(writes|assigns|changes) (into )?an "):
+        compiled(loss, params(W))()
+    assert bits(into) == bits(twin)
+
+
+@pytest.mark.parametrize("size", [3, 300_000])
+def test_what_the_loss_changes_of_data_that_no_stand_in_reaches_is_seen(size):
+    class Held:
+        data = np.zeros(size)
+
+        def __deepcopy__(self, memo):
+            raise NotImplementedError
+
+    held = Held()
+
+    def loss():
+        held.data[:] += 1
+        return np.sum(W * held.data[:3])
+
+    def only_read():
+        return np.sum(W * held.data[:3])
+
+    held.data = Held.data
+    with pytest.raises(TypeError, match=r"changes (held|Held)\.data in place"):
+        compiled(loss, params(W))()
+    assert compiled(only_read, params(W))().val == only_read()

@@ -40,8 +40,8 @@ from minidiff.tracing import (
 )
 from minidiff.tracing.sparse import are_same, product
 
-__all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "alike", "example", "flat", "is_array",
-    "shown_line", "varying", "written"]  # fmt: skip
+__all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "WritesError", "alike", "example", "flat",
+    "is_array", "shown_line", "varying", "written"]  # fmt: skip
 
 NUMBERS: Final = (float, int, bool)
 # Bytes of a value that a function may look at when it is recorded.
@@ -50,6 +50,10 @@ LOOKED_AT = 2**20
 
 class RefusedError(TypeError):
     """What was done with a stand-in cannot be written down."""
+
+
+class WritesError(RefusedError):
+    """The function writes into an array."""
 
 
 class Call(NamedTuple):
@@ -272,9 +276,9 @@ class Listing:
         self.assumed += seen
         return example(values)
 
-    def refuse(self, what: str) -> NoReturn:
+    def refuse(self, what: str, kind: type[RefusedError] = RefusedError) -> NoReturn:
         """Refuse what the function does, with its line."""
-        self.refusal = self.refusal or self._worded(what)
+        self.refusal = self.refusal or self._worded(what, kind)
         raise self.refusal
 
     def check(self) -> None:
@@ -282,10 +286,8 @@ class Listing:
         if self.refusal or self._failure:
             raise self.refusal or self._failure  # type: ignore[misc]
 
-    def _worded(self, what: str) -> RefusedError:
-        return RefusedError(
-            f"{'' if self.phase == 'step' else 'compiled: '}{shown_line(self._line())}{what}."
-        )
+    def _worded(self, what: str, kind: type[RefusedError] = RefusedError) -> RefusedError:
+        return kind(f"{'' if self.phase == 'step' else 'compiled: '}{shown_line(self._line())}{what}.")
 
     def call(self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Make a call with the examples and note it.
@@ -314,7 +316,8 @@ class Listing:
         if self.phase != "step" and not _GOES_ON.issuperset(np.geterr().values()):
             self.refuse("np.errstate makes errors of infinities and NaN here: a program goes on with them")
         if form.startswith(("np.", ".")) and type(value) is np.ndarray and any(value is x for x in operands):
-            self.refuse(f"it writes into an array with {form}. Do not pass out, which is given by position")
+            what = f"it writes into an array with {form}. Do not pass out, which is given by position"
+            self.refuse(what, WritesError)
         if self.phase == "step" and type(value) in NUMBERS and "{}" in form:
             return StandIn(self, f"({form.format(*map(written, operands))})", value)
         line = None if self._is_second and self.phase == "backward" else self._line()
@@ -504,7 +507,8 @@ class StandIn:
         if options.get("out") is not None or method == "at":
             self._listing.refuse(
                 f"it writes into an array with np.{ufunc.__name__}. Make a new one: b = b + …, np.where; or "
-                "make the one to be filled by minidiff.functions.zeros(n)"
+                "make the one to be filled by minidiff.functions.zeros(n)",
+                WritesError,
             )
         if method == "__call__" and "where" in options:
             options["out"] = None  # without which NumPy warns, and which it has not passed on
@@ -523,7 +527,7 @@ class StandIn:
             return function(*example(operands), **example(options))
         name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}".replace("numpy", "np", 1)
         if options.get("out") is not None:
-            self._listing.refuse(f"{name} writes into an array. Leave out= away")
+            self._listing.refuse(f"{name} writes into an array. Leave out= away", WritesError)
         is_known = function in _NAMES
         if function is np.bincount:  # how long its result is depends on the places alone
             is_known = self._listing.follows(operands[0]) and not self._listing.follows(operands, options)
@@ -542,7 +546,7 @@ class StandIn:
             refusal = f"np.where(mask) gives indices, and {_COUNTS}"
         if refusal:
             if function not in _LOOKING:
-                self._listing.refuse(refusal)
+                self._listing.refuse(refusal, WritesError if function in _CHANGING else RefusedError)
             operands, options = self._listing.look(refusal, operands, options)
             return function(*operands, **options)
         return self._listing.call(function, _NAMES[function], operands, options)
@@ -598,7 +602,7 @@ class StandIn:
 
             def call(*operands: Any, **options: Any) -> Any:
                 if options.get("out") is not None:
-                    listing.refuse(f".{name}(out=…) writes into an array. Leave out= away")
+                    listing.refuse(f".{name}(out=…) writes into an array. Leave out= away", WritesError)
                 if _any_box(operands) or _any_box(options):
                     return getattr(np, name)(self, *operands, **options)
                 if name in _REDUCTIONS and len(operands) < 2 and options.keys() <= {"axis", "keepdims"}:
@@ -717,14 +721,14 @@ def _look(ask: Callable[..., Any], what: str) -> Callable[..., Any]:
     return lambda self, *args: ask(*self._listing.look(what, self, *args))
 
 
-def _refusal(what: str) -> Callable[..., Any]:
-    return lambda self, *args: self._listing.refuse(what)
+def _refusal(what: str, kind: type[RefusedError]) -> Callable[..., Any]:
+    return lambda self, *args: self._listing.refuse(what, kind)
 
 
 for _name, (_ask, _what) in _LOOKS.items():
     setattr(StandIn, _name, _look(_ask, _what))
 for _name, _what in _CHANGES.items():
-    setattr(StandIn, _name, _refusal(_what))
+    setattr(StandIn, _name, _refusal(_what, RefusedError if _name == "__reduce_ex__" else WritesError))
 
 
 def _in_place(function: Any, symbol: str) -> Any:
@@ -733,7 +737,8 @@ def _in_place(function: Any, symbol: str) -> Any:
     def change(self: StandIn, other: Any) -> Any:
         if isinstance(self._example, np.ndarray):
             self._listing.refuse(
-                f"it changes an array in place ({symbol}=). Write b = b {symbol} …: the result is new"
+                f"it changes an array in place ({symbol}=). Write b = b {symbol} …: the result is new",
+                WritesError,
             )
         return function(self, other)
 

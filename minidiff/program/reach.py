@@ -10,6 +10,7 @@ import re
 import sys
 import types
 import weakref
+import zlib
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -199,13 +200,19 @@ class Reach:
                         found = sys.modules[module]
                         yield name, found if "." in name else given(found)
 
-    def snapshot(self) -> tuple[list[Seen], bool]:
-        """Note what the arrays that it finds hold: the smaller ones; and tell whether these are all."""
+    def snapshot(self, of_large: bool = False) -> list[Seen]:
+        """Note what the smaller arrays that it finds hold; or a sum of it, of the others that can change.
+
+        The sum takes no memory, but its time.
+        """
         arrays = [(name, x) for name, x in self.arrays if not (is_ndarray(x) and x.dtype.hasobject)]
         arrays.sort(key=lambda item: _bytes_of(item[1]))
         sums = accumulate(_bytes_of(x) for _, x in arrays)
-        few = [item for item, n in zip(arrays, sums, strict=True) if n <= COMPARED]
-        return [Seen(name, x, np.shape(x), _bytes_in(x)) for name, x in few], len(few) == len(self.arrays)
+        return [
+            Seen(name, x, np.shape(x), _sum_of(x) if of_large else _bytes_in(x))
+            for (name, x), n in zip(arrays, sums, strict=True)
+            if (n > COMPARED) == of_large and not (of_large and is_ndarray(x) and not x.flags.writeable)
+        ]
 
     def finds(self, array: Any) -> bool:
         """Tell whether it finds this array."""
@@ -287,14 +294,17 @@ class Seen(NamedTuple):
     name: str
     array: Any
     shape: tuple[int, ...]
-    held: bytes
+    held: bytes | int  # or a sum of it
 
     def has_changed(self) -> bool:
         """Tell whether it holds something else now."""
-        return np.shape(self.array) != self.shape or _bytes_in(self.array) != self.held
+        held_now = _sum_of if isinstance(self.held, int) else _bytes_in
+        return np.shape(self.array) != self.shape or held_now(self.array) != self.held
 
     def put_back(self) -> None:
-        """Let it hold what it held, if it can be written to and has its size."""
+        """Let it hold what it held, if that is known, and it can be written to and has its size."""
+        if isinstance(self.held, int):
+            return
         with suppress(ValueError, TypeError):
             if is_ndarray(self.array):
                 self.array[...] = np.frombuffer(self.held, self.array.dtype).reshape(self.shape)
@@ -304,6 +314,10 @@ class Seen(NamedTuple):
 
 def _bytes_in(x: Any) -> bytes:
     return x.tobytes() if is_ndarray(x) else bytes(x)
+
+
+def _sum_of(x: Any) -> int:
+    return zlib.crc32(np.asarray(x).ravel("K").view(np.uint8).data)
 
 
 def _bytes_of(x: Any) -> int:

@@ -569,6 +569,8 @@ class Compiled:
         except Exception:
             if listing.refusal is None:
                 raise
+        finally:
+            listing.phase = "over"
         listing.check()
         places = list(range(len(roots)))
         template = places if self._params is not None else regrouped(places)

@@ -7,6 +7,7 @@ import inspect
 import io
 import keyword
 import linecache
+import logging
 import math
 import operator
 import pickle
@@ -796,6 +797,11 @@ REFUSED = {
     "round": (lambda x: np.sum(W) * round(x[0]), "round.. makes"),
     "item": (lambda x: np.sum(W) * x[0].item(), ".item of a value"),
     "text": (lambda x: np.sum(W) * float(f"{x[0]}"), "makes text of a value.*Print what the function gives"),
+    "repr": (lambda x: np.sum(W * x) * {"2.0": 2.0}.get(repr(x[0]), 1.0), "makes text of a value"),
+    "!r": (lambda x: np.sum(W * x) * {"2.0": 2.0}.get(f"{x[0]!r}", 1.0), "makes text of a value"),
+    "text of what is recorded": (lambda x: np.sum(W * x) * len(f"{W * x!r}"), "makes text of a value"),
+    "text of a tuple": (lambda x: np.sum(W * x) * len(str((x[0], x[1]))), "makes text of a value"),
+    "text of a list": (lambda x: np.sum(W * x) * len("%s" % [x[0]]), "makes text of a value"),
     "a deep copy": (lambda x: np.sum(W * copy.deepcopy(W)), r"makes a parameter of another.*W\.copy\(\)"),
     "a copy": (lambda x: np.sum(W * copy.copy(W)), "makes a parameter of another"),
     "a copy in a list": (lambda x: np.sum(W * copy.deepcopy([W])[0]), "makes a parameter of another"),
@@ -2461,3 +2467,28 @@ def test_constants_of_extended_precision_are_the_same_by_their_values(dtype):
             np.testing.assert_array_equal(found.grad[V], expected.grad[V], strict=True)
     with pytest.raises(listing.RefusedError, match="clock would be"):
         compiled(lambda x: np.sum(np.abs(V * (C * time.perf_counter()))), params(V))(1.0)
+
+
+def test_a_log_may_show_a_value_and_so_may_whatever_asks_afterwards():
+    shown = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record):
+            shown.append(record.getMessage())
+
+    log = logging.Logger("of tests")
+    log.addHandler(Keeping())
+
+    def loss(x):
+        log.warning("%r", x)
+        return np.sum(W * x)
+
+    assert compiled(loss, params(W))(np.ones(3)).val == np.sum(W.value)
+    assert shown[0] == repr(np.ones(3))
+    assert set(shown[1:]) == {"<compiled ndarray(3,)>"}
+    recording = listing.Listing()
+    x = listing.StandIn(recording, "x", 2.0)
+    with pytest.raises(TypeError, match="makes text of a value"):
+        repr(x)
+    recording.phase = "over"
+    assert repr([x]) == "[<compiled float>]"

@@ -341,6 +341,7 @@ LOOKS = {
     "an item": lambda: np.sum(W) * V[0].item(),
     "bytes": lambda: np.sum(W * np.frombuffer(V.tobytes())),
     "a text": lambda: np.sum(W * np.array(json.loads(str(V.tolist())))) * float(f"{V[0]:.1f}"),
+    "its text in a list": lambda: np.sum(W) * (2.0 if "1.5" in str([V[0]]) else 3.0),
     "a member": lambda: np.sum(W) * (2.0 if 2.0 in V else 3.0),
     "a key": lambda: np.sum(W) * {0: 1.0, 1: 2.0, 2: 3.0}[PLACES[0]],
     "the largest": lambda: np.sum(W) * max(V),

@@ -200,8 +200,8 @@ class Listing:
     refusal : RefusedError or None
         The first thing that was refused.
     phase : str
-        What runs: "forward", "backward" or "step". In a step nothing may depend on an array's shape: it runs
-        on blocks of arrays, and on several arrays in one.
+        What runs: "forward", "backward" or "step"; "over" when nothing does. In a step nothing may depend on
+        an array's shape: it runs on blocks of arrays, and on several arrays in one.
     """
 
     def __init__(self, phase: str = "forward", is_second: bool = False) -> None:
@@ -415,6 +415,8 @@ _LIBRARIES = (
     os.path.join(os.path.dirname(os.path.dirname(np.__file__)), "scipy", ""),
     "<__array_function__", "<frozen", copy.__file__, functools.__file__, inspect.__file__,
 )  # fmt: skip
+# What shows a value from these is a debugger, or writes a log.
+_SHOWING = {"bdb", "cmd", "logging", "pdb", "reprlib", "traceback"}
 # Of ours, but written as a user's function is: what they make of arrays is not noted unless stand-ins take
 # part.
 _WRITTEN_OUT = tuple(
@@ -645,7 +647,17 @@ class StandIn:
 
     def __repr__(self) -> str:
         x = self._example
+        if self._listing.phase != "over" and _makes_text(sys._getframe(1)):
+            return repr(self._listing.look(_TEXT, self)[0])
         return f"<compiled {type(x).__name__}{getattr(x, 'shape', '')}>"
+
+
+def _makes_text(frame: Any) -> bool:
+    """Tell whether it is the user's code that asks for a text, perhaps of what a recorded value shows."""
+    while frame.f_code.co_name == "__repr__" and _kind(frame.f_code.co_filename) == "library":
+        frame = frame.f_back
+    module = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return _kind(frame.f_code.co_filename) == "user" and module not in _SHOWING
 
 
 def _method(name: str) -> Any:

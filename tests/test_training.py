@@ -385,9 +385,12 @@ class Interrupted(AbstractOptimiser):
 @pytest.mark.parametrize("at", [3, 4])
 def test_ctrl_c_during_an_update_waits_for_the_end_of_the_step(at):
     before = signal.getsignal(signal.SIGINT)
-    a, b, opt = param(1.0), param([1.0, 2.0]), Interrupted(at)
+    a, b, opt, heard = param(1.0), param([1.0, 2.0]), Interrupted(at), []
     with pytest.raises(KeyboardInterrupt):
-        train(lambda x: a**2 + np.sum(b**2) * x, params(a, b), [1.0] * 9, opt)
+        train(
+            lambda x: a**2 + np.sum(b**2) * x, params(a, b), [1.0] * 9, opt, cb=lambda p: heard.append(p.step)
+        )
+    assert heard == [1, 2]
     assert signal.getsignal(signal.SIGINT) is before
     assert opt.calls == 4
     a2, b2, rule = param(1.0), param([1.0, 2.0]), Momentum(0.1)

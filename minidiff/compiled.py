@@ -84,10 +84,10 @@ def compiled(
     counts, but not another shape, nor to which array a name is bound later. What it makes of them (``X -
     X.mean(axis=0)``) is made at every call. Where it looks at them (a branch, a Python number, how many
     elements a mask picks), the program looks again at every call, and is recorded anew when it sees something
-    else. Arrays in what cannot be copied (an object with a ``__deepcopy__`` of its own, a weak reference) are
-    compared with what they were, up to 1 MiB in all; a loss that makes arrays of larger ones is refused.
-    Branches on larger ones, on what is no array, and other numbers, strings and attributes are those of the
-    recording.
+    else. Arrays of objects, and those in what cannot be copied (an object with a ``__deepcopy__`` of its own,
+    a weak reference), are compared with what they were, up to 1 MiB in all; a loss that makes arrays of
+    larger ones is refused. Branches on larger ones, on what is no array, and other numbers, strings and
+    attributes are those of the recording.
 
     The loss itself runs only at a first call: once as it is, for the result, and twice, or four times, to be
     recorded. What it prints or counts it prints or counts then.
@@ -394,7 +394,8 @@ class Compiled:
             raise
         stood = again if again and again.refusal is None else None
         rest = stood.reach if stood else reach  # into an array that was stood in for the loss does not write
-        changed = [one for one in seen + large if one.has_changed() and rest.finds(one.array)]
+        watched = [one for one in seen + large if one.objects is not None or rest.finds(one.array)]
+        changed = [one for one in watched if one.has_changed()]
         if changed:
             _put_back(changed)
             raise KeepsError(
@@ -403,7 +404,6 @@ class Compiled:
             )
         try:
             if stood:
-                watched = [one for one in seen if rest.finds(one.array)]
                 try:
                     return self._program(names, args, result, stood, watched)
                 except RefusedError as error:  # it asks for the type of an array, for one

@@ -1328,3 +1328,38 @@ def test_what_the_loss_changes_of_data_that_no_stand_in_reaches_is_seen(size):
     with pytest.raises(TypeError, match=r"changes (held|Held)\.data in place"):
         compiled(loss, params(W))()
     assert compiled(only_read, params(W))().val == only_read()
+
+
+OF_OBJECTS = {
+    "a number": (lambda a: np.sum(W) * a["of"][0], 2.0, 5.0),
+    "a function": (lambda a: np.sum(a["of"][0](W)), np.sin, np.cos),
+    "an array": (lambda a: np.sum(W * (a["of"][0] * 2)), np.arange(3.0), np.ones(3)),
+}
+
+
+@pytest.mark.parametrize("is_record", [False, True])
+@pytest.mark.parametrize("name", OF_OBJECTS)
+def test_what_an_array_of_objects_holds_counts_as_it_is(name, is_record):
+    loss, old, new = OF_OBJECTS[name]
+    records = np.zeros(2, [("of", object), ("n", int)])
+    a = records if is_record else {"of": records["of"].copy()}
+    a["of"][0] = old
+    f = compiled(lambda: loss(a), params(W))
+    for some in (old, new, old):
+        a["of"][0] = some
+        for _ in range(2):
+            assert bits(f()) == bits(withgradient(lambda: loss(a), params(W)))
+    assert f._recorded == 3
+
+
+def test_an_array_of_objects_that_the_loss_changes_is_refused_and_changed_once():
+    a = np.array([1.0, X, None], object)
+
+    def loss():
+        a[0] += 1.0
+        return np.sum(W * a[1])
+
+    with pytest.raises(TypeError, match="changes a in place"):
+        compiled(loss, params(W))()
+    assert a[0] == 2.0
+    assert a[1] is X

@@ -205,14 +205,12 @@ class Reach:
 
         The sum takes no memory, but its time.
         """
-        arrays = [(name, x) for name, x in self.arrays if not (is_ndarray(x) and x.dtype.hasobject)]
+        arrays = [(name, x) for name, x in self.arrays if x is not MORE[1]]
         arrays.sort(key=lambda item: _bytes_of(item[1]))
-        sums = accumulate(_bytes_of(x) for _, x in arrays)
-        return [
-            Seen(name, x, np.shape(x), _sum_of(x) if of_large else _bytes_in(x))
-            for (name, x), n in zip(arrays, sums, strict=True)
-            if (n > COMPARED) == of_large and not (of_large and is_ndarray(x) and not x.flags.writeable)
-        ]
+        few = sum(n <= COMPARED for n in accumulate(_bytes_of(x) for _, x in arrays))
+        if of_large:
+            return [Seen(name, x, np.shape(x), _sum_of(x)) for name, x in arrays[few:] if _has_a_sum(x)]
+        return [Seen(name, x, np.shape(x), _bytes_in(x), _objects_in(x)) for name, x in arrays[:few]]
 
     def finds(self, array: Any) -> bool:
         """Tell whether it finds this array."""
@@ -295,6 +293,9 @@ class Seen(NamedTuple):
     array: Any
     shape: tuple[int, ...]
     held: bytes | int  # or a sum of it
+    objects: Any = (
+        None  # a copy of an array of objects, whose bytes are their places, so that these stay theirs
+    )
 
     def has_changed(self) -> bool:
         """Tell whether it holds something else now."""
@@ -306,7 +307,9 @@ class Seen(NamedTuple):
         if isinstance(self.held, int):
             return
         with suppress(ValueError, TypeError):
-            if is_ndarray(self.array):
+            if self.objects is not None:
+                self.array[...] = self.objects
+            elif is_ndarray(self.array):
                 self.array[...] = np.frombuffer(self.held, self.array.dtype).reshape(self.shape)
             else:
                 memoryview(self.array).cast("B")[:] = self.held
@@ -314,6 +317,14 @@ class Seen(NamedTuple):
 
 def _bytes_in(x: Any) -> bytes:
     return x.tobytes() if is_ndarray(x) else bytes(x)
+
+
+def _objects_in(x: Any) -> Any:
+    return x.copy() if is_ndarray(x) and x.dtype.hasobject else None
+
+
+def _has_a_sum(x: Any) -> bool:
+    return not is_ndarray(x) or (x.flags.writeable and not x.dtype.hasobject)
 
 
 def _sum_of(x: Any) -> int:

@@ -524,6 +524,21 @@ WITHOUT_SOURCE = {
         "out = np.vectorize(np.sin)(W)", "np.stack([f(v) for v in x])", "out = np.stack([2 * v for v in W])"
     ),
     "a dtype": ("out = np.float32(W)", "x.astype(dtype)", "out = W.astype(np.float32)"),
+    "windows": (
+        "out = np.lib.stride_tricks.as_strided(W, (2, 2))",
+        "sliding_window_view(x, n)",
+        "out = np.lib.stride_tricks.sliding_window_view(W, 2, 0)",
+    ),
+    "a check": (
+        "out = np.testing.assert_allclose(W * 1, W)",
+        "A check takes the plain value, dropgrad(x)",
+        "np.testing.assert_allclose(W.value, W.value); out = W",
+    ),
+    "places": (
+        "out = [v for _, v in np.ndenumerate(W)]",
+        "np.ndindex(x.shape)",
+        "out = np.stack([W[i] for i in np.ndindex(2, 2)])",
+    ),
     "no assignment": ("out = np.asarray(W)", "NumPy functions take it as it is", "out = W"),
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Eigenvalues, singular values and vectors: also where values are equal, and never by an arbitrary choice."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -281,6 +282,20 @@ def test_third_derivatives_of_a_determinant_near_a_singular_matrix():
              for n in (1, 2, 3) for c in itertools.combinations(range(3), n)]  # fmt: skip
     for A in (np.diag([1.0, 1.0, 1e-7]), np.eye(3), np.diag([1.0, 0.0, 0.0])):  # a cubic: the same everywhere
         np.testing.assert_allclose(f(A), sum(polar), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("A", [np.zeros((n, n)) for n in (1, 2, 3)] + [np.ones((2, 2)), np.ones((2, 1, 1))])
+def test_second_derivatives_of_a_determinant_of_any_singular_matrix(A):
+    def leibniz(A):
+        n = A.shape[-1]
+        terms = []
+        for p in itertools.permutations(range(n)):
+            factors = [A[..., i, j] for i, j in enumerate(p)]
+            terms.append(np.linalg.det(np.eye(n)[list(p)]) * functools.reduce(np.multiply, factors))
+        return np.sum(sum(terms))
+
+    det = lambda A: np.sum(np.linalg.det(A))
+    np.testing.assert_allclose(hessian(det, A), hessian(leibniz, A), atol=1e-12)
 
 
 def test_an_ill_conditioned_basis_of_eigenvectors_is_one():

@@ -9,10 +9,10 @@ from __future__ import annotations
 import builtins
 import types
 from collections import OrderedDict, UserDict, UserList, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
-from functools import cache, partial
+from functools import cache, partial, singledispatch
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ _COPIED = {
     types.SimpleNamespace,
 }  # fmt: skip
 _CACHE = type(cache(int))
+_DISPATCHING = singledispatch(int).__code__  # type: ignore[attr-defined]
 _OF_CLASSES = type, classmethod, staticmethod, property
 # Of a class, what it gets when it is made.
 _OF_TYPE = types.GetSetDescriptorType, types.MemberDescriptorType
@@ -64,6 +65,8 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
         If a function binds a variable of others, who would not see it, or something has its own way to be
         copied.
     """
+    if reach.goes_by_ids:
+        raise TypeError("it asks for the id of an object, of which a copy has another")
     leading = reach.leading()
     memo = _Memo({id(x): x for _, x in reach.found})
     builtins_of_copies = {
@@ -74,6 +77,8 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     for i, x in leading.items():
         kind = type(x)
         if kind is types.FunctionType:
+            if x.__code__ is _DISPATCHING:
+                raise TypeError(f"{x.__name__} decides by classes")
             if any(rebound(x)):
                 raise TypeError(f"{x.__name__} binds a variable of others")
             if str(x.__globals__.get("__name__")).startswith(("minidiff.", "autograd.")):
@@ -102,6 +107,8 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
                 raise TypeError(f"{kind.__name__} may be copied in a way of its own")
             del memo[i]
             memo.update({id(held): held for held in held_next_by(x) if id(held) not in leading})
+        elif isinstance(x, Mapping) and any(id(key) in leading for key in x):
+            raise TypeError(f"{kind.__name__} has keys of which there are copies")
 
     def copied(x: Any) -> Any:
         return deepcopy(x, memo) if id(x) in leading else x

@@ -92,6 +92,8 @@ class Reach:
         The arrays among that, and buffers of Python's own.
     makes_numbers : bool
         Whether it may make Python numbers of arrays.
+    goes_by_ids : bool
+        Whether it may ask for the id of an object, of which a copy has another.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Reach:
     ) -> None:
         self.f, self._imported = f, imported
         self.found: list[tuple[str, Any]] = []
+        self.goes_by_ids = False
         self._names: set[str] = set()
         self._seen: dict[Any, Any] = {}  # holds what it has seen, so that no id is given twice
         self._holders: dict[int, list[Any]] = {}  # of a thing that it reaches, by its id, what holds it
@@ -114,6 +117,7 @@ class Reach:
                 self._seen[key] = x
                 if isinstance(x, type):
                     self._names.update(vars(x).get("__match_args__", ()))
+                self.goes_by_ids |= x is id
                 if x is float or x is int or x is complex or _is_of_math(x):  # perhaps by another name
                     self._names.add("float")
                 if x is f or not is_known(x):
@@ -168,7 +172,8 @@ class Reach:
         elif type(x) in weakref.ProxyTypes:
             yield name, x.__repr__.__self__
         elif isinstance(x, dict) or (isinstance(x, Mapping) and is_known(type(x))):
-            items = dict.items(x) if isinstance(x, dict) else x.items()
+            items = [*(dict.items(x) if isinstance(x, dict) else x.items())]
+            yield from (("", key) for key, _ in items if _may_be_copied(key))
             yield from ((key if type(key) is str else "", item) for key, item in items)
             yield from ((name, item) for item in attributes_of(x).values())
         elif isinstance(x, SEQUENCES):
@@ -189,6 +194,10 @@ class Reach:
         consts = [text for c in every for x in c.co_consts for text in (x if type(x) is tuple else (x,))]
         texts = {text for text in consts if type(text) is str}
         self._names |= used | texts
+        self._names.update(name for text in texts if "{" in text for name in re.findall(r"\.(\w+)", text))
+        of_library = str(names.get("__name__")).partition(".")[0] in _LIBRARIES
+        if not of_library and "id" not in names and any("id" in _of_globals(c) for c in every):
+            self.goes_by_ids = True
         yield from ((name, names[name]) for name in global_names(code, names))
         for some, given in (
             (used, self._imported),
@@ -371,6 +380,13 @@ def _holders(name: str, x: Any) -> Iterator[_Holder]:
             if isinstance(held, dict):
                 yield name, partial(dict, held), held.__setitem__, held.__delitem__
         yield name, partial(in_slots, x), partial(object.__setattr__, x), partial(object.__delattr__, x)
+
+
+def _may_be_copied(key: Any) -> bool:
+    """Tell whether a key of a dict may be, or hold, what is copied for a recording: then the dict has to be."""
+    if type(key) is tuple:
+        return any(map(_may_be_copied, key))
+    return isinstance(key, (type, types.FunctionType, types.MethodType)) or not is_known(type(key))
 
 
 def _is_of_python(kind: type[Any]) -> bool:

@@ -447,6 +447,24 @@ def test_callbacks_that_take_one_argument_get_the_progress_and_others_none():
     assert all(type(step.loss) is float for step in steps)
 
 
+TAKING = {
+    "a default": (lambda seen: lambda note="mine": seen.append(note), "mine"),
+    "a keyword": (lambda seen: lambda *, note="mine": seen.append(note), "mine"),
+    "a partial": (lambda seen: partial(seen.append, "mine"), "mine"),
+    "keywords": (lambda seen: lambda **notes: seen.append(notes), {}),
+    "anything": (lambda seen: lambda *notes: seen.append(notes), (Progress(1, 1, 1.0),)),
+    "beside the progress": (lambda seen: lambda progress, note="mine": seen.append(note), "mine"),
+}
+
+
+@pytest.mark.parametrize("name", ["cb", "each_epoch"])
+@pytest.mark.parametrize(("make", "expected"), TAKING.values(), ids=TAKING)
+def test_a_callback_that_can_do_without_the_progress_keeps_its_defaults(name, make, expected):
+    a, seen = param(1.0), []
+    train(square(a), params(a), [0.0], Descent(), **{name: make(seen)})
+    assert seen == [expected]
+
+
 @pytest.mark.parametrize("name", ["cb", "each_epoch"])
 @pytest.mark.parametrize("stray", [Exp(0.1, 0.5), [Exp(0.1, 0.5)], clip_norm(1.0)])
 def test_what_belongs_elsewhere_is_no_callback_and_told_where(name, stray):

@@ -294,6 +294,10 @@ HALF = 0.5
 V, MATRIX, PLACES = np.array([1.0, 2.0, 0.5]), np.eye(3) * 2, np.array([0, 1, 2])
 
 
+class Formatted:
+    by_format = V
+
+
 def halved():
     total, v = 0.0, V.copy()
     while v.max() > 0.3:
@@ -341,6 +345,7 @@ LOOKS = {
     "an item": lambda: np.sum(W) * V[0].item(),
     "bytes": lambda: np.sum(W * np.frombuffer(V.tobytes())),
     "a text": lambda: np.sum(W * np.array(json.loads(str(V.tolist())))) * float(f"{V[0]:.1f}"),
+    "a format": lambda: np.sum(W) * float("{.by_format[0]:.1f}".format(Formatted)),  # noqa: UP032
     "its text in a list": lambda: np.sum(W) * (2.0 if "1.5" in str([V[0]]) else 3.0),
     "a member": lambda: np.sum(W) * (2.0 if 2.0 in V else 3.0),
     "a key": lambda: np.sum(W) * {0: 1.0, 1: 2.0, 2: 3.0}[PLACES[0]],
@@ -1363,3 +1368,61 @@ def test_an_array_of_objects_that_the_loss_changes_is_refused_and_changed_once()
         compiled(loss, params(W))()
     assert a[0] == 2.0
     assert a[1] is X
+
+
+class Layer:
+    def __init__(self):
+        self.mean = np.zeros(3)
+
+    def __call__(self):
+        return self.mean
+
+
+class Of(Layer):
+    """Has what is looked at in the class."""
+
+    mean = np.zeros(3)
+
+    def __init__(self):
+        pass
+
+
+@functools.singledispatch
+def weighed(layer):
+    return 7.0
+
+
+@weighed.register
+def _(layer: Of):
+    return 2.0
+
+
+def ways_to_know(a):
+    by, ids, of_kind, of_method, of_pair = {a: 2.0}, {id(a)}, {type(a): 2.0}, {a.__call__: 2.0}, {(a, 1): 2.0}
+    return {
+        "an object": lambda: by.get(a, 7.0),
+        "a class": lambda: of_kind.get(type(a), 7.0),
+        "a method": lambda: of_method.get(a.__call__, 7.0),
+        "a tuple": lambda: of_pair.get((a, 1), 7.0),
+        "a dict in it": lambda by={"a": {a: 2.0}}: by["a"].get(a, 7.0),
+        "an object, weakly": lambda by=weakref.WeakKeyDictionary(by): by.get(a, 7.0),
+        "an object, not to be changed": lambda by=types.MappingProxyType(by): by.get(a, 7.0),
+        "an id": lambda: 2.0 if id(a) in ids else 7.0,
+        "an id by another name": lambda of=id: 2.0 if of(a) in ids else 7.0,
+        "what dispatches": lambda: weighed(a),
+    }
+
+
+@pytest.mark.parametrize("kind", [Layer, Of])
+@pytest.mark.parametrize("name", ways_to_know(Layer()))
+def test_what_is_known_by_which_object_it_is_is_known_of_copies(name, kind):
+    a = kind()
+    weight = ways_to_know(a)[name]
+    loss = lambda: np.sum(W**2) + np.sum(W * a()) * weight()
+    f = compiled(loss, params(W))
+    try:
+        for mean in (0.0, 1.0, 3.0):  # of the first it does not count what the weight is
+            a.mean[...] = mean
+            assert bits(f()) == bits(withgradient(loss, params(W)))
+    finally:
+        a.mean[...] = 0.0

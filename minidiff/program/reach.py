@@ -383,7 +383,7 @@ def _holders(name: str, x: Any) -> Iterator[_Holder]:
 
 
 def _may_be_copied(key: Any) -> bool:
-    """Tell whether a key of a dict may be, or hold, what is copied for a recording: then the dict has to be."""
+    """Tell whether a key of a dict may be or hold what is copied: then there has to be a copy of the dict."""
     if type(key) is tuple:
         return any(map(_may_be_copied, key))
     return isinstance(key, (type, types.FunctionType, types.MethodType)) or not is_known(type(key))

@@ -935,6 +935,17 @@ def test_a_rate_stays_while_scores_fall_from_no_number(first):
     assert (opt.eta, reduce.best) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1e-4, 0.5])
+@pytest.mark.parametrize("best", [0.0, 1e-9, 1.0, -1e6])
+def test_a_score_is_better_by_a_part_of_the_best_of_whatever_size(best, threshold):
+    margin = threshold * abs(best)
+    for less, rate in [(1.01 * margin or 1e-3 * abs(best) or 1e-9, 1.0), (0.99 * margin, 0.5)]:
+        scores, opt = iter([best, best - less]), Descent(1.0)
+        reduce = ReducePlateau(opt, lambda: next(scores), factor=0.5, patience=0, threshold=threshold)
+        reduce(), reduce()
+        assert opt.eta == rate
+
+
 @pytest.mark.parametrize("case", TORCH["plateau"], ids=lambda case: f"{case['mode']} {case['settings']}")
 def test_a_rate_falls_on_a_plateau_as_pytorchs_does(case):
     settings = dict(case["settings"])

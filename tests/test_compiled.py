@@ -39,7 +39,19 @@ from hypothesis.extra import numpy as hnp
 import minidiff.functions as mf
 import minidiff.losses as ml
 import minidiff.optimise as mo
-from minidiff import compiled, dropgrad, gradient, hvp, jvp, param, params, pullback, save, withgradient
+from minidiff import (
+    compiled,
+    derivative,
+    dropgrad,
+    gradient,
+    hvp,
+    jvp,
+    param,
+    params,
+    pullback,
+    save,
+    withgradient,
+)
 from minidiff.data import DataLoader
 from minidiff.program import lines, listing
 from minidiff.schedules import Exp, Scheduler
@@ -890,6 +902,21 @@ def test_a_loss_that_reaches_a_parameter_at_its_first_call_only_is_refused():
 
     with pytest.raises(TypeError, match="does not give what loss gives"):
         compiled(loss, params(W, V))(np.ones(3))
+
+
+@pytest.mark.parametrize("x", [2.0, np.float64(2.0), np.full(3, 2.0)])
+def test_what_type_a_value_has_is_asked_of_what_stands_for_it(x):
+    kind = type(x)
+    told = (
+        r"or goes by a value's type: compute new arrays, ask isinstance\(x, float\), as type\(x\) is another"
+    )
+    with pytest.raises(TypeError, match=told):
+        compiled(lambda x: np.sum(W * x) * (1.0 if type(x) is kind else 5.0), params(W))(x)
+    loss = lambda x: np.sum(W * x) * (1.0 if isinstance(x, kind) else 5.0)
+    assert compiled(loss, params(W))(x).val == loss(x)
+    with pytest.raises(KeyError) as caught:
+        compiled(lambda x: np.sum(W * x) * {kind: 1.0}[type(x)], params(W))(x)
+    assert "runs, but not to be recorded. Perhaps ask isinstance" in caught.value.__notes__[-1]
 
 
 def test_an_array_that_is_another_at_each_call_is_refused():
@@ -2086,6 +2113,23 @@ def test_a_loss_of_nan_of_either_sign_has_a_program(join, dtype):
     for x in (nan, -nan, np.ones(3, dtype)):
         assert bits(f(x)) == bits(withgradient(lambda x=x: loss(x), params(W)))
     assert f._recorded == 1
+
+
+GIVING = {
+    "its argument": lambda x: x,
+    "what it finds": lambda x: DATA,
+    "what it makes of nothing": lambda x: np.ones(3),
+    "what it computes": lambda x: 2 * x,
+}
+
+
+@pytest.mark.parametrize("give", GIVING.values(), ids=GIVING)
+@pytest.mark.parametrize("several", [False, True])
+def test_a_function_with_a_derivative_may_give_anything(give, several):
+    one = derivative(lambda g, ans, x: 2 * g * np.exp(x))(give)
+    two = derivative(lambda g, ans, x: 2 * (g[0] + g[1]) * np.exp(x))(lambda x: (give(x), x * x))
+    loss = lambda: np.sum((two(W)[0] + two(W)[1] if several else one(W)) * W)
+    assert bits(compiled(loss, params(W))()) == bits(withgradient(loss, params(W)))
 
 
 def of_powers(z, a):

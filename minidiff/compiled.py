@@ -33,6 +33,8 @@ __all__ = ["Compiled", "compiled"]
 KEPT, MANY = 64, 16
 # Where data change, a program that has run so often was worth its recording.
 WORTH = 100
+# What to ask a value, for which something else stands when a loss is recorded.
+_TYPES = "ask isinstance(x, float), as type(x) is another when it is recorded"
 
 
 def compiled(
@@ -457,7 +459,7 @@ class Compiled:
             self._refuse_used_up(args)
             raise RefusedError(
                 f"compiled: the program of {name} does not give what {name} gives. It changes an array while "
-                "it runs, or depends on an earlier call: compute new arrays."
+                f"it runs, depends on an earlier call or goes by a value's type: compute new arrays, {_TYPES}."
             )
         made.gradients = made.filled(every)
         return made
@@ -566,8 +568,11 @@ class Compiled:
 
         try:
             value, gradients, roots, regrouped = standing_for_leaves(leaf, back_and_forth)
-        except Exception:
+        except Exception as error:
             if listing.refusal is None:
+                add_note(
+                    error, f"compiled: {self._name} runs, but not where it is recorded. Perhaps {_TYPES}."
+                )
                 raise
         finally:
             listing.phase = "over"

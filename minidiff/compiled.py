@@ -459,7 +459,7 @@ class Compiled:
             self._refuse_used_up(args)
             raise RefusedError(
                 f"compiled: the program of {name} does not give what {name} gives. It changes an array while "
-                f"it runs, depends on an earlier call or goes by a value's type: compute new arrays, {_TYPES}."
+                f"it runs, depends on earlier calls or goes by a value's type: compute new arrays, {_TYPES}."
             )
         made.gradients = made.filled(every)
         return made
@@ -570,9 +570,7 @@ class Compiled:
             value, gradients, roots, regrouped = standing_for_leaves(leaf, back_and_forth)
         except Exception as error:
             if listing.refusal is None:
-                add_note(
-                    error, f"compiled: {self._name} runs, but not where it is recorded. Perhaps {_TYPES}."
-                )
+                add_note(error, f"compiled: {self._name} runs, but not to be recorded. Perhaps {_TYPES}.")
                 raise
         finally:
             listing.phase = "over"

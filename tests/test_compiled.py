@@ -904,6 +904,33 @@ def test_a_loss_that_reaches_a_parameter_at_its_first_call_only_is_refused():
         compiled(loss, params(W, V))(np.ones(3))
 
 
+def answers(f, x):
+    try:
+        f(x)
+    except TypeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("x", [0.0, np.float64(0.0), np.zeros(3)])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda x: hasattr(x, "__len__"),
+        lambda x: isinstance(x, np.float64) or hasattr(x, "__iter__"),
+        lambda x: hasattr(x, "__getitem__"),
+        lambda x: answers(len, x),
+        lambda x: answers(iter, x),
+        np.iterable,
+    ],
+)
+def test_a_number_is_no_sequence_where_a_loss_asks_what_it_has(ask, x):
+    loss = lambda x: np.sum(W * x) * (5.0 if ask(x) else 1.0)
+    f = compiled(loss, params(W))
+    f(x)  # whose value does not tell what it was taken for
+    assert f(x + 1.0).val == loss(x + 1.0)
+
+
 @pytest.mark.parametrize("x", [2.0, np.float64(2.0), np.full(3, 2.0)])
 def test_what_type_a_value_has_is_asked_of_what_stands_for_it(x):
     kind = type(x)

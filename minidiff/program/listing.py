@@ -487,6 +487,21 @@ def _fixed(name: str, ask: Callable[[Any], Any]) -> Any:
     return answer
 
 
+class _LacksError(AttributeError, TypeError):
+    """What `hasattr` goes by, and what Python raises where it looks for a method itself."""
+
+
+def _if_there(name: str, method: Callable[..., Any]) -> Any:
+    """Have a method where what is stood in for has it: `hasattr` tells arrays from numbers."""
+
+    def bound(self: StandIn) -> Callable[..., Any]:
+        if not hasattr(self._example, name):
+            raise _LacksError(f"{type(self._example).__name__!r} object has no attribute {name!r}")
+        return functools.partial(method, self)
+
+    return property(bound)
+
+
 class StandIn:
     """A stand-in for an array or a number: its name in the listing, and an example of its value."""
 
@@ -620,7 +635,7 @@ class StandIn:
             listing.refuse(what)
         return getattr(listing.look(what, self)[0], name)
 
-    def __getitem__(self, index: Any) -> Any:
+    def _item(self, index: Any) -> Any:
         parts = []
         for i in index if type(index) is tuple else (index,):
             is_mask = type(i) is StandIn and np.asarray(i._example).dtype == bool
@@ -634,10 +649,13 @@ class StandIn:
         index = tuple(parts) if type(index) is tuple else parts[0]
         return self._listing.call(operator.getitem, "{}[{}]", (self, index), {})
 
-    __len__ = _fixed("its length", len)
+    _length = _fixed("its length", len)
 
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
+    def _items(self) -> Iterator[Any]:
+        return (self._item(i) for i in range(self._length()))
+
+    __getitem__, __len__ = _if_there("__getitem__", _item), _if_there("__len__", _length)
+    __iter__ = _if_there("__getitem__", _items)  # without one of its own, iter would go by that
 
     def __copy__(self) -> Any:
         return self.copy() if hasattr(self, "copy") else self

@@ -2255,6 +2255,24 @@ def test_a_loss_that_makes_errors_of_infinities_is_refused(kind):
         compiled(loss, params(W))(2.0)
 
 
+@pytest.mark.parametrize("how", ["error", "ignore", "always"])
+def test_a_loss_that_makes_errors_of_warnings_is_refused(how):
+    def loss(x):
+        with warnings.catch_warnings():
+            warnings.simplefilter(how, RuntimeWarning)
+            try:
+                return np.sum(W / x)
+            except RuntimeWarning:
+                return np.sum(W)
+
+    f = compiled(loss, params(W))
+    if how == "error":
+        with pytest.raises(TypeError, match=r"test_compiled.py, line .*warnings are made errors here"):
+            f(2.0)
+    else:
+        assert f(2.0).val == loss(2.0)
+
+
 class Batch(list):
     scale = 1.0
 

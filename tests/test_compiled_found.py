@@ -1413,6 +1413,16 @@ def ways_to_know(a):
     }
 
 
+@pytest.mark.parametrize("key", [lambda a: a, lambda a: (0, a), lambda a: type(a)])
+def test_a_dict_that_is_an_argument_is_keyed_by_what_the_loss_knows(key):
+    a = Layer()
+    loss = lambda weights: np.sum(W**2) + np.sum(W * a()) * weights.get(key(a), 7.0)
+    f = compiled(loss, params(W))
+    for mean in (0.0, 1.0, 3.0):
+        a.mean[...] = mean
+        assert bits(f({key(a): 2.0})) == bits(withgradient(lambda: loss({key(a): 2.0}), params(W)))
+
+
 @pytest.mark.parametrize("kind", [Layer, Of])
 @pytest.mark.parametrize("name", ways_to_know(Layer()))
 def test_what_is_known_by_which_object_it_is_is_known_of_copies(name, kind):

@@ -20,6 +20,7 @@ import operator
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -315,6 +316,10 @@ class Listing:
             raise
         if self.phase != "step" and not _GOES_ON.issuperset(np.geterr().values()):
             self.refuse("np.errstate makes errors of infinities and NaN here: a program goes on with them")
+        if self.phase != "step" and any(action == "error" for action, *_ in warnings.filters[:1]):
+            self.refuse(
+                "warnings are made errors here (`warnings.simplefilter`): a program goes on with them"
+            )
         if form.startswith(("np.", ".")) and type(value) is np.ndarray and any(value is x for x in operands):
             what = f"it writes into an array with {form}. Do not pass out, which is given by position"
             self.refuse(what, WritesError)

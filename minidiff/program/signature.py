@@ -222,7 +222,7 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
     if isinstance(x, list):
         base.extend(anew, items.values())
     for key, item in items.items() if isinstance(x, dict) else ():
-        base.__setitem__(anew, key, item)
+        base.__setitem__(anew, key if type(key) in _NAMES else other(key), item)
     if in_dict(x) is x:
         object.__setattr__(anew, "__dict__", anew)
     for attribute in _aliases(x):

@@ -300,7 +300,7 @@ def test_a_constant_may_be_asked_of_what_is_under_differentiation(name, capsys, 
     assert not any("no gradient" in words and not plain for words, plain in zip(inside, outside, strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name.startswith("save")])
+@pytest.mark.parametrize("name", [name for name in sorted(PUBLIC) if name.startswith("save")])
 def test_what_writes_a_file_gets_the_plain_value(name, tmp_path):
     assert name in INSTEAD
     path = tmp_path / "array"

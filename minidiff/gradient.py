@@ -534,7 +534,7 @@ def _record(
             f"Params among them. Write {name}(lambda: f(x, y), ps); join several Params with ps | qs."
         )
     trace = Trace()
-    ps = list(args[0]) if len(args) == 1 and isinstance(args[0], Params) else None
+    ps = list(args[0]) if isinstance(args[0], Params) else None
     if ps is not None:
         variables, roots = (), trace.roots_of(ps)
     else:

@@ -302,9 +302,8 @@ class Seen(NamedTuple):
     array: Any
     shape: tuple[int, ...]
     held: bytes | int  # or a sum of it
-    objects: Any = (
-        None  # a copy of an array of objects, whose bytes are their places, so that these stay theirs
-    )
+    # Of an array of objects, whose bytes are their places, a copy: so these stay theirs.
+    objects: Any = None
 
     def has_changed(self) -> bool:
         """Tell whether it holds something else now."""

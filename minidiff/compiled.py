@@ -76,9 +76,9 @@ def compiled(
         same for other values: it branches on one, makes a Python number or a text of one, changes an array in
         place that is not under differentiation, changes a list or a dict that it gets, draws random numbers,
         goes by how often it was called, goes on after an error that it catches, has `np.errstate` or
-        `warnings` raise errors, calls `implicit_root` or `fixed_point`, which look at values, or keeps what it
-        computes in an attribute of an object or a class, a list, a dict, a variable or an array that it finds.
-        The message names the line, or the place.
+        `warnings` raise errors, calls `implicit_root` or `fixed_point`, which look at values, or keeps what
+        it computes in an attribute of an object or a class, a list, a dict, a variable or an array that it
+        finds. The message names the line, or the place.
 
     Notes
     -----

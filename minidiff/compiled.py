@@ -7,12 +7,13 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minidiff.checks import add_note, described, instance, is_ndarray
+from minidiff.checks import add_note, described, instance, is_ndarray, owners_of
 from minidiff.gradient import WithGradient, _check_loss, _pull, _record, _variable, withgradient
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
@@ -384,11 +385,19 @@ class Compiled:
         try:
             if reach.arrays:
                 again = self._again(reach, names, args)
-            if again and again.refusal is not None and not is_whole:
-                if isinstance(again.refusal, WritesError):  # of a large array, which no call compares
-                    raise again.refusal
+            refusal = again.refusal if again else None
+            writes = isinstance(refusal, WritesError)
+            if refusal is not None and not is_whole:
+                if writes and ".at" in str(refusal):  # which writes into read-only arrays, too
+                    raise refusal
                 large = reach.snapshot(of_large=True)
-            plain = self._twice(reach, names, args)
+            with _read_only([one.array for one in large if writes]) as is_any:
+                try:
+                    plain = self._twice(reach, names, args)
+                except ValueError:
+                    if is_any and refusal is not None:
+                        raise refusal from None
+                    raise
         except BaseException:
             if again:
                 again.forget()
@@ -467,7 +476,7 @@ class Compiled:
     def _refuse_used_up(self, args: tuple[Any, ...]) -> None:
         """Refuse what the loss can go through only once, so that the recording has found nothing in it."""
         for x in objects_in(args):
-            if hasattr(type(x), "__next__"):
+            if hasattr(type(x), "__next__") and type(x).__module__ == "builtins":
                 raise RefusedError(
                     f"compiled: an argument of {self._name} is or holds a {type(x).__name__}, which is used "
                     "up when it has been gone through once: pass a list of it."
@@ -578,6 +587,19 @@ class Compiled:
         places = list(range(len(roots)))
         template = places if self._params is not None else regrouped(places)
         return _Recording(listing, inputs, named, value, gradients, template)
+
+
+@contextmanager
+def _read_only(arrays: list[Any]) -> Iterator[bool]:
+    """Let nobody write into arrays for a while; tell whether there are any of that kind."""
+    writeable = [x for x in arrays if is_ndarray(x) and x.flags.writeable]
+    try:
+        for x in writeable:
+            x.flags.writeable = False
+        yield bool(writeable)
+    finally:
+        for x in sorted(writeable, key=lambda x: len(owners_of(x))):  # a view only after its owner
+            x.flags.writeable = True
 
 
 def _put_back(seen: list[Seen]) -> None:

@@ -615,7 +615,9 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
         if type(array) is np.ndarray:  # in memory it lies the same within another gradient
             is_shared = array.base is not None or id(array) in given
             given.add(id(array))
-            gradients[i] = g.copy() if is_shared and hasattr(g, "copy") else apart(g)
+            gradients[i] = g = g.copy() if is_shared and hasattr(g, "copy") else apart(g)
+            if array.ndim == 0 and type(example(constant(roots[i]._value))) is not np.ndarray:
+                gradients[i] = g[()]
         elif type(example(constant(roots[i]._value))) is np.ndarray:
             gradients[i] = g[...] if is_recorded(g) else np.array(g) if g is array else g.__as_array__()
         if g.dtype != (dtype := roots[i]._value.dtype):  # NumPy computes with the machine's order of bytes

@@ -59,9 +59,14 @@ _OPTIONS = {
     **dict.fromkeys(("eps", "ε"), "epsilon="),
     "δ": "delta=",
     "beta": "delta=beta, and divide the loss by beta",
-    "from_logits": "logitcrossentropy or logitbinarycrossentropy of scores",
-    "log_input": "np.exp(ŷ) for ŷ",
-    "log_target": "np.exp(y) for y",
+}
+_OF_ONE = {
+    **dict.fromkeys(
+        (("crossentropy", "from_logits"), ("binarycrossentropy", "from_logits")),
+        "logitcrossentropy or logitbinarycrossentropy of scores",
+    ),
+    ("poisson_loss", "log_input"): "np.exp(ŷ) for ŷ",
+    ("kldivergence", "log_target"): "np.exp(y) for y",
 }
 _ONE = 1.01  # with room for rounding, of half precision too
 _NUMBERED = "Labels that are strings are numbered by np.unique(labels, return_inverse=True)[1]"
@@ -596,7 +601,7 @@ def _no_option(loss: Callable[..., Any], others: Iterable[str]) -> TypeError:
     """Give the error for an option that a loss has not: it says what to write, or which options it has."""
     name, known = next(iter(others)), inspect.signature(loss).parameters.values()
     has = [p.name for p in known if p.kind is p.KEYWORD_ONLY]
-    ours = _OPTIONS.get(name, "")
+    ours = _OPTIONS.get(name, "") or _OF_ONE.get((loss.__name__, name), "")
     option, is_option, _ = ours.partition("=")
     if not ours or (is_option and option not in has):
         ours = " or ".join(f"{option}=" for option in has)

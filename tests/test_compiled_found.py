@@ -1413,6 +1413,36 @@ def ways_to_know(a):
     }
 
 
+def test_beside_large_data_a_loss_may_write_into_an_array_of_its_own():
+    data = np.linspace(-1, 1, 200_000).reshape(-1, 2)
+    small = np.arange(4.0)
+
+    def loss():
+        t = small.copy()
+        t -= t.mean()
+        return (2.0 if t.max() > 1 else 1.0) * np.sum(data @ W[:2])
+
+    assert bits(compiled(loss, params(W))()) == bits(withgradient(loss, params(W)))
+    assert data.flags.writeable
+
+
+def test_parameters_may_be_counted_by_their_ids_beside_data_that_the_loss_makes_anew():
+    data = np.linspace(-1, 1, 200_000).reshape(-1, 2)
+
+    def loss():
+        seen, total = set(), 0.0
+        for p in (W, W):
+            if id(p) not in seen:
+                seen.add(id(p))
+                total = total + np.sum(p**2)
+        return total + np.sum((data - data.mean(axis=0)) @ W[:2])
+
+    f = compiled(loss, params(W))
+    for _ in range(2):
+        assert bits(f()) == bits(withgradient(loss, params(W)))
+        data[0] += 1.0
+
+
 @pytest.mark.parametrize("key", [lambda a: a, lambda a: (0, a), lambda a: type(a)])
 def test_a_dict_that_is_an_argument_is_keyed_by_what_the_loss_knows(key):
     a = Layer()

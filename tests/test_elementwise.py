@@ -255,6 +255,7 @@ def test_methods_of_every_ufunc_have_the_derivatives_of_differences_or_are_refus
         "reduceat": [lambda x: do(x, [1, 0, 1], 0), lambda x: do(x, [0, 2], 1)],
         "outer": [lambda x: do(x, x[0] + 0.01), lambda x: do(x[:, 0], 1.17)],
     }
+    goes_as_it_likes = name in ("power", "pow", "arctan2") and method in ("reduce", "reduceat")
     for f in calls[method]:
-        with contextlib.suppress(NotImplementedError):
+        with contextlib.suppress(*[NotImplementedError] * goes_as_it_likes):
             check(f, x)

@@ -763,6 +763,31 @@ def test_what_is_left_of_a_gradient_changes_in_place_for_every_name_and_view(nam
         gradient(lambda W: (gradient(loss, W), change(kept[-1]), np.sum(W))[-1], plain)
 
 
+def test_a_part_of_an_array_is_put_where_nothing_of_it_lies():
+    def symmetric(u):
+        K = np.outer(u, u * [1, 2, 3, 4])
+        for i in range(4):
+            K[i + 1 :, i] = K[i, i + 1 :]
+        return np.sum(K * np.arange(16.0).reshape(4, 4))
+
+    u = np.array([1.0, 0.5, 2.0, 3.0])
+    assert withgradient(symmetric, u).val == symmetric(u)
+    check_gradient(symmetric, u)
+
+
+def test_views_in_lists_of_lists_are_read_one_after_another():
+    def turned(x, take=lambda a: a):
+        y = x * 1.0
+        y[:] = [[take(y[1, 0]), y[0, 1]], [take(y[0, 0]), y[1, 1]]]
+        return np.sum(y * np.arange(12.0).reshape(2, 2, 3))
+
+    x = np.arange(12.0).reshape(2, 2, 3)
+    with pytest.raises(NotImplementedError, match="NumPy reads what it has just written"):
+        gradient(turned, x)
+    of_copies = lambda x: turned(x, np.copy)
+    assert withgradient(of_copies, x).val == of_copies(x)
+
+
 @pytest.mark.parametrize("args", [(), ("K",), ("C",), ("F",), ("A",), ("K", "unsafe", True)])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_astype_gives_the_array_itself_where_numpy_does(args, order):

@@ -303,6 +303,8 @@ def test_bad_input_is_refused_by_name_and_nothing_changes():
         ("the lower before", ValueError, lambda: minimize(loss, params(a), bounds=(np.nan, 1))),
         (r"of one pair for each element tuple\(zip\(\*pairs\)\) makes it", ValueError,
             lambda: minimize(loss, params(a), bounds=[(0, 1), (0, 2)])),
+        (r"of one pair for each element", ValueError,
+            lambda: minimize(loss, params(a), bounds=[(0, None), (0, 2)])),
         (r"arrays \(2,\), .* got tuple of 2", ValueError,
             lambda: minimize(loss, params(a), bounds=(0, np.ones(3)))),
         ("callback must be a function", TypeError, lambda: minimize(loss, params(a), callback=[3])),

@@ -135,6 +135,14 @@ def test_a_line_through_two_points_passes_through_them():
 
 
 @pytest.mark.parametrize(
+    "f", [lambda x: np.polyval([1.0, 2.0], x), lambda x: np.real(np.fft.fftn(x, axes=()))]
+)
+def test_the_gradient_by_a_number_is_a_number(f):
+    assert type(gradient(f, 2.0)[0]) is np.float64
+    assert type(gradient(lambda x: gradient(f, x)[0] * x, 2.0)[0]) is np.float64
+
+
+@pytest.mark.parametrize(
     ("f", "x", "kind"),
     [
         (lambda y: np.polyfit([0.0, 0.0, 1.0, 1.0], y, 2), [1.0, 2.0, 4.0, 3.0], np.exceptions.RankWarning),

@@ -10,6 +10,8 @@ import os
 import re
 import sys
 import threading
+from array import array
+from collections import UserList, deque
 
 import numpy as np
 import pytest
@@ -588,6 +590,13 @@ def test_objects_with_operators_of_their_own_meet_recorded_values_as_they_meet_n
         assert value == plain == of()
         np.testing.assert_array_equal(grads[W], expected[W])
         np.testing.assert_array_equal(compiled(of, params(W))().grad[W], expected[W])
+
+
+@pytest.mark.parametrize("kind", [UserList, deque, lambda x: array("d", x)])
+def test_sequences_of_other_kinds_are_arrays_beside_a_number(kind):
+    (g,) = gradient(lambda w: np.sum(w * np.sin(w * kind([1.0, 2.0, 3.0]))), 0.5)
+    (expected,) = gradient(lambda w: np.sum(w * np.sin(w * np.array([1.0, 2.0, 3.0]))), 0.5)
+    assert g == expected
 
 
 def test_a_call_on_plain_values_that_reaches_a_recorded_one_is_no_constant():

@@ -370,10 +370,11 @@ class _Search:
             whole(self.put, self.best)
             raise
         value = result.get("cost", result.get("fun", np.inf))
-        if not value > -np.inf:  # which SciPy may take for a minimum
+        if is_lost := not value > -np.inf:  # which SciPy may take for a minimum
             result.update(success=False, message=f"The search has come to {value}")
         if not result.success:
-            result.update(x=self.best, **self.at_best)
+            if is_lost or not value <= self.least or "x" not in result:
+                result.update(x=self.best, **self.at_best)
             result.message = f"{str(result.message).rstrip('.')}. The parameters are at the best point met."
         whole(self.put, result.x)
         return result
@@ -382,9 +383,13 @@ class _Search:
 def _interval(name: str, p: Param, pair: Any) -> tuple[Any, Any]:
     """Give the bounds of a parameter as two vectors."""
     # SciPy's pairs, one for each element, would pass for a pair of arrays where there are two.
-    is_scipys = isinstance(pair, list) and any(isinstance(end, tuple) for end in pair)
+    is_scipys = isinstance(pair, list) and [*map(type, pair)] == [tuple] * p.size and {*map(len, pair)} == {2}
     try:
-        ends = [no_end if end is None else end for end, no_end in zip(pair, (-np.inf, np.inf), strict=True)]
+        ends = [
+            [no_end if x is None else x for x in end] if isinstance(end, (list, tuple)) else end
+            for end, no_end in zip(pair, (-np.inf, np.inf), strict=True)
+        ]
+        ends = [no_end if end is None else end for end, no_end in zip(ends, (-np.inf, np.inf), strict=True)]
         low, high = (np.broadcast_to(np.asarray(end, float), p.shape).ravel() for end in ends)
         if np.all(low <= high) and not is_scipys:
             return low, high

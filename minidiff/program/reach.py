@@ -93,7 +93,7 @@ class Reach:
     makes_numbers : bool
         Whether it may make Python numbers of arrays.
     goes_by_ids : bool
-        Whether it may ask for the id of an object, of which a copy has another.
+        Whether it may ask by another name for the id of an object, of which a copy has another.
     """
 
     def __init__(
@@ -195,9 +195,6 @@ class Reach:
         texts = {text for text in consts if type(text) is str}
         self._names |= used | texts
         self._names.update(name for text in texts if "{" in text for name in re.findall(r"\.(\w+)", text))
-        of_library = str(names.get("__name__")).partition(".")[0] in _LIBRARIES
-        if not of_library and "id" not in names and any("id" in _of_globals(c) for c in every):
-            self.goes_by_ids = True
         yield from ((name, names[name]) for name in global_names(code, names))
         for some, given in (
             (used, self._imported),
@@ -210,10 +207,7 @@ class Reach:
                         yield name, found if "." in name else given(found)
 
     def snapshot(self, of_large: bool = False) -> list[Seen]:
-        """Note what the smaller arrays that it finds hold; or a sum of it, of the others that can change.
-
-        The sum takes no memory, but its time.
-        """
+        """Note what the smaller arrays that it finds hold; or a sum of it, of the others that can change."""
         arrays = [(name, x) for name, x in self.arrays if x is not MORE[1]]
         arrays.sort(key=lambda item: _bytes_of(item[1]))
         few = sum(n <= COMPARED for n in accumulate(_bytes_of(x) for _, x in arrays))

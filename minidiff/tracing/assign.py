@@ -19,7 +19,15 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
-from minidiff.tracing.derivatives import COMPOSITES, define, listed, primitive_of, shown, unbroadcast
+from minidiff.tracing.derivatives import (
+    COMPOSITES,
+    axes_in_memory,
+    define,
+    listed,
+    primitive_of,
+    shown,
+    unbroadcast,
+)
 from minidiff.tracing.exact import laid
 from minidiff.tracing.record import (
     _GETITEM,
@@ -54,10 +62,6 @@ from minidiff.tracing.refusals import FILLED, is_called_here, name_of, refuse
 # index: NumPy itself writes there, through the view.
 
 
-def _axes_in_memory(x: Any) -> tuple[int, ...]:
-    return tuple(sorted(range(x.ndim), key=lambda i: -abs(x.strides[i])))
-
-
 def _copied(x: Any) -> Any:
     """Copy an array as it lies in memory, with its gaps: these decide what is a view of it."""
     copy = np.array(x, order="K")
@@ -75,7 +79,7 @@ def _copied_for(x: Any, place: Any) -> Any:
     order, way, _ = place
     if not way:
         return _copied(x)
-    if not x.flags.forc and _axes_in_memory(x) == order:
+    if not x.flags.forc and axes_in_memory(x) == order:
         copy = _copied(x)
         if np.may_share_memory(copy, seen_from(copy, way)):
             return copy
@@ -238,7 +242,7 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
             w, index = np.where(index.reshape(index.shape + (1,) * (x.ndim - n)), w, x), ...
     is_free = root.function in _WRITTEN and _references(root) == _ALONE
     value: Any = root._value
-    place = _axes_in_memory(shown(getval(value))), way, index
+    place = axes_in_memory(shown(getval(value))), way, index
     put = w._value if type(w) is Traced and w.owner is x.owner else w
     nothing = blank(value) if type(value) is np.ndarray else value
     if type(value) is np.ndarray and type(put) in PLAIN:
@@ -261,28 +265,36 @@ def _refuse_overtaken(root: Traced, way: Any, index: Any, w: Any) -> None:
     So it does along one axis, and of a list item by item; else it takes a copy first.
     """
     memory: Any = getval(root)
-    parts = w if isinstance(w, (list, tuple)) else [w]
-    ways = [taken if of is root else None for of, taken in map(_source_if_any, parts)]
-    if type(memory) is not np.ndarray or ways == [None] * len(parts):
+    ways = [taken for of, taken in map(_source_if_any, _parts_of(w)) if of is root]
+    if type(memory) is not np.ndarray or not ways:
         return
-    target = seen_from(memory, way)[index]
-    if parts is not w and (np.ndim(target) != 1 or target.strides == constant(w).strides[-1:]):
+    target, is_list = seen_from(memory, way)[index], isinstance(w, (list, tuple))
+    if not is_list and (np.ndim(target) != 1 or target.strides == constant(w).strides[-1:]):
+        return
+    place = target if np.may_share_memory(target, memory) else seen_from(memory, way)  # for a list of places
+    if not any(np.shares_memory(place, seen_from(memory, taken)) for taken in ways):
         return
     before = np.empty_like(memory, complex if memory.dtype.kind == "c" else float)
     before.flat[:] = np.arange(memory.size)
     at_once, along = before.copy(order="K"), before.copy(order="K")
-    for after, read in ((at_once, before), (along, along)):
-        others = (np.zeros(np.shape(constant(part))) for part in parts)
-        items = [
-            zeros if taken is None else seen_from(read, taken)
-            for zeros, taken in zip(others, ways, strict=True)
-        ]
-        seen_from(after, way)[index] = items if parts is w else items[0]
+
+    def read(x: Any, now: Any) -> Any:
+        if isinstance(x, (list, tuple)):
+            return [read(item, now) for item in x]
+        of, taken = _source_if_any(x)
+        return seen_from(now, taken) if of is root else np.zeros(np.shape(constant(x)))
+
+    for after, now in ((at_once, before), (along, along)):
+        seen_from(after, way)[index] = read(w, now)
     if not np.array_equal(at_once, along):
         raise NotImplementedError(
             "Assignment from an array into its own memory: take a copy first, b[:, 2] = b[1].copy(). Here "
             "NumPy reads what it has just written."
         )
+
+
+def _parts_of(w: Any) -> list[Any]:
+    return [part for item in w for part in _parts_of(item)] if isinstance(w, (list, tuple)) else [w]
 
 
 def _source_if_any(part: Any) -> Any:

@@ -847,12 +847,17 @@ def _reshape(g: Any, ans: Any, x: Any, *shape: Any, order: str = "C", **options:
     return g.reshape(x.shape) if order == "C" else anp.reshape(g, x.shape, order=order)
 
 
+def axes_in_memory(x: Any) -> tuple[int, ...]:
+    """Give the axes of an array in the order in which it lies in memory, the slowest first."""
+    return tuple(sorted(range(x.ndim), key=lambda i: -abs(x.strides[i])))
+
+
 def _ravel(g: Any, ans: Any, x: Any, order: str = "C") -> Any:
     if order in ("K", "k"):  # as the elements lie in memory
         strides = shown(x).strides
         if x.size and any(step == 0 and n > 1 for step, n in zip(strides, x.shape, strict=True)):
             raise NotImplementedError("the array is broadcast, and its elements share memory: take order='C'")
-        axes = sorted(range(x.ndim), key=lambda i: -abs(strides[i]))
+        axes = axes_in_memory(shown(x))
         return g.reshape([x.shape[i] for i in axes]).transpose([int(i) for i in np.argsort(axes)])
     return _reshape(g, ans, x, order=order)
 

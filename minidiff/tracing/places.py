@@ -12,7 +12,7 @@ import autograd.numpy as anp
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from minidiff.tracing.derivatives import COMPOSITES, shown
+from minidiff.tracing.derivatives import COMPOSITES, axes_in_memory, shown
 from minidiff.tracing.exact import Exact, exactly, laid
 from minidiff.tracing.record import as_array, as_it_is_now, constant, is_box
 from minidiff.tracing.statistics import kth
@@ -23,7 +23,7 @@ def _numbers(x: Any, first: int = 0) -> Any:
     like = shown(constant(x))
     numbers = np.empty_like(like, int)
     if not like.flags.forc:  # with gaps or backwards: functions ask whether it is C or Fortran contiguous
-        axes = sorted(range(like.ndim), key=lambda i: -abs(like.strides[i]))
+        axes = axes_in_memory(like)
         wide = np.empty([2 * like.shape[i] for i in axes], int)
         numbers = wide[(np.s_[::2],) * like.ndim].transpose(np.argsort(axes))
     numbers[...] = np.arange(first, first + x.size).reshape(x.shape)

@@ -17,9 +17,10 @@ import inspect
 import operator
 import sys
 import threading
+import warnings
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from fractions import Fraction
@@ -415,7 +416,7 @@ def _operates_itself(other: Any, name: str, x: Any) -> bool:
     kind = type(other)
     if hasattr(kind, "__array_ufunc__"):
         return kind.__array_ufunc__ is None
-    if kind.__module__ == "builtins" or not hasattr(kind, name) or isinstance(other, (Box, Number)):
+    if not hasattr(kind, name) or isinstance(other, (Box, Number, Sequence)):
         return False
     goes_first = getattr(other, "__array_priority__", 0) > 0
     return (goes_first or not (getattr(x, "ndim", 0) or hasattr(kind, "__array__"))) and not _is_sparse(other)
@@ -607,14 +608,15 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         kind = np.dtype(dtype).kind
         if kind in "OV" and self.owner.open:
             refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
-        if args or kwargs or kind not in "fc" or self.dtype.kind == "c" != kind:
-            plain = getval(self).astype(
-                dtype, *args, **kwargs
-            )  # what NumPy refuses or warns of, it says here
+        if args or kwargs or kind not in "fc":
+            plain = getval(self).astype(dtype, *args, **kwargs)  # where NumPy refuses options, it says so
             if plain.dtype.kind not in "fc":
                 return plain
             if plain is getval(self):  # it need not be copied, and is not to be
                 return self
+        elif self.dtype.kind == "c" != kind:
+            message = "astype drops the imaginary part: write x.real"
+            warnings.warn(message, np.exceptions.ComplexWarning, stacklevel=2)
         return cast(self, np.dtype(dtype))
 
     def to_device(self, device: str, **options: Any) -> Traced:

@@ -388,7 +388,8 @@ class Compiled:
             refusal = again.refusal if again else None
             writes = isinstance(refusal, WritesError)
             if refusal is not None and not is_whole:
-                if writes and ".at" in str(refusal):  # which writes into read-only arrays, too
+                # By these ways some versions of NumPy write into read-only arrays, too.
+                if writes and (".at" in str(refusal) or " out" in str(refusal)):
                     raise refusal
                 large = reach.snapshot(of_large=True)
             with _read_only([one.array for one in large if writes]) as is_any:

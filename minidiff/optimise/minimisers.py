@@ -380,16 +380,18 @@ class _Search:
         return result
 
 
+def _where_none(end: Any, no_end: float) -> Any:
+    if isinstance(end, (list, tuple)):
+        return [_where_none(x, no_end) for x in end]
+    return no_end if end is None else end
+
+
 def _interval(name: str, p: Param, pair: Any) -> tuple[Any, Any]:
     """Give the bounds of a parameter as two vectors."""
     # SciPy's pairs, one for each element, would pass for a pair of arrays where there are two.
     is_scipys = isinstance(pair, list) and [*map(type, pair)] == [tuple] * p.size and {*map(len, pair)} == {2}
     try:
-        ends = [
-            [no_end if x is None else x for x in end] if isinstance(end, (list, tuple)) else end
-            for end, no_end in zip(pair, (-np.inf, np.inf), strict=True)
-        ]
-        ends = [no_end if end is None else end for end, no_end in zip(ends, (-np.inf, np.inf), strict=True)]
+        ends = [_where_none(end, no_end) for end, no_end in zip(pair, (-np.inf, np.inf), strict=True)]
         low, high = (np.broadcast_to(np.asarray(end, float), p.shape).ravel() for end in ends)
         if np.all(low <= high) and not is_scipys:
             return low, high

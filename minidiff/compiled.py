@@ -23,7 +23,7 @@ from minidiff.optimise.update import update
 from minidiff.params import Param, Params
 from minidiff.program.copies import with_stand_ins
 from minidiff.program.lines import ChangedError, Lines, free_name
-from minidiff.program.listing import Listing, RefusedError, StandIn, WritesError, alike, example
+from minidiff.program.listing import FillsError, Listing, RefusedError, StandIn, WritesError, alike, example
 from minidiff.program.reach import Names, Reach, Seen
 from minidiff.program.signature import contents, equal, key_of, objects_in, outlined, parts_of, stood
 from minidiff.tracing import is_tracing, map_container, standing_for_leaves, watching
@@ -386,13 +386,12 @@ class Compiled:
             if reach.arrays:
                 again = self._again(reach, names, args)
             refusal = again.refusal if again else None
-            writes = isinstance(refusal, WritesError)
             if refusal is not None and not is_whole:
-                # By these ways some versions of NumPy write into read-only arrays, too.
-                if writes and (".at" in str(refusal) or " out" in str(refusal)):
+                if isinstance(refusal, FillsError):
                     raise refusal
                 large = reach.snapshot(of_large=True)
-            with _read_only([one.array for one in large if writes]) as is_any:
+            written = large if isinstance(refusal, WritesError) else []  # perhaps
+            with _read_only([one.array for one in written]) as is_any:
                 try:
                     plain = self._twice(reach, names, args)
                 except ValueError:

@@ -1418,9 +1418,9 @@ def test_beside_large_data_a_loss_may_write_into_an_array_of_its_own():
     small = np.arange(4.0)
 
     def loss():
-        t = small.copy()
-        t -= t.mean()
-        return (2.0 if t.max() > 1 else 1.0) * np.sum(data @ W[:2])
+        out = small.copy()
+        out -= out.mean()
+        return (2.0 if out.max() > 1 else 1.0) * np.sum(data @ W[:2])
 
     assert bits(compiled(loss, params(W))()) == bits(withgradient(loss, params(W)))
     assert data.flags.writeable

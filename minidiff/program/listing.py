@@ -41,8 +41,8 @@ from minidiff.tracing import (
 )
 from minidiff.tracing.sparse import are_same, product
 
-__all__ = ["NUMBERS", "Call", "Listing", "RefusedError", "StandIn", "WritesError", "alike", "example", "flat",
-    "is_array", "shown_line", "varying", "written"]  # fmt: skip
+__all__ = ["NUMBERS", "Call", "FillsError", "Listing", "RefusedError", "StandIn", "WritesError", "alike",
+    "example", "flat", "is_array", "shown_line", "varying", "written"]  # fmt: skip
 
 NUMBERS: Final = (float, int, bool)
 # Bytes of a value that a function may look at when it is recorded.
@@ -55,6 +55,10 @@ class RefusedError(TypeError):
 
 class WritesError(RefusedError):
     """The function writes into an array."""
+
+
+class FillsError(WritesError):
+    """It has NumPy do so, which in some versions does not ask whether the array is read-only."""
 
 
 class Call(NamedTuple):
@@ -322,7 +326,7 @@ class Listing:
             )
         if form.startswith(("np.", ".")) and type(value) is np.ndarray and any(value is x for x in operands):
             what = f"it writes into an array with {form}. Do not pass out, which is given by position"
-            self.refuse(what, WritesError)
+            self.refuse(what, FillsError)
         if self.phase == "step" and type(value) in NUMBERS and "{}" in form:
             return StandIn(self, f"({form.format(*map(written, operands))})", value)
         line = None if self._is_second and self.phase == "backward" else self._line()
@@ -530,7 +534,7 @@ class StandIn:
             self._listing.refuse(
                 f"it writes into an array with np.{ufunc.__name__}. Make a new one: b = b + …, np.where; or "
                 "make the one to be filled by minidiff.functions.zeros(n)",
-                WritesError,
+                FillsError,
             )
         if method == "__call__" and "where" in options:
             options["out"] = None  # without which NumPy warns, and which it has not passed on
@@ -549,7 +553,7 @@ class StandIn:
             return function(*example(operands), **example(options))
         name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}".replace("numpy", "np", 1)
         if options.get("out") is not None:
-            self._listing.refuse(f"{name} writes into an array. Leave out= away", WritesError)
+            self._listing.refuse(f"{name} writes into an array. Leave out= away", FillsError)
         is_known = function in _NAMES
         if function is np.bincount:  # how long its result is depends on the places alone
             is_known = self._listing.follows(operands[0]) and not self._listing.follows(operands, options)
@@ -624,7 +628,7 @@ class StandIn:
 
             def call(*operands: Any, **options: Any) -> Any:
                 if options.get("out") is not None:
-                    listing.refuse(f".{name}(out=…) writes into an array. Leave out= away", WritesError)
+                    listing.refuse(f".{name}(out=…) writes into an array. Leave out= away", FillsError)
                 if _any_box(operands) or _any_box(options):
                     return getattr(np, name)(self, *operands, **options)
                 if name in _REDUCTIONS and len(operands) < 2 and options.keys() <= {"axis", "keepdims"}:

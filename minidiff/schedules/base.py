@@ -229,5 +229,10 @@ def power(base: float, exponent: float) -> float:
         return math.inf if base > 0 or exponent % 2 == 0 else -math.inf
 
 
+def times(x: float, y: float) -> float:
+    """Return x · y, where y may be infinite: 0 if x is."""
+    return x and x * y
+
+
 def _no_step(t: object) -> TypeError:
     return TypeError(f"t must be a step (an integer from 1 on) or an array of steps, got {t!r}")

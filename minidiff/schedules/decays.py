@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Annotated, Any
 
 from minidiff.checks import described, is_ndarray
-from minidiff.schedules.base import Schedule, Steps, power, step_count
+from minidiff.schedules.base import Schedule, Steps, power, step_count, times
 from minidiff.settings import NonNegative, Number
 
 __all__ = ["Exp", "Inv", "Poly", "Step"]
@@ -63,7 +63,7 @@ class Step(Schedule):
         """Give the value at step t."""
         size = self.step_sizes
         finished = (t - 1) // size if isinstance(size, int) else bisect_left(self.ends, t)
-        return self.start and self.start * power(self.decay, finished)  # of 0 an infinite power is 0
+        return times(self.start, power(self.decay, finished))
 
 
 class Exp(Schedule):
@@ -95,7 +95,7 @@ class Exp(Schedule):
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
-        return self.start and self.start * power(self.decay, t - 1)  # of 0 an infinite power is 0
+        return times(self.start, power(self.decay, t - 1))
 
 
 class Poly(Schedule):
@@ -172,4 +172,4 @@ class Inv(Schedule):
 
     def at(self, t: int) -> float:
         """Give the value at step t."""
-        return self.start and self.start * power(1 + (t - 1) * self.decay, -self.degree)
+        return times(self.start, power(1 + (t - 1) * self.decay, -self.degree))

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Annotated, cast
 
 from minidiff.checks import flag, number
-from minidiff.schedules.base import Schedule, Steps, power
+from minidiff.schedules.base import Schedule, Steps, power, times
 from minidiff.settings import NonNegativeInt, Number
 
 __all__ = [
@@ -55,8 +55,7 @@ class Wave(Schedule):
     def at(self, t: int) -> float:
         """Give the value at step t."""
         r, o = abs(self.l0 - self.l1), min(self.l0, self.l1)
-        swing = r * self.wave(t)
-        return (swing and swing * self.height(t)) + o  # the height may be infinite
+        return times(r * self.wave(t), self.height(t)) + o
 
     @abstractmethod
     def wave(self, t: int) -> float:

@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -381,39 +381,22 @@ class Compiled:
         reach = Reach(self._loss, args)
         names, seen, large = Names(reach, args, self._ps), reach.snapshot(), list[Seen]()
         is_whole = len(seen) == len(reach.arrays)
-        again: _Twice | None = None
-        try:
-            if reach.arrays:
-                again = self._again(reach, names, args)
-            refusal = again.refusal if again else None
-            if refusal is not None and not is_whole:
-                if isinstance(refusal, FillsError):
-                    raise refusal
-                large = reach.snapshot(of_large=True)
-            written = large if isinstance(refusal, WritesError) else []  # perhaps
-            with _read_only([one.array for one in written]) as is_any:
-                try:
+        with ExitStack() as over:
+            try:
+                again = self._again(reach, names, args, over) if reach.arrays else None
+                refusal = again.refusal if again else None
+                if refusal is not None and not is_whole:
+                    large = _large(reach, refusal)
+                with _not_written(large, refusal):
                     plain = self._twice(reach, names, args)
-                except ValueError:
-                    if is_any and refusal is not None:
-                        raise refusal from None
-                    raise
-        except BaseException:
-            if again:
-                again.forget()
-            _put_back(seen)
-            raise
-        stood = again if again and again.refusal is None else None
-        rest = stood.reach if stood else reach  # into an array that was stood in for the loss does not write
-        watched = [one for one in seen + large if one.objects is not None or rest.finds(one.array)]
-        changed = [one for one in watched if one.has_changed()]
-        if changed:
-            _put_back(changed)
-            raise KeepsError(
-                f"compiled: {self._name} changes {changed[0].name or 'an array that it finds'} in place, "
-                "which its program would not. Compute it outside of the loss, or do without compiled."
-            )
-        try:
+                over.callback(plain.forget)
+            except BaseException:
+                _put_back(seen)
+                raise
+            stood = again if refusal is None else None
+            rest = stood.reach if stood else reach  # into an array that was stood in for the loss writes not
+            watched = [one for one in seen + large if one.objects is not None or rest.finds(one.array)]
+            self._refuse_changes(watched)
             if stood:
                 try:
                     return self._program(names, args, result, stood, watched)
@@ -422,21 +405,29 @@ class Compiled:
             best = again if again and plain.first is None else plain
             if best.refusal is not None and (best.first is None or not is_whole):
                 raise best.refusal from (again.refusal if again and best is plain else None)
-            return self._program(names, args, result, best, seen if again else [])
-        finally:
-            plain.forget()
-            if again:
-                again.forget()
+            return self._program(names, args, result, best, seen)
 
-    def _again(self, reach: Reach, names: Names, args: tuple[Any, ...]) -> _Twice:
+    def _refuse_changes(self, watched: list[Seen]) -> None:
+        """Refuse a loss that has written into an array that it finds, and put back what was there."""
+        changed = [one for one in watched if one.has_changed()]
+        if changed:
+            _put_back(changed)
+            raise KeepsError(
+                f"compiled: {self._name} changes {changed[0].name or 'an array that it finds'} in place, "
+                "which its program would not. Compute it outside of the loss, or do without compiled."
+            )
+
+    def _again(self, reach: Reach, names: Names, args: tuple[Any, ...], over: ExitStack) -> _Twice:
         """Record with stand-ins for found arrays, or tell why that cannot be."""
         try:
-            return self._twice(reach, names, args, True)
+            again = self._twice(reach, names, args, True)
         except KeepsError:
             raise
         except Exception as error:  # what leads to an array cannot be copied, or looks at values
             refusal = error if isinstance(error, RefusedError) else RefusedError(f"compiled: {error}")
             return _Twice(None, set(), refusal.with_traceback(None), reach)
+        over.callback(again.forget)
+        return again
 
     def _program(
         self,
@@ -589,14 +580,29 @@ class Compiled:
         return _Recording(listing, inputs, named, value, gradients, template)
 
 
+def _large(reach: Reach, refusal: RefusedError) -> list[Seen]:
+    """Note sums of large found arrays, to see whether a loss has written into one, which cannot be put back.
+
+    NumPy may have been about to fill one, which is refused at once.
+    """
+    if isinstance(refusal, FillsError):
+        raise refusal
+    return reach.snapshot(of_large=True)
+
+
 @contextmanager
-def _read_only(arrays: list[Any]) -> Iterator[bool]:
-    """Let nobody write into arrays for a while; tell whether there are any of that kind."""
-    writeable = [x for x in arrays if is_ndarray(x) and x.flags.writeable]
+def _not_written(arrays: list[Seen], refusal: RefusedError | None) -> Iterator[None]:
+    """Let nobody write into large found arrays for a while, if a loss is refused that perhaps does."""
+    found = [one.array for one in arrays] if isinstance(refusal, WritesError) else []
+    writeable = [x for x in found if is_ndarray(x) and x.flags.writeable]
     try:
         for x in writeable:
             x.flags.writeable = False
-        yield bool(writeable)
+        yield
+    except ValueError:
+        if writeable and refusal is not None:
+            raise refusal from None
+        raise
     finally:
         for x in sorted(writeable, key=lambda x: len(owners_of(x))):  # a view only after its owner
             x.flags.writeable = True

@@ -67,82 +67,105 @@ def with_stand_ins(reach: Reach, stand_in: Callable[[Any, int], Any]) -> Callabl
     """
     if reach.goes_by_ids:
         raise TypeError("it asks by another name for the id of an object, of which a copy has another")
-    leading = reach.leading()
-    memo = _Memo({id(x): x for _, x in reach.found})
-    builtins_of_copies = {
-        **vars(builtins),
-        "__import__": lambda *args, **options: known(__import__(*args, **options)),
-        "id": lambda x: next((i for i, made in memo.items() if made is x), id(x)),
-    }
-    functions, classes, globals_of, cells = list[Any](), list[Any](), dict[int, Any](), dict[int, Any]()
-    for i, x in leading.items():
-        kind = type(x)
-        if kind is types.FunctionType:
-            if x.__code__ is _DISPATCHING:
-                raise TypeError(f"{x.__name__} decides by classes")
-            if any(rebound(x)):
-                raise TypeError(f"{x.__name__} binds a variable of others")
-            if str(x.__globals__.get("__name__")).startswith(("minidiff.", "autograd.")):
-                raise RefusedError(
-                    f"compiled: {x.__name__} has a derivative of its own, and reads an array that is not its "
-                    "argument. Pass the array to it as an argument."
-                )
-            functions.append(x)
-            if id(x.__globals__) not in globals_of:
-                globals_of[id(x.__globals__)] = {**x.__globals__, "__builtins__": builtins_of_copies}
-            mine = [cells.setdefault(id(cell), types.CellType()) for cell in x.__closure__ or ()]
-            memo[i] = types.FunctionType(
-                x.__code__, globals_of[id(x.__globals__)], x.__name__, None, tuple(mine) or None
+    copies = _Copies(reach, stand_in)
+    copies.fill()
+    return copies.of
+
+
+class _Copies:
+    """Copies of what leads to arrays. All are made before any is filled, as they may lead to one another."""
+
+    def __init__(self, reach: Reach, stand_in: Callable[[Any, int], Any]) -> None:
+        self._leading = reach.leading()
+        self._memo = memo = _Memo({id(x): x for _, x in reach.found})
+        self._functions, self._classes, self._modules = list[Any](), list[Any](), list[Any]()
+        self._globals, self._cells = dict[int, Any](), dict[int, Any]()  # by the ids of the originals
+        self._builtins = {
+            **vars(builtins),
+            "__import__": lambda *args, **options: memo.known(__import__(*args, **options)),
+            "id": memo.id_of,
+        }
+        for i, x in self._leading.items():
+            kind = type(x)
+            if kind is types.FunctionType:
+                memo[i] = self._function(x)
+            elif kind in ARRAYS and x.dtype != object:
+                memo[i] = stand_in(np.asarray(x), i)
+            elif kind is types.ModuleType:
+                self._modules.append(x)
+                memo[i] = types.ModuleType(x.__name__)
+            elif kind is types.MethodType:
+                memo.methods[i] = x
+                del memo[i]
+            elif _may_be_made_again(x):
+                self._classes.append(x)
+            elif kind in _COPIED or not (isinstance(x, _OF_CLASSES) or is_known(kind)):
+                self._leave_to_deepcopy(x)
+            elif isinstance(x, Mapping) and any(id(key) in self._leading for key in x):
+                raise TypeError(f"{kind.__name__} has keys of which there are copies")
+
+    def of(self, x: Any) -> Any:
+        """Give the copy of what leads to an array, and anything else as it is."""
+        return deepcopy(x, self._memo) if id(x) in self._leading else x
+
+    def _function(self, f: types.FunctionType) -> types.FunctionType:
+        """Give a function of the same code, with variables of its own that have no values yet."""
+        if f.__code__ is _DISPATCHING:
+            raise TypeError(f"{f.__name__} decides by classes")
+        if any(rebound(f)):
+            raise TypeError(f"{f.__name__} binds a variable of others")
+        every = f.__globals__
+        if str(every.get("__name__")).startswith(("minidiff.", "autograd.")):
+            raise RefusedError(
+                f"compiled: {f.__name__} has a derivative of its own, and reads an array that is not its "
+                "argument. Pass the array to it as an argument."
             )
-        elif kind in ARRAYS and x.dtype != object:
-            memo[i] = stand_in(np.asarray(x), i)
-        elif kind is types.ModuleType:
-            memo[i] = types.ModuleType(x.__name__)
-        elif kind is types.MethodType:
-            memo.methods[i] = x
-            del memo[i]
-        elif _may_be_made_again(x):
-            classes.append(x)
-        elif kind in _COPIED or not (isinstance(x, _OF_CLASSES) or is_known(kind)):
-            if not _is_plain(kind):
-                raise TypeError(f"{kind.__name__} may be copied in a way of its own")
-            del memo[i]
-            memo.update({id(held): held for held in held_next_by(x) if id(held) not in leading})
-        elif isinstance(x, Mapping) and any(id(key) in leading for key in x):
-            raise TypeError(f"{kind.__name__} has keys of which there are copies")
+        self._functions.append(f)
+        if id(every) not in self._globals:
+            self._globals[id(every)] = {**every, "__builtins__": self._builtins}
+        cells = [self._cells.setdefault(id(cell), types.CellType()) for cell in f.__closure__ or ()]
+        return types.FunctionType(
+            f.__code__, self._globals[id(every)], f.__name__, None, tuple(cells) or None
+        )
 
-    def copied(x: Any) -> Any:
-        return deepcopy(x, memo) if id(x) in leading else x
+    def _leave_to_deepcopy(self, x: Any) -> None:
+        """Let `deepcopy` copy an object, but not what it holds that leads to no array."""
+        if not _is_plain(type(x)):
+            raise TypeError(f"{type(x).__name__} may be copied in a way of its own")
+        del self._memo[id(x)]
+        self._memo.update({id(held): held for held in held_next_by(x) if id(held) not in self._leading})
 
-    def known(x: Any) -> Any:
-        return memo.get(id(x), x)
+    def fill(self) -> None:
+        """Let the copies hold copies of what their originals hold."""
+        memo, of, known = self._memo, self.of, self._memo.known
+        for i, x in self._leading.items():
+            if type(x) in (classmethod, staticmethod):
+                memo[i] = type(x)(known(x.__func__))
+            elif type(x) is property:
+                memo[i] = property(known(x.fget), known(x.fset), known(x.fdel), x.__doc__)
+        for x in sorted(self._classes, key=lambda x: len(x.__mro__)):  # those that others are made of first
+            names = {name: known(held) for name, held in vars(x).items() if not isinstance(held, _OF_TYPE)}
+            memo[id(x)] = type(x.__name__, tuple(map(known, x.__bases__)), names)
+        for x in self._modules:
+            vars(memo[id(x)]).update({name: of(held) for name, held in vars(x).items()})
+        for x in self._classes:
+            for name, held in vars(x).items():
+                if id(held) in self._leading:
+                    type.__setattr__(memo[id(x)], name, of(held))
+        for x in self._functions:
+            self._fill_function(x, memo[id(x)])
 
-    for i, x in leading.items():
-        if type(x) in (classmethod, staticmethod):
-            memo[i] = type(x)(known(x.__func__))
-        elif type(x) is property:
-            memo[i] = property(known(x.fget), known(x.fset), known(x.fdel), x.__doc__)
-    for x in sorted(classes, key=lambda x: len(x.__mro__)):  # those that others are made of come first
-        names = {name: known(held) for name, held in vars(x).items() if not isinstance(held, _OF_TYPE)}
-        memo[id(x)] = type(x.__name__, tuple(map(known, x.__bases__)), names)
-    for x in leading.values():
-        if type(x) is types.ModuleType:
-            vars(memo[id(x)]).update({name: copied(held) for name, held in vars(x).items()})
-    for x in classes:
-        for name, held in vars(x).items():
-            if id(held) in leading:
-                type.__setattr__(memo[id(x)], name, copied(held))
-    for x in functions:
-        every, new = globals_of[id(x.__globals__)], memo[id(x)]
-        every.update({name: copied(x.__globals__[name]) for name in global_names(x.__code__, x.__globals__)})
-        new.__module__ = x.__module__
-        new.__defaults__ = x.__defaults__ and tuple(map(copied, x.__defaults__))
-        new.__kwdefaults__ = {name: copied(d) for name, d in (x.__kwdefaults__ or {}).items()}
-        vars(new).update({name: copied(held) for name, held in vars(x).items()})
-        for cell in x.__closure__ or ():
+    def _fill_function(self, f: types.FunctionType, new: types.FunctionType) -> None:
+        of, every = self.of, f.__globals__
+        names = global_names(f.__code__, every)
+        self._globals[id(every)].update({name: of(every[name]) for name in names})
+        new.__module__ = f.__module__
+        new.__defaults__ = f.__defaults__ and tuple(map(of, f.__defaults__))
+        new.__kwdefaults__ = {name: of(d) for name, d in (f.__kwdefaults__ or {}).items()}
+        vars(new).update({name: of(held) for name, held in vars(f).items()})
+        for cell in f.__closure__ or ():
             with suppress(ValueError):  # it has no value yet
-                cells[id(cell)].cell_contents = copied(cell.cell_contents)
-    return copied
+                self._cells[id(cell)].cell_contents = of(cell.cell_contents)
 
 
 class _Memo(dict[int, Any]):
@@ -157,6 +180,14 @@ class _Memo(dict[int, Any]):
             f, x = self.methods[i].__func__, self.methods[i].__self__
             self[i] = types.MethodType(self.get(id(f), f), deepcopy(x, self))
         return super().get(i, default)
+
+    def known(self, x: Any) -> Any:
+        """Give the copy of something, if there is one by now."""
+        return self.get(id(x), x)
+
+    def id_of(self, x: Any) -> int:
+        """Give the id of what something is a copy of, or its own."""
+        return next((i for i, made in self.items() if made is x), id(x))
 
 
 def _may_be_made_again(x: Any) -> bool:

@@ -518,21 +518,7 @@ def _record(
         The value; its node, if it depends on the variables; these; and a function that brings gradients by
         them into the form that the caller asked for.
     """
-    if not callable(f) or isinstance(f, Param):
-        above = isinstance(f, Param) and name in ("gradient", "withgradient", "pullback")
-        raise TypeError(
-            f"{name}(f, …): f must be a function, got {described(f)}. "
-            f"Write {name}(lambda: loss(x, y), θ), with the lambda and θ = params(W, b)"
-            + above * f"; above a function, @{name}(params(W, b))"
-            + "."
-        )
-    if not args:
-        raise TypeError(f"{name}(f) needs the parameters, {name}(f, params(W, b)), or the arguments of f.")
-    if len(args) > 1 and any(isinstance(arg, Params) for arg in args):
-        raise TypeError(
-            f"{name}(f, …) takes either one Params or the arguments of f, got {len(args)} things, with a "
-            f"Params among them. Write {name}(lambda: f(x, y), ps); join several Params with ps | qs."
-        )
+    _check_call(f, args, name)
     trace = Trace()
     ps = list(args[0]) if isinstance(args[0], Params) else None
     if ps is not None:
@@ -549,16 +535,7 @@ def _record(
     try:
         value, node = trace.run(f, variables)
     except (IndexError, TypeError, ValueError) as error:
-        if len(args) > 1 and any(is_ndarray(x) and x.dtype.kind in "iu" for x in _leaves(args)):
-            add_note(error, f"An array of integers is an argument of {name}, which makes floats of it: take "
-                     f"y.astype(int) in f, or let f reach it, {name}(lambda p: f(p, x, y), p).")  # fmt: skip
-        for i, arg in enumerate(args if isinstance(error, TypeError) else ()):
-            if isinstance(arg, (list, tuple)) and all(map(is_number, _leaves(arg))):
-                kind = type(arg).__name__
-                add_note(error, f"Argument {i} of {name} is a {kind} of numbers, and stays one in f: for an "
-                         f"array write {name}(f, np.array([1.0, 2.0])).")  # fmt: skip
-        if "truth value of an array" in str(error):
-            add_note(error, "A branch by an array: np.where(condition, a, b) decides by element.")
+        _explain(error, args, name)
         # NumPy hides our message behind its own where an element of an array is set.
         if isinstance(error.__cause__, TypeError) and "under differentiation" in str(error.__cause__):
             raise error.__cause__ from error
@@ -578,6 +555,38 @@ def _record(
         return Grads(ps, gradients, args[0])
 
     return value, node, roots, regrouped
+
+
+def _check_call(f: Any, args: tuple[Any, ...], name: str) -> None:
+    if not callable(f) or isinstance(f, Param):
+        above = isinstance(f, Param) and name in ("gradient", "withgradient", "pullback")
+        raise TypeError(
+            f"{name}(f, …): f must be a function, got {described(f)}. "
+            f"Write {name}(lambda: loss(x, y), θ), with the lambda and θ = params(W, b)"
+            + above * f"; above a function, @{name}(params(W, b))"
+            + "."
+        )
+    if not args:
+        raise TypeError(f"{name}(f) needs the parameters, {name}(f, params(W, b)), or the arguments of f.")
+    if len(args) > 1 and any(isinstance(arg, Params) for arg in args):
+        raise TypeError(
+            f"{name}(f, …) takes either one Params or the arguments of f, got {len(args)} things, with a "
+            f"Params among them. Write {name}(lambda: f(x, y), ps); join several Params with ps | qs."
+        )
+
+
+def _explain(error: Exception, args: tuple[Any, ...], name: str) -> None:
+    """Add to an error of `f` what may have led to it."""
+    if len(args) > 1 and any(is_ndarray(x) and x.dtype.kind in "iu" for x in _leaves(args)):
+        add_note(error, f"An array of integers is an argument of {name}, which makes floats of it: take "
+                 f"y.astype(int) in f, or let f reach it, {name}(lambda p: f(p, x, y), p).")  # fmt: skip
+    for i, arg in enumerate(args if isinstance(error, TypeError) else ()):
+        if isinstance(arg, (list, tuple)) and all(map(is_number, _leaves(arg))):
+            kind = type(arg).__name__
+            add_note(error, f"Argument {i} of {name} is a {kind} of numbers, and stays one in f: for an "
+                     f"array write {name}(f, np.array([1.0, 2.0])).")  # fmt: skip
+    if "truth value of an array" in str(error):
+        add_note(error, "A branch by an array: np.where(condition, a, b) decides by element.")
 
 
 def _value_and_gradient(f: Any, args: tuple[Any, ...], name: str = "gradient") -> tuple[Any, Any]:

@@ -210,15 +210,11 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
     if function is ASSIGNED:
         _refuse_overtaken(root, way, index, lift(w))
     w = as_array(lift(w))
-    if function is ASSIGNED and type(w) is Traced and any(step[0] is _windows for step in way):
-        elements = np.ravel(seen_from(np.arange(root.size).reshape(root.shape), way)[index])
-        if len(np.unique(elements)) < len(elements):
-            raise NotImplementedError(
-                "Assignment through windows that overlap has no gradient: assign to the array itself."
-            )
     if w.dtype.kind == "c" != x.dtype.kind:
         raise TypeError(f"a complex value cannot be put into an array of {x.dtype}: take np.real of it.")
     if type(w) is Traced:
+        if function is ASSIGNED and any(step[0] is _windows for step in way):
+            _refuse_overlapping(root, way, index)
         if w._trace > x._trace:
             refuse(
                 "Assignment of what an inner gradient computes into an array of an outer one",
@@ -257,6 +253,15 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
     else:
         new = record(function, (root, place, w), NO_KEYWORDS)
     _go_on(root, new, nothing if root.function in _WRITTEN else value)
+
+
+def _refuse_overlapping(root: Traced, way: Any, index: Any) -> None:
+    """Refuse an assignment through windows that puts more than one value into an element."""
+    elements = np.ravel(seen_from(np.arange(root.size).reshape(root.shape), way)[index])
+    if len(np.unique(elements)) < len(elements):
+        raise NotImplementedError(
+            "Assignment through windows that overlap has no gradient: assign to the array itself."
+        )
 
 
 def _refuse_overtaken(root: Traced, way: Any, index: Any, w: Any) -> None:

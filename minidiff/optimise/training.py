@@ -161,90 +161,38 @@ def train(
             + _OPTIONS.get(name, "cb, each_epoch, transform, epochs, progress and compiled")
         )
     _check(loss, data, opt, epochs)
-    ps, transforms = params_of(ps), _functions("transform", transform)
     after_step, after_epoch = callbacks_of("cb", cb), callbacks_of("each_epoch", each_epoch)
-    joint = [f for f in transforms if isinstance(f, Joint)]
-    patience = 0 if flag("compiled", compiled) else PATIENCE
-    losses: list[float] = []
-    memories = [vars(f) for f in transforms if isinstance(f, Memory)]
-    remembered: list[dict[str, Any]] = []  # before a batch that does not count yet
-    unreached = dict(zip(ps.names, ps, strict=True))
-    trained: list[int] | None = None
-    batches = epoch = 0
-    running = math.nan
+    run = _Run(loss, params_of(ps), data, opt, _functions("transform", transform), after_step)
+    run.is_compiled = flag("compiled", compiled)
     bar = progress_bar(data, epochs) if flag("progress", progress) else nullcontext()
     try:
         # `counted` twice: an interrupt may cut one end short.
-        with bar as shown, Counted(data) as counted, counted, ExitStack() as together:
-            for f in joint:
+        with bar as run.bar, Counted(data) as run.counted, run.counted, ExitStack() as together:
+            for f in run.joint:
                 together.enter_context(f)
-
-            def take_step(grads: Grads, value: float) -> None:
-                steps.take([grads[p] for p in ps])
-                note(value)
-                losses.append(value)
-
-            def note(*value: float) -> None:
-                counted.note(*value)
-                remembered.clear()
-
-            def take_whole_step(grads: Grads, value: float) -> None:
-                so_far = len(losses)
-                try:
-                    whole(take_step, grads, value)
-                except BaseException:
-                    if len(losses) > so_far:  # it is an interrupt that has waited
-                        with suppress(Stop):
-                            call_all(after_step, len(losses), epoch, value)
-                    raise
-
             for epoch in range(1, epochs + 1):
-                first, before, carried = len(losses), batches, counted.carried()
-                if shown is not None:
-                    shown.set_description_str(f"epoch {epoch}/{epochs}", refresh=False)
-                for d in counted:
-                    batches += 1
-                    remembered += [memory.copy() for memory in memories]
-                    if trained != (now := [*map(id, ps)]):  # a callback may freeze some, or add some
-                        slope, steps = slope_of(loss, ps, compiled), Steps(opt, ps, ps.names, patience)
-                        trained = now
-                    try:
-                        value, grads = slope(d)
-                        if unreached:
-                            unreached = {
-                                name: p for name, p in unreached.items() if p in grads and grads[p] is None
-                            }
-                        value, grads = _transformed(transforms, value, grads, data, batches)
-                        if not math.isfinite(value) or first_nonfinite(grads) is not None:
-                            raise _not_finite(value, grads, ps, len(losses) + 1)
-                        take_whole_step(grads, value)
-                        if shown is not None:
-                            running = value if len(losses) == 1 else 0.95 * running + 0.05 * value
-                            shown.set_postfix_str(f"loss {running:.4g}", refresh=False)
-                        if after_step:
-                            call_all(after_step, len(losses), epoch, value)
-                    except Skip:
-                        for f in joint:
-                            f.leave_out(batches)
-                        finish(note)
-                    if shown is not None:
-                        shown.update()
-                if batches == before > 0:
+                run.epoch = epoch
+                first, before, carried = len(run.losses), run.batches, run.counted.carried()
+                if run.bar is not None:
+                    run.bar.set_description_str(f"epoch {epoch}/{epochs}", refresh=False)
+                for d in run.counted:
+                    run.take(d)
+                if run.batches == before > 0:
                     raise _exhausted(epochs)
                 if epoch == 1:
-                    _warn(ps, unreached, batches, data)
-                    unreached = {}
+                    _warn(run)
+                    run.unreached = {}
                 if after_epoch:
-                    call_all(after_epoch, len(losses), epoch, _mean(losses[first:], *carried))
+                    mean = _mean(run.losses[first:], *carried)
+                    call_all(after_epoch, len(run.losses), epoch, mean)
     except Stop:
-        _warn(ps, unreached, batches, data)
+        _warn(run)
     except BaseException as error:
-        error.losses = np.array(losses, dtype=np.float64)  # type: ignore[attr-defined]
+        error.losses = np.array(run.losses, dtype=np.float64)  # type: ignore[attr-defined]
         raise
     finally:
-        for memory, earlier in zip(memories, remembered, strict=False):
-            memory.update(earlier)
-    return np.array(losses, dtype=np.float64)
+        run.forget_what_does_not_count()
+    return np.array(run.losses, dtype=np.float64)
 
 
 def stop() -> NoReturn:
@@ -291,6 +239,101 @@ class Stop(Exception):  # noqa: N818  (no error)
 
 class Skip(Exception):  # noqa: N818  (no error)
     """Raised by `skip`."""
+
+
+class _Run:
+    """A training: what it has counted so far, and how it takes a batch.
+
+    Attributes
+    ----------
+    losses : list of float
+        One for each step.
+    batches, epoch : int
+        How many batches it has taken, and the number of the epoch.
+    unreached : dict
+        By their names, the parameters that the loss has not reached yet, in the first epoch.
+    joint : list of Joint
+        The transforms that several processes do together.
+    is_compiled : bool
+        Whether the loss is to be compiled.
+    counted : Counted
+        The data.
+    bar
+        The bar that shows the progress; None without one.
+    """
+
+    is_compiled = False
+    counted: Any = None
+    bar: Any = None
+
+    def __init__(
+        self, loss: Any, ps: Params, data: Any, opt: AbstractOptimiser, transforms: Any, after_step: Any
+    ) -> None:
+        self.losses: list[float] = []
+        self.batches = self.epoch = 0
+        self.data, self.ps, self.unreached = data, ps, dict(zip(ps.names, ps, strict=True))
+        self.joint = [f for f in transforms if isinstance(f, Joint)]
+        self._loss, self._opt, self._transforms, self._after_step = loss, opt, transforms, after_step
+        self._memories = [vars(f) for f in transforms if isinstance(f, Memory)]
+        self._remembered: list[dict[str, Any]] = []  # before a batch that does not count yet
+        self._trained: list[int] | None = None
+        self._running = math.nan  # mean of the losses
+
+    def take(self, d: Any) -> None:
+        """Take a step with a batch."""
+        self.batches += 1
+        self._remembered += [memory.copy() for memory in self._memories]
+        if self._trained != (now := [*map(id, self.ps)]):  # a callback may freeze some, or add some
+            self._slope = slope_of(self._loss, self.ps, self.is_compiled)
+            self._steps = Steps(self._opt, self.ps, self.ps.names, 0 if self.is_compiled else PATIENCE)
+            self._trained = now
+        try:
+            value, grads = self._slope(d)
+            if self.unreached:
+                self.unreached = {
+                    name: p for name, p in self.unreached.items() if p in grads and grads[p] is None
+                }
+            value, grads = _transformed(self._transforms, value, grads, self.data, self.batches)
+            if not math.isfinite(value) or first_nonfinite(grads) is not None:
+                raise _not_finite(value, grads, self.ps, len(self.losses) + 1)
+            self._step(grads, value)
+            if self.bar is not None:
+                self._running = value if len(self.losses) == 1 else 0.95 * self._running + 0.05 * value
+                self.bar.set_postfix_str(f"loss {self._running:.4g}", refresh=False)
+            if self._after_step:
+                call_all(self._after_step, len(self.losses), self.epoch, value)
+        except Skip:
+            for f in self.joint:
+                f.leave_out(self.batches)
+            finish(self._note)
+        if self.bar is not None:
+            self.bar.update()
+
+    def _step(self, grads: Grads, value: float) -> None:
+        """Change the parameters and count the step; both, if an interrupt comes."""
+        so_far = len(self.losses)
+        try:
+            whole(self._change, grads, value)
+        except BaseException:
+            if len(self.losses) > so_far:  # it is an interrupt that has waited
+                with suppress(Stop):
+                    call_all(self._after_step, len(self.losses), self.epoch, value)
+            raise
+
+    def _change(self, grads: Grads, value: float) -> None:
+        self._steps.take([grads[p] for p in self.ps])
+        self._note(value)
+        self.losses.append(value)
+
+    def _note(self, *value: float) -> None:
+        """Note that a batch counts."""
+        self.counted.note(*value)
+        self._remembered.clear()
+
+    def forget_what_does_not_count(self) -> None:
+        """Let transforms be what they were before a batch that has not come to its end."""
+        for memory, earlier in zip(self._memories, self._remembered, strict=False):
+            memory.update(earlier)
 
 
 # The parts of the loop -----------------------------------------------------------------------------
@@ -437,15 +480,15 @@ def _not_finite(value: float, grads: Grads, ps: Params, step: int) -> FloatingPo
     )
 
 
-def _warn(ps: Params, unreached: dict[str, Param], batches: int, data: Any) -> None:
+def _warn(run: _Run) -> None:
     """Warn of what most likely is a mistake, once the first epoch is over."""
-    is_loader = isinstance(data, DataLoader)
-    if not batches and not (is_loader and len(data)):  # one that goes on with an epoch may be at its end
+    data, is_loader = run.data, isinstance(run.data, DataLoader)
+    if not run.batches and not (is_loader and len(data)):  # one that goes on with an epoch may be at its end
         few = f": {data!r} has too few samples for one" if is_loader else ""
         warnings.warn(f"no step was taken, as there is no batch in the data{few}", stacklevel=3)
-    elif 0 < len(unreached) < len(ps):
+    elif 0 < len(run.unreached) < len(run.ps):
         warnings.warn(
-            f"the loss did not depend on these parameters in the first epoch: {', '.join(unreached)}. "
+            f"the loss did not depend on these parameters in the first epoch: {', '.join(run.unreached)}. "
             "After W = W - …, which makes a plain array, it does not; what is not to be trained is left out "
             "by θ - params(W)",
             stacklevel=3,

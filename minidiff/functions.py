@@ -15,11 +15,11 @@ import numpy as np
 
 from minidiff.checks import described, is_number
 from minidiff.names import tell
-from minidiff.tracing import as_array, derivative, listed, made_zeros, part_of, single
+from minidiff.tracing import as_array, derivative, listed, made_array, made_zeros, part_of, single
 from minidiff.tracing.derivatives import shown
 
-__all__ = ["elu", "gelu", "leakyrelu", "logsoftmax", "logsumexp", "relu", "sigmoid", "softmax", "softplus",
-    "zeros"]  # fmt: skip
+__all__ = ["array", "elu", "gelu", "leakyrelu", "logsoftmax", "logsumexp", "relu", "sigmoid", "softmax",
+    "softplus", "zeros"]  # fmt: skip
 
 tell(__name__)
 
@@ -351,6 +351,41 @@ def _logsumexp(x: Any, axis: int | tuple[int, ...] | None) -> Any:
     top = np.where(np.isfinite(top), top, 0)
     with np.errstate(divide="ignore"):  # the logarithm of nothing
         return top + np.log(np.exp(x - top).sum(axis=axis, keepdims=True))
+
+
+def array(x: Any, dtype: Any = None) -> Any:
+    """Make a new array of numbers, or of nested lists of them, that are under differentiation or not.
+
+    `numpy.array` asks each element of a list for a plain number, whose gradient would be lost, so that it is
+    refused in a loss. This gives the same array, in a gradient and outside of one.
+
+    Parameters
+    ----------
+    x : array_like
+        Numbers and arrays, recorded or not, in lists and tuples to any depth.
+    dtype : dtype, optional
+        The dtype. Without one it is that which holds all of `x`.
+
+    Returns
+    -------
+    ndarray
+        The array; in a gradient one that is recorded, if anything in `x` is.
+
+    Raises
+    ------
+    ValueError
+        If the lists are not of one length, or the arrays not of one shape.
+
+    Examples
+    --------
+    >>> from minidiff import gradient
+    >>> def turned(angle):
+    ...     c, s = np.cos(angle), np.sin(angle)
+    ...     return (array([[c, -s], [s, c]]) @ array([1.0, 0.0]))[1]
+    >>> turned(0.0), gradient(turned, 0.0)
+    (np.float64(0.0), (np.float64(1.0),))
+    """
+    return made_array(x, dtype)
 
 
 def zeros(shape: Any, dtype: Any = float) -> Any:

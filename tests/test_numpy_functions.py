@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minidiff import check_gradient, dropgrad, gradient, param, params, withgradient
+from minidiff import check_gradient, compiled, dropgrad, gradient, hessian, param, params, withgradient
+from minidiff.functions import array
 
 MODULES = {"": np, "linalg.": np.linalg, "fft.": np.fft}
 NOT_A_CALL_ON_ARRAYS = {"array", "row_stack"}  # np.array dispatches on nothing; row_stack is deprecated
@@ -840,3 +841,74 @@ def test_of_complex_numbers_too_the_value_has_numpys_last_bit(f):
         seen = []
         gradient(lambda x, y: np.sum(np.real(seen.append(dropgrad(f(x, y))) or f(x, y))), x, y)
         np.testing.assert_array_equal(seen[0], f(x, y), strict=True)
+
+
+# --- Arrays of nested lists ---
+
+NUMBERS = [2, True, 0.5, 1j, np.float32(0.5), np.int8(3), np.complex64(1 - 1j)]
+VARIED = [np.float16(1.5), np.float32(1.5), np.float64(1.5), np.complex64(1 + 2j), np.complex128(1 - 2j)]
+
+
+def nested(draw, shape):
+    """Draw lists and tuples of a shape, of numbers and of None."""
+    if not shape:
+        return draw(st.sampled_from([None, *NUMBERS]))
+    return draw(st.sampled_from([list, tuple]))([nested(draw, shape[1:]) for _ in range(shape[0])])
+
+
+def each(f, x):
+    return type(x)(each(f, item) for item in x) if isinstance(x, (list, tuple)) else f(x)
+
+
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
+@given(data=st.data(), w=st.sampled_from(VARIED), shape=st.lists(st.integers(1, 3), max_size=3),
+       dtype=st.sampled_from([None, None, "f4", "f8", "c16"]))  # fmt: skip
+def test_an_array_of_nested_lists_is_numpys_in_a_gradient_and_outside(data, w, shape, dtype):
+    lists = nested(data.draw, shape)
+    with_ = lambda x: each(lambda item: x if item is None else item, lists)
+    try:
+        right = np.array(with_(w), dtype)
+    except TypeError:  # a complex number for a real one
+        return
+    p, weights = param(w), np.cos(np.arange(right.size)).reshape(right.shape)
+    ours = np.array(each(lambda item: item is None, lists), float)
+    size = lambda a, weights: np.sum(np.real(a * a) * weights)
+    made = [array(with_(w), dtype)]
+
+    def loss():
+        a = array(with_(p * 1), dtype)
+        made.append(dropgrad(a))
+        return size(a, weights)
+
+    θ = params(p)
+    slope = gradient(loss, θ)[p] if ours.any() else None
+    assert type(made[0]) is np.ndarray
+    for a in made:
+        assert (a.dtype, a.shape, a.tobytes()) == (right.dtype, right.shape, right.tobytes())
+    if slope is not None:
+        one_by_one = gradient(lambda: size((p * 1).astype(right.dtype), weights * ours), θ)[p]
+        np.testing.assert_allclose(slope, one_by_one, rtol=10 * np.finfo(w.dtype).eps)
+        program = compiled(lambda: size(array(with_(p * 1), dtype), weights), θ)
+        assert program().grad[p].tobytes() == slope.tobytes()
+
+
+def test_arrays_in_lists_rows_of_parameters_and_copies_are_joined_and_may_be_assigned_to():
+    def f(x):
+        a = array([x * 2, (1.0, x[0]), [x[1] ** 3, 4]])
+        b = array(a)
+        b[0] = 0.0
+        return np.sum(a**2 * np.arange(6.0).reshape(3, 2)) + np.sum(b)
+
+    x = np.array([2.0, -3.0])
+    check_gradient(f, x)
+    np.testing.assert_allclose(hessian(f, x), np.diag([6.0, 4 * 30 * x[1] ** 4 + 6 * x[1] + 8.0]))
+    assert array(param(x)) is not x
+
+
+@pytest.mark.parametrize("ragged", [lambda x: [x, [x]], lambda x: [[x, 1.0], [x]], lambda x: [[x], []]])
+def test_lists_of_several_lengths_make_no_array(ragged):
+    for f in (array, np.array):
+        with pytest.raises(ValueError, match="shape"):
+            f(ragged(2.0))
+    with pytest.raises(ValueError, match="shape"):
+        gradient(lambda x: np.sum(array(ragged(x))), 2.0)

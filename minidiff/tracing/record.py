@@ -1408,6 +1408,14 @@ def as_array(x: Any) -> Any:
     return getattr(type(x), "__as_array__", np.array)(x)
 
 
+def made_array(x: Any, dtype: Any) -> Any:
+    """Make a new array as `np.array` does, recorded if one of the values is."""
+    if _is_plain((x,)):
+        return np.array(x, dtype)
+    made = as_array(x) if isinstance(x, (list, tuple)) else np.copy(as_array(x))
+    return made if dtype is None or made.dtype == dtype else made.astype(dtype)
+
+
 def _is_plain(x: Any) -> bool:
     kinds = set(map(type, x)) - PLAIN
     return not kinds or (kinds <= {list, tuple} and all(_is_plain(i) for i in x if type(i) in kinds))

@@ -80,7 +80,8 @@ _CURES = [
     (r"\.dot\((?![\[(])", "Write X @ W."),
     (r"full\(", "Write a * np.ones(shape)."),
     (r"array\(\[|np\.array\(|stack\(|concatenate\(|dot\([\[(]",
-        "np.stack([a, b]) joins numbers, or arrays of one shape; np.block([[a, b], [c, d]]) nested lists."),
+        "np.stack([a, b]) joins numbers, or arrays of one shape; minidiff.functions.array([[a, b], [c, d]]), "
+        "or np.block, nested lists."),
     (r"\.(float|complex|single|double|longdouble)\d*\(", "Write x.astype(dtype)."),
     (r"vectorize", "Write np.stack([f(v) for v in x])."),
     (r"^np\.save", "A file gets the plain value: np.save(path, dropgrad(x))."),

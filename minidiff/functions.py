@@ -375,6 +375,8 @@ def array(x: Any, dtype: Any = None) -> Any:
     ------
     ValueError
         If the lists are not of one length, or the arrays not of one shape.
+    TypeError
+        For what is no number.
 
     Examples
     --------

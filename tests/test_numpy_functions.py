@@ -905,6 +905,16 @@ def test_arrays_in_lists_rows_of_parameters_and_copies_are_joined_and_may_be_ass
     assert array(param(x)) is not x
 
 
+@pytest.mark.parametrize(
+    ("other", "words"), [(None, "None"), ("a", "'a'"), ({}, "{}"), (iter([1.0]), "list_iterator")]
+)
+def test_what_is_no_number_makes_no_array(other, words):
+    for lists in (lambda x: other, lambda x: [x, other], lambda x: [[x], [other]]):
+        for f in (lambda x: array(lists(x)), lambda x: gradient(lambda x: np.sum(array(lists(x))), x)):
+            with pytest.raises(TypeError, match=f"array takes numbers.*{words}"):
+                f(2.0)
+
+
 @pytest.mark.parametrize("ragged", [lambda x: [x, [x]], lambda x: [[x, 1.0], [x]], lambda x: [[x], []]])
 def test_lists_of_several_lengths_make_no_array(ragged):
     for f in (array, np.array):

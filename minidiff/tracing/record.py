@@ -37,7 +37,7 @@ from autograd.core import VJPNode, VSpace, vspace
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
-from minidiff.checks import add_note, is_ndarray, owners_of, takes
+from minidiff.checks import add_note, described, is_ndarray, owners_of, takes
 from minidiff.interrupts import whole
 from minidiff.tracing.derivatives import (
     AGAIN,
@@ -1411,9 +1411,23 @@ def as_array(x: Any) -> Any:
 def made_array(x: Any, dtype: Any) -> Any:
     """Make a new array as `np.array` does, recorded if one of the values is."""
     if _is_plain((x,)):
-        return np.array(x, dtype)
-    made = as_array(x) if isinstance(x, (list, tuple)) else np.copy(as_array(x))
+        return _of_numbers(np.array(x, dtype), x)
+    made = _joined(x)
+    made = made if isinstance(x, (list, tuple)) else np.copy(made)
     return made if dtype is None or made.dtype == dtype else made.astype(dtype)
+
+
+def _joined(x: Any) -> Any:
+    if isinstance(x, (list, tuple)) and not _is_plain(x):
+        return np.stack([_joined(item) for item in x])
+    return _of_numbers(as_array(x), x)
+
+
+def _of_numbers(made: Any, x: Any) -> Any:
+    if made.dtype.kind not in "biufc":
+        advice = ": make a list of it" if hasattr(x, "__next__") else ""
+        raise TypeError(f"array takes numbers, and arrays and lists of them, got {described(x)}{advice}")
+    return made
 
 
 def _is_plain(x: Any) -> bool:

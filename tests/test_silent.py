@@ -407,6 +407,33 @@ def test_what_is_a_number_outside_is_one_inside(kind, dtype):
     np.testing.assert_array_equal(gradient(lambda x: np.abs(x[0]) * np.isscalar(x[0]), x.real)[0], [1.0, 0.0])
 
 
+def length_of(x):
+    try:
+        return len(x)
+    except TypeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("f", [lambda x: x[0], lambda x: x[:1], lambda x: np.reshape(x[0], ()), lambda x: x])
+@pytest.mark.parametrize(
+    "ask", [lambda x: hasattr(x, "__len__"), length_of, np.iterable, lambda x: callable(x.__len__)]
+)
+def test_a_number_has_no_length_inside_and_an_array_has_one(f, ask):
+    def answer(x):
+        try:
+            seen.append(ask(f(x * 1)))
+        except AttributeError:
+            seen.append("no such attribute")
+        return np.sum(x)
+
+    x, seen = np.array([1.5, 2.5]), []
+    answer(x)
+    gradient(answer, x)
+    gradient(lambda x: gradient(answer, x)[0][0], x)
+    compiled(answer)(x)
+    assert all(told == seen[0] for told in seen)
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)])
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.complex128])
 def test_what_is_an_array_outside_is_one_inside(shape, dtype):

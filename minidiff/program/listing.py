@@ -31,6 +31,7 @@ from minidiff.checks import described, is_ndarray
 from minidiff.program.signature import equal
 from minidiff.tracing import (
     Kept,
+    LacksError,
     backward,
     called_here,
     in_a_sparse_product,
@@ -496,16 +497,12 @@ def _fixed(name: str, ask: Callable[[Any], Any]) -> Any:
     return answer
 
 
-class _LacksError(AttributeError, TypeError):
-    """What `hasattr` goes by, and what Python raises where it looks for a method itself."""
-
-
 def _if_there(name: str, method: Callable[..., Any]) -> Any:
     """Have a method where what is stood in for has it: `hasattr` tells arrays from numbers."""
 
     def bound(self: StandIn) -> Callable[..., Any]:
         if not hasattr(self._example, name):
-            raise _LacksError(f"{type(self._example).__name__!r} object has no attribute {name!r}")
+            raise LacksError(f"{type(self._example).__name__!r} object has no attribute {name!r}")
         return functools.partial(method, self)
 
     return property(bound)

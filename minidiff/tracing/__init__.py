@@ -27,6 +27,7 @@ from minidiff.tracing.derivatives import (
 )
 from minidiff.tracing.record import (
     Kept,
+    LacksError,
     Leaf,
     Trace,
     Traced,
@@ -54,9 +55,9 @@ from minidiff.tracing.record import (
 from minidiff.tracing.refusals import ELSEWHERE, called_here, name_of, no_attribute
 from minidiff.tracing.rows import by_row, pull_all
 
-__all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "Leaf", "Trace", "Traced", "add_at", "added",
-    "added_at", "apart", "as_array", "assigned", "backward", "by_row", "called_here", "constant",
-    "derivative", "filled", "guard", "history", "in_a_sparse_product", "is_basic", "is_box", "is_of_sparse",
-    "is_recorded", "is_tracing", "lift", "listed", "made_array", "made_zeros", "map_container", "name_of",
-    "no_attribute", "part_of", "pull_all", "seen_from", "single", "standing", "standing_for_leaves",
-    "standing_now", "stands_beneath", "summed", "watch", "watching"]  # fmt: skip
+__all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "LacksError", "Leaf", "Trace", "Traced",
+    "add_at", "added", "added_at", "apart", "as_array", "assigned", "backward", "by_row", "called_here",
+    "constant", "derivative", "filled", "guard", "history", "in_a_sparse_product", "is_basic", "is_box",
+    "is_of_sparse", "is_recorded", "is_tracing", "lift", "listed", "made_array", "made_zeros",
+    "map_container", "name_of", "no_attribute", "part_of", "pull_all", "seen_from", "single", "standing",
+    "standing_for_leaves", "standing_now", "stands_beneath", "summed", "watch", "watching"]  # fmt: skip

@@ -468,6 +468,12 @@ class _AsksUs:
         return np
 
 
+class LacksError(AttributeError, TypeError):
+    """What `hasattr` goes by, and what Python raises where it looks for a method itself: so it is shown."""
+
+    __qualname__, __module__ = "TypeError", "builtins"
+
+
 class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     """An array computed under differentiation, which remembers the call that made it.
 
@@ -561,6 +567,14 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         if self.owner.views is None:
             _let_go(part)
         return part
+
+    @property
+    def __len__(self) -> Any:
+        """Have a length where the array has one: so `hasattr` tells arrays from numbers."""
+        value = shown(getval(self))
+        if not hasattr(value, "__len__"):
+            raise LacksError(f"object of type 'numpy.{type(value).__name__}' has no len()")
+        return value.__len__
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))

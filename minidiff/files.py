@@ -94,7 +94,9 @@ def cached(source: str) -> str | None:
         The file's absolute path. None if the folder is not ours alone, or cannot be written to.
     """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = os.path.join(os.path.abspath(base), "minidiff")
+    if not os.path.isabs(base):  # there is no home
+        return None
+    folder = os.path.join(base, "minidiff")
     path = os.path.join(folder, f"formula_{hashlib.sha256(source.encode()).hexdigest()[:24]}.py")
     try:
         if not all(map(_is_private, (folder, os.path.join(folder, "__pycache__")))):  # which Python writes to

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, integer, number
+from minidiff.checks import described, generator, integer, number
 from minidiff.gradient import _check_result, _leaves, _record, _replaced, _variable, _with, gradient, hvp
 from minidiff.params import Param, Params
 
@@ -63,7 +63,7 @@ def check_gradient(
     f, tol = _with(constants, f), None if tol is None else number("tol", tol, "[0, inf)")
     if order > 2:
         raise ValueError(f"order must be 1 or 2, got {order}")
-    rng = np.random.default_rng(seed)
+    rng = generator("seed", seed)
     ps = args[0] if len(args) == 1 and isinstance(args[0], Params) else None
     variables = list(ps) if ps is not None else [x for x in _leaves(args) if _variable(x) is not None]
     values = [np.array(x.value if isinstance(x, Param) else _variable(x)) for x in variables]

@@ -394,7 +394,7 @@ CALLS = {
             call(M, 1, None, False, 0.45),
             call(a=M, axis=0, where=True),
         ]
-        for f in (np.max, np.min)
+        for f in (np.max, np.min, np.amax, np.amin)
     },
     np.prod: [
         call(M, 1, keepdims=True),
@@ -433,12 +433,17 @@ if hasattr(np, "astype"):
 if inspect.signature(np.take_along_axis).parameters["axis"].default == -1:
     CALLS[np.take_along_axis].append(call(A, np.argsort(A, -1)[..., :2]))
 # NumPy hands these over for some of their arguments only.
-DEAF = {np.full_like: 1, np.select: 1, **dict.fromkeys((np.max, np.min, np.prod, np.sum), 1)}
+DEAF = {
+    np.full_like: 1,
+    np.select: 1,
+    **dict.fromkeys((np.max, np.amax, np.min, np.amin, np.prod, np.sum), 1),
+}
 DEAF |= {f: 1 for f in CALLS if getattr(f, "__name__", "") == "reduce"}
 
 # What has no derivative here, by the words that say so.
 REFUSED = {
     np.nan_to_num: [call(M, copy=False)],
+    np.partition: [call(V.astype(np.longdouble), 1)] if np.dtype("g") != np.dtype("d") else [],
     np.std: [call(V, mean=1j)],  # around which NumPy squares without an absolute value
     np.var: [call(V, mean=1j)],
 }
@@ -551,6 +556,33 @@ def test_an_option_has_numpys_value_and_the_numerical_derivatives(f, args, optio
     along_u = lambda *new: inner(gradient(loss, *new), u)
     second = gradient(along_u, *arrays)
     np.testing.assert_allclose(inner(second, v), slope(along_u, arrays, v), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("f", "args", "options"), samples(CALLS))
+def test_what_comes_by_keyword_has_the_gradient_that_it_has_by_position(f, args, options):
+    arrays = []
+    together = taken_apart((args, options), arrays)
+    try:
+        parameters = list(inspect.signature(f).parameters.values())[: len(args)]
+    except ValueError:  # NumPy does not tell them
+        return
+
+    def slopes(k):
+        """Give the gradients by each array alone, where from the k-th argument on all come by keyword."""
+
+        def loss(*new):
+            new_args, new_options = together(new)
+            named = {p.name: x for p, x in zip(parameters[k:], new_args[k:], strict=True)}
+            return weighed(f(*new_args[:k], **named, **new_options))
+
+        few = range(len(arrays))[: DEAF.get(f)]
+        return [gradient(lambda a, i=i: loss(*arrays[:i], a, *arrays[i + 1 :]), arrays[i])[0] for i in few]
+
+    by_position = slopes(len(args)) if len(parameters) == len(args) else []
+    for k in range(len(args) if by_position else 0):
+        if all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[k:]):
+            for g, expected in zip(slopes(k), by_position, strict=True):
+                np.testing.assert_array_equal(g, expected)
 
 
 def refusal(f, args, options):

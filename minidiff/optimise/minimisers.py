@@ -183,7 +183,7 @@ def minimize(
 
     second: dict[str, Any] = {"hess": lambda v: hessian(loss, search.put(v)).astype(float), "hessp": hessp}
     with (
-        progress_bar(range(integer("maxiter", options.get("maxiter", 0), of_any_type=True)) or iter(()), 1)
+        progress_bar(range(0 if (n := options.get("maxiter", 0)) == np.inf else int(n)) or iter(()), 1)
         if flag("progress", progress)
         else nullcontext() as bar
     ):

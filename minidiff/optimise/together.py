@@ -25,7 +25,7 @@ from minidiff.optimise.undo import any_changes_more, remembered
 from minidiff.optimise.update import changes_of, update
 from minidiff.params import Param, Params
 from minidiff.program.lines import RESERVED, Lines, free_name
-from minidiff.program.listing import Call, Listing, RefusedError, StandIn, flat
+from minidiff.program.listing import Call, Listing, StandIn, flat
 from minidiff.program.source import quiet
 from minidiff.tracing import EXACT
 from minidiff.typing import Array
@@ -264,15 +264,10 @@ class Together:
     def _record(self, numbers: Sequence[Any]) -> None:
         if not {*map(type, numbers)} <= {bool, int, float}:
             raise TypeError("NumPy goes by the dtypes of its own numbers")
-        try:
+        self._write(numbers)
+        if not self._is_exact:  # what stands beside an element may change its last bit
+            self._groups = self._grouped(False)
             self._write(numbers)
-            if not self._is_exact:  # what stands beside an element may change its last bit
-                self._groups = self._grouped(False)
-                self._write(numbers)
-        except RefusedError as refusal:
-            self._groups, self._others = [], [*range(len(self._given))]
-            self.apart = {name: str(refusal) for _, name, _ in self._given}
-            raise
         self._types = tuple(map(type, numbers))
 
     def _write(self, numbers: Sequence[Any]) -> None:
@@ -311,8 +306,6 @@ class Together:
         outputs |= {
             free_name(f"{old._name}_new", taken): new for old, new in zip(flat(kept), vectors, strict=True)
         }
-        if not all(type(new) is StandIn for new in outputs.values()):
-            raise RefusedError("its formula gives what does not depend on the gradient")
         self._is_exact = all(map(_is_exact, listing.calls))
         self.lines = Lines(listing, inputs, outputs, set(), {}, "step")
 
@@ -406,7 +399,7 @@ def _reason(stages: list[Any]) -> str:
             return f"{name} is not elementwise"
         if any(rule is other for other in stages[:k]):
             return f"{name} comes twice"
-        used = type(rule).formula, type(rule).coefficients, type(rule).tick, type(rule).begin
+        used = rule.formula, rule.coefficients, rule.tick, rule.begin
         if not all(f.__module__.startswith("minidiff.") for f in used):
             return f"{name} may do otherwise for each parameter"
         if rule.notes_steps and type(rule).stepped is not ExpDecay.stepped:

@@ -400,7 +400,7 @@ class Listing:
                 for x in flat(value):
                     if type(x) is StandIn and x._name in self.made_by:
                         return self.made_by[x._name].line
-            kind = _KIND.get(code.co_filename) or _kind(code.co_filename)
+            kind = _kind(code.co_filename)
             if kind != "library":
                 if given is None:
                     held = [] if entry is None else flat(list(entry.f_locals.values()))
@@ -433,13 +433,12 @@ _WRITTEN_OUT = tuple(
     _OURS + name.replace("/", os.sep)
     for name in ("functions.py", "losses.py", "optimise/rules.py", "optimise/decays.py", "optimise/clips.py")
 )
-_KIND: dict[str, str] = {}
 
 
+@functools.cache
 def _kind(file: str) -> str:
     """Tell whose a file is: the user's, a library's, or one of ours that is written as a user's is."""
-    known = "ours" if file in _WRITTEN_OUT else "library" if file.startswith(_LIBRARIES) else "user"
-    return _KIND.setdefault(file, known)
+    return "ours" if file in _WRITTEN_OUT else "library" if file.startswith(_LIBRARIES) else "user"
 
 
 def shown_line(line: tuple[str, int] | None) -> str:
@@ -684,11 +683,9 @@ def _makes_text(frame: Any) -> bool:
     return _kind(frame.f_code.co_filename) == "user" and module not in _SHOWING
 
 
+@functools.cache
 def _method(name: str) -> Any:
-    return _METHOD.setdefault(name, lambda x, *operands, **options: getattr(x, name)(*operands, **options))
-
-
-_METHOD: dict[str, Any] = {}
+    return lambda x, *operands, **options: getattr(x, name)(*operands, **options)
 
 
 def _operator(function: Any, form: str) -> tuple[Any, Any]:

@@ -239,11 +239,8 @@ class _Pieces(list[Any]):
             for h, i in parts:
                 items[i] = add_outgrads((items[i], False) if i in items else None, h)[0]
             zeros = map_container(_nothing, vspace(getval(x)).zeros())
-            if isinstance(zeros, dict):
-                g = {key: items.get(key, zero) for key, zero in zeros.items()}
-            else:
-                several = [items.get(i, zero) for i, zero in enumerate(zeros)]
-                g = several if isinstance(zeros, list) else tuple(several)
+            several = [items.get(i, zero) for i, zero in enumerate(zeros)]
+            g = several if isinstance(zeros, list) else tuple(several)
         for h in self:
             if type(h) is not Part:
                 g = add_outgrads(None if g is None else (g, False), h)[0]

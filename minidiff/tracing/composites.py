@@ -166,7 +166,10 @@ def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "rai
         x, axis = x.reshape(-1), 0
     x = np.atleast_1d(x)  # as NumPy has it
     n = x.shape[axis]
-    indices = (indices if hasattr(indices, "dtype") else np.asarray(indices)).astype(np.intp)
+    if hasattr(indices, "dtype"):
+        indices = indices.astype(np.intp, casting="same_kind")
+    else:
+        indices = np.asarray(indices, np.intp)
     if mode == "wrap":
         indices = indices % max(n, 1)
     elif mode == "clip" or (n and not x.size):  # where there is nothing to take NumPy lets any pass
@@ -353,12 +356,10 @@ def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
     return np.sum(dx * (y[..., 1:] + y[..., :-1]) / 2, axis=-1)
 
 
-def _sign(z: Any, *args: Any, **options: Any) -> Any:
+def _sign(z: Any) -> Any:
     z = as_array(z)
     if z.dtype.kind != "c":
-        return anp.sign(z, *args, **options)
-    if args or options:
-        return NotImplemented
+        return anp.sign(z)
     return pinned(z / np.where(z == 0, 1, np.abs(z)), np.sign(constant(z)))
 
 

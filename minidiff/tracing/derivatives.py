@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import cache, lru_cache, partial, wraps
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import autograd.numpy as anp
 import numpy as np
@@ -142,8 +142,6 @@ AGAIN: dict[Any, Callable[..., Any]] = {}
 def define(function: Callable[..., Any], rules: tuple[Rule | None, ...] | Rule) -> Any:
     """Make a primitive of autograd's of a function that has rules, for our traces and autograd's own."""
     primitive = autograd_primitive(function)
-    if isinstance(rules, tuple):
-        rules = tuple(rule or _no_rule for rule in rules)
     _ours[primitive] = rules
 
     def vjp(argnums: Any, ans: Any, arguments: Any, keywords: Any) -> Callable[[Any], Any]:
@@ -163,10 +161,6 @@ def enter(function: Any, *rules: Rule) -> None:
 def enter_several(function: Any, rule: Rule) -> None:
     """Enter the rule of a NumPy function of one array that has several results."""
     _ours[trace_primitives_map[function]] = (rule,)
-
-
-def _no_rule(*args: Any, **kwargs: Any) -> NoReturn:
-    raise NotImplementedError("there is no rule for one of the arguments under differentiation")
 
 
 # --- What rules are made of -----------------------------------------------------------------------------

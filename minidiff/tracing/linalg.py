@@ -125,11 +125,8 @@ def _squares(A: Any, b: Any, rcond: Any) -> Any:
 
 
 def _lstsq(A: Any, b: Any, rcond: Any = None) -> Any:
-    # Of a matrix every product would be one, with two dimensions.
-    A, b = np.asarray(A) if isinstance(A, np.matrix) else as_array(A), as_array(b)
+    A, b = as_array(A), as_array(b)
     known, squares, rank, _ = np.linalg.lstsq(constant(A), constant(b), rcond)
-    if isinstance(known, np.matrix):
-        return NotImplemented
     A, b = A.astype(known.dtype), b.astype(known.dtype)
     eps = np.finfo(known.dtype).eps
     # LAPACK takes what is no share for the least one.

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from fractions import Fraction
-from functools import cache, partial, wraps
+from functools import cache, wraps
 from importlib import import_module
 from itertools import count
 from numbers import Number
@@ -447,10 +447,6 @@ def _plain(function: Callable[..., Any]) -> Any:
     return lambda self, *args, **kwargs: function(getval(self), *map(constant, args), **kwargs)
 
 
-def _swapped(operate: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
-    return operate(y, x)
-
-
 class _AsksUs:
     """What NumPy finds when one of its functions meets a recorded value or a leaf."""
 
@@ -659,8 +655,9 @@ for _name in (
 ):  # fmt: skip
     setattr(Traced, _name, _plain(getattr(np, _name)))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge", "floordiv", "or_", "and_", "xor"):
-    setattr(Traced, f"__{_name.strip('_')}__", _plain(getattr(operator, _name)))
-    setattr(Traced, f"__r{_name.strip('_')}__", _plain(partial(_swapped, getattr(operator, _name))))
+    _operate = getattr(operator, _name)
+    setattr(Traced, f"__{_name.strip('_')}__", _plain(_operate))
+    setattr(Traced, f"__r{_name.strip('_')}__", _plain(lambda x, y, f=_operate: f(y, x)))
 # What would lose the gradient, and what to do instead.
 _REFUSED = {
     "__float__": ("float() of a value under differentiation (a `math` function or x[i] = … may call it)",
@@ -1551,9 +1548,9 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
     kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
+    if kwargs:
+        args, kwargs = _operands_first(function, args, kwargs)
     if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
-        if not args:
-            args, kwargs = _by_position(function, args, kwargs)
         result = with_options(function, *args, **kwargs)
         if result is not NotImplemented:
             return result
@@ -1605,7 +1602,7 @@ def _composed(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict
     if _of_a_subclass((*args, *kwargs.values())) and _of_a_subclass(
         result := function(*constant(args), **constant(kwargs))
     ):
-        raise _no_array(function, type(result))
+        raise _no_array(function, np.matrix if type(result) in (list, tuple) else type(result))
     try:
         return composite(*args, **kwargs)
     except TypeError:
@@ -1626,9 +1623,10 @@ _LOOKED_AT = frozenset({"out", "dtype", "where", "initial", "mean"})
 
 
 def _all_plain(function: Any, kwargs: dict[str, Any]) -> bool:
-    if type(function) is np.ufunc or not _LOOKED_AT.isdisjoint(kwargs):
+    if type(function) is np.ufunc or function is np.clip:
         return False
-    return all(type(x) in PLAIN for x in kwargs.values())
+    others = _LOOKED_AT.isdisjoint(kwargs) and _operands(function).keys().isdisjoint(kwargs)
+    return others and all(type(x) in PLAIN for x in kwargs.values())
 
 
 def _returning(kwargs: dict[str, Any], result: Any) -> Any:
@@ -1643,6 +1641,21 @@ def _places(function: Any) -> int:
     """Count the places before `out` and `dtype`, which need a look."""
     names = list(parameters_of(function))
     return min([i for i, name in enumerate(names) if name in ("out", "dtype")], default=sys.maxsize)
+
+
+@cache
+def _operands(function: Any) -> dict[str, int]:
+    """Give the parameters that have no default, with their places."""
+    required = [name for name, x in parameters_of(function).items() if x is inspect.Parameter.empty]
+    return {name: i for i, name in enumerate(required)}
+
+
+def _operands_first(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Move operands that came by keyword to their positions."""
+    named = [name for name, i in _operands(function).items() if i >= len(args) and name in kwargs]
+    return (*args, *[kwargs[name] for name in named]), {k: x for k, x in kwargs.items() if k not in named}
 
 
 def _by_name(

@@ -130,9 +130,6 @@ class Rows(NDArrayOperatorsMixin):
             return Rows(self.stack[_deeper(index)])
         return _each(operator.getitem, (self, index), {})
 
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
     def __bool__(self) -> bool:
         (answer,) = {*map(bool, self.stack)}  # an error if one is for it and another against
         return answer

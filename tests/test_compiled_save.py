@@ -82,6 +82,26 @@ def test_a_saved_program_has_the_same_bits_where_minidiff_is_not(tmp_path):
         assert bits(output) == bits((val, grads[W], grads[V]))
 
 
+PRINTED = """
+import numpy as np
+from minidiff import compiled, param, params
+W, ones, same, rest = param(np.ones(3)), np.ones(3), np.ones(3), np.arange(3.0)
+first = second = third = rest
+f = compiled(lambda: np.sum(W * third * ones * first * second * same), params(W))
+f()
+print(f.source)
+"""
+
+
+def test_a_program_is_the_same_in_every_process():
+    sources = set()
+    for seed in range(6):  # the order of sets goes by it
+        run = [sys.executable, "-c", PRINTED]
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        sources.add(subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(sources) == 1
+
+
 @pytest.mark.parametrize(("name", "call", "x"), CASES[::7])
 def test_so_has_that_of_every_function(name, call, x, tmp_path):
     f = compiled(lambda x: projected(call(np, x)))

@@ -435,7 +435,7 @@ def codes(code: types.CodeType) -> Iterator[types.CodeType]:
 def global_names(code: types.CodeType, names: dict[str, Any]) -> list[str]:
     """List those global names that code may read or bind, that of the functions within it as well."""
     every = {name for inner in codes(code) for name in _of_globals(inner)}
-    return [*names] if every & {"globals", "eval", "exec"} else [name for name in every if name in names]
+    return [*names] if every & {"globals", "eval", "exec"} else sorted(every & names.keys())
 
 
 def rebound(f: types.FunctionType) -> Iterator[str]:

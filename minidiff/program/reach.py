@@ -273,7 +273,7 @@ class Reach:
                     cell.cell_contents = then
             for name, held, put, drop, before in holders:
                 now = held()
-                for key in {*before, *now}:
+                for key in {**before, **now}:
                     if now.get(key) is not before.get(key) and _stands_in(now.get(key)):
                         left.append(f"{name}.{key}".lstrip("."))
                         if key in before:

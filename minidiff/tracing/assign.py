@@ -485,7 +485,7 @@ def _set_flat(x: Traced, index: Any, w: Any) -> None:
 
 
 def _fill(x: Traced, value: Any) -> None:
-    if np.size(value) != 1:
+    if np.ndim(value):
         raise ValueError(f"fill: the value must be one number, got the shape {np.shape(value)}.")
     _change(x, ..., np.reshape(value, ()))
 

@@ -83,7 +83,12 @@ def _column(x: Any) -> Any:
 
 def _block(arrays: Any) -> Any:
     def depth(x: Any) -> int:
-        return 1 + max(map(depth, x)) if isinstance(x, list) else 0
+        if isinstance(x, tuple):
+            raise TypeError(f"np.block: blocks are arranged in lists, got a {type(x).__name__}")
+        depths = {*map(depth, x)} if isinstance(x, list) else {-1}
+        if len(depths) != 1:
+            raise ValueError("np.block: lists must be nested to the same depth everywhere, and none be empty")
+        return 1 + depths.pop()
 
     def rank(x: Any) -> int:
         return max(map(rank, x)) if isinstance(x, list) else np.ndim(x)
@@ -135,7 +140,8 @@ def _each(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
     first, second = normalize_axis_tuple(axes, m.ndim)
-    k = operator.index(k) % 4
+    k = k % 4
+    k = k if k in (0, 1, 2) else 3  # as NumPy has it
     flipped = tuple(axis for axis, turns in ((first, (1, 2)), (second, (2, 3))) if k in turns)
     turned = np.swapaxes(m, first, second) if k % 2 else m
     return np.flip(turned, flipped) if flipped else turned
@@ -148,7 +154,7 @@ def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
 
 
 def _tile(x: Any, reps: Any) -> Any:
-    reps = (*reps,) if np.ndim(reps) else (int(reps),)
+    reps = (*reps,) if np.ndim(reps) else (reps,)
     ndim = max(len(reps), x.ndim)
     shape = (1,) * (ndim - x.ndim) + x.shape
     if all(n == 1 for n in reps):
@@ -182,9 +188,15 @@ def _taken(x: Any, indices: Any, axis: int) -> Any:
     return np.take(x, indices, axis)
 
 
+def _compress(condition: Any, x: Any, axis: int | None = None) -> Any:
+    if np.ndim(condition) != 1:
+        raise ValueError(f"np.compress: condition must have one dimension, got {np.ndim(condition)}")
+    return np.take(x, np.flatnonzero(condition), axis)
+
+
 def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
     if axis is None:
-        return np.ravel(x)[indices]
+        x, axis = np.ravel(x), 0
     axis = normalize_axis_index(axis, x.ndim)
     if indices.ndim != x.ndim:
         raise ValueError(f"np.take_along_axis: {indices.ndim} dimensions of indices, but {x.ndim} of x")
@@ -194,8 +206,10 @@ def _take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
 
 
 def _sort(
-    x: Any, axis: int | None = -1, kind: Any = None, order: None = None, *, stable: Any = None, **options: Any
+    x: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: Any = None, **options: Any
 ) -> Any:
+    if kind is not None or order is not None:
+        np.sort(np.empty(0), -1, kind, order, stable=stable, **options)  # which refuses others
     places = np.argsort(x, axis, stable=True, **options)  # NumPy 2.5: descending
     return _as_copied(_take_along_axis(x, places, axis), x)
 
@@ -205,11 +219,11 @@ def _as_copied(result: Any, x: Any) -> Any:
     return laid(result, "K", x) if result.ndim == x.ndim else result
 
 
-def _partition(x: Any, kth: Any, axis: int | None = -1, kind: Any = "introselect", order: None = None) -> Any:
+def _partition(x: Any, kth: Any, axis: int | None = -1, kind: Any = "introselect", order: Any = None) -> Any:
     if x.dtype.char == "g":
         raise NotImplementedError("np.partition of long doubles has none: take np.sort")
     # Where NumPy's own result has each element: they are the same ones, sorted.
-    there = np.argsort(np.partition(constant(x), kth, axis, kind), axis, kind="stable")
+    there = np.argsort(np.partition(constant(x), kth, axis, kind, order), axis, kind="stable")
     places = np.take_along_axis(np.argsort(x, axis, kind="stable"), np.argsort(there, axis), axis)
     return _as_copied(_take_along_axis(x, places, axis), x)
 
@@ -460,7 +474,7 @@ COMPOSITES |= {
     np.broadcast_arrays: _broadcast_arrays,
     np.column_stack: lambda arrays: _concatenate([_column(a) for a in arrays], 1),
     np.concatenate: _concatenate,
-    np.compress: lambda condition, x, axis=None: np.take(x, np.flatnonzero(condition), axis),
+    np.compress: _compress,
     (np.clip, "options"): _clip,
     np._core.umath.clip: np.clip,  # type: ignore[attr-defined]  # x.clip(low, high) of a plain x
     np.diff: _diff,

@@ -301,6 +301,12 @@ def _vecdot(x: Any, y: Any, /, *, axis: int = -1, keepdims: bool = False) -> Any
     return np.expand_dims(product, axis) if keepdims else product
 
 
+def _outer(x: Any, y: Any, /) -> Any:
+    if np.ndim(x) != 1 or np.ndim(y) != 1:
+        raise ValueError(f"np.linalg.outer: both must be vectors, got shapes {np.shape(x)}, {np.shape(y)}")
+    return np.outer(x, y)
+
+
 def _multi_dot(arrays: Any) -> Any:
     """Multiply in NumPy's order, that of the fewest multiplications."""
     matrices = [as_array(a) for a in arrays]
@@ -343,7 +349,7 @@ COMPOSITES |= {
     np.linalg.matrix_norm: _matrix_norm,
     np.linalg.matrix_transpose: lambda x, /: np.swapaxes(x, -1, -2),
     np.matrix_transpose: lambda x, /: np.swapaxes(x, -1, -2),
-    np.linalg.outer: lambda x, y, /: np.outer(x, y),
+    np.linalg.outer: _outer,
     np.linalg.pinv: _pinv,
     np.linalg.qr: _qr,
     np.linalg.svd: _svd,

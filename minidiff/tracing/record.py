@@ -1550,28 +1550,65 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
     if kwargs:
         args, kwargs = _operands_first(function, args, kwargs)
-    if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
-        result = with_options(function, *args, **kwargs)
-        if result is not NotImplemented:
-            return result
-    if _any_box(kwargs):
-        args, kwargs = _by_position(function, args, kwargs)
-    if composite is not None:
-        result = _composed(function, composite, args, kwargs)
-        if result is not NotImplemented:
-            return result
+    try:
+        if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
+            result = with_options(function, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        if _any_box(kwargs):
+            args, kwargs = _by_position(function, args, kwargs)
+        if composite is not None:
+            result = _composed(function, composite, args, kwargs)
+            if result is not NotImplemented:
+                return result
+            if primitive_of(function) is None:
+                raise _no_gradient(function)
+    except Exception as error:
+        if (refusal := _refusal(function, args, kwargs, error)) is None:
+            raise
+        raise refusal from None
     primitive = primitive_of(function)
     if primitive is None:
-        name = name_of(function)
-        cure = cures(name, name) or (
-            "Write it with functions that have one, or give it one (minidiff.derivative)."
-        )
-        raise NotImplementedError(
-            f"{name} has no gradient here. {cure} If a constant is meant, dropgrad(x) gives the plain value."
-        )
+        raise _no_gradient(function)
     if composite is None:
         _direct[function] = primitive, places
     return record(primitive, args, kwargs)
+
+
+def _no_gradient(function: Any) -> NotImplementedError:
+    name = name_of(function)
+    cure = cures(name, name) or "Write it with functions that have one, or give it one (minidiff.derivative)."
+    return NotImplementedError(
+        f"{name} has no gradient here. {cure} If a constant is meant, dropgrad(x) gives the plain value."
+    )
+
+
+# They call functions of the user's, which are not to be called once more.
+_CALLING = {np.apply_along_axis, np.apply_over_axes, np.piecewise}
+
+
+def _refusal(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
+) -> Exception | None:
+    """Give NumPy's own error, if it refuses a call as well and `error` says neither that nor its name."""
+
+    def copied(x: Any) -> Any:  # which the function may change
+        return x.copy() if is_ndarray(x := shown(x)) else map_container(copied, x)
+
+    if function in _CALLING:
+        return None
+    name = name_of(function)
+    try:
+        with np.errstate(all="ignore"):
+            function(*copied(constant(args)), **copied(constant(kwargs)))
+    except Exception as said:
+        kind, words = type(said), str(said)
+        is_told = isinstance(error, kind) and (name in str(error) or words == str(error))
+        if is_told or isinstance(said, Warning):
+            return None
+        is_simple = kind.__module__ == "builtins" or kind in (np.exceptions.AxisError, np.linalg.LinAlgError)
+        return kind(f"{name}: {words}") if is_simple and function.__name__ not in words else said
+    return None
 
 
 # Functions whose dtype= says what their first argument is taken for, and those whose derivatives know it.

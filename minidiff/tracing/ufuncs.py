@@ -57,6 +57,9 @@ def _with_options(
     pairs = zip(arrays, kinds, strict=False)
     if any(getattr(x, "dtype", kind).kind == "c" != kind.kind for x, kind in pairs):
         raise NotImplementedError(f"np.{ufunc.__name__} would drop imaginary parts: take np.real first.")
+    if order != "K":
+        np.positive(0.0, order=order)  # which refuses others
+        order = (order or "K").upper()
     if order == "A":
         order = "F" if all(np.asarray(shown(constant(x))).flags.f_contiguous for x in arrays) else "C"
     arrays = [
@@ -90,6 +93,9 @@ def _along(
     ufunc: Any, arrays: Sequence[Any], axes: Any = None, axis: Any = None, keepdims: bool = False
 ) -> Any:
     """Call a ufunc of vectors or matrices along other axes than the last ones."""
+    given = {"axes": axes, "axis": axis, "keepdims": keepdims}
+    given = {name: option for name, option in given.items() if option is not None and option is not False}
+    ufunc(*constant(arrays), **given)  # which refuses others
     cores = [len(core.split(",")) if core else 0 for core in re.findall(r"\((.*?)\)", ufunc.signature)]
     if axes is None:
         axes = [axis if axis is not None else tuple(range(-n, 0)) for n in cores[: ufunc.nin]]

@@ -250,6 +250,9 @@ CALLS = {
         call(A, axis=1, dx=2.0),
         call(A, np.cumsum(A**2, 0), axis=0),
         call(A, x=np.array([0.1, 0.5, 2.0]), axis=1),
+        call(A, dx=U, axis=1),
+        call(A, np.cumsum(A[0] ** 2, 1), axis=-2),
+        call(A[0], np.cumsum(A**2, 2), axis=-1),
         call([1.0, 4.0, 2.0], V),
     ],
     np.vdot: [call(M, M**2), call(Z, Z**2), call(V, Z[0])],
@@ -449,28 +452,40 @@ REFUSED = {
 }
 # Mistakes, which NumPy refuses as well.
 MISTAKES = {
-    np.add: [call(M, 1, order="Z"), call(M, 1, order=3)],
+    np.add: [call(M, 1, order="Z"), call(M, 1, order=3), call(2 + 1j, V, signature="dd->d")],
+    np.add.reduceat: [call(M, [[0, 1]]), call(M, V)],
     np.append: [call(M, V, 0)],
     np.average: [call(M, weights=V), call(M, axis=0, weights=V)],
     np.block: [call([[M, V]]), call([V, [V]]), call([[V], V]), call([[], [V]]), call([(V, V)])],
     np.broadcast_arrays: [call(V, U)],
     np.column_stack: [call([V, U])],
     np.compress: [call([[1, 0]], V), call(True, V), call([1, 0], V, 2)],
-    np.concatenate: [call([M, M], dtype=int), call([M, V]), call([M, M], axis=2)],
+    np.concatenate: [
+        call([M, M], dtype=int),
+        call([M, V]),
+        call([M, M], axis=2),
+        call([M, M], casting="zz"),
+        call([M, M.astype("f4")], casting="no"),
+    ],
     np.diag: [call(A)],
     np.fft.fftn: [call(M, axes=(0, 5)), call(M, norm="zz"), call(M, [2], axes=(0, 1))],
     np.fft.hfft: [call(V, norm="zz"), call(V, axis=1)],
     np.fft.ihfft: [call(V, norm="zz"), call(V, axis=1)],
     np.flip: [call(M, 3), call(M, (0, 0))],
     np.hstack: [call([M, V])],
-    np.linalg.matrix_power: [call(S, 1.5), *[call(x, n) for x in (M, V) for n in (-1, 0, 1, 2, 5)]],
+    np.linalg.matrix_power: [
+        call(S, 1.5),
+        *[call(x, n) for x in (M, V, M[:1], M[:, :1]) for n in (-1, 0, 1, 2, 5)],
+    ],
     np.linalg.outer: [call(M, V), call(V, 2.0)],
     np.linalg.qr: [call(V), call(M, "zz")],
+    np.linalg.vector_norm: [call(A, axis=[0, 1]), call(A, axis=3)],
     np.matmul: [
         call(S, S, keepdims=True),
         call(S, S, axis=0),
         call(S, S, axes=[(0, 1), (0, 1)]),
         call(S, S, axes=[(0,), (0, 1), (0, 1)]),
+        call(S, S, axes=None),
     ],
     np.meshgrid: [call(V, U, indexing="yx")],
     np.partition: [call(V, 1, order="z"), call(V, 1, kind="z"), call(V, 3)],
@@ -484,13 +499,13 @@ MISTAKES = {
         call(V, order="f"),
         call(V, kind="stable", stable=True),
     ],
-    np.stack: [call([V, U]), call([M, M], dtype=int)],
+    np.stack: [call([V, U]), call([M, M], dtype=int), call([M, M], casting=1)],
     np.take: [call(M, [9], 0), call(M, [0], 2)],
     np.take_along_axis: [call(M, np.array([0]), 0), call(M, np.array([[0, 1]]), None)],
     np.tile: [call(V, -1), call(V, 1.5), call(V, (1.5, 2)), call(V, "a")],
-    np.trapezoid: [call(M, U)],
+    np.trapezoid: [call(M, U), call(M, axis=2), call(A, dx=V, axis=1)],
     np.vdot: [call(V, U)],
-    np.vecdot: [call(V, U)],
+    np.vecdot: [call(V, U), call(V, V, axis=None)],
 }
 # Options that no call above has: `out`, refused everywhere, what only makes the array, and an old name.
 NOT_TRIED = {"out", "like", "device", "subok", "newshape"}
@@ -563,6 +578,7 @@ def test_an_option_has_numpys_value_and_the_numerical_derivatives(f, args, optio
     for a, b in zip(listed(seen[0]), listed(expected), strict=True):
         assert np.shape(a) == np.shape(b)
         assert a.dtype == np.asarray(b).dtype
+        assert np.asarray(dropgrad(a)).tobytes() == np.asarray(b).tobytes()
     np.testing.assert_allclose(value, weighed(expected), rtol=1e-12)
 
     rng = np.random.default_rng(0)
@@ -829,3 +845,20 @@ def test_booleans_in_an_einsum_have_a_derivative_unless_numpy_ors_them(subscript
         e = np.zeros(y.shape)
         e[i] = 1
         np.testing.assert_allclose(g[i], (loss(y + e) - loss(y - e)) / 2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("ufunc", [np.arccos, np.arccosh, np.arcsin, np.arctanh, np.sqrt, np.log, np.exp])
+def test_a_complex_dtype_is_heeded_but_where_the_plane_is_cut_and_numbers_are_real(ufunc):
+    z, weights = np.array([0.3 + 0.4j, -0.2 + 1.1j, 1.5 - 0.7j]), np.array([1.0, 2j, 3 - 1j])
+    loss = lambda **options: lambda z: np.sum(np.real(ufunc(z, **options) * weights))
+    for g in (gradient(loss(dtype=complex), z), gradient(loss(signature="D->D"), z)):
+        np.testing.assert_array_equal(g[0], gradient(loss(), z)[0])
+    x = np.array([0.3, 0.5, 0.7]) + (ufunc is np.arccosh)
+    if ufunc in (np.sqrt, np.log, np.exp):
+        expected = np.real(gradient(loss(), x + 0j)[0])
+        np.testing.assert_allclose(gradient(loss(dtype=complex), x)[0], expected, rtol=1e-14)
+    else:
+        with pytest.raises(
+            NotImplementedError, match=f"np.{ufunc.__name__} has no gradient with a complex dtype"
+        ):
+            gradient(loss(dtype=complex), x)

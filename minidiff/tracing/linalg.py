@@ -126,14 +126,14 @@ def _squares(A: Any, b: Any, rcond: Any) -> Any:
 
 def _lstsq(A: Any, b: Any, rcond: Any = None) -> Any:
     A, b = as_array(A), as_array(b)
-    known, squares, rank, _ = np.linalg.lstsq(constant(A), constant(b), rcond)
+    known, squares, rank, s = np.linalg.lstsq(constant(A), constant(b), rcond)
     A, b = A.astype(known.dtype), b.astype(known.dtype)
     eps = np.finfo(known.dtype).eps
     # LAPACK takes what is no share for the least one.
     rcond = eps * max(A.shape) if rcond is None else rcond if 0 < rcond < 1 else eps
-    squares = _squares(A, b, rcond) if squares.size else squares
+    squares = pinned(_squares(A, b, rcond), squares) if squares.size else squares
     x = _pseudoinverse(A, rcond) @ b if _cuts(A, rcond) else _least(A, b, rcond)
-    return x, squares, rank, singular_values(A)
+    return pinned(x, known), squares, rank, pinned(singular_values(A), s)
 
 
 def _tensorinv(a: Any, ind: int = 2) -> Any:
@@ -229,7 +229,7 @@ def _svd(A: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian:
     order = np.argsort(np.abs(w))[..., ::-1]
     w = np.take_along_axis(w, order, -1)
     if not compute_uv:
-        return np.abs(w)
+        return pinned(np.abs(w), np.linalg.svd(constant(A), compute_uv=False, hermitian=True))
     v = np.take_along_axis(v, order[..., None, :], -1)
     return _SVDResult(v, np.abs(w), adjoint(v * np.sign(w)[..., None, :]))
 
@@ -285,7 +285,10 @@ def _matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
     return np.linalg.norm(x, ord, (-2, -1), keepdims)
 
 
+@exactly(np.linalg.vector_norm)
 def _vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:  # noqa: A002
+    if isinstance(axis, list):
+        raise TypeError("np.linalg.vector_norm: axis must be None, an integer or a tuple, got a list")
     norm = np.linalg.norm(rows_of(x, axis), ord, -1)
     return norm.reshape(reduced_shape(x, axis)) if keepdims else norm
 
@@ -356,10 +359,11 @@ COMPOSITES |= {
     np.linalg.tensorinv: _tensorinv,
     np.linalg.tensorsolve: _tensorsolve,
     np.linalg.trace: _trace,
-    np.linalg.vector_norm: _vector_norm,
 }
 if hasattr(np, "matvec"):
     COMPOSITES |= {
-        np.matvec: Exact(np.matvec, lambda A, x: (A @ x[..., None])[..., 0]),
-        np.vecmat: Exact(np.vecmat, lambda x, A: (np.conj(x)[..., None, :] @ A)[..., 0, :]),
+        np.matvec: Exact(np.matvec, lambda A, x: (as_array(A) @ as_array(x)[..., None])[..., 0]),
+        np.vecmat: Exact(
+            np.vecmat, lambda x, A: (np.conj(as_array(x))[..., None, :] @ as_array(A))[..., 0, :]
+        ),
     }

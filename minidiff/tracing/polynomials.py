@@ -5,7 +5,6 @@ Leading zeros that NumPy cuts off would lose their gradient: there is none then.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
@@ -138,13 +137,12 @@ def _poly(roots: Any) -> Any:
 # --- Least squares --------------------------------------------------------------------------------------
 
 
+@exactly(np.polyfit)
 def _polyfit(
     x: Any, y: Any, deg: int, rcond: Any = None, full: bool = False, w: Any = None, cov: Any = False
 ) -> Any:
     x, y = as_array(x) + 0.0, as_array(y) + 0.0
     n = int(deg) + 1
-    if x.ndim != 1 or not x.size or y.ndim not in (1, 2) or x.shape[0] != y.shape[0] or n < 1:
-        return NotImplemented
     rcond = len(x) * np.finfo(x.dtype).eps if rcond is None else rcond
     powers = np.vander(x, n)
     if w is not None:
@@ -156,14 +154,9 @@ def _polyfit(
     c = (c.T / scale).T
     if full:
         return c, squares, rank, s, rcond
-    if isinstance(rank, np.integer) and rank < n:
-        message = f"np.polyfit: the points tell {rank} of the {n} coefficients"
-        warnings.warn(message, np.exceptions.RankWarning, stacklevel=5)
     if not cov:
         return c
     variance = np.linalg.inv(powers.T @ powers) / np.outer(scale, scale)
-    if cov != "unscaled" and len(x) <= n:
-        raise ValueError(f"np.polyfit: cov needs more points than the {n} coefficients, got {len(x)}")
     factor = 1 if cov == "unscaled" else squares / (len(x) - n)
     return c, (variance if y.ndim == 1 else variance[:, :, None]) * factor
 
@@ -172,7 +165,6 @@ COMPOSITES |= {
     np.polyadd: _of_vectors(unwrap(np.polyadd), 2),
     np.polyder: _of_vectors(_polyder, 1),
     np.polydiv: _of_vectors(_polydiv, 2),
-    np.polyfit: _polyfit,
     np.polyint: _of_vectors(_polyint, 1),
     np.polymul: _of_vectors(_polymul, 2),
     np.polysub: _of_vectors(unwrap(np.polysub), 2),

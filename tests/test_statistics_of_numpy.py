@@ -182,6 +182,7 @@ CALLS = [
         for f in (np.cumsum, np.mean, lambda v: v[:, None] * v[:2])],
     *[call(np.piecewise, x, [x < 0, x > 0.5], [np.exp, 0.3, lambda v: v**2]) for x in REAL[1:]],
     call(np.piecewise, V, V < 0, [np.exp, np.sin]),
+    *[call(np.piecewise, T, [np.arange(2) > k], [np.exp, lambda v: v[:, ::-1] ** 2]) for k in (0, 3)],
     call(np.piecewise, np.array(0.7), [np.array(True)], [np.exp]),
     call(np.ptp, T, (0, 2), keepdims=True),
 ]  # fmt: skip
@@ -444,6 +445,7 @@ def test_numpys_own_refusals_stay():
         lambda x: np.cov(x, fweights=[1, 2]),
         lambda x: np.quantile(x, 1.5),
         lambda x: np.interp(x, [], []),
+        lambda x: np.piecewise(x, [np.ones(99) > 0], [1]),
     ):
         with pytest.raises(Exception) as plain:  # noqa: PT011 - which it is, NumPy says
             f(U)

@@ -57,15 +57,15 @@ def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None, castin
     arrays = [as_array(a) for a in arrays]
     if axis is None:
         arrays, axis = [a.reshape(-1) for a in arrays], 0
-    return _with_dtype(_join(axis, *arrays), dtype, casting)
+    return _with_dtype(_join(axis, *arrays), arrays, dtype, casting)
 
 
-def _with_dtype(joined: Any, dtype: Any, casting: Any) -> Any:
-    if dtype is None:
+def _with_dtype(joined: Any, arrays: list[Any], dtype: Any, casting: Any) -> Any:
+    if dtype is None and casting == "same_kind":
         return joined
-    if not np.can_cast(joined.dtype, dtype, casting):
-        raise TypeError(f"{joined.dtype} cannot be cast to {np.dtype(dtype)} ({casting=})")
-    return joined.astype(dtype)
+    empty = [np.empty(0, a.dtype) for a in arrays]
+    dtype = np.concatenate(empty, dtype=dtype, casting=casting).dtype  # which refuses others
+    return joined if joined.dtype == dtype else joined.astype(dtype)
 
 
 def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
@@ -73,7 +73,7 @@ def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: Any = "sam
     shapes = {a.shape for a in arrays}
     if len(shapes) > 1:
         raise ValueError(f"np.stack: all arrays must have the same shape, got {sorted(shapes)}.")
-    return _with_dtype(_pile(axis, *arrays), dtype, casting)
+    return _with_dtype(_pile(axis, *arrays), arrays, dtype, casting)
 
 
 def _column(x: Any) -> Any:
@@ -363,11 +363,14 @@ def _diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue, append
 
 
 def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
-    y = np.moveaxis(as_array(y), axis, -1)
-    if x is not None:
-        x = as_array(x)
-        dx = np.diff(x if x.ndim == 1 else np.moveaxis(x, axis, -1))
-    return np.sum(dx * (y[..., 1:] + y[..., :-1]) / 2, axis=-1)
+    y = as_array(y)
+    place = normalize_axis_index(axis, y.ndim)
+    if x is not None and (x := as_array(x)).ndim == 1:
+        dx = np.reshape(np.diff(x), [-1 if i == place else 1 for i in range(y.ndim)])
+    elif x is not None:
+        dx = np.diff(x, axis=axis)
+    pairs = y[along(y, axis, slice(1, None))] + y[along(y, axis, slice(-1))]
+    return np.sum(dx * pairs / 2, axis=axis)
 
 
 def _sign(z: Any) -> Any:
@@ -416,9 +419,7 @@ def _matrix_power(x: Any, n: int) -> Any:
     if n < 0:
         return _matrix_power(np.linalg.inv(x), -n)
     if n == 0:
-        one = np.empty_like(constant(x))
-        one[...] = np.eye(x.shape[-1], dtype=x.dtype)
-        return one
+        return np.linalg.matrix_power(constant(x), 0)
     if n < 4:
         return (x, x @ x, x @ x @ x)[n - 1]
     power = found = None

@@ -163,7 +163,7 @@ def _piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **options: Any)
     x, conditions = as_array(x), constant(condlist)
     if np.isscalar(conditions) or (np.ndim(x) and not isinstance(conditions[0], (list, np.ndarray))):
         conditions = [conditions]
-    conditions = [np.broadcast_to(np.asarray(c, bool), x.shape) for c in conditions]
+    conditions = [*np.asarray(conditions, bool)]
     if len(conditions) == len(funclist) - 1:
         conditions.append(~np.any(conditions, axis=0))
     if len(conditions) != len(funclist):
@@ -171,10 +171,11 @@ def _piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **options: Any)
     # All values in one row, the 0 of where no condition holds first; and for each element its place in it.
     values, length, place = [np.zeros(1, x.dtype)], 1, np.zeros(x.shape, int)
     for condition, value in zip(conditions, funclist, strict=True):
-        if n := int(np.count_nonzero(condition)):
-            value = as_array(value(x[condition], *args, **options) if callable(value) else value)
-            values.append(np.broadcast_to(value, n).astype(x.dtype))
-            place[condition] = np.arange(length, length + n)
+        part = x[condition]
+        if n := part.size:
+            value = as_array(value(part, *args, **options) if callable(value) else value)
+            values.append(np.broadcast_to(value, part.shape).reshape(n).astype(x.dtype))
+            place[condition] = np.arange(length, length + n).reshape(part.shape)
             length += n
     return laid(np.concatenate(values)[place.reshape(-1)].reshape(x.shape), "K", x)
 

@@ -1550,15 +1550,16 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
     if kwargs:
         args, kwargs = _operands_first(function, args, kwargs)
+    placed, named = args, kwargs
     try:
         if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
             result = with_options(function, *args, **kwargs)
             if result is not NotImplemented:
                 return result
         if _any_box(kwargs):
-            args, kwargs = _by_position(function, args, kwargs)
+            placed, named = _by_position(function, args, kwargs)
         if composite is not None:
-            result = _composed(function, composite, args, kwargs)
+            result = _composed(function, composite, placed, named)
             if result is not NotImplemented:
                 return result
             if primitive_of(function) is None:
@@ -1572,7 +1573,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         raise _no_gradient(function)
     if composite is None:
         _direct[function] = primitive, places
-    return record(primitive, args, kwargs)
+    return record(primitive, placed, named)
 
 
 def _no_gradient(function: Any) -> NotImplementedError:
@@ -1692,6 +1693,8 @@ def _operands_first(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Move operands that came by keyword to their positions."""
     named = [name for name, i in _operands(function).items() if i >= len(args) and name in kwargs]
+    if not named:
+        return args, kwargs
     return (*args, *[kwargs[name] for name in named]), {k: x for k, x in kwargs.items() if k not in named}
 
 

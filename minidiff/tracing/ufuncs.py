@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from minidiff.checks import is_complex
 from minidiff.tracing.derivatives import (
     COMPOSITES,
     cast,
@@ -55,7 +56,7 @@ def _with_options(
             f"np.{ufunc.__name__} has no gradient with a complex dtype= of real numbers."
         )
     pairs = zip(arrays, kinds, strict=False)
-    if any(getattr(x, "dtype", kind).kind == "c" != kind.kind for x, kind in pairs):
+    if any(is_complex(x) and kind.kind != "c" for x, kind in pairs):
         raise NotImplementedError(f"np.{ufunc.__name__} would drop imaginary parts: take np.real first.")
     if order != "K":
         np.positive(0.0, order=order)  # which refuses others
@@ -66,7 +67,8 @@ def _with_options(
         cast(np.asarray(x) if type(x) in _NUMBERS else x, kind)
         for x, kind in zip(arrays, kinds, strict=False)
     ]
-    if any(option is not None and option is not False for option in axes.values()):
+    if axes:
+        ufunc(*constant(arrays), **axes)  # which refuses others
         result = _along(ufunc, arrays, **axes)
     else:
         result = ufunc(*arrays) if where is True else _for_some(ufunc, arrays, as_array(constant(where)))
@@ -93,9 +95,6 @@ def _along(
     ufunc: Any, arrays: Sequence[Any], axes: Any = None, axis: Any = None, keepdims: bool = False
 ) -> Any:
     """Call a ufunc of vectors or matrices along other axes than the last ones."""
-    given = {"axes": axes, "axis": axis, "keepdims": keepdims}
-    given = {name: option for name, option in given.items() if option is not None and option is not False}
-    ufunc(*constant(arrays), **given)  # which refuses others
     cores = [len(core.split(",")) if core else 0 for core in re.findall(r"\((.*?)\)", ufunc.signature)]
     if axes is None:
         axes = [axis if axis is not None else tuple(range(-n, 0)) for n in cores[: ufunc.nin]]
@@ -237,7 +236,7 @@ def _accumulate(ufunc: Any, x: Any, axis: Any = 0, dtype: Any = None) -> Any:
 
 
 def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None) -> Any:
-    x = as_array(x)
+    x, indices = as_array(x), constant(indices)
     plain = ufunc.reduceat(constant(x), indices, axis, dtype)
     if plain.dtype.kind not in "fc":
         return plain

@@ -140,8 +140,7 @@ def _each(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
     first, second = normalize_axis_tuple(axes, m.ndim)
-    k = k % 4
-    k = k if k in (0, 1, 2) else 3  # as NumPy has it
+    k = operator.index(k) % 4
     flipped = tuple(axis for axis, turns in ((first, (1, 2)), (second, (2, 3))) if k in turns)
     turned = np.swapaxes(m, first, second) if k % 2 else m
     return np.flip(turned, flipped) if flipped else turned
@@ -322,6 +321,8 @@ def _var_of_mean(function: Any, x: Any, axis: Any = None, *, mean: Any = np._NoV
     """Give the variance, or its root, around a mean that is known."""
     if mean is np._NoValue:
         return NotImplemented
+    if mean is None:  # as if none was given
+        return function(x, axis, **options)
     x, (_, where, ddof) = as_array(x), moments_options(**options)
     if isinstance(mean, (list, tuple)):
         mean = as_array(mean)  # not of a number of Python's, which has no dtype
@@ -348,7 +349,7 @@ def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = Non
         arrays = [b if b is None else cast(as_array(b), plain.dtype) for b in arrays]
     if where is True:
         return np.clip(*arrays)
-    where = np.broadcast_to(np.asarray(constant(where)), plain.shape)
+    where = np.broadcast_to(np.asarray(constant(where), bool), plain.shape)
     some: list[Any] = [b if b is None else np.broadcast_to(b, plain.shape)[where] for b in arrays]
     return record(scatter, (plain.shape, [where], np.clip(*some)), {})[()]
 

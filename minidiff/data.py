@@ -65,6 +65,7 @@ class _Place(NamedTuple):
 
 
 _SETTINGS: tuple[Any, ...] = partial(integer, least=1), flag, flag
+_LOSSES: tuple[Any, ...] = partial(integer, least=0), partial(several, each=(number, ...))
 
 
 def _no_other(name: str, _: object) -> NoReturn:
@@ -395,8 +396,8 @@ class DataLoader(Generic[Data]):
         batchsize, shuffle, is_partial = settings if then == self._settings else self._settings
         size = state.get("samples", self._n), settings[0]
         most = 0 if begin is None else _length(self._n, settings)
-        steps, parts = state.get("losses", (0, []))
-        losses = integer("state['losses']", steps, 0), [number("state['losses']", part) for part in parts]
+        steps, parts = several("state['losses']", state.get("losses", (0, [])), _LOSSES)
+        losses = steps, [*parts]
         if size != (self._n, batchsize) or not 0 <= batches <= most:
             raise ValueError(
                 f"state is of another loader: it gave {batches} batches of {size[1]} of {size[0]} samples, "

@@ -160,7 +160,9 @@ def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = N
     """
     function("f", f)
     _refuse_in_a_program("fixed_point")
-    x, plain = np.asarray(dropgrad(x)) + 0.0, dropgrad(args)
+    if np.asarray(start := dropgrad(x)).dtype.kind not in "fiub":
+        raise TypeError(f"fixed_point(f, x, …): x must be real numbers, got {described(start)}")
+    x, plain = np.asarray(start) + 0.0, dropgrad(args)
     eps = np.finfo(x.dtype).eps
     tol, enough = eps**0.76 if tol is None else number("tol", tol, "[0, inf)"), eps**0.4
     for _ in range(integer("most", most, 1)):

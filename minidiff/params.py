@@ -477,7 +477,8 @@ def _several(iterable: Iterable[Any]) -> Iterable[Any]:
             f"Params are a set, neither made of {described(iterable)} nor calculated with. To collect "
             "from a dict write params(model); to take a step, update(Descent(0.1), θ, grads)."
         )
-    if not isinstance(iterable, Iterable) and not hasattr(iterable, "__getitem__"):
+    is_several = isinstance(iterable, Iterable) or hasattr(iterable, "__getitem__")
+    if not is_several or isinstance(iterable, np.generic):
         raise TypeError(
             f"expected parameters, got {described(iterable)}: they come as params(W, b) or params(model)."
         )

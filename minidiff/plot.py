@@ -908,6 +908,8 @@ def _runs(losses: Any, labels: Any) -> Iterable[tuple[Any, str, Any]]:
         if not losses:
             raise ValueError("losses is an empty dict: there is no run to draw")
         return [(label, f"losses[{label!r}]", run) for label, run in losses.items()]
+    if labels is not None:
+        instance("labels", labels, (str, Sequence, np.ndarray), "a name or a list of names")
     several = isinstance(losses, (list, tuple)) and any(np.ndim(run) for run in losses)
     if not several and np.ndim(losses) != 2:
         labels = [labels] if labels is None or isinstance(labels, str) else labels

@@ -398,6 +398,10 @@ def test_a_place_outside_of_the_epoch_is_refused(batches):
         {"losses": 1.0},
         {"losses": (1, [None])},
         {"losses": (-1, [1.0])},
+        {"losses": 5},
+        {"losses": (1,)},
+        {"losses": (1, 2)},
+        {"next": (1, 2)},
     ],
     ids=str,
 )
@@ -405,7 +409,7 @@ def test_nonsense_for_a_state_is_refused_at_once_and_changes_nothing(change):
     loader = DataLoader(np.arange(10), 3, shuffle=True, rng=2)
     next(iter(loader))
     other = DataLoader(np.arange(10), 3, shuffle=True, rng=7)
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError), match=r"^state"):
         other.state = loader.state | change
     assert orders(other) == orders(DataLoader(np.arange(10), 3, shuffle=True, rng=7))
     with pytest.raises(TypeError, match="a dict, got list"):

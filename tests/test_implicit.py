@@ -413,6 +413,10 @@ def test_a_fixed_point_of_another_shape_or_kind_is_refused():
     for f in (lambda x: x * 1j, str, lambda x: None):
         with pytest.raises(TypeError, match="must give numbers as x is, float64, got an ndarray"):
             fixed_point(f, 1.0)
+    for find in (fixed_point, implicit_root):
+        for x in (None, "a", 10**400, 1j):
+            with pytest.raises(TypeError, match="x must be real numbers, got"):
+                find(lambda x: x / 2, x)
 
 
 def test_a_recomputed_view_is_refused():

@@ -761,6 +761,10 @@ def test_what_cannot_be_projected_is_refused():
     for onto in (mo.non_negative, mo.simplex):
         with pytest.raises(TypeError, match="is for real numbers"):
             update(mo.Project(onto), np.ones(2, complex), np.ones(2))
+    for onto in (mo.non_negative, mo.simplex, mo.within_norm):
+        for x in (None, "a", [None]):
+            with pytest.raises(TypeError, match=f"{onto.__name__} is for .*numbers, got"):
+                onto(x)
     with pytest.raises(ValueError, match=r"^total must be in"):
         mo.simplex(np.ones(2), 0.0)
     with pytest.raises(ValueError, match="thresh"):

@@ -503,6 +503,12 @@ def test_a_notebook_shows_shapes_dtypes_and_the_total():
     assert "0 parameters" in repr(Params())
 
 
+@pytest.mark.parametrize("x", [None, 1.0, np.float16(1), np.float64(1)])
+def test_a_number_is_no_set_of_parameters(x):
+    with pytest.raises(TypeError, match=r"expected parameters, got .*: they come as params\(W, b\)"):
+        Params(x)
+
+
 # --- Parameters of models -------------------------------------------------------------------------------
 
 p0, p1, p2, p3 = (param(float(i)) for i in range(4))

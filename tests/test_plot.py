@@ -393,6 +393,12 @@ MISTAKES = [
     (lambda: plot_losses([[1.0], [2.0]], labels=["a"]), ValueError, "each of the 2 runs"),
     (lambda: plot_losses([[1.0], [2.0]], labels="ab"), ValueError, "each of the 2 runs"),
     (lambda: plot_losses({"a": [1.0]}, labels=["b"]), TypeError, "leave labels out"),
+    (
+        lambda: plot_losses([1.0, 2.0], labels=5),
+        TypeError,
+        "labels must be a name or a list of names, got int",
+    ),
+    (lambda: plot_losses([1.0, 2.0], labels={"a": 1}), TypeError, "labels must be .* got dict"),
     (lambda: trace_path(1.0, [0.0], Descent(), 1), TypeError, "f must be a function"),
     (lambda: trace_path(bowl, [0.0, 1.0], 0.1, 1), TypeError, "opt must be an optimiser"),
     (lambda: trace_path(bowl, [0.0, 1.0], Descent(), -1), ValueError, "at least 0"),

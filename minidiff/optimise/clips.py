@@ -169,7 +169,7 @@ def non_negative(x: Array) -> Array:
     Raises
     ------
     TypeError
-        For a complex array.
+        For a complex array, or what is no array of numbers.
 
     Examples
     --------
@@ -179,7 +179,7 @@ def non_negative(x: Array) -> Array:
     array([0., 2.])
     >>> opt = Optimiser(ADAM(), Project(non_negative))
     """
-    return np.maximum(_real("non_negative", x), 0)
+    return np.maximum(_numbers("non_negative", x), 0)
 
 
 def simplex(x: Array, total: float = 1.0) -> Array:
@@ -200,7 +200,7 @@ def simplex(x: Array, total: float = 1.0) -> Array:
     Raises
     ------
     TypeError
-        For a complex array.
+        For a complex array, or what is no array of numbers.
     ValueError
         For a `total` that is not above 0.
 
@@ -217,7 +217,7 @@ def simplex(x: Array, total: float = 1.0) -> Array:
     J. Duchi, S. Shalev-Shwartz, Y. Singer and T. Chandra, "Efficient Projections onto the l1-Ball for
     Learning in High Dimensions", 2008.
     """
-    x, total = _real("simplex", x), number("total", total, within="(0, inf)")
+    x, total = _numbers("simplex", x), number("total", total, within="(0, inf)")
     rows = np.atleast_1d(x).astype(np.result_type(x, np.float64))
     # The result stays the same when all elements go down by as much as the largest does to be 0. So the
     # total keeps its digits beside them.
@@ -247,6 +247,8 @@ def within_norm(x: Array, thresh: float = 1.0) -> Array:
 
     Raises
     ------
+    TypeError
+        For what is no array of numbers.
     ValueError
         For a negative threshold.
 
@@ -259,16 +261,16 @@ def within_norm(x: Array, thresh: float = 1.0) -> Array:
     array([0.6, 0.8])
     >>> opt = Optimiser(ADAM(), Project(partial(within_norm, thresh=2.0)))
     """
-    x = np.asarray(x)
+    x = _numbers("within_norm", x, "fiubc", "numbers")
     x = x if x.dtype.kind in "fc" else x.astype(np.float64)
     wide = widened(x)
     nearest = ClipNorm(thresh).apply(wide, wide)
     return x if nearest is wide else nearest.astype(x.dtype, copy=False)
 
 
-def _real(name: str, x: Any) -> Array:
-    if np.asarray(x).dtype.kind == "c":
-        raise TypeError(f"{name} is for real numbers, got {described(x)}")
+def _numbers(name: str, x: Any, kinds: str = "fiub", what: str = "real numbers") -> Array:
+    if np.asarray(x).dtype.kind not in kinds:
+        raise TypeError(f"{name} is for {what}, got {described(x)}")
     return np.asarray(x)
 
 

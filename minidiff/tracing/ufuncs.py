@@ -243,7 +243,7 @@ def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None
     axis = normalize_axis_index(axis or 0, x.ndim)
     rows = np.moveaxis(cast(x, plain.dtype), axis, 0)
     starts = np.asarray(indices).tolist()
-    ends = [*starts[1:], x.shape[axis]]
+    ends = [*starts, x.shape[axis]][1:]
     parts = [_reduce(ufunc, rows[i:j]) if i + 1 < j else rows[i] for i, j in zip(starts, ends, strict=True)]
     return pinned(np.stack(parts, axis) if parts else np.take(x, [], axis), plain)
 

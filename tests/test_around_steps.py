@@ -830,6 +830,23 @@ def test_the_best_come_back_after_an_interrupt_and_from_a_checkpoint():
     assert other.best == keep.best
 
 
+def test_an_interrupt_at_the_end_of_a_block_still_puts_the_best_back():
+    for moment in range(10**3):
+        a, is_cut = param(5.0), False
+        keep = KeepBest(params(a), lambda a=a: float(a)).__enter__()
+        keep()
+        a[...] = 6
+        try:
+            with pressed_at(moment, "callbacks.py", "interrupts.py"):
+                keep.__exit__(None, None, None)
+        except KeyboardInterrupt:
+            is_cut = True
+        assert a == 5 or moment in (1, 2, 3)  # before its `try` has begun
+        if moment and not is_cut:
+            break
+    assert moment > 20
+
+
 def test_without_anything_kept_the_block_ends_as_it_is_and_restore_says_so():
     a = param(5.0)
     with KeepBest(params(a)) as keep:

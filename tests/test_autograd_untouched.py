@@ -1,5 +1,6 @@
 """Who uses autograd in the same process finds it as it was."""
 
+import contextvars
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box
 
@@ -126,6 +128,30 @@ def test_autograd_prints_the_same_after_gradients_of_ours():
         "minidiff.gradient(lambda: numpy.sum(numpy.exp(p)), minidiff.params(p))"
     )
     assert printed(used) == printed("")
+
+
+def known_to_autograd(rule):
+    function = primitive(lambda x: 2 * x)
+    defvjp(function, lambda ans, x: rule)
+    return function
+
+
+def refused(g):
+    raise NotImplementedError("there is none")
+
+
+@pytest.mark.parametrize(
+    "take", [minidiff.gradient, minidiff.hessian, minidiff.jacobian, minidiff.withgradient]
+)
+@pytest.mark.parametrize("rule", [lambda g: 2 * g, refused])
+def test_a_rule_of_autograds_leaves_the_context_as_it_was(take, rule):
+    f, before = known_to_autograd(rule), dict(contextvars.copy_context())
+    try:
+        take(lambda x: np.sum(f(x) ** 2), np.ones(12))
+    except NotImplementedError:
+        assert rule is refused
+    after = dict(contextvars.copy_context())
+    assert {var.name for var in after if after[var] is not before.get(var)} == set()
 
 
 def test_autograds_boxes_stay_registered_and_its_own():

@@ -1417,6 +1417,61 @@ def test_source_and_print():
     assert "(x: {a: float64 (3,), n: 2})" in str(g)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "is_told"),
+    [
+        ((np.ones(3), np.array([0, 1])), True),
+        ((np.ones(3), np.array([0, 9], np.uint8)), True),
+        ((np.ones(3), np.array([0.5])), False),
+        ((np.ones(3), 0.5), False),
+    ],
+)
+def test_an_index_that_is_differentiated_by_is_told_from_an_argument(arguments, is_told):
+    f = compiled(lambda x, i: np.sum(x[i]))
+    with pytest.raises((IndexError, TypeError)) as caught:
+        f(*arguments)
+    words = "compiled(loss) is by its arguments, compiled(loss, θ) by parameters."
+    assert (words in getattr(caught.value, "__notes__", [])) is is_told
+
+
+def test_a_constant_has_one_name_and_is_described_above_the_program():
+    K, s = np.arange(6.0).reshape(2, 3), np.array(2.5)
+    f = compiled(lambda x: np.sum((K @ x) * (K @ (s * x))) + np.sum(np.tanh(K) * x) * s)
+    f(np.ones(3))
+    about = [line for line in f.source.splitlines() if re.match(r"# \w+: ", line)]
+    assert [line for line in about if "shape (2, 3)" in line] == ["# K: an array of float64, of shape (2, 3)"]
+    assert [line for line in about if "2.5" in line] == ["# s: array(2.5)"]
+
+
+WAYS = {
+    "a part of a part": lambda v: v[1:][::2],
+    "a shape": lambda v: v.reshape(2, 2),
+    "a row of a shape": lambda v: v.reshape(2, 2)[1],
+    "a transposed shape": lambda v: v.reshape(2, 2).T,
+    "an axis more": lambda v: v[:, None][::-1],
+    "swapped axes": lambda v: v.reshape(1, 2, 2).swapaxes(0, 2),
+}
+
+
+@pytest.mark.filterwarnings("default")  # where they are errors, the change is a call
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_a_change_through_a_view_is_a_line_as_the_user_writes_it(way):
+    def loss(x):
+        v = np.sin(x)
+        way(v)[0] = 2 * x[0]
+        return np.sum(v**2)
+
+    f, x = compiled(loss), np.linspace(0.5, 1.0, 4)
+    for _ in range(2):
+        (value, (g,)), expected = f(x), withgradient(loss, x)
+        assert value == expected.val
+        np.testing.assert_array_equal(g, expected.grad[0])
+    forward = f.source.partition("# --- backward")[0]
+    (line,) = [line for line in forward.splitlines() if re.search(r"\[0\] = v\d+$", line)]
+    assert re.match(r" *(np\.\w+\()*v1\b", line)
+    assert "assigned" not in f.source
+
+
 def of_numpys(x):
     return np.sum(np.polynomial.polynomial.polyval(x, [1.0, 2.0, 3.0]))
 
@@ -1431,6 +1486,21 @@ def test_the_line_shown_is_the_users_also_of_what_a_library_computes_in_python(l
     f(np.ones(3))
     line = inspect.getsource(loss).splitlines()[1].strip()
     assert set(re.findall("    # (?!---)(.*)", f.source)) == {line}
+
+
+def test_the_line_shown_of_an_inner_gradients_way_back_is_that_which_takes_it():
+    def loss(x):
+        def inner(z):
+            return np.sum(np.sin(z) ** 3)
+
+        (g,) = gradient(inner, x)
+        return np.sum(g**2)
+
+    f = compiled(loss)
+    f(np.ones(3))
+    forward = f.source.partition("# --- backward")[0]
+    shown = re.findall("    # (?!---)(.*)", forward)
+    assert shown == ["return np.sum(np.sin(z) ** 3)", "(g,) = gradient(inner, x)", "return np.sum(g**2)"]
 
 
 def test_a_line_of_the_source_is_never_that_of_a_frozen_module():

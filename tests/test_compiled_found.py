@@ -29,7 +29,7 @@ import minidiff.functions as mf
 import minidiff.losses as ml
 from minidiff import DataLoader, compiled, derivative, dropgrad, gradient, param, params, withgradient
 from minidiff.program import reach
-from minidiff.program.listing import Listing
+from minidiff.program.listing import Listing, RefusedError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_compiled import bits
@@ -1466,3 +1466,20 @@ def test_what_is_known_by_which_object_it_is_is_known_of_copies(name, kind):
             assert bits(f()) == bits(withgradient(loss, params(W)))
     finally:
         a.mean[...] = 0.0
+
+
+@pytest.mark.parametrize(
+    "seen", [np.asarray, lambda x: np.asarray(x)[:2], lambda x: np.asarray(x).reshape(-1)]
+)
+def test_a_change_through_what_asarray_gives_of_a_found_array_is_refused_and_made_once(seen):
+    found, W = np.arange(1.0, 4.0), param(np.ones(3))
+
+    def loss():
+        seen(found)[0] += 1
+        return np.sum(W * found)
+
+    f = compiled(loss, params(W))
+    for times in (1, 2):
+        with pytest.raises(RefusedError, match="loss changes found in place"):
+            f()
+        assert found.tolist() == [1.0 + times, 2, 3]

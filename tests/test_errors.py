@@ -234,14 +234,14 @@ MISTAKES = {
     "a parameter": returning(lambda m: m.W, "(2, 2)", "np.sum"),
     "an empty array": returning(lambda m: m.W[:0], "(0, 2)"),
     "nothing": returning(lambda m: None, "None", "return"),
-    "a string": returning(lambda m: "1.0", "str '1.0'"),
+    "a string": returning(lambda m: "1.0", "str '1.0'", "Return the loss itself."),
     "a complex number": returning(lambda m: np.sum(m.W * 1j), "complex128", "np.abs"),
     "a plain complex number": returning(lambda m: 1j, "complex"),
-    "a tuple": returning(lambda m: (m.loss(m.x, m.y), 1.0), "tuple"),
-    "a list": returning(lambda m: [m.loss(m.x, m.y)], "list"),
-    "a boolean": returning(lambda m: m.loss(m.x, m.y) > 0, "bool"),
+    "a tuple": returning(lambda m: (m.loss(m.x, m.y), 1.0), "tuple", "Return the loss itself."),
+    "a list": returning(lambda m: [m.loss(m.x, m.y)], "list", "Return the loss itself."),
+    "a boolean": returning(lambda m: m.loss(m.x, m.y) > 0, "bool", "Return the loss itself."),
     "a boolean array": returning(lambda m: np.array([True]), "bool"),
-    "itself": returning(lambda m: m.loss, "function"),
+    "itself": returning(lambda m: m.loss, "function", "Return the loss itself."),
     "pullback of a string": (lambda m: pullback(lambda: "1", m.θ), TypeError, ("number or an array", "str")),
     "pullback of None": (lambda m: pullback(lambda: None, m.θ), TypeError, ("number or an array", "None")),
     # What cannot be recorded: on a parameter, on a result.
@@ -500,6 +500,49 @@ def test_what_pytorch_has_is_not_there_and_the_message_says_what_is(m, name, cur
         gradient(lambda: getattr(m.W * 1, name), m.θ)
 
 
+def changes_an_argument(x):
+    x[0] = 1.0
+    return np.sum(x)
+
+
+def changes_what_may_be_a_real_part(x):
+    y = np.real_if_close(x * (1 + 0j))
+    y[0] = 1.0
+    return np.sum(y)
+
+
+def puts_an_inner_value_into_an_outer_array(x):
+    y = x * 1
+
+    def inner(z):
+        y[0] = z[0]
+        return np.sum(z * y)
+
+    return np.sum(gradient(inner, x)[0])
+
+
+def changes_what_is_left_of_an_inner_loss(x):
+    kept = []
+    gradient(lambda z: np.sum(kept.append(z * x) or kept[0]), x)
+    kept[0][0] = 1.0
+    return np.sum(x)
+
+
+@pytest.mark.parametrize(
+    ("loss", "cure"),
+    [
+        (changes_an_argument, "Take a copy first, b = x.copy(), and change that"),
+        (changes_what_may_be_a_real_part, "Take a copy of what it gives"),
+        (puts_an_inner_value_into_an_outer_array, "return the value from it and assign outside"),
+        (changes_what_is_left_of_an_inner_loss, "Take a copy first, b = x.copy()"),
+    ],
+)
+def test_a_change_that_no_new_array_helps_against_has_a_cure_of_its_own(loss, cure):
+    with pytest.raises(TypeError, match=re.escape(cure)) as caught:
+        gradient(loss, np.ones(3))
+    assert FILLED not in str(caught.value)
+
+
 FILLED = "minidiff.functions.zeros(n)"
 WITHOUT_SOURCE = {
     "a row": ("out[0] = W[0] * 2", FILLED, "out = zeros((2, 2)); out[0] = W[0] * 2"),
@@ -540,6 +583,9 @@ WITHOUT_SOURCE = {
         "out = np.stack([W[i] for i in np.ndindex(2, 2)])",
     ),
     "no assignment": ("out = np.asarray(W)", "NumPy functions take it as it is", "out = W"),
+    "a name that is set": (
+        "full = 2.0; out = np.asarray(W)", "NumPy functions take it as it is", "full = 2.0; out = full * W"
+    ),
 }  # fmt: skip
 
 

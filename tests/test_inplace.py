@@ -763,6 +763,63 @@ def test_what_is_left_of_a_gradient_changes_in_place_for_every_name_and_view(nam
         gradient(lambda W: (gradient(loss, W), change(kept[-1]), np.sum(W))[-1], plain)
 
 
+# Functions whose derivative is written with their result.
+WITH_RESULT = {
+    "exp": np.exp,
+    "tanh": np.tanh,
+    "sqrt": np.sqrt,
+    "1 / x": lambda x: 1 / x,
+    "x / x.T": lambda x: x / x.T,
+    "power": lambda x: x**1.5,
+    "cumprod": lambda x: np.cumprod(x, axis=1),
+    "max": lambda x: np.max(x, axis=0, keepdims=True) * np.ones((2, 1)),
+    "inv": np.linalg.inv,
+    "solve": lambda x: np.linalg.solve(x, x.T),
+    "cholesky": lambda x: np.linalg.cholesky(x @ x.T),
+    "qr": lambda x: np.linalg.qr(x)[0],
+}
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES.keys() - {"partition"}))  # which is of vectors alone
+@pytest.mark.parametrize("function", sorted(WITH_RESULT))
+def test_a_derivative_reads_its_result_as_it_was_before_a_change(function, change):
+    do, instead = CHANGES[change]
+
+    def changed(x, w):
+        a = WITH_RESULT[function](x)
+        do(a, w)
+        return a
+
+    x, w = np.array([[2.1, 0.3], [0.4, 1.7]]), np.array([0.9, 1.3])
+    check_gradient(changed, x, w)
+    loss = lambda f: lambda x, w: np.sum(f(x, w) * np.array([[1.0, 2.0], [3.0, 5.0]]))
+    found = gradient(loss(changed), x, w)
+    expected = gradient(loss(lambda x, w: instead(WITH_RESULT[function](x), w)), x, w)
+    for g, h in zip(found, expected, strict=True):
+        np.testing.assert_allclose(0 if g is None else g, 0 if h is None else h, atol=1e-12)
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES.keys() - {"partition"}))
+def test_complex_numbers_change_in_place_as_by_a_function(change):
+    do, instead = CHANGES[change]
+
+    def changed(x, w):
+        a = x * np.array([[1 + 2j, 0.5j], [2 - 1j, 3 + 0.1j]])
+        do(a, w)
+        return a
+
+    def made(x, w):
+        return instead(x * np.array([[1 + 2j, 0.5j], [2 - 1j, 3 + 0.1j]]), w)
+
+    x, w = np.array([[2.1, 0.3], [0.4, 1.7]]), np.array([0.9, 1.3])
+    np.testing.assert_allclose(changed(x, w), made(x, w))
+    for part in (np.real, np.imag):
+        loss = lambda f, part=part: lambda x, w: np.sum(part(f(x, w)) * np.array([[1.0, 2.0], [3.0, 5.0]]))
+        found, expected = gradient(loss(changed), x, w), gradient(loss(made), x, w)
+        for g, h in zip(found, expected, strict=True):
+            np.testing.assert_allclose(0 if g is None else g, 0 if h is None else h, atol=1e-12)
+
+
 def test_a_part_of_an_array_is_put_where_nothing_of_it_lies():
     def symmetric(u):
         K = np.outer(u, u * [1, 2, 3, 4])
@@ -873,6 +930,50 @@ PUTS = {
     "x[mask]": lambda v, m, i, w: operator.setitem(v, m, w[0]),
     "x[i]": lambda v, m, i, w: operator.setitem(v, i % 2, w[:, None]),
 }
+
+
+@pytest.mark.parametrize(
+    "mask", [[[1, 0, 1], [0, 0, 1]], [[0, 1, 0], [1, 1, 1]], [[0] * 3] * 2, [[1] * 3] * 2]
+)
+@pytest.mark.parametrize("put", PUTS.values(), ids=PUTS)
+def test_values_are_put_where_numpy_puts_them(put, mask):
+    mask, places, seen = np.array(mask, bool), np.array([4, 1]), []
+
+    def after(x, w):
+        v = x * 2
+        put(v, mask, places, w)
+        seen.append(v * 1)
+        return v
+
+    x, w = np.linspace(0.5, 1.0, 6).reshape(2, 3), np.array([3.0, 5.0])
+    check_gradient(after, x, w)
+    seen.clear()
+    gradient(lambda x, w: np.sum(after(x, w)), x, w)
+    np.testing.assert_array_equal(dropgrad(seen[0]), after(x, w))
+
+
+@pytest.mark.parametrize("of", [lambda x: x[:0], lambda x: np.zeros(0)], ids=["recorded", "plain"])
+@pytest.mark.parametrize("mask", [[[0] * 3] * 2, [[1, 0, 1], [0, 0, 1]]], ids=["nowhere", "somewhere"])
+@pytest.mark.parametrize("put", PUTS.values(), ids=PUTS)
+def test_where_there_is_nothing_to_put_it_is_as_in_numpy(put, mask, of):
+    mask, nowhere = np.array(mask, bool), np.array([], int)
+
+    def after(x):
+        v = (x * 2).reshape(2, 3)
+        put(v, mask, nowhere, of(x))
+        return v
+
+    x = np.linspace(0.5, 1.0, 6)
+    try:
+        expected = after(x)
+    except (ValueError, IndexError, TypeError) as error:
+        with pytest.raises(type(error)):
+            gradient(lambda x: np.sum(after(x)), x)
+    else:
+        assert expected.tolist() == (2 * x).reshape(2, 3).tolist()
+        value, (g,) = withgradient(lambda x: np.sum(after(x) ** 2), x)
+        assert value == np.sum(expected**2)
+        np.testing.assert_allclose(g, 8 * x)
 
 
 @pytest.mark.parametrize("put", PUTS.values(), ids=PUTS)

@@ -85,6 +85,24 @@ def test_only_where_it_is_zero_does_the_limit_count():
     np.testing.assert_allclose(hessian(f, x.ravel()), 2 * np.eye(6), atol=1e-12)
 
 
+SQUARE = np.ones((2, 2))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda x: np.abs(x[0]), lambda x: np.abs(x[1])),
+        (lambda x: np.linalg.norm(x * [1.0, 2.0]), lambda x: np.linalg.norm(x * [2.0, 1.0])),
+        (lambda x: np.linalg.norm(x * SQUARE, axis=0), lambda x: np.linalg.norm(x * SQUARE, axis=1)),
+        (lambda x: np.hypot(x[0], 1 * x[1]), lambda x: np.hypot(x[0], 2 * x[1])),
+    ],
+)
+def test_lengths_that_differ_in_a_constant_do_not_undo_each_others_kink(one, other):
+    assert not hessian(lambda x: np.sum(one(x) * other(x)), np.zeros(2)).any()
+    for r in (one, other):
+        assert hessian(lambda x: np.sum(r(x) * r(x)), np.zeros(2)).any()
+
+
 def test_a_third_derivative_takes_the_second_at_the_kink():
     c, W = param(2.0), param(np.zeros(2))
 

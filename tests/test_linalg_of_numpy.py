@@ -263,3 +263,30 @@ def test_of_no_elements_norms_and_cond_are_what_numpy_makes_of_them(shape, order
         (g,) = gradient(lambda x: (seen.append(dropgrad(y := f(x))), np.sum(y))[1], x)
         np.testing.assert_array_equal(seen[0], expected, strict=True)
         np.testing.assert_array_equal(g, x, strict=True)
+
+
+OF_MATRICES = {
+    **{f"qr {mode}": lambda x, mode=mode: lin.qr(x, mode) for mode in ("reduced", "r")},
+    **{f"svd {uv}": lambda x, uv=uv: lin.svd(x, full_matrices=False, compute_uv=uv) for uv in (True, False)},
+    **{name: getattr(lin, name) for name in ("pinv", "svdvals", "trace", "matrix_norm", "matrix_transpose")
+        if hasattr(lin, name)},
+}  # fmt: skip
+OF_SQUARE = {
+    **{
+        name: getattr(lin, name)
+        for name in ("eigh", "eigvalsh", "cholesky", "inv", "det", "slogdet", "eigvals")
+    },
+    "solve": lambda x: lin.solve(x, x),
+    "matrix_power": lambda x: lin.matrix_power(x, 3),
+}
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (2, 0, 0), (0, 3), (3, 0), (0, 2, 2)])
+@pytest.mark.parametrize("name", sorted(OF_MATRICES | OF_SQUARE))
+def test_of_no_elements_there_is_a_gradient_without_any(name, shape):
+    if name in OF_SQUARE and shape[-1] != shape[-2]:
+        pytest.skip("of square matrices")
+    f, x = (OF_MATRICES | OF_SQUARE)[name], np.zeros(shape)
+    parts = lambda out: out if isinstance(out, tuple) else (out,)
+    (g,) = gradient(lambda x: sum(np.sum(np.real(part)) for part in parts(f(x))), x)
+    np.testing.assert_array_equal(g, x, strict=True)

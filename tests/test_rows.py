@@ -136,6 +136,65 @@ def test_whatever_a_rule_does_with_a_gradient_the_jacobian_is_right(known, name)
     assert TOTAL.tolist() in (np.zeros(9).tolist(), (3 * x**2).tolist())
 
 
+USES = {
+    **{name: (lambda g, name=name: getattr(g, name)) for name in ("shape", "ndim", "size", "dtype", "T")},
+    **{f"np.{f.__name__}": f for f in (np.ndim, np.shape, np.iscomplexobj, np.real, np.imag, np.ravel)},
+    "parts": lambda g: g.real - 2 * g.imag,
+    "copy": lambda g: g.copy(),
+    "astype": lambda g: g.astype(np.float32),
+    "view": lambda g: g.view(np.ndarray),
+    **{f"item {i}": (lambda g, i=i: g[i]) for i in (0, -1, ..., (1, slice(1, None)), (None, 0), ([1, 0],))},
+    "reshape": lambda g: g.reshape(3, 2),
+    "reshape, tuple": lambda g: g.reshape((1, 6)),
+    "reshape, F": lambda g: g.reshape(-1, order="F"),
+    "np.reshape": lambda g: np.reshape(g, (3, 2)),
+    "transpose": lambda g: g.transpose(),
+    "transpose, None": lambda g: g.transpose(None),
+    "transpose, axes": lambda g: g.transpose(1, 0),
+    "transpose, tuple": lambda g: g.transpose((-1, 0)),
+    "np.transpose": np.transpose,
+    "np.transpose, axes": lambda g: np.transpose(g, (1, 0)),
+    "swapaxes": lambda g: g.swapaxes(0, -1),
+    "sum": lambda g: g.sum(),
+    "sum, axis": lambda g: g.sum(axis=-1),
+    "sum, axes": lambda g: g.sum((0, 1), keepdims=True),
+    "np.sum": lambda g: np.sum(g, 0, keepdims=True),
+    "cumsum": lambda g: g.cumsum(),
+    "cumsum, axis": lambda g: g.cumsum(1),
+    "where": lambda g: np.where(MASK, g, 0),
+    "elementwise": lambda g: np.exp(g) * np.arange(6.0).reshape(2, 1, 3) - g / 2,
+    "reduce": lambda g: np.maximum.reduce(np.real(g), axis=1),
+    "einsum": lambda g: np.einsum("ij,kj->ik", g, MASK),
+    **{f"matmul {len(n)}": (lambda g, n=n: g @ np.ones(n)) for n in ((3,), (3, 4), (2, 3, 4))},
+    **{f"rmatmul {len(n)}": (lambda g, n=n: np.ones(n) @ g) for n in ((2,), (5, 2), (4, 5, 2))},
+    "a vector's matmul": lambda g: np.arange(6.0).reshape(3, 2) @ g[:, 0],
+    "matmul with itself": lambda g: g @ g.T,
+    "a vector's matmul with itself": lambda g: g[0] @ g[1],
+}
+MASK = np.array([[True, False, True], [True, True, False]])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("name", USES)
+def test_many_gradients_answer_as_each_of_them(name, dtype):
+    stack = np.random.default_rng(7).normal(size=(4, 2, 3, 2)).view(complex)[..., 0].astype(dtype)
+    found, each = USES[name](rows.Rows(stack)), [USES[name](g) for g in stack]
+    if isinstance(each[0], (np.ndarray, np.generic)):
+        assert type(found) is rows.Rows
+        assert found.dtype == each[0].dtype
+        np.testing.assert_allclose(found.stack, each, rtol=1e-14)
+    else:
+        assert [found] * 4 == each
+
+
+@pytest.mark.parametrize("use", [bool, lambda g: bool(g), lambda g: 1 if g else 2])
+def test_many_gradients_are_true_or_false_if_all_of_them_are(use):
+    for truth in (True, False):
+        assert use(rows.Rows(np.full(3, truth))) == use(truth)
+    with pytest.raises(ValueError, match="too many values"):
+        use(rows.Rows(np.array([True, False])))
+
+
 @pytest.mark.parametrize("shapes", [((9,), (9,)), ((9,), (9, 4)), ((3, 4), (4,)), ((3, 4), (4, 5)),
                                     ((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5)), ((4,), (2, 4, 5)),
                                     ((2, 3, 4), (4,)), ((2, 1, 3, 4), (5, 4, 2))])  # fmt: skip

@@ -385,3 +385,34 @@ def test_calls_with_a_change_between_them_are_two():
         return np.sum(w * np.linalg.eigvalsh(B))
 
     np.testing.assert_allclose(gradient(f, EQUAL[2])[0], np.diag([4.0, 4.0, 8.0]))
+
+
+@pytest.mark.parametrize("values", [[1.0, 0.0], [2.0, 1e-12], [0.0, 0.0], [1.0, 1.0]])
+@pytest.mark.parametrize("turn", [np.eye(3), Q])
+@pytest.mark.parametrize("wide", [False, True])
+def test_vectors_of_no_singular_value_are_a_choice_beside_those_of_a_zero(values, turn, wide):
+    A = turn[:, :2] * values
+
+    def squares(A):
+        U, _, Vh = np.linalg.svd(A.T if wide else A, full_matrices=True)
+        return np.sum((Vh.T if wide else U) ** 2 * C[:, :3])
+
+    with pytest.raises(
+        NotImplementedError, match=r"np.linalg.svd has no gradient .*(no singular value|chosen)"
+    ):
+        gradient(squares, A)
+    has_both_derivatives(squares, turn[:, :2] * [2.0, 0.7])
+
+
+@pytest.mark.parametrize("A", [np.eye(3), np.diag([1.0, 1.0, 2.0])])
+def test_where_values_are_equal_an_array_that_is_filled_with_them_is_refused(A):
+    def filled(A, start):
+        out = start(by_eigh(np.exp, A))
+        out[1:] = by_eigh(np.exp, A)[1:]
+        out[0] = 1.0
+        return weighed(out)
+
+    for start in (np.zeros_like, np.ones_like):
+        with pytest.raises(NotImplementedError, match="arrays that change afterwards have no gradient where"):
+            gradient(lambda A, start=start: filled(A, start), A)
+        has_both_derivatives(lambda A, start=start: filled((A + A.T) / 2, start), np.diag([1.0, 2.0, 3.0]))

@@ -353,6 +353,17 @@ def test_of_equal_numbers_a_quantile_takes_the_mean_of_both_sides():
     assert gradient(np.median, np.ones(3))[0].tolist() == [0, 0, 0]  # to move one of them moves nothing
 
 
+@pytest.mark.parametrize(("f", "scale"), [(np.nanquantile, 1), (np.nanpercentile, 100)])
+@pytest.mark.parametrize("q", [0.2, 0.5, 0.7, 0.75, 0.9, 1.0])
+def test_a_weighted_quantile_of_what_is_not_nan_is_that_of_the_rest(f, scale, q):
+    x, w = np.array([1.0, np.nan, 3, 3, np.nan, 3, 2]), np.array([1.0, 4, 0.2, 0.5, 3, 0.3, 1])
+    known = ~np.isnan(x)
+    (g,) = gradient(lambda x: f(x, q * scale, method="inverted_cdf", weights=w), x)
+    rest = lambda x: np.quantile(x, q, method="inverted_cdf", weights=w[known])
+    assert g[known].tolist() == gradient(rest, x[known])[0].tolist()
+    assert not g[~known].any()
+
+
 def test_what_is_nan_has_the_gradient_0():
     x = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan], [2.0, 5.0, 4.0]])
     known = lambda r: np.sum(np.where(np.isnan(r), 0, r))
@@ -379,6 +390,23 @@ def test_of_nothing_there_is_a_gradient_of_nothing():
         np.testing.assert_array_equal(constant(seen[0]), f(x))
     with pytest.raises(IndexError):
         gradient(lambda x: np.quantile(x, 0.3), x)
+
+
+@pytest.mark.parametrize("period", [None, 5.0])
+@pytest.mark.parametrize("place", range(3))
+def test_at_a_point_an_interpolation_has_the_slopes_to_its_right(place, period):
+    slopes = lambda x: gradient(lambda x, xp, fp: np.interp(x, xp, fp, period=period), x, X, F)
+    for at, beside in zip(slopes(X[place]), slopes(X[place] + 1e-9), strict=True):
+        np.testing.assert_allclose(at, beside, atol=1e-7)
+    assert slopes(X[place])[1].any()
+
+
+def test_where_a_point_comes_twice_an_interpolation_there_stays_when_one_of_both_moves():
+    twice, values = np.array([0.0, 1.0, 1.0, 3.0]), np.array([1.0, 2.0, 5.0, 3.0])
+    by_x, by_points, by_values = gradient(np.interp, 1.0, twice, values)
+    assert by_x == (3.0 - 5.0) / (3.0 - 1.0)
+    assert by_points.tolist() == [0, 0, 0, 0]
+    assert by_values.tolist() == [0, 0, 1, 0]
 
 
 def test_counts_of_numbers_are_constants():

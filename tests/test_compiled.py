@@ -1453,7 +1453,6 @@ WAYS = {
 }
 
 
-@pytest.mark.filterwarnings("default")  # where they are errors, the change is a call
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_a_change_through_a_view_is_a_line_as_the_user_writes_it(way):
     def loss(x):

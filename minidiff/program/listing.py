@@ -319,9 +319,10 @@ class Listing:
         except Exception as error:
             self._failure = self._failure or self._worded(_CAUGHT.format(type(error).__name__))
             raise
-        if self.phase != "step" and not _GOES_ON.issuperset(np.geterr().values()):
+        is_loss = self.phase in ("forward", "backward")
+        if is_loss and not _GOES_ON.issuperset(np.geterr().values()):
             self.refuse("np.errstate makes errors of infinities and NaN here: a program goes on with them")
-        if self.phase != "step" and any(action == "error" for action, *_ in warnings.filters[:1]):
+        if is_loss and any(action == "error" for action, *_ in warnings.filters[:1]):
             self.refuse(
                 "warnings are made errors here (`warnings.simplefilter`): a program goes on with them"
             )

@@ -1453,6 +1453,19 @@ WAYS = {
 }
 
 
+@pytest.mark.parametrize("index", [1, -1, slice(1, 3), (0,), (1, slice(None)), (..., slice(2)), ...], ids=str)
+def test_an_augmented_assignment_is_written_once(index):
+    def loss(x):
+        M = np.outer(x, x)
+        M[index] += np.sin(x[0])
+        return np.sum(M**3)
+
+    f, x = compiled(loss), np.linspace(0.5, 1.0, 3)
+    assert bits(f(x)) == bits(withgradient(loss, x))
+    forward = f.source.partition("# --- backward")[0]
+    assert len(re.findall(r"^    v1(\[.*\])? \+?= v", forward, re.MULTILINE)) == 1
+
+
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_a_change_through_a_view_is_a_line_as_the_user_writes_it(way):
     def loss(x):

@@ -40,7 +40,7 @@ def check_gradient(
     AssertionError
         If the two differ, or one is not finite. It names the argument or the parameter, and shows both.
     TypeError, ValueError
-        As `gradient` does, and for another order.
+        As `gradient` does, and for another order or seed.
 
     Notes
     -----

@@ -392,6 +392,7 @@ CALLS = {
             call(Z, axis=0, mean=np.array(0.3 + 0.1j)),
             call(M, dtype=float, mean=0.2),
             call(M, 1, mean=None),
+            call(M, 1, mean=[[0.1], [0.2], [0.3], [0.4]]),
         ]
         for f in (np.var, np.std)
     },
@@ -506,7 +507,7 @@ MISTAKES = {
         call(V, kind="stable", stable=True),
     ],
     np.stack: [call([V, U]), call([M, M], dtype=int), call([M, M], casting=1)],
-    np.take: [call(M, [9], 0), call(M, [0], 2)],
+    np.take: [call(M, [9], 0), call(M, [0], 2), call(V, V), call(V, Z), call(V, [1j]), call(M, [0], axis=4)],
     np.take_along_axis: [call(M, np.array([0]), 0), call(M, np.array([[0, 1]]), None)],
     np.tile: [call(V, -1), call(V, 1.5), call(V, (1.5, 2)), call(V, "a")],
     np.trapezoid: [call(M, U), call(M, axis=2), call(A, dx=V, axis=1)],
@@ -677,6 +678,19 @@ def test_what_numpy_refuses_of_an_array_is_refused(f):
         f(V.copy())
     with pytest.raises(outside.type):
         gradient(lambda x: f(x.copy()), V)
+
+
+@pytest.mark.parametrize("where", [[True, False, True], np.array([True, False, True])])
+def test_where_nothing_is_clipped_the_gradient_is_that_of_nothing(where):
+    loss = lambda x: np.sum(np.clip(x, 1.5, 2.5, where=where)[[0, 2]] * np.array([3.0, 5.0]))
+    assert gradient(loss, np.array([1.0, 2.0, 2.25]))[0].tolist() == [0, 0, 5]
+    assert gradient(loss, np.array([1.75, 2.0, 3.0]))[0].tolist() == [3, 0, 0]
+
+
+@pytest.mark.parametrize("indices", [[1.9, 0.2], 1.5, [True, False], []])
+def test_indices_in_lists_are_cut_to_whole_numbers_as_numpy_cuts_them(indices):
+    counts = np.bincount(np.ravel(np.asarray(indices, int)), minlength=3)
+    np.testing.assert_array_equal(gradient(lambda x: np.sum(np.take(x, indices)), V)[0], counts)
 
 
 # Of ufuncs and of what NumPy has in C, not every version tells the options.

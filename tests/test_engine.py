@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 import minidiff.optimise as mo
 from minidiff import compiled, param, params
+from minidiff.files import cached
 from minidiff.optimise import (
     ADAM,
     ADAGrad,
@@ -1367,6 +1368,18 @@ def test_kernels_are_kept_in_a_folder_of_ones_own_that_is_made_when_needed(given
     assert oct(folder.stat().st_mode & 0o777) == "0o700"
     assert [*folder.rglob("*.py")]
     assert [*folder.rglob("*.nbc")]  # Numba's code
+
+
+@pytest.mark.parametrize("given", [None, "", "relative"])
+def test_without_a_home_nothing_is_kept(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where nobody knows of a home
+    if given is None:
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+    assert cached("x = 1") is None
+    assert not [*tmp_path.iterdir()]
 
 
 @needs_numba

@@ -362,6 +362,8 @@ def test_dropgrad_stops_every_gradient_around_it():
     assert not np.may_share_memory(array, W.value)
     inner = lambda: slope(lambda: np.sum(W**2 * dropgrad(W)), W)
     close(slope(lambda: np.sum(inner()), W), 2 * W.value)
+    of_inner = lambda: dropgrad(gradient(lambda: np.sum(W**3), params(W)))[W]
+    close(slope(lambda: np.sum(of_inner() * W), W), 3 * W.value**2)
     array = np.ones(2)
     assert dropgrad(array) is array
     assert type(dropgrad(W)) is np.ndarray

@@ -1819,3 +1819,15 @@ def test_under_a_guard_windows_are_let_go_at_every_order():
         gradient(lambda x: np.sum(x * of_read_only * capsule * owner), x)
     for a in (x, v, data, seen, data[1:], of_read_only, owner):
         assert a.flags.writeable
+
+
+def test_a_view_that_a_guard_holds_is_let_go_with_its_array():
+    a, v = np.ones(3), np.arange(3.0)
+    b = a[:2]
+    with guard():
+        pullback(lambda x: np.sum(x * a), v)
+        gradient(lambda x: np.sum(x[:2] * b), v)
+        assert not a.flags.writeable
+        assert not b.flags.writeable
+    assert a.flags.writeable
+    assert b.flags.writeable

@@ -191,9 +191,10 @@ def test_the_callback_is_called_as_that_of_train_with_the_parameters_in_place():
     assert loss() > 1
 
 
-def test_progress_shows_a_bar(capsys):
+@pytest.mark.parametrize("maxiter", [None, np.inf, 10**6])
+def test_progress_shows_a_bar(maxiter, capsys):
     loss, θ = rosenbrock()
-    result = minimize(loss, θ, progress=True, maxiter=None)
+    result = minimize(loss, θ, progress=True, maxiter=maxiter)
     shown = capsys.readouterr().err
     assert f"{result.nit}step" in shown.replace(" ", "").replace("steps", "step") or "step" in shown
     assert "loss" in shown

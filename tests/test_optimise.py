@@ -1377,3 +1377,39 @@ def test_a_formula_that_writes_into_what_it_is_given_changes_nothing_of_others(w
             update(opt, ps, gs)
         assert all(np.all(p.value == 1) and np.all(gs[p] == 2) for p in ps)
         assert all(np.all(opt.state[p]["m"] == 1) for p in ps)
+
+
+ON_ONE = {
+    "formula": lambda x, Δ, v, η, ρ: (η * Δ[::-1], v),
+    "coefficients": lambda t: (0.1 / (1 + t), 0.5),
+    "tick": lambda t: (2 * t + 1,),
+    "begin": lambda x: {"clock": (3,), "v": np.ones_like(x)},
+}
+
+
+@pytest.mark.parametrize("name", ON_ONE)
+def test_what_is_set_on_one_optimiser_holds_however_its_steps_are_taken(name):
+    def run(way):
+        class Slower(Momentum):
+            coefficients = lambda self, t: (self.eta / (1 + t), self.rho)
+
+        ps, opt = params(param([1.0, 2.0]), param([3.0, 5.0])), (Momentum if name != "tick" else Slower)(0.01)
+        loss = lambda: sum(np.sum(p**2 * np.array([1.0, 3.0])) for p in ps)
+        if way != "as its class has it":
+            setattr(opt, name, ON_ONE[name])
+        if way == "train":
+            train(lambda _: loss(), ps, range(110), opt)
+            return ps.to_vector().tolist()
+        step = compiled(loss, ps, opt) if way == "compiled" else None
+        for _ in range(110):
+            step() if step else update(opt, ps, gradient(loss, ps))
+        return ps.to_vector().tolist()
+
+    assert run("update") == run("compiled") == run("train") != run("as its class has it")
+
+
+def test_a_group_or_the_rest_gives_its_step_as_apply_does():
+    W, x, Δ = param([1.0, 2.0]), np.ones(2), np.array([3.0, 5.0])
+    opt = Grouped((params(W), Descent(0.5)), rest=Descent(0.25))
+    for p, η in ((W, 0.5), (x, 0.25), (param(x), 0.25)):
+        np.testing.assert_array_equal(opt.apply(p, Δ), η * Δ)

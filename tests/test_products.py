@@ -173,6 +173,13 @@ def test_wrong_gradients_are_named_with_both_numbers():
         (lambda W: hvp(lambda x: x, np.ones(2), np.ones(2)), TypeError, "one real number"),
         (lambda W: check_gradient(lambda x: x, 1.0, order=3), ValueError, "order"),
         (lambda W: check_gradient(lambda x: x, "text"), ValueError, "nothing to differentiate"),
+        (
+            lambda W: check_gradient(lambda x: x, 1.0, seed=np.ones(2)),
+            TypeError,
+            "^seed must be a seed",
+        ),
+        (lambda W: check_gradient(lambda x: x, 1.0, seed="a"), TypeError, "^seed must be a seed"),
+        (lambda W: check_gradient(lambda x: x, 1.0, seed=-1), ValueError, "^seed must be a seed"),
         (lambda W: hessian(lambda: np.sum(np.abs(W)), params(param(1j))), TypeError, "hvp"),
     ],
 )

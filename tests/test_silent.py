@@ -619,6 +619,22 @@ def test_objects_with_operators_of_their_own_meet_recorded_values_as_they_meet_n
         np.testing.assert_array_equal(compiled(of, params(W))().grad[W], expected[W])
 
 
+@pytest.mark.parametrize("name", ["iadd", "isub", "imul", "itruediv", "ipow", "imod", "imatmul"])
+def test_in_place_an_array_does_not_give_way_to_such_an_object_but_a_number_does(name):
+    W, operate = param([0.3, 0.4]), getattr(operator, name)
+    of = lambda x: np.sum(operate(x, _NoUfuncPenalty(W)))
+    for loss in (lambda: of(np.exp(W)), lambda: of(np.exp(W.value))):
+        with pytest.raises(TypeError, match="does not support ufuncs"):
+            loss()
+        with pytest.raises(TypeError, match="does not support ufuncs"):
+            gradient(loss, params(W))
+    value, grads = withgradient(lambda: of(np.sum(W)), params(W))
+    assert value == of(np.sum(W))
+    by_hand = {"imatmul": operator.mul}.get(name, operate)
+    expected = gradient(lambda: by_hand(np.sum(W), _Penalty(W).value()), params(W))
+    np.testing.assert_array_equal(grads[W], expected[W])
+
+
 @pytest.mark.parametrize("kind", [UserList, deque, lambda x: array("d", x)])
 def test_sequences_of_other_kinds_are_arrays_beside_a_number(kind):
     (g,) = gradient(lambda w: np.sum(w * np.sin(w * kind([1.0, 2.0, 3.0]))), 0.5)

@@ -394,7 +394,7 @@ class Compiled:
                 _put_back(seen)
                 raise
             stood = again if refusal is None else None
-            rest = stood.reach if stood else reach  # into an array that was stood in for the loss writes not
+            rest = stood.reach if stood else reach  # what was stood in for has not been written into
             watched = [one for one in seen + large if one.objects is not None or rest.finds(one.array)]
             self._refuse_changes(watched)
             if stood:

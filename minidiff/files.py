@@ -80,8 +80,8 @@ def _sync_directory(directory: str) -> None:
 def cached(source: str) -> str | None:
     """Put the source of a program into a file of its own, for later processes.
 
-    It lies in ``minidiff`` under ``$XDG_CACHE_HOME``, else under ``~/.cache``. Whoever can write there could
-    have any code run. So the folder must be ours alone, and no link.
+    It lies in ``minidiff`` under ``$XDG_CACHE_HOME``, if that is absolute, else under ``~/.cache``.
+    Whoever can write there could have any code run. So the folder must be ours alone, and no link.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ def cached(source: str) -> str | None:
     str or None
         The file's absolute path. None if the folder is not ours alone, or cannot be written to.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    wished = os.environ.get("XDG_CACHE_HOME", "")
+    base = wished if os.path.isabs(wished) else os.path.join(os.path.expanduser("~"), ".cache")
     if not os.path.isabs(base):  # there is no home
         return None
     folder = os.path.join(base, "minidiff")

@@ -259,3 +259,19 @@ def test_methods_of_every_ufunc_have_the_derivatives_of_differences_or_are_refus
     for f in calls[method]:
         with contextlib.suppress(*[NotImplementedError] * goes_as_it_likes):
             check(f, x)
+
+
+def test_of_a_complex_number_with_one_infinite_part_the_other_keeps_its_gradient():
+    z = np.array([complex(1, np.inf), complex(np.inf, 2), 3 + 4j, complex(np.nan, 5)])
+    with np.errstate(invalid="ignore"):
+        (of_real,) = gradient(lambda z: np.sum(np.nan_to_num(z)).real, z)
+        (of_imag,) = gradient(lambda z: np.sum(np.nan_to_num(z)).imag, z)
+    np.testing.assert_array_equal(np.abs(of_real), [1, 0, 1, 0])
+    np.testing.assert_array_equal(np.abs(of_imag), [0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("z", [1 + 2j, -0.3 + 0.1j, -2j])
+def test_an_angle_in_degrees_has_its_slope_by_real_and_imaginary_part(z):
+    for turn in (1, 1j):
+        check_gradient(lambda t, z=z, turn=turn: np.angle(z + turn * t, deg=True), 0.0)
+        check_gradient(lambda t, z=z, turn=turn: np.angle(z + turn * t), 0.0)

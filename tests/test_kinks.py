@@ -350,3 +350,9 @@ def test_however_a_length_is_squared_its_curvature_at_0_is_2(length, square):
     np.testing.assert_array_equal(gradient(f, np.zeros(2))[0], [0, 0])
     np.testing.assert_allclose(hessian(f, np.zeros(2)), 2 * np.eye(2), atol=1e-6)
     np.testing.assert_allclose(hvp(f, np.zeros(2), np.array([1.0, 2.0])), [2, 4], atol=1e-6)
+
+
+@pytest.mark.parametrize("f", [np.abs, np.fabs, abs])
+def test_the_slope_beside_a_kink_is_exact_at_every_size(f):
+    x, w = np.array([3e-310, -5e-324, 0.3, -0.7, 1e300]), np.array([0.1, 0.3, 0.7, 0.9, 1.1])
+    np.testing.assert_array_equal(gradient(lambda x: w @ f(x), x)[0], w * np.sign(x))

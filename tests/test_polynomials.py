@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from beside_numpy import check
 
-from minidiff import check_gradient, gradient, jacobian, param, params, withgradient
+from minidiff import check_gradient, compiled, gradient, jacobian, param, params, withgradient
 
 rng = np.random.default_rng(3)
 P, Q, X = rng.normal(size=5), rng.normal(size=3), rng.normal(size=(2, 3))
@@ -156,3 +156,17 @@ def test_what_numpy_warns_of_is_warned_of_within_a_loss(f, x, kind):
     with pytest.warns(kind):
         value, _ = withgradient(lambda x: np.sum(f(x)), np.array(x))
     np.testing.assert_allclose(value, np.sum(expected))
+
+
+@pytest.mark.parametrize("options", [{}, {"full": True}, {"w": [1.0, 2.0, 0.5, 1.0, 3.0]}, {"cov": True}])
+def test_a_fit_is_compiled(options):
+    def loss(x, y):
+        fit = np.polyfit(x, y, 1, **options)
+        return sum(np.sum(part) for part in (fit if isinstance(fit, tuple) else [fit]))
+
+    f = compiled(loss)
+    for i in (1, 2):
+        x, y = np.linspace(-1, 1, 5) * i, np.cos(np.arange(5.0) * i)
+        assert f(x, y).val == loss(x, y)
+        for g, eager in zip(f(x, y).grad, gradient(loss, x, y), strict=True):
+            np.testing.assert_array_equal(g, eager)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from autograd.extend import defvjp, primitive
+from autograd.extend import defvjp, defvjp_argnums, primitive
 
 from minidiff import derivative, gradient, hessian, jacobian, param, params
 from minidiff.optimise import least_squares
@@ -122,12 +122,27 @@ def known_to_autograd(rule):
     return function
 
 
+def known_to_autograd_of_numpys(rule):
+    function = primitive(np.copy)
+    defvjp(function, lambda ans, x: lambda g: rule(g, ans, x))
+    return function
+
+
+def known_to_autograd_by_argnums(rule):
+    function = primitive(lambda x: x.copy())
+    defvjp_argnums(function, lambda argnums, ans, args, kwargs: lambda g: [rule(g, ans, *args)])
+    return function
+
+
 def known_to_minidiff(rule):
     return derivative(rule)(lambda x: x.copy())
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("known", [known_to_minidiff, known_to_autograd])
+@pytest.mark.parametrize(
+    "known",
+    [known_to_minidiff, known_to_autograd, known_to_autograd_of_numpys, known_to_autograd_by_argnums],
+)
 def test_whatever_a_rule_does_with_a_gradient_the_jacobian_is_right(known, name):
     same = known(lambda g, ans, x: RULES[name](g, x))
     x, COUNT[0], TOTAL[...] = np.linspace(-1, 1, 9), 0, 0
@@ -193,6 +208,13 @@ def test_many_gradients_are_true_or_false_if_all_of_them_are(use):
         assert use(rows.Rows(np.full(3, truth))) == use(truth)
     with pytest.raises(ValueError, match="too many values"):
         use(rows.Rows(np.array([True, False])))
+
+
+def test_a_rule_of_autograds_of_several_results_sees_one_gradient_of_each():
+    both = primitive(lambda x: (x * 2, x**2))
+    defvjp(both, lambda ans, x: lambda g: 2 * g[0] + 2 * x * g[1] if type(g[1]) is np.ndarray else 0 * x)
+    x = np.linspace(-1, 1, 9)
+    np.testing.assert_allclose(jacobian(lambda x: np.multiply(*both(x)), x)[0], np.diag(6 * x**2), atol=1e-15)
 
 
 @pytest.mark.parametrize("shapes", [((9,), (9,)), ((9,), (9, 4)), ((3, 4), (4,)), ((3, 4), (4, 5)),

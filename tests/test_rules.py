@@ -696,3 +696,15 @@ def test_expdecay_drops_at_the_same_steps_again_after_a_reset(decay_step):
     for _ in range(3):
         assert rates_of(opt, [a] * 4) == [0.5 ** (t // decay_step) for t in range(1, 5)]
         mo.reset(opt)
+
+
+def test_parameters_of_one_update_see_a_rate_that_decays_as_one_after_another():
+    def steps(is_one_update):
+        opt, early, late = mo.ExpDecay(1.0, 0.5, 2, 0.0), param(np.zeros(1)), param(np.zeros(1))
+        update(opt, early, np.ones(1))
+        for _ in range(5):
+            for ps in [[early, late]] if is_one_update else [[early], [late]]:
+                update(opt, ps, {p: np.ones(1) for p in ps})
+        return [float(p.value[0]) for p in (early, late)]
+
+    assert steps(is_one_update=True) == steps(is_one_update=False)

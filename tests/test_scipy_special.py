@@ -342,6 +342,26 @@ def test_rising_factorials_at_poles_too(z):
     np.testing.assert_allclose(gradient(lambda z: special.poch(z, 0.5), z)[0], slope, rtol=1e-7)
 
 
+@pytest.mark.parametrize(("a", "b"), [(-2.0, 0.5), (0.5, -2.5), (-2.5, 0.5)])
+def test_where_a_logarithm_is_infinite_it_has_no_finite_slope(a, b):
+    assert np.isinf(special.betaln(a, b))
+    assert not np.isfinite(gradient(lambda a: special.betaln(a, b), a)[0])
+
+
+@pytest.mark.parametrize("y", [-3.0, -0.5, -0.2, 0.7])
+def test_carlsons_degenerate_integral_has_its_principal_values_slopes(y):
+    check_gradient(special.elliprc, 1.3, y)
+
+
+@pytest.mark.parametrize("a", [1e4, 1e6])
+@pytest.mark.parametrize("away", [-2.0, 0.0, 1.0])
+def test_distributions_of_large_shapes_have_slopes_of_many_digits(a, away):
+    x, h = a + away * np.sqrt(a), 0.2 * np.sqrt(a)
+    f = lambda i: special.gammainc(a + i * h, x) - special.gammainc(a - i * h, x)
+    slope = (4 / 5 * f(1) - f(2) / 5 + 4 / 105 * f(3) - f(4) / 280) / h
+    np.testing.assert_allclose(gradient(lambda a: special.gammainc(a, x), a)[0], slope, rtol=1e-6)
+
+
 @pytest.mark.parametrize("x", [0.0, 0.3, 1.0, 2.5])
 @pytest.mark.parametrize("y", [0.0, 1.0, 2.0, 3.5])
 def test_a_power_less_1_has_the_slope_of_the_power(x, y):

@@ -7,6 +7,7 @@ import itertools
 import numbers
 import operator
 import os
+import pickle
 import re
 import sys
 import threading
@@ -412,6 +413,12 @@ def length_of(x):
         return len(x)
     except TypeError as error:
         return str(error)
+
+
+def test_what_a_number_lacks_is_told_by_an_error_that_goes_to_other_processes():
+    with pytest.raises(TypeError, match="has no len") as caught:
+        gradient(lambda x: len(x[0]), np.ones(2))
+    assert repr(pickle.loads(pickle.dumps(caught.value))) == f"TypeError({str(caught.value)!r})"
 
 
 @pytest.mark.parametrize("f", [lambda x: x[0], lambda x: x[:1], lambda x: np.reshape(x[0], ()), lambda x: x])

@@ -521,6 +521,15 @@ def test_a_loss_that_does_not_take_the_batches_is_told_how_they_fit(a, compiled)
         assert len(train(f, params(a), [(x, y)], Descent(), compiled=compiled)) == 1
 
 
+def test_a_compiled_loss_itself_runs_for_the_first_batches_alone(a):
+    runs = []
+    loss = lambda x: runs.append(1) or (a - x) ** 2  # what it counts, it counts when it is recorded
+    train(loss, params(a), [0.5], Descent(0.01), compiled=True)
+    first = len(runs)
+    train(loss, params(a), [0.5] * 9, Descent(0.01), compiled=True)
+    assert len(runs) == 2 * first
+
+
 def test_progress_counts_what_is_skipped_and_does_without_a_length(a, capsys):
     train(lambda x: skip(), params(a), (x for x in range(7)), Descent(), progress=True)
     assert "7step" in capsys.readouterr().err

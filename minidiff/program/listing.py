@@ -106,7 +106,7 @@ fft.irfft fft.rfft2 fft.irfft2 fft.rfftn fft.irfftn fft.hfft fft.ihfft fft.fftsh
 diag_indices_from tril_indices_from triu_indices_from lib.stride_tricks.sliding_window_view
 """
 # Of these the dtype (real or complex) or the shape may be another for other values: a program checks it.
-_GUARDED = ["real_if_close", "linalg.eig", "linalg.eigvals", "linalg.lstsq", "bincount"]
+_GUARDED = ["real_if_close", "linalg.eig", "linalg.eigvals", "linalg.lstsq", "polyfit", "bincount"]
 
 
 def _functions(names: Iterable[str]) -> dict[Any, str]:

@@ -222,12 +222,12 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
                 is_sure=True,
             )
         of, taken = source_of(w)
-        is_part = of is root and w.function is _GETITEM and type(index) in (int, slice, tuple, type(...))
-        if is_part and repr((taken[:-1], w.arguments[1])) == repr((way, index)):
-            return  # the second half of x[index] += …, which has changed x
         if of is root and type(index) is int and is_called_here("shuffle"):
             # It exchanges rows of what is no array of NumPy's as if they were no views of it.
             refuse("shuffle() of an array under differentiation", "")
+        is_part = of is root and w.function is _GETITEM and type(index) in (int, slice, tuple, type(...))
+        if is_part and repr((taken[:-1], w.arguments[1])) == repr((way, index)):
+            return  # the second half of x[index] += …, which has changed x
         if type(index) is tuple and len(index) == 1 and hasattr(index[0], "ndim"):
             (index,) = index
         n = getattr(index, "ndim", 0)

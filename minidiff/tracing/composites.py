@@ -348,7 +348,7 @@ def _clip(function: Any, x: Any, *args: Any, where: Any = True, dtype: Any = Non
     if where is not True or dtype is not None:
         arrays = [b if b is None else cast(as_array(b), plain.dtype) for b in arrays]
     if where is True:
-        return np.clip(*arrays)
+        return laid(np.clip(*arrays), "K", plain)
     where = np.broadcast_to(np.asarray(constant(where), bool), plain.shape)
     some: list[Any] = [b if b is None else np.broadcast_to(b, plain.shape)[where] for b in arrays]
     return record(scatter, (plain.shape, [where], np.clip(*some)), {})[()]

@@ -305,8 +305,9 @@ def _vecdot(x: Any, y: Any, /, *, axis: int = -1, keepdims: bool = False) -> Any
 
 
 def _outer(x: Any, y: Any, /) -> Any:
-    if np.ndim(x) != 1 or np.ndim(y) != 1:
-        raise ValueError(f"np.linalg.outer: both must be vectors, got shapes {np.shape(x)}, {np.shape(y)}")
+    x, y = as_array(x), as_array(y)
+    if x.ndim != 1 or y.ndim != 1:
+        raise ValueError(f"np.linalg.outer: both must be vectors, got shapes {x.shape}, {y.shape}")
     return np.outer(x, y)
 
 

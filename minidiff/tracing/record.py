@@ -465,9 +465,12 @@ class _AsksUs:
 
 
 class LacksError(AttributeError, TypeError):
-    """What `hasattr` goes by, and what Python raises where it looks for a method itself: so it is shown."""
+    """What `hasattr` goes by, and what Python raises where it looks for a method: shown as a `TypeError`."""
 
     __qualname__, __module__ = "TypeError", "builtins"
+
+    def __reduce__(self) -> tuple[Any, ...]:  # by that name there is another class
+        return TypeError, self.args
 
 
 class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
@@ -1523,6 +1526,8 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
     primitive, places = _direct.get(function, (None, 0))
     if primitive is not None and len(args) <= places and (not kwargs or _all_plain(function, kwargs)):
+        if kwargs and not _operands(function).keys().isdisjoint(kwargs):
+            args, kwargs = _operands_first(function, args, kwargs)
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
     if not _any_box(args) and not _any_box(kwargs):
@@ -1548,7 +1553,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
     kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
-    if kwargs:
+    if kwargs and not _operands(function).keys().isdisjoint(kwargs):
         args, kwargs = _operands_first(function, args, kwargs)
     placed, named = args, kwargs
     try:
@@ -1585,7 +1590,9 @@ def _no_gradient(function: Any) -> NotImplementedError:
 
 
 # They call functions of the user's, which are not to be called once more.
-_CALLING = {np.apply_along_axis, np.apply_over_axes, np.piecewise}
+_CALLING = {np.apply_along_axis, np.apply_over_axes, np.pad, np.piecewise}
+# They write into an argument.
+_WRITING = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
 
 
 def _refusal(
@@ -1596,16 +1603,18 @@ def _refusal(
     def copied(x: Any) -> Any:  # which the function may change
         return x.copy() if is_ndarray(x := shown(x)) else map_container(copied, x)
 
-    if function in _CALLING:
+    if function in _CALLING or isinstance(error, MemoryError):
         return None
-    name = name_of(function)
+    name, plain = name_of(function), constant((args, kwargs))
+    args, kwargs = copied(plain) if function in _WRITING else plain
     try:
-        with np.errstate(all="ignore"):
-            function(*copied(constant(args)), **copied(constant(kwargs)))
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            function(*args, **{key: x for key, x in kwargs.items() if key != "overwrite_input"})
     except Exception as said:
         kind, words = type(said), str(said)
-        is_told = isinstance(error, kind) and (name in str(error) or words == str(error))
-        if is_told or isinstance(said, Warning):
+        is_told = name in str(error) or words == str(error) or type(error) is not kind
+        if (is_told and isinstance(error, kind)) or isinstance(said, MemoryError):
             return None
         is_simple = kind.__module__ == "builtins" or kind in (np.exceptions.AxisError, np.linalg.LinAlgError)
         return kind(f"{name}: {words}") if is_simple and function.__name__ not in words else said
@@ -1661,10 +1670,9 @@ _LOOKED_AT = frozenset({"out", "dtype", "where", "initial", "mean"})
 
 
 def _all_plain(function: Any, kwargs: dict[str, Any]) -> bool:
-    if type(function) is np.ufunc or function is np.clip:
+    if type(function) is np.ufunc or not _LOOKED_AT.isdisjoint(kwargs):
         return False
-    others = _LOOKED_AT.isdisjoint(kwargs) and _operands(function).keys().isdisjoint(kwargs)
-    return others and all(type(x) in PLAIN for x in kwargs.values())
+    return all(type(x) in PLAIN for x in kwargs.values())
 
 
 def _returning(kwargs: dict[str, Any], result: Any) -> Any:
@@ -1683,9 +1691,13 @@ def _places(function: Any) -> int:
 
 @cache
 def _operands(function: Any) -> dict[str, int]:
-    """Give the parameters that have no default, with their places."""
-    required = [name for name, x in parameters_of(function).items() if x is inspect.Parameter.empty]
-    return {name: i for i, name in enumerate(required)}
+    """Give the parameters that have no default, and may come by keyword, with their places."""
+    try:
+        parameters = inspect.signature(function).parameters.items()
+    except ValueError:
+        return {}
+    kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+    return {name: i for i, (name, p) in enumerate(parameters) if p.kind is kind and p.default is empty}
 
 
 def _operands_first(
@@ -1693,8 +1705,6 @@ def _operands_first(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Move operands that came by keyword to their positions."""
     named = [name for name, i in _operands(function).items() if i >= len(args) and name in kwargs]
-    if not named:
-        return args, kwargs
     return (*args, *[kwargs[name] for name in named]), {k: x for k, x in kwargs.items() if k not in named}
 
 

@@ -54,8 +54,11 @@ def called_here() -> tuple[str, str]:
 
 
 def is_called_here(name: str) -> bool:
-    """Tell whether the running line calls a function of this name."""
-    return f"{name}(" in where()[1]
+    """Tell whether the running line calls a method of this name."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("minidiff."):
+        frame = frame.f_back
+    return frame is not None and name in frame.f_code.co_names and f"{name}(" in where()[1]
 
 
 def cures(source: str, called: str) -> str:

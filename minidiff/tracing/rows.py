@@ -18,7 +18,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from minidiff.tracing.backward import backward, history
-from minidiff.tracing.derivatives import added, added_at, filled, is_of_a_user
+from minidiff.tracing.derivatives import BY_ROW, added, added_at, filled
 from minidiff.tracing.record import Traced, is_box, map_container, standing_now
 
 __all__ = ["by_row", "pull_all"]
@@ -60,8 +60,6 @@ def pull_all(end: Traced, seeds: Any, roots: list[Traced]) -> list[Any]:
 def _at_once(end: Traced, roots: list[Traced], calls: list[Traced]) -> int:
     """Give how many gradients memory would do for, or 1 where something else has to see each of them."""
     if end.owner.lines is not None or standing_now() or any(is_box(x._value) for x in (*calls, *roots)):
-        return 1
-    if any(is_of_a_user(x.function) for x in calls):
         return 1
     sizes = [int(x._value.size) for x in calls if hasattr(x._value, "size")]
     return MOST // max([1, *sizes])
@@ -259,6 +257,9 @@ def by_row(rule: Callable[[Any], list[Any]], g: Any) -> list[Any]:
     if not n:
         return rule(g)
     return [Rows(np.stack(column)) for column in zip(*[rule(_of(g, i)) for i in range(n)], strict=True)]
+
+
+BY_ROW.append(by_row)
 
 
 def _each_of(function: Any) -> Callable[..., Any]:

@@ -67,11 +67,11 @@ def _with_options(
         cast(np.asarray(x) if type(x) in _NUMBERS else x, kind)
         for x, kind in zip(arrays, kinds, strict=False)
     ]
-    if axes:
+    if axes and axes != {"keepdims": False}:
         ufunc(*constant(arrays), **axes)  # which refuses others
         result = _along(ufunc, arrays, **axes)
     else:
-        result = ufunc(*arrays) if where is True else _for_some(ufunc, arrays, as_array(constant(where)))
+        result = ufunc(*arrays) if where is True else _for_some(ufunc, arrays, constant(where))
     if order == "K":
         return result
     return map_container(partial(laid, order=order), result) if ufunc.nout > 1 else laid(result, order)
@@ -79,6 +79,7 @@ def _with_options(
 
 def _for_some(ufunc: Any, arrays: Sequence[Any], where: Any) -> Any:
     """Call a ufunc for the elements chosen. The others of the result are 0, where NumPy leaves them open."""
+    where = where if hasattr(where, "dtype") else np.asarray(where, bool)
     if where.dtype != bool:
         raise TypeError(f"np.{ufunc.__name__}: where= takes booleans, got {where.dtype}.")
     shape = np.broadcast_shapes(where.shape, *[x.shape for x in arrays])
@@ -100,7 +101,7 @@ def _along(
         axes = [axis if axis is not None else tuple(range(-n, 0)) for n in cores[: ufunc.nin]]
     axes = [(place,) if np.ndim(place) == 0 else tuple(place) for place in axes]
     out = axes[ufunc.nin] if len(axes) > ufunc.nin else axes[0] if keepdims else tuple(range(-cores[-1], 0))
-    moved = [np.moveaxis(x, at, range(-len(at), 0)) for x, at in zip(arrays, axes, strict=False)]
+    moved = [np.moveaxis(x, at, tuple(range(-len(at), 0))) for x, at in zip(arrays, axes, strict=False)]
     result = ufunc(*moved)
     if keepdims:
         result = np.expand_dims(result, tuple(range(-len(out), 0)))

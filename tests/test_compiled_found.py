@@ -1483,3 +1483,16 @@ def test_a_change_through_what_asarray_gives_of_a_found_array_is_refused_and_mad
         with pytest.raises(RefusedError, match="loss changes found in place"):
             f()
         assert found.tolist() == [1.0 + times, 2, 3]
+
+
+def test_a_dict_is_looked_into_whatever_its_own_items_are():
+    class Shy(dict):
+        def items(self):
+            return [(key, x * 2) for key, x in dict.items(self)]
+
+    data, W = Shy(x=np.array([1.0, 2.0, 6.0])), param(np.array([0.5, 0.7, 1.5]))
+    loss = lambda: np.sum(W**2 * (data["x"] - data["x"].mean()))
+    f = compiled(loss, params(W))
+    for x in (1.0, 2.0, 6.0), (5.0, 1.0, 0.0):
+        data["x"][...] = x
+        assert bits(f()) == bits(withgradient(loss, params(W)))

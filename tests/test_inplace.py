@@ -1831,3 +1831,20 @@ def test_a_view_that_a_guard_holds_is_let_go_with_its_array():
         assert not b.flags.writeable
     assert a.flags.writeable
     assert b.flags.writeable
+
+
+@pytest.mark.parametrize("casting", ["no", "equiv", "safe", "same_kind"])
+def test_copyto_casts_what_its_rule_allows_and_refuses_the_rest_as_numpy_does(casting):
+    def copied(w, kind):
+        out = np.zeros_like(w, dtype=kind)
+        np.copyto(out, w, casting=casting)
+        return np.sum(out)
+
+    w = np.array([0.5, 0.25], np.float32)
+    for kind in (np.float16, np.float32, np.float64):
+        if np.can_cast(w.dtype, kind, casting):
+            assert gradient(lambda w, kind=kind: copied(w, kind), w)[0].tolist() == [1, 1]
+        else:
+            for call in (copied, lambda w, kind: gradient(lambda w: copied(w, kind), w)):
+                with pytest.raises(TypeError, match=casting):
+                    call(w, kind)

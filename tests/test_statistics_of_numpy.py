@@ -501,3 +501,18 @@ def test_a_spread_around_a_given_mean_has_numpys_bits(function, of, dtype):
         gradient(lambda x, f=f: seen.append(f(x)) or np.sum(np.abs(seen[0])), x)
         assert seen[0].dtype == f(x).dtype
         np.testing.assert_array_equal(seen[0]._value, f(x))
+
+
+def test_a_histogram_has_ten_bins_if_none_are_asked_for():
+    x = np.array([0.3, 0.7, 0.1])
+    for edges in (lambda x: np.histogram(x)[1], np.histogram_bin_edges):
+        (g,) = gradient(lambda x, edges=edges: edges(x) @ np.arange(11.0), x)
+        np.testing.assert_allclose(g, [0, 38.5, 16.5])
+
+
+@pytest.mark.parametrize("method", ["linear", "hazen", "weibull"])
+@pytest.mark.parametrize("q", [0.1234567, 0.7654321])
+def test_a_quantile_in_single_precision_has_the_shares_of_its_value(q, method):
+    x = np.arange(1_000_001, dtype=np.float32)  # between two of which NumPy rounds the place
+    f = lambda x: np.quantile(x, q, method=method)
+    assert abs(gradient(f, x)[0].astype(float) @ x.astype(float) - float(f(x))) < 1e-3

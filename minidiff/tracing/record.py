@@ -1526,7 +1526,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
     primitive, places = _direct.get(function, (None, 0))
     if primitive is not None and len(args) <= places and (not kwargs or _all_plain(function, kwargs)):
-        if kwargs and not _operands(function).keys().isdisjoint(kwargs):
+        if kwargs:
             args, kwargs = _operands_first(function, args, kwargs)
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
@@ -1553,7 +1553,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
     kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
-    if kwargs and not _operands(function).keys().isdisjoint(kwargs):
+    if kwargs:
         args, kwargs = _operands_first(function, args, kwargs)
     placed, named = args, kwargs
     try:
@@ -1704,7 +1704,10 @@ def _operands_first(
     function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Move operands that came by keyword to their positions."""
-    named = [name for name, i in _operands(function).items() if i >= len(args) and name in kwargs]
+    operands = _operands(function)
+    if operands.keys().isdisjoint(kwargs):
+        return args, kwargs
+    named = [name for name, i in operands.items() if i >= len(args) and name in kwargs]
     return (*args, *[kwargs[name] for name in named]), {k: x for k, x in kwargs.items() if k not in named}
 
 

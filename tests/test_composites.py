@@ -585,7 +585,8 @@ def test_an_option_has_numpys_value_and_the_numerical_derivatives(f, args, optio
     for a, b in zip(listed(seen[0]), listed(expected), strict=True):
         assert np.shape(a) == np.shape(b)
         assert a.dtype == np.asarray(b).dtype
-        assert np.asarray(dropgrad(a)).tobytes() == np.asarray(b).tobytes()
+        if f is not np.fft.rfftn or hasattr(np, "matvec"):  # NumPy 2.0 had another order of axes
+            assert np.asarray(dropgrad(a)).tobytes() == np.asarray(b).tobytes()
     np.testing.assert_allclose(value, weighed(expected), rtol=1e-12)
 
     rng = np.random.default_rng(0)

@@ -161,9 +161,9 @@ def train(
             + _OPTIONS.get(name, "cb, each_epoch, transform, epochs, progress and compiled")
         )
     _check(loss, data, opt, epochs)
+    ps, transforms = params_of(ps), _functions("transform", transform)
     after_step, after_epoch = callbacks_of("cb", cb), callbacks_of("each_epoch", each_epoch)
-    run = _Run(loss, params_of(ps), data, opt, _functions("transform", transform), after_step)
-    run.is_compiled = flag("compiled", compiled)
+    run = _Run(loss, ps, data, opt, transforms, after_step, flag("compiled", compiled))
     bar = progress_bar(data, epochs) if flag("progress", progress) else nullcontext()
     try:
         # `counted` twice: an interrupt may cut one end short.
@@ -254,26 +254,31 @@ class _Run:
         By their names, the parameters that the loss has not reached yet, in the first epoch.
     joint : list of Joint
         The transforms that several processes do together.
-    is_compiled : bool
-        Whether the loss is to be compiled.
     counted : Counted
         The data.
     bar
         The bar that shows the progress; None without one.
     """
 
-    is_compiled = False
     counted: Any = None
     bar: Any = None
 
     def __init__(
-        self, loss: Any, ps: Params, data: Any, opt: AbstractOptimiser, transforms: Any, after_step: Any
+        self,
+        loss: Any,
+        ps: Params,
+        data: Any,
+        opt: AbstractOptimiser,
+        transforms: list[Any],
+        after_step: _Callbacks,
+        is_compiled: bool,
     ) -> None:
         self.losses: list[float] = []
         self.batches = self.epoch = 0
         self.data, self.ps, self.unreached = data, ps, dict(zip(ps.names, ps, strict=True))
         self.joint = [f for f in transforms if isinstance(f, Joint)]
         self._loss, self._opt, self._transforms, self._after_step = loss, opt, transforms, after_step
+        self._is_compiled = is_compiled
         self._memories = [vars(f) for f in transforms if isinstance(f, Memory)]
         self._remembered: list[dict[str, Any]] = []  # before a batch that does not count yet
         self._trained: list[int] | None = None
@@ -284,8 +289,8 @@ class _Run:
         self.batches += 1
         self._remembered += [memory.copy() for memory in self._memories]
         if self._trained != (now := [*map(id, self.ps)]):  # a callback may freeze some, or add some
-            self._slope = slope_of(self._loss, self.ps, self.is_compiled)
-            self._steps = Steps(self._opt, self.ps, self.ps.names, 0 if self.is_compiled else PATIENCE)
+            self._slope = slope_of(self._loss, self.ps, self._is_compiled)
+            self._steps = Steps(self._opt, self.ps, self.ps.names, 0 if self._is_compiled else PATIENCE)
             self._trained = now
         try:
             value, grads = self._slope(d)

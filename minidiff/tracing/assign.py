@@ -34,6 +34,7 @@ from minidiff.tracing.record import (
     FLAT,
     NO_KEYWORDS,
     PLAIN,
+    WRITING,
     Stale,
     Traced,
     _innermost,
@@ -601,12 +602,16 @@ def _as_array_of_its_own(x: Any) -> Any:
     return x if x.ndim or isinstance(x, np.ndarray) else x[...]  # a number becomes an array without axes
 
 
-COMPOSITES |= {
-    "out": _out, "at": _at,
-    np.copy: lambda x, order="K", subok=False: record(COPIED, (_as_array_of_its_own(x), order), NO_KEYWORDS),
+_WRITERS: dict[Any, Callable[..., Any]] = {
     np.copyto: _first("copyto", _copyto), np.put: _first("put", _put), np.place: _first("place", _place),
     np.putmask: _first("putmask", _putmask), np.put_along_axis: _first("put_along_axis", _put_along_axis),
     np.fill_diagonal: _first("fill_diagonal", _fill_diagonal),
+}  # fmt: skip
+WRITING.update(_WRITERS)
+COMPOSITES |= _WRITERS
+COMPOSITES |= {
+    "out": _out, "at": _at,
+    np.copy: lambda x, order="K", subok=False: record(COPIED, (_as_array_of_its_own(x), order), NO_KEYWORDS),
 }  # fmt: skip
 
 _METHODS: dict[str, Callable[..., Any]] = {

@@ -102,7 +102,7 @@ def _autograds(call: Any, g: Any) -> list[Any]:
         call.vjp = vjp
     token = in_a_rule_of_autograds.set(True)
     try:
-        gradients = BY_ROW[0](vjp, g) if _is_of_a_user(primitive_vjps[call.function]) else vjp(g)
+        gradients = COMPOSITES["by row"](vjp, g) if _is_of_a_user(primitive_vjps[call.function]) else vjp(g)
         places = zip(gradients, call.argnums, call.parents, strict=True)
     finally:
         in_a_rule_of_autograds.reset(token)
@@ -125,10 +125,6 @@ def primitive_of(function: Any) -> Any:
     """Give autograd's primitive for a NumPy function, or None where there is no derivative of it."""
     primitive = trace_primitives_map.get(function)
     return primitive if primitive in _ours or primitive in primitive_vjps else None
-
-
-# What calls a rule with one gradient after another, where it gets several at once.
-BY_ROW: list[Callable[[Any, Any], Any]] = []
 
 
 @cache

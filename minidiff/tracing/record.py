@@ -1591,8 +1591,8 @@ def _no_gradient(function: Any) -> NotImplementedError:
 
 # They call functions of the user's, which are not to be called once more.
 _CALLING = {np.apply_along_axis, np.apply_over_axes, np.pad, np.piecewise}
-# They write into an argument.
-_WRITING = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
+# They write into an argument. They are entered where they are written.
+WRITING: set[Any] = set()
 
 
 def _refusal(
@@ -1606,7 +1606,7 @@ def _refusal(
     if function in _CALLING or isinstance(error, MemoryError):
         return None
     name, plain = name_of(function), constant((args, kwargs))
-    args, kwargs = copied(plain) if function in _WRITING else plain
+    args, kwargs = copied(plain) if function in WRITING else plain
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -18,7 +18,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from minidiff.tracing.backward import backward, history
-from minidiff.tracing.derivatives import BY_ROW, added, added_at, filled
+from minidiff.tracing.derivatives import COMPOSITES, added, added_at, filled
 from minidiff.tracing.record import Traced, is_box, map_container, standing_now
 
 __all__ = ["by_row", "pull_all"]
@@ -259,7 +259,7 @@ def by_row(rule: Callable[[Any], list[Any]], g: Any) -> list[Any]:
     return [Rows(np.stack(column)) for column in zip(*[rule(_of(g, i)) for i in range(n)], strict=True)]
 
 
-BY_ROW.append(by_row)
+COMPOSITES["by row"] = by_row
 
 
 def _each_of(function: Any) -> Callable[..., Any]:

@@ -304,9 +304,11 @@ def test_an_option_is_heeded_or_refused_by_keyword_and_by_position(f, before, op
 
 CUBE = np.cos(np.arange(24.0)).reshape(2, 3, 4)
 LAID = [
-    EXAMPLES["matrix"], EXAMPLES["matrix"].T, EXAMPLES["square"].T, CUBE, CUBE.T, CUBE.transpose(1, 0, 2),
+    EXAMPLES["matrix"][:], EXAMPLES["matrix"].T, EXAMPLES["square"].T, CUBE, CUBE.T, CUBE.transpose(1, 0, 2),
     CUBE.transpose(0, 2, 1),
 ]  # fmt: skip
+for laid in LAID:  # of which some calls make their `out`
+    laid.flags.writeable = False
 
 
 def order_in_memory(a):

@@ -2612,6 +2612,20 @@ def test_results_lie_in_memory_as_they_do_outside(ufunc, axis, layout):
             assert found.grad[0].strides == expected.grad[0].strides
 
 
+@pytest.mark.parametrize("method", ["reduce", "accumulate", "reduceat"])
+@pytest.mark.parametrize("ufunc", [np.add, np.multiply, np.maximum, np.logaddexp])
+def test_methods_of_ufuncs_take_their_arrays_by_name(ufunc, method):
+    call, x = getattr(ufunc, method), np.array([0.5, 2.0, -1.0, 1.5])
+    rest = ([0, 2],) if method == "reduceat" else ()
+    expected = withgradient(lambda x: np.sum(call(x, *rest) ** 2), x)
+    named = dict(zip(["array", "indices"], [x, *rest], strict=False))
+    assert np.sum(call(**named) ** 2) == expected.val
+    loss = lambda x: np.sum(call(**{**named, "array": x}) ** 2)
+    for f in (partial(withgradient, loss), compiled(loss)):
+        assert bits(f(x)) == bits(expected)
+        assert bits(f(x)) == bits(expected)
+
+
 def test_reduceat_takes_its_indices_by_name():
     W, x = param(np.arange(4.0)), np.ones(4)
     loss = lambda x: np.sum(np.add.reduceat(W * x, indices=[0, 2]) ** 2 * np.add.reduceat(x, indices=[1, 3]))

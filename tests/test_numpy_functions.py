@@ -2,6 +2,7 @@
 
 import operator
 import warnings
+from collections import deque
 from functools import partial
 
 import autograd
@@ -905,6 +906,16 @@ def test_arrays_in_lists_rows_of_parameters_and_copies_are_joined_and_may_be_ass
     check_gradient(f, x)
     np.testing.assert_allclose(hessian(f, x), np.diag([6.0, 4 * 30 * x[1] ** 4 + 6 * x[1] + 8.0]))
     assert array(param(x)) is not x
+    assert array(deque([x, [1.0, 2.0]])).tolist() == [[2.0, -3.0], [1.0, 2.0]]
+    check_gradient(lambda x: np.sum(array(deque([x**2, [x[0], 2.0]]))), x)
+
+
+@pytest.mark.parametrize("join", [np.concatenate, np.hstack, np.vstack, np.stack])
+@pytest.mark.parametrize("held", [lambda x, y: {"a": x, "b": y}.values(), lambda x, y: {x[0], y[1]}])
+def test_what_is_no_sequence_is_not_joined(join, held):
+    for f in (lambda x: join(held(x, x**2)), partial(gradient, lambda x: np.sum(join(held(x, x**2))))):
+        with pytest.raises(TypeError, match="sequence"):
+            f(np.array([2.0, -3.0]))
 
 
 @pytest.mark.parametrize(

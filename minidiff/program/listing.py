@@ -535,8 +535,8 @@ class StandIn:
             )
         if method == "__call__" and "where" in options:
             options["out"] = None  # without which NumPy warns, and which it has not passed on
-        if method == "reduceat" and len(operands) > 1:
-            options.pop("indices", None)  # NumPy has put them in their place, and left them by name as well
+        for name in ("array", "indices")[: len(operands)]:
+            options.pop(name, None)  # NumPy has put it in its place, and left it by name as well
         known = getattr(np, ufunc.__name__, None) is ufunc
         name = f"np.{ufunc.__name__}" if known else f"{ufunc.__name__}"
         if method == "__call__":

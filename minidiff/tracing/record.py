@@ -20,6 +20,7 @@ import threading
 import warnings
 import weakref
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -1432,7 +1433,7 @@ def made_array(x: Any, dtype: Any) -> Any:
 
 
 def _joined(x: Any) -> Any:
-    if isinstance(x, (list, tuple)) and not _is_plain(x):
+    if isinstance(x, (list, tuple, deque)) and not _is_plain(x):
         return np.stack([_joined(item) for item in x])
     return _of_numbers(as_array(x), x)
 
@@ -1496,8 +1497,8 @@ def derivative(
 def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what NumPy asks of a leaf or a recorded value that meets a method of its ufuncs, like `reduce`."""
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
-    if method == "reduceat" and len(args) > 1:
-        kwargs.pop("indices", None)  # NumPy has put them in their place, and left them by name as well
+    for name in ("array", "indices")[: len(args)]:
+        kwargs.pop(name, None)  # NumPy has put it in its place, and left it by name as well
     if not _any_box(args) and not _any_box(kwargs):
         return _returning(given, getattr(ufunc, method)(*args, **kwargs))
     if kwargs.get("out") is not None:
@@ -1518,6 +1519,8 @@ def _is_other_sequence(x: Any) -> bool:
     return bool(may_hold) and any(type(item) in Box.types for item in x)
 
 
+# What holds arrays that NumPy finds, but does not take.
+_UNORDERED: tuple[type, ...] = set, frozenset, type({}.values())
 # Functions met before that lead to one primitive however they are called, with the number of `_places`.
 _direct: dict[Any, tuple[Any, int]] = {}
 
@@ -1535,6 +1538,8 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             listed = [list(x) if _is_other_sequence(x) else x for x in args]
             named = {key: list(x) if _is_other_sequence(x) else x for key, x in kwargs.items()}
             return call(function, tuple(listed), named)
+        if any(isinstance(x, _UNORDERED) for x in args):
+            raise TypeError(f"{name_of(function)} takes a sequence: pass a list of it.")
         return _returning(given, function(*args, **kwargs))
     _check_no_iterator(function, (*args, *kwargs.values()))
     places = _places(function)

@@ -74,6 +74,7 @@ def test_notebook(name, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda: None)
+    plt.close("all")  # which others have left open
     with mpl.rc_context():
         for i, (cell, source) in enumerate(cells(name)):
             printed, shown = run(source, f"<{name}[{i}]>", vars(module))

@@ -435,6 +435,15 @@ def check_accumulated_batches():
     np.testing.assert_allclose(ends[2], ends[0], rtol=1e-10)
 
 
+def check_parts_of_several_sizes_are_not_accumulated_before_they_are_weighed():
+    model = Model()
+    data = DataLoader((X[:6], Y[:6]), 4).shard(rank, size)
+    error = raised(
+        train, model.loss, model.θ, data, mo.Descent(0.1), transform=[mo.accumulate(2), average(comm)]
+    )
+    on_all(error, ValueError, r"parts of \d and \d samples.*\[average\(comm\), accumulate\(n\)\]")
+
+
 def check_unequal_numbers_of_batches_are_refused():
     model = Model()
     error = raised(

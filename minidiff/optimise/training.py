@@ -20,7 +20,7 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, is_trigger
 from minidiff.optimise.memory import Memory
 from minidiff.optimise.together import Steps
-from minidiff.optimise.transforms import Joint, first_nonfinite, what_is_not_finite
+from minidiff.optimise.transforms import Joint, accumulate, first_nonfinite, what_is_not_finite
 from minidiff.params import Param, Params
 from minidiff.typing import NDArray
 
@@ -277,6 +277,9 @@ class _Run:
         self.batches = self.epoch = 0
         self.data, self.ps, self.unreached = data, ps, dict(zip(ps.names, ps, strict=True))
         self.joint = [f for f in transforms if isinstance(f, Joint)]
+        before = transforms[: transforms.index(self.joint[0])] if self.joint else []
+        self._unweighed = [f for f in before if isinstance(f, accumulate)]
+        self._weight: float | None = None  # of this process's part of the latest batch
         self._loss, self._opt, self._transforms, self._after_step = loss, opt, transforms, after_step
         self._is_compiled = is_compiled
         self._memories = [vars(f) for f in transforms if isinstance(f, Memory)]
@@ -298,6 +301,8 @@ class _Run:
                 self.unreached = {
                     name: p for name, p in self.unreached.items() if p in grads and grads[p] is None
                 }
+            if self._unweighed:
+                self._check_weight()
             value, grads = _transformed(self._transforms, value, grads, self.data, self.batches)
             if not math.isfinite(value) or first_nonfinite(grads) is not None:
                 raise _not_finite(value, grads, self.ps, len(self.losses) + 1)
@@ -313,6 +318,16 @@ class _Run:
             finish(self._note)
         if self.bar is not None:
             self.bar.update()
+
+    def _check_weight(self) -> None:
+        """Refuse to add gradients of parts of several sizes, of which `average` would weigh the last alone."""
+        before, self._weight = self._weight, getattr(self.data, "weight", 1.0)
+        if any(f.count for f in self._unweighed) and before not in (None, self._weight):
+            raise ValueError(
+                f"accumulate comes before average, and this process has parts of {before} and {self._weight} "
+                "samples: write transform=[average(comm), accumulate(n)], or leave smaller batches out, "
+                "DataLoader(…, partial=False)"
+            )
 
     def _step(self, grads: Grads, value: float) -> None:
         """Change the parameters and count the step; both, if an interrupt comes."""

@@ -658,9 +658,10 @@ def in_dict(x: Any) -> dict[str, Any] | None:
 def in_slots(x: Any) -> dict[str, Any]:
     """Give the attributes that an object has in slots."""
     found = {}
-    for name in (name for kind in reversed(type(x).__mro__) for name in _slots(kind)):
-        with suppress(AttributeError):  # it has no value
-            found[name] = object.__getattribute__(x, name)
+    for kind in reversed(type(x).__mro__):
+        for name in _slots(kind) if "__slots__" in kind.__dict__ else ():
+            with suppress(AttributeError):  # it has no value
+                found[name] = object.__getattribute__(x, name)
     return found
 
 
@@ -679,7 +680,7 @@ def _key(key: Any, i: int) -> str:
 
 
 def _slots(kind: type) -> Iterator[str]:
-    slots = kind.__dict__.get("__slots__", ())
+    slots = kind.__dict__["__slots__"]
     for name in (slots,) if isinstance(slots, str) else slots:
         if name.startswith("__") and not name.endswith("__"):
             yield f"_{kind.__name__.lstrip('_')}{name}"

@@ -320,7 +320,7 @@ class _Run:
             self.bar.update()
 
     def _check_weight(self) -> None:
-        """Refuse to add gradients of parts of several sizes, of which `average` would weigh the last alone."""
+        """Refuse to add gradients of parts of several sizes: `average` would weigh all as the last."""
         before, self._weight = self._weight, getattr(self.data, "weight", 1.0)
         if any(f.count for f in self._unweighed) and before not in (None, self._weight):
             raise ValueError(

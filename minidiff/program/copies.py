@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from minidiff.program.listing import RefusedError
-from minidiff.program.reach import Reach, global_names, is_known, rebound
-from minidiff.program.signature import ARRAYS, held_next_by
+from minidiff.program.reach import Reach, global_names, rebound
+from minidiff.program.signature import ARRAYS, held_next_by, is_known
 
 __all__ = ["with_stand_ins"]
 

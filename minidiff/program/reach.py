@@ -29,30 +29,29 @@ from minidiff.program.lines import free_name
 from minidiff.program.listing import StandIn
 from minidiff.program.signature import (
     ARRAYS,
+    OF_PYTHON,
     SEQUENCES,
+    cells_of,
     held_by,
     held_next_by,
+    is_known,
     iterated,
     objects_in,
     parts_of,
 )
 
-__all__ = ["Names", "Reach", "Seen", "closure", "codes", "global_names", "is_known",
-    "rebound"]  # fmt: skip
+__all__ = ["Names", "Reach", "Seen", "closure", "codes", "global_names", "rebound"]
 
 
 # With these names in its code a function may read any attribute.
 _ANY = {"__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "eval", "exec", "getattr", "vars"}
 # Without any of these it makes no Python number of an array.
 _TO_NUMBER = {"complex", "eval", "exec", "float", "getattr", "int", "item", "math", "round", "tolist"}
-# Modules whose functions and classes are not looked into: they hold nothing of the user's.
-_LIBRARIES = {"numpy", "autograd", "minidiff", "scipy", "matplotlib"} | sys.stdlib_module_names - {"__main__"}
 # Bytes of found arrays that a program may compare at every call with what they were.
 COMPARED = 2**20
 # Things that it looks at, and what stands for more.
 THINGS = 20_000
 MORE = "…", np.zeros(0, object)
-_CODE = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, type(np.sum)
 _OF_ENUMS = {"_member_map_", "_value_"}
 # Attributes in which objects of ours, and of NumPy's, have arrays or functions of the user's.
 _OF_OURS = {"_loss", "coeffs", "data", "pyfunc"}
@@ -110,18 +109,9 @@ class Reach:
         of_modules: list[tuple[str, str, Any]] = []
         while waiting and len(self._seen) < THINGS:
             name, x = waiting.pop()
-            if _cannot_be_asked(x):
-                continue
-            key = (id(x), isinstance(x, type) and bool(name))  # a class by its name may be called
-            if key not in self._seen and not isinstance(x, _PLAIN):
-                self._seen[key] = x
-                if isinstance(x, type):
-                    self._names.update(vars(x).get("__match_args__", ()))
-                self.goes_by_ids |= x is id
-                if x is float or x is int or x is complex or _is_of_math(x):  # perhaps by another name
-                    self._names.add("float")
-                if x is f or not is_known(x):
-                    self.found.append((name, x))
+            if self._is_new(name, x) and (x is f or not is_known(x)):
+                self.found.append((name, x))
+                if type(x) not in ARRAYS or x.dtype == object:  # others hold nothing
                     held, named = self._listed(self._held(name, x)), self._listed(_attributes(name, x))
                     waiting += held
                     (of_modules if isinstance(x, types.ModuleType) else attributes).extend(named)
@@ -135,10 +125,25 @@ class Reach:
                 of_modules = [some for some in of_modules if some[0] not in self._names]
         if waiting:
             self.found.append(MORE)
-        self.arrays = [(name, x) for name, x in self.found if is_ndarray(x) or isinstance(x, _BUFFERS)]
+        self.arrays = [(name, x) for name, x in self.found if _holds_numbers(x)]
         self.makes_numbers = bool(self._names & _TO_NUMBER)
         self._generators: list[Any] = [np.random.mtrand._rand, random._inst]
         self._generators += [x for _, x in self.found if isinstance(x, _RANDOM)]
+
+    def _is_new(self, name: str, x: Any) -> bool:
+        """Tell whether something is to be looked into, and has not been; take note of what it is."""
+        if type(x) is StandIn or _cannot_be_asked(x) or isinstance(x, _PLAIN):
+            return False
+        key = (id(x), isinstance(x, type) and bool(name))  # a class by its name may be called
+        if key in self._seen:
+            return False
+        self._seen[key] = x
+        if isinstance(x, type):
+            self._names.update(vars(x).get("__match_args__", ()))
+        self.goes_by_ids |= x is id
+        if x is float or x is int or x is complex or _is_of_math(x):  # perhaps by another name
+            self._names.add("float")
+        return True
 
     def _listed(self, items: Iterator[Any]) -> list[Any]:
         """List what an iterator gives, up to where it fails: what is asked may be of any kind."""
@@ -252,7 +257,7 @@ class Reach:
         lists = [(name, x, [*iterated(x)]) for name, x in found if isinstance(x, (list, deque))]
         objects = [(name, x, x.copy()) for name, x in found if is_ndarray(x) and x.dtype == object]
         functions = [x for _, x in found if isinstance(x, types.FunctionType)]
-        cells = [cell for f in functions for cell in _cells(f)]
+        cells = [cell for f in functions for cell in cells_of(f)]
         holders = [(*holder, dict(holder[1]())) for name, x in found for holder in _holders(name, x)]
 
         def put_back() -> list[str]:
@@ -311,14 +316,25 @@ class Seen(NamedTuple):
         with suppress(ValueError, TypeError):
             if self.objects is not None:
                 self.array[...] = self.objects
-            elif is_ndarray(self.array):
+            elif not isinstance(self.array, _BUFFERS):
                 self.array[...] = np.frombuffer(self.held, self.array.dtype).reshape(self.shape)
             else:
                 memoryview(self.array).cast("B")[:] = self.held
 
 
+def _holds_numbers(x: Any) -> bool:
+    """Tell whether something is an array, a buffer of Python's own, or what pandas holds numbers in."""
+    if is_ndarray(x) or isinstance(x, _BUFFERS):
+        return True
+    return _is_of_pandas(x) and np.asarray(x).dtype != object
+
+
+def _is_of_pandas(x: Any) -> bool:
+    return str(type(x).__module__).partition(".")[0] == "pandas" and hasattr(type(x), "__array__")
+
+
 def _bytes_in(x: Any) -> bytes:
-    return x.tobytes() if is_ndarray(x) else bytes(x)
+    return bytes(x) if isinstance(x, _BUFFERS) else np.asarray(x).tobytes()
 
 
 def _objects_in(x: Any) -> Any:
@@ -334,7 +350,7 @@ def _sum_of(x: Any) -> int:
 
 
 def _bytes_of(x: Any) -> int:
-    return x.nbytes if is_ndarray(x) else memoryview(x).nbytes
+    return memoryview(x).nbytes if isinstance(x, _BUFFERS) else np.asarray(x).nbytes
 
 
 def _stands_in(x: Any) -> bool:
@@ -344,7 +360,7 @@ def _stands_in(x: Any) -> bool:
 
 def _held_next_by(x: Any) -> list[Any]:
     if isinstance(x, types.FunctionType):
-        return [*(value for *_, value in _cells(x)), x.__defaults__, x.__kwdefaults__]
+        return [*(value for *_, value in cells_of(x)), x.__defaults__, x.__kwdefaults__]
     if isinstance(x, types.MethodType):
         return [x.__self__]
     of_partial = [x.args, x.keywords] if isinstance(x, partial) else []
@@ -372,7 +388,8 @@ def _holders(name: str, x: Any) -> Iterator[_Holder]:
         for held in (x, in_dict(x)):
             if isinstance(held, dict):
                 yield name, partial(dict, held), held.__setitem__, held.__delitem__
-        yield name, partial(in_slots, x), partial(object.__setattr__, x), partial(object.__delattr__, x)
+        if type(x).__flags__ & OF_PYTHON:
+            yield name, partial(in_slots, x), partial(object.__setattr__, x), partial(object.__delattr__, x)
 
 
 def _may_be_copied(key: Any) -> bool:
@@ -400,28 +417,9 @@ def _is_of_math(x: Any) -> bool:
     return isinstance(x, types.BuiltinFunctionType) and x.__module__ == "math"
 
 
-def is_known(x: Any) -> bool:
-    """Tell whether something is a module, a function or a class of a library that need not be looked into."""
-    names: set[Any]
-    if isinstance(x, types.ModuleType):
-        names = {x.__name__}
-    elif isinstance(x, _CODE):
-        of_globals = x.__globals__.get("__name__") if isinstance(x, types.FunctionType) else None
-        names = {getattr(x, "__module__", None), of_globals} - {None}
-    else:
-        return False
-    return bool(names) and all(str(name).partition(".")[0] in _LIBRARIES for name in names)
-
-
 def closure(f: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Give the variables of an outer function that a function uses, where they have a value yet."""
-    yield from ((name, x) for name, _, x in _cells(f))
-
-
-def _cells(f: types.FunctionType) -> Iterator[tuple[str, types.CellType, Any]]:
-    for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
-        with suppress(ValueError):
-            yield name, cell, cell.cell_contents
+    yield from ((name, x) for name, _, x in cells_of(f))
 
 
 def codes(code: types.CodeType) -> Iterator[types.CodeType]:

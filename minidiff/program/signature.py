@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ import numpy as np
 from minidiff.checks import is_ndarray
 from minidiff.params import Param, attributes_of, in_dict, in_slots
 
-__all__ = ["ARRAYS", "SEQUENCES", "contents", "equal", "held_by", "held_next_by", "iterated", "key_of",
-    "objects_in", "outlined", "parts_of", "stood"]  # fmt: skip
+__all__ = ["ARRAYS", "OF_PYTHON", "SEQUENCES", "cells_of", "contents", "equal", "held_by", "held_next_by",
+    "is_known", "iterated", "key_of", "objects_in", "outlined", "parts_of", "stood"]  # fmt: skip
 
 _STATIC = (bool, int, str, bytes, type(None))
 _NUMBERS = frozenset({*_STATIC, float, complex})
@@ -25,9 +27,28 @@ _VARYING = frozenset({*ARRAYS, float, complex})
 SEQUENCES = (list, tuple, set, frozenset, deque)
 _CONTAINERS = (dict, *SEQUENCES)
 
+# Modules whose functions and classes are not looked into: they hold nothing of the user's.
+_LIBRARIES = {"numpy", "autograd", "minidiff", "scipy", "matplotlib", "pandas"} | sys.stdlib_module_names - {
+    "__main__"
+}
+_CODE = type, FunctionType, BuiltinFunctionType, np.ufunc, type(np.sum)
+
 
 # The flag of classes that are written in Python.
-_OF_PYTHON = 1 << 9
+OF_PYTHON = 1 << 9
+
+
+def is_known(x: Any) -> bool:
+    """Tell whether something is a module, a function or a class of a library that need not be looked into."""
+    names: set[Any]
+    if isinstance(x, ModuleType):
+        names = {x.__name__}
+    elif isinstance(x, _CODE):
+        of_globals = x.__globals__.get("__name__") if isinstance(x, FunctionType) else None
+        names = {getattr(x, "__module__", None), of_globals} - {None}
+    else:
+        return False
+    return bool(names) and all(str(name).partition(".")[0] in _LIBRARIES for name in names)
 
 
 class _Same:
@@ -122,24 +143,27 @@ def _identity(x: Any) -> Iterator[Any]:
             yield kind, held
         else:
             yield _Same(held)
-            if isinstance(held, _CONTAINERS):
+            if issubclass(kind, _CONTAINERS):
                 yield len(held)
                 if kinds := _kinds_if_long(held):
                     yield _told_apart(tuple(iterated(held)), kinds)
 
 
 def _held_as_arguments(x: Any) -> list[Any]:
-    """Give what an object holds itself; of functions, classes and modules the attributes."""
+    """Give what an object holds itself or shares with its class; of functions and modules what they use."""
+    if type(x) is Param or is_known(x):  # `isinstance` asks a parameter what stands for it
+        return []
     if isinstance(x, MethodType):
         return [x.__self__, x.__func__]
     if isinstance(x, partial):
         return [x.func, x.args, x.keywords, *held_next_by(vars(x))]
     if isinstance(x, FunctionType):
-        return held_next_by(vars(x))
+        variables = [value for *_, value in cells_of(x)]
+        return [*variables, *(x.__defaults__ or ()), *held_next_by({**(x.__kwdefaults__ or {}), **vars(x)})]
     if isinstance(x, ModuleType):
         return held_next_by({name: held for name, held in vars(x).items() if type(held) in _NUMBERS})
     if isinstance(x, type):
-        kinds = [kind for kind in x.__mro__ if kind.__flags__ & _OF_PYTHON]
+        kinds = [kind for kind in x.__mro__ if kind.__flags__ & OF_PYTHON]
         return [
             item
             for kind in kinds
@@ -147,7 +171,14 @@ def _held_as_arguments(x: Any) -> list[Any]:
             if not name.startswith("__")
             for item in (name, held)
         ]
-    return held_next_by(x)
+    return [*held_next_by(x), type(x)] if type(x).__flags__ & OF_PYTHON else held_next_by(x)
+
+
+def cells_of(f: FunctionType) -> Iterator[tuple[str, CellType, Any]]:
+    """Give the variables of outer functions that a function uses, where they have a value yet."""
+    for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
+        with suppress(ValueError):
+            yield name, cell, cell.cell_contents
 
 
 def held_next_by(x: Any) -> list[Any]:
@@ -215,7 +246,7 @@ def stood(x: Any, name: str, standing: Callable[[Any, str], Any], other: Callabl
     if not isinstance(x, (dict, list, tuple)):
         return other(x)
     # The class is not called: its constructor may take anything.
-    base: Any = next(base for base in kind.__mro__ if not base.__flags__ & _OF_PYTHON)
+    base: Any = next(base for base in kind.__mro__ if not base.__flags__ & OF_PYTHON)
     items = {key: stood(item, f"{name}.{key}", standing, other) for key, item in _pairs(x)}
     kind = kind if kind is base else other(kind)
     anew = base.__new__(kind, items.values()) if isinstance(x, tuple) else base.__new__(kind)
@@ -249,7 +280,7 @@ def objects_in(args: Any) -> Iterator[Any]:
     yield from _attributes(args).values()
     if isinstance(args, dict):
         yield from (key for key in dict.keys(args) if type(key) not in _NAMES)
-    if type(args).__flags__ & _OF_PYTHON:
+    if type(args).__flags__ & OF_PYTHON:
         yield type(args)
     for _, x in _pairs(args):
         if isinstance(x, (dict, list, tuple)):

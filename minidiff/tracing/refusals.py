@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import inspect
 import linecache
 import os
 import re
@@ -154,7 +155,8 @@ def _name_in(frame: Any) -> str:
         name = getattr(frame.f_locals.get("f"), "__name__", name)
     if (of := frame.f_locals.get("self")) is None:
         return name
-    kind = type(getattr(of, "dist", of)).__name__.removesuffix("_gen")
+    # Past a ``__getattr__``: the object may be half made.
+    kind = type(inspect.getattr_static(of, "dist", of)).__name__.removesuffix("_gen")
     return f"{kind}.{name}".removesuffix(".__init__").removesuffix(".__call__")
 
 

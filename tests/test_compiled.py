@@ -2068,6 +2068,70 @@ def test_what_functions_and_classes_hold_that_are_arguments_counts():
         assert f._recorded <= 3
 
 
+def kept_in(place):
+    """Make a function that scales what it gets, and another that sets the scale, which is kept in a place."""
+    scale, held = 1.0, [1.0]
+
+    def by_an_outer_variable(x):
+        return x * scale
+
+    def by_what_an_outer_variable_holds(x):
+        return x * held[0]
+
+    def by_a_default(x, scale=1.0):
+        return x * scale
+
+    def by_what_a_default_holds(x, *, held=held):
+        return x * held[0]
+
+    class Base:
+        scale = 1.0
+
+    class Scale(Base):
+        def __call__(self, x):
+            return x * self.scale
+
+    class Method:
+        def __call__(self, x):
+            return self.scaled(x)
+
+        def scaled(self, x):
+            return x * 1.0
+
+    def set_outer(value):
+        nonlocal scale
+        scale = value
+
+    def set_held(value):
+        held[0] = value
+
+    return {
+        "outer variable": (by_an_outer_variable, set_outer),
+        "what it holds": (by_what_an_outer_variable_holds, set_held),
+        "default": (by_a_default, lambda value: setattr(by_a_default, "__defaults__", (value,))),
+        "what a default holds": (by_what_a_default_holds, set_held),
+        "class": (Scale(), lambda value: setattr(Scale, "scale", value)),
+        "base class": (Scale(), lambda value: setattr(Base, "scale", value)),
+        "method": (Method(), lambda value: setattr(Method, "scaled", lambda self, x: x * value)),
+        "bound method": (Scale().__call__, lambda value: setattr(Base, "scale", value)),
+        "partial": (partial(by_an_outer_variable), set_outer),
+    }[place]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["outer variable", "what it holds", "default", "what a default holds", "class", "base class", "method",
+        "bound method", "partial"],
+)  # fmt: skip
+def test_what_an_argument_computes_with_counts_wherever_it_is_kept(place):
+    act, put = kept_in(place)
+    W = param([1.0, 2.0])
+    f, in_a_list = (compiled(loss, params(W)) for loss in (lambda a: np.sum(a(W)), lambda a: np.sum(a[0](W))))
+    for scale in (1.0, 2.0, 3.0):
+        put(scale)
+        assert f(act).val == in_a_list([act]).val == 3 * scale
+
+
 def test_the_arguments_of_a_recording_are_let_go_when_nobody_else_has_them():
     W, x = param([1.0, 2.0]), np.ones((500, 2))
     f = compiled(lambda x, more: np.sum(x @ W) + np.sum(more["y"][0]), params(W))

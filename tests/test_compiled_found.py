@@ -1335,6 +1335,28 @@ def test_what_the_loss_changes_of_data_that_no_stand_in_reaches_is_seen(size):
     assert compiled(only_read, params(W))().val == only_read()
 
 
+class Series:  # as of pandas, whose array only pandas reaches
+    __module__ = "pandas"
+
+    def __init__(self, numbers):
+        self._mgr = np.array(numbers)
+
+    def __array__(self, dtype=None, copy=None):
+        return self._mgr.copy()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [lambda y: np.sum(W * np.asarray(y)), lambda y: np.sum((W - np.asarray(y)) ** 2 / np.asarray(y).mean())],
+)
+def test_what_pandas_holds_is_compared_with_what_it_was(loss):
+    y = Series([1.0, 2.0, 4.0])
+    by_name, by_argument = compiled(lambda: loss(y), params(W)), compiled(loss, params(W))
+    for value in (1.0, 5.0, 7.0):
+        y._mgr[0] = value
+        assert by_name().val == by_argument(y).val == loss(y)
+
+
 OF_OBJECTS = {
     "a number": (lambda a: np.sum(W) * a["of"][0], 2.0, 5.0),
     "a function": (lambda a: np.sum(a["of"][0](W)), np.sin, np.cos),

@@ -6,8 +6,6 @@ options: a composition needs to be right only in what it gives for a derivative.
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -109,10 +107,6 @@ def exactly(*functions: Any) -> Callable[[Composition], Composition]:
     return decorate
 
 
-# Options that a composition does not get: the value has what they ask for.
-_OF_THE_VALUE = ("dtype", "out", "overwrite_input")
-
-
 def _holds_complex(x: Any) -> bool:
     if isinstance(x, (list, tuple)):
         return any(map(_holds_complex, x))
@@ -124,21 +118,13 @@ class Exact:
 
     def __init__(self, function: Any, composition: Composition) -> None:
         self._function, self._composition = function, composition
-        try:
-            self._parameters = list(inspect.signature(function).parameters.values())
-        except ValueError:  # as of np.bincount in NumPy 2.0
-            self._parameters = []
-        late = (
-            i for i, p in enumerate(self._parameters) if p.kind is p.KEYWORD_ONLY or p.name in _OF_THE_VALUE
-        )
-        self._first = next(late, sys.maxsize)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call `function` with plain values and `composition` with recorded ones."""
-        if options or len(args) > self._first:
-            args, options = self._sorted_out(args, options)
+        if options:
+            options = self._checked(args, options)
         value = self._function(*constant(args), **constant(options))
-        options = {key: x for key, x in options.items() if key not in _OF_THE_VALUE}
+        options = {key: x for key, x in options.items() if key not in ("dtype", "out")}  # the value has them
         try:
             with np.errstate(all="ignore"):
                 return pinned(self._composition(*args, **options), value)
@@ -149,20 +135,12 @@ class Exact:
             name = name_of(self._function)
             raise NotImplementedError(f"{name} has no gradient with {words}. Write it otherwise.") from None
 
-    def _sorted_out(self, args: Any, options: dict[str, Any]) -> Any:
-        """Make keywords of options from the first on that a composition does not take by its place.
-
-        Some came by keyword and were moved to a place where NumPy does not take them.
-        """
-        if not any(p.kind is p.VAR_POSITIONAL for p in self._parameters):
-            given = zip(self._parameters, args, strict=False)
-            n = next((i for i, (p, x) in enumerate(given) if i >= self._first or x is np._NoValue), len(args))
-            late = zip(self._parameters[n:], args[n:], strict=False)
-            args, options = args[:n], {p.name: x for p, x in late} | options
+    def _checked(self, args: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Give the options with which NumPy changes no array of the caller's and keeps complex numbers."""
         options = {key: x for key, x in options.items() if key != "overwrite_input" and x is not np._NoValue}
         if np.dtype(options.get("dtype") or complex).kind == "f" and _holds_complex(args):
             raise NotImplementedError(
                 f"{name_of(self._function)} of complex numbers has no gradient with a real dtype=. "
                 "Take np.real(x) first."
             )
-        return args, options
+        return options

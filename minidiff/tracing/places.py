@@ -148,7 +148,7 @@ def _pad(
 _exact_pad = Exact(np.pad, _pad)
 
 
-def _pad_or_call(x: Any, pad_width: Any, mode: Any = "constant", *_: Any, **options: Any) -> Any:
+def _pad_or_call(x: Any, pad_width: Any, mode: Any = "constant", **options: Any) -> Any:
     if callable(mode):
         raise NotImplementedError("np.pad has no gradient with a function as mode. Use np.concatenate.")
     if mode == "constant" and not any(map(is_box, options.values())) and not isinstance(pad_width, dict):

@@ -1544,7 +1544,7 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _check_no_iterator(function, (*args, *kwargs.values()))
     places = _places(function)
     if kwargs or len(args) > places:
-        args, kwargs = _by_name(function, args, kwargs, places)
+        args, kwargs = _operands_first(function, *_by_name(function, args, kwargs, places))
     if kwargs.get("out") is not None:
         return COMPOSITES["out"](function, args, kwargs)
     if "dtype" in kwargs and (function in CASTING or function in _KNOWING):
@@ -1558,18 +1558,13 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
     kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
-    if kwargs:
-        args, kwargs = _operands_first(function, args, kwargs)
-    placed, named = args, kwargs
     try:
         if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
             result = with_options(function, *args, **kwargs)
             if result is not NotImplemented:
                 return result
-        if _any_box(kwargs):
-            placed, named = _by_position(function, args, kwargs)
         if composite is not None:
-            result = _composed(function, composite, placed, named)
+            result = _composed(function, composite, args, kwargs)
             if result is not NotImplemented:
                 return result
             if primitive_of(function) is None:
@@ -1583,7 +1578,9 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         raise _no_gradient(function)
     if composite is None:
         _direct[function] = primitive, places
-    return record(primitive, placed, named)
+    if _any_box(kwargs):
+        args, kwargs = _by_position(function, args, kwargs)
+    return record(primitive, args, kwargs)
 
 
 def _no_gradient(function: Any) -> NotImplementedError:
@@ -1638,15 +1635,13 @@ def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         return function(*constant(args), **constant(kwargs))
     if function in (np.clip, np.einsum):
         return None
-    bound = inspect.signature(function).bind(*args, **kwargs)
-    del bound.arguments["dtype"]
-    (_, x), *options = bound.arguments.items()
+    x, *others = args
     x = as_array(x)
     if function in _KNOWING:
         if dtype.kind != x.dtype.kind:
             raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
         return None
-    return function(cast(x, dtype), **dict(options))
+    return function(cast(x, dtype), *others, **{key: x for key, x in kwargs.items() if key != "dtype"})
 
 
 def _composed(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -1735,17 +1730,13 @@ def _by_position(
     function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Move recorded arguments that came by keyword to their positions, where autograd looks for them."""
-    try:
-        bound = inspect.signature(function).bind(*args, **kwargs)
-    except ValueError:
-        return args, kwargs
-    bound.apply_defaults()
-    names = list(bound.arguments)
-    last = max(i for i, name in enumerate(names) if _any_box(bound.arguments[name]))
-    positional = names[: max(last + 1, len(args))]
+    defaults = parameters_of(function)
+    names = list(defaults)
+    last = max([i for i, name in enumerate(names) if _any_box(kwargs.get(name))], default=-1)
+    moved = names[len(args) : last + 1]
     return (
-        tuple(bound.arguments[name] for name in positional),
-        {key: x for key, x in kwargs.items() if key not in positional},
+        (*args, *[kwargs.get(name, defaults[name]) for name in moved]),
+        {key: x for key, x in kwargs.items() if key not in moved},
     )
 
 

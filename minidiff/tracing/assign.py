@@ -642,9 +642,17 @@ def _set_imaginary(x: Traced, w: Any) -> None:
     _change(x.imag, ..., as_array(lift(w)))
 
 
+def _fixed(name: str, instead: str) -> Callable[[Any, Any], NoReturn]:
+    return lambda x, w: refuse(f"Assignment to .{name} of a value under differentiation", instead)
+
+
 _ATTRIBUTES: dict[str, Callable[[Any, Any], None]] = {
     "flat": lambda x, w: _set_flat(x, ..., w), "real": lambda x, w: _change(x.real, ..., as_array(lift(w))),
     "imag": _set_imaginary,
+    # They say how the memory is read.
+    "shape": _fixed("shape", "Write b = b.reshape(shape)."),
+    "dtype": _fixed("dtype", "Write b = b.astype(dtype)."),
+    "strides": _fixed("strides", "Write b = b.reshape(shape) or b = b.transpose(axes)."),
 }  # fmt: skip
 
 

@@ -747,25 +747,6 @@ Traced.__array__ = _array
 Traced.__name__ = "value under differentiation"  # as which Python's own messages speak of it
 
 
-def _fixed(name: str, instead: str) -> Any:
-    """Make the setter of an attribute that says how the memory is read."""
-
-    def assign(self: Traced, x: object) -> None:
-        if self.owner.open:
-            refuse(f"Assignment to .{name} of a value under differentiation", instead)
-        setattr(getval(self), name, x)
-
-    return assign
-
-
-for _name, _instead in {
-    "shape": "Write b = b.reshape(shape).",
-    "dtype": "Write b = b.astype(dtype).",
-    "strides": "Write b = b.reshape(shape) or b = b.transpose(axes).",
-}.items():
-    setattr(Traced, _name, getattr(Traced, _name).setter(_fixed(_name, _instead)))
-
-
 def _elsewhere(name: str) -> Any:
     """Make an attribute that says where else to look. With a `__getattr__` every attribute would be slow."""
 

@@ -131,7 +131,6 @@ def is_guarded(array: Any) -> bool:
     return any(array is held for trace in _guards.get() or () for held in trace.held or ())
 
 
-_OBJECT = np.dtype(object)
 watching: ContextVar[bool] = ContextVar("watching", default=False)
 
 
@@ -250,7 +249,7 @@ class Trace:
     def check(self, call: Traced, x: Any, what: str) -> None:
         """Raise an error if not all numbers are finite in `x`, which is of a call."""
         for each in x if isinstance(x, (tuple, list)) else [constant(x)]:
-            if getattr(each, "dtype", _OBJECT).kind in "fc" and not np.all(np.isfinite(each)):
+            if getattr(each, "dtype", np.dtype(object)).kind in "fc" and not np.all(np.isfinite(each)):
                 raise FloatingPointError(f"{self.lines[call.order]}: the {what} is not finite")  # type: ignore[index]
 
     def hold(self, arguments: tuple[Any, ...]) -> None:
@@ -364,9 +363,6 @@ PLAIN = frozenset({
 })  # fmt: skip
 
 
-_OF_PYTHON = frozenset({int, float, complex})
-
-
 def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], Any]) -> Any:
     """Make the operator method that calls and records `function`, and its reflection."""
     primitive = trace_primitives_map[function]
@@ -399,7 +395,7 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         y, owner = self._value, self.owner
         if not owner.open:
             return operate(other, owner.left(y))
-        if type(other) in PLAIN or type(shown(other)) in _OF_PYTHON:
+        if type(other) in PLAIN or type(shown(other)) in (int, float, complex):
             # A Python complex number makes one of a NumPy number.
             result = typed(operate(other, y))
             return Traced(result, primitive, (as_it_is_now(other), y), NO_KEYWORDS, (1,), (self,), owner)
@@ -1230,7 +1226,7 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
             f"{name_of(primitive)}: pass arrays under differentiation by position, not by keyword."
         )
     if keywords and np.ndarray in map(type, keywords.values()):
-        keywords = {name: as_it_is_now(x) if type(x) is np.ndarray else x for name, x in keywords.items()}
+        keywords = as_it_is_now(keywords)
     recorded = _of_one_trace(arguments)
     if recorded is None:
         return _record_any(function, primitive, arguments, keywords)
@@ -1267,7 +1263,7 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
             )
         if any(type(x) is not Traced for x in boxes):
             return primitive(*arguments, **keywords)  # boxes of autograd's: it knows which is innermost
-    owner = max(boxes, key=_trace_of).owner
+    owner = max(boxes, key=attrgetter("_trace")).owner
     values, argnums, parents = [], [], []
     for i, x in enumerate(arguments):
         if type(x) is Traced and x._trace == owner.number:
@@ -1286,9 +1282,6 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
 def _becomes_array(kind: type) -> bool:
     is_array = kind in _COMMON or issubclass(kind, (np.ndarray, np.generic)) or hasattr(kind, "__listed__")
     return kind in (list, tuple) or (not is_array and hasattr(kind, "__array__"))
-
-
-_trace_of = attrgetter("_trace")
 
 
 def _check_no_iterator(function: Any, arguments: Iterable[Any]) -> None:
@@ -1701,10 +1694,7 @@ def _by_name(
     if len(args) > places + len(names) or any(name in kwargs for name in names):
         return args, kwargs  # too many, as NumPy will say
     given = {**dict(zip(names, args[places:], strict=True)), **kwargs}
-    return args[:places], {name: x for name, x in given.items() if x is not defaults.get(name, _NO_DEFAULT)}
-
-
-_NO_DEFAULT = object()
+    return args[:places], {k: x for k, x in given.items() if k not in defaults or x is not defaults[k]}
 
 
 def _by_position(

@@ -1495,6 +1495,19 @@ def _is_other_sequence(x: Any) -> bool:
 
 # What holds arrays that NumPy finds, but does not take.
 _UNORDERED: tuple[type, ...] = set, frozenset, type({}.values())
+
+
+def _unrecorded(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function with plain values; or anew with lists, where a deque or the like holds others."""
+    if any(map(_is_other_sequence, (*args, *kwargs.values()))):
+        listed = [list(x) if _is_other_sequence(x) else x for x in args]
+        named = {key: list(x) if _is_other_sequence(x) else x for key, x in kwargs.items()}
+        return call(function, tuple(listed), named)
+    if any(isinstance(x, _UNORDERED) for x in args):
+        raise TypeError(f"{name_of(function)} takes a sequence: pass a list of it.")
+    return function(*args, **kwargs)
+
+
 # Functions met before that lead to one primitive however they are called, with the number of `_places`.
 _direct: dict[Any, tuple[Any, int]] = {}
 
@@ -1508,41 +1521,27 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return record(primitive, args, kwargs)
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
     if not _any_box(args) and not _any_box(kwargs):
-        if any(map(_is_other_sequence, (*args, *kwargs.values()))):  # NumPy has looked into it
-            listed = [list(x) if _is_other_sequence(x) else x for x in args]
-            named = {key: list(x) if _is_other_sequence(x) else x for key, x in kwargs.items()}
-            return call(function, tuple(listed), named)
-        if any(isinstance(x, _UNORDERED) for x in args):
-            raise TypeError(f"{name_of(function)} takes a sequence: pass a list of it.")
-        return _returning(given, function(*args, **kwargs))
+        return _returning(given, _unrecorded(function, args, kwargs))
     _check_no_iterator(function, (*args, *kwargs.values()))
     places = _places(function)
     if kwargs or len(args) > places:
         args, kwargs = _operands_first(function, *_by_name(function, args, kwargs, places))
     if kwargs.get("out") is not None:
         return COMPOSITES["out"](function, args, kwargs)
-    if "dtype" in kwargs and (function in CASTING or function in _KNOWING):
-        cast_first = _with_dtype(function, args, kwargs)
-        if cast_first is not None:
-            return cast_first
+    if "dtype" in kwargs and (result := _with_dtype(function, args, kwargs)) is not NotImplemented:
+        return result
     foreign = isinstance(function, np.ufunc) and getattr(np, function.__name__, None) is not function
     if foreign and "scipy.special" in sys.modules:
         import_module("minidiff.tracing.special")  # only where SciPy is
     composite = COMPOSITES.get(function)
     if composite is None and function in CONSTANT:
         return function(*constant(args), **constant(kwargs))
-    kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
     try:
-        if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
-            result = with_options(function, *args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        if composite is not None:
-            result = _composed(function, composite, args, kwargs)
-            if result is not NotImplemented:
-                return result
-            if primitive_of(function) is None:
-                raise _no_gradient(function)
+        result = _by_composites(function, composite, args, kwargs)
+        if result is not NotImplemented:
+            return result
+        if composite is not None and primitive_of(function) is None:
+            raise _no_gradient(function)
     except Exception as error:
         if (refusal := _refusal(function, args, kwargs, error)) is None:
             raise
@@ -1598,24 +1597,36 @@ def _refusal(
 
 
 # Functions whose dtype= says what their first argument is taken for, and those whose derivatives know it.
-CASTING = {np.sum, np.prod, np.mean, np.cumsum, np.cumprod, np.nansum}
+_CASTING = {np.sum, np.prod, np.mean, np.cumsum, np.cumprod, np.nansum}
 _KNOWING = {np.var, np.std, np.clip, np.einsum}
 
 
 def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Do what a ``dtype=`` asks for: the first argument is taken for that, whole numbers for constants."""
+    if function not in _CASTING and function not in _KNOWING:
+        return NotImplemented
     dtype = np.dtype(kwargs["dtype"])
     if dtype.kind not in "fc":
         return function(*constant(args), **constant(kwargs))
     if function in (np.clip, np.einsum):
-        return None
+        return NotImplemented
     x, *others = args
     x = as_array(x)
     if function in _KNOWING:
         if dtype.kind != x.dtype.kind:
             raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
-        return None
+        return NotImplemented
     return function(cast(x, dtype), *others, **{key: x for key, x in kwargs.items() if key != "dtype"})
+
+
+def _by_composites(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call the composite for a function's options, or that for itself; or give `NotImplemented`."""
+    kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
+    if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
+        result = with_options(function, *args, **kwargs)
+        if result is not NotImplemented:
+            return result
+    return NotImplemented if composite is None else _composed(function, composite, args, kwargs)
 
 
 def _composed(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

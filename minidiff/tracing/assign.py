@@ -105,13 +105,13 @@ def summed(x: Any, place: Any, w: Any) -> Any:
 
 def _seen(g: Any, place: Any) -> Any:
     """Give of a gradient what belongs to the place; of an imaginary part that is -Im g."""
-    order, way, _ = place
+    order, way, index = place
     if any(x in ("A", "K") for step in way for x in (*step[2], *step[3].values()) if type(x) is str):
         # Such a step goes by the order in memory: that of the array.
         g = record(COPIED, (g.transpose(order), "C"), NO_KEYWORDS).transpose(np.argsort(order))
-    for step in place[1]:
+    for step in way:
         g = -retake(step, g) if step[0] is _IMAG else retake(step, g)
-    return g[place[2]]
+    return g[index]
 
 
 _IMAG = primitive_of(np.imag)
@@ -588,13 +588,15 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return out
 
 
-def _first(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
-    def function(x: Any, *args: Any, **options: Any) -> None:
+def _first(function: Any, change: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the composite of a NumPy function that changes its first argument."""
+
+    def composite(x: Any, *args: Any, **options: Any) -> None:
         if type(x) is not Traced:
-            _into_plain(f"np.{name} with recorded values")
+            _into_plain(f"{name_of(function)} with recorded values")
         change(x, *args, **options)
 
-    return function
+    return composite
 
 
 def _as_array_of_its_own(x: Any) -> Any:
@@ -603,25 +605,25 @@ def _as_array_of_its_own(x: Any) -> Any:
 
 
 _WRITERS: dict[Any, Callable[..., Any]] = {
-    np.copyto: _first("copyto", _copyto), np.put: _first("put", _put), np.place: _first("place", _place),
-    np.putmask: _first("putmask", _putmask), np.put_along_axis: _first("put_along_axis", _put_along_axis),
-    np.fill_diagonal: _first("fill_diagonal", _fill_diagonal),
+    np.copyto: _copyto, np.put: _put, np.place: _place, np.putmask: _putmask,
+    np.put_along_axis: _put_along_axis, np.fill_diagonal: _fill_diagonal,
 }  # fmt: skip
 WRITING.update(_WRITERS)
-COMPOSITES |= _WRITERS
+COMPOSITES |= {function: _first(function, change) for function, change in _WRITERS.items()}
 COMPOSITES |= {
     "out": _out, "at": _at,
     np.copy: lambda x, order="K", subok=False: record(COPIED, (_as_array_of_its_own(x), order), NO_KEYWORDS),
 }  # fmt: skip
 
+
+def _ordered(name: str) -> Callable[..., None]:
+    return lambda x, *args, **options: _become(
+        x, getattr(np, name)(x, *args, **options), lambda exact, _: getattr(exact, name)(*args, **options)
+    )
+
+
 _METHODS: dict[str, Callable[..., Any]] = {
-    "__setitem__": _change, "fill": _fill, "put": _put,
-    "sort": lambda x, *args, **options: _become(
-        x, np.sort(x, *args, **options), lambda exact, _: exact.sort(*args, **options)
-    ),
-    "partition": lambda x, *args, **options: _become(
-        x, np.partition(x, *args, **options), lambda exact, _: exact.partition(*args, **options)
-    ),
+    "__setitem__": _change, "fill": _fill, "put": _put, **{i: _ordered(i) for i in ("sort", "partition")},
 }  # fmt: skip
 for _name, _do in _METHODS.items():
     setattr(Traced, _name, _method(_name, _do))

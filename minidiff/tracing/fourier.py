@@ -82,8 +82,6 @@ def _sequence(
             s = [x.shape[axis] for axis in axes]
             if last and s:
                 s[-1] = 2 * (s[-1] - 1)
-        if len(s) != len(axes):
-            raise ValueError(f"np.fft: s has {len(s)} lengths, but there are {len(axes)} axes.")
         steps = [(each, x.shape[axis] if n == -1 else n, axis) for n, axis in zip(s, axes, strict=True)]
         if first or last:
             steps[-1] = (first or last, *steps[-1][1:])

@@ -287,8 +287,6 @@ def _matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
 
 @exactly(np.linalg.vector_norm)
 def _vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:  # noqa: A002
-    if isinstance(axis, list):
-        raise TypeError("np.linalg.vector_norm: axis must be None, an integer or a tuple, got a list")
     norm = np.linalg.norm(rows_of(x, axis), ord, -1)
     return norm.reshape(reduced_shape(x, axis)) if keepdims else norm
 

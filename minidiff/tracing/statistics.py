@@ -196,13 +196,6 @@ def _nanmean(x: Any, axis: Any = None, keepdims: Any = False, where: Any = True)
     return np.sum(np.where(is_known, x, 0), axis=axis, keepdims=keepdims) * (1 / count).astype(x.dtype)
 
 
-def _away(x: Any, axis: Any, where: Any, mean: Any) -> tuple[Any, Any]:
-    """Give how far what is known is from its mean, and 0 for the rest; and how many are known."""
-    is_known = _known(x, where)
-    mean = _nanmean(x, axis, True, where) if mean is None else mean
-    return np.where(is_known, x - mean, 0), np.sum(is_known, axis=axis, keepdims=True)
-
-
 def _spread_of_known(
     is_root: bool,
     x: Any,
@@ -214,8 +207,11 @@ def _spread_of_known(
     correction: Any = None,
 ) -> Any:
     """Give the variance of what is known, or its root."""
-    away, count = _away(single(as_array(x)), axis, where, mean)
-    degrees = count - (ddof if correction is None else correction)
+    x = single(as_array(x))
+    is_known = _known(x, where)
+    mean = _nanmean(x, axis, True, where) if mean is None else mean
+    away = np.where(is_known, x - mean, 0)
+    degrees = np.sum(is_known, axis=axis, keepdims=True) - (ddof if correction is None else correction)
     degrees = np.where(degrees > 0, degrees, np.nan).astype(away.real.dtype)
     return spread_around_zero(away, axis, degrees, is_root)
 

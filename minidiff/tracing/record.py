@@ -860,9 +860,9 @@ def apart(x: Any) -> Any:
 
 
 def as_it_is_now(x: Any) -> Any:
-    """Copy an array of truth values or whole numbers, a mask that a loop narrows for one, also in an index.
+    """Copy an array of truth values or whole numbers, also in an index: a loop may narrow such a mask.
 
-    The large arrays of a loss, of other numbers, are kept by reference: `guard` is for these.
+    Arrays of other numbers, the large ones of a loss, are kept by reference: `guard` is for these.
     """
     if type(x) is dict or (type(x) in (tuple, list) and not _HOLDS_NO_ARRAY.issuperset(map(type, x))):
         return map_container(as_it_is_now, x)
@@ -924,7 +924,7 @@ def _share(x: Any, y: Any) -> bool:
 
 
 def _let_go(part: Any) -> None:
-    """Let what was read of an array that is being filled hold a copy, so that this is filled in place."""
+    """Let what was read of an array hold a copy, so that the array can be filled in place."""
     if type(part) is not Traced or part.function is not _GETITEM:
         return
     if type(part.arguments[0]) is not np.ndarray:
@@ -1389,7 +1389,7 @@ def _no_array(function: Any, kind: type) -> TypeError:
 
 
 def as_array(x: Any) -> Any:
-    """Make an array of numbers, recorded or not, also in lists; what is an array stays, but for a matrix."""
+    """Make an array of numbers, or lists of them, recorded or not; arrays stay, a matrix becomes one."""
     if isinstance(x, (np.ndarray, np.generic, Box)):
         return x if type(x) is not np.matrix else np.asarray(x)
     if isinstance(x, (list, tuple)) and not _is_plain(x):
@@ -1483,7 +1483,7 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
 
 
 def _is_other_sequence(x: Any) -> bool:
-    """Tell whether something that is no list, such as a deque or an array of objects, holds arrays."""
+    """Tell whether a sequence other than lists, such as a deque, holds something recorded."""
     if is_ndarray(x):
         may_hold = x.ndim and x.dtype == object
     else:
@@ -1573,7 +1573,7 @@ WRITING: set[Any] = set()
 def _refusal(
     function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
 ) -> Exception | None:
-    """Give NumPy's own error, if it refuses a call as well and `error` says neither that nor its name."""
+    """Give NumPy's own error for a call, unless `error` has its words or the function's name already."""
 
     def copied(x: Any) -> Any:  # which the function may change
         return x.copy() if is_ndarray(x := shown(x)) else map_container(copied, x)
@@ -1596,13 +1596,13 @@ def _refusal(
     return None
 
 
-# Functions whose dtype= says what their first argument is taken for, and those whose derivatives know it.
+# Functions that cast their first argument to dtype=; and others, whose derivatives know that option.
 _CASTING = {np.sum, np.prod, np.mean, np.cumsum, np.cumprod, np.nansum}
 _KNOWING = {np.var, np.std, np.clip, np.einsum}
 
 
 def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do what a ``dtype=`` asks for: the first argument is taken for that, whole numbers for constants."""
+    """Cast the first argument to ``dtype=``; of whole numbers the result is a constant."""
     if function not in _CASTING and function not in _KNOWING:
         return NotImplemented
     dtype = np.dtype(kwargs["dtype"])

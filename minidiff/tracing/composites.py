@@ -23,7 +23,6 @@ from minidiff.tracing.derivatives import (
     along,
     cast,
     moments_options,
-    parameters_of,
     primitive_of,
     scatter,
 )
@@ -257,14 +256,11 @@ def _refuse_equal(name: str, arrays: Iterable[Any]) -> None:
 
 def _of_different(function: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
     """Give NumPy's own lines for a function of the elements of `count` arrays, which have to be different."""
-    names, lines = [*parameters_of(function)][:count], unwrap(function)
 
     def composite(*arguments: Any, **options: Any) -> Any:
-        given = {**dict(zip(names, arguments, strict=False)), **options}
-        arrays = [as_array(given[name]) for name in names if name in given]
+        arrays = [*map(as_array, arguments[:count])]
         _refuse_equal(function.__name__, arrays)
-        options = {name: x for name, x in options.items() if name not in names}
-        return lines(*arrays, *arguments[count:], **options)
+        return unwrap(function)(*arrays, *arguments[count:], **options)
 
     return composite
 

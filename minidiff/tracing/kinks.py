@@ -127,14 +127,14 @@ def spread_around_zero(x: Any, axis: Any, degrees: Any, is_root: bool) -> Any:
 # --- Norms ----------------------------------------------------------------------------------------------
 
 
-def reduced_shape(x: Any, axis: Any) -> list[int]:
+def _reduced_shape(x: Any, axis: Any) -> list[int]:
     """Give the shape of a reduction of `x` that keeps its dimensions."""
     axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
     return [1 if i in axes else n for i, n in enumerate(x.shape)]
 
 
 def _from_length(g: Any, ans: Any, x: Any, axis: Any, keepdims: bool) -> Any:
-    return anp.reshape(_ratio(g, ans), reduced_shape(x, axis)) * anp.conj(x)
+    return anp.reshape(_ratio(g, ans), _reduced_shape(x, axis)) * anp.conj(x)
 
 
 @derivative(_from_length)
@@ -144,7 +144,7 @@ def _length(x: Any, axis: Any, keepdims: bool) -> Any:
 
 def _from_p_norm(g: Any, ans: Any, x: Any, p: Any, axis: Any) -> Any:
     # Shares of the norm, whose powers neither overflow nor divide 0 by 0.
-    shape = reduced_shape(x, axis)
+    shape = _reduced_shape(x, axis)
     is_zero = ans == 0
     norm = anp.reshape(anp.where(is_zero, anp.ones_like(ans), ans), shape)
     share = np.abs(x) / norm
@@ -174,7 +174,7 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
     if not is_known or (isinstance(ord, str) and (is_vector or ord != "nuc")):
         return np.linalg.norm(constant(x), ord, axis, keepdims)  # which says what is wrong
     if keepdims:
-        return np.reshape(np.linalg.norm(x, ord, axis), reduced_shape(x, axis))
+        return np.reshape(np.linalg.norm(x, ord, axis), _reduced_shape(x, axis))
     if not is_vector:
         return _matrix_norm(np.moveaxis(x, axis, (-2, -1)), ord)
     if ord == 0:

@@ -15,7 +15,6 @@ import numpy as np
 
 from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
 from minidiff.tracing.exact import Exact, exactly, laid, pinned
-from minidiff.tracing.kinks import reduced_shape
 from minidiff.tracing.record import as_array, constant, derivative
 from minidiff.tracing.spectra import adjoint, singular_values
 from minidiff.tracing.statistics import rows_of
@@ -287,8 +286,7 @@ def _matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
 
 @exactly(np.linalg.vector_norm)
 def _vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:  # noqa: A002
-    norm = np.linalg.norm(rows_of(x, axis), ord, -1)
-    return norm.reshape(reduced_shape(x, axis)) if keepdims else norm
+    return np.linalg.norm(rows_of(x, axis), ord, -1)
 
 
 def _trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
@@ -298,8 +296,7 @@ def _trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
 @exactly(np.vecdot, np.linalg.vecdot)
 def _vecdot(x: Any, y: Any, /, *, axis: int = -1, keepdims: bool = False) -> Any:
     x, y = np.moveaxis(as_array(x), axis, -1), np.moveaxis(as_array(y), axis, -1)
-    product = np.sum(np.conj(x) * y, axis=-1)
-    return np.expand_dims(product, axis) if keepdims else product
+    return np.sum(np.conj(x) * y, axis=-1)
 
 
 def _outer(x: Any, y: Any, /) -> Any:

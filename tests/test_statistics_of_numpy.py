@@ -185,6 +185,8 @@ CALLS = [
     *[call(np.piecewise, T, [np.arange(2) > k], [np.exp, lambda v: v[:, ::-1] ** 2]) for k in (0, 3)],
     call(np.piecewise, np.array(0.7), [np.array(True)], [np.exp]),
     call(np.ptp, T, (0, 2), keepdims=True),
+    call(np.apply_along_axis, lambda v, p: v * p[0] ** 2, 0, M, p=X),
+    call(np.piecewise, V, [V > 0], [lambda v, p: v * p[0] ** 2], p=X),
 ]  # fmt: skip
 if hasattr(np, "cumulative_sum"):
     CALLS += [

@@ -650,10 +650,9 @@ for _name in (
     setattr(Traced, _name, _recorded(getattr(np, _name)))
 for _name in ("conj", "conjugate"):  # of real numbers it is the array itself
     setattr(Traced, _name, lambda self: np.conj(self) if self.dtype.kind == "c" else self)
-for _name in (
-    "all", "any", "argmax", "argmin", "argpartition", "argsort", "nonzero", "round", "searchsorted",
-):  # fmt: skip
-    setattr(Traced, _name, _plain(getattr(np, _name)))
+for _name in dir(np.ndarray):
+    if getattr(np, _name, None) in CONSTANT and _name not in vars(Traced):
+        setattr(Traced, _name, _plain(getattr(np, _name)))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge", "floordiv", "or_", "and_", "xor"):
     _operate = getattr(operator, _name)
     setattr(Traced, f"__{_name.strip('_')}__", _plain(_operate))

@@ -205,11 +205,7 @@ def pullback(f: Any, /, *args: Any, **constants: Any) -> Any:
         return lambda body: pullback(body, f, **constants)
     value, node, roots, regrouped = _record(_with(constants, f), args, "pullback")
     _check_result("pullback", value)
-    if isinstance(args[0], Params):
-        named = [(f"parameter {name}", p) for name, p in zip(args[0].names, args[0], strict=True)]
-    else:
-        named = [(f"argument {i}", x) for i, arg in enumerate(args) for x in _leaves(arg)]
-    arrays = [(name, x.value if isinstance(x, Param) else x) for name, x in named]
+    arrays = [(name, x.value if isinstance(x, Param) else x) for name, x in _named(args)]
     before = [(name, x, x.copy()) for name, x in arrays if is_ndarray(x) and not standing_now()]
 
     def back(seed: Any) -> Any:
@@ -863,6 +859,13 @@ def _leaves(x: Any) -> Iterator[Any]:
             yield from _leaves(item)
     else:
         yield x
+
+
+def _named(args: tuple[Any, ...]) -> list[tuple[str, Any]]:
+    """Name each parameter of a `Params`, or each leaf of the arguments after the argument it is in."""
+    if isinstance(args[0], Params):
+        return [(f"parameter {name}", p) for name, p in zip(args[0].names, args[0], strict=True)]
+    return [(f"argument {i}", x) for i, arg in enumerate(args) for x in _leaves(arg)]
 
 
 # --- Errors that teach ----------------------------------------------------------------------------------

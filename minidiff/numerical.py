@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, generator, integer, number
-from minidiff.gradient import _check_result, _leaves, _record, _replaced, _variable, _with, gradient, hvp
+from minidiff.gradient import _check_call, _check_result, _named, _replaced, _variable, _with, gradient, hvp
 from minidiff.params import Param, Params
 
 __all__ = ["check_gradient"]
@@ -59,54 +59,44 @@ def check_gradient(
         ...
     AssertionError: the gradient by argument 0 is -1.029164, but differences give ...
     """
-    order = integer("order", order, 1)
-    f, tol = _with(constants, f), None if tol is None else number("tol", tol, "[0, inf)")
+    order, f = integer("order", order, 1), _with(constants, f)
     if order > 2:
         raise ValueError(f"order must be 1 or 2, got {order}")
-    rng = generator("seed", seed)
-    ps = args[0] if len(args) == 1 and isinstance(args[0], Params) else None
-    variables = list(ps) if ps is not None else [x for x in _leaves(args) if _variable(x) is not None]
-    values = [np.array(x.value if isinstance(x, Param) else _variable(x)) for x in variables]
-    if not callable(f) or not values:
-        if not callable(f):
-            _record(f, args, "check_gradient")  # which says what is wrong
+    tol, rng = None if tol is None else number("tol", tol, "[0, inf)"), generator("seed", seed)
+    _check_call(f, args, "check_gradient")
+    named = [(name, x) for name, x in _named(args) if _variable(x) is not None]
+    values = [np.array(x.value if isinstance(x, Param) else _variable(x)) for _, x in named]
+    if not values:
         raise ValueError(
             f"check_gradient: nothing to differentiate by in {described(args)}: give numbers and arrays, or "
             "the parameters that f reaches, params(model)"
         )
-    names = [f"parameter {name}" for name in ps.names] if ps is not None else _names(args)
-    current, weights = [x.copy() for x in values], list[Any]()
+    # Where derivatives are taken: the parameters themselves, or copies of the numbers and arrays.
+    ps = args[0] if isinstance(args[0], Params) else None
+    at: Any = [x.copy() for x in values] if ps is None else ps
+    weights: list[Any] = []
 
-    def total(result: Any) -> Any:
+    def total(xs: Any = ()) -> Any:
+        remaining = iter(xs)
+        result = f() if ps is not None else f(*_replaced(args, lambda _: next(remaining)))
         if not weights:
             _check_result("check_gradient", result)
             weights.append(_normal(rng, np.shape(result), True))
         return np.sum(np.real(np.conj(weights[0]) * result))
 
-    def value_of(xs: Any) -> Any:
-        if ps is not None:
-            return total(f())
-        remaining = iter(xs)
-        return total(f(*_replaced(args, lambda _: next(remaining))))
-
     def gradients() -> list[Any]:
-        g = gradient(value_of, current)[0] if ps is None else gradient(lambda: value_of(None), ps).values()
+        g = gradient(total, at)
+        g = g[0] if ps is None else g.values()
         return [0 * x if h is None else h for x, h in zip(values, g, strict=True)]
 
-    def products(vs: list[Any]) -> list[Any]:
+    def products(vs: list[Any]) -> Any:
         if ps is None:
-            return hvp(value_of, current, vs)  # type: ignore[no-any-return]
-        return list(hvp(lambda: value_of(None), ps, dict(zip(ps, vs, strict=True))).values())
-
-    def put(i: int, x: Any) -> None:
-        if ps is not None:
-            ps[i][...] = x
-        else:
-            current[i] = np.asarray(x, values[i].dtype)
+            return hvp(total, at, vs)
+        return hvp(total, ps, dict(zip(ps, vs, strict=True))).values()
 
     onto = [_normal(rng, x.shape, x.dtype.kind == "c") for x in values]
     eps = max(float(np.finfo(x.dtype).eps) for x in values)
-    for i, x in enumerate(values):
+    for i, ((name, _), x) in enumerate(zip(named, values, strict=True)):
         v = _normal(rng, x.shape, x.dtype.kind == "c").astype(x.dtype)
         h = eps ** (1 / 3) * max(1.0, float(np.abs(x).max(initial=0.0)))
         still = [np.zeros_like(y) for y in values]
@@ -115,10 +105,10 @@ def check_gradient(
         try:
             sides = []
             for step in (h, -h, h / 2, -h / 2):
-                put(i, (x + step * v).astype(x.dtype))
-                sides.append((float(value_of(current)), _dot(gradients(), onto) if order == 2 else 0.0))
+                at[i][...] = x + step * v
+                sides.append((float(total(at)), _dot(gradients(), onto) if order == 2 else 0.0))
         finally:
-            put(i, x)
+            at[i][...] = x
         for what, found, ends in (
             ("gradient", slope, [value for value, _ in sides]),
             ("second derivative", bend, [g for _, g in sides]),
@@ -126,14 +116,9 @@ def check_gradient(
             differences, allowed = _differences(found, ends, h, eps, 10 * eps**0.5 if tol is None else tol)
             if not abs(found - differences) <= allowed < np.inf:
                 raise AssertionError(
-                    f"the {what} by {names[i]} is {found:.7g}, but differences give {differences:.7g} "
+                    f"the {what} by {name} is {found:.7g}, but differences give {differences:.7g} "
                     "(both along a random direction)"
                 )
-
-
-def _names(args: Any) -> list[str]:
-    """Name each number or array after the argument it is in."""
-    return [f"argument {i}" for i, arg in enumerate(args) for x in _leaves(arg) if _variable(x) is not None]
 
 
 def _differences(found: float, ends: list[float], h: float, eps: float, tol: float) -> tuple[float, float]:

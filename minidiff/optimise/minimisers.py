@@ -23,7 +23,7 @@ from minidiff.optimise.training import (
     slope_of,
 )
 from minidiff.optimise.transforms import what_is_not_finite
-from minidiff.params import Param, Params, param
+from minidiff.params import Param, Params
 
 __all__ = ["least_squares", "minimize"]
 
@@ -147,8 +147,8 @@ def minimize(
         what = "uses gradients" if bounds is None else "takes bounds"
         raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r:.60}")
     slope = slope_of(loss, search.ps, flag("compiled", compiled))
-    callbacks, along = callbacks_of("callback", callback), Params(map(param, search.ps))
-    options = {name: x for name, x in options.items() if x is not None}  # None: SciPy's default
+    callbacks = callbacks_of("callback", callback)
+    options = {name: x for name, x in search.options.items() if x is not None}  # None: SciPy's default
     tol = None if tol is None else number("tol", tol, within="[0, inf)")
     if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
         # for these two it is the norm of the gradient, which a search on rough losses brings less far
@@ -177,23 +177,18 @@ def minimize(
             bar.update()
         call_all(callbacks, search.iterations, 1, value)
 
-    def hessp(v: Any, direction: Any) -> Any:
-        pairs = zip(search.ps, search.put(direction, along), strict=True)
-        return search.vector(hvp(loss, search.put(v), dict(pairs)))
-
-    second: dict[str, Any] = {"hess": lambda v: hessian(loss, search.put(v)).astype(float), "hessp": hessp}
-    with (
-        progress_bar(range(0 if (n := options.get("maxiter", 0)) == np.inf else int(n)) or iter(()), 1)
-        if flag("progress", progress)
-        else nullcontext() as bar
-    ):
+    second: dict[str, Any] = {
+        "hess": lambda v: hessian(loss, search.put(v)).astype(float),
+        "hessp": lambda v, along: search.vector(hvp(loss, search.put(v), search.numbers(along))),
+    }
+    with progress_bar(options.get("maxiter")) if flag("progress", progress) else nullcontext() as bar:
         result = search.run(
             lambda: optimize.minimize(
                 evaluate, search.inside() if method == "trust-constr" else search.start,
                 jac=True, method=method, tol=tol, options=options or None,
                 bounds=None if bounds is None else optimize.Bounds(*search.bounds, keep_feasible=True),
                 callback=heard,
-                **{each: second[each] for each in _METHODS[method].split() if each in second},
+                **{each: f for each, f in second.items() if each in _METHODS[method].split()},
             )
         )  # fmt: skip
     result.setdefault("nit", search.iterations)
@@ -244,6 +239,7 @@ def least_squares(
     """
     optimize = scipy("least_squares")
     search = _Search("least_squares", "residuals", residuals, ps, bounds, options)
+    options = search.options
     if search.is_rough and not {"ftol", "xtol", "gtol"} & options.keys():
         options.update(dict.fromkeys(("ftol", "xtol", "gtol"), 10 * search.eps))
     if bounds is not None:
@@ -325,15 +321,7 @@ class _Search:
             self.bounds = np.concatenate(rows, axis=1)
             self.start = np.clip(self.best, *self.bounds)
         self.least, self.at_best, self.met, self.iterations = np.inf, dict[str, Any](), 0, 0
-        for option, instead in _NOT_OPTIONS.items():
-            if option in options:
-                raise TypeError(f"{call} takes no {option}=: {instead.format(call=call)}.")
-        for option, x in options.items():  # SciPy's own errors come when parameters have moved
-            x = x[()] if getattr(x, "ndim", None) == 0 else x
-            if option in _COUNTS and x is not None and not (is_number(x) and x == np.inf):
-                integer(option, x, of_any_type=True)
-            elif option in _NUMBERS and x is not None and not is_number(x):
-                number(option, x)
+        self.options = _checked(call, options)
 
     def inside(self) -> Any:
         """Give the start, off its bounds: on one of them SciPy's interior-point method would stay."""
@@ -347,11 +335,14 @@ class _Search:
         """Give parameters or gradients as one vector."""
         return x.to_vector().astype(self.dtype).view("f8")
 
-    def put(self, v: Any, ps: Params | None = None) -> Params:
-        """Put the parameters, or others like them, where the vector says, and give them."""
-        ps = self.ps if ps is None else ps
-        ps.from_vector(np.ascontiguousarray(v, float).view(self.dtype))
-        return ps
+    def numbers(self, v: Any) -> Any:
+        """Give a vector as that of the parameters' numbers, of which complex ones are two."""
+        return np.ascontiguousarray(v, float).view(self.dtype)
+
+    def put(self, v: Any) -> Params:
+        """Put the parameters where the vector says, and give them."""
+        self.ps.from_vector(self.numbers(v))
+        return self.ps
 
     def note(self, v: Any, value: float, **what: Any) -> None:
         """Note the value at a point, and what else SciPy's result says of it."""
@@ -378,6 +369,21 @@ class _Search:
             result.message = f"{str(result.message).rstrip('.')}. The parameters are at the best point met."
         whole(self.put, result.x)
         return result
+
+
+def _checked(call: str, options: Any) -> dict[str, Any]:
+    """Check options: SciPy's own errors come when parameters have moved."""
+    checked = {}
+    for name, x in options.items():
+        if name in _NOT_OPTIONS:
+            raise TypeError(f"{call} takes no {name}=: {_NOT_OPTIONS[name].format(call=call)}.")
+        x = x[()] if getattr(x, "ndim", None) == 0 else x
+        if name in _COUNTS and not (x is None or (is_number(x) and x == np.inf)):
+            x = integer(name, x, of_any_type=True)
+        elif name in _NUMBERS and x is not None and not is_number(x):
+            number(name, x)
+        checked[name] = x
+    return checked
 
 
 def _where_none(end: Any, no_end: float) -> Any:

@@ -164,7 +164,9 @@ def train(
     ps, transforms = params_of(ps), _functions("transform", transform)
     after_step, after_epoch = callbacks_of("cb", cb), callbacks_of("each_epoch", each_epoch)
     run = _Run(loss, ps, data, opt, transforms, after_step, flag("compiled", compiled))
-    bar = progress_bar(data, epochs) if flag("progress", progress) else nullcontext()
+    bar: Any = nullcontext()
+    if flag("progress", progress):
+        bar = progress_bar(epochs * len(data) if isinstance(data, Sized) else None)
     try:
         # `counted` twice: an interrupt may cut one end short.
         with bar as run.bar, Counted(data) as run.counted, run.counted, ExitStack() as together:
@@ -522,12 +524,12 @@ def _exhausted(epochs: int) -> ValueError:
     )
 
 
-def progress_bar(data: Iterable[Any], epochs: int) -> Any:
-    """Give a bar that counts the steps of all epochs."""
+def progress_bar(total: float | None) -> Any:
+    """Give a bar that counts steps, up to a number of them if that is known."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bar is plain
             from tqdm.auto import tqdm
     except ImportError:
         raise ImportError("progress=True needs tqdm: pip install 'minidiff[plot]'") from None
-    return tqdm(total=epochs * len(data) if isinstance(data, Sized) else None, unit="step")
+    return tqdm(total=total, unit="step")

@@ -25,6 +25,7 @@ __all__ = [
     "described",
     "ends",
     "extra",
+    "fits",
     "flag",
     "function",
     "generator",
@@ -83,6 +84,11 @@ def share_memory(xs: Sequence[np.ndarray[Any, Any]]) -> bool:
     """
     bounds = sorted(map(byte_bounds, xs))
     return any(end > begin for (_, end), (begin, _) in pairwise(bounds))
+
+
+def fits(a: Any, x: np.ndarray[Any, Any]) -> bool:
+    """Tell whether an array can become the value of another: of its shape, and real where that is real."""
+    return np.shape(a) == x.shape and np.can_cast(np.asarray(a).dtype, x.dtype, "same_kind")
 
 
 def described(x: object) -> str:

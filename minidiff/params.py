@@ -14,7 +14,7 @@ from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from minidiff.checks import described, is_ndarray, is_number, owner_of
+from minidiff.checks import described, fits, is_ndarray, is_number, owner_of
 from minidiff.interrupts import whole
 from minidiff.tracing import ELSEWHERE, Leaf, constant, is_recorded, lift, no_attribute
 from minidiff.typing import ArrayLike, DTypeLike, NDArray
@@ -396,7 +396,7 @@ class Params(MutableSet[Param]):
             raise TypeError(
                 "from_vector(v): v is a masked array, and the mask would be lost: pass v.filled(…)."
             )
-        vector = np.asarray(v)
+        vector = np.array(v)  # a copy: it may be a view of a parameter
         size = sum(p.value.size for p in self)
         if vector.shape != (size,):
             raise ValueError(
@@ -408,18 +408,7 @@ class Params(MutableSet[Param]):
         for name, p, piece in zip(self.names, self, pieces, strict=True):
             if p.value.dtype.kind == "f" and piece.dtype.kind == "c":
                 raise ValueError(f"from_vector(v): parameter {name} is real, but v is complex there.")
-        arrays = [p.in_place("from_vector(v)") for p in self]
-        for i, array in enumerate(arrays):
-            if not array.flags.writeable:
-                raise ValueError(f"from_vector(v): parameter {self.names[i]} is a read-only array.")
-        # Copies: a number may be too large for its dtype, and `v` may be a view of a parameter.
-        new = [piece.astype(a.dtype) for a, piece in zip(arrays, pieces, strict=True)]
-
-        def change() -> None:
-            for a, values in zip(arrays, new, strict=True):
-                a[...] = values
-
-        whole(change)
+        assign(self, pieces, "from_vector(v)")
 
     def __repr__(self) -> str:
         rows = [
@@ -463,6 +452,36 @@ def pieces_of(ps: Params, vector: Any) -> list[Any]:
         piece = np.real(piece) if is_wider and not np.imag(constant(piece)).any() else piece
         pieces.append(np.reshape(piece, p.shape))
     return pieces
+
+
+def assign(ps: Params, values: Iterable[Any], call: str = "an assignment of values") -> None:
+    """Set parameters to values, all of them or none.
+
+    Parameters
+    ----------
+    ps : Params
+        The parameters.
+    values : iterable of ndarray
+        One for each, of its shape.
+    call : str
+        What an error calls this.
+    """
+    pairs = [(p.in_place(call), value) for p, value in zip(ps, values, strict=True)]
+    for i, (x, value) in enumerate(pairs):
+        if not x.flags.writeable:
+            raise ValueError(f"{call}: parameter {ps.names[i]} is a read-only array.")
+        if not fits(value, x):
+            raise ValueError(
+                f"{call}: parameter {ps.names[i]}, {described(x)}, cannot be set to {described(value)}."
+            )
+    # Before anything changes: a number may be too large for its dtype, and the warning an error.
+    new = [np.asarray(value).astype(x.dtype, copy=False) for x, value in pairs]
+
+    def change() -> None:
+        for (x, _), values in zip(pairs, new, strict=True):
+            x[...] = values
+
+    whole(change)
 
 
 def _several(iterable: Iterable[Any]) -> Iterable[Any]:

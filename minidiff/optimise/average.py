@@ -15,10 +15,9 @@ import numpy as np
 from minidiff.checks import described, instance, integer, number
 from minidiff.gradient import gradient
 from minidiff.grads import Grads
-from minidiff.optimise.callbacks import assign
 from minidiff.optimise.memory import Memory, arrays_or_none, check_values
 from minidiff.optimise.rule import Rule, abs2, widened
-from minidiff.params import Param, Params
+from minidiff.params import Param, Params, assign
 from minidiff.settings import Fraction
 from minidiff.typing import Array
 

@@ -20,8 +20,8 @@ import numpy as np
 from minidiff.checks import anything, described, flag, function, instance, integer, is_number, number
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser, member_with
-from minidiff.optimise.memory import Memory, arrays_or_none, check_values, fits
-from minidiff.params import Param, Params
+from minidiff.optimise.memory import Memory, arrays_or_none, check_values
+from minidiff.params import Param, Params, assign
 
 __all__ = ["KeepBest", "Progress", "ReducePlateau", "early_stopping", "patience", "plateau", "throttle"]
 
@@ -445,32 +445,6 @@ class KeepBest(Memory):
         self._is_entered = False
         if self.values is not None:
             self.restore()
-
-
-def assign(ps: Params, values: Iterable[Any]) -> None:
-    """Set parameters to values, all of them or none.
-
-    Parameters
-    ----------
-    ps : Params
-        The parameters.
-    values : iterable of ndarray
-        One for each, of its shape.
-    """
-    pairs = [(p.in_place("an assignment of values"), value) for p, value in zip(ps, values, strict=True)]
-    for x, value in pairs:
-        if not x.flags.writeable:
-            raise ValueError(f"a parameter of shape {x.shape} is a read-only array: it cannot be set")
-        if not fits(value, x):
-            raise ValueError(f"a parameter, {described(x)}, cannot be set to {described(value)}")
-    # Before anything changes: a number may be too large for its dtype, and the warning an error.
-    new = [np.asarray(value).astype(x.dtype, copy=False) for x, value in pairs]
-
-    def change() -> None:
-        for (x, _), values in zip(pairs, new, strict=True):
-            x[...] = values
-
-    whole(change)
 
 
 class ReducePlateau(Memory):

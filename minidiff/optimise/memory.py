@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidiff.checks import described, instance, is_ndarray, is_number
+from minidiff.checks import described, fits, instance, is_ndarray, is_number
 from minidiff.params import Params
-from minidiff.typing import Array
 
-__all__ = ["Memory", "arrays_or_none", "check_values", "fits"]
+__all__ = ["Memory", "arrays_or_none", "check_values"]
 
 
 class Memory(ABC):
@@ -109,8 +108,3 @@ def check_values(ps: Params, values: list[Any] | None) -> None:
     if values is not None and not (len(values) == len(ps) and all(map(fits, values, [p.value for p in ps]))):
         theirs, ours = ", ".join(map(described, values)), ", ".join(described(p.value) for p in ps)
         raise ValueError(f"state is of other parameters: its values are {theirs}, the parameters {ours}")
-
-
-def fits(a: Any, x: Array) -> bool:
-    """Tell whether an array can become the value of another: of its shape, and real where that is real."""
-    return np.shape(a) == x.shape and np.can_cast(np.asarray(a).dtype, x.dtype, "same_kind")

@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, instance, integer, number
+from minidiff.checks import described, fits, instance, integer, number
 from minidiff.grads import Grads
-from minidiff.optimise.memory import Memory, arrays_or_none, fits
+from minidiff.optimise.memory import Memory, arrays_or_none
 from minidiff.optimise.rule import widened
 from minidiff.params import Param, Params
 from minidiff.tracing import constant

@@ -178,7 +178,46 @@ class patience(Trigger):  # noqa: N801 - it is called as a function is
         return bool(value), {}
 
 
-class early_stopping(Trigger):  # noqa: N801 - it is called as a function is
+def _training_loss(progress: Progress) -> float:
+    return progress.loss
+
+
+class _OfScores(Memory):
+    """The base of what compares scores: a distance tells by how much one is better than another."""
+
+    _noted = "best"  # the attribute that a score is kept in
+    distance: Callable[[Any, Any], Any] = operator.sub
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Raise an error if what is noted is no score."""
+        if (noted := state[self._noted]) is not None:
+            self._score(f"state[{self._noted!r}]", noted, "must be")
+
+    def _score(self, name: str, score: Any, must: str = "must give") -> Any:
+        """Check that a score is a number, or what a distance of the user's own may know of.
+
+        Of an array, which may change until it is compared again, or be a parameter, it gives a copy.
+        """
+        is_number_of_one = is_number(score) or (
+            isinstance(score, (np.ndarray, np.generic)) and score.size == 1 and score.dtype.kind in "fiub"
+        )
+        if score is None or (self.distance is operator.sub and not is_number_of_one):
+            advice = ": does it lack a return?" if score is None else ""
+            raise TypeError(f"{name} {must} a number, the score, got {described(score)}{advice}")
+        return np.array(score) if isinstance(score, np.ndarray) else score
+
+    def _metric(self, f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Ask for a score, and check it."""
+        if f is _training_loss and not args:
+            raise TypeError("metric is the loss in the Progress, which train gives: by hand, give a metric")
+        return self._score("metric", f(*args, **kwargs))
+
+    def _is_better(self, score: Any, best: Any, min_dist: float) -> bool:
+        is_first = best is None or best != best  # NaN is no score to beat
+        return bool(is_first or self.distance(best, score) > min_dist)
+
+
+class early_stopping(_OfScores, Trigger):  # noqa: N801 - it is called as a function is
     """A trigger that is true once the best score is `patience` calls old.
 
     A score is better if ``distance(best, score) > min_dist``. By default that is a score lower than the best
@@ -238,42 +277,12 @@ class early_stopping(Trigger):  # noqa: N801 - it is called as a function is
 
     def look(self, value: Any) -> tuple[bool, dict[str, Any]]:
         """Tell whether the score is no better than the best, and note it if it is better."""
-        score = _score("f", value, self.distance)
-        is_better = _is_better(score, self.best, self.distance, self.min_dist)
+        score = self._score("f", value)
+        is_better = self._is_better(score, self.best, self.min_dist)
         return not is_better, {"best": score} if is_better else {}
 
-    def check_state(self, state: dict[str, Any]) -> None:
-        """Raise an error if what is noted is no score."""
-        _check_noted("best", state, self.distance)
 
-
-def _score(name: str, score: Any, distance: Any = operator.sub) -> Any:
-    """Check that a score is a number, or what a distance of the user's own may know of.
-
-    Of an array, which may change until it is compared again, or be a parameter, it gives a copy.
-    """
-    if score is None or (distance is operator.sub and not (is_number(score) or _is_array_of_one(score))):
-        advice = ": does it lack a return?" if score is None else ""
-        must = "must be" if name.startswith("state") else "must give"
-        raise TypeError(f"{name} {must} a number, the score, got {described(score)}{advice}")
-    return np.array(score) if isinstance(score, np.ndarray) else score
-
-
-def _check_noted(name: str, state: dict[str, Any], distance: Any = operator.sub) -> None:
-    """Check the score in a state, if there is one yet."""
-    if state[name] is not None:
-        _score(f"state[{name!r}]", state[name], distance)
-
-
-def _is_array_of_one(score: Any) -> bool:
-    return isinstance(score, (np.ndarray, np.generic)) and score.size == 1 and score.dtype.kind in "fiub"
-
-
-def _is_better(score: Any, best: Any, distance: Callable[[Any, Any], Any], min_dist: float) -> bool:
-    return bool(best is None or best != best or distance(best, score) > min_dist)  # NaN is no score to beat
-
-
-class plateau(Trigger):  # noqa: N801 - it is called as a function is
+class plateau(_OfScores, Trigger):  # noqa: N801 - it is called as a function is
     """A trigger that is true once the score has hardly changed `width` times in a row.
 
     Parameters
@@ -303,6 +312,7 @@ class plateau(Trigger):  # noqa: N801 - it is called as a function is
     """
 
     _memory = {**Trigger._memory, "last": anything}  # noqa: RUF012
+    _noted = "last"
 
     def __init__(
         self,
@@ -324,27 +334,12 @@ class plateau(Trigger):  # noqa: N801 - it is called as a function is
 
     def look(self, value: Any) -> tuple[bool, dict[str, Any]]:
         """Tell whether the score is close to the one before, and note it."""
-        score, last = _score("f", value, self.distance), self.last
+        score, last = self._score("f", value), self.last
         is_close = last is not None and bool(abs(self.distance(last, score)) < self.min_dist)
         return is_close, {"last": score}
 
-    def check_state(self, state: dict[str, Any]) -> None:
-        """Raise an error if what is noted is no score."""
-        _check_noted("last", state, self.distance)
 
-
-def _training_loss(progress: Progress) -> float:
-    return progress.loss
-
-
-def _metric(f: Callable[..., Any], args: Any, kwargs: Any, distance: Any = operator.sub) -> Any:
-    """Ask for a score, and check it."""
-    if f is _training_loss and not args:
-        raise TypeError("metric is the loss in the Progress, which train gives: by hand, give a metric")
-    return _score("metric", f(*args, **kwargs), distance)
-
-
-class KeepBest(Memory):
+class KeepBest(_OfScores):
     """Keeps a copy of the parameters whenever the metric is better than ever before.
 
     As a context manager it puts the best ones back at the end, after an exception and an interrupt too;
@@ -410,18 +405,18 @@ class KeepBest(Memory):
     def check_state(self, state: dict[str, Any]) -> None:
         """Raise an error if the values are those of other parameters, or what is noted is no score."""
         check_values(self.ps, state["values"])
-        _check_noted("best", state, self.distance)
+        super().check_state(state)
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and keep the parameters if it is better."""
-        score = _metric(self.__wrapped__, args, kwargs, self.distance)
+        score = self._metric(self.__wrapped__, args, kwargs)
         if not self._is_entered and self.values is None:
             warnings.warn(
                 "the best parameters are kept, but put back at the end of a block only: write "
                 "with KeepBest(ps, …) as best: above the training, or best.restore() after it",
                 stacklevel=2,
             )
-        if score == score and _is_better(score, self.best, self.distance, self.min_dist):
+        if score == score and self._is_better(score, self.best, self.min_dist):
             values = [p.value.copy() for p in self.ps]
             vars(self).update(best=score, values=values)  # both at once, also if an interrupt comes
 
@@ -447,7 +442,7 @@ class KeepBest(Memory):
             self.restore()
 
 
-class ReducePlateau(Memory):
+class ReducePlateau(_OfScores):
     """Lowers the learning rate when the metric has not become better for a while.
 
     Parameters
@@ -526,15 +521,11 @@ class ReducePlateau(Memory):
         self.best: Any = None
         self.worse = self.cooling = 0
 
-    def check_state(self, state: dict[str, Any]) -> None:
-        """Raise an error if what is noted is no score."""
-        _check_noted("best", state)
-
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and lower the rate if it is time."""
-        score, best = _metric(self.__wrapped__, args, kwargs), self.best
+        score, best = self._metric(self.__wrapped__, args, kwargs), self.best
         least = self.threshold * abs(best or 0)
-        is_better = _is_better(score, best, operator.sub, least if least < np.inf else 0)
+        is_better = self._is_better(score, best, least if least < np.inf else 0)
         worse, cooling = 0 if is_better else self.worse + 1, self.cooling
         if cooling:
             worse, cooling = 0, cooling - 1

@@ -911,16 +911,15 @@ def _runs(losses: Any, labels: Any) -> Iterable[tuple[Any, str, Any]]:
     if labels is not None:
         instance("labels", labels, (str, Sequence, np.ndarray), "a name or a list of names")
     several = isinstance(losses, (list, tuple)) and any(np.ndim(run) for run in losses)
-    if not several and np.ndim(losses) != 2:
-        labels = [labels] if labels is None or isinstance(labels, str) else labels
-        if len(labels) != 1:
-            raise ValueError(f"labels has {len(labels)} names, but losses is one run")
-        return [(labels[0], "losses", losses)]
-    if labels is None:
-        labels = [None] * len(losses)
-    if isinstance(labels, str) or len(labels) != len(losses):
-        raise ValueError(f"labels must name each of the {len(losses)} runs, got {labels!r:.60}")
-    return [(labels[i], f"losses[{i}]", run) for i, run in enumerate(losses)]
+    if several or np.ndim(losses) == 2:
+        runs = {f"losses[{i}]": run for i, run in enumerate(losses)}
+    else:
+        runs = {"losses": losses}
+    labels = [labels] if isinstance(labels, str) else [None] * len(runs) if labels is None else labels
+    if len(labels) != len(runs):
+        which = "the one run" if len(runs) == 1 else f"each of the {len(runs)} runs"
+        raise ValueError(f"labels must name {which}, got {labels!r:.60}")
+    return [(label, name, run) for label, (name, run) in zip(labels, runs.items(), strict=True)]
 
 
 def _path(name: str, path: Any) -> NDArray[np.float64]:

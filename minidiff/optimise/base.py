@@ -151,6 +151,9 @@ class Holder(AbstractOptimiser):
 
     _attributes: ClassVar[tuple[str, ...]] = ()
 
+    def __bool__(self) -> bool:
+        return True  # also without members
+
     def __setattr__(self, name: str, value: Any) -> None:
         is_ours = name in self._attributes or isinstance(getattr(type(self), name, None), property)
         if not (is_ours or self._may_have(name)):

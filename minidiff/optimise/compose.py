@@ -109,9 +109,6 @@ class Optimiser(Holder, MutableSequence[AbstractOptimiser]):
     def __len__(self) -> int:
         return len(self.members)
 
-    def __bool__(self) -> bool:
-        return True
-
     def __repr__(self) -> str:
         lines = "".join(textwrap.indent(f"{member!r},\n", "    ") for member in self.members)
         return f"{type(self).__name__}(\n{lines})" if lines else f"{type(self).__name__}()"

@@ -136,9 +136,6 @@ class Grouped(Holder):
     def __len__(self) -> int:
         return len(self.members)
 
-    def __bool__(self) -> bool:
-        return True
-
     def stages(self, x: Any = None) -> list[AbstractOptimiser]:
         """Return those of the parameter's own optimiser."""
         return [self] if x is None or type(self).apply is not Grouped.apply else self._of(x).stages(x)

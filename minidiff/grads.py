@@ -11,7 +11,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from minidiff.checks import described
-from minidiff.params import Param, Params
+from minidiff.params import Param, Params, table
 from minidiff.tracing import constant, is_recorded
 
 __all__ = ["Grads"]
@@ -209,10 +209,8 @@ class Grads(Mapping[Param, Any]):
 
     def __repr__(self) -> str:
         names = dict(zip(map(id, self._named), self._named.names, strict=True)) if self._named else {}
-        rows = [(names.get(id(p), str(i)), str(p.value.shape), g) for i, (p, g) in enumerate(self.items())]
-        widths = [max((len(row[k]) for row in rows), default=0) for k in (0, 1)]
-        lines = [f"  {name:<{widths[0]}}  {shape:<{widths[1]}}  {_brief(g)}" for name, shape, g in rows]
-        return "\n".join([f"Grads of {len(self)} parameters, norm {constant(self.norm()):.4g}", *lines])
+        rows = [(names.get(id(p), str(i)), p.value.shape, _brief(g)) for i, (p, g) in enumerate(self.items())]
+        return "\n".join([f"Grads of {len(self)} parameters, norm {constant(self.norm()):.4g}", *table(rows)])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Grads, (self._params, list(self._arrays.values()), self._named)

@@ -411,12 +411,8 @@ class Params(MutableSet[Param]):
         assign(self, pieces, "from_vector(v)")
 
     def __repr__(self) -> str:
-        rows = [
-            (name, str(p.value.shape), str(p.value.dtype)) for name, p in zip(self.names, self, strict=True)
-        ]
-        widths = [max((len(row[k]) for row in rows), default=0) for k in (0, 1)]
-        lines = [f"  {name:<{widths[0]}}  {shape:<{widths[1]}}  {dtype}" for name, shape, dtype in rows]
-        return "\n".join([self._summary(), *lines])
+        rows = [(name, p.value.shape, p.value.dtype) for name, p in zip(self.names, self, strict=True)]
+        return "\n".join([self._summary(), *table(rows)])
 
     def _repr_html_(self) -> str:
         from html import escape  # here, as few need it
@@ -439,6 +435,12 @@ class Params(MutableSet[Param]):
 
     def __setstate__(self, paths: list[str | None]) -> None:
         self._paths = dict(zip(self._paths, paths, strict=True))
+
+
+def table(rows: list[tuple[str, Any, Any]]) -> list[str]:
+    """Give lines of three columns: a name, a shape, and what else there is to say."""
+    names, shapes = (max((len(str(row[i])) for row in rows), default=0) for i in (0, 1))
+    return [f"  {name:<{names}}  {shape!s:<{shapes}}  {rest}" for name, shape, rest in rows]
 
 
 def pieces_of(ps: Params, vector: Any) -> list[Any]:

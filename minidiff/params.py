@@ -554,10 +554,6 @@ def params(*things: Any) -> Params:
       [1].W  (1, 1)  float64
       [1].b  (1,)    float64
     """
-    found = Params()
-    seen: dict[int, Any] = {}  # holds the objects themselves, so that no id is used twice
-    arrays: list[tuple[str, Any]] = []
-    waiting = deque((str(i) if len(things) > 1 else "", thing) for i, thing in enumerate(things))
     for thing in things:
         if is_ndarray(thing) and thing.dtype != object:
             raise TypeError(_not_a_param(thing))
@@ -566,6 +562,24 @@ def params(*things: Any) -> Params:
                 "params: a generator is used up by looking into it. Make a list of it, params([*models]), or "
                 "give what it gives: params(W, b)."
             )
+    found, arrays = _searched(things)
+    if things and not found:
+        raise _nothing_found(things, bool(arrays))
+    if arrays:
+        _warn_of_views(found, arrays)
+    for thing in things:  # a bias, say, that is none any more
+        every = thing if isinstance(thing, list) and thing else [thing]
+        if all(isinstance(x, (float, np.inexact)) for x in every):
+            raise TypeError(_not_a_param(thing))
+    return found
+
+
+def _searched(things: tuple[Any, ...]) -> tuple[Params, list[tuple[str, Any]]]:
+    """Find the parameters in some things, and the plain arrays there with the paths that lead to them."""
+    found = Params()
+    seen: dict[int, Any] = {}  # holds the objects themselves, so that no id is used twice
+    arrays: list[tuple[str, Any]] = []
+    waiting = deque((str(i) if len(things) > 1 else "", thing) for i, thing in enumerate(things))
     while waiting:
         path, thing = waiting.popleft()
         if isinstance(thing, Param):
@@ -581,29 +595,27 @@ def params(*things: Any) -> Params:
             if isinstance(thing, (set, frozenset)):  # at the end: what it holds may stand elsewhere, too
                 waiting.extend((_IN_A_SET, part) for part in thing)
                 continue
-            arrays += [(path.removeprefix("."), thing)] * is_ndarray(thing)
+            if is_ndarray(thing):
+                arrays.append((path.removeprefix("."), thing))
             parts = [(path + step, part) for step, part in _parts(thing)]
             waiting.extendleft(reversed(parts))
-    if arrays:
-        _warn_of_views(found, arrays)
-    for thing in things if found else ():  # a bias, say, that is none any more
-        every = thing if isinstance(thing, list) and thing else [thing]
-        if all(isinstance(x, (float, np.inexact)) for x in every):
-            raise TypeError(_not_a_param(thing))
-    if things and not found:
-        for thing in things:
-            if isinstance(thing, type):
-                raise TypeError(f"params: {thing.__name__} is a class: make a model of it, params(model).")
-        held = ", ".join(type(thing).__name__ for thing in things)
-        if arrays:
-            raise TypeError(
-                f"params: no Param in {held}, only plain arrays. Wrap what is to be trained: W = param(W)."
-            )
-        raise ValueError(
-            f"params: no Param in {held}. Make arrays trainable with param(x) and keep them in the model's "
-            "attributes; what a function closes over cannot be seen, so give its parameters: params(W, b)."
+    return found, arrays
+
+
+def _nothing_found(things: tuple[Any, ...], has_arrays: bool) -> Exception:
+    """Give the error for things without a parameter."""
+    for thing in things:
+        if isinstance(thing, type):
+            return TypeError(f"params: {thing.__name__} is a class: make a model of it, params(model).")
+    held = ", ".join(type(thing).__name__ for thing in things)
+    if has_arrays:
+        return TypeError(
+            f"params: no Param in {held}, only plain arrays. Wrap what is to be trained: W = param(W)."
         )
-    return found
+    return ValueError(
+        f"params: no Param in {held}. Make arrays trainable with param(x) and keep them in the model's "
+        "attributes; what a function closes over cannot be seen, so give its parameters: params(W, b)."
+    )
 
 
 def _warn_of_views(found: Params, arrays: list[tuple[str, Any]]) -> None:

@@ -162,11 +162,60 @@ def _recorded(
     make: Callable[[], Any] = lambda: None,
 ) -> Callable[..., Any]:
     """Make the function that is recorded. What `make` gives goes to `function` and `jointly`, too."""
+    recorded = tracing.derivative(jointly=_way_back(jointly))(_way_there(function))
 
-    def checked(argnums: Any, g: Any, ans: Any, call: Kept, *arguments: Any, **keywords: Any) -> list[Any]:
+    @wraps(function)
+    def by_position(*args: Any, **kwargs: Any) -> Any:
+        if any(map(tracing.is_box, kwargs.values())):
+            bound = signature.bind(*args, **kwargs)
+            args, kwargs = bound.args, bound.kwargs
+        trace = max([x._trace for x in (*args, *kwargs.values()) if tracing.is_box(x)], default=-1)
+        _check_containers(function, (*args, *kwargs.values()), trace)
+        if trace < 0:
+            by_name = {name: tracing.lift(x) if tracing.is_box(x) else x for name, x in kwargs.items()}
+            return function(make(), *tracing.lift(args), **by_name)
+        call = Kept()  # what `make` gave, the form of the result, and which arguments are recorded
+        call.values = make(), None, {i for i, x in enumerate(args) if tracing.is_box(x)}
+        token = _within.set(trace)
+        try:
+            result = recorded(call, *args, **kwargs)
+        finally:
+            _within.reset(token)
+        return _formed(call.values[1], result, others=True)
+
+    return by_position
+
+
+def _way_there(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the function of a call and its plain arguments that gives the parts of the result."""
+
+    @wraps(function)
+    def run(call: Kept, *args: Any, **kwargs: Any) -> Any:
+        kept, _, live = call.values
+        given = _given(args, live)
+        try:
+            result = function(kept, *given, **kwargs)
+        except (ValueError, TypeError) as error:
+            if any(words in str(error) for words in ("read-only", "readonly", "not writ", "WRITEABLE")):
+                add_note(
+                    error,
+                    f"{tracing.name_of(function)} may not write into an argument under differentiation, a "
+                    "value of the loss: take a copy first",
+                )
+            raise
+        form, parts = _split(function, result)
+        call.values = kept, form, live
+        return _writeable(parts[0], args) if type(form) is _Place else tuple(_apart(parts, given)) or 0.0
+
+    return run
+
+
+def _way_back(jointly: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the rule that gives the gradients by the arguments, from one of the result's parts."""
+
+    def rule(argnums: Any, g: Any, ans: Any, call: Kept, *arguments: Any, **keywords: Any) -> list[Any]:
         kept, form, live = call.values
-        given = [_read_only(x) if i in live else x for i, x in enumerate(arguments)]
-        places = [i - 1 for i in argnums]
+        given, places = _given(arguments, live), [i - 1 for i in argnums]
 
         def of(g: Any) -> list[Any]:
             try:
@@ -188,46 +237,12 @@ def _recorded(
 
         return tracing.by_row(of, g)
 
-    @tracing.derivative(jointly=checked)
-    @wraps(function)
-    def recorded(call: Kept, *args: Any, **kwargs: Any) -> Any:
-        kept, _, live = call.values
-        given = [_read_only(x) if i in live else x for i, x in enumerate(args)]
-        try:
-            result = function(kept, *given, **kwargs)
-        except (ValueError, TypeError) as error:
-            if any(words in str(error) for words in ("read-only", "readonly", "not writ", "WRITEABLE")):
-                name = tracing.name_of(function)
-                add_note(
-                    error,
-                    f"{name} may not write into an argument under differentiation, a value of the loss: take "
-                    "a copy first",
-                )
-            raise
-        form, parts = _split(function, result)
-        call.values = kept, form, live
-        return _writeable(parts[0], args) if type(form) is _Place else tuple(_apart(parts, given)) or 0.0
+    return rule
 
-    @wraps(function)
-    def by_position(*args: Any, **kwargs: Any) -> Any:
-        if any(map(tracing.is_box, kwargs.values())):
-            bound = signature.bind(*args, **kwargs)
-            args, kwargs = bound.args, bound.kwargs
-        trace = max([x._trace for x in (*args, *kwargs.values()) if tracing.is_box(x)], default=-1)
-        _check_containers(function, (*args, *kwargs.values()), trace)
-        if trace < 0:
-            by_name = {name: tracing.lift(x) if tracing.is_box(x) else x for name, x in kwargs.items()}
-            return function(make(), *tracing.lift(args), **by_name)
-        call = Kept()
-        call.values = make(), None, {i for i, x in enumerate(args) if tracing.is_box(x)}
-        token = _within.set(trace)
-        try:
-            result = recorded(call, *args, **kwargs)
-        finally:
-            _within.reset(token)
-        return _formed(call.values[1], result, others=True)
 
-    return by_position
+def _given(arguments: tuple[Any, ...], live: set[int]) -> list[Any]:
+    """Give the arguments for what is the user's, the recorded ones as what cannot be written into."""
+    return [_read_only(x) if i in live else x for i, x in enumerate(arguments)]
 
 
 # The trace that records the call in progress.

@@ -310,9 +310,10 @@ class LAMB(ADAMW):
     elementwise = False
 
     @staticmethod
-    def formula(*args: Any, **_: Any) -> Any:
-        x, Δ, m, v, η, *numbers = args
-        u, m, v = ADAMW.formula(x, Δ, m, v, 1.0, *numbers)
+    def formula(
+        x: Any, Δ: Any, m: Any, v: Any, η: Any, β1: Any, β2: Any, b1: Any, b2: Any, ε: Any, λ: Any
+    ) -> Any:
+        u, m, v = ADAMW.formula(x, Δ, m, v, 1.0, β1, β2, b1, b2, ε, λ)
         of_x, of_u = norm_of(x), norm_of(u)
         return η * (of_x / of_u if of_x and of_u else 1.0) * u, m, v
 

@@ -220,7 +220,7 @@ def load(
         misfits = _misfits(outlines, here)
         mine = {name: p for name, p in zip(names, ps, strict=True) if name not in misfits}
         twice = [name for name in outlines if (f"{name}'" in outlines) != (f"{name}'" in here)]
-        if misfits and (twice or not partial):  # which a glance at a large file tells
+        if misfits and (twice or not partial):  # known before any array is read
             rest = ": load(…, partial=True) takes those that fit" if mine else ""
             if twice:
                 rest = f". {_SAME_NAMES.format(', '.join(twice[:6]))}"
@@ -466,7 +466,7 @@ def _members(file: BinaryIO) -> tuple[dict[str, tuple[int, int, int]], bool]:
         size = int.from_bytes(rest[lengths[0] + 4 : lengths[0] + 12], "little")
         header, entry = _headers(name, size, crc, at)
         begin = at + len(header)
-        # A manifest that comes first names all that follow, and is longer than they are many.
+        # A manifest that comes first names all that follow: they are fewer than its bytes.
         too_many = len(members) > (members["manifest"][1] if "manifest" in members else MANY)
         as_before = b""  # zipfile of Python 3.10, which wrote the first version: sizes in 32 bits as well
         if size < FULL:

@@ -165,9 +165,8 @@ class DataLoader(Generic[Data]):
     batchsize: int = _Checked(partial(integer, least=1))  # type: ignore[assignment]
     partial: bool = _Checked(flag)  # type: ignore[assignment]
     weight = 0
-    # Which of how many shards this is, and a number that tells the order and the batch from others.
-    _shard = 0, 1
-    _at = 0
+    _shard = 0, 1  # which one, of how many
+    _at = 0  # a number for the order and the batch, which ranks compare
     _is_seeded = False
     _counts: When = "when it is handed out"  # for an iteration that begins now
 
@@ -368,7 +367,7 @@ class DataLoader(Generic[Data]):
         """
         (begin, batches, settings, losses), rng = self._place, self.rng.bit_generator.state
         batchsize, shuffle, is_partial = settings = self._settings if begin is None else settings
-        later: dict[str, Any] = {  # what states of the first version have not; those stay as they are
+        later: dict[str, Any] = {  # left out where it says nothing, as in states of the first version
             **({} if shuffle and repr(begin) != repr(rng) else {"shuffle": shuffle}),
             **({} if settings == self._settings else {"next": self._settings}),
             **({} if begin is None or not losses[0] else {"losses": losses}),
@@ -419,7 +418,7 @@ class DataLoader(Generic[Data]):
             mine.state = rng
             self._place = _Place(begin, batches, settings, losses)
             self._resumed = begin is not None
-            if "next" in state:  # its shuffle holds in a shard without a seed too: the generator is given
+            if "next" in state:  # unchecked: a shard may shuffle without a seed, as it gets the generator
                 vars(self).update(zip(("batchsize", "shuffle", "partial"), then, strict=True))
 
         whole(change)
@@ -454,7 +453,7 @@ class Counted:
         return iter(self._data) if self._loader is None else self._counted(self._loader)
 
     def _counted(self, loader: DataLoader[Any]) -> Iterator[Any]:
-        loader._counts = "when its step is taken"  # for this iteration, and for none that begins meanwhile
+        loader._counts = "when its step is taken"  # in this iteration, not in one that begins before its end
         for batch in loader:
             loader._counts = "never"
             yield batch

@@ -214,7 +214,7 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def again(*args: Any, **keywords: Any) -> Any:
-        # A keyword that holds nothing recorded goes by itself: f may return an array of it, a buffer for one.
+        # A keyword argument with nothing recorded is no variable: f may return an array of it, a buffer.
         of = {name: x for name, x in keywords.items() if any(map(is_box, _leaves(x)))}
         rest = {name: x for name, x in keywords.items() if name not in of}
         args = (*args, of)
@@ -251,7 +251,7 @@ class _Call:
         self.f, self.args, self.first, self.ps = f, args, first, leaves_now()
         if len(values := self.variables()) > len(first):
             self.result, node, roots = self.run(constant(lift(values)), is_first=True)
-        else:  # there is nothing to differentiate by, and f may do what no recording can, but not change x
+        else:  # nothing to differentiate by: f may do what cannot be recorded, but not change x
             held = [np.broadcast_to(x, np.shape(x))[()] for x in first]
             self.result, node, roots = lift(f(*held, *args)), None, []
         if is_recorded(self.result) or not isinstance(shown(self.result), _RESULTS):
@@ -349,7 +349,7 @@ def _of_root(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[
         if failed:
             raise RuntimeError("implicit_root: GMRES has not solved the linear equation of the derivative")
     u = u.reshape(shape)[()]
-    if any(map(is_recorded, (g, *values))):  # then u is a root as well, of the transposed product less g
+    if any(map(is_recorded, (g, *values))):  # then u is one too: the root of the transposed product less g
         transposed = lambda u, g, *values: call.way_back(values, call.result)(u)[k] - g  # noqa: E731
         equation = _Call(transposed, (g, *values), (u,))
         u = solution(equation, *equation.variables())

@@ -249,7 +249,7 @@ def _given(arguments: tuple[Any, ...], live: set[int]) -> list[Any]:
 _within: ContextVar[int] = ContextVar("within", default=0)
 
 
-_CONTAINERS = list, tuple, dict  # asked of the type: what is recorded takes longer to ask for its class
+_CONTAINERS = list, tuple, dict  # compared with the type: isinstance takes longer of what is recorded
 
 
 class _Place(int):
@@ -285,7 +285,7 @@ def _split(function: Callable[..., Any], result: Any) -> tuple[Any, list[Any]]:
         return _Place(len(parts) - 1)
 
     is_whole_number = isinstance(result, np.generic) and result.dtype.kind in "iub"
-    form = _mapped(place, np.asarray(result) if is_whole_number else result)  # alone, as an array of them is
+    form = _mapped(place, np.asarray(result) if is_whole_number else result)  # as an array of one
     if not parts:
         _mapped(partial(_check_plain, tracing.name_of(function)), form)
     return form, parts
@@ -350,7 +350,7 @@ def _writeable(x: Any, args: Iterable[Any]) -> Any:
     if type(x) is not np.ndarray or x.flags.writeable or 0 in x.strides:
         return x
     if any(a.flags.writeable and np.may_share_memory(x, a) for a in args if type(a) is np.ndarray):
-        with suppress(ValueError):  # it has been made so, or its memory is no array's
+        with suppress(ValueError):  # the user has made it read-only, or its memory is no array's
             x = x.view()
             x.flags.writeable = True
     return x

@@ -567,7 +567,7 @@ def params(*things: Any) -> Params:
         raise _nothing_found(things, bool(arrays))
     if arrays:
         _warn_of_views(found, arrays)
-    for thing in things:  # a bias, say, that is none any more
+    for thing in things:  # such as a bias that b = b - … has made a number
         every = thing if isinstance(thing, list) and thing else [thing]
         if all(isinstance(x, (float, np.inexact)) for x in every):
             raise TypeError(_not_a_param(thing))
@@ -583,7 +583,7 @@ def _searched(things: tuple[Any, ...]) -> tuple[Params, list[tuple[str, Any]]]:
     while waiting:
         path, thing = waiting.popleft()
         if isinstance(thing, Param):
-            if thing not in found:  # one given by itself has no path
+            if thing not in found:  # the first path counts; what is given by itself has none
                 if path.startswith(_IN_A_SET):
                     raise TypeError(
                         "params: parameters in a set, or in what it holds, have no order. Use a list, or "
@@ -626,7 +626,7 @@ def _warn_of_views(found: Params, arrays: list[tuple[str, Any]]) -> None:
     for path, array in arrays:
         for name, value in homes.get(id(owner_of(array)), ()):
             if array.size > value.size or not np.may_share_memory(array, value):
-                continue  # a home of several, or another part of it
+                continue  # they are different parts of one array
             warnings.warn(
                 f"params: {path} is a plain array in the memory of parameter {name}, and to a gradient a "
                 "constant. Take it in the loss (W.T, W[i]); if it is to be a constant, take a copy.",
@@ -670,7 +670,7 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
     attributes = attributes_of(thing)
     if isinstance(thing, Mapping):
         items = _by_key(thing.items())
-        # In slots of other mappings is how they work: gradients have their parameters there.
+        # The slots of other mappings are how they work: `Grads` has its parameters there.
         attributes = attributes if isinstance(thing, dict) else in_dict(thing) or {}
     return items + [(f".{name}", part) for name, part in attributes.items()]
 

@@ -387,7 +387,7 @@ def _label(name: str, x: Traced) -> str:
 def _by_rows(boxes: Iterable[int], arrows: list[tuple[int, int]]) -> dict[int, tuple[float, float]]:
     """Place boxes in rows, each beneath all that lead to it and near their middle; in inches."""
     row = dict.fromkeys(boxes, 0)
-    for start, end in arrows:  # those to a box come after those to what leads to it
+    for start, end in arrows:  # in the order of the calls: what leads to `start` has its row
         row[end] = max(row[end], row[start] + 1)
     inner = {end for _, end in arrows}
     row |= {
@@ -493,7 +493,7 @@ def animate_paths(
     figure = _figure_of(ax)
     figure.set_size_inches(width, height)
     drawn: list[Any] = [line for line in ax.lines if line.get_linestyle() != "None"]
-    figure.canvas.draw()  # only now does the layout stand, and with it where a point comes to be
+    figure.canvas.draw()  # which fixes the layout, and so where points are in the picture
     scale = 72 / figure.dpi
     ways = [ax.transData.transform(line.get_xydata()) * [scale, -scale] + [0, 72 * height] for line in drawn]
     box = ax.bbox

@@ -507,7 +507,7 @@ class ReducePlateau(_OfScores):
                 f"opt is {type(opt).__name__}(…), which has no eta to lower: give the optimiser in it that "
                 f"has, such as {member_with(opt, 'eta')}"
             )
-        self.opt.eta = self.opt.eta  # which a schedule refuses, and should now
+        self.opt.eta = self.opt.eta  # if a schedule refuses that, it does so now
         self.__wrapped__ = function("metric", metric)
         self.factor = number("factor", factor, within="[0, 1)")
         self.patience = integer("patience", patience, 0)

@@ -34,7 +34,7 @@ _METHODS = {
     "dogleg": "hess",
 }  # fmt: skip
 
-# SciPy's arguments that are none here.
+# SciPy's arguments, and other libraries', that there are not here, with what to write.
 _NOT_OPTIONS = {
     "x0": "it starts where the parameters are",
     "fun": "the function comes first, {call}(lambda: f(x, y), ps)",
@@ -49,7 +49,7 @@ _NOT_OPTIONS = {
     "history_size": "that of L-BFGS-B is maxcor=",
 }
 
-# Its options that are whole numbers, and those that are any, whichever method has them.
+# Options of all methods that are whole numbers, and those that are numbers of any kind.
 _COUNTS = {"max_nfev", "maxCGit", "maxcor", "maxfun", "maxiter", "maxls", "subproblem_maxiter"}
 _NUMBERS = {
     "accuracy", "barrier_tol", "c1", "c2", "f_scale", "ftol", "gtol", "initial_barrier_parameter",
@@ -151,7 +151,7 @@ def minimize(
     options = {name: x for name, x in search.options.items() if x is not None}  # None: SciPy's default
     tol = None if tol is None else number("tol", tol, within="[0, inf)")
     if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
-        # for these two it is the norm of the gradient, which a search on rough losses brings less far
+        # Of these two it bounds the gradient's norm, which falls less far where the loss is rough.
         tol = search.eps**0.5 if method in ("BFGS", "CG") else 10 * search.eps
 
     if method == "L-BFGS-B":  # up to 16 MB of earlier steps and gradients, or as SciPy does
@@ -272,7 +272,7 @@ def least_squares(
     return search.run(lambda: optimize.least_squares(evaluate, search.start, jac, **options))
 
 
-# What SciPy makes of a square, z, so that outliers count for less.
+# What SciPy makes of a residual's square, z: outliers count for less.
 _LOSSES: dict[str, Callable[[Any], Any]] = {
     "linear": lambda z: z,
     "soft_l1": lambda z: 2 * (np.sqrt(1 + z) - 1),

@@ -211,7 +211,7 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
         """Forget the gradients that are waiting for a step."""
         self.count = 0
         self.total: list[Any] | None = None
-        # A total, and the parameters of which it is. That of a state is another one.
+        # The total that was made here, and its parameters. A total that `state` has set is another list.
         self._known: tuple[Any, list[Param]] = None, []
 
     def __call__(self, grads: Grads) -> Grads | None:

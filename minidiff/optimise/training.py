@@ -20,7 +20,7 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.callbacks import Progress, is_trigger
 from minidiff.optimise.memory import Memory
 from minidiff.optimise.together import Steps
-from minidiff.optimise.transforms import Joint, accumulate, first_nonfinite, what_is_not_finite
+from minidiff.optimise.transforms import Joint, accumulate, what_is_not_finite
 from minidiff.params import Param, Params
 from minidiff.typing import NDArray
 
@@ -306,8 +306,8 @@ class _Run:
             if self._unweighed:
                 self._check_weight()
             value, grads = _transformed(self._transforms, value, grads, self.data, self.batches)
-            if not math.isfinite(value) or first_nonfinite(grads) is not None:
-                raise _not_finite(value, grads, self.ps, len(self.losses) + 1)
+            if what := what_is_not_finite(value, grads, self.ps):
+                raise _not_finite(what, value, len(self.losses) + 1)
             self._step(grads, value)
             if self.bar is not None:
                 self._running = value if len(self.losses) == 1 else 0.95 * self._running + 0.05 * value
@@ -490,8 +490,7 @@ def _mean(losses: list[float], steps_before: int, their_sum: list[float]) -> flo
     return math.fsum([*their_sum, *losses]) / count if count else math.nan
 
 
-def _not_finite(value: float, grads: Grads, ps: Params, step: int) -> FloatingPointError:
-    what = what_is_not_finite(value, grads, ps)
+def _not_finite(what: str, value: float, step: int) -> FloatingPointError:
     advice = (
         ": at the first step look for NaN in the data, later take a smaller rate or transform=clip_norm(1.0)"
     )

@@ -706,19 +706,14 @@ def _of_classes(
 def _weights_of_classes(weights: Any, ŷ: Any) -> Any:
     """Return weights that broadcast to predictions, shape (..., classes)."""
     w, samples, classes = _weights(weights, ŷ.dtype), ŷ.shape[:-1], ŷ.shape[-1]
-    of_samples = w.ndim > 0 and w.shape == samples[: w.ndim]
     if w.shape == (classes,):
-        if of_samples:
+        if w.shape == samples[:1]:
             raise ValueError(
                 f"weights of shape {w.shape} may be of {classes} samples or of {classes} classes: write "
                 "weights[:, None] for samples, weights[None] for classes"
             )
         return w
-    return (
-        w.reshape(w.shape + (1,) * (ŷ.ndim - w.ndim))
-        if of_samples
-        else _broadcast(w, ŷ.shape, "sample or class")
-    )
+    return _broadcast(w, ŷ.shape, samples, "sample or class")
 
 
 def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
@@ -728,10 +723,8 @@ def _agg(losses: Any, agg: Agg, weights: Any) -> Any:
         return agg(losses)
     dtype = losses.dtype
     losses = single(losses) if agg is np.mean else losses
-    w = _weights(weights, losses.dtype)
-    if w.ndim and w.shape == losses.shape[: w.ndim]:
-        w = w.reshape(w.shape + (1,) * (losses.ndim - w.ndim))
-    each = losses * _broadcast(w, losses.shape, "sample")
+    w = _broadcast(_weights(weights, losses.dtype), losses.shape, losses.shape, "sample")
+    each = losses * w
     return _ratio(each, np.broadcast_to(w, losses.shape), dtype) if agg is np.mean else agg(each)
 
 
@@ -835,8 +828,10 @@ def _beside_plain(ŷ: Any, y: Any, least: float, most: float, coding: str) -> An
     return y
 
 
-def _broadcast(w: Any, shape: tuple[int, ...], each: str) -> Any:
-    """Return weights if NumPy broadcasts them to this shape with an axis for each of its axes."""
+def _broadcast(w: Any, shape: tuple[int, ...], samples: tuple[int, ...], each: str) -> Any:
+    """Return weights, of samples or with an axis for each of the shape, as NumPy broadcasts them to it."""
+    if w.ndim and w.shape == samples[: w.ndim]:
+        return w.reshape(w.shape + (1,) * (len(shape) - w.ndim))
     if w.ndim and (w.ndim != len(shape) or any(n not in (1, m) for n, m in zip(w.shape, shape, strict=True))):
         raise ValueError(
             f"weights must be one for each {each}, or have {len(shape)} axes and broadcast to the shape "

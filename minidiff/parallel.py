@@ -345,7 +345,7 @@ class _Ranks:
         if not _differ(heads[:, :5]):
             return heads, True
         statuses = heads[:, 0]
-        self._hear(statuses)
+        self._raise_of_others(statuses)
         reason = ""
         if _differ(heads[:, 1]):
             places = ", ".join(f"rank {rank} at {int(n)}" for rank, n in enumerate(heads[:8, 1]))
@@ -374,7 +374,7 @@ class _Ranks:
         # Those that are at work on a long step have the time that they need, if nothing is wrong.
         hurry = error is not None and not isinstance(error, Stop)
         heads = self._gather(DONE if error is None else FAILED, error if hurry else None)
-        self._hear(heads[:, 0], error, what)
+        self._raise_of_others(heads[:, 0], error, what)
 
     def compare(self, description: list[str]) -> None:
         """Refuse, on all ranks, what is not described by the same lines on all."""
@@ -388,7 +388,7 @@ class _Ranks:
                     f"rank {rank} has other parameters than rank 0: {other}, where rank 0 has {ours}"
                 )
 
-    def _hear(self, statuses: Any, error: BaseException | None = None, what: str = "") -> None:
+    def _raise_of_others(self, statuses: Any, error: BaseException | None = None, what: str = "") -> None:
         """Raise what has ended the training on another rank, unless this one has an error of its own."""
         if statuses.max() < DONE:
             return

@@ -20,7 +20,7 @@ import numpy as np
 from minidiff.checks import anything, described, flag, function, instance, integer, is_number, number
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser, member_with
-from minidiff.optimise.memory import Memory, arrays_or_none, check_values
+from minidiff.optimise.memory import Memory, arrays_or_none
 from minidiff.params import Param, Params, assign
 
 __all__ = ["KeepBest", "Progress", "ReducePlateau", "early_stopping", "patience", "plateau", "throttle"]
@@ -401,11 +401,6 @@ class KeepBest(_OfScores):
         """Start over, as for another training."""
         self.best: Any = None
         self.values: list[Any] | None = None
-
-    def check_state(self, state: dict[str, Any]) -> None:
-        """Raise an error if the values are those of other parameters, or what is noted is no score."""
-        check_values(self.ps, state["values"])
-        super().check_state(state)
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and keep the parameters if it is better."""

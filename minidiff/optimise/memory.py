@@ -12,7 +12,7 @@ import numpy as np
 from minidiff.checks import described, fits, instance, is_ndarray, is_number
 from minidiff.params import Params
 
-__all__ = ["Memory", "arrays_or_none", "check_values"]
+__all__ = ["Memory", "arrays_or_none"]
 
 
 class Memory(ABC):
@@ -66,20 +66,20 @@ class Memory(ABC):
     @state.setter
     def state(self, state: dict[str, Any]) -> None:
         instance("state", state, Mapping, "the state of another one, a dict")
-        ps = self.ps if "names" in state else None
-        if state.keys() - ({"names"} if ps is not None else set()) != self._memory.keys():
+        if state.keys() - ({"names"} if self.ps is not None else set()) != self._memory.keys():
             names, given = ", ".join(self._memory), described(dict(state))
             raise ValueError(f"state is of something else: {type(self).__name__} has {names}, got {given}")
-        new = {name: check(f"state[{name!r}]", deepcopy(state[name])) for name, check in self._memory.items()}
-        if ps is not None:
-            arrays = {name: new[name] for name, check in self._memory.items() if check is arrays_or_none}
-            new |= {name: _in_order(ps, state["names"], values) for name, values in arrays.items()}
+        new = {}
+        for name, check in self._memory.items():
+            new[name] = check(f"state[{name!r}]", deepcopy(state[name]))
+            if check is arrays_or_none and self.ps is not None:
+                new[name] = _values_of(self.ps, new[name], state.get("names", list(self.ps.names)))
         self.check_state(new)
         vars(self).update(new)  # all at once, also if an interrupt comes
 
 
-def _in_order(ps: Params, names: Any, values: list[Any] | None) -> list[Any] | None:
-    """Put arrays from a state, with the names of their parameters there, in the order of these here."""
+def _values_of(ps: Params, values: list[Any] | None, names: Any) -> list[Any] | None:
+    """Put arrays from a state, where parameters have these names, in order, if they can be their values."""
     names = list(map(str, instance("state['names']", names, list, "a list of names")))
     if sorted(names) != sorted(ps.names):
         theirs, ours = ", ".join(names), ", ".join(ps.names)
@@ -87,9 +87,14 @@ def _in_order(ps: Params, names: Any, values: list[Any] | None) -> list[Any] | N
             f"state is of other parameters: those of {theirs}, not {ours}. Without its entry 'names' it goes "
             "by place"
         )
-    if values is None or len(values) != len(names):
-        return values
-    return [values[names.index(name)] for name in ps.names]
+    if values is None:
+        return None
+    if len(values) == len(names):
+        values = [values[names.index(name)] for name in ps.names]
+    if not (len(values) == len(ps) and all(map(fits, values, [p.value for p in ps]))):
+        theirs, ours = ", ".join(map(described, values)), ", ".join(described(p.value) for p in ps)
+        raise ValueError(f"state is of other parameters: its values are {theirs}, the parameters {ours}")
+    return values
 
 
 def arrays_or_none(name: str, x: Any) -> list[Any] | None:
@@ -101,10 +106,3 @@ def arrays_or_none(name: str, x: Any) -> list[Any] | None:
         if not (a is None or ((is_ndarray(a) or isinstance(a, np.generic)) and a.dtype.kind in "fciub")):
             raise TypeError(f"{name} must be a list of arrays of numbers, got {described(x)}")
     return [a if a is None else np.asarray(a) for a in x]
-
-
-def check_values(ps: Params, values: list[Any] | None) -> None:
-    """Check that arrays from a state, if there are any, can be the values of these parameters."""
-    if values is not None and not (len(values) == len(ps) and all(map(fits, values, [p.value for p in ps]))):
-        theirs, ours = ", ".join(map(described, values)), ", ".join(described(p.value) for p in ps)
-        raise ValueError(f"state is of other parameters: its values are {theirs}, the parameters {ours}")

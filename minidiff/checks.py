@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 __all__ = [
+    "a_count",
     "add_note",
     "anything",
     "bit_generator",
@@ -193,6 +194,11 @@ def integer(name: str, n: Any, least: float = -math.inf, *, of_any_type: bool = 
     if n < least:
         raise ValueError(f"{name} must be at least {least}, got {n!r}")
     return int(n)
+
+
+def a_count(name: str, n: Any) -> int:
+    """Check that an argument is an integer of at least 0."""
+    return integer(name, n, 0)
 
 
 def several(name: str, x: Any, each: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from minidiff.checks import (
+    a_count,
     bit_generator,
     described,
     flag,
@@ -65,7 +66,7 @@ class _Place(NamedTuple):
 
 
 _SETTINGS: tuple[Any, ...] = partial(integer, least=1), flag, flag
-_LOSSES: tuple[Any, ...] = partial(integer, least=0), partial(several, each=(number, ...))
+_LOSSES: tuple[Any, ...] = a_count, partial(several, each=(number, ...))
 
 
 def _no_other(name: str, _: object) -> NoReturn:

@@ -7,12 +7,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, instance, integer, number
+from minidiff.checks import a_count, described, instance, number
 from minidiff.gradient import gradient
 from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none
@@ -95,7 +94,7 @@ class Average(Memory):
     ``swa_utils.AveragedModel``; optax: ``incremental_update``.
     """
 
-    _memory = {"count": partial(integer, least=0), "values": arrays_or_none}  # noqa: RUF012
+    _memory = {"count": a_count, "values": arrays_or_none}  # noqa: RUF012
 
     def __init__(self, ps: Params | Iterable[Param], decay: float | None = 0.999) -> None:
         self.ps: Params = Params(ps)

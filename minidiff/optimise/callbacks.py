@@ -12,12 +12,12 @@ import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidiff.checks import anything, described, flag, function, instance, integer, is_number, number
+from minidiff.checks import a_count, anything, described, flag, function, instance, integer, is_number, number
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser, member_with
 from minidiff.optimise.memory import Memory, arrays_or_none
@@ -123,7 +123,7 @@ class Trigger(Memory):
     ``cb=`` it counts steps. Called by hand, it returns whether it is time.
     """
 
-    _memory = {"count": partial(integer, least=0)}  # noqa: RUF012
+    _memory = {"count": a_count}  # noqa: RUF012
 
     def __init__(self, f: Callable[..., Any], wait: int) -> None:
         self.__wrapped__ = f  # as which it is called: `inspect.signature` goes by this name
@@ -480,11 +480,7 @@ class ReducePlateau(_OfScores):
     its mode "max"; a change of less than 1e-8 is not made there either.
     """
 
-    _memory = {  # noqa: RUF012
-        "best": anything,
-        "worse": partial(integer, least=0),
-        "cooling": partial(integer, least=0),
-    }
+    _memory = {"best": anything, "worse": a_count, "cooling": a_count}  # noqa: RUF012
 
     def __init__(
         self,
@@ -505,8 +501,8 @@ class ReducePlateau(_OfScores):
         self.opt.eta = self.opt.eta  # if a schedule refuses that, it does so now
         self.__wrapped__ = function("metric", metric)
         self.factor = number("factor", factor, within="[0, 1)")
-        self.patience = integer("patience", patience, 0)
-        self.cooldown = integer("cooldown", cooldown, 0)
+        self.patience = a_count("patience", patience)
+        self.cooldown = a_count("cooldown", cooldown)
         self.least = number("least", least, within="[0, inf)")
         self.threshold = number("threshold", threshold, within="[0, 1]")
         self.reset()

@@ -10,12 +10,11 @@ import math
 from abc import abstractmethod
 from cmath import isfinite
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, fits, instance, integer, number
+from minidiff.checks import a_count, described, fits, instance, integer, number
 from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none
 from minidiff.optimise.rule import widened
@@ -141,10 +140,10 @@ class skip_nonfinite(Memory):  # noqa: N801 - it is called as a function is
     optax: ``apply_if_finite``, which lets through what is not finite after so many in a row.
     """
 
-    _memory = {"skipped": partial(integer, least=0), "in_a_row": partial(integer, least=0)}  # noqa: RUF012
+    _memory = {"skipped": a_count, "in_a_row": a_count}  # noqa: RUF012
 
     def __init__(self, at_most: int | None = None) -> None:
-        self.at_most = None if at_most is None else integer("at_most", at_most, 0)
+        self.at_most = None if at_most is None else a_count("at_most", at_most)
         self.reset()
 
     def reset(self) -> None:
@@ -201,7 +200,7 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
     optax: ``MultiSteps``.
     """
 
-    _memory = {"count": partial(integer, least=0), "total": arrays_or_none}  # noqa: RUF012
+    _memory = {"count": a_count, "total": arrays_or_none}  # noqa: RUF012
 
     def __init__(self, n: int) -> None:
         self.n = integer("n", n, 1)

@@ -28,7 +28,7 @@ from minidiff.files import write
 from minidiff.interrupts import whole
 from minidiff.manifest import Decoder, Encoder, MisfitError
 from minidiff.optimise.base import AbstractOptimiser
-from minidiff.params import Param, Params
+from minidiff.params import Param, Params, assign
 from minidiff.typing import Array
 
 __all__ = ["load", "save"]
@@ -236,18 +236,12 @@ def load(
         more = Decoder(_within("extra", arrays), {})
         extra = {name: more.data(node) for name, node in manifest["extra"].items()}
 
-    changes = {name: (a, stored[name]) for name, a in here.items() if name in mine}
-    for name, (a, _) in changes.items():
-        if not a.flags.writeable:
-            raise ValueError(f"parameter {name} is a read-only array: {_name(path)} cannot be loaded into it")
-
     if misfits and not mine:
         warnings.warn(f"load(…, partial=True): nothing taken, {_name(path)} {next(iter(misfits.values()))}",
                       UserWarning, stacklevel=2)  # fmt: skip
 
     def commit() -> None:
-        for a, value in changes.values():
-            a[...] = value
+        assign(ps & mine.values(), [stored[name] for name in mine], "load(…)")
         decoder.commit()
 
     whole(commit)

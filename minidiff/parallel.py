@@ -541,8 +541,7 @@ class _Layout:
         buffers = {}
         for real, length in lengths.items():
             buffers[real] = memory.take(real, -(-length // size) * size)
-            if len(buffers[real]) > length:
-                buffers[real][length:] = 0
+            buffers[real][length:] = 0
         arrays = [
             None if slot is None else np.ndarray(slot[0], slot[1], buffers[slot[2]], slot[3])
             for slot in slots

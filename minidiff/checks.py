@@ -36,6 +36,7 @@ __all__ = [
     "is_complex",
     "is_ndarray",
     "is_number",
+    "level_outside",
     "number",
     "owner_of",
     "owners_of",
@@ -90,6 +91,14 @@ def share_memory(xs: Sequence[np.ndarray[Any, Any]]) -> bool:
 def fits(a: Any, x: np.ndarray[Any, Any]) -> bool:
     """Tell whether an array can become the value of another: of its shape, and real where that is real."""
     return np.shape(a) == x.shape and np.can_cast(np.asarray(a).dtype, x.dtype, "same_kind")
+
+
+def level_outside() -> int:
+    """Give the `stacklevel` with which a caller's warning points to the first line that is none of ours."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith(("minidiff.", "contextlib")):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def described(x: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minidiff.checks import add_note, described, instance, is_ndarray, owners_of
+from minidiff.checks import add_note, described, instance, is_ndarray, level_outside, owners_of
 from minidiff.gradient import WithGradient, _check_loss, _pull, _record, _variable, withgradient
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
@@ -30,8 +31,9 @@ from minidiff.tracing import is_tracing, map_container, standing_for_leaves, wat
 
 __all__ = ["Compiled", "compiled"]
 
-# So many programs are made, for the signatures met first; from so many on, something is amiss.
-KEPT, MANY = 64, 16
+# So many programs are made, for the signatures met first; from so many on, something is amiss, or if several
+# have taken so many seconds.
+KEPT, MANY, LONG = 64, 16, 10.0
 # Where data change, a program that has run so often was worth its recording.
 WORTH = 100
 # What to ask a value, for which something else stands when a loss is recorded.
@@ -164,7 +166,7 @@ class Compiled:
         self._latest: tuple[Any, _Made | None] = None, None
         self._steps: Steps | None = None
         self._lock = threading.RLock()
-        self._recorded = 0
+        self._recorded, self._spent, self._has_warned = 0, 0.0, False
         name = getattr(loss, "__name__", type(loss).__name__)
         self._name = name if name.isidentifier() else "loss"
 
@@ -200,6 +202,11 @@ class Compiled:
         return made.result(every) if self._opt is None else self._step(made, every)
 
     def _eagerly(self, args: tuple[Any, ...]) -> Any:
+        if self._opt is not None and is_tracing():
+            raise TypeError(
+                f"a compiled step, of {self._name} and an optimiser, is no loss: call it by itself, or "
+                "train(loss, θ, data, opt, compiled=True)"
+            )
         result = self._gradient(args)
         if self._opt is None:
             return result
@@ -347,6 +354,10 @@ class Compiled:
     def __reduce__(self) -> Any:
         return compiled, (self._loss, self._params, self._opt)
 
+    def trainable(self) -> Any:
+        """Give `params` what to look into."""
+        return self._loss if self._params is None else self._params
+
     # --- Recording ---
 
     def _first(self, key: Any, args: tuple[Any, ...], stale: _Made | None = None) -> Any:
@@ -360,16 +371,21 @@ class Compiled:
             if stale is not None:
                 self._recorded -= stale.ran >= WORTH
                 del self._programs[key]
+            started = time.perf_counter()
             result = self._on_copies(args)
             made = self._checked(args, result)
             self._recorded += 1
-            if self._recorded == MANY:
+            self._spent += time.perf_counter() - started
+            is_slow = self._recorded > 1 and self._spent > LONG
+            if (self._recorded == MANY or is_slow) and not self._has_warned:
+                self._has_warned = True
                 warnings.warn(
-                    f"compiled: {self._name} has been recorded {MANY} times, for other signatures or data; "
-                    f"after {KEPT} it runs as it is. Is an argument an integer that counts? Pass float(i), "
-                    "which may vary. Has an array another shape, or an object other attributes, each time? "
-                    "Does an array change that the loss makes others of? Pass it as an argument.",
-                    UserWarning, stacklevel=3,
+                    f"compiled: {self._name} has been recorded {self._recorded} times, for other signatures "
+                    f"or data; after {KEPT} it runs as it is. Is an argument an integer that counts? Pass "
+                    "float(i), which may vary; or x[i], where it picks one of many things. Has an array "
+                    "another shape, or an object other attributes, each time? Does an array change that the "
+                    "loss makes others of? Pass it as an argument.",
+                    UserWarning, stacklevel=level_outside(),
                 )  # fmt: skip
             self._programs[key] = made
         if self._opt is None:

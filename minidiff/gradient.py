@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidiff.checks import add_note, described, is_ndarray, is_number
+from minidiff.checks import add_note, described, is_ndarray, is_number, level_outside
 from minidiff.grads import Grads
 from minidiff.params import Param, Params, pieces_of
 from minidiff.program.listing import StandIn, example, varying
@@ -576,6 +576,9 @@ def _explain(error: Exception, args: tuple[Any, ...], name: str) -> None:
     if len(args) > 1 and any(is_ndarray(x) and x.dtype.kind in "iu" for x in _leaves(args)):
         add_note(error, f"An array of integers is an argument of {name}, which makes floats of it: take "
                  f"y.astype(int) in f, or let f reach it, {name}(lambda p: f(p, x, y), p).")  # fmt: skip
+    elif isinstance(error, (IndexError, TypeError)) and any(type(x) is int for x in _leaves(args)):
+        add_note(error, f"An integer is an argument of {name}, which makes a float of it: give a constant by "
+                 f"its name, {name}(f, x, n=3).")  # fmt: skip
     for i, arg in enumerate(args if isinstance(error, TypeError) else ()):
         if isinstance(arg, (list, tuple)) and all(map(is_number, _leaves(arg))):
             kind = type(arg).__name__
@@ -913,15 +916,12 @@ def _check_loss(value: Any) -> None:
 
 
 def _warn_unreached() -> None:
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and frame.f_code.co_filename == __file__:
-        level, frame = level + 1, frame.f_back
     warnings.warn(
         "The loss reaches none of the parameters: all gradients are None. Does it compute with the "
         "parameters themselves, not with copies or with W.value? np.sign, np.round and comparisons end a "
         "gradient, too: it is zero.",
         UserWarning,
-        stacklevel=level,
+        stacklevel=level_outside(),
     )
 
 

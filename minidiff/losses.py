@@ -768,7 +768,10 @@ def _places(numbers: Any, classes: int) -> Any:
     places = numbers.astype(np.intp, copy=False)
     if places.size and places.view(np.uintp).max() >= classes:  # where negative numbers are large
         low, high = numbers.min(), numbers.max()
-        raise ValueError(f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}")
+        advice = ": labels that begin with 1 are y - 1" * bool(low == 1 and high == classes)
+        raise ValueError(
+            f"class numbers must be from 0 to {classes - 1}, got {low if low < 0 else high}{advice}"
+        )
     return places
 
 

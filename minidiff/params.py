@@ -643,6 +643,8 @@ def _parts(thing: Any) -> Iterable[tuple[str, Any]]:
     """Give what `thing` holds, in the order of definition, each with the step that leads there."""
     if type(thing) in _HOLDS_NOTHING:
         return ()
+    if type(thing) in (list, tuple):
+        return _items(thing)
     if is_ndarray(thing):
         return _items(thing.flat, ".flat") if thing.dtype == object else ()
     if isinstance(thing, (type, ModuleType)):

@@ -34,6 +34,7 @@ from minidiff.optimise import (
     Optimiser,
     Progress,
     ReducePlateau,
+    ScheduleFreeADAMW,
     accumulate,
     clip_norm,
     early_stopping,
@@ -1254,6 +1255,21 @@ def test_own_values_come_back_after_an_error_and_an_average_goes_into_checkpoint
     assert copied.count == 2
     with pytest.raises(ValueError, match="decay"):
         Average(params(a), 1.0)
+
+
+def test_a_training_while_the_average_is_in_place_is_lost_and_warns():
+    a = param([1.0, np.nan])
+    average, opt = Average(params(a)), ScheduleFreeADAMW(0.1)
+    average()
+    update(opt, a, [1.0, 1.0])
+    for swapped in (average.swapped, opt.swapped):
+        before = a.value.copy()
+        with pytest.warns(UserWarning, match=r"the change is lost\. Train outside") as caught, swapped():
+            update(Descent(0.1), a, [1.0, 1.0])
+        assert caught[0].filename == __file__
+        np.testing.assert_array_equal(a.value, before)
+        with swapped():
+            assert np.isnan(a.value[1])
 
 
 def test_an_average_follows_a_training_from_where_it_is_called():

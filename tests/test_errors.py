@@ -35,8 +35,10 @@ from minidiff import (
     params,
     pullback,
     tracing,
+    train,
     withgradient,
 )
+from minidiff.losses import logitcrossentropy
 from minidiff.optimise import Descent, update
 
 ENDLESS: list[Any] = [1.0]
@@ -763,6 +765,86 @@ def test_an_error_names_the_line_of_the_loss_where_another_library_has_looked():
         TypeError, match=r"`.*statistics.fmean\(x\)` \(test_errors.py\), which calls statistics.fmean"
     ):
         gradient(statistics_of, np.ones(2))
+
+
+def test_an_error_asks_nothing_of_an_object_that_is_half_made():
+    series = of_a_library(
+        "pandas",
+        "class Series:\n"
+        "    def __init__(self, x): self.numbers = np.asarray(x)\n"
+        "    def __getattr__(self, name): return getattr(self.numbers, name)\n"
+        "def f(x): return Series(x)",
+    )
+    with pytest.raises(TypeError, match=r"which calls pandas.f\. Take df"):
+        gradient(lambda x: np.sum(series(x).numbers), np.ones(2))
+
+
+@pytest.mark.parametrize("n", [np.int64(2), np.bool_(True)])
+def test_a_number_of_numpys_that_a_compiled_loss_counts_by_is_told_how_to_come(n):
+    W = param(np.ones(3))
+    losses = [lambda n: np.sum(W[: int(n)]), lambda n: np.sum(W) * (2.0 if n else 1.0)]
+    for loss in [*losses, *[lambda n: np.sum(W[:n])] * (n.dtype != bool)]:
+        with pytest.raises(
+            TypeError, match=rf"Of an argument n that is one pass {type(n.item()).__name__}\(n\)"
+        ):
+            compiled(loss, params(W))(n)
+        assert compiled(loss, params(W))(n.item()).val == loss(n.item())
+    with pytest.raises(TypeError, match="branches") as caught:  # what is computed cannot come otherwise
+        compiled(lambda x: np.sum(W) if np.sum(x) > 1 else np.sum(W**2), params(W))(np.ones(2))
+    assert "pass" not in str(caught.value)
+
+
+def test_an_integer_that_indexes_is_told_to_come_by_name():
+    for f in (gradient, pullback, jacobian):
+        with pytest.raises(IndexError) as caught:
+            f(lambda w, i: w[i] ** 2, np.ones(3), 1)
+        assert re.search(r"constant by its name, \w+\(f, x, n=3\)", caught.value.__notes__[0])
+        f(lambda w, i: w[i] ** 2, np.ones(3), i=1)
+
+
+def test_labels_that_begin_with_1_are_told_to_begin_with_0():
+    scores = np.zeros((3, 2))
+    with pytest.raises(ValueError, match=r"from 0 to 1, got 2: labels that begin with 1 are y - 1"):
+        logitcrossentropy(scores, np.array([1, 2, 1]))
+    with pytest.raises(ValueError, match=r"from 0 to 1, got 3$"):
+        logitcrossentropy(scores, np.array([1, 3, 1]))
+
+
+def test_a_compiled_step_is_no_loss():
+    W = param(np.ones(2))
+    step = compiled(lambda x: np.sum((W - x) ** 2), params(W), Descent(0.1))
+    step(np.zeros(2))
+    before = W.value.copy()
+    for use in (
+        lambda: train(step, params(W), [np.zeros(2)], Descent(0.1)),
+        lambda: gradient(lambda: step(np.zeros(2)), params(W)),
+    ):
+        with pytest.raises(TypeError, match=r"is no loss.*train\(loss, θ, data, opt, compiled=True\)"):
+            use()
+    assert np.array_equal(W.value, before)
+
+
+def test_a_model_may_keep_what_is_compiled_of_it():
+    class Net:
+        def __init__(self):
+            self.W = param(np.ones(2))
+            self.step = compiled(self.loss, params(self.W), Descent(0.1))
+            self.slope = compiled(self.loss)
+
+        def loss(self, x):
+            return np.sum((self.W - x) ** 2)
+
+    net = Net()
+    for _ in range(2):
+        assert params(net) == params(net.W) == params(net.step) == params(net.slope)
+        net.step(np.zeros(2))
+
+
+def test_a_warning_of_a_compiled_loss_points_to_the_callers_line():
+    W = param(np.ones(20))
+    with pytest.warns(UserWarning, match="recorded 16 times") as caught:
+        train(lambda i: W[i] ** 2, params(W), range(17), Descent(0.1), compiled=True)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def statistics_of(x):

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 
-from minidiff.checks import a_count, described, instance, number
+from minidiff.checks import a_count, described, instance, level_outside, number
 from minidiff.gradient import gradient
 from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none
@@ -33,12 +34,24 @@ def exchanged(ps: Params, values: Iterable[Array]) -> Iterator[Params]:
         The parameters.
     values : iterable of ndarray
         One for each, of its shape.
+
+    Warns
+    -----
+    UserWarning
+        If the block has changed them, which is lost.
     """
     own = [p.value.copy() for p in ps]
     try:
         try:
             assign(ps, values)
+            others = [p.value.copy() for p in ps]
             yield ps
+            if any(p.value.tobytes() != x.tobytes() for p, x in zip(ps, others, strict=True)):
+                warnings.warn(
+                    "parameters have changed while they had other values: their own come back, and the "
+                    "change is lost. Train outside of the with block.",
+                    UserWarning, stacklevel=level_outside(),
+                )  # fmt: skip
         finally:
             assign(ps, own)
     finally:  # once more: an interrupt may cut the first one short

@@ -278,9 +278,15 @@ class Listing:
         """
         seen = [x for x in flat(values) if type(x) is StandIn]
         if not self.follows(values) or sum(np.asarray(x._example).nbytes for x in seen) > LOOKED_AT:
-            self.refuse(what)
+            counts = [x for x in seen if isinstance(x._example, (np.integer, np.bool_)) and self._is_given(x)]
+            kind = "bool" if counts and isinstance(counts[0]._example, np.bool_) else "int"
+            self.refuse(f"{what}. Of an argument n that is one pass {kind}(n)" if counts else what)
         self.assumed += seen
         return example(values)
+
+    def _is_given(self, x: StandIn) -> bool:
+        """Tell whether something is an argument of the function."""
+        return x._name not in self.made_by and x._name not in self.constants
 
     def refuse(self, what: str, kind: type[RefusedError] = RefusedError) -> NoReturn:
         """Refuse what the function does, with its line."""
@@ -719,7 +725,7 @@ _CAUGHT = (
 _GOES_ON = {"ignore", "warn", "print", "log"}
 _BRANCH = (
     "it branches on a value, and would go the same way for every other. np.where(condition, a, b) decides by "
-    "element"
+    "element, np.maximum(a, b) is what max is; a check of the data stands outside of the loss"
 )
 _NUMBER = (
     "makes a Python number of a value, which would be the same for every other. Use np.* functions; where a "

@@ -1362,7 +1362,7 @@ def _node(
             )
         return _box(result, result._trace, Traced(result, primitive, values, keywords, argnums, parents))
     if kind is np.ndarray:
-        advice = f"Objects in arrays have no gradient. {_OPERATORS}"
+        advice = f"Objects in arrays have no gradient: numbers among them are x.astype(float). {_OPERATORS}"
         refuse(f"{name_of(primitive)} of {call_of(values, keywords)}", advice)
     node = Traced(typed(result), primitive, values, keywords, argnums, parents)
     if isinstance(result, (tuple, list, SequenceBox)):  # several results, as of np.linalg.eigh or np.split

@@ -85,7 +85,7 @@ _CURES = [
     (r"full\(", "Write a * np.ones(shape)."),
     (r"array\(\[|np\.array\(|stack\(|concatenate\(|dot\([\[(]",
         "np.stack([a, b]) joins numbers, or arrays of one shape; minidiff.functions.array([[a, b], [c, d]]), "
-        "or np.block, nested lists."),
+        "or np.block, nested lists. A copy of one array is x.copy()."),
     (r"\.(float|complex|single|double|longdouble)\d*\(", "Write x.astype(dtype)."),
     (r"vectorize", "Write np.stack([f(v) for v in x])."),
     (r"^np\.save", "A file gets the plain value: np.save(path, dropgrad(x))."),

@@ -34,6 +34,8 @@ __all__ = ["Compiled", "compiled"]
 # So many programs are made, for the signatures met first; from so many on, something is amiss, or if several
 # have taken so many seconds.
 KEPT, MANY, LONG = 64, 16, 10.0
+# To compare so many things takes longer than most losses.
+HELD = 10_000
 # Where data change, a program that has run so often was worth its recording.
 WORTH = 100
 # What to ask a value, for which something else stands when a loss is recorded.
@@ -376,21 +378,33 @@ class Compiled:
             made = self._checked(args, result)
             self._recorded += 1
             self._spent += time.perf_counter() - started
-            is_slow = self._recorded > 1 and self._spent > LONG
-            if (self._recorded == MANY or is_slow) and not self._has_warned:
-                self._has_warned = True
-                warnings.warn(
-                    f"compiled: {self._name} has been recorded {self._recorded} times, for other signatures "
-                    f"or data; after {KEPT} it runs as it is. Is an argument an integer that counts? Pass "
-                    "float(i), which may vary; or x[i], where it picks one of many things. Has an array "
-                    "another shape, or an object other attributes, each time? Does an array change that the "
-                    "loss makes others of? Pass it as an argument.",
-                    UserWarning, stacklevel=level_outside(),
-                )  # fmt: skip
+            self._warn_of_what_takes_long(key)
             self._programs[key] = made
         if self._opt is None:
             return result
         return self._step(made, (result.val, *[g for g in result.grad.values() if g is not None]))
+
+    def _warn_of_what_takes_long(self, key: Any) -> None:
+        """Warn once of many recordings, of slow ones, and of an argument that takes long to be compared."""
+        held = max((len(part) for part in key if type(part) is tuple), default=0)
+        if self._recorded == MANY or (self._recorded > 1 and self._spent > LONG):
+            advice = (
+                f"has been recorded {self._recorded} times, for other signatures or data; after {KEPT} it "
+                "runs as it is. Is an argument an integer that counts? Pass float(i), which may vary; or x[i], "
+                "where it picks one of many things. Has an array another shape, or an object other "
+                "attributes, each time? Does an array change that the loss makes others of? Pass it as an "
+                "argument."
+            )
+        elif held > HELD:
+            advice = (
+                f"has an argument that holds {held} things, all of which are compared at every call: pass "
+                "what it computes with."
+            )
+        else:
+            return
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(f"compiled: {self._name} {advice}", UserWarning, stacklevel=level_outside())
 
     def _checked(self, args: tuple[Any, ...], result: WithGradient) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""

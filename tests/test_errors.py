@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import statistics
+import sys
 import sysconfig
 import warnings
 from dataclasses import dataclass
@@ -838,6 +839,25 @@ def test_a_model_may_keep_what_is_compiled_of_it():
     for _ in range(2):
         assert params(net) == params(net.W) == params(net.step) == params(net.slope)
         net.step(np.zeros(2))
+
+
+def test_an_argument_that_holds_very_much_warns():
+    W, agent = param(np.ones(2)), SimpleNamespace(rate=2.0, seen=[(1.0, i) for i in range(5000)])
+    f = compiled(lambda agent: np.sum(W) * agent.rate, params(W))
+    with pytest.warns(UserWarning, match=r"an argument that holds \d+ things.*pass what it computes with"):
+        assert f(agent).val == 4.0
+    agent.rate = 3.0
+    assert f(agent).val == 6.0
+
+
+def test_slow_recordings_warn(monkeypatch):
+    monkeypatch.setattr(sys.modules["minidiff.compiled"], "LONG", 0.0)
+    W = param(np.ones(20))
+    f = compiled(lambda i: W[i] ** 2, params(W))
+    f(0)
+    with pytest.warns(UserWarning, match=r"recorded 2 times.*x\[i\], where it picks one of many"):
+        f(1)
+    f(2)
 
 
 def test_a_warning_of_a_compiled_loss_points_to_the_callers_line():

@@ -390,8 +390,8 @@ class Compiled:
         if self._recorded == MANY or (self._recorded > 1 and self._spent > LONG):
             advice = (
                 f"has been recorded {self._recorded} times, for other signatures or data; after {KEPT} it "
-                "runs as it is. Is an argument an integer that counts? Pass float(i), which may vary; or x[i], "
-                "where it picks one of many things. Has an array another shape, or an object other "
+                "runs as it is. Is an argument an integer that counts? Pass float(i), which may vary; or "
+                "x[i], where it picks one of many things. Has an array another shape, or an object other "
                 "attributes, each time? Does an array change that the loss makes others of? Pass it as an "
                 "argument."
             )

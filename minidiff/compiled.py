@@ -71,8 +71,9 @@ def compiled(
     Compiled
         The function. Its arguments are arrays, numbers, parameters, or lists, tuples and dicts of these. It
         is recorded anew when their structure is another, or a shape, dtype or memory layout, or what is
-        neither an array nor a float: an integer, a string, an object or anything that this holds. For more
-        than 64 such signatures the loss runs as it is.
+        neither an array nor a float: an integer, a string, an object or anything that this or its class
+        holds, a function or its defaults and outer variables. For more than 64 such signatures the loss runs
+        as it is.
 
     Raises
     ------
@@ -91,8 +92,8 @@ def compiled(
     counts, but not another shape, nor to which array a name is bound later. What it makes of them (``X -
     X.mean(axis=0)``) is made at every call. Where it looks at them (a branch, a Python number, how many
     elements a mask picks), the program looks again at every call, and is recorded anew when it sees something
-    else. Arrays of objects, and those in what cannot be copied (an object with a ``__deepcopy__`` of its own,
-    a weak reference), are compared with what they were, up to 1 MiB in all; a loss that makes arrays of
+    else. Arrays of objects, those of pandas and in what cannot be copied (an object with a ``__deepcopy__``
+    of its own, a weak reference), are compared with what they were, up to 1 MiB in all; a loss that makes arrays of
     larger ones is refused. Branches on larger ones, on what is no array, and other numbers, strings and
     attributes are those of the recording.
 

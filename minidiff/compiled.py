@@ -93,9 +93,9 @@ def compiled(
     X.mean(axis=0)``) is made at every call. Where it looks at them (a branch, a Python number, how many
     elements a mask picks), the program looks again at every call, and is recorded anew when it sees something
     else. Arrays of objects, those of pandas and in what cannot be copied (an object with a ``__deepcopy__``
-    of its own, a weak reference), are compared with what they were, up to 1 MiB in all; a loss that makes arrays of
-    larger ones is refused. Branches on larger ones, on what is no array, and other numbers, strings and
-    attributes are those of the recording.
+    of its own, a weak reference), are compared with what they were, up to 1 MiB in all; a loss that makes
+    arrays of larger ones is refused. Branches on larger ones, on what is no array, and other numbers, strings
+    and attributes are those of the recording.
 
     The loss itself runs only at a first call: once as it is, for the result, and twice, or four times, to be
     recorded. What it prints or counts it prints or counts then.

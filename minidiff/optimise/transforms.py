@@ -169,7 +169,8 @@ class accumulate(Memory):  # noqa: N801 - it is called as a function is
     Each counts alike, also a last one that is smaller. What has an optimiser's step count, such as a
     schedule, advances once for all of them. Batches that are too few for a step at the end of the data are
     kept for the next time. What waits for a parameter that is trained no more, as a callback of `train` has
-    discarded it, is dropped.
+    discarded it, is dropped. Where processes have parts of several sizes it comes after what weighs them,
+    ``transform=[average(comm), accumulate(n)]``; `train` refuses the other order then.
 
     Parameters
     ----------

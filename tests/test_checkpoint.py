@@ -1075,6 +1075,7 @@ NAN, ARRAY = {"float": "nan"}, {"array": "optimiser/0"}
             [[], [1], [1, 1, 1, 1], ["1", 0.5, 0.5], [1, NAN, 0.5], [1, 0.5, 2], [1, -0.5, 0.5], [0, 0, 0]],
         ),
         ((*CLOCK, 0), [1.5, True, -1, 10**400, ARRAY]),
+        ((*CLOCK, 2), [1.0]),
         (
             (*KEPT, 1, 1),
             [
@@ -1125,6 +1126,19 @@ def test_a_crafted_manifest_with_the_right_checksum_is_refused(path, place, valu
         fresh, other = crafted_run()
         step(fresh, other, 3)
         unchanged(path, fresh, other, "npz ")
+
+
+def test_what_a_rule_is_said_to_keep_is_told_whatever_the_names_are(path):
+    def change(manifest):
+        manifest["optimiser"]["object"][1]["members"][0]["object"][1]["state"]["iddict"][0][1] = {
+            "dict": [["m", 1], [2, 1]]
+        }
+        return manifest
+
+    ps, opt = crafted_run()
+    step(ps, opt, 1)
+    craft(path, change, ps, opt)
+    unchanged(path, *crafted_run(), r"a rule that keeps \[2, 'm'\]")
 
 
 def npy(descr, shape, content=b""):

@@ -590,6 +590,12 @@ def test_the_sliders_have_the_ends_they_are_given():
     np.testing.assert_allclose([eta.base**eta.min, eta.base**eta.max], [0.001, 10.0])
 
 
+@pytest.mark.parametrize(("ends", "steps"), [((0.05, 0.2), 500), ((0.001, 10.0), 200)])
+def test_a_slider_moves_by_small_shares_of_its_length(ends, steps):
+    eta = explore(bowl, Descent(0.1), steps=3, eta=ends).widget.children[0]
+    assert (eta.max - eta.min) / eta.step == pytest.approx(steps)
+
+
 def test_a_slider_ends_where_its_setting_does_whatever_its_name_is():
     class Forgetful(Rule):
         eta: float = 0.1
@@ -605,6 +611,22 @@ def test_a_slider_ends_where_its_setting_does_whatever_its_name_is():
     eta, nu = explore(bowl, Forgetful(), steps=3).widget.children[:-1]
     assert (nu.min, nu.max) == (0.0, 0.999)
     np.testing.assert_allclose([eta.min, eta.max], [-3, 1])  # powers of ten
+
+
+def test_a_number_of_a_tuple_that_may_be_1_has_a_slider_beyond():
+    class Weighed(Rule):
+        weights: tuple[float, Fraction] = (0.2, 0.5)
+
+        def coefficients(self, t):
+            return self.weights
+
+        @staticmethod
+        def formula(x, Δ, a, b):
+            return a * b * Δ
+
+    first, second = explore(bowl, Weighed(), steps=3).widget.children[:-1]
+    np.testing.assert_allclose([first.base**first.min, first.base**first.max], [0.002, 20])
+    assert (second.min, second.max) == (0.0, 0.999)
 
 
 def test_a_path_that_diverges_is_shown_as_far_as_it_goes(pictures):

@@ -165,6 +165,15 @@ def test_eigenvalues_and_vectors_of_any_matrix(name):
     has_both_derivatives(lambda A: np.sum(np.abs(np.linalg.eig(A)[1]) ** 2 * C[:, :3]), A)
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+@pytest.mark.parametrize("vectors", [
+    lambda A: np.linalg.eig(A)[1], lambda A: np.linalg.eigh(A)[1], lambda A: np.linalg.svd(A)[0]
+])  # fmt: skip
+def test_vectors_move_alike_whatever_the_unit_of_the_values(vectors, unit):
+    A, f = SQUARE["real"], lambda A: np.sum(np.abs(vectors(A)) ** 2 * C[:, :3])
+    np.testing.assert_allclose(unit * gradient(f, unit * A)[0], gradient(f, A)[0], rtol=1e-9, atol=1e-12)
+
+
 ARBITRARY = {
     "a phase of eigh": (lambda A: weighed(np.linalg.eigh(A)[1]), Z + Z.conj().T),
     "a phase of eig": (lambda A: weighed(np.linalg.eig(A)[1]), Z),

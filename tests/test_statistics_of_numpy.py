@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from minidiff import compiled, gradient, hessian, jacobian, param, params
+from minidiff import compiled, gradient, hessian, jacobian, param, params, withgradient
 from minidiff.program.listing import RefusedError
 from minidiff.tracing import constant
 
@@ -353,6 +353,12 @@ def test_of_equal_numbers_a_quantile_takes_the_mean_of_both_sides():
     assert gradient(weighted, ties)[0].tolist() == [0, 0, 1, 0, 0]
     assert gradient(np.median, np.ones(2))[0].tolist() == [0.5, 0.5]
     assert gradient(np.median, np.ones(3))[0].tolist() == [0, 0, 0]  # to move one of them moves nothing
+
+
+@pytest.mark.parametrize("method", ["hazen", "weibull", "median_unbiased", "normal_unbiased"])
+def test_a_quantile_stays_at_the_extremes_where_its_method_has_nothing_beyond(method):
+    for q, x in ((0.01, U.min()), (0.99, U.max())):
+        assert withgradient(lambda q: np.quantile(U, q, method=method), q) == (x, (0,))
 
 
 @pytest.mark.parametrize(("f", "scale"), [(np.nanquantile, 1), (np.nanpercentile, 100)])

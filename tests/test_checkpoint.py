@@ -1141,6 +1141,25 @@ def test_what_a_rule_is_said_to_keep_is_told_whatever_the_names_are(path):
     unchanged(path, *crafted_run(), r"a rule that keeps \[2, 'm'\]")
 
 
+def test_an_array_in_place_of_something_else_is_told_by_its_shape(path):
+    opt, other = Custom(), Custom()
+    opt.last, other.last = np.ones(3), "nothing"
+    save(path, params(param(1.0)), opt)
+    unchanged(
+        path,
+        params(param(1.0)),
+        other,
+        r"opt\.last was an array of shape \(3,\) and dtype float64 when saved",
+    )
+
+
+def test_records_with_names_of_any_script_come_back_the_same(path):
+    x = np.array([(0.5, 1), (1.5, 2)], [("Δ", "f8"), ("数", "i4")])
+    with pytest.warns(UserWarning, match=r"format 3\.0"):  # of NumPy's, whose older versions cannot read it
+        save(path, params(param(1.0)), x=x)
+    assert same(load(path, params(param(1.0)))["x"], x)
+
+
 def npy(descr, shape, content=b""):
     """Give the bytes of an .npy file that need not be one."""
     header = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"

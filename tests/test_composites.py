@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from beside_numpy import OF_TWO
 
-from minidiff import check_gradient, dropgrad, gradient, param, params, withgradient
+from minidiff import check_gradient, dropgrad, gradient, jacobian, param, params, withgradient
 
 M = np.array([[0.3, 1.2, -0.7], [0.9, -0.4, 0.5], [1.1, 0.2, -1.3], [-0.6, 0.8, 0.1]])  # no ties, no zeros
 A = np.cos(np.arange(24.0)).reshape(2, 3, 4) * 2
@@ -850,6 +850,13 @@ def test_a_reduction_of_any_axis_has_numpys_value(ufunc, shape):
         gradient(lambda x, o=options: np.sum(found.append(ufunc.reduce(x, **o)) or found[0]), x)
         np.testing.assert_allclose(dropgrad(found[0]), expected)
         assert np.shape(found[0]) == np.shape(expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"equal_nan": True}, {"equal_nan": False}])
+def test_the_first_of_equal_elements_moves_what_is_unique_and_so_does_that_of_nan(options):
+    x = np.array([np.nan, 2.0, 1.0, np.nan, 2.0])
+    _, first = np.unique(x, return_index=True, **options)
+    np.testing.assert_array_equal(jacobian(lambda x: np.unique(x, **options), x)[0], np.eye(5)[first])
 
 
 def test_what_looks_like_a_sequence_stays_as_it_is():

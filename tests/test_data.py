@@ -338,6 +338,14 @@ def test_a_mistake_says_what_to_write(make, error, words):
         make()
 
 
+@pytest.mark.parametrize(
+    ("data", "advice"), [({1.0, 2.0}, ""), ("ab", ""), (iter([(1, 2)]), ", for pairs .*")]
+)
+def test_pairs_are_advised_where_they_may_be_some(data, advice):
+    with pytest.raises(TypeError, match=rf"put all samples into arrays first{advice}$"):
+        DataLoader(data)
+
+
 @pytest.mark.parametrize("other", [DataLoader(np.ones(12), 3), DataLoader(np.ones(10), 5)])
 def test_the_state_of_another_loader_is_refused(other):
     loader = DataLoader(np.ones(12), 5)
@@ -362,6 +370,17 @@ def test_the_state_of_a_loader_that_shuffles_is_none_of_one_that_does_not(shuffl
     one = DataLoader(np.arange(1), shuffle=shuffle, rng=4)
     next(iter(one))
     one.state = one.state
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_one_sample_has_the_same_order_shuffled_or_not(shuffle):
+    one, other = (DataLoader(np.arange(1), shuffle=s, rng=4) for s in (shuffle, not shuffle))
+    next(iter(one))
+    older = {name: x for name, x in one.state.items() if name != "shuffle"}
+    for loader, state in ((other, one.state), (one, older)):
+        loader.state = state
+        assert list(loader) == []  # what is left of the epoch
+        assert list(loader) == [[0]]
 
 
 @pytest.mark.parametrize("batches", [-1, 4, 100])

@@ -1557,6 +1557,12 @@ def test_a_view_is_another_array_of_the_same_numbers():
     assert gradient(loss, np.arange(3.0))[0].tolist() == [0, 2, 4]
 
 
+def test_a_view_of_a_number_is_a_number():
+    value, (g,) = withgradient(lambda x: np.sin(x).view(float), 1.0)
+    assert (value, type(value)) == (np.sin(1.0), np.float64)
+    assert g == np.cos(1.0)
+
+
 def products(x):
     """Give the cumulative products of the rows, one after the other."""
     return np.stack(list(itertools.accumulate(x, operator.mul)))

@@ -41,6 +41,7 @@ SAMPLES = {
         (lambda x, y: np.polyfit(x, y, 1, cov=True), T, Y),
         (lambda y: np.polyfit(T, y, 1, cov="unscaled", w=T), np.stack([Y, T], -1)),
         (lambda y: np.polyfit(T, y, 1, cov=True)[1], np.stack([Y, T**2], -1)),
+        (lambda x: np.polyfit(x, Y, 1, cov="unscaled"), T),
     ],
     "poly1d": [
         (lambda p, x: np.poly1d(p)(x), P, X),

@@ -183,6 +183,9 @@ USES = {
     **{f"matmul {len(n)}": (lambda g, n=n: g @ np.ones(n)) for n in ((3,), (3, 4), (2, 3, 4))},
     **{f"rmatmul {len(n)}": (lambda g, n=n: np.ones(n) @ g) for n in ((2,), (5, 2), (4, 5, 2))},
     "a vector's matmul": lambda g: np.arange(6.0).reshape(3, 2) @ g[:, 0],
+    "a vector's matmul with matrices": lambda g: g[0] @ np.arange(24.0).reshape(2, 3, 4),
+    "matrices' matmul with a vector": lambda g: np.arange(24.0).reshape(2, 4, 3) @ g[0],
+    "their matmul with a vector": lambda g: g[:, None] @ np.arange(3.0),
     "matmul with itself": lambda g: g @ g.T,
     "a vector's matmul with itself": lambda g: g[0] @ g[1],
 }

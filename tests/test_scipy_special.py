@@ -353,6 +353,13 @@ def test_carlsons_degenerate_integral_has_its_principal_values_slopes(y):
     check_gradient(special.elliprc, 1.3, y)
 
 
+@pytest.mark.parametrize("x", [0.3, 0.9, 1.0, 2.0])
+def test_carlsons_degenerate_integral_has_slopes_where_its_arguments_are_equal(x):
+    by_x, by_y = gradient(special.elliprc, x, x)
+    assert by_x == pytest.approx(-1 / (6 * x**1.5), rel=1e-14)
+    assert by_y == pytest.approx(-1 / (3 * x**1.5), rel=1e-14)
+
+
 @pytest.mark.parametrize("a", [1e4, 1e6])
 @pytest.mark.parametrize("away", [-2.0, 0.0, 1.0])
 def test_distributions_of_large_shapes_have_slopes_of_many_digits(a, away):

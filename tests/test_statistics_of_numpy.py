@@ -7,6 +7,7 @@ those of differences, of parameters as of arguments; compiled, it gives the same
 import copy
 import functools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -154,6 +155,7 @@ CALLS = [
     *[call(np.gradient, M, h, axis=1, edge_order=e)
         for e in (1, 2) for h in (np.array(0.3), STEPS, [0.0, 1, 3, 4])],
     call(np.gradient, M, np.array(0.3), STEPS),
+    call(np.gradient, M, np.array(0.3)),
     call(np.gradient, M, 2, [0.0, 1, 3, 4], edge_order=2),
     call(np.gradient, T, axis=(2, 0)),
     *[call(np.unwrap, 4 * x, axis=a) for x, a in [(V, -1), (M, 0), (T, 1)]],
@@ -431,6 +433,25 @@ def test_counts_of_numbers_are_constants():
     assert g[np.argmin(V)] == pytest.approx(1 + 2 * 2 / 3 + 3 / 3)
     assert g[np.argmax(V)] == pytest.approx(2 / 3 + 3 * 2 / 3 + 4)
     assert np.count_nonzero(g) == 2
+
+
+@pytest.mark.parametrize("f", [np.mean, np.median, np.var, np.std, np.nanmean])
+def test_no_rows_have_no_statistics_and_no_slopes(f):
+    nothing = np.ones((0, 3))
+    (J,) = jacobian(lambda x: f(x, axis=1), nothing)
+    assert J.shape == (0, 0, 3)
+    assert gradient(lambda x: np.sum(f(x, axis=1)), nothing)[0].shape == (0, 3)
+
+
+def test_an_odd_reflection_of_a_long_array_takes_memory_by_its_length():
+    x = np.cos(np.arange(20_000.0))
+    tracemalloc.start()
+    try:
+        (g,) = gradient(lambda x: np.sum(np.pad(x, 2, "reflect", reflect_type="odd")), x)
+        assert tracemalloc.get_traced_memory()[1] < 100 * x.nbytes
+    finally:
+        tracemalloc.stop()
+    assert g[[0, 1, 2, 3]].tolist() == [5, 0, 0, 1]  # at each end 2 x₀ - x₁ and 2 x₀ - x₂
 
 
 def test_jacobians_and_hessians_go_through_pinned_values():

@@ -236,6 +236,21 @@ def test_steps_in_threads_are_the_steps_of_one(hurried):
             np.testing.assert_array_equal(x, alone)
 
 
+def test_a_program_is_made_while_another_thread_has_made_one():
+    W, V = param(np.ones(2)), param(np.ones(2))
+    anew = lambda: compiled(lambda: np.sum(V**3), params(V))().grad[V].tolist()
+
+    def loss():
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(anew).result() == [3, 3]
+        return np.sum(W**2) * W.value[0]
+
+    program = compiled(loss, params(W))
+    for value in (1.0, 2.0):
+        W[...] = value
+        assert program().grad[W].tolist() == [2 * value**2] * 2
+
+
 @pytest.mark.parametrize("n", [3, 20_000])  # a step as straight lines, and one by `update`
 @pytest.mark.parametrize(
     "data",

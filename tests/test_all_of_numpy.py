@@ -229,7 +229,7 @@ WRITTEN_WITH_OTHERS = sorted(filter(callable, COMPOSITES), key=name_of)
 @pytest.mark.parametrize("function", WRITTEN_WITH_OTHERS, ids=name_of)
 @pytest.mark.parametrize("shape", [(3,), (3, 3)])
 def test_with_a_matrix_it_has_numpys_shape_or_is_refused(function, shape):
-    matrix, x = np.matrix(S[:3, :3]), A.ravel()[: np.prod(shape)].reshape(shape).copy()
+    matrix, x = np.matrix(S[:3, :3]), A.flatten()[: np.prod(shape)].reshape(shape)
     calls = [lambda x: function(matrix, x), lambda x: function(x, matrix), lambda x: function([x, matrix])]
     for f in calls:
         try:

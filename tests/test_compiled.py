@@ -349,6 +349,15 @@ def test_a_program_is_made_for_each_signature():
         f(x.view(type("matrix", (np.ndarray,), {})), 2)
 
 
+def test_a_number_that_an_argument_holds_is_the_same_by_its_value_and_sign():
+    W, held = param(np.ones(3)), SimpleNamespace()
+    f = compiled(lambda held: np.sum(np.copysign(W, held.a)), params(W))
+    for a, value, programs in [("0.0", 3, 1), ("-0.0", -3, 2), ("0.0", 3, 2), ("-0.0", -3, 2), ("2.0", 3, 3)]:
+        held.a = float(a)  # another object each time
+        assert f(held).val == value
+        assert len(f._programs) == programs
+
+
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: x[1:], lambda x: [x], lambda x: {"a": (x, 2.0)}])
 def test_an_array_in_a_file_is_a_plain_one(wrap, tmp_path):
     mapped = np.memmap(tmp_path / "x", float, "w+", shape=3)

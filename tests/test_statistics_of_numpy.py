@@ -126,6 +126,7 @@ CALLS = [
     *[call(np.cov, x) for x in (V, M, C)],
     *[call(np.cov, M, rowvar=r, bias=b, ddof=d) for r in (True, False) for b in (True, False)
         for d in (None, 0)],
+    call(np.cov, M[:1], rowvar=False, bias=True),
     call(np.cov, V, V**2),
     call(np.cov, M, T[0].T[:1] @ M[:3]),
     call(np.cov, C, rowvar=False, aweights=G),

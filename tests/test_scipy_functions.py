@@ -299,6 +299,17 @@ def test_the_sum_of_exponentials_at_infinity():
     assert gradient(logsumexp, np.array([-np.inf, -np.inf]))[0].tolist() == [0.5, 0.5]
 
 
+def test_an_error_of_pythons_own_does_not_hide_what_was_refused():
+    def in_c(x):  # goes on with an error, of which Python knows nothing more
+        try:
+            float(x)
+        except TypeError:
+            raise SystemError("<class 'type'> returned a result with an exception set") from None
+
+    with pytest.raises(TypeError, match=r"float\(\) of a value under differentiation"):
+        gradient(in_c, 1.0)
+
+
 @pytest.mark.parametrize("name", ["brentq", "brenth", "bisect", "ridder", "root_scalar"])
 def test_what_a_solver_in_c_has_overlooked_is_told(name):
     def solve(a):

@@ -266,6 +266,19 @@ def test_what_needs_the_vectors_of_equal_eigenvalues_of_any_matrix_is_refused(A)
         hessian(squares, A)
 
 
+@pytest.mark.parametrize("of", [np.linalg.eig, np.linalg.eigh, np.linalg.svd], ids=lambda f: f.__name__)
+def test_each_matrix_of_a_stack_is_looked_at_in_its_own_unit(of):
+    B = np.array([[1.0, 0.5], [0.5, 3.0]])
+    lengths = lambda A: np.sum(
+        np.abs(of(A)[1 if of is not np.linalg.svd else 0]) * np.arange(1.0, 5).reshape(2, 2)
+    )
+    alone = gradient(lengths, B)[0]
+    for unit in (1e9, 1e-9):
+        (g,) = gradient(lengths, np.stack([B * unit, B]))
+        np.testing.assert_allclose(g[1], alone)
+        np.testing.assert_allclose(g[0] * unit, alone)
+
+
 def test_a_matrix_without_a_basis_of_eigenvectors_is_refused():
     with pytest.raises(NotImplementedError, match="without a basis of eigenvectors"):
         gradient(lambda A: np.sum(np.linalg.eigvals(A).real ** 2), np.array([[1.0, 1.0], [0.0, 1.0]]))

@@ -326,7 +326,8 @@ def _hides_another(error: BaseException) -> bool:
     while place.tb_next is not None:
         place = place.tb_next
     is_by_scipy = str(place.tb_frame.f_globals.get("__name__")).startswith("scipy.")
-    return is_by_scipy or str(error).startswith("Error setting single item")
+    # CPython's own comes where a solver in C goes on with the error.
+    return is_by_scipy or type(error) is SystemError or str(error).startswith("Error setting single item")
 
 
 _OF_ANOTHER_THREAD = (

@@ -258,7 +258,7 @@ def _eig(g: Any, ans: Any, A: Any) -> Any:
             np.full(values.shape[-1], np.inf)
         )
         closeness = _closeness(values)
-        has_equal = np.any(gaps <= np.abs(values).max(initial=0) * closeness)
+        has_equal = np.any(gaps <= np.abs(values).max(axis=-1, initial=0)[..., None, None] * closeness)
         if has_equal:
             singular: Any = np.linalg.svd(getval(u), compute_uv=False)
             if np.any(singular[..., -1:] < closeness * singular[..., :1]):

@@ -35,7 +35,7 @@ __all__ = ["Compiled", "compiled"]
 # have taken so many seconds.
 KEPT, MANY, LONG = 64, 16, 10.0
 # To compare so many things takes longer than most losses.
-HELD = 10_000
+HELD = 100_000
 # Where data change, a program that has run so often was worth its recording.
 WORTH = 100
 # What to ask a value, for which something else stands when a loss is recorded.
@@ -207,8 +207,8 @@ class Compiled:
     def _eagerly(self, args: tuple[Any, ...]) -> Any:
         if self._opt is not None and is_tracing():
             raise TypeError(
-                f"a compiled step, of {self._name} and an optimiser, is no loss: call it by itself, or "
-                "train(loss, θ, data, opt, compiled=True)"
+                f"a compiled step of {self._name} is no loss: it changes what is under differentiation. Call "
+                "it by itself, or train(loss, θ, data, opt, compiled=True)."
             )
         result = self._gradient(args)
         if self._opt is None:

@@ -841,8 +841,9 @@ def test_a_model_may_keep_what_is_compiled_of_it():
         net.step(np.zeros(2))
 
 
-def test_an_argument_that_holds_very_much_warns():
-    W, agent = param(np.ones(2)), SimpleNamespace(rate=2.0, seen=[(1.0, i) for i in range(5000)])
+def test_an_argument_that_holds_very_much_warns(monkeypatch):
+    monkeypatch.setattr(sys.modules["minidiff.compiled"], "HELD", 1000)
+    W, agent = param(np.ones(2)), SimpleNamespace(rate=2.0, seen=[(1.0, i) for i in range(500)])
     f = compiled(lambda agent: np.sum(W) * agent.rate, params(W))
     with pytest.warns(UserWarning, match=r"an argument that holds \d+ things.*pass what it computes with"):
         assert f(agent).val == 4.0

@@ -241,7 +241,7 @@ def load(
                       UserWarning, stacklevel=2)  # fmt: skip
 
     def commit() -> None:
-        assign(ps & mine.values(), [stored[name] for name in mine], "load(…)")
+        assign(ps & mine.values(), [stored[name] for name in mine], f"load(…), {_name(path)}")
         decoder.commit()
 
     whole(commit)

@@ -95,8 +95,8 @@ def fits(a: Any, x: np.ndarray[Any, Any]) -> bool:
 
 def level_outside() -> int:
     """Give the `stacklevel` with which a caller's warning points to the first line that is none of ours."""
-    level, frame = 0, inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith(("minidiff.", "contextlib")):
+    level, frame, ours = 0, inspect.currentframe(), ("minidiff.", "contextlib.")
+    while frame is not None and f"{frame.f_globals.get('__name__')}.".startswith(ours):
         level, frame = level + 1, frame.f_back
     return level
 

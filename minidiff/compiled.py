@@ -31,9 +31,10 @@ from minidiff.tracing import is_tracing, map_container, standing_for_leaves, wat
 
 __all__ = ["Compiled", "compiled"]
 
-# So many programs are made, for the signatures met first; from so many on, something is amiss, or if several
-# have taken so many seconds.
-KEPT, MANY, LONG = 64, 16, 10.0
+# So many programs are made, for the signatures met first; from so many on, something is amiss.
+KEPT, MANY = 64, 16
+# So many seconds for several of them are too long.
+LONG = 10.0
 # To compare so many things takes longer than most losses.
 HELD = 100_000
 # Where data change, a program that has run so often was worth its recording.
@@ -169,7 +170,8 @@ class Compiled:
         self._latest: tuple[Any, _Made | None] = None, None
         self._steps: Steps | None = None
         self._lock = threading.RLock()
-        self._recorded, self._spent, self._has_warned = 0, 0.0, False
+        self._recorded, self._spent = 0, 0.0
+        self._warned: set[str] = set()  # of what
         name = getattr(loss, "__name__", type(loss).__name__)
         self._name = name if name.isidentifier() else "loss"
 
@@ -386,26 +388,34 @@ class Compiled:
         return self._step(made, (result.val, *[g for g in result.grad.values() if g is not None]))
 
     def _warn_of_what_takes_long(self, key: Any) -> None:
-        """Warn once of many recordings, of slow ones, and of an argument that takes long to be compared."""
-        held = max((len(part) for part in key if type(part) is tuple), default=0)
-        if self._recorded == MANY or (self._recorded > 1 and self._spent > LONG):
-            advice = (
-                f"has been recorded {self._recorded} times, for other signatures or data; after {KEPT} it "
-                "runs as it is. Is an argument an integer that counts? Pass float(i), which may vary; or "
-                "x[i], where it picks one of many things. Has an array another shape, or an object other "
-                "attributes, each time? Does an array change that the loss makes others of? Pass it as an "
-                "argument."
+        """Warn, of each once: of many recordings, of slow ones, of an argument that takes long to compare."""
+        objects = [part for part in key if type(part) is tuple and part and not isinstance(part[0], type)]
+        held = max(map(len, objects), default=0)
+        if self._recorded == MANY:
+            self._warn(
+                "many recordings",
+                f"has been recorded {MANY} times, for other signatures or data; after {KEPT} it runs as it "
+                "is. Is an argument an integer that counts? Pass float(i), which may vary. Has an array "
+                "another shape, or an object other attributes, each time? Does an array change that the loss "
+                "makes others of? Pass it as an argument.",
             )
-        elif held > HELD:
-            advice = (
+        if self._recorded > 1 and self._spent > LONG:
+            self._warn(
+                "slow recordings",
+                f"has been recorded {self._recorded} times, in {self._spent:.0f} s: each time it looks "
+                "through all that the loss reaches. Where an argument picks one of many things, pass that.",
+            )
+        if held > HELD:
+            self._warn(
+                "a large argument",
                 f"has an argument that holds {held} things, all of which are compared at every call: pass "
-                "what it computes with."
+                "what it computes with.",
             )
-        else:
-            return
-        if not self._has_warned:
-            self._has_warned = True
-            warnings.warn(f"compiled: {self._name} {advice}", UserWarning, stacklevel=level_outside())
+
+    def _warn(self, of: str, words: str) -> None:
+        if of not in self._warned:
+            self._warned.add(of)
+            warnings.warn(f"compiled: {self._name} {words}", UserWarning, stacklevel=level_outside())
 
     def _checked(self, args: tuple[Any, ...], result: WithGradient) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""
@@ -702,7 +712,7 @@ class _Made:
         outputs, taken = {"value": r.value}, {"value", *r.inputs}
         for i in self.reached:
             outputs[free_name(f"d{self.names[i]}", taken)] = r.gradients[i]
-        self.lines = Lines(r.listing, r.inputs, outputs, found, names.of_constants, "loss_and_gradient")
+        self.lines = Lines(r.listing, r.inputs, outputs, found, names.of_constants, "loss_and_gradient", True)
         self.run = self.lines.run
         asked = {f"x{i}": x for i, x in enumerate(r.listing.assumed)}
         self._looked_at: Callable[[], tuple[Any, ...]] = tuple

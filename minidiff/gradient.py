@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -205,7 +206,7 @@ def pullback(f: Any, /, *args: Any, **constants: Any) -> Any:
         return lambda body: pullback(body, f, **constants)
     value, node, roots, regrouped = _record(_with(constants, f), args, "pullback")
     _check_result("pullback", value)
-    arrays = [(name, x.value if isinstance(x, Param) else x) for name, x in _named(args)]
+    arrays = [(name, x.value if isinstance(x, Param) else x) for name, x in _named_leaves(args)]
     before = [(name, x, x.copy()) for name, x in arrays if is_ndarray(x) and not standing_now()]
 
     def back(seed: Any) -> Any:
@@ -576,7 +577,7 @@ def _explain(error: Exception, args: tuple[Any, ...], name: str) -> None:
     if len(args) > 1 and any(is_ndarray(x) and x.dtype.kind in "iu" for x in _leaves(args)):
         add_note(error, f"An array of integers is an argument of {name}, which makes floats of it: take "
                  f"y.astype(int) in f, or let f reach it, {name}(lambda p: f(p, x, y), p).")  # fmt: skip
-    elif isinstance(error, (IndexError, TypeError)) and any(type(x) is int for x in _leaves(args)):
+    elif re.search("intege|indices", str(error)) and any(type(x) is int for x in _leaves(args)):
         add_note(error, f"An integer is an argument of {name}, which makes a float of it: give a constant by "
                  f"its name, {name}(f, x, n=3).")  # fmt: skip
     for i, arg in enumerate(args if isinstance(error, TypeError) else ()):
@@ -864,7 +865,7 @@ def _leaves(x: Any) -> Iterator[Any]:
         yield x
 
 
-def _named(args: tuple[Any, ...]) -> list[tuple[str, Any]]:
+def _named_leaves(args: tuple[Any, ...]) -> list[tuple[str, Any]]:
     """Name each parameter of a `Params`, or each leaf of the arguments after the argument it is in."""
     if isinstance(args[0], Params):
         return [(f"parameter {name}", p) for name, p in zip(args[0].names, args[0], strict=True)]

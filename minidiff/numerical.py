@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, generator, integer, number
-from minidiff.gradient import _check_call, _check_result, _named, _replaced, _variable, _with, gradient, hvp
+from minidiff.gradient import (
+    _check_call,
+    _check_result,
+    _named_leaves,
+    _replaced,
+    _variable,
+    _with,
+    gradient,
+    hvp,
+)
 from minidiff.params import Param, Params
 
 __all__ = ["check_gradient"]
@@ -64,7 +73,7 @@ def check_gradient(
         raise ValueError(f"order must be 1 or 2, got {order}")
     tol, rng = None if tol is None else number("tol", tol, "[0, inf)"), generator("seed", seed)
     _check_call(f, args, "check_gradient")
-    named = [(name, x) for name, x in _named(args) if _variable(x) is not None]
+    named = [(name, x) for name, x in _named_leaves(args) if _variable(x) is not None]
     values = [np.array(x.value if isinstance(x, Param) else _variable(x)) for _, x in named]
     if not values:
         raise ValueError(

@@ -118,6 +118,7 @@ class average(Joint):  # noqa: N801 - it is called as a function is
 
     def __init__(self, comm: Any, *, reproducible: bool = False, grace: float = 5.0) -> None:
         self._ranks = _ranks(comm)
+        self.size = self._ranks.size
         self._ranks.grace = number("grace", grace, within="[0, inf)")
         self.reproducible = bool(reproducible)
         self._layout: _Layout | None = None

@@ -2100,12 +2100,13 @@ def kept_in(place):
         def __call__(self, x):
             return x * self.scale
 
-    class Method:
-        def __call__(self, x):
-            return self.scaled(x)
+    class Pair(NamedTuple):
+        rate: Any
 
-        def scaled(self, x):
-            return x * 1.0
+        def __call__(self, x):
+            return x * self.scale
+
+        scale = 1.0
 
     def set_outer(value):
         nonlocal scale
@@ -2121,7 +2122,7 @@ def kept_in(place):
         "what a default holds": (by_what_a_default_holds, set_held),
         "class": (Scale(), lambda value: setattr(Scale, "scale", value)),
         "base class": (Scale(), lambda value: setattr(Base, "scale", value)),
-        "method": (Method(), lambda value: setattr(Method, "scaled", lambda self, x: x * value)),
+        "class of a tuple": (Pair(0.0), lambda value: setattr(Pair, "scale", value)),
         "bound method": (Scale().__call__, lambda value: setattr(Base, "scale", value)),
         "partial": (partial(by_an_outer_variable), set_outer),
     }[place]
@@ -2129,8 +2130,8 @@ def kept_in(place):
 
 @pytest.mark.parametrize(
     "place",
-    ["outer variable", "what it holds", "default", "what a default holds", "class", "base class", "method",
-        "bound method", "partial"],
+    ["outer variable", "what it holds", "default", "what a default holds", "class", "base class",
+        "class of a tuple", "bound method", "partial"],
 )  # fmt: skip
 def test_what_an_argument_computes_with_counts_wherever_it_is_kept(place):
     act, put = kept_in(place)

@@ -1342,19 +1342,44 @@ class Series:  # as of pandas, whose array only pandas reaches
         self._mgr = np.array(numbers)
 
     def __array__(self, dtype=None, copy=None):
-        return self._mgr.copy()
+        return self._mgr.astype(dtype or self._mgr.dtype)
+
+    shape = property(lambda self: self._mgr.shape)
+    iloc = property(lambda self: self._mgr)
+
+    def copy(self):
+        return Series(self._mgr)
+
+    def equals(self, other):
+        return bool((self._mgr == other._mgr).all())
+
+    def memory_usage(self):
+        return self._mgr.nbytes
 
 
 @pytest.mark.parametrize(
     "loss",
-    [lambda y: np.sum(W * np.asarray(y)), lambda y: np.sum((W - np.asarray(y)) ** 2 / np.asarray(y).mean())],
+    [lambda y: np.sum(W * np.asarray(y, float)), lambda y: np.sum(W**2 / np.asarray(y, float).mean())],
 )
-def test_what_pandas_holds_is_compared_with_what_it_was(loss):
-    y = Series([1.0, 2.0, 4.0])
+@pytest.mark.parametrize("dtype", [float, object])
+def test_what_pandas_holds_is_compared_with_what_it_was(loss, dtype):
+    y = Series(np.array([1.0, 2.0, 4.0], dtype))
     by_name, by_argument = compiled(lambda: loss(y), params(W)), compiled(loss, params(W))
     for value in (1.0, 5.0, 7.0):
         y._mgr[0] = value
         assert by_name().val == by_argument(y).val == loss(y)
+
+
+def test_what_a_loss_changes_of_pandas_is_put_back():
+    y = Series([1.0, 2.0, 4.0])
+
+    def loss():
+        y.iloc[0] += 1
+        return np.sum(W * np.asarray(y))
+
+    with pytest.raises(TypeError, match="compiled: "):
+        compiled(loss, params(W))()
+    assert y.iloc[0] == 2.0  # by the loss itself, which has run once
 
 
 OF_OBJECTS = {

@@ -213,8 +213,9 @@ class _OfScores(Memory):
         return self._score("metric", f(*args, **kwargs))
 
     def _is_better(self, score: Any, best: Any, min_dist: float) -> bool:
-        is_first = best is None or best != best  # NaN is no score to beat
-        return bool(is_first or self.distance(best, score) > min_dist)
+        if best is None or best != best:  # NaN is no score to beat
+            return bool(score == score)
+        return bool(self.distance(best, score) > min_dist)
 
 
 class early_stopping(_OfScores, Trigger):  # noqa: N801 - it is called as a function is

@@ -279,8 +279,8 @@ class _Run:
         self.batches = self.epoch = 0
         self.data, self.ps, self.unreached = data, ps, dict(zip(ps.names, ps, strict=True))
         self.joint = [f for f in transforms if isinstance(f, Joint)]
-        before = transforms[: transforms.index(self.joint[0])] if self.joint else []
-        self._unweighed = [f for f in before if isinstance(f, accumulate)]
+        several = next((i for i, f in enumerate(transforms) if isinstance(f, Joint) and f.size > 1), 0)
+        self._unweighed = [f for f in transforms[:several] if isinstance(f, accumulate)]
         self._weight: float | None = None  # of this process's part of the latest batch
         self._loss, self._opt, self._transforms, self._after_step = loss, opt, transforms, after_step
         self._is_compiled = is_compiled

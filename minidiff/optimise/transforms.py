@@ -29,7 +29,14 @@ class Joint(AbstractContextManager[Any]):
 
     It is a context manager, which `train` enters for the time of the training: an exception that ends the
     training of one process ends that of the others.
+
+    Attributes
+    ----------
+    size : int
+        How many processes there are.
     """
+
+    size: int
 
     @abstractmethod
     def join(self, loss: float, grads: Grads, data: Any, batch: int) -> tuple[float, Grads]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import owner_of
-from minidiff.program.listing import Call, Listing, RefusedError, StandIn, example, flat, is_array
+from minidiff.program.listing import Call, Listing, RefusedError, StandIn, example, flat, is_array, is_check
 from minidiff.tracing import (
     EXACT,
     add_at,
@@ -128,6 +128,8 @@ class Lines:
         Names for constants, by id.
     title : str
         The name of the function.
+    checks : bool
+        Whether to make calls, too, that are there for their errors or their shapes alone.
 
     Attributes
     ----------
@@ -153,6 +155,7 @@ class Lines:
         found: set[int],
         names: dict[int, str],
         title: str,
+        checks: bool = False,
     ) -> None:
         self.inputs, self.outputs, self.title = list(inputs), list(outputs), title
         self._found, self._names, self._listing = found, names, listing
@@ -163,7 +166,7 @@ class Lines:
         self._named: dict[int, str] = {}  # by its id, the name of a constant
         self._taken = {*inputs, *outputs, title, *RESERVED}
         self._text: dict[str, str] = {}
-        calls, outputs, same = _simplified(listing, outputs, found)
+        calls, outputs, same = _simplified(listing, outputs, found, is_check if checks else _never)
         self.length, self._count = len(calls), 0
         made = {x._name for call in calls for x in call.results}
         used = [*flat([[call.operands, call.options] for call in calls]), *flat(outputs)]
@@ -542,7 +545,7 @@ def _over(function: Any, name: str, operands: list[str]) -> str:
 
 
 def _simplified(
-    listing: Listing, outputs: dict[str, Any], found: set[int]
+    listing: Listing, outputs: dict[str, Any], found: set[int], stays: Callable[[Call], bool]
 ) -> tuple[list[Call], dict[str, Any], dict[int, int]]:
     """Leave out what need not be computed.
 
@@ -554,6 +557,8 @@ def _simplified(
         What is asked of it.
     found : set of int
         The ids of arrays that may change from call to call.
+    stays : callable
+        Tells whether a call is to be made although nothing needs its results.
 
     Returns
     -------
@@ -565,7 +570,7 @@ def _simplified(
     known: dict[Any, list[StandIn]] = {}
     memories: dict[int, int] = {}
     kept = []
-    for call in needed(listing.calls, outputs):
+    for call in needed(listing.calls, outputs, stays):
         if any(x._name in instead for x in call.uses):
             operands, options = _replaced(call.operands, instead), _replaced(call.options, instead)
             uses = tuple([x for x in flat((operands, options)) if type(x) is StandIn])
@@ -585,15 +590,19 @@ def _simplified(
             known[key] = call.results
             kept.append(call)
     outputs = _replaced(outputs, instead)
-    return needed(kept, outputs), outputs, memories
+    return needed(kept, outputs, stays), outputs, memories
 
 
-def needed(calls: list[Call], outputs: Any) -> list[Call]:
-    """Leave out the calls on which no output depends."""
+def _never(_: Call) -> bool:
+    return False
+
+
+def needed(calls: list[Call], outputs: Any, stays: Callable[[Call], bool] = _never) -> list[Call]:
+    """Leave out the calls on which no output depends, but for some."""
     wanted = {x._name for x in flat(outputs) if type(x) is StandIn}
     kept = []
     for call in reversed(calls):
-        if any(x._name in wanted for x in call.results):
+        if stays(call) or any(x._name in wanted for x in call.results):
             wanted.update([x._name for x in call.uses])
             kept.append(call)
     return kept[::-1]

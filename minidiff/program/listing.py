@@ -43,7 +43,7 @@ from minidiff.tracing import (
 from minidiff.tracing.sparse import are_same, product
 
 __all__ = ["NUMBERS", "Call", "FillsError", "Listing", "RefusedError", "StandIn", "WritesError", "alike",
-    "example", "flat", "is_array", "shown_line", "varying", "written"]  # fmt: skip
+    "example", "flat", "is_array", "is_check", "shown_line", "varying", "written"]  # fmt: skip
 
 NUMBERS: Final = (float, int, bool)
 # Bytes of a value that a function may look at when it is recorded.
@@ -136,6 +136,10 @@ _NAMES = _functions([*_KNOWN.split(), *_GUARDED])
 _CHANGING = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
 _LOOKING = set(_functions(_LOOKING_AT.split()))
 _CHECKED = set(_functions(_GUARDED))
+# They fail for some matrices, or indices.
+_FAILING = set(
+    _functions(f"linalg.{name}" for name in ("cholesky", "inv", "solve", "tensorinv", "tensorsolve"))
+) | {np.take, np.take_along_axis}
 
 # Operators: the ufunc that each is of arrays, and how the source writes it. A power is none: NumPy computes
 # it in another way for some exponents.
@@ -454,6 +458,12 @@ def shown_line(line: tuple[str, int] | None) -> str:
         return ""
     text = linecache.getline(*line).strip()
     return f"{os.path.basename(line[0])}, line {line[1]}" + (f" ({text}): " if text else ": ")
+
+
+def is_check(call: Call) -> bool:
+    """Tell whether a call is more than its results: their shape is checked, or it fails for some values."""
+    fails = call.function in _FAILING or (call.function is operator.getitem and len(call.uses) > 1)
+    return call.is_guarded or (fails and call.phase == "forward")
 
 
 def _counts_things(x: Any) -> bool:

@@ -125,7 +125,11 @@ class Reach:
                 of_modules = [some for some in of_modules if some[0] not in self._names]
         if waiting:
             self.found.append(MORE)
-        self.arrays = [(name, x) for name, x in self.found if _holds_numbers(x)]
+        self.arrays = [
+            (name, x)
+            for name, x in self.found
+            if is_ndarray(x) or isinstance(x, _BUFFERS) or _is_of_pandas(x)
+        ]
         self.makes_numbers = bool(self._names & _TO_NUMBER)
         self._generators: list[Any] = [np.random.mtrand._rand, random._inst]
         self._generators += [x for _, x in self.found if isinstance(x, _RANDOM)]
@@ -301,11 +305,13 @@ class Seen(NamedTuple):
     array: Any
     shape: tuple[int, ...]
     held: bytes | int  # or a sum of it
-    # Of an array of objects, whose bytes are their places, a copy: so these stay theirs.
+    # Of an array of objects, whose bytes are their places, a copy: so these stay theirs. Of pandas' a copy.
     objects: Any = None
 
     def has_changed(self) -> bool:
         """Tell whether it holds something else now."""
+        if _is_of_pandas(self.array):
+            return not self.array.equals(self.objects)
         held_now = _sum_of if isinstance(self.held, int) else _bytes_in
         return np.shape(self.array) != self.shape or held_now(self.array) != self.held
 
@@ -314,35 +320,31 @@ class Seen(NamedTuple):
         if isinstance(self.held, int):
             return
         with suppress(ValueError, TypeError):
-            if self.objects is not None:
+            if _is_of_pandas(self.array):
+                self.array.iloc[:] = self.objects
+            elif self.objects is not None:
                 self.array[...] = self.objects
-            elif not isinstance(self.array, _BUFFERS):
+            elif is_ndarray(self.array):
                 self.array[...] = np.frombuffer(self.held, self.array.dtype).reshape(self.shape)
             else:
                 memoryview(self.array).cast("B")[:] = self.held
 
 
-def _holds_numbers(x: Any) -> bool:
-    """Tell whether something is an array, a buffer of Python's own, or what pandas holds numbers in."""
-    if is_ndarray(x) or isinstance(x, _BUFFERS):
-        return True
-    return _is_of_pandas(x) and np.asarray(x).dtype != object
-
-
 def _is_of_pandas(x: Any) -> bool:
-    return str(type(x).__module__).partition(".")[0] == "pandas" and hasattr(type(x), "__array__")
+    """Tell whether something is a frame or a series of pandas, whose arrays only pandas reaches."""
+    return str(type(x).__module__).partition(".")[0] == "pandas" and hasattr(type(x), "iloc")
 
 
 def _bytes_in(x: Any) -> bytes:
-    return bytes(x) if isinstance(x, _BUFFERS) else np.asarray(x).tobytes()
+    return b"" if _is_of_pandas(x) else x.tobytes() if is_ndarray(x) else bytes(x)
 
 
 def _objects_in(x: Any) -> Any:
-    return x.copy() if is_ndarray(x) and x.dtype.hasobject else None
+    return x.copy() if _is_of_pandas(x) or (is_ndarray(x) and x.dtype.hasobject) else None
 
 
 def _has_a_sum(x: Any) -> bool:
-    return not is_ndarray(x) or (x.flags.writeable and not x.dtype.hasobject)
+    return x.flags.writeable and not x.dtype.hasobject if is_ndarray(x) else isinstance(x, _BUFFERS)
 
 
 def _sum_of(x: Any) -> int:
@@ -350,7 +352,9 @@ def _sum_of(x: Any) -> int:
 
 
 def _bytes_of(x: Any) -> int:
-    return memoryview(x).nbytes if isinstance(x, _BUFFERS) else np.asarray(x).nbytes
+    if _is_of_pandas(x):
+        return int(np.sum(x.memory_usage()))
+    return x.nbytes if is_ndarray(x) else memoryview(x).nbytes
 
 
 def _stands_in(x: Any) -> bool:

@@ -26,6 +26,7 @@ ARRAYS = np.ndarray, np.memmap
 _VARYING = frozenset({*ARRAYS, float, complex})
 SEQUENCES = (list, tuple, set, frozenset, deque)
 _CONTAINERS = (dict, *SEQUENCES)
+_SHARED = {*_NUMBERS, *_CONTAINERS}
 
 # Modules whose functions and classes are not looked into: they hold nothing of the user's.
 _LIBRARIES = {"numpy", "autograd", "minidiff", "scipy", "matplotlib", "pandas"} | sys.stdlib_module_names - {
@@ -41,10 +42,11 @@ OF_PYTHON = 1 << 9
 def is_known(x: Any) -> bool:
     """Tell whether something is a module, a function or a class of a library that need not be looked into."""
     names: set[Any]
-    if isinstance(x, ModuleType):
+    kind = type(x)  # as `isinstance` asks some things what they stand for
+    if issubclass(kind, ModuleType):
         names = {x.__name__}
-    elif isinstance(x, _CODE):
-        of_globals = x.__globals__.get("__name__") if isinstance(x, FunctionType) else None
+    elif issubclass(kind, _CODE):
+        of_globals = x.__globals__.get("__name__") if kind is FunctionType else None
         names = {getattr(x, "__module__", None), of_globals} - {None}
     else:
         return False
@@ -83,11 +85,18 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         keys = tuple(x) if _NAMES.issuperset(map(type, x)) else tuple(map(_exactly, x))
         if kind is dict:
             return kind, keys, *[key_of(item, leaves) for item in x.values()]
-        return kind, keys, *[key_of(item, leaves) for _, item in _pairs(x)], *_named(x), *_aliases(x)
+        return (
+            kind,
+            keys,
+            *[key_of(item, leaves) for _, item in _pairs(x)],
+            *_named(x),
+            *_aliases(x),
+            *_of_class(kind),
+        )
     if kind in (list, tuple):
         return kind, *[key_of(item, leaves) for item in x]
     if isinstance(x, (list, tuple)):
-        return kind, *[key_of(item, leaves) for item in iterated(x)], *_named(x)
+        return kind, *[key_of(item, leaves) for item in iterated(x)], *_named(x), *_of_class(kind)
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"compiled functions take plain arrays, not {kind.__name__}, whose mask would be lost: pass "
@@ -135,6 +144,7 @@ def _exactly(x: Any) -> Any:
 
 def _identity(x: Any) -> Iterator[Any]:
     """Give what is another key where an object, or anything that it holds in any place, is another."""
+    classes: set[Any] = set()
     for held in held_by(x, _held_as_arguments, again=True):
         kind = type(held)
         if kind in (float, complex):
@@ -147,31 +157,47 @@ def _identity(x: Any) -> Iterator[Any]:
                 yield len(held)
                 if kinds := _kinds_if_long(held):
                     yield _told_apart(tuple(iterated(held)), kinds)
+            if kind not in classes:
+                classes.add(kind)
+                yield from _of_class(kind)
+
+
+def _of_class(kind: type) -> Iterator[Any]:
+    """Give what tells apart the numbers, texts and containers that all objects of a class share."""
+    if kind is Param or not kind.__flags__ & OF_PYTHON:
+        return
+    for each in kind.__mro__:
+        if each.__flags__ & OF_PYTHON and not is_known(each):
+            for name, held in [*vars(each).items()]:  # a copy, as another thread may change it
+                if type(held) in _SHARED and not name.startswith("__"):
+                    yield name
+                    yield from _identity(held)
 
 
 def _held_as_arguments(x: Any) -> list[Any]:
-    """Give what an object holds itself or shares with its class; of functions and modules what they use."""
-    if type(x) is Param or is_known(x):  # `isinstance` asks a parameter what stands for it
+    """Give what an object holds itself; of functions, classes and modules what they compute with."""
+    kind = type(x)
+    if kind is Param or is_known(x):
         return []
-    if isinstance(x, MethodType):
+    if kind is MethodType:
         return [x.__self__, x.__func__]
-    if isinstance(x, partial):
+    if issubclass(kind, partial):
         return [x.func, x.args, x.keywords, *held_next_by(vars(x))]
-    if isinstance(x, FunctionType):
+    if kind is FunctionType:
         variables = [value for *_, value in cells_of(x)]
         return [*variables, *(x.__defaults__ or ()), *held_next_by({**(x.__kwdefaults__ or {}), **vars(x)})]
-    if isinstance(x, ModuleType):
+    if issubclass(kind, ModuleType):
         return held_next_by({name: held for name, held in vars(x).items() if type(held) in _NUMBERS})
-    if isinstance(x, type):
-        kinds = [kind for kind in x.__mro__ if kind.__flags__ & OF_PYTHON]
+    if issubclass(kind, type):
+        kinds = [each for each in x.__mro__ if each.__flags__ & OF_PYTHON]
         return [
             item
-            for kind in kinds
-            for name, held in vars(kind).items()
+            for each in kinds
+            for name, held in [*vars(each).items()]
             if not name.startswith("__")
             for item in (name, held)
         ]
-    return [*held_next_by(x), type(x)] if type(x).__flags__ & OF_PYTHON else held_next_by(x)
+    return held_next_by(x)
 
 
 def cells_of(f: FunctionType) -> Iterator[tuple[str, CellType, Any]]:
@@ -183,11 +209,12 @@ def cells_of(f: FunctionType) -> Iterator[tuple[str, CellType, Any]]:
 
 def held_next_by(x: Any) -> list[Any]:
     """Give what an object holds itself; not the numbers of long lists."""
-    if isinstance(x, dict):
+    kind = type(x)
+    if issubclass(kind, dict):
         return [*dict.keys(x), *dict.values(x), *_attributes(x).values()]
-    if isinstance(x, SEQUENCES):
+    if issubclass(kind, SEQUENCES):
         return [*([] if _kinds_if_long(x) else iterated(x)), *_attributes(x).values()]
-    if isinstance(x, (type, FunctionType, ModuleType, Param)) or is_ndarray(x):
+    if issubclass(kind, (type, FunctionType, ModuleType, Param, np.ndarray)):
         return []
     attributes = attributes_of(x)
     return [*attributes, *attributes.values()]
@@ -216,14 +243,15 @@ def held_by(
 
 def iterated(x: Any) -> Iterator[Any]:
     """Give what a sequence or a set holds, past an ``__iter__`` of the user's."""
-    kind: Any = next(kind for kind in SEQUENCES if isinstance(x, kind))
+    kind: Any = next(kind for kind in SEQUENCES if issubclass(type(x), kind))
     items: Iterator[Any] = kind.__iter__(x)
     return items
 
 
 def _kinds_if_long(x: Any) -> set[Any]:
     """Give the types of what a long list of numbers holds; none of another thing."""
-    kinds: set[Any] = {*map(type, iterated(x))} if isinstance(x, (list, tuple)) and len(x) > 32 else set()
+    is_long = issubclass(type(x), (list, tuple)) and len(x) > 32
+    kinds: set[Any] = {*map(type, iterated(x))} if is_long else set()
     return kinds if kinds <= _NUMBERS else set()
 
 

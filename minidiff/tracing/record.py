@@ -1494,7 +1494,7 @@ def _is_other_sequence(x: Any) -> bool:
 
 
 # What holds arrays that NumPy finds, but does not take.
-_UNORDERED: tuple[type, ...] = set, frozenset, type({}.values())
+_UNORDERED: Any = set, frozenset, type({}.values())
 
 
 def _unrecorded(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -1503,7 +1503,7 @@ def _unrecorded(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         listed = [list(x) if _is_other_sequence(x) else x for x in args]
         named = {key: list(x) if _is_other_sequence(x) else x for key, x in kwargs.items()}
         return call(function, tuple(listed), named)
-    if any(isinstance(x, _UNORDERED) for x in args):
+    if any(isinstance(x, _UNORDERED) and any(type(item) in Box.types for item in x) for x in args):
         raise TypeError(f"{name_of(function)} takes a sequence: pass a list of it.")
     return function(*args, **kwargs)
 

@@ -30,6 +30,7 @@ import minidiff.losses as ml
 from minidiff import DataLoader, compiled, derivative, dropgrad, gradient, param, params, withgradient
 from minidiff.program import reach
 from minidiff.program.listing import Listing, RefusedError
+from minidiff.program.signature import key_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_compiled import bits
@@ -1368,6 +1369,88 @@ def test_what_pandas_holds_is_compared_with_what_it_was(loss, dtype):
     for value in (1.0, 5.0, 7.0):
         y._mgr[0] = value
         assert by_name().val == by_argument(y).val == loss(y)
+
+
+def test_masks_count_as_numbers_do():
+    o = np.ma.array([1.0, -2.0, 3.0], mask=[0, 1, 0])
+    losses = [
+        lambda: np.sum(W * o.filled(0.0)),
+        lambda: np.sum(W) * np.sum(~o.mask),
+        lambda: np.sum(W * o.data),
+    ]
+    programs = [compiled(loss, params(W)) for loss in losses]
+    for change in (lambda: None, lambda: o.__setitem__(0, np.ma.masked), lambda: o.__setitem__(1, 5.0)):
+        change()
+        for loss, f in zip(losses, programs, strict=True):
+            assert f().val == loss()
+
+
+@pytest.mark.parametrize(
+    "count",
+    [len, np.size, lambda x: x.shape[0], lambda x: np.zeros_like(x).sum() + x.size],
+    ids=["len", "size", "shape", "both"],
+)
+def test_how_many_elements_a_mask_picks_counts_though_nobody_uses_them(count):
+    labels, data = np.array([0, 1, 1]), np.array([1.0, np.nan, 2.0])
+    losses = [
+        lambda s: s * np.sum(W**2) / count(labels[labels == 1]),
+        lambda s: s * np.sum(W**2) / count(data[~np.isnan(data)]),
+        lambda s: s * np.sum(W**2) / count(np.repeat(labels, labels + 1)),
+    ]
+    programs = [compiled(loss, params(W)) for loss in losses]
+    for i in range(3):
+        labels[i], data[i] = 1 - labels[i], 0.5
+        for loss, f in zip(losses, programs, strict=True):
+            assert f(1.0).val == loss(1.0)
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad", "error"),
+    [
+        (np.linalg.cholesky, np.eye(3), -np.eye(3), np.linalg.LinAlgError),
+        (np.linalg.inv, np.eye(3), np.zeros((3, 3)), np.linalg.LinAlgError),
+        (lambda K: np.linalg.solve(K, W), np.eye(3), np.zeros((3, 3)), np.linalg.LinAlgError),
+        (lambda i: W[i], np.arange(3), np.arange(3) + 5, IndexError),
+        (lambda i: np.take(W, i), np.arange(3), np.arange(3) + 5, IndexError),
+    ],
+)
+def test_what_a_loss_computes_as_a_check_is_one_in_its_program(check, good, bad, error):
+    def loss(x):
+        check(x)
+        return np.sum(W * x)
+
+    f = compiled(loss, params(W))
+    f(good)
+    for call in (lambda: loss(bad), lambda: f(bad)):
+        with pytest.raises(error):
+            call()
+    assert f(good).val == loss(good)
+
+
+def test_classes_of_arguments_may_change_in_another_thread():
+    class Config:
+        scale = 1.0
+
+    done = threading.Event()
+
+    def change():
+        while not done.is_set():
+            for i in range(50):
+                setattr(Config, f"name{i}", i)
+            for i in range(50):
+                delattr(Config, f"name{i}")
+
+    thread, interval = threading.Thread(target=change), sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)
+        thread.start()
+        for _ in range(2000):
+            assert key_of(Config(), [])
+            assert key_of(Config, [])
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
 
 
 def test_what_a_loss_changes_of_pandas_is_put_back():

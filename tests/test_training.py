@@ -851,6 +851,15 @@ def test_the_network_solves_the_differential_equation():
     assert example("physics_informed")(steps=700) < 0.1
 
 
+def test_a_score_that_is_nan_from_the_beginning_is_none():
+    assert triggered(early_stopping(lambda s: s, 3), [math.nan] * 5) == 3
+    opt = Descent(1.0)
+    lower = ReducePlateau(opt, lambda: math.nan, 0.5, 2)
+    for _ in range(6):
+        lower()
+    assert opt.eta < 1.0
+
+
 def test_early_stopping_takes_any_score_as_better_than_nan():
     scores = iter([np.nan, 3, 2, 1, 2, 2])
     trigger = early_stopping(lambda: next(scores), 2)

@@ -305,7 +305,8 @@ class Seen(NamedTuple):
     array: Any
     shape: tuple[int, ...]
     held: bytes | int  # or a sum of it
-    # Of an array of objects, whose bytes are their places, a copy: so these stay theirs. Of pandas' a copy.
+    # Of an array of objects, whose bytes are their places, a copy: so these stay theirs. Of what holds more
+    # than numbers, as a mask or the columns of pandas, a copy as well.
     objects: Any = None
 
     def has_changed(self) -> bool:
@@ -336,11 +337,14 @@ def _is_of_pandas(x: Any) -> bool:
 
 
 def _bytes_in(x: Any) -> bytes:
+    if isinstance(x, np.ma.MaskedArray):
+        return bytes(x.data.tobytes() + np.ma.getmaskarray(x).tobytes())
     return b"" if _is_of_pandas(x) else x.tobytes() if is_ndarray(x) else bytes(x)
 
 
 def _objects_in(x: Any) -> Any:
-    return x.copy() if _is_of_pandas(x) or (is_ndarray(x) and x.dtype.hasobject) else None
+    holds_more = isinstance(x, np.ma.MaskedArray) or _is_of_pandas(x) or (is_ndarray(x) and x.dtype.hasobject)
+    return x.copy() if holds_more else None
 
 
 def _has_a_sum(x: Any) -> bool:

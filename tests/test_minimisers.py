@@ -287,6 +287,8 @@ def test_bad_input_is_refused_by_name_and_nothing_changes():
             lambda: least_squares(params(a), lambda: a - 1)),
         ("maxiter must be an integer, got str 'a'", TypeError,
             lambda: minimize(loss, params(a), maxiter="a", progress=True)),
+        (r"takes no maxiter=: it counts evaluations, maxfun=", TypeError,
+            lambda: minimize(loss, params(a), "TNC", maxiter=2)),
         ("ps must be Params", TypeError, lambda: minimize(loss, a)),
         ("ps must have elements", ValueError, lambda: minimize(loss, params())),
         ("ps must have elements", ValueError, lambda: minimize(loss, params(param(np.zeros((0, 3)))))),

@@ -293,6 +293,10 @@ def LOSS(x):
 PS = params()
 
 
+def generates():
+    yield 1.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
@@ -322,6 +326,7 @@ PS = params()
         ((LOSS, [np.ones(2)], [], Descent()), {}, TypeError, "param"),
         ((LOSS, PS, 3, Descent()), {}, TypeError, "data must be an iterable"),
         ((LOSS, PS, {"x": [1]}, Descent()), {}, TypeError, r"one batch alone is \[batch\]"),
+        ((LOSS, PS, generates, Descent()), {}, TypeError, r"got .*function.*call it, once for each training"),
         (
             (LOSS, [(1.0, 2.0)], PS, Descent()),
             {},

@@ -146,6 +146,8 @@ def minimize(
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
         raise ValueError(f"method must be one that {what}, of {', '.join(able)}; got {method!r:.60}")
+    if method == "TNC" and "maxiter" in options:
+        raise TypeError('minimize(…, "TNC") takes no maxiter=: it counts evaluations, maxfun=')
     slope = slope_of(loss, search.ps, flag("compiled", compiled))
     callbacks = callbacks_of("callback", callback)
     options = {name: x for name, x in search.options.items() if x is not None}  # None: SciPy's default

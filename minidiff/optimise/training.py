@@ -374,9 +374,10 @@ def _check(loss: Any, data: Any, opt: Any, epochs: int) -> None:
     if not (isinstance(data, Iterable) or hasattr(data, "__getitem__")) or isinstance(
         data, (Mapping, Params)
     ):
+        rest = "call it, once for each training" if inspect.isgeneratorfunction(data) else _ORDER
         raise TypeError(
             f"data must be an iterable of batches, got {described(data)}: one batch alone is [batch], and "
-            f"{_ORDER}"
+            f"{rest}"
         )
     if isinstance(data, tuple) and any(isinstance(item, np.ndarray) for item in data):
         raise TypeError(

@@ -160,7 +160,7 @@ class Param(Leaf):
     # NumPy would take an array through any of the other special attributes without asking `__array__`. What
     # it calls data is a buffer, and no array as PyTorch's: `W.data -= x` would fail in Python's words.
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("data", "resize"):
+        if name.startswith("__") or name == "data":
             raise AttributeError(no_attribute("Param", name))
         try:
             return getattr(self.lift(), name)

@@ -24,7 +24,6 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(("detach", "numpy", "cpu"), "dropgrad(x) gives the plain value."),
     "data": "W -= … and W[...] = … change a parameter in place; dropgrad(x) gives the plain value.",
-    "resize": "A parameter keeps its shape: np.resize(W, shape) gives another array.",
     **dict.fromkeys(
         ("requires_grad", "requires_grad_"),
         "What is to be differentiated is made by param(x); θ - params(W) leaves out what is to stay.",

@@ -27,7 +27,7 @@ from functools import partial
 from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -2140,6 +2140,27 @@ def test_what_an_argument_computes_with_counts_wherever_it_is_kept(place):
     for scale in (1.0, 2.0, 3.0):
         put(scale)
         assert f(act).val == in_a_list([act]).val == 3 * scale
+
+
+def test_a_class_may_keep_a_list_of_its_own_objects():
+    class Node:
+        known: ClassVar[list[Any]] = []
+        scale = 1.0
+
+        def __init__(self):
+            self.known.append(self)
+
+    class Row(list[Any]):
+        known: ClassVar[list[Any]] = []
+        scale = 1.0
+
+    W = param([1.0, 2.0])
+    for it in (Node(), Row([1.0])):
+        type(it).known.append(it)
+        f = compiled(lambda it: np.sum(W) * it.scale, params(W))
+        for scale in (1.0, 2.0):
+            type(it).scale = scale
+            assert f(it).val == 3 * scale
 
 
 def test_the_arguments_of_a_recording_are_let_go_when_nobody_else_has_them():

@@ -91,12 +91,12 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
             *[key_of(item, leaves) for _, item in _pairs(x)],
             *_named(x),
             *_aliases(x),
-            *_of_class(kind),
+            *_of_class(kind, set()),
         )
     if kind in (list, tuple):
         return kind, *[key_of(item, leaves) for item in x]
     if isinstance(x, (list, tuple)):
-        return kind, *[key_of(item, leaves) for item in iterated(x)], *_named(x), *_of_class(kind)
+        return kind, *[key_of(item, leaves) for item in iterated(x)], *_named(x), *_of_class(kind, set())
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"compiled functions take plain arrays, not {kind.__name__}, whose mask would be lost: pass "
@@ -142,9 +142,12 @@ def _exactly(x: Any) -> Any:
     return type(x), repr(x) if isinstance(x, (float, complex, np.generic)) else x
 
 
-def _identity(x: Any) -> Iterator[Any]:
-    """Give what is another key where an object, or anything that it holds in any place, is another."""
-    classes: set[Any] = set()
+def _identity(x: Any, classes: set[Any] | None = None) -> Iterator[Any]:
+    """Give what is another key where an object, or anything that it holds in any place, is another.
+
+    What the objects of a class share comes once, but for `classes` that have been met.
+    """
+    classes = set() if classes is None else classes
     for held in held_by(x, _held_as_arguments, again=True):
         kind = type(held)
         if kind in (float, complex):
@@ -157,21 +160,20 @@ def _identity(x: Any) -> Iterator[Any]:
                 yield len(held)
                 if kinds := _kinds_if_long(held):
                     yield _told_apart(tuple(iterated(held)), kinds)
-            if kind not in classes:
-                classes.add(kind)
-                yield from _of_class(kind)
+            yield from _of_class(kind, classes)
 
 
-def _of_class(kind: type) -> Iterator[Any]:
+def _of_class(kind: type, classes: set[Any]) -> Iterator[Any]:
     """Give what tells apart the numbers, texts and containers that all objects of a class share."""
-    if kind is Param or not kind.__flags__ & OF_PYTHON:
+    if kind is Param or kind in classes or not kind.__flags__ & OF_PYTHON:
         return
+    classes.add(kind)  # one may hold its own objects
     for each in kind.__mro__:
         if each.__flags__ & OF_PYTHON and not is_known(each):
             for name, held in [*vars(each).items()]:  # a copy, as another thread may change it
                 if type(held) in _SHARED and not name.startswith("__"):
                     yield name
-                    yield from _identity(held)
+                    yield from _identity(held, classes)
 
 
 def _held_as_arguments(x: Any) -> list[Any]:

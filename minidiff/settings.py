@@ -27,7 +27,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin
 
-from minidiff.checks import anything, hint, integer, number, several
+from minidiff.checks import a_count, anything, hint, integer, number, several
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform as dataclass_transform
@@ -45,7 +45,7 @@ Check = Callable[[str, Any], Any]
 Number = Annotated[float, number]
 Fraction = Annotated[float, partial(number, within="[0, 1)")]
 NonNegative = Annotated[float, partial(number, within="[0, inf)")]
-NonNegativeInt = Annotated[int, partial(integer, least=0)]
+NonNegativeInt = Annotated[int, a_count]
 PositiveInt = Annotated[int, partial(integer, least=1)]
 
 

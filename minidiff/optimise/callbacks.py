@@ -213,9 +213,8 @@ class _OfScores(Memory):
         return self._score("metric", f(*args, **kwargs))
 
     def _is_better(self, score: Any, best: Any, min_dist: float) -> bool:
-        if best is None or best != best:  # NaN is no score to beat
-            return bool(score == score)
-        return bool(self.distance(best, score) > min_dist)
+        is_first = best is None or best != best  # NaN is no score to beat, nor better than any
+        return bool(score == score and (is_first or self.distance(best, score) > min_dist))
 
 
 class early_stopping(_OfScores, Trigger):  # noqa: N801 - it is called as a function is
@@ -412,7 +411,7 @@ class KeepBest(_OfScores):
                 "with KeepBest(ps, …) as best: above the training, or best.restore() after it",
                 stacklevel=2,
             )
-        if score == score and self._is_better(score, self.best, self.min_dist):
+        if self._is_better(score, self.best, self.min_dist):
             values = [p.value.copy() for p in self.ps]
             vars(self).update(best=score, values=values)  # both at once, also if an interrupt comes
 

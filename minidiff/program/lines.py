@@ -166,7 +166,7 @@ class Lines:
         self._named: dict[int, str] = {}  # by its id, the name of a constant
         self._taken = {*inputs, *outputs, title, *RESERVED}
         self._text: dict[str, str] = {}
-        calls, outputs, same = _simplified(listing, outputs, found, is_check if checks else _never)
+        calls, outputs, same = _simplified(listing, outputs, found, checks)
         self.length, self._count = len(calls), 0
         made = {x._name for call in calls for x in call.results}
         used = [*flat([[call.operands, call.options] for call in calls]), *flat(outputs)]
@@ -545,7 +545,7 @@ def _over(function: Any, name: str, operands: list[str]) -> str:
 
 
 def _simplified(
-    listing: Listing, outputs: dict[str, Any], found: set[int], stays: Callable[[Call], bool]
+    listing: Listing, outputs: dict[str, Any], found: set[int], checks: bool
 ) -> tuple[list[Call], dict[str, Any], dict[int, int]]:
     """Leave out what need not be computed.
 
@@ -557,8 +557,8 @@ def _simplified(
         What is asked of it.
     found : set of int
         The ids of arrays that may change from call to call.
-    stays : callable
-        Tells whether a call is to be made although nothing needs its results.
+    checks : bool
+        Whether calls stay, too, that are there for their errors or their shapes alone.
 
     Returns
     -------
@@ -569,8 +569,12 @@ def _simplified(
     instead: dict[str, Any] = {name: x for name, x in listing.constants.items() if id(x) not in found}
     known: dict[Any, list[StandIn]] = {}
     memories: dict[int, int] = {}
-    kept = []
-    for call in needed(listing.calls, outputs, stays):
+    kept: list[Call] = []
+
+    def wanted(calls: list[Call]) -> list[Call]:
+        return needed(calls, (outputs, [call.results for call in calls if checks and is_check(call)]))
+
+    for call in wanted(listing.calls):
         if any(x._name in instead for x in call.uses):
             operands, options = _replaced(call.operands, instead), _replaced(call.options, instead)
             uses = tuple([x for x in flat((operands, options)) if type(x) is StandIn])
@@ -590,19 +594,15 @@ def _simplified(
             known[key] = call.results
             kept.append(call)
     outputs = _replaced(outputs, instead)
-    return needed(kept, outputs, stays), outputs, memories
+    return wanted(kept), outputs, memories
 
 
-def _never(_: Call) -> bool:
-    return False
-
-
-def needed(calls: list[Call], outputs: Any, stays: Callable[[Call], bool] = _never) -> list[Call]:
-    """Leave out the calls on which no output depends, but for some."""
+def needed(calls: list[Call], outputs: Any) -> list[Call]:
+    """Leave out the calls on which no output depends."""
     wanted = {x._name for x in flat(outputs) if type(x) is StandIn}
     kept = []
     for call in reversed(calls):
-        if stays(call) or any(x._name in wanted for x in call.results):
+        if any(x._name in wanted for x in call.results):
             wanted.update([x._name for x in call.uses])
             kept.append(call)
     return kept[::-1]

@@ -304,14 +304,14 @@ class Seen(NamedTuple):
     name: str
     array: Any
     shape: tuple[int, ...]
-    held: bytes | int  # or a sum of it
+    held: bytes | int | None  # or a sum of it; None of what pandas compares
     # Of an array of objects, whose bytes are their places, a copy: so these stay theirs. Of what holds more
     # than numbers, as a mask or the columns of pandas, a copy as well.
     objects: Any = None
 
     def has_changed(self) -> bool:
         """Tell whether it holds something else now."""
-        if _is_of_pandas(self.array):
+        if self.held is None:
             return not self.array.equals(self.objects)
         held_now = _sum_of if isinstance(self.held, int) else _bytes_in
         return np.shape(self.array) != self.shape or held_now(self.array) != self.held
@@ -321,7 +321,7 @@ class Seen(NamedTuple):
         if isinstance(self.held, int):
             return
         with suppress(ValueError, TypeError):
-            if _is_of_pandas(self.array):
+            if self.held is None:
                 self.array.iloc[:] = self.objects
             elif self.objects is not None:
                 self.array[...] = self.objects
@@ -336,10 +336,12 @@ def _is_of_pandas(x: Any) -> bool:
     return str(type(x).__module__).partition(".")[0] == "pandas" and hasattr(type(x), "iloc")
 
 
-def _bytes_in(x: Any) -> bytes:
+def _bytes_in(x: Any) -> bytes | None:
     if isinstance(x, np.ma.MaskedArray):
         return bytes(x.data.tobytes() + np.ma.getmaskarray(x).tobytes())
-    return b"" if _is_of_pandas(x) else x.tobytes() if is_ndarray(x) else bytes(x)
+    if is_ndarray(x):
+        return x.tobytes()
+    return None if _is_of_pandas(x) else bytes(x)
 
 
 def _objects_in(x: Any) -> Any:

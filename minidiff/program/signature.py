@@ -85,14 +85,8 @@ def key_of(x: Any, leaves: list[Any]) -> Any:
         keys = tuple(x) if _NAMES.issuperset(map(type, x)) else tuple(map(_exactly, x))
         if kind is dict:
             return kind, keys, *[key_of(item, leaves) for item in x.values()]
-        return (
-            kind,
-            keys,
-            *[key_of(item, leaves) for _, item in _pairs(x)],
-            *_named(x),
-            *_aliases(x),
-            *_of_class(kind, set()),
-        )
+        items = [key_of(item, leaves) for _, item in _pairs(x)]
+        return kind, keys, *items, *_named(x), *_aliases(x), *_of_class(kind, set())
     if kind in (list, tuple):
         return kind, *[key_of(item, leaves) for item in x]
     if isinstance(x, (list, tuple)):
@@ -168,12 +162,18 @@ def _of_class(kind: type, classes: set[Any]) -> Iterator[Any]:
     if kind is Param or kind in classes or not kind.__flags__ & OF_PYTHON:
         return
     classes.add(kind)  # one may hold its own objects
+    for name, held in _in_class(kind):
+        if type(held) in _SHARED:
+            yield name
+            yield from _identity(held, classes)
+
+
+def _in_class(kind: type) -> Iterator[tuple[str, Any]]:
+    """Give the names and values in a class of the user's and in those that it derives from."""
     for each in kind.__mro__:
         if each.__flags__ & OF_PYTHON and not is_known(each):
-            for name, held in [*vars(each).items()]:  # a copy, as another thread may change it
-                if type(held) in _SHARED and not name.startswith("__"):
-                    yield name
-                    yield from _identity(held, classes)
+            every = [*vars(each).items()]  # a copy, as another thread may change it
+            yield from ((name, held) for name, held in every if not name.startswith("__"))
 
 
 def _held_as_arguments(x: Any) -> list[Any]:
@@ -191,14 +191,7 @@ def _held_as_arguments(x: Any) -> list[Any]:
     if issubclass(kind, ModuleType):
         return held_next_by({name: held for name, held in vars(x).items() if type(held) in _NUMBERS})
     if issubclass(kind, type):
-        kinds = [each for each in x.__mro__ if each.__flags__ & OF_PYTHON]
-        return [
-            item
-            for each in kinds
-            for name, held in [*vars(each).items()]
-            if not name.startswith("__")
-            for item in (name, held)
-        ]
+        return [item for pair in _in_class(x) for item in pair]
     return held_next_by(x)
 
 

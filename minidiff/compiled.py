@@ -289,9 +289,9 @@ class Compiled:
             If a program cannot do with NumPy alone: it needs the derivative of eigenvalues or singular values
             (`np.linalg.eig`, ``eigh``, ``svd``, and what is made of them: ``eigvals``, ``eigvalsh``,
             ``svdvals``, ``cond``, ``norm`` with ``ord`` 2, -2 or "nuc") or of `np.i0`; it calls a function of
-            SciPy's, has a constant that is a sparse matrix or of ``longdouble``, or assigns into a view that
-            is laid out otherwise; an optimiser is no formula; or an array is named as a function of the
-            module.
+            SciPy's or with a `derivative` of its own, has a constant that is a sparse matrix or of
+            ``longdouble``, or assigns into a view that is laid out otherwise; an optimiser is no formula; or
+            an array is named as a function of the module.
         OSError
             If the files cannot be written. What was there before is unchanged.
 

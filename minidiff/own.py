@@ -63,8 +63,9 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
     `forward` runs once more, on values under differentiation, and what it keeps then counts as computed.
 
     `check_gradient` compares a derivative, and that of the derivative, with differences. `compiled` writes
-    down what the function itself calls: one that branches on values, or calls SciPy's functions written in
-    Python, it refuses.
+    down what the function and its rules call. Where it cannot (a branch on values, SciPy's functions written
+    in Python), the program calls the function itself, with arrays that it cannot write into. A class it has
+    to see inside.
 
     Examples
     --------
@@ -115,9 +116,9 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
 
     def by_rules(argnums: Any, _: None, *call: Any, **keywords: Any) -> list[Any]:
         if jointly is not None:
-            return list(jointly(argnums, *call, **keywords))
+            return list(tracing.called(jointly, (argnums, *call), keywords))
         chosen = [rules[i] if i < len(rules) else None for i in argnums]
-        return [rule and rule(*call, **keywords) for rule in chosen]
+        return [rule and tracing.called(rule, call, keywords) for rule in chosen]
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         if not callable(function):
@@ -126,7 +127,7 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
         if len(rules) > most:
             name = getattr(function, "__name__", "the function")
             raise TypeError(f"derivative: {name} takes {most} arguments by position, got {len(rules)} rules.")
-        call = wraps(function)(lambda _, *args, **kwargs: function(*args, **kwargs))
+        call = wraps(function)(lambda _, *args, **kwargs: tracing.called(function, args, kwargs))
         made = _recorded(call, by_rules, inspect.signature(function))
         vars(made)["__rules__"] = *rules, jointly  # for `compiled`, which asks what a loss reaches
         return made
@@ -221,7 +222,7 @@ def _way_back(jointly: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 answers = (
                     _formed(form, _copied(g), others=False),
-                    _formed(form, _read_only(ans), others=True),
+                    _formed(form, tracing.read_only(ans), others=True),
                 )
                 gradients = list(jointly(places, kept, *answers, *given, **keywords))
             except np.linalg.LinAlgError:
@@ -242,7 +243,7 @@ def _way_back(jointly: Callable[..., Any]) -> Callable[..., Any]:
 
 def _given(arguments: tuple[Any, ...], live: set[int]) -> list[Any]:
     """Give the arguments for what is the user's, the recorded ones as what cannot be written into."""
-    return [_read_only(x) if i in live else x for i, x in enumerate(arguments)]
+    return [tracing.read_only(x) if i in live else x for i, x in enumerate(arguments)]
 
 
 # The trace that records the call in progress.
@@ -336,15 +337,6 @@ def _copied(g: Any) -> Any:
     return g.copy() if type(g) is np.ndarray else tracing.map_container(_copied, g)
 
 
-def _read_only(x: Any) -> Any:
-    """Give what the user's function or rule may not write into: that would change a value of the loss."""
-    if type(x) is not np.ndarray:
-        return tracing.map_container(_read_only, x)
-    x = x.view()
-    x.flags.writeable = False
-    return x
-
-
 def _writeable(x: Any, args: Iterable[Any]) -> Any:
     """Give a result that shares memory with an argument as it would be had that not been read-only."""
     if type(x) is not np.ndarray or x.flags.writeable or 0 in x.strides:
@@ -362,7 +354,7 @@ def _apart(parts: list[Any], given: list[Any]) -> list[Any]:
     if not share_memory([a for _, a in arrays]):
         return parts
     shared = {i for i, a in arrays if any(np.may_share_memory(a, b) for j, b in arrays if j != i)}
-    return [_read_only(x) if i in shared else x for i, x in enumerate(parts)]
+    return [tracing.read_only(x) if i in shared else x for i, x in enumerate(parts)]
 
 
 def _checked(h: Any, i: int, arguments: tuple[Any, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from importlib import import_module
 
 from hypothesis import settings
 
@@ -12,6 +13,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts backg
 # No test is timed, and the examples are the same in every run.
 settings.register_profile("minidiff", deadline=None, derandomize=True)
 settings.load_profile("minidiff")
+import_module("minidiff.compiled").LONG = float("inf")  # type: ignore[attr-defined]  # seconds until it warns
 
 
 def pytest_collection_modifyitems(items):

@@ -141,6 +141,85 @@ def test_a_compiled_loss_has_it_too():
         np.testing.assert_array_equal(f(x, A).grad[0], expected)
 
 
+def until_it_stands(step, x):
+    while np.max(np.abs(step(x) - x)) > 1e-12:
+        x = step(x)
+    return x
+
+
+@derivative(lambda g, ans, a: g / 2 / (ans if np.all(ans > 0) else np.abs(ans)))
+def heron(a):
+    return until_it_stands(lambda x: (x + a / x) / 2, np.ones_like(a))
+
+
+BUFFER = np.zeros(3)
+
+
+@derivative(lambda g, ans, x: g * np.exp(x))
+def into_a_buffer(x):
+    if np.any(x):
+        np.exp(x, out=BUFFER)
+    return BUFFER
+
+
+@derivative(lambda g, ans, x: np.where(x > 1, np.max(g), 0.0))
+def above(x):
+    return x[np.asarray(x) > float(1)]
+
+
+@pytest.mark.parametrize("f", [heron, lambda x: heron(x) * heron(2 * x) + 1.0, into_a_buffer, above])
+def test_a_program_calls_one_that_it_cannot_see_inside_as_it_is(f):
+    loss = lambda x: np.sum(np.exp(f(x) * 0.5)) + np.sum(f(3 * x))
+    program = compiled(loss)
+    for x in (X, 2 * X, X[::-1].copy()):
+        (val, (g,)), (expected, (h,)) = program(x), withgradient(loss, x)
+        assert val == expected
+        np.testing.assert_array_equal(g, h)
+
+
+def test_a_program_calls_it_for_what_it_finds_now():
+    scale = [2.0]
+    times = derivative(lambda g, ans, x: g * scale[0])(lambda x: np.frombuffer(x.tobytes()) * scale[0])
+    loss = lambda x: np.sum(times(x))
+    program = compiled(loss)
+    for scale[0] in (2.0, 3.0):
+        assert program(X).val == loss(X)
+
+
+def test_what_a_program_calls_so_cannot_write_into_what_it_gets():
+    def doubled(x):
+        x.tobytes()
+        x *= 2
+        return x
+
+    doubled = derivative(lambda g, ans, x: 2 * g)(doubled)
+    x = X.copy()
+    for f in (lambda x: gradient(lambda x: np.sum(doubled(x)), x), compiled(lambda x: np.sum(doubled(x)))):
+        with pytest.raises(ValueError, match="read-only"):
+            f(x)
+    np.testing.assert_array_equal(x, X)
+
+
+def test_a_function_that_the_loss_makes_anew_is_told_of():
+    solved = derivative(None, lambda g, ans, f, x: g / 2 / ans)(lambda f, x: until_it_stands(f, x))
+    with pytest.raises(TypeError, match=r"the loss makes a function anew\. Make it before"):
+        compiled(lambda a: np.sum(solved(lambda x: (x + 4.0 / x) / 2, a)))(X)
+
+
+def test_what_a_class_keeps_a_program_has_to_see():
+    @derivative
+    class root:  # noqa: N801
+        def forward(self, a):
+            self.root = until_it_stands(lambda x: (x + a / x) / 2, np.ones_like(a))
+            return self.root
+
+        def backward(self, g, ans, a):
+            return g / 2 / self.root
+
+    with pytest.raises(TypeError, match="it branches on a value"):
+        compiled(lambda a: np.sum(root(a)))(X)
+
+
 def test_outside_a_gradient_it_is_the_function_it_was():
     assert cube(2.0) == 8.0
     assert cube.__name__ == "cube"

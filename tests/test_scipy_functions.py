@@ -4,7 +4,17 @@ import autograd
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, compiled, derivative, dropgrad, gradient, implicit_root, param, params
+from minidiff import (
+    check_gradient,
+    compiled,
+    derivative,
+    dropgrad,
+    gradient,
+    implicit_root,
+    param,
+    params,
+    withgradient,
+)
 from minidiff.functions import logsoftmax, logsumexp, softmax
 
 scipy = pytest.importorskip("scipy")
@@ -247,21 +257,46 @@ def test_a_solver_within_a_loss_is_refused_with_what_to_do():
     np.testing.assert_allclose(gradient(twin, 2.0)[0], 4.0)
 
 
+@pytest.mark.parametrize("name", TWINS)
+def test_a_twin_in_a_program_is_called_as_it_is(name):
+    twin = TWINS[name][2]
+    loss = lambda x: np.sum(np.sin(twin(x)))
+    f = compiled(loss)
+    if "odeint" in (TWINS[name][1] or "") or "implicit_root" in (TWINS[name][1] or ""):
+        with pytest.raises(TypeError, match=r"compiled: .* looks at values.*gradient itself"):
+            f(X)
+    else:
+        for x in (X, 0.9 * X, X[::-1].copy()):
+            (val, (g,)), (expected, (h,)) = f(x), withgradient(loss, x)
+            assert val == expected
+            np.testing.assert_array_equal(g, h)
+        assert f.source.count("def ") == 1
+
+
 @pytest.mark.parametrize(
     "f",
     [
-        lambda x: asp.linalg.solve_triangular(S, x),
+        lambda x: asp.linalg.solve_triangular(S + np.diag(x), x, lower=True),
         lambda x: asp.linalg.sqrtm(S + np.diag(x)),
-        lambda x: asp.stats.norm.logpdf(x, 0.0, 1.0),
+        lambda x: asp.stats.norm.logcdf(x, 0.1 * x, scale=2.0),
+        lambda x: asp.stats.t.logpdf(x, 3.0, x * x, 1.0),
         lambda x: expm(np.diag(x)),
     ],
 )
-def test_a_call_of_scipys_in_a_program_is_refused_without_a_twin_that_is_the_same(f):
-    loss = lambda x: np.sum(f(x))
-    assert gradient(loss, X)[0].shape == X.shape
-    where = r"compiled: test_scipy_functions.py, line .*"
-    with pytest.raises(TypeError, match=rf"{where}SciPy's in Python cannot be compiled: .*gradient itself"):
-        compiled(loss)(X)
+def test_so_are_its_derivatives(f):
+    slope = lambda x: np.sum(gradient(lambda x: np.sum(np.sin(f(x))), x)[0] ** 2)
+    program = compiled(slope)
+    for x in (X, 0.9 * X):
+        (val, (g,)), (expected, (h,)) = program(x), withgradient(slope, x)
+        assert val == expected
+        np.testing.assert_array_equal(g, h)
+
+
+def test_a_program_that_calls_scipys_functions_cannot_be_saved(tmp_path):
+    f = compiled(lambda x: np.sum(asp.stats.norm.logpdf(x, 0.0, 1.0)))
+    f(X)
+    with pytest.raises(TypeError, match=r"test_scipy_functions.py, line .* it calls logpdf, which"):
+        f.save(tmp_path / "step.py")
 
 
 def test_so_is_one_of_an_argument_beside_parameters_with_a_twin_where_that_can_be_compiled():

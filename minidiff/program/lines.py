@@ -17,6 +17,7 @@ import unicodedata
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from inspect import unwrap
 from itertools import count
 from typing import Any
 
@@ -461,9 +462,10 @@ class Lines:
 
     def _helper(self, function: Any, call: Call) -> str:
         """Name a function that is not NumPy's, which a call needs."""
-        if id(function) not in self._named:
-            self._named[id(function)] = self._name(function.__name__)
-        name = self._named[id(function)]
+        of = id(unwrap(function))
+        if of not in self._named:
+            self._named[of] = self._name(free_name(function.__name__, set()))
+        name = self._named[of]
         self.helpers[name] = function
         self.asked_by.setdefault(name, (call.phase, call.line))
         return name

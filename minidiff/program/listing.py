@@ -22,6 +22,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn
 
 import autograd
@@ -38,6 +39,7 @@ from minidiff.tracing import (
     is_box,
     is_of_sparse,
     map_container,
+    read_only,
     stands_beneath,
 )
 from minidiff.tracing.sparse import are_same, product
@@ -321,7 +323,7 @@ class Listing:
             if x._listing is not self:
                 self.refuse("it uses an array of another recording: compiled functions do not nest")
         data = operands[0] if operands else None
-        if form[0] in ".n" and any(x is not data and _counts_things(x._example) for x in uses):
+        if form.startswith((".", "np.")) and any(x is not data and _counts_things(x._example) for x in uses):
             operands, options = self._settled(function, form, operands, options)
             uses = [x for x in flat((operands, options)) if type(x) is StandIn]
         try:
@@ -357,7 +359,8 @@ class Listing:
         made = Call(
             results, _UFUNCS.get(function, function), form, operands, options, line, self.phase,
             value if several else None,
-            function in _CHECKED or _counts(function, operands) or _may_be_complex(function, operands),
+            function in _CHECKED or type(function) is _Whole or _counts(function, operands)
+            or _may_be_complex(function, operands),
             tuple(uses),
         )  # fmt: skip
         self.calls.append(made)
@@ -365,6 +368,21 @@ class Listing:
         if all(x._name in self._following for x in uses):
             self._following.update(x._name for x in results)
         return stands
+
+    def attempt(self, function: Any, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Note what a user's function does; where that cannot be written down, note a call of it as one."""
+        before, failure = self.refusal, self._failure
+        growing: list[list[Any]] = [self.calls, self.assumed, self._given]
+        lengths = [*map(len, growing)]
+        with suppress(Exception):
+            result = function(*operands, **options)
+            if self.refusal is before and self._failure is failure:
+                return result
+        self.refusal, self._failure = before, failure
+        for some, length in zip(growing, lengths, strict=True):
+            del some[length:]
+        whole = _Whole(function)
+        return self.call(whole, whole.__name__, operands, options)
 
     def _settled(
         self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]
@@ -425,6 +443,21 @@ class Listing:
                     return None if self.phase == "backward" else line
             entry, frame = frame, frame.f_back
         return None
+
+
+class _Whole:
+    """A function called as one: it cannot change what it gets, and nobody else has what it gives."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.__name__ = type(function).__name__
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *operands: Any, **options: Any) -> Any:
+        return _copied(self.__wrapped__(*map(read_only, operands), **read_only(options)))  # type: ignore[attr-defined]
+
+
+def _copied(x: Any) -> Any:
+    return x.copy("K") if type(x) is np.ndarray else map_container(_copied, x)
 
 
 _PLAIN = {np.ndarray, bool, int, float, str, type(None)}
@@ -600,7 +633,7 @@ class StandIn:
             cures = _INSTEAD.get(getattr(np, who[3:], None), cures)
         elif re.match(r"scipy(?!\.sparse)", called):
             who = "a function of SciPy's in Python cannot be compiled: it"
-            if re.search(r"autograd|minidiff\.(derivative|implicit)", cures):  # which call it on values
+            if re.search(r"odeint|minidiff\.implicit", cures):  # which look at values, too
                 cures = (
                     "Take the gradient of such a loss by gradient itself, or call the function before and "
                     "pass what it gives as an argument"
@@ -626,6 +659,14 @@ class StandIn:
             return function.__wrapped__(*operands, **options)
         listing = next(x._listing for x in flat(operands) if type(x) is StandIn)
         return listing.call(function, function.__name__, operands, options)
+
+    @staticmethod
+    def __called__(function: Any, *operands: Any, **options: Any) -> Any:
+        """Note what a user's function does, or a call of it, unless a trace has to see inside."""
+        if _any_box(operands) or _any_box(options):
+            return function(*operands, **options)
+        listing = next(x._listing for x in flat((operands, options)) if type(x) is StandIn)
+        return listing.attempt(function, operands, options)
 
     def __getattr__(self, name: str) -> Any:
         x, listing = self._example, self._listing
@@ -884,8 +925,7 @@ def alike(first: Listing, second: Listing) -> set[int]:
     for a, b in zip(first.calls, second.calls, strict=False):
         same = a.form == b.form and a.phase == b.phase
         if not (same and _same(a.operands, b.operands, found) and _same(a.options, b.options, found)):
-            of_a_matrix = any(hasattr(x, "tocsr") for x in flat(a.operands))
-            raise RefusedError(f"compiled: {shown_line(a.line)}{_MADE_ANEW if of_a_matrix else _DIFFERS}")
+            raise RefusedError(f"compiled: {shown_line(a.line)}{_made_anew(a) or _DIFFERS}")
     if len(first.calls) != len(second.calls):
         longer = max(first, second, key=lambda listing: len(listing.calls))
         line = longer.calls[min(len(first.calls), len(second.calls))].line
@@ -898,7 +938,13 @@ _DIFFERS = (
     "of the recording for ever: pass them as arguments."
 )
 
-_MADE_ANEW = "the loss makes a sparse matrix anew. Make it before, outside of the loss."
+
+def _made_anew(call: Call) -> str:
+    """Say what a call gets that the loss makes at every call, if that is no array."""
+    given = flat(call.operands)
+    is_sparse, is_function = any(hasattr(x, "tocsr") for x in given), any(map(inspect.isfunction, given))
+    made = "a sparse matrix" if is_sparse else "a function" if is_function else ""
+    return made and f"the loss makes {made} anew. Make it before, outside of the loss."
 
 
 def _same(a: Any, b: Any, found: set[int]) -> bool:

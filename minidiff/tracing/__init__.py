@@ -19,6 +19,7 @@ from minidiff.tracing.derivatives import (
     add_at,
     added,
     added_at,
+    called,
     filled,
     is_basic,
     listed,
@@ -44,6 +45,7 @@ from minidiff.tracing.record import (
     lift,
     made_array,
     map_container,
+    read_only,
     seen_from,
     standing,
     standing_for_leaves,
@@ -56,8 +58,9 @@ from minidiff.tracing.refusals import ELSEWHERE, called_here, name_of, no_attrib
 from minidiff.tracing.rows import by_row, pull_all
 
 __all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "LacksError", "Leaf", "Trace", "Traced",
-    "add_at", "added", "added_at", "apart", "as_array", "assigned", "backward", "by_row", "called_here",
-    "constant", "derivative", "filled", "guard", "history", "in_a_sparse_product", "is_basic", "is_box",
-    "is_of_sparse", "is_recorded", "is_tracing", "lift", "listed", "made_array", "made_zeros",
-    "map_container", "name_of", "no_attribute", "part_of", "pull_all", "seen_from", "single", "standing",
-    "standing_for_leaves", "standing_now", "stands_beneath", "summed", "watch", "watching"]  # fmt: skip
+    "add_at", "added", "added_at", "apart", "as_array", "assigned", "backward", "by_row", "called",
+    "called_here", "constant", "derivative", "filled", "guard", "history", "in_a_sparse_product",
+    "is_basic", "is_box", "is_of_sparse", "is_recorded", "is_tracing", "lift", "listed", "made_array",
+    "made_zeros", "map_container", "name_of", "no_attribute", "part_of", "pull_all", "read_only",
+    "seen_from", "single", "standing", "standing_for_leaves", "standing_now", "stands_beneath", "summed",
+    "watch", "watching"]  # fmt: skip

@@ -240,12 +240,18 @@ def listed(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def hooks(x: Any) -> Iterator[Any]:
+def called(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """Call a function of others; what stands for an array may note what that does, or the call as one."""
+    hook = next(hooks((*arguments, *keywords.values()), "__called__"), None)
+    return (function if hook is None else partial(hook, function))(*arguments, **keywords)
+
+
+def hooks(x: Any, name: str = "__listed__") -> Iterator[Any]:
     """Give the methods that note calls, of all the stand-ins in a tuple."""
     for item in x:
         if type(item) in (tuple, list):
-            yield from hooks(item)
-        elif (hook := getattr(type(item), "__listed__", None)) is not None:
+            yield from hooks(item, name)
+        elif (hook := getattr(type(item), name, None)) is not None:
             yield hook
 
 

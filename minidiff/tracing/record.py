@@ -45,6 +45,7 @@ from minidiff.tracing.derivatives import (
     COMPOSITES,
     CONSTANT,
     RULES,
+    called,
     cast,
     define,
     in_a_rule_of_autograds,
@@ -1082,6 +1083,8 @@ class _Reading:
 
 def _begin_reading(me: _Reading) -> None:
     with _reading:
+        for function, primitive in [*trace_primitives_map.items()]:
+            _let_be_noted(function, primitive)
         _reading_now.add(me)
         setattr(Leaf, "_array", property(_lifted, _ARRAY.__set__))  # noqa: B010 - mypy
         setattr(Leaf, "value", property(_read))  # noqa: B010 - mypy
@@ -1095,6 +1098,17 @@ def _end_reading(me: _Reading) -> None:
             setattr(Leaf, "value", _VALUE)  # noqa: B010 - mypy
 
 
+def _let_be_noted(function: Any, primitive: Any) -> None:
+    """Let stand-ins note a call that autograd makes of a function that is neither NumPy's nor minidiff's."""
+    if isinstance(function, np.ufunc) or str(function.__module__).startswith(_NOT_NOTED):
+        return
+    cell = primitive.__closure__[primitive.__code__.co_freevars.index("f_raw")]
+    if cell.cell_contents is function:
+        cell.cell_contents = lambda *arguments, **keywords: called(function, arguments, keywords)
+
+
+# The derivative of an integral makes functions that are integrated.
+_NOT_NOTED = "numpy", "minidiff.", "autograd.core", "autograd.builtins", "autograd.numpy", "scipy.integrate"
 _ARRAY: Any = vars(Leaf)["_array"]
 _VALUE: Any = vars(Leaf)["value"]
 _reader: ContextVar[Callable[[Any, int], Any] | None] = ContextVar("reader", default=None)
@@ -1197,6 +1211,15 @@ def map_container(f: Callable[[Any], Any], x: Any) -> Any:
             return {key: f(item) for key, item in x.items()}
     except RecursionError:
         raise ValueError(f"a {kind.__name__} holds itself, or others to a depth without end.") from None
+    return x
+
+
+def read_only(x: Any) -> Any:
+    """Give views of arrays, also inside lists, tuples and dicts, that nobody can write into."""
+    if type(x) is not np.ndarray:
+        return map_container(read_only, x)
+    x = x.view()
+    x.flags.writeable = False
     return x
 
 

@@ -123,6 +123,10 @@ class Rows(NDArrayOperatorsMixin):
         at_once = _AT_ONCE.get(function, _each_of(unwrap(function)))
         return at_once(*operands, **options)
 
+    @staticmethod
+    def __called__(function: Any, *operands: Any, **options: Any) -> Any:
+        return _each(function, operands, options)
+
     def __getitem__(self, index: Any) -> Any:
         if _is_plain(index):
             return Rows(self.stack[_deeper(index)])

@@ -80,6 +80,8 @@ def _is_equal(x: Any, y: Any) -> bool:
 
 def _ratio(g: Any, length: Any) -> Any:
     """Divide `g` by a length; where that is 0, the result is the limit or else 0."""
+    if type(length) in PLAIN and length.all():
+        return g / length
     is_zero = length == 0
     ratio = anp.where(is_zero, 0, g / anp.where(is_zero, 1, length))
     limit = _limit(g, length)

@@ -313,19 +313,44 @@ class Listing:
         In a step, what comes of numbers alone is Python's arithmetic: it is not noted, but named by the
         expression that it is.
         """
-        uses: list[StandIn] = []
-        for x in (*operands, *options.values()):
-            if type(x) is StandIn:
-                uses.append(x)
-            elif type(x) not in _PLAIN:
-                uses += [item for item in flat(x) if type(item) is StandIn]
+        uses = _stand_ins((*operands, *options.values()))
         for x in uses:
             if x._listing is not self:
                 self.refuse("it uses an array of another recording: compiled functions do not nest")
         data = operands[0] if operands else None
         if form.startswith((".", "np.")) and any(x is not data and _counts_things(x._example) for x in uses):
             operands, options = self._settled(function, form, operands, options)
-            uses = [x for x in flat((operands, options)) if type(x) is StandIn]
+            uses = _stand_ins((*operands, *options.values()))
+        value = self._computed(function, form, operands, options)
+        if self.phase == "step" and type(value) in NUMBERS and "{}" in form:
+            return StandIn(self, f"({form.format(*map(written, operands))})", value)
+        several = isinstance(value, (tuple, list))
+        results: list[StandIn] = []
+
+        def standing(x: Any) -> StandIn:
+            if not isinstance(x, (np.ndarray, np.generic, float, int, complex)):
+                self.refuse(f"{form.replace('{}', '…')} gives a {type(x).__name__}, which is no array")
+            if getattr(x, "dtype", np.dtype(float)).hasobject:
+                self.refuse(f"{form.replace('{}', '…')} gives an array of objects")
+            results.append(StandIn(self, f"v{len(self.made_by) + len(results) + 1}", x))
+            return results[-1]
+
+        stands = map_container(standing, value) if several else standing(value)
+        is_guarded = function in _CHECKED or type(function) is _Whole or _counts(function, operands)
+        is_guarded = is_guarded or _may_be_complex(function, operands)
+        line = None if self._is_second and self.phase == "backward" else self._line()
+        made = Call(
+            results, _UFUNCS.get(function, function), form, operands, options, line, self.phase,
+            value if several else None, is_guarded, tuple(uses),
+        )  # fmt: skip
+        self.calls.append(made)
+        self.made_by.update((x._name, made) for x in results)
+        if all(x._name in self._following for x in uses):
+            self._following.update(x._name for x in results)
+        return stands
+
+    def _computed(self, function: Any, form: str, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Make a call with the examples, unless a program would go on where it raises an error."""
         try:
             value = function(*[example(x) for x in operands], **{k: example(x) for k, x in options.items()})
         except Exception as error:
@@ -338,36 +363,10 @@ class Listing:
             self.refuse(
                 "warnings are made errors here (`warnings.simplefilter`): a program goes on with them"
             )
-        if form.startswith(("np.", ".")) and type(value) is np.ndarray and any(value is x for x in operands):
+        if form.startswith((".", "np.")) and type(value) is np.ndarray and any(value is x for x in operands):
             what = f"it writes into an array with {form}. Do not pass out, which is given by position"
             self.refuse(what, FillsError)
-        if self.phase == "step" and type(value) in NUMBERS and "{}" in form:
-            return StandIn(self, f"({form.format(*map(written, operands))})", value)
-        line = None if self._is_second and self.phase == "backward" else self._line()
-        results: list[StandIn] = []
-
-        def standing(x: Any) -> StandIn:
-            if not isinstance(x, (np.ndarray, np.generic, float, int, complex)):
-                self.refuse(f"{form.replace('{}', '…')} gives a {type(x).__name__}, which is no array")
-            if getattr(x, "dtype", np.dtype(float)).hasobject:
-                self.refuse(f"{form.replace('{}', '…')} gives an array of objects")
-            results.append(StandIn(self, f"v{len(self.made_by) + len(results) + 1}", x))
-            return results[-1]
-
-        several = isinstance(value, (tuple, list))
-        stands = map_container(standing, value) if several else standing(value)
-        made = Call(
-            results, _UFUNCS.get(function, function), form, operands, options, line, self.phase,
-            value if several else None,
-            function in _CHECKED or type(function) is _Whole or _counts(function, operands)
-            or _may_be_complex(function, operands),
-            tuple(uses),
-        )  # fmt: skip
-        self.calls.append(made)
-        self.made_by.update((x._name, made) for x in results)
-        if all(x._name in self._following for x in uses):
-            self._following.update(x._name for x in results)
-        return stands
+        return value
 
     def attempt(self, function: Any, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Note what a user's function does; where that cannot be written down, note a call of it as one."""
@@ -877,6 +876,16 @@ def flat(x: Any) -> list[Any]:
     found: list[Any] = []
     _flatten((x,), found)
     return found
+
+
+def _stand_ins(items: Iterable[Any]) -> list[StandIn]:
+    uses: list[StandIn] = []
+    for x in items:
+        if type(x) is StandIn:
+            uses.append(x)
+        elif type(x) not in _PLAIN:
+            uses += [item for item in flat(x) if type(item) is StandIn]
+    return uses
 
 
 def _flatten(items: Any, found: list[Any]) -> None:

@@ -222,25 +222,44 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
                 "Make the array in the inner loss, or return the value from it and assign outside.",
                 is_sure=True,
             )
-        of, taken = source_of(w)
-        if of is root and type(index) is int and is_called_here("shuffle"):
-            # It exchanges rows of what is no array of NumPy's as if they were no views of it.
-            refuse("shuffle() of an array under differentiation", "")
-        is_part = of is root and w.function is _GETITEM and type(index) in (int, slice, tuple, type(...))
-        if is_part and repr((taken[:-1], w.arguments[1])) == repr((way, index)):
-            return  # the second half of x[index] += …, which has changed x
-        if type(index) is tuple and len(index) == 1 and hasattr(index[0], "ndim"):
-            (index,) = index
-        n = getattr(index, "ndim", 0)
-        is_mask = n and index.dtype.kind == "b" and index.shape == x.shape[:n]
-        if is_mask and n == x.ndim and w.ndim:
-            _apart_from(x, w, "Assignment by a mask")
-        if is_mask and w.ndim == 0 and function is ASSIGNED:  # a program need not know for how many elements
-            w, index = np.where(index.reshape(index.shape + (1,) * (x.ndim - n)), w, x), ...
+        if _is_there_already(root, way, index, w):
+            return
+        index, w = _without_mask(x, index, w, function)
+    _put_value(root, way, index, w, function)
+
+
+def _is_there_already(root: Traced, way: Any, index: Any, w: Traced) -> bool:
+    """Tell whether it is the second half of ``x[index] += …``, which has changed x."""
+    of, taken = source_of(w)
+    if of is root and type(index) is int and is_called_here("shuffle"):
+        # It exchanges rows of what is no array of NumPy's as if they were no views of it.
+        refuse("shuffle() of an array under differentiation", "")
+    is_part = of is root and w.function is _GETITEM and type(index) in (int, slice, tuple, type(...))
+    return bool(is_part and repr((taken[:-1], w.arguments[1])) == repr((way, index)))
+
+
+def _without_mask(x: Traced, index: Any, w: Any, function: Any) -> tuple[Any, Any]:
+    """Give index and value of an assignment of one number by a mask as those of a whole array.
+
+    So a program need not know to how many elements it is assigned.
+    """
+    if type(index) is tuple and len(index) == 1 and hasattr(index[0], "ndim"):
+        (index,) = index
+    n = getattr(index, "ndim", 0)
+    is_mask = n and index.dtype.kind == "b" and index.shape == x.shape[:n]
+    if is_mask and n == x.ndim and w.ndim:
+        _apart_from(x, w, "Assignment by a mask")
+    if is_mask and w.ndim == 0 and function is ASSIGNED:
+        return ..., np.where(index.reshape(index.shape + (1,) * (x.ndim - n)), w, x)
+    return index, w
+
+
+def _put_value(root: Traced, way: Any, index: Any, w: Any, function: Any) -> None:
+    """Put a value into an array, or add it, and let all names go on with what comes of it."""
     is_free = root.function in _WRITTEN and _references(root) == _ALONE
     value: Any = root._value
     place = axes_in_memory(shown(getval(value))), way, index
-    put = w._value if type(w) is Traced and w.owner is x.owner else w
+    put = w._value if type(w) is Traced and w.owner is root.owner else w
     nothing = blank(value) if type(value) is np.ndarray else value
     if type(value) is np.ndarray and type(put) in PLAIN:
         is_free = is_free and value.base is None and value.flags.writeable

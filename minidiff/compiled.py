@@ -22,6 +22,7 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.together import Steps, Together
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
+from minidiff.program.bindings import Bindings
 from minidiff.program.copies import with_stand_ins
 from minidiff.program.lines import ChangedError, Lines, free_name
 from minidiff.program.listing import FillsError, Listing, RefusedError, StandIn, WritesError, alike, example
@@ -196,6 +197,9 @@ class Compiled:
                 return self._first(tuple(key), args) if len(self._programs) < KEPT else self._eagerly(args)
             self._latest = key, made
         try:
+            if made.has_changed():
+                raise ChangedError
+            made.ran += 1
             every = made.run(*self._values, *leaves)
         except ChangedError:
             if self._recorded >= KEPT:  # of what is another at each call a program takes longer than none
@@ -420,7 +424,8 @@ class Compiled:
     def _checked(self, args: tuple[Any, ...], result: WithGradient) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""
         reach = Reach(self._loss, args)
-        names, seen, large = Names(reach, args, self._ps), reach.snapshot(), list[Seen]()
+        bound, names = Bindings(reach, args), Names(reach, args, self._ps)
+        seen, large = reach.snapshot(), list[Seen]()
         is_whole = len(seen) == len(reach.arrays)
         with ExitStack() as over:
             try:
@@ -440,13 +445,13 @@ class Compiled:
             self._refuse_changes(watched)
             if stood:
                 try:
-                    return self._program(names, args, result, stood, watched)
+                    return self._program(bound, names, args, result, stood, watched)
                 except RefusedError as error:  # it asks for the type of an array, for one
                     again = stood._replace(refusal=error.with_traceback(None))
             best = again if again and plain.first is None else plain
             if best.refusal is not None and (best.first is None or not is_whole):
                 raise best.refusal from (again.refusal if again and best is plain else None)
-            return self._program(names, args, result, best, seen)
+            return self._program(bound, names, args, result, best, seen)
 
     def _refuse_changes(self, watched: list[Seen]) -> None:
         """Refuse a loss that has written into an array that it finds, and put back what was there."""
@@ -472,6 +477,7 @@ class Compiled:
 
     def _program(
         self,
+        bound: Bindings,
         names: Names,
         args: tuple[Any, ...],
         result: WithGradient,
@@ -488,7 +494,8 @@ class Compiled:
                 f"of the recording for ever.{''.join(advice[:1])}"
             )
         made = _Made(self._params, first, names, found, args)
-        made.watch(watched)
+        bound.settle()
+        made.watch(watched, bound)
         if self._opt is not None and self._steps is None:
             self._steps = Steps(self._opt, self._ps, names.of_parameters)
         leaves: list[Any] = []
@@ -694,7 +701,7 @@ class _Made:
     step : Together or None
         What takes a step with the gradients.
     ran : int
-        How often it has run, if it watches data.
+        How often it has run.
     has_changed : callable
         Tells whether these are others by now.
     signature : str
@@ -730,32 +737,25 @@ class _Made:
         self.is_whole = len(self.reached) == self._count
         self._is_flat = r.template == tuple(range(self._count))
 
-    def watch(self, arrays: list[Seen]) -> None:
+    def watch(self, arrays: list[Seen], bound: Bindings) -> None:
         """Have it made anew where the loss would find another value where it has looked at one.
 
-        These arrays are compared, of which it makes what is a constant here.
+        What names are bound to is compared, and the arrays of which it makes what is a constant here.
         """
-        run = self.run
+        looked_at = self._looked_at
 
         def seen() -> list[Any] | None:
             try:
-                return [*map(_bits, self._looked_at())]
+                return [*map(_bits, looked_at())]
             except Exception:  # of these data the loss looks at something else, or fails as well
                 return None
 
         were = seen()
 
         def has_changed() -> bool:
-            return any(array.has_changed() for array in arrays) or seen() != were
+            return bound.have_changed() or any(array.has_changed() for array in arrays) or seen() != were
 
-        def unchanged(*inputs: Any) -> tuple[Any, ...]:
-            if has_changed():
-                raise ChangedError
-            self.ran += 1
-            return run(*inputs)
-
-        if arrays or were:
-            self.run, self.has_changed = unchanged, has_changed
+        self.has_changed = has_changed if arrays or were else bound.have_changed
 
     def filled(self, every: tuple[Any, ...]) -> list[Any]:
         """Give the gradients, with None where there is none."""

@@ -592,10 +592,11 @@ def _explain(error: Exception, args: tuple[Any, ...], name: str) -> None:
 def _value_and_gradient(f: Any, args: tuple[Any, ...], name: str = "gradient") -> tuple[Any, Any]:
     value, node, roots, regrouped = _record(f, args, name)
     _check_loss(value)
-    gradients = _pull(value, node, roots)
-    if node is not None:
-        node.forget()
-        _end(node)
+    calls = [] if node is None else history(node)
+    gradients = _pull(value, node, roots, calls=calls)
+    for call in calls:
+        call.forget()
+    _end(node)
     return value, regrouped(gradients)
 
 
@@ -605,11 +606,13 @@ def _end(node: Traced | None) -> None:
         node.owner.release()
 
 
-def _pull(value: Any, node: Traced | None, roots: list[Traced], seed: Any = None) -> list[Any]:
+def _pull(
+    value: Any, node: Traced | None, roots: list[Traced], seed: Any = None, calls: list[Traced] | None = None
+) -> list[Any]:
     """Give the gradients of a value by the roots: of a loss, unless there is a seed."""
     if node is None:
         return [None] * len(roots)
-    return _own(backward(node, _ones(value) if seed is None else seed, roots), roots)
+    return _own(backward(node, _ones(value) if seed is None else seed, roots, calls), roots)
 
 
 def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:

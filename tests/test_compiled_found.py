@@ -27,8 +27,9 @@ import pytest
 
 import minidiff.functions as mf
 import minidiff.losses as ml
-from minidiff import DataLoader, compiled, derivative, dropgrad, gradient, param, params, withgradient
-from minidiff.program import reach
+from minidiff import DataLoader, compiled, derivative, dropgrad, gradient, param, params, train, withgradient
+from minidiff.optimise import Descent
+from minidiff.program import bindings, reach
 from minidiff.program.listing import Listing, RefusedError
 from minidiff.program.signature import key_of
 
@@ -1626,3 +1627,106 @@ def test_a_dict_is_looked_into_whatever_its_own_items_are():
     for x in (1.0, 2.0, 6.0), (5.0, 1.0, 0.0):
         data["x"][...] = x
         assert bits(f()) == bits(withgradient(loss, params(W)))
+
+
+class Model:
+    """What a loss finds by names: an attribute, one of the class, items of a list and a dict, a function."""
+
+    training = True
+
+    def __init__(self):
+        self.β, self.layers, self.settings, self.mask = 0.5, [np.tanh], {"rate": 2.0}, np.ones(3)
+        self.calls = 0
+
+    def __call__(self, x):
+        self.calls += 1
+        h = self.layers[0](W * x) * self.settings["rate"] * self.mask
+        return (self.β if self.training else 1.0) * h
+
+
+MODEL, SCALE = Model(), 1.0
+REBOUND = {
+    "an attribute": lambda: setattr(MODEL, "β", 1.5),
+    "an array": lambda: setattr(MODEL, "mask", np.array([0.0, 1.0, 2.0])),
+    "over one of the class": lambda: setattr(MODEL, "training", False),
+    "one of the class": lambda: setattr(Model, "training", False),
+    "an item of a list": lambda: MODEL.layers.__setitem__(0, np.sin),
+    "a list": lambda: setattr(MODEL, "layers", [np.exp]),
+    "an item of a dict": lambda: MODEL.settings.update(rate=3.0),
+    "a method": lambda: setattr(Model, "__call__", lambda self, x: self.β * W * x),
+    "a global variable": lambda: globals().update(SCALE=4.0),
+    "an object": lambda: globals().update(MODEL=Rival()),
+    "nothing": lambda: delattr(MODEL, "β"),
+}
+
+
+class Rival:
+    def __call__(self, x):
+        return 3 * W * x
+
+
+@pytest.mark.parametrize("name", REBOUND)
+def test_a_program_goes_by_what_names_are_bound_to_now(name, monkeypatch):
+    monkeypatch.setitem(globals(), "MODEL", Model())
+    for of, attribute in ((Model, "training"), (Model, "__call__")):
+        monkeypatch.setattr(of, attribute, vars(of)[attribute])
+    monkeypatch.setitem(globals(), "SCALE", 1.0)
+    factor = 1.0
+
+    def loss(x):
+        return np.sum(MODEL(x)) * SCALE * factor
+
+    f, x = compiled(loss, params(W)), np.array([0.3, 0.6, -0.2])
+    for change in (lambda: None, REBOUND[name], lambda: None):
+        change()
+        if name == "nothing" and not hasattr(MODEL, "β"):
+            with pytest.raises(AttributeError, match="β"):
+                f(x)
+            return
+        assert bits(f(x)) == bits(withgradient(lambda: loss(x), params(W)))
+    before = f._recorded
+    assert before == 2
+    factor = 2.0
+    assert f(x).val == loss(x)
+    monkeypatch.setitem(globals(), "SCALE", float(repr(SCALE)))  # the same number
+    assert f(x).val == loss(x)
+    assert f._recorded == before + 1
+
+
+def test_what_a_loss_counts_itself_is_no_change():
+    model = Model()
+    loss = lambda x: np.sum(model(x))
+    f = compiled(loss, params(W))
+    for i in range(5):
+        f(np.full(3, 0.1 * i))
+        loss(X)
+    assert f._recorded == 1
+
+
+def test_what_an_argument_holds_is_compared_as_an_argument():
+    f = compiled(lambda model, x: np.sum(model(x)) * SCALE, params(W))
+    for model in (Model(), Model(), Model()):
+        model.β = 3.0
+        model.calls = 7
+        assert f(model, X).val == np.sum(model(X)) * SCALE
+
+
+def test_a_callback_may_change_what_a_compiled_training_computes():
+    def trained(is_compiled):
+        V, decay = param(np.array([1.0, -2.0, 0.5])), SimpleNamespace(rate=0.0)
+        loss = lambda x: np.sum((V - x) ** 2) + decay.rate * np.sum(V**2)
+        anneal = lambda progress: setattr(decay, "rate", progress.epoch / 4)
+        train(loss, params(V), [X, X * 2], Descent(0.05), epochs=5, each_epoch=anneal, compiled=is_compiled)
+        return V.value.tolist()
+
+    assert trained(True) == trained(False)
+
+
+def test_of_very_many_things_that_a_loss_finds_not_all_are_compared(monkeypatch):
+    monkeypatch.setattr(bindings, "MOST", 10)
+    few, many = {"a": 1.0}, {f"a{i}": float(i) for i in range(20)}
+    for held in (few, many):
+        f = compiled(lambda x, held=held: np.sum(W * x) * held[min(held)], params(W))
+        before = f(X).val
+        held[min(held)] = 3.0
+        assert (f(X).val == before) == (held is many)

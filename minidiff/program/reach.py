@@ -93,6 +93,8 @@ class Reach:
         Whether it may make Python numbers of arrays.
     goes_by_ids : bool
         Whether it may ask by another name for the id of an object, of which a copy has another.
+    reads_any : bool
+        Whether it may read attributes of any name.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Reach:
     ) -> None:
         self.f, self._imported = f, imported
         self.found: list[tuple[str, Any]] = []
-        self.goes_by_ids = False
+        self.goes_by_ids = self.reads_any = False
         self._names: set[str] = set()
         self._seen: dict[Any, Any] = {}  # holds what it has seen, so that no id is given twice
         self._holders: dict[int, list[Any]] = {}  # of a thing that it reaches, by its id, what holds it
@@ -118,9 +120,9 @@ class Reach:
                     for item in (*held, *named):
                         self._holders.setdefault(id(item[-1]), []).append(x)
             if not waiting:
-                every = bool(self._names & _ANY)
-                waiting = [(name, x) for n, name, x in attributes if every or self._is_named(n)]
-                attributes = [] if every else [some for some in attributes if not self._is_named(some[0])]
+                self.reads_any = bool(self._names & _ANY)
+                waiting = [(name, x) for n, name, x in attributes if self.is_named(n)]
+                attributes = [some for some in attributes if not self.is_named(some[0])]
                 waiting += [(name, x) for n, name, x in of_modules if n in self._names]
                 of_modules = [some for some in of_modules if some[0] not in self._names]
         if waiting:
@@ -158,8 +160,9 @@ class Reach:
             self.found.append(MORE)
         return found
 
-    def _is_named(self, name: str) -> bool:
-        return name in self._names or name.startswith("__") or name in _OF_ENUMS
+    def is_named(self, name: str) -> bool:
+        """Tell whether it may read an attribute of this name."""
+        return self.reads_any or name in self._names or name.startswith("__") or name in _OF_ENUMS
 
     def _held(self, name: str, x: Any) -> Iterator[tuple[str, Any]]:
         """Give what something holds otherwise than as attributes."""

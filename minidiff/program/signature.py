@@ -142,7 +142,7 @@ def _identity(x: Any, classes: set[Any] | None = None) -> Iterator[Any]:
     What the objects of a class share comes once, but for `classes` that have been met.
     """
     classes = set() if classes is None else classes
-    for held in held_by(x, _held_as_arguments, again=True):
+    for held in held_by(x, held_as_arguments, again=True):
         kind = type(held)
         if kind in (float, complex):
             yield kind, repr(held)  # -0.0 is not 0.0
@@ -162,13 +162,13 @@ def _of_class(kind: type, classes: set[Any]) -> Iterator[Any]:
     if kind is Param or kind in classes or not kind.__flags__ & OF_PYTHON:
         return
     classes.add(kind)  # one may hold its own objects
-    for name, held in _in_class(kind):
+    for name, held in in_class(kind):
         if type(held) in _SHARED:
             yield name
             yield from _identity(held, classes)
 
 
-def _in_class(kind: type) -> Iterator[tuple[str, Any]]:
+def in_class(kind: type) -> Iterator[tuple[str, Any]]:
     """Give the names and values in a class of the user's and in those that it derives from."""
     for each in kind.__mro__:
         if each.__flags__ & OF_PYTHON and not is_known(each):
@@ -176,7 +176,7 @@ def _in_class(kind: type) -> Iterator[tuple[str, Any]]:
             yield from ((name, held) for name, held in every if not name.startswith("__"))
 
 
-def _held_as_arguments(x: Any) -> list[Any]:
+def held_as_arguments(x: Any) -> list[Any]:
     """Give what an object holds itself; of functions, classes and modules what they compute with."""
     kind = type(x)
     if kind is Param or is_known(x):
@@ -191,7 +191,7 @@ def _held_as_arguments(x: Any) -> list[Any]:
     if issubclass(kind, ModuleType):
         return held_next_by({name: held for name, held in vars(x).items() if type(held) in _NUMBERS})
     if issubclass(kind, type):
-        return [item for pair in _in_class(x) for item in pair]
+        return [item for pair in in_class(x) for item in pair]
     return held_next_by(x)
 
 

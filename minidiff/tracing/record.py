@@ -524,7 +524,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     _node = property(lambda self: self)
 
     def forget(self) -> None:
-        """Let go of what it was computed from: a loss that someone keeps need not keep the whole graph."""
+        """Let go of what it was computed from, as the way back is over: someone may keep it, in a log."""
         self.arguments = self.parents = ()
         self.vjp = None
 
@@ -1264,6 +1264,7 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
     arguments = tuple(map(lift, arguments))
     kinds = set(map(type, arguments))
     if any(map(_becomes_array, kinds)):
+        _check_no_labels(primitive, filter(_becomes_array, kinds))
         # Of a ufunc all arguments are arrays, of another function those that have a rule.
         n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
         arrays = [as_array(x) if _becomes_array(type(x)) else x for x in arguments[:n]]
@@ -1305,6 +1306,17 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
 def _becomes_array(kind: type) -> bool:
     is_array = kind in _COMMON or issubclass(kind, (np.ndarray, np.generic)) or hasattr(kind, "__listed__")
     return kind in (list, tuple) or (not is_array and hasattr(kind, "__array__"))
+
+
+def _check_no_labels(primitive: Any, kinds: Iterable[type]) -> None:
+    """Refuse what has arithmetic of its own, as a series of pandas, which matches rows by their labels."""
+    other = next((kind for kind in kinds if callable(getattr(kind, "__array_ufunc__", None))), None)
+    if isinstance(primitive.fun, np.ufunc) and other is not None:
+        raise TypeError(
+            f"{name_of(primitive)} of a {other.__name__} and a value under differentiation cannot be "
+            "recorded: its own arithmetic may match elements by labels. Take its array before the loss, as "
+            ".to_numpy() gives it of pandas."
+        )
 
 
 def _check_no_iterator(function: Any, arguments: Iterable[Any]) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidiff import DataLoader, compiled, interrupts, param, params, stop, train
+from minidiff import DataLoader, compiled, gradient, guard, interrupts, param, params, stop, train, watch
 from minidiff.interrupts import finish, whole
 from minidiff.optimise import ADAM, ExpDecay, Momentum, Optimiser, engine, update
+from minidiff.tracing import watching
 
 PACKAGE = str(Path(interrupts.__file__).parent)
 
@@ -369,6 +370,28 @@ def test_an_interrupt_in_the_first_call_of_a_program_leaves_whole_steps_and_no_s
         step(1.0)
         assert allowed.index(state_of(ps, opt)) == taken + 1
     assert moment > 20
+
+
+@pytest.mark.parametrize("around", [guard, watch])
+def test_an_interrupt_within_a_guard_or_a_watch_leaves_arrays_writeable_and_nothing_watched(around):
+    for moment in count(1):
+        a, x = param([1.0, 2.0]), np.ones((3, 2))
+
+        def run(a=a, x=x):
+            with around():
+                gradient(
+                    lambda: np.sum(x[1:] @ a) * np.sum(gradient(lambda a: np.sum(x @ a) ** 2, a)[0]),
+                    params(a),
+                )
+
+        pressed, exception = press_at({moment}, run, event="line", files=(f"{PACKAGE}/tracing/record",))
+        if not pressed:
+            break
+        assert type(exception) is KeyboardInterrupt
+        assert x.flags.writeable
+        assert a.value.flags.writeable
+        assert not watching.get()
+    assert moment > 200
 
 
 @pytest.mark.parametrize("file", ["data", "interrupts"])

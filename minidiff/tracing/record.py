@@ -76,7 +76,8 @@ _roots: ContextVar[dict[Leaf, Traced]] = ContextVar("roots", default={})  # noqa
 _guards: ContextVar[list[Trace] | None] = ContextVar("guards", default=None)
 
 
-class guard:  # noqa: N801 - it is called as a function is
+@contextmanager
+def guard() -> Iterator[None]:
     """Make the arrays that a loss has used read-only until its gradient is taken.
 
     An array that is refilled in place after the loss has used it gives another gradient, without a word.
@@ -104,15 +105,21 @@ class guard:  # noqa: N801 - it is called as a function is
     >>> buffer.flags.writeable
     True
     """
+    around, traces = _guards.get(), list[Trace]()
+    try:
+        _guards.set(traces)
+        yield
+    finally:
+        try:
+            _end_guard(traces, around)
+        finally:  # once more: an interrupt may cut the first one short
+            _end_guard(traces, around)
 
-    def __enter__(self) -> None:
-        self._traces: list[Trace] = []
-        self._token = _guards.set(self._traces)
 
-    def __exit__(self, *_: object) -> None:
-        _guards.reset(self._token)
-        for trace in list(self._traces):
-            trace.release()
+def _end_guard(traces: list[Trace], around: list[Trace] | None) -> None:
+    _guards.set(around)
+    for trace in traces:
+        trace.release()
 
 
 def _can_be_let_go(base: Any) -> bool:
@@ -162,12 +169,16 @@ def watch() -> Iterator[None]:
         ...
     FloatingPointError: np.sqrt, in line ...: the gradient by argument 0 is not finite
     """
-    token = watching.set(True)
+    before = watching.get()
     try:
+        watching.set(True)
         with np.errstate(all="ignore"):  # NumPy would warn of the same
             yield
     finally:
-        watching.reset(token)
+        try:
+            watching.set(before)
+        finally:
+            watching.set(before)
 
 
 class _TraceStack(type(trace_stack)):  # type: ignore[misc]
@@ -258,20 +269,21 @@ class Trace:
         for a in arguments:
             for owner in owners_of(a):
                 if owner.flags.writeable and _can_be_let_go(owner.base):
-                    owner.flags.writeable = False
                     self.held.append(owner)  # type: ignore[union-attr]
+                    owner.flags.writeable = False
 
     def release(self) -> None:
         """Let its arrays, and those of traces begun since, be written to again."""
         traces = _guards.get() or []
         i = traces.index(self) if self in traces else len(traces)
-        over, traces[i:] = [self, *traces[i + 1 :]], []
+        over = [self, *traces[i + 1 :]]
         # The owners of memory before those that show it; of what a trace around holds, that one lets go.
         for a in sorted([a for trace in over for a in trace.held or ()], key=lambda a: len(owners_of(a))):
             if all(owner.flags.writeable for owner in owners_of(a)[1:]):
                 a.flags.writeable = True
-            elif traces:
-                traces[-1].held.append(a)  # type: ignore[union-attr]
+            elif i:
+                traces[i - 1].held.append(a)  # type: ignore[union-attr]
+        del traces[i:]  # at the end: where an interrupt comes before, the guard still knows them
         for trace in over:
             trace.held = None if trace.held is None else []
 

@@ -283,9 +283,8 @@ def jacobian(f: Callable[..., Any], /, *args: Any, **constants: Any) -> Any:
     _check_numbers("jacobian", value)
     leaves = [_variable(arg) for arg in args]
     if any(leaf is None or np.iscomplexobj(constant(leaf)) for leaf in leaves):
-        raise TypeError(
-            f"jacobian(f, …): the arguments must be real numbers or arrays, got {[*map(type, args)]}."
-        )
+        got = ", ".join(described(constant(arg)) for arg in args)
+        raise TypeError(f"jacobian(f, …): the arguments must be real numbers or arrays of them, got {got}.")
     shape = np.shape(constant(value))
     blocks = _blocks(value, node, roots)
     _end(node)

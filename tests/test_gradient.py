@@ -1222,6 +1222,13 @@ def test_jacobians_of_complex_arguments_are_refused(derivative_of, argument):
         hessian(lambda z: np.abs(z * z).sum(), argument)
 
 
+def test_a_jacobian_by_complex_arguments_is_refused_with_their_dtype():
+    with pytest.raises(
+        TypeError, match=r"real numbers or arrays of them, got float 1.0, an ndarray .*complex64"
+    ):
+        jacobian(lambda a, z: a * np.real(z), 1.0, np.ones(2, "c8"))
+
+
 def test_a_jacobian_of_complex_results_is_refused():
     with pytest.raises(TypeError, match="f must return real numbers"):
         jacobian(lambda x: x * 1j, np.ones(2))

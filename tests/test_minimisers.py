@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from minidiff import Param, dropgrad, hvp, param, params, stop
+from minidiff import Param, Params, dropgrad, hvp, param, params, stop
 from minidiff.optimise import early_stopping, least_squares, minimize
 from minidiff.optimise.minimisers import _METHODS
 
@@ -189,6 +189,19 @@ def test_the_callback_is_called_as_that_of_train_with_the_parameters_in_place():
     loss, θ = rosenbrock()
     minimize(loss, θ, callback=lambda p: p.step == 2 and stop())
     assert loss() > 1
+
+
+def test_a_search_has_the_parameters_that_were_in_the_set_when_it_began():
+    loss, θ = rosenbrock()
+    expected = minimize(loss, θ, maxiter=5).x
+    loss, θ = rosenbrock()
+    searched = Params(θ)
+    minimize(loss, θ, maxiter=5, callback=lambda: θ.discard(searched[0]))
+    np.testing.assert_array_equal(searched.to_vector(), expected)
+    residuals = lambda: np.stack([θ.discard(p) or p * 1.0 - 3.0 for p in numbers])
+    θ = Params(numbers := [param(1.0), param(2.0)])
+    assert least_squares(residuals, θ).success
+    assert numbers == [3.0, 3.0]
 
 
 @pytest.mark.parametrize("maxiter", [None, np.inf, 10**6])

@@ -299,7 +299,7 @@ class _Search:
                 f"{call}(lambda: {name}(…), ps), with data and parameters W = param(array) that it reaches "
                 "by itself, and ps = params(W)"
             )
-        self.ps, self.bounds = params_of(ps), bounds
+        self.ps, self.bounds = Params(params_of(ps)), bounds  # those that are in it now
         self.dtype = "c16" if np.iscomplexobj(self.ps.to_vector()) else "f8"
         self.eps = max([float(np.finfo(p.dtype).eps) for p in self.ps if p.size], default=1.0)
         self.is_rough = self.eps > 1e-12  # too rough for SciPy's tolerances

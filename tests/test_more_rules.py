@@ -621,6 +621,16 @@ def test_swapped_gives_back_what_was_there_also_by_an_exception():
     np.testing.assert_array_equal(θ.to_vector(), own)
 
 
+def test_swapped_gives_back_what_was_there_though_the_set_is_another_at_the_end():
+    θ = model()
+    average, every, own = mo.Average(θ), Params(θ), θ.to_vector() + 1
+    average()
+    θ.from_vector(own)
+    with average.swapped() as ps:
+        ps.discard(every[0])
+    np.testing.assert_array_equal(every.to_vector(), own)
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f8", "c16"])
 def test_lookahead_is_its_optimiser_with_a_part_of_the_way_back(dtype):
     θ, other, inner = model(dtype), model(dtype), mo.Momentum(0.1)

@@ -852,6 +852,27 @@ def test_a_callback_may_freeze_parameters_and_add_others(make, compiled):
     assert run(amid) == run(apart)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_transform_freezes_and_adds_parameters_from_the_next_element_on_as_a_callback_does(compiled):
+    def run(place):
+        a, b, c, calls = param(1.0), param([2.0]), param(0.5), itertools.count(1)
+        θ = params(a, b)
+
+        def change(grads):
+            call = next(calls)
+            if call == 2:
+                θ.discard(a)
+            elif call == 4:
+                θ.add(c)
+            return grads
+
+        loss = lambda x: (a * x + b[0] * x**2 + c - 1) ** 2
+        losses = train(loss, θ, np.arange(6.0) / 6, Momentum(0.1), compiled=compiled, **{place: change})
+        return [*losses], [*params(a, b, c).to_vector()]
+
+    assert run("transform") == run("cb")
+
+
 def test_the_network_solves_the_differential_equation():
     assert example("physics_informed")(steps=700) < 0.1
 

@@ -40,22 +40,22 @@ def exchanged(ps: Params, values: Iterable[Array]) -> Iterator[Params]:
     UserWarning
         If the block has changed them, which is lost.
     """
-    own = [p.value.copy() for p in ps]
+    these, own = Params(ps), [p.value.copy() for p in ps]  # the block may change the set
     try:
         try:
-            assign(ps, values)
-            others = [p.value.copy() for p in ps]
+            assign(these, values)
+            others = [p.value.copy() for p in these]
             yield ps
-            if any(p.value.tobytes() != x.tobytes() for p, x in zip(ps, others, strict=True)):
+            if any(p.value.tobytes() != x.tobytes() for p, x in zip(these, others, strict=True)):
                 warnings.warn(
                     "parameters have changed while they had other values: their own come back, and the "
                     "change is lost. Train outside of the with block.",
                     UserWarning, stacklevel=level_outside(),
                 )  # fmt: skip
         finally:
-            assign(ps, own)
+            assign(these, own)
     finally:  # once more: an interrupt may cut the first one short
-        assign(ps, own)
+        assign(these, own)
 
 
 class Average(Memory):

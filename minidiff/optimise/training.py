@@ -78,8 +78,8 @@ def train(
     loss : callable
         ``loss(*d)`` if `d` is a tuple, else ``loss(d)``. It returns one real number.
     ps : Params
-        The parameters to train. A callback may discard some, to freeze them, and add others: from the next
-        element on.
+        The parameters to train. A callback, a transform or the loss may discard some, to freeze them, and add
+        others: from the next element on.
     data : iterable
         Batches: a `DataLoader`, a list, a generator.
     opt : AbstractOptimiser
@@ -306,7 +306,7 @@ class _Run:
             if self._unweighed:
                 self._check_weight()
             value, grads = _transformed(self._transforms, value, grads, self.data, self.batches)
-            if what := what_is_not_finite(value, grads, self.ps):
+            if what := what_is_not_finite(value, grads, self._steps.ps):
                 raise _not_finite(what, value, len(self.losses) + 1)
             self._step(grads, value)
             if self.bar is not None:
@@ -343,7 +343,7 @@ class _Run:
             raise
 
     def _change(self, grads: Grads, value: float) -> None:
-        self._steps.take([grads[p] for p in self.ps])
+        self._steps.take([grads[p] for p in self._steps.ps])
         self._note(value)
         self.losses.append(value)
 

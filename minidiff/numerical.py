@@ -53,7 +53,9 @@ def check_gradient(
 
     Notes
     -----
-    The function must be smooth about the arguments, and give the same value for the same arguments.
+    The function must be smooth about the arguments, and give the same value for the same arguments. About
+    is some 1e-5, or 0.01 in float32, times the largest number of an argument, if that is above 1: near 0,
+    where a function such as the logarithm ends, scale numbers up that are as small as this.
     What rounding makes of numbers about 1 passes as well: scale a function up whose results are far smaller.
     Parameters move while it runs, and are back where they were when it returns or raises.
 

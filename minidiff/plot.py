@@ -98,14 +98,10 @@ def plot_schedule(
     ('step', 'value', 2)
     """
     steps = integer("steps", steps, 1)
-    if not isinstance(schedule, Mapping):
-        curves = [(label, _values("schedule", schedule, steps, log))]
-    elif label is not None:
-        raise TypeError("labels come with schedules that are a dict: leave label out")
-    elif not schedule:
-        raise ValueError("schedule is an empty dict: there is none to draw")
-    else:
-        curves = [(key, _values(f"schedule[{key!r}]", s, steps, log)) for key, s in schedule.items()]
+    named = [(label, "schedule", schedule)]
+    if isinstance(schedule, Mapping):
+        named = _by_key("schedule", schedule, "label", label)
+    curves = [(label, _values(name, s, steps, log)) for label, name, s in named]
     return _draw(curves, _axes(ax), log=log, ylabel="value")
 
 
@@ -555,15 +551,11 @@ class Explorer:
         self._figure = _figure_of(self._ax)
         self._figure.set_size_inches(5.6, 4.2)
         _pyplot().close(self._figure)  # a notebook would show it a second time
-        self._sliders = {
-            (name, i): _slider(
-                widgets,
-                name if i is None else f"{name}[{i}]",
-                value,
-                ranges.get(name) or _ends(opt, name, i, value),
-            )
-            for name, i, value in _numbers(opt)
-        }
+        self._sliders = {}
+        for name, i, value in _numbers(opt):
+            label = name if i is None else f"{name}[{i}]"
+            ends = ranges.get(name) or _ends(opt, name, i, value)
+            self._sliders[name, i] = _slider(widgets, label, value, ends)
         self._picture = widgets.Image(format="png")
         self._draw()
         for slider in self._sliders.values():
@@ -714,14 +706,13 @@ def _ends(opt: Rule, name: str, i: int | None, value: float) -> tuple[float, flo
 
 def _slider(widgets: Any, label: str, value: float, ends: tuple[float, float]) -> Any:
     """Make a slider: on a logarithmic scale, if the ends are far apart and above 0."""
-    options = {"description": label, "value": value}
     low, high = min(ends[0], value), max(ends[1], value)
+    kind, steps, digits = widgets.FloatSlider, 500, ".3f"
     if low > 0 and high / low > 20:
         low, high = math.log10(low), math.log10(high)
-        return widgets.FloatLogSlider(
-            min=low, max=high, step=(high - low) / 200, readout_format=".3g", **options
-        )
-    return widgets.FloatSlider(min=low, max=high, step=(high - low) / 500, readout_format=".3f", **options)
+        kind, steps, digits = widgets.FloatLogSlider, 200, ".3g"
+    shown = {"description": label, "value": value, "readout_format": digits}
+    return kind(min=low, max=high, step=(high - low) / steps, **shown)
 
 
 # How pictures are drawn ----------------------------------------------------------------------------------
@@ -898,16 +889,19 @@ def _curve(name: str, values: Any, log: bool) -> NDArray[np.float64]:
     return curve
 
 
+def _by_key(name: str, things: Any, option: str, labels: Any) -> list[tuple[Any, str, Any]]:
+    """Give each label in a dict of what is drawn, the name by which errors call its value, and that."""
+    if labels is not None:
+        raise TypeError(f"labels come with {name}, a dict: leave {option} out")
+    if not things:
+        raise ValueError(f"{name} is an empty dict: it has no run or schedule to draw")
+    return [(label, f"{name}[{label!r}]", thing) for label, thing in things.items()]
+
+
 def _runs(losses: Any, labels: Any) -> Iterable[tuple[Any, str, Any]]:
     """Give each run's label, the name by which errors call it, and its losses."""
     if isinstance(losses, Mapping):
-        if labels is not None:
-            raise TypeError(
-                "labels come with losses that are a dict: leave labels out, or give a list of runs"
-            )
-        if not losses:
-            raise ValueError("losses is an empty dict: there is no run to draw")
-        return [(label, f"losses[{label!r}]", run) for label, run in losses.items()]
+        return _by_key("losses", losses, "labels", labels)
     if labels is not None:
         instance("labels", labels, (str, Sequence, np.ndarray), "a name or a list of names")
     several = isinstance(losses, (list, tuple)) and any(np.ndim(run) for run in losses)

@@ -14,7 +14,7 @@ from minidiff.program.signature import held_by
 from minidiff.settings import as_call
 from minidiff.typing import Array
 
-__all__ = ["SETTINGS", "AbstractOptimiser", "Holder", "applied", "inside", "member_with"]
+__all__ = ["SETTINGS", "AbstractOptimiser", "applied", "inside", "member_with"]
 
 # Held while rules give their numbers: a schedule sets the rate that another rule then reads.
 SETTINGS = threading.RLock()
@@ -144,30 +144,6 @@ class AbstractOptimiser:
         engine = {name for kind in bases for name in vars(kind)} - {"apply", "reset"}
         names = super().__dir__()
         return [name for name in names if name.startswith("__") or (name[0] != "_" and name not in engine)]
-
-
-class Holder(AbstractOptimiser):
-    """The base of optimisers that hold others: it keeps no setting of theirs, which nobody would read."""
-
-    _attributes: ClassVar[tuple[str, ...]] = ()
-
-    def __bool__(self) -> bool:
-        return True  # also without members
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        is_ours = name in self._attributes or isinstance(getattr(type(self), name, None), property)
-        if not (is_ours or self._may_have(name)):
-            raise AttributeError(
-                f"{type(self).__name__} has no {name!r} of its own: set a member's, "
-                f"{member_with(self, name)}.{name} = {value!r:.40}"
-            )
-        super().__setattr__(name, value)
-
-    def _may_have(self, name: str) -> bool:
-        """Tell whether an attribute is one of a user's own class, and none of what it holds."""
-        held = [*vars(self).get("members", ()), vars(self).get("opt")]
-        is_users = not type(self).__module__.startswith("minidiff.")
-        return is_users and not any(hasattr(x, name) for x in held)
 
 
 def member_with(opt: AbstractOptimiser, name: str) -> str:

@@ -3,21 +3,58 @@
 from __future__ import annotations
 
 import textwrap
+from abc import abstractmethod
 from collections.abc import Iterable, MutableSequence
 from functools import partial
-from typing import Annotated, Any, overload
+from typing import Annotated, Any, ClassVar, overload
 
 import numpy as np
 
 from minidiff.checks import instance, number
-from minidiff.optimise.base import AbstractOptimiser, Holder, inside
+from minidiff.optimise.base import AbstractOptimiser, inside, member_with
 from minidiff.optimise.rule import Rule, widened
 from minidiff.optimise.step import step_of
 from minidiff.program.signature import held_by
 from minidiff.settings import PositiveInt
 from minidiff.typing import Array
 
-__all__ = ["Lookahead", "Optimiser"]
+__all__ = ["Holder", "Lookahead", "Optimiser"]
+
+
+class Holder(AbstractOptimiser):
+    """The base of optimisers that hold others: it keeps no setting of theirs, which nobody would read."""
+
+    _attributes: ClassVar[tuple[str, ...]] = ()
+
+    def __bool__(self) -> bool:
+        return True  # also without members
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_ours = name in self._attributes or isinstance(getattr(type(self), name, None), property)
+        if not (is_ours or self._may_have(name)):
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r} of its own: set a member's, "
+                f"{member_with(self, name)}.{name} = {value!r:.40}"
+            )
+        super().__setattr__(name, value)
+
+    @abstractmethod
+    def _members_stages(self, x: Any) -> list[AbstractOptimiser]:
+        """Return the optimisers that a gradient goes through, those of nested compositions in their place."""
+
+    def stages(self, x: Any = None) -> list[AbstractOptimiser]:
+        """Return these. A subclass with an `apply` of its own is one."""
+        return [self] if type(self).apply is not Holder.apply else self._members_stages(x)
+
+    def apply(self, x: Any, Δ: Array) -> Array:
+        """Advance the state of those held by the gradient Δ and return the step to subtract from `x`."""
+        return step_of(self._members_stages(x), x, Δ)
+
+    def _may_have(self, name: str) -> bool:
+        """Tell whether an attribute is one of a user's own class, and none of what it holds."""
+        held = [*vars(self).get("members", ()), vars(self).get("opt")]
+        is_users = not type(self).__module__.startswith("minidiff.")
+        return is_users and not any(hasattr(x, name) for x in held)
 
 
 class Optimiser(Holder, MutableSequence[AbstractOptimiser]):
@@ -66,19 +103,9 @@ class Optimiser(Holder, MutableSequence[AbstractOptimiser]):
     def __init__(self, *members: AbstractOptimiser) -> None:
         self.members: list[AbstractOptimiser] = [self._member(member) for member in members]
 
-    def stages(self, x: Any = None) -> list[AbstractOptimiser]:
-        """Return the optimisers that a gradient goes through, those of nested compositions in their place.
-
-        A subclass with an `apply` of its own is one.
-        """
-        return [self] if type(self).apply is not Optimiser.apply else self._members_stages(x)
-
     def _members_stages(self, x: Any) -> list[AbstractOptimiser]:
+        """Return those of one member after another."""
         return [stage for member in self.members for stage in member.stages(x)]
-
-    def apply(self, x: Any, Δ: Array) -> Array:
-        """Advance the state of all members by the gradient Δ and return the step to subtract from `x`."""
-        return step_of(self._members_stages(x), x, Δ)
 
     def insert(self, index: int, value: AbstractOptimiser) -> None:
         """Put an optimiser in before the member at `index`."""

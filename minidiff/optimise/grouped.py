@@ -9,10 +9,9 @@ from typing import Any
 from minidiff.checks import described, instance
 from minidiff.iddict import IdDict
 from minidiff.interrupts import whole
-from minidiff.optimise.base import AbstractOptimiser, Holder
-from minidiff.optimise.step import step_of
+from minidiff.optimise.base import AbstractOptimiser
+from minidiff.optimise.compose import Holder
 from minidiff.params import Param, Params
-from minidiff.typing import Array
 
 __all__ = ["Grouped"]
 
@@ -136,23 +135,14 @@ class Grouped(Holder):
     def __len__(self) -> int:
         return len(self.members)
 
-    def stages(self, x: Any = None) -> list[AbstractOptimiser]:
+    def _members_stages(self, x: Any) -> list[AbstractOptimiser]:
         """Return those of the parameter's own optimiser."""
-        return [self] if x is None or type(self).apply is not Grouped.apply else self._of(x).stages(x)
-
-    def apply(self, x: Any, Δ: Array) -> Array:
-        """Advance the state of the parameter's own optimiser, and return its step."""
-        return step_of(self._of(x).stages(x), x, Δ)
-
-    def _of(self, x: Any) -> AbstractOptimiser:
-        i = self.places.get(x)
-        if i is None:
-            if not self.has_rest:
-                raise ValueError(
-                    f"a parameter of shape {x.shape} is in no group: put it in one, or give rest="
-                )
-            i = -1
-        return self.members[i]  # type: ignore[no-any-return]
+        if x is None:
+            return [self]
+        i = self.places.get(x, -1)  # the last is the rest
+        if i < 0 and not self.has_rest:
+            raise ValueError(f"a parameter of shape {x.shape} is in no group: put it in one, or give rest=")
+        return self.members[i].stages(x)  # type: ignore[no-any-return]
 
     def reset(self) -> None:
         """Forget the state of all members. The groups stay."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from minidiff.checks import function
 from minidiff.optimise import AbstractOptimiser, ExpDecay, Grouped, Lookahead, Rule
-from minidiff.optimise.base import Holder, inside, member_with
-from minidiff.optimise.step import step_of
+from minidiff.optimise.base import inside, member_with
+from minidiff.optimise.compose import Holder
 from minidiff.program.signature import held_by
 from minidiff.schedules.base import as_schedule, held
 
@@ -211,13 +211,9 @@ class Scheduler(Holder):
         other.count.announce = other._set
         return other
 
-    def stages(self, x: Any = None) -> list[AbstractOptimiser]:
+    def _members_stages(self, x: Any) -> list[AbstractOptimiser]:
         """Return what the gradient goes through: a count that sets the value, then the wrapped optimiser."""
-        return [self] if type(self).apply is not Scheduler.apply else [self.count, *self.opt.stages(x)]
-
-    def apply(self, x: Any, Δ: Any) -> Any:
-        """Set the value of this step of `x`, and return the wrapped optimiser's step."""
-        return step_of([self.count, *self.opt.stages(x)], x, Δ)
+        return [self.count, *self.opt.stages(x)]
 
     def check_restored(self, attributes: dict[str, Any]) -> None:
         """Raise an error if these, from a checkpoint, cannot be the attributes of one."""

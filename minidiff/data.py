@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy, deepcopy
 from functools import partial
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeVar
@@ -25,6 +25,7 @@ from minidiff.checks import (
     several,
 )
 from minidiff.interrupts import whole
+from minidiff.tracing import map_container
 from minidiff.typing import NDArray
 
 __all__ = ["DataLoader"]
@@ -507,15 +508,7 @@ def _summed(numbers: list[float]) -> list[float]:
 
 def _of_each(f: Callable[[Any], Any], data: Any) -> Any:
     """Return what `f` gives for each of the arrays, in the structure of the data."""
-    if isinstance(data, tuple):
-        return _like(data, map(f, data))
-    if isinstance(data, dict):
-        return {name: f(part) for name, part in data.items()}
-    return f(data)
-
-
-def _like(data: tuple[Any, ...], parts: Iterable[Any]) -> Any:
-    return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)
+    return map_container(f, data) if isinstance(data, (tuple, dict)) else f(data)
 
 
 def _source(part: Any) -> Any:
@@ -553,7 +546,8 @@ def _stacked(samples: list[Any]) -> Any:
     """Put samples together as a batch."""
     first = samples[0]
     if isinstance(first, tuple) and all(isinstance(x, tuple) and len(x) == len(first) for x in samples):
-        return _like(first, map(_stacked, map(list, zip(*samples, strict=True))))
+        columns = zip(*samples, strict=True)
+        return map_container(lambda _: _stacked(list(next(columns))), first)
     if isinstance(first, dict) and all(isinstance(x, dict) and x.keys() == first.keys() for x in samples):
         return {name: _stacked([x[name] for x in samples]) for name in first}
     error: ValueError | None = None

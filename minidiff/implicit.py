@@ -96,11 +96,7 @@ def implicit_root(f: Callable[..., Any], x: Any, *args: Any, tol: float | None =
     ----------
     M. Blondel and others, "Efficient and Modular Implicit Differentiation", 2022.
     """
-    _refuse_in_a_program("implicit_root")
-    x = np.asarray(dropgrad(x))
-    if x.dtype.kind not in "fiu":
-        raise TypeError(f"implicit_root(f, x, …): x must be real numbers, got {described(x)}")
-    x = (x + 0.0)[()]
+    x = _floats("implicit_root", x)[()]
     call = _Call(function("f", f), args, (x,))
     left, size = np.asarray(call.result), max(1.0, float(np.max(np.abs(x), initial=0.0)))
     if left.shape != x.shape or left.dtype.kind not in "fiu":
@@ -159,10 +155,7 @@ def fixed_point(f: Callable[..., Any], x: Any, *args: Any, tol: float | None = N
     (np.float64(0.25),)
     """
     function("f", f)
-    _refuse_in_a_program("fixed_point")
-    if np.asarray(start := dropgrad(x)).dtype.kind not in "fiub":
-        raise TypeError(f"fixed_point(f, x, …): x must be real numbers, got {described(start)}")
-    x, plain = np.asarray(start) + 0.0, dropgrad(args)
+    x, plain = _floats("fixed_point", x), dropgrad(args)
     eps = np.finfo(x.dtype).eps
     tol, enough = eps**0.76 if tol is None else number("tol", tol, "[0, inf)"), eps**0.4
     for _ in range(integer("most", most, 1)):
@@ -230,12 +223,17 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
     return again
 
 
-def _refuse_in_a_program(name: str) -> None:
+def _floats(name: str, x: Any) -> Any:
+    """Give x, whose values a program does not have, as an array of floating point numbers."""
     if standing_now():
         standing(np.zeros(0)).refuse(
             f"{name} looks at values, to see whether the equation is solved. Take the gradient of such a "
             "loss by gradient itself"
         )
+    array = np.asarray(x := dropgrad(x))
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}(f, x, …): x must be real numbers, got {described(x)}")
+    return array + 0.0
 
 
 class _Call:

@@ -73,7 +73,7 @@ def check_gradient(
     order, f = integer("order", order, 1), _with(constants, f)
     if order > 2:
         raise ValueError(f"order must be 1 or 2, got {order}")
-    tol, rng = None if tol is None else number("tol", tol, "[0, inf)"), generator("seed", seed)
+    rng = generator("seed", seed)
     _check_call(f, args, "check_gradient")
     named = [(name, x) for name, x in _named_leaves(args) if _variable(x) is not None]
     values = [np.array(x.value if isinstance(x, Param) else _variable(x)) for _, x in named]
@@ -100,31 +100,27 @@ def check_gradient(
         g = g[0] if ps is None else g.values()
         return [0 * x if h is None else h for x, h in zip(values, g, strict=True)]
 
-    def products(vs: list[Any]) -> Any:
-        if ps is None:
-            return hvp(total, at, vs)
-        return hvp(total, ps, dict(zip(ps, vs, strict=True))).values()
+    def products(i: int, v: Any) -> Any:
+        if ps is not None:
+            return hvp(total, ps, {ps[i]: v}).values()
+        return hvp(total, at, [v if j == i else None for j in range(len(at))])
 
     onto = [_normal(rng, x.shape, x.dtype.kind == "c") for x in values]
     eps = max(float(np.finfo(x.dtype).eps) for x in values)
+    tol = 10 * eps**0.5 if tol is None else number("tol", tol, "[0, inf)")
     for i, ((name, _), x) in enumerate(zip(named, values, strict=True)):
         v = _normal(rng, x.shape, x.dtype.kind == "c").astype(x.dtype)
         h = eps ** (1 / 3) * max(1.0, float(np.abs(x).max(initial=0.0)))
-        still = [np.zeros_like(y) for y in values]
-        still[i] = v
-        slope, bend = _dot([gradients()[i]], [v]), _dot(products(still), onto) if order == 2 else 0.0
+        slope, bend = _dot([gradients()[i]], [v]), _dot(products(i, v), onto) if order == 2 else 0.0
+        sides = []
         try:
-            sides = []
             for step in (h, -h, h / 2, -h / 2):
                 at[i][...] = x + step * v
                 sides.append((float(total(at)), _dot(gradients(), onto) if order == 2 else 0.0))
         finally:
             at[i][...] = x
-        for what, found, ends in (
-            ("gradient", slope, [value for value, _ in sides]),
-            ("second derivative", bend, [g for _, g in sides]),
-        ):
-            differences, allowed = _differences(found, ends, h, eps, 10 * eps**0.5 if tol is None else tol)
+        for what, found, *ends in zip(("gradient", "second derivative"), (slope, bend), *sides, strict=True):
+            differences, allowed = _differences(found, ends, h, eps, tol)
             if not abs(found - differences) <= allowed < np.inf:
                 raise AssertionError(
                     f"the {what} by {name} is {found:.7g}, but differences give {differences:.7g} "

@@ -146,7 +146,7 @@ class Optimiser(Holder, MutableSequence[AbstractOptimiser]):
         opt: AbstractOptimiser = instance(
             "a member of a composition", member, AbstractOptimiser, what, several
         )
-        if _contains(opt, self):
+        if any(x is self for x in held_by(opt, inside)):
             raise ValueError("a composition cannot contain itself")
         return opt
 
@@ -224,8 +224,3 @@ class Lookahead(Optimiser):
         super().__init__(opt, SlowWeights(k, alpha))
 
     eta = property(lambda self: self[0].eta, lambda self, value: setattr(self[0], "eta", value))
-
-
-def _contains(outer: AbstractOptimiser, inner: AbstractOptimiser) -> bool:
-    """Tell whether an optimiser is another, or holds it, or holds one that does."""
-    return any(x is inner for x in held_by(outer, inside))

@@ -524,8 +524,8 @@ class Centralise(Rule):
             return Δ
         if not -Δ.ndim <= axis < Δ.ndim:
             raise ValueError(f"Centralise: axis {axis} is out of bounds for a gradient of shape {Δ.shape}")
-        rows = np.moveaxis(Δ, axis, 0)
-        return np.moveaxis(rows - rows.mean(tuple(range(1, Δ.ndim)), keepdims=True), 0, axis)
+        others = tuple(i for i in range(Δ.ndim) if i != axis % Δ.ndim)
+        return Δ - Δ.mean(others, keepdims=True)
 
 
 class SignDecay(Rule):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -207,15 +207,13 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(f)
     def again(*args: Any, **keywords: Any) -> Any:
-        # A keyword argument with nothing recorded is no variable: f may return an array of it, a buffer.
-        of = {name: x for name, x in keywords.items() if any(map(is_box, _leaves(x)))}
-        rest = {name: x for name, x in keywords.items() if name not in of}
-        args = (*args, of)
-        call = _Call(lambda *args: f(*args[:-1], **args[-1], **rest), args)
+        call = _Call(lambda args, keywords: f(*args, **keywords), (args, keywords))
         if not standing_now():
             result = np.asarray(call.result)
+            # A keyword argument with nothing recorded is no variable: f may return an array of it, a buffer.
+            variables = [*args, *(x for x in keywords.values() if any(map(is_box, _leaves(x))))]
             # Not parameters, which do not change meanwhile.
-            given = [constant(x) for x in _leaves(args) if not isinstance(x, Leaf)]
+            given = [constant(x) for x in _leaves(variables) if not isinstance(x, Leaf)]
             if any(is_ndarray(x) and np.may_share_memory(result, x) for x in given):
                 raise TypeError("recompute: f returns what it was given, or a view of it: return a copy")
         return recomputed(call, *call.variables())
@@ -262,16 +260,13 @@ class _Call:
 
     def variables(self) -> list[Any]:
         """List what it depends on, as it is under differentiation now."""
-        recorded: list[Any] = []
-        _replaced(self.args, recorded.append)
-        return [*self.ps, *self.first, *recorded]
+        return [*self.ps, *self.first, *filter(is_recorded, _leaves(self.args))]
 
     def run(self, values: Any, is_first: bool = False) -> tuple[Any, Any, list[Any]]:
         """Call it with values of the variables: give the result, its node, and the variables."""
-        trace, n = Trace(keeps=is_first), len(self.ps)
+        trace, n, k = Trace(keeps=is_first), len(self.ps), len(self.ps) + len(self.first)
         roots = [*map(trace.root, values[:n], self.ps), *map(trace.root, values[n:])]
-        remaining = iter(roots[n + len(self.first) :])
-        args = (*roots[n : n + len(self.first)], *_replaced(self.args, lambda _: next(remaining)))
+        args = (*roots[n:k], *_replaced(self.args, iter(roots[k:])))
         return *trace.run(self.f, args), roots
 
     def way_back(self, values: Any, result: Any) -> Callable[[Any], list[Any]]:
@@ -313,14 +308,14 @@ def _is_same(before: Any, now: Any) -> bool:
     return bool(is_close)
 
 
-def _replaced(x: Any, f: Callable[[Any], Any]) -> Any:
-    """Put f(y) in the place of all y that are recorded, also inside lists, tuples and dicts.
+def _replaced(x: Any, new: Iterator[Any]) -> Any:
+    """Put new things, one after another, in the place of what is recorded, also in lists, tuples and dicts.
 
     What holds nothing recorded stays what it is: a named tuple, a list to write into.
     """
     if is_recorded(x):
-        return f(x)
-    return map_container(lambda item: _replaced(item, f), x) if any(map(is_recorded, _leaves(x))) else x
+        return next(new)
+    return map_container(lambda item: _replaced(item, new), x) if any(map(is_recorded, _leaves(x))) else x
 
 
 def _of_recomputed(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[Any]:

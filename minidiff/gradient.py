@@ -544,8 +544,7 @@ def _record(
 
     def regrouped(gradients: list[Any]) -> Any:
         if ps is None:
-            remaining = iter(gradients)
-            return tuple(_renest(arg, remaining) for arg in args)
+            return _renest(args, iter(gradients))
         if not gradients or (gradients[0] is None and all(g is None for g in gradients)):
             _warn_unreached()
         return Grads(ps, gradients, args[0])

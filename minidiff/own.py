@@ -220,11 +220,9 @@ def _way_back(jointly: Callable[..., Any]) -> Callable[..., Any]:
 
         def of(g: Any) -> list[Any]:
             try:
-                answers = (
-                    _formed(form, _copied(g), others=False),
-                    _formed(form, tracing.read_only(ans), others=True),
-                )
-                gradients = list(jointly(places, kept, *answers, *given, **keywords))
+                g = _formed(form, _copied(g), others=False)
+                answer = _formed(form, tracing.read_only(ans), others=True)
+                gradients = list(jointly(places, kept, g, answer, *given, **keywords))
             except np.linalg.LinAlgError:
                 raise
             except (LookupError, TypeError, ValueError, AssertionError) as error:

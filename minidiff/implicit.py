@@ -304,8 +304,7 @@ def _used(node: Any, calls: Any) -> set[int]:
 
 def _is_same(before: Any, now: Any) -> bool:
     size = np.abs(np.asarray(before)[np.isfinite(before)]).max(initial=0)
-    is_close = np.shape(now) == np.shape(before) and np.allclose(now, before, 1e-5, 1e-8 * size, True)
-    return bool(is_close)
+    return np.shape(now) == np.shape(before) and bool(np.allclose(now, before, 1e-5, 1e-8 * size, True))
 
 
 def _replaced(x: Any, new: Iterator[Any]) -> Any:

@@ -106,8 +106,7 @@ def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, **others
     >>> mse(np.array([1.0, 2.0, 3.0]), [1, 2, 5], weights=[1, 2, 1])
     np.float64(1.0)
     """
-    if others:
-        raise _no_option(mse, others)
+    _check_options(mse, others)
     ŷ, y = _alike(ŷ, y)
     e = ŷ - y
     return _agg(np.real(e * np.conj(e)) if e.dtype.kind == "c" else e * e, agg, weights)
@@ -143,8 +142,7 @@ def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, **others
     >>> mae(np.array([1.0, 2.0, 3.0]), [1, 2, 6])
     np.float64(1.0)
     """
-    if others:
-        raise _no_option(mae, others)
+    _check_options(mae, others)
     ŷ, y = _alike(ŷ, y)
     return _agg(np.abs(ŷ - y), agg, weights)
 
@@ -189,8 +187,7 @@ def huber_loss(
     >>> huber_loss(np.array([0.5, 3.0]), 0.0, agg=lambda losses: losses)
     array([0.125, 2.5  ])
     """
-    if others:
-        raise _no_option(huber_loss, others)
+    _check_options(huber_loss, others)
     delta = _option("delta", delta, "(0, inf]", "positive")
     ŷ, y = _real("huber_loss", ŷ, y)
     e = ŷ - y
@@ -255,8 +252,7 @@ def crossentropy(
     >>> crossentropy(ŷ, [0, 1]).round(4)
     np.float64(0.6931)
     """
-    if others:
-        raise _no_option(crossentropy, others)
+    _check_options(crossentropy, others)
     ŷ = real_numbers("crossentropy", ŷ)
     ϵ = _epsilon(epsilon, ŷ)
 
@@ -329,8 +325,7 @@ def logitcrossentropy(
     >>> logitcrossentropy(scores, [0, 0], agg=focal).round(4)
     np.float64(0.0866)
     """
-    if others:
-        raise _no_option(logitcrossentropy, others)
+    _check_options(logitcrossentropy, others)
     ŷ = real_numbers("logitcrossentropy", ŷ)
     return _of_classes(_logit_losses, ŷ, y, agg, weights, ignore, smoothing)
 
@@ -416,8 +411,7 @@ def binarycrossentropy(
     >>> binarycrossentropy(ŷ, y, agg=lambda losses: losses).round(4)
     array([0.6931, 1.3863])
     """
-    if others:
-        raise _no_option(binarycrossentropy, others)
+    _check_options(binarycrossentropy, others)
     ŷ, y = _yes_or_no("binarycrossentropy", ŷ, y, smoothing)
     ϵ = _epsilon(epsilon, ŷ)
     y = _beside(constant(ŷ), y, -ϵ, 1 + ϵ, "in [0, 1]: of scores take logitbinarycrossentropy")
@@ -461,8 +455,7 @@ def logitbinarycrossentropy(
     >>> logitbinarycrossentropy(scores, [0, 0, 1], agg=np.sum).round(4)
     np.float64(1000.6931)
     """
-    if others:
-        raise _no_option(logitbinarycrossentropy, others)
+    _check_options(logitbinarycrossentropy, others)
     ŷ, y = _yes_or_no("logitbinarycrossentropy", ŷ, y, smoothing)
     # softplus(ŷ) = ŷ + softplus(−ŷ), of which the first would cancel where y is 1 and ŷ is large.
     is_large = ŷ > 0
@@ -513,8 +506,7 @@ def kldivergence(
     >>> kldivergence(np.array([[0.5, 0.5], [0.5, 0.5]]), [[1, 0], [0, 1]]).round(4)
     np.float64(0.6931)
     """
-    if others:
-        raise _no_option(kldivergence, others)
+    _check_options(kldivergence, others)
     ŷ, y, _ = _targets(real_numbers("kldivergence", ŷ), y)
     y, ϵ = _shares(y, ŷ), _epsilon(epsilon, ŷ)
     y = _beside(constant(ŷ), y, -ϵ, _ONE, "in [0, 1]: of scores take softmax")
@@ -552,8 +544,7 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None,
     >>> poisson_loss(rates, counts, agg=lambda losses: losses).round(4)
     array([1.    , 0.    , 0.6137])
     """
-    if others:
-        raise _no_option(poisson_loss, others)
+    _check_options(poisson_loss, others)
     ŷ, y = _real("poisson_loss", ŷ, y)
     return _agg(ŷ - _xlogy(_checked(_in, y, 0, np.inf, "counts, at least 0"), ŷ), agg, weights)
 
@@ -588,8 +579,7 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, *
     >>> hinge_loss(np.array([2.0, 0.5, -1.0]), [1, 1, 1], agg=lambda losses: losses)
     array([0. , 0.5, 2. ])
     """
-    if others:
-        raise _no_option(hinge_loss, others)
+    _check_options(hinge_loss, others)
     coding = "targets must be −1 or 1, got {}: of 0 and 1, or False and True, write 2 * y - 1"
     if as_array(y).dtype.kind == "b":
         raise ValueError(coding.format("booleans"))
@@ -597,15 +587,16 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, *
     return _agg(np.maximum(1 - ŷ * _signs(y, coding), 0.0), agg, weights)
 
 
-def _no_option(loss: Callable[..., Any], others: Iterable[str]) -> TypeError:
-    """Give the error for an option that a loss has not: it says what to write, or which options it has."""
-    name, known = next(iter(others)), inspect.signature(loss).parameters.values()
-    has = [p.name for p in known if p.kind is p.KEYWORD_ONLY]
-    ours = _OPTIONS.get(name, "") or _OF_ONE.get((loss.__name__, name), "")
-    option, is_option, _ = ours.partition("=")
-    if not ours or (is_option and option not in has):
-        ours = " or ".join(f"{option}=" for option in has)
-    return TypeError(f"{loss.__name__} has no option {name!r}: write {ours}")
+def _check_options(loss: Callable[..., Any], others: Iterable[str]) -> None:
+    """Refuse an option that a loss has not: the error says what to write, or which options it has."""
+    for name in others:
+        known = inspect.signature(loss).parameters.values()
+        has = [p.name for p in known if p.kind is p.KEYWORD_ONLY]
+        ours = _OPTIONS.get(name, "") or _OF_ONE.get((loss.__name__, name), "")
+        option, is_option, _ = ours.partition("=")
+        if not ours or (is_option and option not in has):
+            ours = " or ".join(f"{option}=" for option in has)
+        raise TypeError(f"{loss.__name__} has no option {name!r}: write {ours}")
 
 
 def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:

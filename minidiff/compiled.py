@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
 import os
 import threading
@@ -75,7 +76,7 @@ def compiled(
         is recorded anew when their structure is another, or a shape, dtype or memory layout, or what is
         neither an array nor a float: an integer, a string, an object or anything that this or its class
         holds, a function or its defaults and outer variables. For more than 64 such signatures the loss runs
-        as it is.
+        as it is. An argument beside parameters that the loss calls ``_`` is None to it.
 
     Raises
     ------
@@ -91,13 +92,17 @@ def compiled(
     Notes
     -----
     Arrays that the loss reaches otherwise than by its arguments are kept by reference: what changes in them
-    counts, but not another shape, nor to which array a name is bound later. What it makes of them (``X -
-    X.mean(axis=0)``) is made at every call. Where it looks at them (a branch, a Python number, how many
-    elements a mask picks), the program looks again at every call, and is recorded anew when it sees something
-    else. Arrays of objects, those of pandas and in what cannot be copied (an object with a ``__deepcopy__``
-    of its own, a weak reference), are compared with what they were, up to 1 MiB in all; a loss that makes
-    arrays of larger ones is refused. Branches on larger ones, on what is no array, and other numbers, strings
-    and attributes are those of the recording.
+    counts, but not another shape. What it makes of them (``X - X.mean(axis=0)``) is made at every call. Where
+    it looks at them (a branch, a Python number, how many elements a mask picks), the program looks again at
+    every call, and is recorded anew when it sees something else. Arrays of objects, those of pandas and in
+    what cannot be copied (an object with a ``__deepcopy__`` of its own, a weak reference), are compared with
+    what they were, up to 1 MiB in all; a loss that makes arrays of larger ones is refused, and branches on
+    them are those of the recording.
+
+    It is recorded anew, too, when a variable, an attribute or an item of a list or a dict that the loss finds
+    is bound to something else: another number, text, function or array. What changes at every call had better
+    be an argument. Of such names 1000 are compared; for more, and for what Python keeps out of sight (a
+    generator, a cache), the recording holds.
 
     The loss itself runs only at a first call: once as it is, for the result, and twice, or four times, to be
     recorded. What it prints or counts it prints or counts then.
@@ -175,6 +180,7 @@ class Compiled:
         self._warned: set[str] = set()  # of what
         name = getattr(loss, "__name__", type(loss).__name__)
         self._name = name if name.isidentifier() else "loss"
+        self._unused = [i for i, name in enumerate(_parameters(loss)) if name == "_" and ps is not None]
 
     def __call__(self, *args: Any, **by_name: Any) -> Any:
         """Give the loss and its gradient, or take a step and give the loss."""
@@ -182,6 +188,8 @@ class Compiled:
             raise TypeError(f"compiled: arguments go by position, got {', '.join(by_name)} by name")
         if is_tracing() or watching.get():  # which have to see what the loss does
             return self._eagerly(args)
+        if self._unused:
+            args = tuple([None if i in self._unused else x for i, x in enumerate(args)])
         leaves: Any = args
         key: list[Any] = []
         for x in args:
@@ -401,7 +409,7 @@ class Compiled:
                 f"has been recorded {MANY} times, for other signatures or data; after {KEPT} it runs as it "
                 "is. Is an argument an integer that counts? Pass float(i), which may vary. Has an array "
                 "another shape, or an object other attributes, each time? Does an array change that the loss "
-                "makes others of? Pass it as an argument.",
+                "makes others of, or is a variable bound anew? Pass it as an argument.",
             )
         if self._recorded > 1 and self._spent > LONG:
             self._warn(
@@ -772,6 +780,13 @@ class _Made:
         if self._ps is not None:
             return WithGradient(val, Grads(self._ps, gs, self._params))
         return WithGradient(val, tuple(gs) if self._is_flat else _filled(self._template, gs))
+
+
+def _parameters(f: Callable[..., Any]) -> list[str]:
+    try:
+        return [*inspect.signature(f).parameters]
+    except (TypeError, ValueError):
+        return []
 
 
 def _outline(x: Any) -> Any:

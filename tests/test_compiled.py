@@ -2772,3 +2772,13 @@ def test_a_log_may_show_a_value_and_so_may_whatever_asks_afterwards():
         repr(x)
     recording.phase = "over"
     assert repr([x]) == "[<compiled float>]"
+
+
+def test_an_argument_that_the_loss_does_not_use_is_no_part_of_its_signature():
+    x, square = np.array([0.5, -1.0]), lambda x, _: np.sum(x * x)
+    W = param(x)
+    f = compiled(lambda _, x: np.sum(W * x), params(W))
+    for i in (1, 2, "three", np.ones(4), object()):
+        assert f(i, x).val == np.sum(x * x)
+    assert f._recorded == 1
+    assert bits(compiled(square)(x, 2.0)) == bits(withgradient(square, x, 2.0))

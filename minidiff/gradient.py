@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -52,6 +52,25 @@ class WithGradient(NamedTuple):
 
     val: Any
     grad: Any
+
+
+class Each(tuple[Any, ...]):
+    """Gradients by several arguments: a tuple, with which no arithmetic is meant."""
+
+    __slots__ = ()
+    __array_priority__ = 1.0  # so that arrays and NumPy's numbers leave it to these operators
+
+    def __reduce__(self) -> Any:
+        return tuple, ([*self],)
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError(
+            "gradient(f, x) is a tuple, with a gradient for each argument: write (dx,) = gradient(f, x), or "
+            "gradient(f, x)[0]"
+        )
+
+    __sub__ = __rsub__ = __radd__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __matmul__ = __rmatmul__ = __pow__ = __neg__ = _refuse
 
 
 # --- The four ways to ask -------------------------------------------------------------------------------
@@ -288,7 +307,7 @@ def jacobian(f: Callable[..., Any], /, *args: Any, **constants: Any) -> Any:
     shape = np.shape(constant(value))
     blocks = _blocks(value, node, roots)
     _end(node)
-    return tuple(block.reshape((*shape, *leaf.shape)) for block, leaf in zip(blocks, leaves, strict=True))
+    return Each(block.reshape((*shape, *leaf.shape)) for block, leaf in zip(blocks, leaves, strict=True))
 
 
 def hessian(f: Callable[..., Any], x: Any, **constants: Any) -> Any:
@@ -544,7 +563,7 @@ def _record(
 
     def regrouped(gradients: list[Any]) -> Any:
         if ps is None:
-            return _renest(args, iter(gradients))
+            return Each(_renest(args, iter(gradients)))
         if not gradients or (gradients[0] is None and all(g is None for g in gradients)):
             _warn_unreached()
         return Grads(ps, gradients, args[0])

@@ -12,6 +12,7 @@ import sysconfig
 import warnings
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -900,3 +901,59 @@ def test_a_plain_array_that_is_filled_says_what_can_be(fill):
 
     with pytest.raises(TypeError, match=r"z\.flat\[0\] = .*In place of np\.zeros\(n\), fill np\.zeros_like"):
         gradient(loss, np.ones(2))
+
+
+OPERATORS = [operator.sub, operator.mul, operator.truediv, operator.matmul]
+
+
+@pytest.mark.parametrize("operate", [*OPERATORS, operator.pow, operator.add])
+def test_arithmetic_with_the_tuple_of_gradients_says_to_take_it_apart(operate):
+    x, f = np.array([0.5, 2.0]), lambda x: np.sum(x**2)
+    ways = [gradient(f, x), withgradient(f, x).grad, compiled(f)(x).grad, jacobian(f, x)]
+    for g in ways:
+        others = [x, 0.1, np.float64(0.1), 2] if operate is not operator.pow else []
+        calls = [partial(operate, other, g) for other in others]
+        calls += [partial(operate, g, other) for other in (x, 0.1, 2) if operate is not operator.add]
+        for call in [*calls, partial(operator.neg, g)]:
+            with pytest.raises(TypeError, match=r"a gradient for each argument: write \(dx,\) = gradient"):
+                call()
+    if operate in OPERATORS:
+        with pytest.raises(TypeError, match=r"a gradient for each argument"):
+            gradient(lambda x: np.sum(operate(x, gradient(f, x))), x)
+
+
+def test_else_it_is_a_tuple():
+    g = gradient(lambda x, y: x * y, 2.0, 3.0)
+    assert g == (3.0, 2.0)
+    assert repr(g) == repr((*g,))
+    assert g + g == (*g, *g)
+    assert type(pickle.loads(pickle.dumps(g))) is tuple
+    assert np.sum(g) == 5.0
+
+
+class Labelled:
+    """Numbers with labels, as a series of pandas: its own arithmetic goes by these."""
+
+    def __init__(self, numbers):
+        self.numbers = np.asarray(numbers)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.numbers
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        plain = [x.numbers if isinstance(x, Labelled) else np.asarray(x) for x in inputs]
+        return Labelled(getattr(ufunc, method)(*plain, **options))
+
+    def __mul__(self, other):
+        return Labelled(self.numbers * np.asarray(other))
+
+
+@pytest.mark.parametrize("operate", [*OPERATORS, operator.add, np.maximum, np.hypot])
+def test_what_has_arithmetic_of_its_own_meets_no_value_under_differentiation(operate):
+    x, labelled = np.array([0.5, 2.0]), Labelled([1.0, 3.0])
+    for f in (lambda x: np.sum(operate(x, labelled)), lambda x: np.sum(operate(x * 1.0, labelled))):
+        with pytest.raises(TypeError, match=r"np\.\w+ of a Labelled .* cannot be recorded: .*\.to_numpy\(\)"):
+            gradient(f, x)
+    with pytest.raises(TypeError, match="cannot be recorded"):
+        gradient(lambda x: np.sum(np.multiply(labelled, x)), x)
+    np.testing.assert_array_equal(gradient(lambda x: np.dot(x, labelled), x)[0], labelled.numbers)

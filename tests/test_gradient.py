@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import warnings
 import weakref
 from collections import namedtuple
@@ -1697,3 +1698,22 @@ def test_a_memory_map_is_an_argument_as_any_array(tmp_path):
     x = np.memmap(tmp_path / "x", float, "w+", shape=(3,))
     x[:] = [1, 2, 3]
     assert gradient(lambda x: np.sum(x**2), x)[0].tolist() == [2, 4, 6]
+
+
+def test_a_value_that_someone_keeps_does_not_keep_the_graph_of_its_loss():
+    W, log = param(np.ones(50_000)), []
+
+    def loss():
+        total = np.sum(np.tanh(W * 2.0))
+        log.append(3.0 * total)
+        return total**2
+
+    gradient(loss, params(W))
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            gradient(loss, params(W))
+        assert tracemalloc.get_traced_memory()[0] < W.nbytes
+    finally:
+        tracemalloc.stop()
+    assert {float(x) for x in log} == {3 * np.sum(np.tanh(W * 2.0))}

@@ -768,26 +768,28 @@ def _places(numbers: Any, classes: int) -> Any:
 
 @listed
 def _not_negative(w: Any) -> Any:
-    if type(w) is np.ndarray and w.size and w.min() < 0:
-        raise ValueError(f"weights must be at least 0, got {w.min()}")
+    least = np.asarray(w).min(initial=0)
+    if least < 0:
+        raise ValueError(f"weights must be at least 0, got {least}")
     return w
 
 
 @listed
 def _signs(y: Any, coding: str) -> Any:
     """Return targets if each is in [−1, 1] and not 0: a fraction weighs its sample. NaN passes."""
-    if type(y) is np.ndarray:
-        wrong = y[(y == 0) | (abs(y) > _ONE)]
-        if wrong.size:
-            raise ValueError(coding.format(f"{wrong[0]:g}"))
+    each = np.atleast_1d(y)
+    wrong = each[(each == 0) | (abs(each) > _ONE)]
+    if wrong.size:
+        raise ValueError(coding.format(f"{wrong[0]:g}"))
     return y
 
 
 @listed
 def _in(y: Any, least: float, most: float, coding: str) -> Any:
     """Return targets if they are within a range. NaN passes."""
-    if type(y) is np.ndarray and y.size:
-        low, high = y.min(), y.max()
+    every = np.asarray(y)
+    if every.size:
+        low, high = every.min(), every.max()
         if low < least or high > most:
             raise ValueError(f"targets must be {coding}; got {low if low < least else high}")
     return y

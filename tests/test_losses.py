@@ -948,3 +948,27 @@ def test_what_is_written_for_beta_and_pos_weight_is_pytorchs_loss(e, scale):
     weighted = -scale * y * np.log(p) - (1 - y) * np.log(1 - p)
     ours = logitbinarycrossentropy(e, y, agg=same, weights=np.where(y == 1, scale, 1))
     np.testing.assert_allclose(ours, weighted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "kind", [float, int, np.float64, np.float32, np.int64, np.array, lambda y: np.array([y])]
+)
+@pytest.mark.parametrize(
+    ("loss", "bad", "good"),
+    [
+        (binarycrossentropy, 5, 1),
+        (logitbinarycrossentropy, -1, 0),
+        (hinge_loss, 0, -1),
+        (poisson_loss, -1, 2),
+    ],
+)
+def test_a_target_is_checked_whatever_number_it_is(loss, bad, good, kind):
+    ŷ = np.array([0.5]) if np.ndim(kind(0)) else np.float64(0.5)
+    W = param(ŷ)
+    for call in (lambda y: loss(ŷ, y), compiled(lambda y: loss(W * 1.0, y), params(W))):
+        call(kind(good))
+        with pytest.raises(ValueError, match=r"targets must be"):
+            call(kind(bad))
+    for weights in (np.float64(-1.0), -1.0):
+        with pytest.raises(ValueError, match="weights must be at least 0"):
+            loss(ŷ, kind(good), weights=weights)

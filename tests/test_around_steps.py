@@ -5,6 +5,7 @@ import io
 import json
 import math
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -1302,3 +1303,70 @@ def test_a_norm_beyond_all_floats_is_clipped_as_any():
     with np.errstate(all="ignore"):
         g = clip_norm(1.0)(Grads(params(W), [np.array([1.5e308, -1.5e308])]))[W]
     np.testing.assert_allclose(g, [0.5**0.5, -(0.5**0.5)], rtol=1e-14)
+
+
+def fired():
+    trigger = early_stopping(lambda: 1.0, 2)
+    while not trigger():
+        pass
+    return trigger
+
+
+@pytest.mark.parametrize("option", ["cb", "each_epoch"])
+@pytest.mark.parametrize("wrapped", [lambda f: f, lambda f: [print, f], lambda f: throttle(f, 0)])
+def test_a_trigger_that_has_fired_warns_at_the_callers_line(option, wrapped, capsys):
+    trigger, W = fired(), param(np.ones(2))
+    run = lambda: train(lambda x: np.sum((W - x) ** 2), params(W), [0.0], Descent(0.1), epochs=9,
+                        **{option: wrapped(trigger)})  # fmt: skip
+    with pytest.warns(
+        UserWarning, match=rf"{option} has .*fired already.*call its reset\(\), or make"
+    ) as caught:
+        assert len(run()) == 1
+    assert [warning.filename for warning in caught] == [__file__]
+    trigger.reset()
+    assert len(run()) == 3  # the first is the best
+
+
+def test_what_a_trigger_that_has_fired_waits_for_may_be_over():
+    scores = iter([3.0, 3.0, 3.0, 1.0, 0.5])
+    W, trigger = param(np.ones(2)), early_stopping(lambda: next(scores), 2)
+    run = lambda n: train(lambda x: np.sum((W - x) ** 2), params(W), [0.0], Descent(0.1), epochs=n,
+                          each_epoch=trigger)  # fmt: skip
+    assert len(run(9)) == 3
+    state = trigger.state
+    trigger.reset()
+    trigger.state = state  # as from a checkpoint
+    with pytest.warns(UserWarning, match="unless what it waits for is over"):
+        assert len(run(2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "option", "words"),
+    [
+        (early_stopping, {"min_delta": 0.1}, "min_dist="),
+        (early_stopping, {"mode": "max"}, "distance=lambda best, score: score - best"),
+        (early_stopping, {"restore_best_weights": True}, "with KeepBest(ps, f) as best"),
+        (early_stopping, {"monitor": "val_loss"}, "a function"),
+        (early_stopping, {"baseline": 1.0}, "init_score="),
+        (early_stopping, {"color": 1}, "it has f, patience, distance, init_score, min_dist"),
+        (plateau, {"min_delta": 0.1}, "min_dist="),
+        (ReducePlateau, {"min_lr": 0.1}, "least="),
+        (ReducePlateau, {"verbose": True}, "progress"),
+        (ReducePlateau, {"mode": "max"}, "lambda: -accuracy()"),
+        (ReducePlateau, {"min_delta": 0.1}, "threshold="),
+        (KeepBest, {"patience": 3}, "it has ps, metric, distance, min_dist"),
+        (KeepBest, {"mode": "max"}, "distance="),
+    ],
+)
+def test_options_of_kerass_callbacks_lead_to_ours(make, option, words):
+    arguments = {
+        early_stopping: (lambda: 1.0, 3),
+        plateau: (lambda: 1.0, 3),
+        ReducePlateau: (Descent(),),
+        KeepBest: (params(param(1.0)), lambda: 1.0),
+    }[make]
+    with pytest.raises(
+        TypeError, match=f"{make.__name__} has no option '{min(option)}': .*{re.escape(words)}"
+    ):
+        make(*arguments, **option)
+    make(*arguments)

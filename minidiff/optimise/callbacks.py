@@ -6,14 +6,16 @@ All are callbacks, after each step or each epoch of `train`, and may be called b
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
+import re
 import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -24,6 +26,26 @@ from minidiff.optimise.memory import Memory, arrays_or_none
 from minidiff.params import Param, Params, assign
 
 __all__ = ["KeepBest", "Progress", "ReducePlateau", "early_stopping", "patience", "plateau", "throttle"]
+
+# What there is in place of Keras's options, for the callbacks that have what is written.
+_OPTIONS = {
+    "min_delta": ("min_dist=", "threshold=, a part of the best score"),
+    "mode": (
+        "distance=lambda best, score: score - best, where higher is better",
+        "a metric that is lower where it is better: lambda: -accuracy()",
+    ),
+    "min_lr": ("least=",),
+    "baseline": ("init_score=",),
+    "wait": ("patience=", "width="),
+    **dict.fromkeys(
+        ("monitor", "metrics"), ("its score from a function, such as lambda: loss(x_val, y_val)",)
+    ),
+    **dict.fromkeys(
+        ("restore_best_weights", "save_best_only"),
+        ("KeepBest(ps, f) for that, a callback of its own: with KeepBest(ps, f) as best: train(…)",),
+    ),
+    "verbose": ("nothing to print: that is another callback, each_epoch=lambda progress: print(progress)",),
+}
 
 
 class Progress(NamedTuple):
@@ -111,9 +133,24 @@ def throttle(
     return throttled
 
 
+def _no_other(callback: type, others: Iterable[str]) -> None:
+    """Refuse options that a callback has not: say what to write, or which it has."""
+    known = [name for name in inspect.signature(callback).parameters if name != "others"]
+    for name in others:
+        cures = _OPTIONS.get(name, ())
+        cure = next((c for c in cures if not (o := re.match(r"(\w+)=", c)) or o[1] in known), None)
+        raise TypeError(f"{callback.__name__} has no option {name!r}: it has {cure or ', '.join(known)}")
+
+
 def is_trigger(callback: Any) -> bool:
     """Tell whether a callback ends the training by what it returns: a trigger, or a throttled one."""
     return isinstance(callback, Trigger) or getattr(callback, "is_trigger", False) is True
+
+
+def has_fired(callback: Any) -> bool:
+    """Tell whether a callback is a trigger that has said that it is time, as in an earlier training."""
+    trigger = callback if isinstance(callback, Trigger) else getattr(callback, "__wrapped__", None)
+    return isinstance(trigger, Trigger) and trigger.count >= trigger.wait
 
 
 class Trigger(Memory):
@@ -237,6 +274,8 @@ class early_stopping(_OfScores, Trigger):  # noqa: N801 - it is called as a func
         which no positive loss is an improvement.)
     min_dist : float
         The least improvement that counts.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Attributes
     ----------
@@ -265,7 +304,9 @@ class early_stopping(_OfScores, Trigger):  # noqa: N801 - it is called as a func
         distance: Callable[[Any, Any], Any] = operator.sub,
         init_score: Any = None,
         min_dist: float = 0,
+        **others: NoReturn,
     ) -> None:
+        _no_other(early_stopping, others)
         self.distance, self.min_dist = function("distance", distance), number("min_dist", min_dist)
         self.init_score = init_score
         super().__init__(function("f", f), integer("patience", patience, 1))
@@ -297,6 +338,8 @@ class plateau(_OfScores, Trigger):  # noqa: N801 - it is called as a function is
         What the first score is compared to; with nothing, unless given.
     min_dist : float
         The least distance that counts as a change.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Attributes
     ----------
@@ -322,7 +365,9 @@ class plateau(_OfScores, Trigger):  # noqa: N801 - it is called as a function is
         distance: Callable[[Any, Any], Any] = operator.sub,
         init_score: Any = None,
         min_dist: float = 1e-6,
+        **others: NoReturn,
     ) -> None:
+        _no_other(plateau, others)
         self.distance, self.min_dist = function("distance", distance), number("min_dist", min_dist)
         self.init_score = init_score
         super().__init__(function("f", f), integer("width", width, 1))
@@ -357,6 +402,8 @@ class KeepBest(_OfScores):
         ``lambda best, score: score - best``.
     min_dist : float
         The least improvement that counts.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Attributes
     ----------
@@ -391,7 +438,9 @@ class KeepBest(_OfScores):
         *,
         distance: Callable[[Any, Any], Any] = operator.sub,
         min_dist: float = 0,
+        **others: NoReturn,
     ) -> None:
+        _no_other(KeepBest, others)
         self.ps: Params = Params(ps)
         self.__wrapped__ = function("metric", metric)
         self.distance, self.min_dist = function("distance", distance), number("min_dist", min_dist)
@@ -456,6 +505,8 @@ class ReducePlateau(_OfScores):
         The rate below which it does not go.
     threshold : float
         The part of the best score by which a score must be lower to be better.
+    **others
+        Not used: an option by another library's name is answered with ours.
 
     Attributes
     ----------
@@ -491,7 +542,9 @@ class ReducePlateau(_OfScores):
         cooldown: int = 0,
         least: float = 0.0,
         threshold: float = 1e-4,
+        **others: NoReturn,
     ) -> None:
+        _no_other(ReducePlateau, others)
         self.opt: Any = instance("opt", opt, AbstractOptimiser, "an optimiser")
         if not is_number(getattr(opt, "eta", None)):
             raise TypeError(

@@ -11,13 +11,23 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, flag, function, hint, instance, integer, is_number, takes
+from minidiff.checks import (
+    described,
+    flag,
+    function,
+    hint,
+    instance,
+    integer,
+    is_number,
+    level_outside,
+    takes,
+)
 from minidiff.data import Counted, DataLoader
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
 from minidiff.interrupts import finish, whole
 from minidiff.optimise.base import AbstractOptimiser
-from minidiff.optimise.callbacks import Progress, is_trigger
+from minidiff.optimise.callbacks import Progress, has_fired, is_trigger
 from minidiff.optimise.memory import Memory
 from minidiff.optimise.together import Steps
 from minidiff.optimise.transforms import Joint, accumulate, what_is_not_finite
@@ -113,7 +123,7 @@ def train(
     -----
     UserWarning
         If there is no batch in the data, or the loss did not depend on one of the parameters throughout the
-        first epoch.
+        first epoch; or if a trigger among the callbacks has ended a training before.
 
     Raises
     ------
@@ -436,6 +446,12 @@ def callbacks_of(name: str, given: Any) -> _Callbacks:
     """Give the callbacks of an argument as functions of the progress."""
     what = "a function of nothing or of the progress, or several of them"
     callbacks = _functions(name, given, what)
+    for callback in filter(has_fired, callbacks):
+        warnings.warn(
+            f"{name} has {callback!r}, which has fired already, and ends this training at its first call, "
+            "unless what it waits for is over by then: call its reset(), or make a new one",
+            stacklevel=level_outside(),
+        )
     return [(_of_progress(name, callback), is_trigger(callback)) for callback in callbacks]
 
 

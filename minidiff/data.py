@@ -599,5 +599,7 @@ def _samples(data: Any) -> int:
             )
     lengths = {name: part.shape[0] if hasattr(part, "tocsr") else len(part) for name, part in parts.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"all arrays must have the same number of samples, got {lengths}")
+        lasts = {getattr(part, "shape", ())[-1:] for part in parts.values()}
+        columns = ": samples are rows, X.T in place of X" if len(lasts) == 1 and () not in lasts else ""
+        raise ValueError(f"all arrays must have the same number of samples, got {lengths}{columns}")
     return next(iter(lengths.values()))

@@ -171,6 +171,12 @@ def test_a_loader_pickles_with_its_place():
         ((np.zeros(2), np.zeros(())), ValueError, "single value"),
         ((np.zeros(2), np.zeros(3)), ValueError, "same number of samples, got {0: 2, 1: 3}"),
         ({"x": np.zeros(2), "y": np.zeros((1, 2))}, ValueError, "got {'x': 2, 'y': 1}"),
+        (
+            (np.zeros((3, 9)), np.zeros((1, 9))),
+            ValueError,
+            "{0: 3, 1: 1}: samples are rows, X.T in place of X",
+        ),
+        ((np.zeros((3, 9)), np.zeros(9)), ValueError, "samples are rows, X.T"),
     ],
 )
 def test_data_that_are_no_samples_are_refused(data, error, message):

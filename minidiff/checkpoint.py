@@ -19,7 +19,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -40,7 +40,11 @@ Path = str | os.PathLike[str] | BinaryIO
 
 
 def save(
-    path: Path, ps: Params | Iterable[Param], opt: AbstractOptimiser | None = None, **extra: Any
+    path: Path,
+    ps: Params | Iterable[Param],
+    opt: AbstractOptimiser | None = None,
+    *others: NoReturn,
+    **extra: Any,
 ) -> None:
     """Write parameters, an optimiser and more to one file, whole or not at all.
 
@@ -104,6 +108,8 @@ def save(
     ['checksum', 'manifest', 'parameters/0']
     """
     _check_arguments(path, opt)
+    if others:
+        raise TypeError("save(path, ps, opt): all else comes by its name, save(path, ps, opt, epoch=1)")
     ps = Params(ps)
     members = {name: _member(i, name) for i, name in enumerate(ps.names)}
     if twice := [name for name in members if f"{name}'" in members]:

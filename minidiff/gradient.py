@@ -602,6 +602,11 @@ def _explain(error: Exception, args: tuple[Any, ...], name: str) -> None:
             kind = type(arg).__name__
             add_note(error, f"Argument {i} of {name} is a {kind} of numbers, and stays one in f: for an "
                      f"array write {name}(f, np.array([1.0, 2.0])).")  # fmt: skip
+    if re.search("unbox array|bad argument type for built-in|has incorrect type", str(error)):
+        add_note(error, "Compiled code, such as Numba's, takes plain arrays: give it a derivative of its "
+                 "own, minidiff.derivative(lambda g, ans, x: …)(f), or dropgrad(x), a constant.")  # fmt: skip
+    if re.search(r"keyword argument:? '(dim|keepdim)'", str(error)):
+        add_note(error, "NumPy's words for dim and keepdim are axis and keepdims.")
     if "truth value of an array" in str(error):
         add_note(error, "A branch by an array: np.where(condition, a, b) decides by element.")
 
@@ -902,8 +907,8 @@ def _advice(
     traceback = error.__traceback__
     for _ in ("_record", "Trace.run"):  # who call f, by way of Trace._run
         traceback = traceback and traceback.tb_next
-    if traceback is None or traceback.tb_next is not None:
-        return None  # raised by something within f
+    if traceback is None or traceback.tb_next is not None or hasattr(f, "py_func"):
+        return None  # raised by something within f, such as Numba's
     try:
         if isinstance(f, partial) and "keyword argument" in str(error):
             given = ", ".join(f"{key}=" for key in f.keywords)

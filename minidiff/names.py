@@ -12,6 +12,7 @@ import numpy as np
 __all__ = ["missing", "tell"]
 
 HOMES = "optimise", "schedules", "losses", "functions", "data", "plot", "parallel"
+_CLIP = "clip_norm of minidiff.optimise, train(…, transform=clip_norm(1.0))"
 _MODEL = "a model is a function of parameters: x @ W + b, with W = param(…); params(model) collects them"
 _SCHEDULE = "of minidiff.schedules, a function of the step; the cheat sheet has it under Your schedule here"
 _CLASSES = "logitcrossentropy of minidiff.losses takes scores, crossentropy probabilities"
@@ -21,6 +22,7 @@ _INSTEAD = {
     "grad": "gradient(f, x)[0] is its gradient, gradient(lambda: loss(x, y), θ) that by parameters",
     "valueandgrad": "withgradient(f, x) gives both",
     "vjp": "pullback(f, x) gives the value and the way back",
+    **dict.fromkeys(("customvjp", "customjvp", "primitive"), "derivative(rule)(f) gives f a rule of its own"),
     **dict.fromkeys(("jacfwd", "jacrev"), "jacobian(f, x) takes the cheaper way"),
     "jit": "compiled(loss, θ) is its gradient as straight lines of NumPy",
     "vmap": "NumPy's functions broadcast over leading axes",
@@ -37,10 +39,12 @@ _INSTEAD = {
     "sam": "sharp_gradient of minidiff.optimise",
     **dict.fromkeys(("lbfgs", "minimise"), "minimize of minidiff.optimise"),
     "fit": "train(loss, θ, data, opt)",
-    "clipgradnorm": "clip_norm of minidiff.optimise, train(…, transform=clip_norm(1.0))",
+    "applyupdates": "update(opt, θ, grads) of minidiff.optimise takes the step",
+    **dict.fromkeys(("clipgradnorm", "clipbyglobalnorm"), _CLIP),
     "steplr": f"Step {_SCHEDULE}",
-    "exponentiallr": f"Exp {_SCHEDULE}",
+    **dict.fromkeys(("exponentiallr", "exponentialdecay"), f"Exp {_SCHEDULE}"),
     **dict.fromkeys(("cosineannealing", "cosineannealinglr", "cosinedecay"), f"Cos {_SCHEDULE}"),
+    **dict.fromkeys(("cosinedecayschedule", "warmupcosinedecayschedule"), f"WarmupCos {_SCHEDULE}"),
     **dict.fromkeys(("mseloss", "meansquarederror"), "mse of minidiff.losses"),
     **dict.fromkeys(("l1loss", "meanabsoluteerror"), "mae of minidiff.losses"),
     **dict.fromkeys(("bce", "bceloss"), "binarycrossentropy of minidiff.losses"),
@@ -49,6 +53,7 @@ _INSTEAD = {
     "dropout": "x * (rng.random(x.shape) > p) / (1 - p)",
     "accuracy": "np.mean(np.argmax(scores, axis=-1) == labels)",
     **dict.fromkeys(("crossentropy", "crossentropyloss", "nllloss"), _CLASSES),
+    **dict.fromkeys(("sparsecategoricalcrossentropy", "categoricalcrossentropy"), _CLASSES),
     **dict.fromkeys(("swish", "silu"), "x * sigmoid(x), with the sigmoid of minidiff.functions"),
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minidiff.checks import described, generator, integer, number
+from minidiff.checks import described, generator, integer, number, takes
 from minidiff.gradient import (
     _check_call,
     _check_result,
@@ -20,6 +20,8 @@ from minidiff.gradient import (
 from minidiff.params import Param, Params
 
 __all__ = ["check_gradient"]
+
+_OF_OTHERS = {"eps", "epsilon", "step", "atol", "rtol"}
 
 
 def check_gradient(
@@ -70,6 +72,12 @@ def check_gradient(
         ...
     AssertionError: the gradient by argument 0 is -1.029164, but differences give ...
     """
+    points = [x for x in args if not isinstance(x, Params)]
+    if (others := constants.keys() & _OF_OTHERS) and callable(f) and not takes(f, *points, **constants):
+        raise TypeError(
+            f"check_gradient has no option {min(others)!r}: it chooses its steps itself, and tol= is the "
+            "relative difference that passes"
+        )
     order, f = integer("order", order, 1), _with(constants, f)
     if order > 2:
         raise ValueError(f"order must be 1 or 2, got {order}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidiff import tracing
-from minidiff.checks import add_note, share_memory
+from minidiff.checks import add_note, share_memory, takes
 from minidiff.tracing import Kept
 
 __all__ = ["derivative"]
@@ -140,6 +140,16 @@ def _keeping(kind: Any) -> Callable[..., Any]:
     for name in ("forward", "backward"):
         if not callable(getattr(kind, name, None)):
             raise TypeError(f"derivative: {kind.__name__} needs a method {name}.")
+        if isinstance(inspect.getattr_static(kind, name), (staticmethod, classmethod)):
+            raise TypeError(
+                f"derivative: {kind.__name__}.{name} is a method of an instance, which keeps what PyTorch's "
+                "ctx does: forward(self, x) and backward(self, g, ans, x), without @staticmethod."
+            )
+    if not takes(kind):
+        raise TypeError(
+            f"derivative: {kind.__name__}() is made anew for each call, without arguments. Settings are "
+            "arguments of the call: forward(self, x, k) and backward(self, g, ans, x, k)."
+        )
 
     def forward(kept: Any, *arguments: Any, **keywords: Any) -> Any:
         return kept.forward(*arguments, **keywords)
@@ -226,9 +236,14 @@ def _way_back(jointly: Callable[..., Any]) -> Callable[..., Any]:
             except np.linalg.LinAlgError:
                 raise
             except (LookupError, TypeError, ValueError, AssertionError) as error:
+                message = f"{type(error).__name__}: {error}"
+                if any(map(tracing.is_box, (g, ans, *arguments))):
+                    message = message.rstrip(".") + (
+                        ". For a second derivative the rule itself is differentiated, so what it calls needs "
+                        "a minidiff.derivative, too; check_gradient(…, order=1) checks the first alone"
+                    )
                 raise NotImplementedError(
-                    "its rule, called as rule(g, ans, *arguments, **keywords), raised "
-                    f"{type(error).__name__}: {error}"
+                    f"its rule, called as rule(g, ans, *arguments, **keywords), raised {message}"
                 ) from error
             if len(gradients) != len(places):
                 raise ValueError(f"{len(places)} gradients are needed, there came {len(gradients)}")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from types import GeneratorType, MethodType, ModuleType
-from typing import Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 
@@ -216,6 +216,11 @@ def param(x: ArrayLike, dtype: DTypeLike | None = None) -> Param:
         raise TypeError(
             f"param(x, dtype): dtype is no number such as {dtype}; of a shape write param(np.zeros((2, 5)))."
         )
+    if isinstance(dtype, np.ndarray):  # a parameter, too
+        raise TypeError(
+            f"param(x, dtype): dtype is no array, got {described(dtype)}: several parameters are "
+            "params(W, b), of W = param(x) and b = param(y)."
+        )
     if dtype is not None and np.dtype(dtype).kind not in "fc":
         raise TypeError(
             f"param(x, dtype): dtype must be float or complex to have a gradient, got {np.dtype(dtype)}."
@@ -365,6 +370,12 @@ class Params(MutableSet[Param]):
 
     def __rand__(self, other: Iterable[Any]) -> Params:
         return self._some(p for p in Params(other) if p in self)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Say what there is in place of another library's method."""
+            raise AttributeError(f"Params has no attribute {name!r}. {ELSEWHERE.get(name, '')}".rstrip())
 
     def to_vector(self) -> Any:
         """Copy all elements into one 1-D array, parameter after parameter, each in C order.

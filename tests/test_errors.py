@@ -19,7 +19,7 @@ from typing import Any
 import autograd.tracer
 import numpy as np
 import pytest
-from scipy import special
+from scipy import fft, interpolate, special
 
 import minidiff
 from minidiff import (
@@ -28,6 +28,7 @@ from minidiff import (
     Params,
     check_gradient,
     compiled,
+    derivative,
     dropgrad,
     gradient,
     hessian,
@@ -177,6 +178,8 @@ MISTAKES = {
     "param of objects": (lambda m: param([object()]), TypeError, ("numbers",)),
     "param of a ragged list": (lambda m: param([[1.0], [2.0, 3.0]]), ValueError, ("inhomogeneous",)),
     "param of integer dtype": (lambda m: param([1], dtype=int), TypeError, ("dtype", "int64", "float")),
+    "param of two parameters": (lambda m: param(m.W, m.b), TypeError, ("params(W, b)", "dtype")),
+    "param of two arrays": (lambda m: param(m.x, m.y), TypeError, ("params(W, b)",)),
     "Param of a list": (lambda m: Param([1.0]), TypeError, ("list", "param(x)")),
     "Param of integers": (lambda m: Param(np.arange(2)), TypeError, ("int64", "param(x)")),
     "W.value = a": (lambda m: setattr(m.W, "value", m.x), AttributeError, ("value", "W[...] = a")),
@@ -373,6 +376,18 @@ MISTAKES = {
     "W.grad": (lambda m: m.W.grad, AttributeError, ("Param", "gradient(lambda")),
     "W.numpy()": (lambda m: m.W.numpy(), AttributeError, ("Param", "dropgrad(x)")),
     "W.requires_grad": (lambda m: m.W.requires_grad, AttributeError, ("param(x)",)),
+    "W.assign()": within(lambda m: m.W.assign(m.x), "W[...] = a", error=AttributeError),
+    "W.unsqueeze()": within(lambda m: m.W.unsqueeze(0), "np.expand_dims", error=AttributeError),
+    "W.state_dict()": (lambda m: m.W.state_dict(), AttributeError, ("save(path, θ, opt)",)),
+    "θ.state_dict()": (lambda m: m.θ.state_dict(), AttributeError, ("Params", "save(path, θ, opt)")),
+    "θ.weights": (lambda m: m.θ.weights, AttributeError, ("Params has no attribute 'weights'.",)),
+    "save with a dict": (lambda m: minidiff.save("model.npz", m.θ, Descent(), {"epoch": 1}), TypeError,
+        ("save(path, ps, opt, epoch=1)",)),
+    "check_gradient with eps": (lambda m: check_gradient(m.loss, m.x, m.y, eps=1e-6), TypeError,
+        ("no option 'eps'", "tol=")),
+    "check_gradient by parameter with atol": (
+        lambda m: check_gradient(lambda: m.loss(m.x, m.y), m.θ, atol=1e-6), TypeError, ("no option 'atol'",)
+    ),
     "a seed of another shape": (
         lambda m: pullback(lambda: m.W @ m.x, m.θ)[1](np.ones(3)), ValueError, ("(2,)", "(3,)"),
     ),
@@ -701,6 +716,14 @@ NAMES = [
     (minidiff, "grad", "gradient(f, x)[0]"),
     (minidiff, "value_and_grad", "withgradient"),
     (minidiff, "no_grad", "dropgrad"),
+    (minidiff, "custom_vjp", "derivative(rule)(f)"),
+    (minidiff, "apply_updates", "update(opt, θ, grads) of minidiff.optimise"),
+    (minidiff.optimise, "apply_updates", "update(opt, θ, grads)"),
+    (minidiff.optimise, "clip_by_global_norm", "transform=clip_norm"),
+    (minidiff.losses, "sparse_categorical_crossentropy", "logitcrossentropy of minidiff.losses"),
+    (minidiff.schedules, "warmup_cosine_decay_schedule", "WarmupCos of minidiff.schedules"),
+    (minidiff.schedules, "exponential_decay", "Exp of minidiff.schedules"),
+    (minidiff.optimise, "exponential_decay", "Exp of minidiff.schedules"),
     (minidiff, "update", "write from minidiff.optimise import update"),
     (minidiff, "ADAM", "write from minidiff.optimise import ADAM"),
     (minidiff, "mse", "write from minidiff.losses import mse"),
@@ -802,6 +825,88 @@ def test_an_integer_that_indexes_is_told_to_come_by_name():
             f(lambda w, i: w[i] ** 2, np.ones(3), 1)
         assert re.search(r"constant by its name, \w+\(f, x, n=3\)", caught.value.__notes__[0])
         f(lambda w, i: w[i] ** 2, np.ones(3), i=1)
+
+
+def test_pytorchs_words_for_axes_are_told_of(m):
+    for use in (lambda W: W.sum(dim=0), lambda W: np.sum(W * 2, dim=0), lambda W: np.mean(W, keepdim=True)):
+        with pytest.raises(TypeError, match="dim") as caught:
+            gradient(lambda use=use: np.sum(use(m.W)), m.θ)
+        assert caught.value.__notes__ == ["NumPy's words for dim and keepdim are axis and keepdims."]
+
+
+def test_compiled_code_is_told_to_take_plain_arrays(m):
+    numba = pytest.importorskip("numba")
+    total, square = numba.njit(lambda x: np.sum(x**2)), numba.njit(lambda x: x**2)
+    for mistake in (
+        lambda: gradient(total, m.x),
+        lambda: gradient(square, 2.0),
+        lambda: gradient(lambda x: total(2 * x), m.x),
+        lambda: gradient(lambda: total(m.W), m.θ),
+    ):
+        with pytest.raises(TypeError, match=r"unbox|bad argument") as caught:
+            mistake()
+        assert re.search(r"minidiff\.derivative.*dropgrad", caught.value.__notes__[-1])
+    own = derivative(lambda g, ans, x: 2 * g * x)(total)
+    check_gradient(own, m.x)
+    assert gradient(lambda x: np.sum(x) * total(dropgrad(x)), m.x)[0].tolist() == [2.0, 2.0]
+
+
+def test_a_rule_that_has_no_derivative_says_what_a_second_one_needs():
+    spline = interpolate.CubicSpline(np.linspace(0, 2, 20), np.linspace(0, 2, 20) ** 3)
+
+    @derivative
+    class Kept:
+        def forward(self, x):
+            self.slope = spline(x, 1)
+            return spline(x)
+
+        def backward(self, g, ans, x):
+            return g * self.slope
+
+    at = np.array([0.3, 1.2])
+    for f in (derivative(lambda g, ans, x: g * spline(x, 1))(lambda x: spline(x)), Kept):
+        check_gradient(f, at, order=1)
+        for second in (check_gradient, lambda f, x: hessian(lambda x: np.sum(f(x)), x)):
+            with pytest.raises(
+                NotImplementedError,
+                match=r"rule itself is differentiated.*needs a minidiff\.derivative.*order=1",
+            ):
+                second(f, at)
+    slope = derivative(lambda g, ans, x: g * 6 * x)(lambda x: spline(x, 1))
+    check_gradient(derivative(lambda g, ans, x: g * slope(x))(lambda x: spline(x)), at)
+    wrong = derivative(lambda g, ans, x: g[9])(lambda x: x * 1)
+    with pytest.raises(NotImplementedError, match="raised IndexError") as caught:
+        gradient(lambda x: np.sum(wrong(x)), at)
+    assert "second" not in str(caught.value)
+
+
+def test_a_picture_gets_the_plain_value(m):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("agg")
+    for plot in (pyplot.plot, lambda x: pyplot.scatter(x, x)):
+        with pytest.raises(TypeError, match=r"calls matplotlib\.(plot|scatter)\. A picture .*dropgrad"):
+            gradient(lambda x, plot=plot: (plot(x), np.sum(x))[1], m.x)
+        assert gradient(lambda x, plot=plot: (plot(dropgrad(x)), np.sum(x))[1], m.x)[0].tolist() == [1, 1]
+    pyplot.close("all")
+
+
+@pytest.mark.parametrize("name", ["dct", "idst", "dctn", "fht"])
+def test_a_linear_transform_of_scipys_has_its_transpose_for_a_rule(name):
+    more = (0.1, 0.5) if name == "fht" else ()
+    with pytest.raises(TypeError, match=rf"calls scipy\.fft\.{name}\. It is linear: .*transposed transform"):
+        gradient(lambda x: np.sum(getattr(fft, name)(x, *more)), np.ones(4))
+    with pytest.raises(
+        TypeError, match=r"calls scipy\.fft\.rfft\. Take the function of that name in np\.fft"
+    ):
+        gradient(lambda x: np.sum(np.abs(fft.rfft(x))), np.ones(4))
+    if name in ("dct", "idst"):
+        there, back = (
+            partial(getattr(fft, f), norm="ortho")
+            for f in {"dct": ("dct", "idct")}.get(name, ("idst", "dst"))
+        )
+        inverse = derivative(lambda g, ans, x: transform(g))(lambda x: back(x))
+        transform = derivative(lambda g, ans, x: inverse(g))(lambda x: there(x))
+        check_gradient(lambda x: transform(x) ** 2, np.arange(4.0))
 
 
 def test_labels_that_begin_with_1_are_told_to_begin_with_0():

@@ -272,6 +272,28 @@ def test_an_argument_beyond_the_rules_is_named():
         gradient(lambda y: f(2.0, y), 3.0)
 
 
+class OfPyTorch:
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g * ctx.saved_tensors[0]
+
+
+class WithSettings:
+    def __init__(self, k):
+        self.k = k
+
+    def forward(self, x):
+        return self.k * x
+
+    def backward(self, g, ans, x):
+        return self.k * g
+
+
 def test_mistakes_are_told_when_it_is_decorated():
     def of_two(x, y):
         return x * y
@@ -284,6 +306,11 @@ def test_mistakes_are_told_when_it_is_decorated():
         (lambda: derivative(cube)(3.0), "decorates a function"),
         (lambda: derivative(cube, cube)(lambda x: x), "takes 1 arguments by position, got 2 rules"),
         (lambda: derivative(type("half", (), {"forward": lambda self, x: x})), "needs a method backward"),
+        (
+            lambda: derivative(OfPyTorch),
+            r"forward\(self, x\) and backward\(self, g, ans, x\), without @static",
+        ),
+        (lambda: derivative(WithSettings), r"arguments of the call: forward\(self, x, k\)"),
     ):
         with pytest.raises(TypeError, match=words):
             mistake()

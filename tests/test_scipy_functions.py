@@ -154,6 +154,46 @@ TWINS = {
         "np.linalg.norm",
         lambda x: np.linalg.norm((S * x)[:, None] - (S + 1), axis=-1),
     ),
+    "trapezoid": (
+        lambda x: scipy.integrate.trapezoid(x**2, T[:3]),
+        "np.trapezoid(y, x)",
+        lambda x: np.trapezoid(x**2, T[:3]),
+    ),
+    "cumulative_trapezoid": (
+        lambda x: scipy.integrate.cumulative_trapezoid(x**2, T[:3]),
+        "np.cumsum((y[1:] + y[:-1]) / 2 * np.diff(x))",
+        lambda x: np.cumsum((x[1:] ** 2 + x[:-1] ** 2) / 2 * np.diff(T[:3])),
+    ),
+    "svdvals": (
+        lambda x: scipy.linalg.svdvals(S * x),
+        "np.linalg.svd(A, compute_uv=False)",
+        lambda x: np.linalg.svd(S * x, compute_uv=False),
+    ),
+    "pinvh": (
+        lambda x: scipy.linalg.pinvh(S * np.sum(x)),
+        "np.linalg.pinv(A, hermitian=True)",
+        lambda x: np.linalg.pinv(S * np.sum(x), hermitian=True),
+    ),
+    "euclidean": (
+        lambda x: scipy.spatial.distance.euclidean(x, 2 * x + 1),
+        "np.linalg.norm(x - y)",
+        lambda x: np.linalg.norm(x - (2 * x + 1)),
+    ),
+    "eigvals": (
+        lambda x: scipy.linalg.eigvals(S * np.sum(x)).real.sum(),
+        "np.linalg.eigvals",
+        lambda x: np.linalg.eigvals(S * np.sum(x)).real.sum(),
+    ),
+    "fftconvolve": (
+        lambda x: scipy.signal.fftconvolve(x, X),
+        "autograd.scipy.signal.convolve",
+        lambda x: asp.signal.convolve(x, X),
+    ),
+    "convolve2d": (
+        lambda x: scipy.signal.convolve2d(S * x, S),
+        "autograd.scipy.signal.convolve",
+        lambda x: asp.signal.convolve(S * x, S),
+    ),
     "norm.logpdf": (
         lambda x: stats.norm.logpdf(0.3, x, 2.0),
         "norm.logpdf(x, loc, scale)",

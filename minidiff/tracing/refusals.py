@@ -23,6 +23,11 @@ ELSEWHERE = {
         "The gradients are what gradient(lambda: loss(x, y), params(W)) returns.",
     ),
     **dict.fromkeys(("detach", "numpy", "cpu"), "dropgrad(x) gives the plain value."),
+    **dict.fromkeys(("assign", "copy_"), "W[...] = a changes a parameter in place."),
+    "unsqueeze": "x[:, None] or np.expand_dims(x, axis) adds an axis.",
+    **dict.fromkeys(
+        ("state_dict", "load_state_dict"), "save(path, θ, opt) and load(path, θ, opt) have its values."
+    ),
     "data": "W -= … and W[...] = … change a parameter in place; dropgrad(x) gives the plain value.",
     **dict.fromkeys(
         ("requires_grad", "requires_grad_"),
@@ -79,6 +84,7 @@ _CURES = [
         "c, and np.polyval(c[::-1], x) both."),
     (r" numpy\.(max|min)$",
         "The second argument of np.max is an axis: np.maximum(a, b) gives the larger of two."),
+    (r" matplotlib\.", "A picture gets the plain value: plt.plot(dropgrad(x))."),
     (r" pandas\.", "Take df.to_numpy(), before the loss."),
     (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
     (r"\.dot\((?![\[(])", "Write X @ W."),
@@ -151,8 +157,8 @@ def _told(frame: Any, called: str) -> tuple[str, str, str]:
 def _name_in(frame: Any) -> str:
     """Name the function that runs in a frame, a method with its class or with SciPy's distribution."""
     name: str = frame.f_code.co_name
-    if name == "wrapper":  # SciPy's, around the function f
-        name = getattr(frame.f_locals.get("f"), "__name__", name)
+    for by in {"wrapper": ("f", "func"), "__ua_function__": ("method",)}.get(name, ()):
+        name = getattr(frame.f_locals.get(by), "__name__", name)  # what SciPy's, or matplotlib's, calls
     if (of := frame.f_locals.get("self")) is None:
         return name
     # Past a ``__getattr__``: the object may be half made.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from importlib import import_module
 
+import numpy as np
+
 _AUTOGRADS = {
     "special": "polygamma multigammaln",
     "linalg": "sqrtm solve_triangular solve_banded solve_sylvester",
@@ -21,6 +23,10 @@ _EXPM = (
     "expm = minidiff.derivative(lambda g, ans, A: expm(np.block([[A.T, g], [0 * A, A.T]]))[:len(A), len(A):])"
     "(scipy.linalg.expm), of one real matrix"
 )
+_LINEAR = (
+    "It is linear: give it a minidiff.derivative, whose rule is the transposed transform (of dct and dst "
+    "with norm='ortho' that is idct and idst), and that one likewise."
+)
 _TWINS = {
     "logsumexp": "minidiff.functions.logsumexp(x)",
     "softmax": "minidiff.functions.softmax(x)",
@@ -30,6 +36,11 @@ _TWINS = {
     "comb": "scipy.special.binom(n, k)",
     "factorial": "scipy.special.gamma(n + 1)",
     **{f: f"np.linalg.{f}" for f in ("inv", "det", "norm", "pinv", "eigh", "eigvalsh", "svd", "qr", "lstsq")},
+    **{f: f"np.linalg.{f}" for f in ("eig", "eigvals")},
+    "svdvals": "np.linalg.svd(A, compute_uv=False)",
+    "pinvh": "np.linalg.pinv(A, hermitian=True)",
+    "euclidean": "np.linalg.norm(x - y)",
+    **dict.fromkeys(("fftconvolve", "convolve2d"), "autograd.scipy.signal.convolve"),
     "solve": "np.linalg.solve(A, b)",
     "cho_solve": "np.linalg.solve(A, b)",
     "cho_factor": "np.linalg.cholesky(A)",
@@ -38,6 +49,8 @@ _TWINS = {
     "odeint": _ODE,
     "solve_ivp": _ODE,
     "quad": "h * (w @ f(a + h * (x + 1))), h = (b - a) / 2 and x, w = np.polynomial.legendre.leggauss(n)",
+    "trapezoid": "np.trapezoid(y, x)",
+    "cumulative_trapezoid": "np.cumsum((y[1:] + y[:-1]) / 2 * np.diff(x))",
     "interp1d": "np.interp(x, xp, fp)",
     "cdist": "np.linalg.norm(x[:, None] - y, axis=-1)",
     **dict.fromkeys(_SOLVERS.split(), "minidiff.implicit_root(f, z, a), with the solution z for dropgrad(a)"),
@@ -72,7 +85,8 @@ def twin(called: str, source: str) -> str:
     if called.startswith("scipy.stats"):
         return _of_statistics(*["", "", *called.split(".")][-2:])
     if called.startswith("scipy.fft"):
-        return "Take the function of that name in np.fft."
+        is_numpys = called.rpartition(".")[2] in np.fft.__all__
+        return "Take the function of that name in np.fft." if is_numpys else _LINEAR
     words = re.findall(r"\w+", f"{called} {source}")
     known = next((_TWINS[word] for word in words if word in _TWINS), "")
     return f"Take {known}." if known else "Write it with NumPy's functions, or give it a minidiff.derivative."

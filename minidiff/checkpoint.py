@@ -88,6 +88,12 @@ def save(
 
     Notes
     -----
+    Nothing of a model is stored but the parameters in `ps`. Frozen ones are left out where `ps` leaves them
+    out: save ``params(model)``, whatever `opt` trains. Plain arrays, such as running means, are an `extra`::
+
+        save(path, params(model), opt, mean=model.mean)
+        model.mean[...] = load(path, params(model), opt)["mean"]
+
     Another thread may train meanwhile. The file can then be loaded as any other, but each array is as it
     stood when its turn came: for a run that is to go on from there, save between two steps.
 

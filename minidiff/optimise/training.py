@@ -109,7 +109,8 @@ def train(
         Whether to show a bar with the running loss and the rate. Needs tqdm, of the `plot` extra.
     compiled : bool
         Whether to record the loss and its gradient, and the step, and run them as NumPy: see
-        `minidiff.compiled`.
+        `minidiff.compiled`. Each call of `train` records anew: in a loop of your own over epochs call
+        ``step = compiled(loss, ps, opt)`` for each batch.
     **others
         Not used, as `more`: an option by another library's name is answered with ours.
 

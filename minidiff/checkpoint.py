@@ -15,7 +15,6 @@ import json
 import math
 import os
 import struct
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, flag, instance
+from minidiff.checks import described, flag, instance, warn
 from minidiff.files import write
 from minidiff.interrupts import whole
 from minidiff.manifest import Decoder, Encoder, MisfitError
@@ -119,9 +118,7 @@ def save(
     ps = Params(ps)
     members = {name: _member(i, name) for i, name in enumerate(ps.names)}
     if twice := [name for name in members if f"{name}'" in members]:
-        warnings.warn(
-            f"save(path, ps): {_SAME_NAMES.format(', '.join(twice[:6]))}", UserWarning, stacklevel=2
-        )
+        warn(f"save(path, ps): {_SAME_NAMES.format(', '.join(twice[:6]))}")
     optimiser, more = Encoder("optimiser", ps), Encoder("extra")
     manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     try:
@@ -249,8 +246,7 @@ def load(
         extra = {name: more.data(node) for name, node in manifest["extra"].items()}
 
     if misfits and not mine:
-        warnings.warn(f"load(…, partial=True): nothing taken, {_name(path)} {next(iter(misfits.values()))}",
-                      UserWarning, stacklevel=2)  # fmt: skip
+        warn(f"load(…, partial=True): nothing taken, {_name(path)} {next(iter(misfits.values()))}")
 
     def commit() -> None:
         assign(ps & mine.values(), [stored[name] for name in mine], f"load(…), {_name(path)}")

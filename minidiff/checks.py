@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
@@ -36,7 +37,6 @@ __all__ = [
     "is_complex",
     "is_ndarray",
     "is_number",
-    "level_outside",
     "number",
     "owner_of",
     "owners_of",
@@ -44,6 +44,7 @@ __all__ = [
     "several",
     "share_memory",
     "takes",
+    "warn",
 ]
 
 
@@ -93,12 +94,12 @@ def fits(a: Any, x: np.ndarray[Any, Any]) -> bool:
     return np.shape(a) == x.shape and np.can_cast(np.asarray(a).dtype, x.dtype, "same_kind")
 
 
-def level_outside() -> int:
-    """Give the `stacklevel` with which a caller's warning points to the first line that is none of ours."""
+def warn(message: str, kind: type[Warning] = UserWarning) -> None:
+    """Warn at the caller's line: the first that is none of ours."""
     level, frame, ours = 0, inspect.currentframe(), ("minidiff.", "contextlib.")
     while frame is not None and f"{frame.f_globals.get('__name__')}.".startswith(ours):
         level, frame = level + 1, frame.f_back
-    return level
+    warnings.warn(message, kind, stacklevel=level + 1)
 
 
 def described(x: object) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minidiff.checks import add_note, described, instance, is_ndarray, level_outside, owners_of
+from minidiff.checks import add_note, described, instance, is_ndarray, owners_of, warn
 from minidiff.gradient import Each, WithGradient, _check_loss, _pull, _record, _variable, withgradient
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
@@ -427,7 +427,7 @@ class Compiled:
     def _warn(self, of: str, words: str) -> None:
         if of not in self._warned:
             self._warned.add(of)
-            warnings.warn(f"compiled: {self._name} {words}", UserWarning, stacklevel=level_outside())
+            warn(f"compiled: {self._name} {words}")
 
     def _checked(self, args: tuple[Any, ...], result: WithGradient) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from minidiff.checks import add_note, described, is_ndarray, is_number, level_outside
+from minidiff.checks import add_note, described, is_ndarray, is_number, warn
 from minidiff.grads import Grads
 from minidiff.params import Param, Params, pieces_of
 from minidiff.program.listing import StandIn, example, varying
@@ -942,12 +941,10 @@ def _check_loss(value: Any) -> None:
 
 
 def _warn_unreached() -> None:
-    warnings.warn(
+    warn(
         "The loss reaches none of the parameters: all gradients are None. Does it compute with the "
         "parameters themselves, not with copies or with W.value? np.sign, np.round and comparisons end a "
-        "gradient, too: it is zero.",
-        UserWarning,
-        stacklevel=level_outside(),
+        "gradient, too: it is zero."
     )
 
 

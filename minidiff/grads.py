@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, NoReturn
 
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.checks import described
+from minidiff.checks import described, warn
 from minidiff.params import Param, Params, table
 from minidiff.tracing import constant, is_recorded
 
@@ -108,11 +107,9 @@ class Grads(Mapping[Param, Any]):
         return isinstance(p, Param) and p in self._arrays
 
     def __iter__(self) -> Iterator[Param]:
-        warnings.warn(
+        warn(
             "Iterating over or unpacking gradients gives their parameters, as of any mapping. Write "
-            "grads.values() for the gradients, grads.items() for both, grads.keys() for the parameters.",
-            UserWarning,
-            stacklevel=2,
+            "grads.values() for the gradients, grads.items() for both, grads.keys() for the parameters."
         )
         return iter(self._params)
 

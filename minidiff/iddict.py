@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
 from operator import attrgetter, methodcaller
 from typing import Any, Generic, TypeVar, overload
+
+from minidiff.checks import warn
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -84,11 +85,10 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
         """Say so, if this is a copy that has lost what is looked for."""
         copied, self._copied = self._copied, 0
         if copied and not self._entries:
-            warnings.warn(
+            warn(
                 f"this state is a copy, made without its parameters: all its {copied} entries are lost, as "
                 "nothing holds the parameters that were copied with it. Copy both at once, "
                 "copy.deepcopy((ps, opt)), or take a snapshot of both, save(io.BytesIO(), ps, opt)",
-                stacklevel=3,
             )
 
     def __setitem__(self, key: K, value: V) -> None:

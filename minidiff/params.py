@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableSet, ValuesView
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 
-from minidiff.checks import described, fits, is_ndarray, is_number, owner_of
+from minidiff.checks import described, fits, is_ndarray, is_number, owner_of, warn
 from minidiff.interrupts import whole
 from minidiff.tracing import ELSEWHERE, Leaf, constant, is_recorded, lift, no_attribute
 from minidiff.typing import ArrayLike, DTypeLike, NDArray
@@ -638,11 +637,9 @@ def _warn_of_views(found: Params, arrays: list[tuple[str, Any]]) -> None:
         for name, value in homes.get(id(owner_of(array)), ()):
             if array.size > value.size or not np.may_share_memory(array, value):
                 continue  # they are different parts of one array
-            warnings.warn(
+            warn(
                 f"params: {path} is a plain array in the memory of parameter {name}, and to a gradient a "
-                "constant. Take it in the loss (W.T, W[i]); if it is to be a constant, take a copy.",
-                UserWarning,
-                stacklevel=3,
+                "constant. Take it in the loss (W.T, W[i]); if it is to be a constant, take a copy."
             )
 
 

@@ -1,5 +1,7 @@
 """What goes wrong says what to do, and has changed nothing: one table of mistakes, exceptions and words."""
 
+import copy
+import io
 import linecache
 import math
 import operator
@@ -34,15 +36,17 @@ from minidiff import (
     hessian,
     hvp,
     jacobian,
+    load,
     param,
     params,
     pullback,
+    save,
     tracing,
     train,
     withgradient,
 )
 from minidiff.losses import logitcrossentropy
-from minidiff.optimise import Descent, update
+from minidiff.optimise import Average, Descent, KeepBest, Momentum, Rule, engine, update
 
 ENDLESS: list[Any] = [1.0]
 ENDLESS.append(ENDLESS)
@@ -967,11 +971,84 @@ def test_slow_recordings_warn(monkeypatch):
     f(2)
 
 
-def test_a_warning_of_a_compiled_loss_points_to_the_callers_line():
-    W = param(np.ones(20))
-    with pytest.warns(UserWarning, match="recorded 16 times") as caught:
-        train(lambda i: W[i] ** 2, params(W), range(17), Descent(0.1), compiled=True)
-    assert [warning.filename for warning in caught] == [__file__]
+def loss_of(W):
+    return lambda *_: np.sum(W**2)
+
+
+def alone(W):
+    opt = Momentum(0.1)
+    update(opt, W, np.ones(2))
+    return copy.deepcopy(opt)
+
+
+def stored(ps):
+    save(file := io.BytesIO(), ps)
+    file.seek(0)
+    return file
+
+
+def swapped(W):
+    average = Average(params(W))
+    average()
+    with average.swapped():
+        W[...] = 5.0
+
+
+class Branching(Rule):
+    formula = staticmethod(lambda x, Δ: Δ if Δ[0] > 0 else -Δ)
+
+
+def fused(W):
+    pytest.importorskip("numba")
+    with engine("fused"):
+        update(Branching(), W, np.ones(2))
+
+
+# What warns, given a parameter W of two numbers: the first words, and the call.
+WARNINGS = {
+    "a view in a model": ("params: .* is a plain array", lambda W: params({"W": W, "view": W.value})),
+    "bare iteration": ("Iterating over", lambda W: list(gradient(loss_of(W), params(W)))),
+    "no parameter reached": ("The loss reaches none", lambda W: gradient(lambda: 1.0, params(W))),
+    "an imaginary part": (
+        "astype drops",
+        lambda W: gradient(lambda x: np.sum((x * 1j).astype(float)), W.value),
+    ),
+    "a state without its parameters": ("this state is a copy", lambda W: alone(W).state.get(W)),
+    "such a state in a step": ("this state is a copy", lambda W: update(alone(W), W, np.ones(2))),
+    "names that come twice": ("save\\(path, ps\\)", lambda W: stored(params([W]) | params([param(1.0)]))),
+    "names of others": (
+        "load\\(…, partial=True\\): nothing",
+        lambda W: load(stored(params(W)), params({"V": W}), partial=True),
+    ),
+    "a training while swapped": ("parameters have changed while", swapped),
+    "no batch": ("no step was taken", lambda W: train(loss_of(W), params(W), [], Descent(0.1))),
+    "a parameter not trained": (
+        "the loss did not depend",
+        lambda W: train(loss_of(W), params(W, param(1.0)), [1], Descent(0.1)),
+    ),
+    "best outside of a block": ("the best parameters", lambda W: KeepBest(params(W), lambda: 1.0)()),
+    "the same in a training": (
+        "the best parameters",
+        lambda W: train(loss_of(W), params(W), [1], Descent(0.1), cb=KeepBest(params(W), lambda: 1.0)),
+    ),
+    "many recordings": (
+        "compiled: .* recorded 16 times",
+        lambda W: train(lambda i: W[i % 2] ** 2, params(W), range(17), Descent(0.1), compiled=True),
+    ),
+    "a formula that branches": ("Branching: runs with NumPy", fused),
+}
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_a_warning_points_to_the_callers_line(name):
+    words, call = WARNINGS[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call(param([1.0, 2.0]))
+    (warned,) = caught
+    assert re.match(words, str(warned.message))
+    assert warned.filename == __file__
+    assert warned.lineno < test_a_warning_points_to_the_callers_line.__code__.co_firstlineno  # within `call`
 
 
 def statistics_of(x):

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 
-from minidiff.checks import a_count, described, instance, level_outside, number
+from minidiff.checks import a_count, described, instance, number, warn
 from minidiff.gradient import gradient
 from minidiff.grads import Grads
 from minidiff.optimise.memory import Memory, arrays_or_none
@@ -47,11 +46,10 @@ def exchanged(ps: Params, values: Iterable[Array]) -> Iterator[Params]:
             others = [p.value.copy() for p in these]
             yield ps
             if any(p.value.tobytes() != x.tobytes() for p, x in zip(these, others, strict=True)):
-                warnings.warn(
+                warn(
                     "parameters have changed while they had other values: their own come back, and the "
-                    "change is lost. Train outside of the with block.",
-                    UserWarning, stacklevel=level_outside(),
-                )  # fmt: skip
+                    "change is lost. Train outside of the with block."
+                )
         finally:
             assign(these, own)
     finally:  # once more: an interrupt may cut the first one short

@@ -11,7 +11,6 @@ import math
 import operator
 import re
 import time
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -19,7 +18,18 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from minidiff.checks import a_count, anything, described, flag, function, instance, integer, is_number, number
+from minidiff.checks import (
+    a_count,
+    anything,
+    described,
+    flag,
+    function,
+    instance,
+    integer,
+    is_number,
+    number,
+    warn,
+)
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser, member_with
 from minidiff.optimise.memory import Memory, arrays_or_none
@@ -455,10 +465,9 @@ class KeepBest(_OfScores):
         """Ask for the metric, and keep the parameters if it is better."""
         score = self._metric(self.__wrapped__, args, kwargs)
         if not self._is_entered and self.values is None:
-            warnings.warn(
+            warn(
                 "the best parameters are kept, but put back at the end of a block only: write "
                 "with KeepBest(ps, …) as best: above the training, or best.restore() after it",
-                stacklevel=2,
             )
         if self._is_better(score, self.best, self.min_dist):
             values = [p.value.copy() for p in self.ps]

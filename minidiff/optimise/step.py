@@ -21,7 +21,6 @@ Infinity and NaN give no warnings here.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from types import FunctionType
@@ -29,7 +28,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minidiff.checks import is_ndarray, share_memory
+from minidiff.checks import is_ndarray, share_memory, warn
 from minidiff.interrupts import each, finish, whole
 from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.engine import ENGINE
@@ -416,7 +415,7 @@ class _Formulas:
         if self._reason and ENGINE.get() == "fused":
             reason, self._reason = self._reason.strip().partition("\n")[0], ""
             message = f"{self._names}: runs with NumPy, because its formula cannot be compiled: {reason}"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            warn(message, RuntimeWarning)
 
 
 def _vectors(arrays: list[Array]) -> list[Array] | None:

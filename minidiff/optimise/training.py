@@ -11,17 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import (
-    described,
-    flag,
-    function,
-    hint,
-    instance,
-    integer,
-    is_number,
-    level_outside,
-    takes,
-)
+from minidiff.checks import described, flag, function, hint, instance, integer, is_number, takes, warn
 from minidiff.data import Counted, DataLoader
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
@@ -448,10 +438,9 @@ def callbacks_of(name: str, given: Any) -> _Callbacks:
     what = "a function of nothing or of the progress, or several of them"
     callbacks = _functions(name, given, what)
     for callback in filter(has_fired, callbacks):
-        warnings.warn(
+        warn(
             f"{name} has {callback!r}, which has fired already, and ends this training at its first call, "
-            "unless what it waits for is over by then: call its reset(), or make a new one",
-            stacklevel=level_outside(),
+            "unless what it waits for is over by then: call its reset(), or make a new one"
         )
     return [(_of_progress(name, callback), is_trigger(callback)) for callback in callbacks]
 
@@ -524,13 +513,12 @@ def _warn(run: _Run) -> None:
     data, is_loader = run.data, isinstance(run.data, DataLoader)
     if not run.batches and not (is_loader and len(data)):  # one that goes on with an epoch may be at its end
         few = f": {data!r} has too few samples for one" if is_loader else ""
-        warnings.warn(f"no step was taken, as there is no batch in the data{few}", stacklevel=3)
+        warn(f"no step was taken, as there is no batch in the data{few}")
     elif 0 < len(run.unreached) < len(run.ps):
-        warnings.warn(
+        warn(
             f"the loss did not depend on these parameters in the first epoch: {', '.join(run.unreached)}. "
             "After W = W - …, which makes a plain array, it does not; what is not to be trained is left out "
             "by θ - params(W)",
-            stacklevel=3,
         )
 
 

@@ -38,7 +38,7 @@ from autograd.core import VJPNode, VSpace, vspace
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
-from minidiff.checks import add_note, described, is_ndarray, owners_of, takes
+from minidiff.checks import add_note, described, is_ndarray, owners_of, takes, warn
 from minidiff.interrupts import whole
 from minidiff.tracing.derivatives import (
     AGAIN,
@@ -641,7 +641,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
                 return self
         elif self.dtype.kind == "c" != kind:
             message = "astype drops the imaginary part: write x.real"
-            warnings.warn(message, np.exceptions.ComplexWarning, stacklevel=2)
+            warn(message, np.exceptions.ComplexWarning)
         return cast(self, np.dtype(dtype))
 
     def to_device(self, device: str, **options: Any) -> Traced:

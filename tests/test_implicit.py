@@ -2,6 +2,7 @@
 
 import threading
 import tracemalloc
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -207,6 +208,21 @@ def test_what_has_not_converged_is_an_error():
         fixed_point(lambda x: x + 1, 0.0, most=30)
     with pytest.raises(np.linalg.LinAlgError):
         gradient(lambda a: implicit_root(lambda x, a: x**2 * a, 0.0, a), 1.0)
+
+
+@pytest.mark.parametrize("dtype", ["f", "d"])
+@pytest.mark.parametrize("tol", [None, 1e-2])
+@pytest.mark.parametrize("largest", [0.25, 1.0, 8.0])
+@pytest.mark.parametrize("solve", [implicit_root, fixed_point])
+def test_a_tolerance_is_that_of_the_largest_element_or_of_1(solve, largest, tol, dtype):
+    x, unit = np.array([largest / 8, -largest], dtype), max(1.0, largest)
+    power = 0.4 if solve is implicit_root else 0.76
+    most = unit * (np.finfo(dtype).eps ** power if tol is None else tol)
+    for left, is_enough in ((0.99 * most, True), (1.01 * most, False)):
+        step = (left * (x > 0)).astype(dtype)
+        f = (lambda x: step) if solve is implicit_root else (lambda x: x + step)
+        with nullcontext() if is_enough else pytest.raises(RuntimeError, match="has not converged"):
+            solve(f, x, tol=tol, **({"most": 3} if solve is fixed_point else {}))
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6, None])

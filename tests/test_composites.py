@@ -721,6 +721,43 @@ def test_a_clipped_array_lies_as_numpys_does(x, bounds, order):
     assert dropgrad(seen[0]).strides == np.clip(x, *args, order=order, **options).strides
 
 
+T = np.arange(24.0).reshape(2, 3, 4)
+MADE = {
+    "full_like": lambda x, order: np.full_like(x, x[0, 0].sum(), order=order),
+    "full_like, turned": lambda x, order: np.full_like(x, x.sum(), order=order, shape=x.shape[::-1]),
+    "full_like, flat": lambda x, order: np.full_like(x, x.sum(), order=order, shape=(2, x.size)),
+    "full_like, deep": lambda x, order: np.full_like(x, x.sum(), order=order, shape=(2, 2, *x.shape)),
+    "copy": lambda x, order: np.copy(x, order),
+    "astype": lambda x, order: x.astype("f4", order),
+    "astype, same": lambda x, order: x.astype(x.dtype, order),
+    "ufunc": lambda x, order: np.add(x, x[::-1], order=order),
+    "ufunc of two": lambda x, order: np.modf(x, order=order)[0],
+    "sort": lambda x, order: np.sort(x, 0),
+    "partition": lambda x, order: np.partition(x, 1, 0),
+    "unique": lambda x, order: np.unique(x, axis=0),
+    "insert": lambda x, order: np.insert(x, 1, 0.0, 0),
+    "delete": lambda x, order: np.delete(x, 1, 0),
+    "append": lambda x, order: np.append(x, x, 0),
+    "piecewise": lambda x, order: np.piecewise(x, [x > 0.3], [lambda x: 2 * x, 0.0]),
+    "cross": lambda x, order: np.cross(x[..., :2], x[..., :2] + 1) if x.ndim > 2 else 1 * x,
+    "tile": lambda x, order: np.tile(x, 2),
+    "roll": lambda x, order: np.roll(x, 1, 0),
+}
+
+
+@pytest.mark.parametrize("x", [M, M.T, M[::2, ::-1], T, T.transpose(1, 0, 2), T.transpose(2, 0, 1)])
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.filterwarnings("ignore:.*2-dimensional vectors:DeprecationWarning")
+def test_what_is_made_lies_in_memory_as_numpys(name, x):
+    for order in "CFAK":
+        seen = []
+        gradient(lambda x, order=order: np.sum(seen.append(MADE[name](x, order)) or seen[-1]), x)
+        found, expected = dropgrad(seen[0]), MADE[name](x, order)
+        assert found.shape == expected.shape
+        steps = [[s for s, n in zip(y.strides, y.shape, strict=True) if n > 1] for y in (found, expected)]
+        assert steps[0] == steps[1]
+
+
 # Of ufuncs and of what NumPy has in C, not every version tells the options.
 @pytest.mark.parametrize("f", [f for f in CALLS if isinstance(getattr(f, "__wrapped__", f), FunctionType)])
 def test_no_option_is_left_out(f):

@@ -399,6 +399,29 @@ def test_calls_of_two_variables_of_the_same_value_are_two(f):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("of", "one", "other"),
+    [
+        ("eigh", {"UPLO": "L"}, {"UPLO": "U"}),
+        ("svd", {"hermitian": False}, {"hermitian": True}),
+        ("svd", {"full_matrices": False}, {"full_matrices": True}),
+    ],
+)
+def test_calls_with_other_options_are_two(of, one, other):
+    A, weights = np.array([[1.0, 0.3], [0.2, 2.0]]), np.array([[1.0, 2.0], [0.5, -1.0]])
+    A, weights = (np.vstack([x, x[:1]]) if "full_matrices" in one else x for x in (A, weights))
+
+    def f(A, options):
+        found = getattr(np.linalg, of)(A, **options)
+        u, w, v = found if of == "svd" else (found[1], found[0], found[1].T)
+        return np.sum((u[:, :2] * w**3) @ v * weights)
+
+    (both,) = gradient(lambda A: f(A, one) + f(A, other), A)
+    np.testing.assert_allclose(
+        both, gradient(f, A, one)[0] + gradient(f, A, other)[0], rtol=1e-12, atol=1e-12
+    )
+
+
 def test_calls_with_a_change_between_them_are_two():
     def f(A):
         B = A + 0

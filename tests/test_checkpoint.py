@@ -1174,6 +1174,8 @@ def npy(descr, shape, content=b""):
         npy("|V0", (10**18,)),
         npy("|O", (1,), bytes(8)),
         npy("<f8", (-1,), bytes(8)),
+        npy("<f8", (-1, -1), bytes(8)),
+        npy("<f8", (-1, 1, -1), bytes(8)),
         npy("<f8", (2.0,), bytes(16)),
         npy("<f8", 2, bytes(16)),
         npy("<f4", (2,), bytes(8)),
@@ -1965,6 +1967,26 @@ def test_containers_of_an_optimiser_that_do_not_fit_are_told_where(path, change,
     with pytest.raises(ValueError, match=message):
         load(path, ps, opt)
     assert ps[0].value.tolist() == [5.0] * 3
+
+
+KINDS_OF_CODE = {"a module": [np, math], "a class": [ADAM, RMSProp], "a function": [bits, abs, np.sin, print]}
+
+
+@pytest.mark.parametrize("live", ["a module", "a class"])
+@pytest.mark.parametrize("stored", KINDS_OF_CODE)
+def test_a_module_or_a_class_stands_for_one_of_its_kind(path, stored, live):
+    ps, opt = params(param(np.ones(3))), Holding()
+    for saved in KINDS_OF_CODE[stored]:
+        opt.xp = saved
+        save(path, ps, opt)
+        for opt.xp in KINDS_OF_CODE[live]:
+            there = opt.xp
+            if stored == live:
+                load(path, ps, opt)
+            else:
+                with pytest.raises(ValueError, match=r"opt\.xp"):
+                    load(path, ps, opt)
+            assert opt.xp is there
 
 
 @pytest.mark.parametrize("readonly", [0, 1])

@@ -579,6 +579,47 @@ def test_a_complex_zero_over_zero_is_nan_on_either_engine(epsilon):
 
 
 @needs_numba
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda x, Δ: Δ / x,
+        lambda x, Δ: 1 / x + np.reciprocal(-x),
+        lambda x, Δ: np.divide(x, x),
+        lambda x, Δ: Δ + np.log(x),
+        lambda x, Δ: np.sqrt(Δ) / np.sqrt(x),
+    ],
+)
+def test_a_division_by_zero_is_numpys_on_either_engine(formula, dtype):
+    numbers = np.array([0.0, -0.0, 1.0, -1.0, np.inf, np.nan], dtype)
+    x, Δ = (a.reshape(-1) for a in np.meshgrid(numbers, numbers))
+    with np.errstate(all="ignore"):
+        expected = formula(x, Δ)
+    assert not np.isfinite(expected).all()
+    for how in ("numpy", "fused"):
+        with engine(how):
+            np.testing.assert_array_equal(apply(rule_with(formula), x, Δ), expected)
+
+
+@needs_numba
+def test_arrays_from_a_size_on_are_shared_out_among_threads_each_element_once(monkeypatch):
+    from minidiff.program import kernel
+
+    shares = []
+    monkeypatch.setattr(kernel, "SHARE", 80)  # ten numbers in double precision
+    monkeypatch.setattr(
+        kernel, "_pool", lambda: SimpleNamespace(map=lambda f, xs: map(f, shares.append(xs) or xs))
+    )
+    rule = rule_with(lambda x, Δ: 2 * Δ)
+    for size, parts in ((1, []), (39, []), (40, [10] * 4), (45, [10] * 4 + [5])):
+        Δ = np.arange(float(size))
+        with engine("fused"):
+            np.testing.assert_array_equal(apply(rule, np.zeros(size), Δ), 2 * Δ)
+        assert [len(share[0]) for xs in shares for share in xs] == parts
+        shares.clear()
+
+
+@needs_numba
 def test_what_was_compiled_before_changes_no_bit():
     class Bent(Rule):
         @staticmethod

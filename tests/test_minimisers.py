@@ -161,6 +161,7 @@ def test_the_best_point_is_kept_when_the_search_ends_early(method, ends):
         assert "The parameters are at the best point met" in result.message
         assert ("Ctrl-C" in result.message) == (ends != "stop")
         np.testing.assert_array_equal(result.x, θ.to_vector())
+        assert 0 < result.nfev < len(met)
     assert loss() == min(met[:-1])
 
 

@@ -737,6 +737,9 @@ def test_every_arrow_of_a_graph_leads_down_and_no_box_hides_another():
             assert type(text.arrow_patch.get_arrowstyle()) is type(ArrowStyle("-|>"))  # its head is there
     boxes, arrows = graph(ax)
     assert len(boxes) == len([text for text in ax.texts if text.get_text()])
+    rows = {y: [x for x, other in boxes if other == y] for _, y in boxes}
+    assert max(map(len, rows.values())) > 2
+    np.testing.assert_allclose([np.mean(xs) for xs in rows.values()], 0, atol=1e-12)  # each is in the middle
     assert "argument 1\n(5,)" in boxes.values()
     assert any("np.linalg.eigh\n2 results" in end for _, end in arrows)
     ax.figure.canvas.draw()

@@ -60,6 +60,7 @@ from minidiff.optimise import (
     ClipValue,
     Descent,
     ExpDecay,
+    Grouped,
     InvDecay,
     Momentum,
     Nesterov,
@@ -337,6 +338,21 @@ def test_names_that_do_not_fit_are_named_and_partial_takes_the_rest(path):
     assert same(another.state[other.a], before)  # what does not fit stays as it was
     assert other.d not in another.state
     assert load(path, params(model), opt, partial=True) == ({"n": 3}, {})
+
+
+def test_groups_of_parameters_that_are_there_no_more_are_left_out(path):
+    model = keyed(a=1.0, b=2.0, c=3.0)
+    opt = Grouped((params(model.a, model.b), Momentum(0.1)), rest=ADAM(0.1))
+    step(params(model), opt, 1)
+    save(path, params(model), opt)
+    other = keyed(a=0.0, c=0.0)
+    another = Grouped((params(other.a), Momentum(0.1)), rest=ADAM(0.1))
+    assert load(path, params(other), another, partial=True)[1].keys() == {"b"}
+    assert same(another.members[0].state[other.a], opt.members[0].state[model.a])
+    assert same(another.members[1].state[other.c], opt.members[1].state[model.c])
+    swapped = Grouped((params(other.c), Momentum(0.1)), rest=ADAM(0.1))
+    with pytest.raises(ValueError, match="parameter a"):
+        load(path, params(other), swapped, partial=True)
 
 
 def test_of_several_parameters_by_one_name_none_is_taken_for_another(path):

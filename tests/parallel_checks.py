@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from mpi4py import MPI
@@ -241,6 +242,7 @@ def check_weights():
     assert mean(gs, weight=0 if rank else 7)[W].tolist() == [3, 3]  # what has no weight does not count
     assert "finite sum above 0" in str(raised(mean, gs, 0))
     assert "weight must be in [0, inf)" in str(raised(mean, gs, -1))
+    assert "data.weight must be in [0, inf)" in str(raised(mean.join, 0.0, gs, SimpleNamespace(weight=-1), 1))
     parts = DataLoader(np.arange(rank + 1.0), batchsize=9)  # data that each rank has cut by itself
     losses = train(lambda x: np.mean(W * 0 + x.mean()), params(W), parts, mo.Descent(0.1), transform=mean)
     expected = np.average([r / 2 for r in range(size)], weights=range(1, size + 1))

@@ -12,6 +12,7 @@ import statistics
 import sys
 import sysconfig
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -32,9 +33,11 @@ from minidiff import (
     compiled,
     derivative,
     dropgrad,
+    fixed_point,
     gradient,
     hessian,
     hvp,
+    implicit_root,
     jacobian,
     load,
     param,
@@ -46,7 +49,26 @@ from minidiff import (
     withgradient,
 )
 from minidiff.losses import logitcrossentropy
-from minidiff.optimise import Average, Descent, KeepBest, Momentum, Rule, engine, update
+from minidiff.optimise import (
+    Average,
+    ClipNorm,
+    Descent,
+    KeepBest,
+    Momentum,
+    ReducePlateau,
+    Rprop,
+    Rule,
+    clip_norm,
+    early_stopping,
+    engine,
+    minimize,
+    plateau,
+    sharp_gradient,
+    simplex,
+    throttle,
+    update,
+)
+from minidiff.schedules import Interpolator
 
 ENDLESS: list[Any] = [1.0]
 ENDLESS.append(ENDLESS)
@@ -969,6 +991,51 @@ def test_slow_recordings_warn(monkeypatch):
     with pytest.warns(UserWarning, match=r"recorded 2 times, in 0 s.*picks one of many things"):
         f(1)
     f(2)
+
+
+# What takes a number of an interval: the interval, the argument's name, and the call.
+INTERVALS = {
+    "implicit_root": ("[0, inf)", "tol", lambda x: implicit_root(lambda z: 0 * z, 1.0, tol=x)),
+    "fixed_point": ("[0, inf)", "tol", lambda x: fixed_point(lambda z: z, 1.0, tol=x)),
+    "check_gradient": ("[0, inf)", "tol", lambda x: check_gradient(lambda z: 0 * z, 1.0, tol=x)),
+    "minimize": ("[0, inf)", "tol", lambda x: minimize(lambda: 0.0, params(param(1.0)), tol=x)),
+    "clip_norm": ("[0, inf)", "thresh", clip_norm),
+    "ClipNorm": ("[0, inf)", "thresh", ClipNorm),
+    "Average": ("[0, 1)", "decay", lambda x: Average(params(param(1.0)), x)),
+    "sharp_gradient": (
+        "[0, inf)",
+        "rho",
+        lambda x: sharp_gradient(lambda: 0.0, params(param(1.0)), x),
+    ),
+    "throttle": ("[0, inf]", "seconds", lambda x: throttle(print, x)),
+    "KeepBest": ("(-inf, inf)", "min_dist", lambda x: KeepBest(params(param(1.0)), print, min_dist=x)),
+    "early_stopping": ("(-inf, inf)", "min_dist", lambda x: early_stopping(print, 1, min_dist=x)),
+    "plateau": ("(-inf, inf)", "min_dist", lambda x: plateau(print, 1, min_dist=x)),
+    "ReducePlateau": ("[0, 1)", "factor", lambda x: ReducePlateau(Descent(), factor=x)),
+    "ReducePlateau's least": ("[0, inf)", "least", lambda x: ReducePlateau(Descent(), least=x)),
+    "ReducePlateau's threshold": ("[0, 1]", "threshold", lambda x: ReducePlateau(Descent(), threshold=x)),
+    "simplex": ("(0, inf)", "total", lambda x: simplex(np.ones(2), x)),
+    "Rprop": ("[0, inf)", r"limits\[0\]", lambda x: Rprop(limits=(x, sys.float_info.max))),
+    "Rprop's greatest": ("[0, inf)", r"limits\[1\]", lambda x: Rprop(limits=(0.0, x))),
+    "Interpolator": ("(0, inf)", "rate", lambda x: Interpolator(abs, x)),
+    "a rule's rate": ("[0, inf)", "eta", Descent),
+    "a rule's fraction": ("[0, 1)", "rho", lambda x: Momentum(0.1, x)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", INTERVALS)
+def test_a_number_beyond_its_interval_is_refused_and_one_at_its_end_is_not(name):
+    interval, argument, call = INTERVALS[name]
+    words = rf"{argument}.* must be (finite|in {re.escape(interval)}), got float"
+    low, high = map(float, interval[1:-1].split(", "))
+    for end, beyond, is_in in ((low, -math.inf, interval[0] == "["), (high, math.inf, interval[-1] == "]")):
+        nearer, farther = math.nextafter(end, -beyond), math.nextafter(end, beyond)
+        inside, outside = (end, math.nan if end == beyond else farther) if is_in else (nearer, end)
+        with pytest.raises(ValueError, match=words):
+            call(outside)
+        with np.errstate(all="ignore"), suppress(AssertionError):
+            call(inside)
 
 
 def loss_of(W):

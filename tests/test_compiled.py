@@ -803,6 +803,11 @@ def test_a_view_of_one_element_is_computed_with_as_it_lies():
         assert bits(f()) == bits(withgradient(loss, params(z)))
 
 
+class Noisy:
+    def __init__(self):
+        self.values = RNG.normal(size=3)
+
+
 REFUSED = {
     "branch": (lambda x: np.sum(W * x) if x[0] > 0 else np.sum(W), "branches on a value.*np.where"),
     "any": (lambda x: np.sum(W) if np.any(x > 0) else np.sum(x), "branches on a value"),
@@ -858,6 +863,7 @@ REFUSED = {
     "the system": (lambda x: np.sum(W) * (1 if SYSTEM.random() < 0.5 else 2), "random numbers"),
     "np.random, of its old interface": (lambda x: np.sum(W * OLD.random(3)), "random numbers"),
     "random, a default": (lambda x, rng=RNG: np.sum(W) * (rng.random() < 0.5), "random numbers"),
+    "random, in what makes an object": (lambda x: np.sum(W * Noisy().values), "draws random numbers"),
     "random module": (lambda x: np.sum(W) * (random.random() < 0.5), "random numbers"),
     "counter": (lambda x: np.sum(W) * counted(), "second recording differs"),
     "counter in calls": (lambda x: np.sum(W) if counted() % 2 else np.sum(W * x), "differs"),

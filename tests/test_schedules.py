@@ -144,6 +144,14 @@ def test_decays_neither_overflow_nor_slow_down_at_a_late_step():
     assert TriangleDecay2(0.25, 1.0, 3)(t) == SinDecay2(0.25, 1.0, 3)(t) == SinExp(0.25, 1, 3, 0.9)(t) == 0.25
 
 
+@pytest.mark.parametrize("degree", [2000, 2001])
+def test_what_no_float_can_hold_has_the_sign_of_the_power(degree):
+    assert Inv(1.0, 0.0, degree)(9) == 1.0
+    assert Poly(1.0, -degree, 2)(2) == Poly(3.0, -float(degree), 4)(3) == math.inf  # (1/2) ** -degree
+    assert Exp(1.0, 2.0)(degree + 1) == math.inf
+    assert Exp(1.0, -2.0)(degree + 1) == (-1) ** degree * math.inf
+
+
 @pytest.mark.parametrize("t", [1, 3, 2049, 10**9])
 def test_what_is_zero_stays_so_however_large_its_factor(t):
     for schedule in (Exp(0.0, 2.0), Exp(0.0, -2.0), Step(0.0, 3.0, 1), Inv(0.0, 1.0, -99.0)):

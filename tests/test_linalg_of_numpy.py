@@ -129,6 +129,42 @@ def test_it_has_numpys_values_and_both_derivatives(name):
         check(f, *arrays)
 
 
+OF_EACH_MATRIX = {
+    "inv": lin.inv,
+    "det": lin.det,
+    "slogdet": lambda x: lin.slogdet(x)[1],
+    "pinv": lin.pinv,
+    "pinv, Hermitian": lambda x: lin.pinv(x, hermitian=True),
+    "cholesky": lin.cholesky,
+    "cholesky, upper": lambda x: lin.cholesky(x, upper=True),
+    "qr": lambda x: lin.qr(x)[1],
+    "eigvalsh": lin.eigvalsh,
+    "eigvalsh, upper": lambda x: lin.eigvalsh(x, "U"),
+    "eigh": lambda x: lin.eigh(x)[1] ** 2,
+    "eigvals": lambda x: np.real(lin.eigvals(x)),
+    "svdvals": lin.svdvals,
+    "svd": lambda x: lin.svd(x)[0] ** 2,
+    "singular values, Hermitian": lambda x: lin.svd(x, compute_uv=False, hermitian=True),
+    "svd, Hermitian": lambda x: lin.svd(x, hermitian=True)[0] ** 2,
+    "matrix_power": lambda x: lin.matrix_power(x, -3),
+    "solve": lambda x: lin.solve(x, A),
+    **{f"matrix_norm {p}": lambda x, p=p: lin.matrix_norm(x, ord=p) for p in [*ORDERS[1:], "nuc", "fro"]},
+    **{f"cond {p}": lambda x, p=p: lin.cond(x, p) for p in [*ORDERS, "fro"]},
+}
+
+
+@pytest.mark.parametrize("name", OF_EACH_MATRIX)
+def test_of_a_stack_each_matrix_has_the_gradient_that_it_has_alone(name):
+    f, positive = OF_EACH_MATRIX[name], np.real(H)
+    stack = np.stack([positive, positive[::-1] + np.eye(3)], 1)
+    stack = stack if "cholesky" in name else stack * np.array([[1.0], [-0.5]])[..., None, None]
+    weights = np.cos(np.arange(f(stack).size)).reshape(f(stack).shape)
+    (g,) = gradient(lambda x: np.sum(weights * f(x)), stack)
+    for i in np.ndindex(stack.shape[:2]):
+        (alone,) = gradient(lambda x, i=i: np.sum(weights[i] * f(x)), stack[i])
+        np.testing.assert_allclose(g[i], alone, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.filterwarnings("ignore:Arrays of 2-dimensional vectors:DeprecationWarning")
 def test_a_cross_product_in_the_plane_is_numpys_while_it_has_one():
     try:

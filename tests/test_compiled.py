@@ -803,6 +803,16 @@ def test_a_view_of_one_element_is_computed_with_as_it_lies():
         assert bits(f()) == bits(withgradient(loss, params(z)))
 
 
+@pytest.mark.parametrize("truth", [np.array([True, False, True]), np.array(True), np.bool_(True)])
+def test_of_truth_values_among_the_arguments_a_program_has_no_gradient_either(truth):
+    loss = lambda x, truth: np.sum(x * truth)
+    f, x = compiled(loss), np.array([0.5, 1.5, -1.0])
+    for mask in (truth, truth, ~truth):
+        found = f(x, mask)
+        assert bits(found) == bits(withgradient(loss, x, mask))
+        assert found.grad[1] is None
+
+
 class Noisy:
     def __init__(self):
         self.values = RNG.normal(size=3)

@@ -93,6 +93,15 @@ print(f.source)
 """
 
 
+@pytest.mark.parametrize(("size", "files"), [(1, 0), (16, 0), (17, 1)])
+def test_a_small_array_stands_in_the_source_and_a_large_one_in_a_file_beside_it(size, files, tmp_path):
+    held = np.linspace(0, 1, size)
+    f = compiled(lambda x: np.sum(x * held))
+    f(np.ones(size))
+    f.save(tmp_path / "carried.py")
+    assert len(list(tmp_path.glob("carried-*.npz"))) == files
+
+
 def test_a_program_is_the_same_in_every_process():
     sources = set()
     for seed in range(6):  # the order of sets goes by it

@@ -758,6 +758,15 @@ def test_what_is_made_lies_in_memory_as_numpys(name, x):
         assert steps[0] == steps[1]
 
 
+@pytest.mark.parametrize("axis", [None, 0, 1, (0, 1)])
+@pytest.mark.parametrize("shift", [-1, 2, True, np.uint8(1), np.uint64(2)])
+def test_an_array_is_rolled_by_a_shift_of_any_integer_kind(shift, axis):
+    weights = np.cos(np.arange(M.size)).reshape(M.shape)
+    (g,) = gradient(lambda x: np.sum(weights * np.roll(x, shift, axis)), M)
+    places = np.roll(np.arange(M.size).reshape(M.shape), shift, axis)  # which elements have gone there
+    np.testing.assert_array_equal(np.ravel(g)[places], weights)
+
+
 # Of ufuncs and of what NumPy has in C, not every version tells the options.
 @pytest.mark.parametrize("f", [f for f in CALLS if isinstance(getattr(f, "__wrapped__", f), FunctionType)])
 def test_no_option_is_left_out(f):

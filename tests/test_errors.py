@@ -993,6 +993,21 @@ def test_slow_recordings_warn(monkeypatch):
     f(2)
 
 
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.array([1.0, 2.0], object),
+        np.array([[None, 2]], object),
+        np.array([(1.0, 2)], [("name", "f8"), ("n", "i4")]),
+        np.array([("a", "b")], [("name", "U1"), ("other", "O")]),
+    ],
+)
+def test_numbers_that_an_array_hides_in_objects_or_fields_have_no_gradient(x):
+    with pytest.raises(TypeError, match=r"by whose numbers there is no gradient: .* x\.astype\(float\)"):
+        gradient(lambda a, x: a * len(x), 1.0, x)
+    assert gradient(lambda a, x: a * len(x), 1.0, np.array([None, "text"], object)) == (2.0, None)
+
+
 # What takes a number of an interval: the interval, the argument's name, and the call.
 INTERVALS = {
     "implicit_root": ("[0, inf)", "tol", lambda x: implicit_root(lambda z: 0 * z, 1.0, tol=x)),

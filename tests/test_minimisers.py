@@ -124,6 +124,22 @@ def test_a_search_that_starts_on_its_bounds_or_beyond_reaches_the_minimum(method
     np.testing.assert_allclose(b, 1, atol=1e-3)
 
 
+@pytest.mark.parametrize("start", [0.0, 1e-6, 0.3, 1.0, 1000.0, 5000.0])
+@pytest.mark.parametrize("high", [1.0, 1e-3, 5000.0])
+def test_the_interior_point_method_begins_hardly_off_its_bounds(start, high):
+    x, met = param([start]), []
+    minimize(
+        lambda: met.append(float(x.value[0])) or np.sum(x**2),
+        params(x),
+        "trust-constr",
+        bounds=(0.0, high),
+        maxiter=1,
+    )
+    inside = min(start, high)
+    room = min(1e-4 * max(1.0, inside), high / 4)
+    np.testing.assert_allclose(met[0], np.clip(inside, room, high - room), rtol=1e-12)
+
+
 @pytest.mark.parametrize("ends", ["interrupt", "signal", "stop", "error"])
 @pytest.mark.parametrize("method", ["L-BFGS-B", "TNC", "trust-krylov", "lm", "trf"])
 def test_the_best_point_is_kept_when_the_search_ends_early(method, ends):

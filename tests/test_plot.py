@@ -669,6 +669,8 @@ def test_a_page_without_a_kernel_gets_a_still_of_the_sliders():
     bundle = shown(explore(bowl, Momentum(0.01, 0.5)))
     assert bundle["text/plain"] == "<Explorer of Momentum(eta=0.01, rho=0.5)>"
     picture = plt.imread(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    _, about = explore(bowl, Momentum(0.01, 0.5))._repr_mimebundle_()
+    assert about["image/png"]["width"] == pytest.approx(picture.shape[1] / 2, abs=1)  # two pixels for each
     blue = np.all(np.abs(picture[..., :3] - [0, 0x72 / 255, 0xB2 / 255]) < 0.02, axis=-1)
     rows = np.flatnonzero(blue.sum(axis=1) > 20)
     assert np.sum(np.diff(rows) > 1) == 1  # two bars, one for each setting

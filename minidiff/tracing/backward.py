@@ -70,7 +70,9 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
     own: set[Traced] = set()  # where that sum is an array that nobody else holds: it is added to in place
     calls = history(end) if calls is None else calls
     for call in calls:
-        g = gradients.pop(call)
+        g = gradients.pop(call, None)
+        if g is None:  # it led to another call of what is the same
+            continue
         if type(g) is _Pieces:
             if call.function in ONCE:
                 first = [other for other in calls if _are_same(other, call)][-1]
@@ -131,10 +133,43 @@ def _are_same(a: Traced, b: Traced) -> bool:
     """Tell whether two calls are of one function with the same arguments."""
     return (
         a.function is b.function
-        and [*map(id, a.parents)] == [*map(id, b.parents)]
-        and a.arguments[0] is b.arguments[0]
+        and a.argnums == b.argnums
+        and all(map(is_same, a.parents, b.parents))
+        and (0 in a.argnums or a.arguments[0] is b.arguments[0])
         and _options(a) == _options(b)
     )
+
+
+def is_same(call: Traced, other: Traced) -> bool:
+    """Tell whether two calls do the same, all calls included that led to them."""
+    pairs, seen = [(call, other)], set()
+    while pairs:
+        a, b = pairs.pop()
+        if a is b or (id(a), id(b)) in seen:
+            continue
+        if a.function is None or a.function is not b.function or a.argnums != b.argnums:
+            return False
+        if not (_is_equal(_constants(a), _constants(b)) and _is_equal(a.keywords, b.keywords)):
+            return False
+        seen.add((id(a), id(b)))
+        pairs += zip(a.parents, b.parents, strict=True)
+    return True
+
+
+def _constants(call: Traced) -> list[Any]:
+    return [None if i in call.argnums else x for i, x in enumerate(call.arguments)]
+
+
+def _is_equal(x: Any, y: Any) -> bool:
+    if type(x) is not type(y):
+        return False
+    if isinstance(x, (list, tuple)):
+        return len(x) == len(y) and all(map(_is_equal, x, y))
+    if isinstance(x, dict):
+        return x.keys() == y.keys() and all(_is_equal(x[key], y[key]) for key in x)
+    if x is y or type(x) not in PLAIN:
+        return x is y
+    return np.array_equal(x, y, equal_nan=np.asarray(x).dtype.kind in "fc")
 
 
 def _options(call: Any) -> list[Any]:

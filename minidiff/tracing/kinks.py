@@ -15,7 +15,7 @@ import numpy as np
 from autograd.tracer import getval
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from minidiff.tracing.backward import backward, history
+from minidiff.tracing.backward import backward, history, is_same
 from minidiff.tracing.derivatives import (
     COMPOSITES,
     deviations,
@@ -40,42 +40,10 @@ def _limit(g: Any, length: Any) -> Any:
     is_zero = (getval(g) == 0) & (getval(length) == 0)
     if next(hooks((is_zero,)), None) is None and not np.any(is_zero):
         return None
-    lengths = [*dict.fromkeys([length, *[call for call in history(g) if _is_same(call, length)]])]
+    lengths = [*dict.fromkeys([length, *[call for call in history(g) if is_same(call, length)]])]
     calls = history(g, until=lengths)
     slopes = [s for s in backward(g, is_zero.astype(g.dtype), lengths, calls) if s is not None]
     return sum(slopes[1:], slopes[0]) * is_zero if slopes else None
-
-
-def _is_same(call: Traced, other: Traced) -> bool:
-    """Tell whether two calls do the same, all calls included that led to them."""
-    pairs, seen = [(call, other)], set()
-    while pairs:
-        a, b = pairs.pop()
-        if a is b or (id(a), id(b)) in seen:
-            continue
-        if a.function is None or a.function is not b.function or a.argnums != b.argnums:
-            return False
-        if not (_is_equal(_constants(a), _constants(b)) and _is_equal(a.keywords, b.keywords)):
-            return False
-        seen.add((id(a), id(b)))
-        pairs += zip(a.parents, b.parents, strict=True)
-    return True
-
-
-def _constants(call: Traced) -> list[Any]:
-    return [None if i in call.argnums else x for i, x in enumerate(call.arguments)]
-
-
-def _is_equal(x: Any, y: Any) -> bool:
-    if type(x) is not type(y):
-        return False
-    if isinstance(x, (list, tuple)):
-        return len(x) == len(y) and all(map(_is_equal, x, y))
-    if isinstance(x, dict):
-        return x.keys() == y.keys() and all(_is_equal(x[key], y[key]) for key in x)
-    if x is y or type(x) not in PLAIN:
-        return x is y
-    return np.array_equal(x, y, equal_nan=np.asarray(x).dtype.kind in "fc")
 
 
 def _ratio(g: Any, length: Any) -> Any:

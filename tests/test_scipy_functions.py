@@ -396,3 +396,15 @@ def test_what_a_solver_in_c_has_overlooked_is_told(name):
     assert any(entry.name == "solve" for entry in caught.traceback)
     with pytest.raises(ValueError, match="must have different signs"):
         gradient(lambda a: a * solve(1000.0), 1.0)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda S, x: asp.stats.multivariate_normal.logpdf(x, 0.1 * x, S),
+        lambda S, x: asp.stats.multivariate_normal.pdf(x, np.zeros(3), S),
+        lambda S, x: asp.stats.multivariate_normal.entropy(np.zeros(3), S) * np.sum(x),
+    ],
+)
+def test_a_covariance_is_its_lower_triangle(f):
+    check_gradient(f, S + np.triu(np.full((3, 3), 0.2), 1), X)

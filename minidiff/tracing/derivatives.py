@@ -98,6 +98,7 @@ def _autograds(call: Any, g: Any) -> list[Any]:
         if isinstance(call.function.fun, np.ufunc):
             # Whole numbers beside recorded ones: a square of a small one would overflow.
             arguments = tuple([a * 1.0 if getattr(a, "dtype", _REAL).kind in "biu" else a for a in arguments])
+        arguments = flaws.read(call.function.fun, arguments)
         vjp = primitive_vjps[call.function](call.argnums, call._value, arguments, call.keywords)
         call.vjp = vjp
     token = in_a_rule_of_autograds.set(True)

@@ -33,10 +33,18 @@ def objection(function: Any, argnums: tuple[int, ...], arguments: Any, keywords:
     return ask(argnums, arguments, keywords) if ask else ""
 
 
+def read(function: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give arguments as SciPy reads them: of a covariance the lower triangle alone, and its mirror image."""
+    place = _OF_COVARIANCES.get(name(function))
+    if place is None:
+        return arguments
+    lower = anp.tril(arguments[place])
+    return (*arguments[:place], lower + anp.tril(lower, -1).T, *arguments[place + 1 :])
+
+
 def mended(function: Any, argnum: int, h: Any) -> Any:
     """Give the derivative with respect to an argument, where autograd's, `h`, is of something else."""
     if argnum == _OF_COVARIANCES.get(name(function)):
-        # SciPy reads the lower triangle alone, and takes the rest for its mirror image.
         return anp.tril(h + anp.swapaxes(h, -1, -2)) - h * np.eye(h.shape[-1])
     return h
 

@@ -389,8 +389,9 @@ class Compiled:
                 self._recorded -= stale.ran >= WORTH
                 del self._programs[key]
             started = time.perf_counter()
+            bound = Bindings(Reach(self._loss, args), args)
             result = self._on_copies(args)
-            made = self._checked(args, result)
+            made = self._checked(args, result, bound)
             self._recorded += 1
             self._spent += time.perf_counter() - started
             self._warn_of_what_takes_long(key)
@@ -429,15 +430,22 @@ class Compiled:
             self._warned.add(of)
             warn(f"compiled: {self._name} {words}")
 
-    def _checked(self, args: tuple[Any, ...], result: WithGradient) -> _Made:
+    def _checked(self, args: tuple[Any, ...], result: WithGradient, bound: Bindings) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""
         reach = Reach(self._loss, args)
-        bound, names = Bindings(reach, args), Names(reach, args, self._ps)
-        seen, large = reach.snapshot(), list[Seen]()
+        names, seen, large = Names(reach, args, self._ps), reach.snapshot(), list[Seen]()
         is_whole = len(seen) == len(reach.arrays)
         with ExitStack() as over:
             try:
                 again = self._again(reach, names, args, over) if reach.arrays else None
+                if again and again.refusal is None:
+                    # What was stood in for has not been written into.
+                    watched = [one for one in seen if one.objects is not None or again.reach.finds(one.array)]
+                    self._refuse_changes(watched)
+                    try:
+                        return self._program(bound, names, args, result, again, watched)
+                    except RefusedError as error:  # it asks for the type of an array, for one
+                        again = again._replace(refusal=error.with_traceback(None))
                 refusal = again.refusal if again else None
                 if refusal is not None and not is_whole:
                     large = _large(reach, refusal)
@@ -447,15 +455,7 @@ class Compiled:
             except BaseException:
                 _put_back(seen)
                 raise
-            stood = again if refusal is None else None
-            rest = stood.reach if stood else reach  # what was stood in for has not been written into
-            watched = [one for one in seen + large if one.objects is not None or rest.finds(one.array)]
-            self._refuse_changes(watched)
-            if stood:
-                try:
-                    return self._program(bound, names, args, result, stood, watched)
-                except RefusedError as error:  # it asks for the type of an array, for one
-                    again = stood._replace(refusal=error.with_traceback(None))
+            self._refuse_changes(seen + large)
             best = again if again and plain.first is None else plain
             if best.refusal is not None and (best.first is None or not is_whole):
                 raise best.refusal from (again.refusal if again and best is plain else None)

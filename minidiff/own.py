@@ -64,8 +64,8 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
 
     `check_gradient` compares a derivative, and that of the derivative, with differences. `compiled` writes
     down what the function and its rules call. Where it cannot (a branch on values, SciPy's functions written
-    in Python), the program calls the function itself, with arrays that it cannot write into. A class it has
-    to see inside.
+    in Python), the program calls the function itself, and its rules, with arrays that it cannot write into. A
+    class it has to see inside.
 
     Examples
     --------
@@ -114,12 +114,6 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
         if not (callable(rule) or rule is None):
             raise TypeError(f"derivative: rule {i} must be callable or None, got {rule!r:.60}.")
 
-    def by_rules(argnums: Any, _: None, *call: Any, **keywords: Any) -> list[Any]:
-        if jointly is not None:
-            return list(tracing.called(jointly, (argnums, *call), keywords))
-        chosen = [rules[i] if i < len(rules) else None for i in argnums]
-        return [rule and tracing.called(rule, call, keywords) for rule in chosen]
-
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         if not callable(function):
             raise TypeError(f"derivative decorates a function, got {function!r:.60}.")
@@ -127,6 +121,13 @@ def derivative(*rules: Any, jointly: Callable[..., Any] | None = None) -> Any:
         if len(rules) > most:
             name = getattr(function, "__name__", "the function")
             raise TypeError(f"derivative: {name} takes {most} arguments by position, got {len(rules)} rules.")
+
+        def by_rules(argnums: Any, _: None, *call: Any, **keywords: Any) -> list[Any]:
+            if jointly is not None:
+                return list(tracing.called(function, (argnums, *call), keywords, jointly, 1))
+            chosen = [rules[i] if i < len(rules) else None for i in argnums]
+            return [rule and tracing.called(function, call, keywords, rule) for rule in chosen]
+
         call = wraps(function)(lambda _, *args, **kwargs: tracing.called(function, args, kwargs))
         made = _recorded(call, by_rules, inspect.signature(function))
         vars(made)["__rules__"] = *rules, jointly  # for `compiled`, which asks what a loss reaches

@@ -200,6 +200,45 @@ def test_what_a_program_calls_so_cannot_write_into_what_it_gets():
     np.testing.assert_array_equal(x, X)
 
 
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_what_a_function_keeps_for_its_rule_a_program_uses_as_it_is_then(size):
+    kept = []
+
+    def doubled_by_kept(g, ans, x):  # into the gradient, which is its own
+        g *= 2 * kept.pop()
+        return g
+
+    @derivative(doubled_by_kept)
+    def square(x):
+        x.tobytes()
+        kept.append(x)
+        return x * x
+
+    loss = lambda x: np.sum(square(x + 1.0) * np.exp(-square(2.0 * x)) + np.sin(x + 1.0) * 2.0)
+    program = compiled(loss)
+    for x in (np.linspace(0.1, 1, size), np.linspace(-2, 0.5, size)):
+        (val, (g,)), (expected, (h,)) = program(x), withgradient(loss, x)
+        assert val == expected
+        np.testing.assert_array_equal(g, h)
+
+
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_what_a_function_keeps_a_program_does_not_write_over(size):
+    kept = []
+
+    @derivative(lambda g, ans, x: g)
+    def seen(x):
+        x.tobytes()
+        kept.append(x)
+        return 1.0 * x
+
+    program = compiled(lambda x: np.sum(np.exp(seen(np.sin(x) + 1.0) * 2.0)))
+    for x in (np.linspace(0.1, 1, size), np.linspace(-2, 0.5, size)):
+        program(x)
+        program(2 * x)
+        np.testing.assert_array_equal(kept[-2], np.sin(x) + 1.0)
+
+
 def test_a_function_that_the_loss_makes_anew_is_told_of():
     solved = derivative(None, lambda g, ans, f, x: g / 2 / ans)(lambda f, x: until_it_stands(f, x))
     with pytest.raises(TypeError, match=r"the loss makes a function anew\. Make it before"):

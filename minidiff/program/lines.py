@@ -24,7 +24,17 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import owner_of
-from minidiff.program.listing import Call, Listing, RefusedError, StandIn, example, flat, is_array, is_check
+from minidiff.program.listing import (
+    Call,
+    Listing,
+    RefusedError,
+    StandIn,
+    Whole,
+    example,
+    flat,
+    is_array,
+    is_check,
+)
 from minidiff.tracing import (
     EXACT,
     add_at,
@@ -172,6 +182,7 @@ class Lines:
         made = {x._name for call in calls for x in call.results}
         used = [*flat([[call.operands, call.options] for call in calls]), *flat(outputs)]
         free = [x for x in used if type(x) is not StandIn or x._name not in made]
+        free += [x for call in calls if type(call.function) is Whole for x in call.uses]  # it may keep them
         self._memory = Memory(calls, outputs.values(), free, same)
         self._uses = Counter([x._name for x in used if type(x) is StandIn])
         self._wanted = {x._name: name for name, x in reversed(outputs.items()) if type(x) is StandIn}
@@ -349,8 +360,8 @@ class Lines:
         if x._name not in self._listing.made_by or not self._text[x._name].isidentifier():
             return False
         group, mine = self._memory.of(x), self._memory.of(result)
-        is_kept = group in self._borrowed and self._memory.returns(mine)  # a result is not to be kept
-        if is_kept or not self._memory.dies(i, x, result):
+        is_result = self._memory.is_foreign(mine) or self._memory.returns(mine)
+        if (group in self._borrowed and is_result) or not self._memory.dies(i, x, result):
             return False
         if group in self._borrowed:
             self._borrowed[mine] = self._borrowed.pop(group)
@@ -365,7 +376,9 @@ class Lines:
         if ufunc.signature is not None and ufunc is not np.matmul:
             return None
         mine = self._memory.of(result)
-        if type(e) is not np.ndarray or e.nbytes < LARGE or self._memory.returns(mine):
+        if type(e) is not np.ndarray or e.nbytes < LARGE:
+            return None
+        if self._memory.returns(mine) or self._memory.is_foreign(mine):
             return None
         if not (e.flags.c_contiguous or e.flags.f_contiguous):
             return None
@@ -667,6 +680,10 @@ class Memory:
     def of(self, x: Any) -> int:
         """Tell whose memory an array is in, by an id."""
         return _last_of(id(owner_of(example(x))), self._same)
+
+    def is_foreign(self, memory: int) -> bool:
+        """Tell whether others have it, who may keep it."""
+        return memory in self._foreign
 
     def returns(self, memory: int) -> bool:
         """Tell whether a result is in it."""

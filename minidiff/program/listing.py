@@ -44,8 +44,8 @@ from minidiff.tracing import (
 )
 from minidiff.tracing.sparse import are_same, product
 
-__all__ = ["NUMBERS", "Call", "FillsError", "Listing", "RefusedError", "StandIn", "WritesError", "alike",
-    "example", "flat", "is_array", "is_check", "shown_line", "varying", "written"]  # fmt: skip
+__all__ = ["NUMBERS", "Call", "FillsError", "Listing", "RefusedError", "StandIn", "Whole", "WritesError",
+    "alike", "example", "flat", "is_array", "is_check", "shown_line", "varying", "written"]  # fmt: skip
 
 NUMBERS: Final = (float, int, bool)
 # Bytes of a value that a function may look at when it is recorded.
@@ -225,6 +225,7 @@ class Listing:
         self.made_by: dict[str, Call] = {}
         self._following: set[str] = set()  # the names of constants, and of what follows from them alone
         self._held: list[Any] = []  # so that no id is given twice
+        self._called_as_one: list[Any] = []  # functions
         self.constants: dict[str, Any] = {}
         self._forward: list[str] = []
         self._given: list[tuple[Any, list[Any]]] = []
@@ -336,7 +337,7 @@ class Listing:
             return results[-1]
 
         stands = map_container(standing, value) if several else standing(value)
-        is_guarded = function in _CHECKED or type(function) is _Whole or _counts(function, operands)
+        is_guarded = function in _CHECKED or type(function) is Whole or _counts(function, operands)
         is_guarded = is_guarded or _may_be_complex(function, operands)
         line = None if self._is_second and self.phase == "backward" else self._line()
         made = Call(
@@ -368,19 +369,27 @@ class Listing:
             self.refuse(what, FillsError)
         return value
 
-    def attempt(self, function: Any, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Note what a user's function does; where that cannot be written down, note a call of it as one."""
+    def attempt(
+        self, function: Any, rule: Any, g: int, operands: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        """Note what a user's function does, or a rule of it.
+
+        Where that cannot be written down, note a call as one, and so of its rules: they may use what the
+        function itself has kept.
+        """
         before, failure = self.refusal, self._failure
         growing: list[list[Any]] = [self.calls, self.assumed, self._given]
         lengths = [*map(len, growing)]
-        with suppress(Exception):
-            result = function(*operands, **options)
-            if self.refusal is before and self._failure is failure:
-                return result
+        if not any(x is function for x in self._called_as_one):
+            with suppress(Exception):
+                result = (rule or function)(*operands, **options)
+                if self.refusal is before and self._failure is failure:
+                    return result
+            self._called_as_one.append(function)
         self.refusal, self._failure = before, failure
         for some, length in zip(growing, lengths, strict=True):
             del some[length:]
-        whole = _Whole(function)
+        whole = Whole(rule or function, g if rule else None)
         return self.call(whole, whole.__name__, operands, options)
 
     def _settled(
@@ -444,15 +453,21 @@ class Listing:
         return None
 
 
-class _Whole:
-    """A function called as one: it cannot change what it gets, and nobody else has what it gives."""
+class Whole:
+    """A function called as one: it cannot change what it gets, and nobody else has what it gives.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    What it gets it may keep; a rule's gradient, at place `g`, is its own.
+    """
+
+    def __init__(self, function: Callable[..., Any], g: int | None) -> None:
+        self._g = g
         self.__name__ = type(function).__name__
         functools.update_wrapper(self, function)
 
     def __call__(self, *operands: Any, **options: Any) -> Any:
-        return _copied(self.__wrapped__(*map(read_only, operands), **read_only(options)))  # type: ignore[attr-defined]
+        """Call it."""
+        given = [_copied(x) if i == self._g else read_only(x) for i, x in enumerate(operands)]
+        return _copied(self.__wrapped__(*given, **read_only(options)))  # type: ignore[attr-defined]
 
 
 def _copied(x: Any) -> Any:
@@ -660,12 +675,12 @@ class StandIn:
         return listing.call(function, function.__name__, operands, options)
 
     @staticmethod
-    def __called__(function: Any, *operands: Any, **options: Any) -> Any:
-        """Note what a user's function does, or a call of it, unless a trace has to see inside."""
+    def __called__(function: Any, rule: Any, g: int, *operands: Any, **options: Any) -> Any:
+        """Note what a user's function or a rule of it does, or a call, unless a trace has to see inside."""
         if _any_box(operands) or _any_box(options):
-            return function(*operands, **options)
+            return (rule or function)(*operands, **options)
         listing = next(x._listing for x in flat((operands, options)) if type(x) is StandIn)
-        return listing.attempt(function, operands, options)
+        return listing.attempt(function, rule, g, operands, options)
 
     def __getattr__(self, name: str) -> Any:
         x, listing = self._example, self._listing

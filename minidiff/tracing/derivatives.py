@@ -241,10 +241,20 @@ def listed(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def called(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """Call a function of others; what stands for an array may note what that does, or the call as one."""
+def called(
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    rule: Callable[..., Any] | None = None,
+    g: int = 0,
+) -> Any:
+    """Call a function of others, or a rule of it, whose argument `g` is the gradient.
+
+    What stands for an array may note what that does, or the call as one.
+    """
     hook = next(hooks((*arguments, *keywords.values()), "__called__"), None)
-    return (function if hook is None else partial(hook, function))(*arguments, **keywords)
+    call = (rule or function) if hook is None else partial(hook, function, rule, g)
+    return call(*arguments, **keywords)
 
 
 def hooks(x: Any, name: str = "__listed__") -> Iterator[Any]:

@@ -124,8 +124,8 @@ class Rows(NDArrayOperatorsMixin):
         return at_once(*operands, **options)
 
     @staticmethod
-    def __called__(function: Any, *operands: Any, **options: Any) -> Any:
-        return _each(function, operands, options)
+    def __called__(function: Any, rule: Any, _: int, *operands: Any, **options: Any) -> Any:
+        return _each(rule or function, operands, options)
 
     def __getitem__(self, index: Any) -> Any:
         if _is_plain(index):

@@ -5,6 +5,7 @@ import functools
 import gc
 import itertools
 import json
+import logging
 import math
 import operator
 import sys
@@ -1730,3 +1731,118 @@ def test_of_very_many_things_that_a_loss_finds_not_all_are_compared(monkeypatch)
         before = f(X).val
         held[min(held)] = 3.0
         assert (f(X).val == before) == (held is many)
+
+
+class Sized(list):
+    """A list that tells another length than it has."""
+
+    def __len__(self):
+        return 0
+
+
+LISTED, RECENT = Sized([2.0]), deque([2.0])
+
+
+def doubled(x, by=2.0):
+    return x * by
+
+
+@pytest.mark.parametrize(
+    ("factor", "change"),
+    [
+        (lambda: LISTED[0], lambda: LISTED.__setitem__(0, 3.0)),
+        (lambda: sum(LISTED), lambda: LISTED.append(3.0)),
+        (lambda: RECENT[0], lambda: RECENT.__setitem__(0, 3.0)),
+        (lambda: sum(RECENT), lambda: RECENT.append(3.0)),
+        (lambda: doubled(1.0), lambda: setattr(doubled, "__defaults__", (3.0,))),
+        (lambda: doubled(1.0), lambda: setattr(doubled, "__code__", (lambda x, by: x + by).__code__)),
+        (lambda: MODEL.scaled(), lambda: setattr(MODEL, "scaled", lambda: 3.0)),
+    ],
+)
+def test_a_program_goes_by_what_lists_queues_and_functions_hold_now(factor, change, monkeypatch):
+    loss = lambda x: np.sum(W * x) * factor()
+    monkeypatch.setattr(Model, "scaled", lambda self: 2.0, raising=False)
+    monkeypatch.setitem(globals(), "MODEL", Model())
+    f, code = compiled(loss, params(W)), doubled.__code__
+    try:
+        f(X)
+        change()
+        assert f(X).val == loss(X)
+        assert f._recorded == 2
+    finally:
+        doubled.__code__, doubled.__defaults__ = code, (2.0,)
+
+
+losses = types.ModuleType("losses")
+losses.mse = lambda ŷ, y: np.mean((ŷ - y) ** 2)
+
+
+@dataclass
+class State:
+    W: Any
+    step: int = 0
+    seen: list = field(default_factory=list)
+
+
+class Trainer:
+    """Its attributes have names that its loss uses for functions of modules."""
+
+    def __init__(self):
+        self.state, self.losses, self.log, self.norm = State(param(X.copy())), [], [], 0.0
+        self.logger, self.shape = logging.getLogger(__name__), (3,)
+
+    def loss(self, x):
+        self.logger.debug("%s", "loss")
+        penalty = np.log(1.0 + np.linalg.norm(self.state.W)) * len(self.shape)
+        return losses.mse(self.state.W, x) + penalty
+
+    def step(self, f, x):
+        value = f(x).val
+        self.state.step += 1
+        self.state.seen.append(value)
+        self.losses.append(value)
+        self.log.append(self.state.step)
+        self.norm, self.shape = float(value), np.shape(x)
+        logging.getLogger(f"{__name__}.{self.state.step}")
+        return value
+
+
+def test_what_a_loss_does_not_use_may_change():
+    trainer = Trainer()
+    f = compiled(trainer.loss, params(trainer.state.W))
+    for i in range(4):
+        assert trainer.step(f, X * i) == trainer.loss(X * i)
+    assert f._recorded == 1
+
+
+def test_fields_in_a_pattern_are_used():
+    W, state = param(X.copy()), State(None)
+
+    def loss(x):
+        match state:
+            case State(_, step):
+                return np.sum(W * x) * step
+        return np.sum(W)
+
+    f = compiled(loss, params(W))
+    for state.step in (2, 3):
+        assert f(X).val == loss(X)
+
+
+def test_what_cannot_be_compared_is_left_out():
+    class Rates(dict):
+        pass
+
+    rates = Rates(rate=2.0)
+    proxy = weakref.proxy(rates)  # what `dict.keys` does not take
+    f = compiled(lambda x: np.sum(W * x) * proxy["rate"], params(W))
+    assert f(X).val == 2 * np.sum(W * X)
+
+
+def test_a_large_dict_leaves_room_for_others(monkeypatch):
+    monkeypatch.setattr(bindings, "MOST", 30)
+    words, rate = {f"a{i}": float(i) for i in range(50)}, [2.0]
+    f = compiled(lambda x: np.sum(W * x) * rate[0] + words["a1"], params(W))
+    before = f(X).val
+    rate[0] = 4.0
+    assert f(X).val == 2 * (before - 1.0) + 1.0

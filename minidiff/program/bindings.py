@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from operator import attrgetter, is_
-from types import FunctionType, ModuleType
+from contextlib import suppress
+from operator import is_
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,28 +36,38 @@ class Bindings:
 
     def __init__(self, reach: Reach, args: tuple[Any, ...]) -> None:
         of_arguments = {id(held) for x in objects_in(args) for held in held_by(x, held_as_arguments)}
-        self._bound: list[tuple[Callable[[Any], Any], list[Any], list[Any]]] = []
-        count = 0
+        # By what reads them: what holds the things, by which names, and the things. A list each: so they are
+        # compared in one go.
+        self._bound: dict[Callable[[Any, Any], Any], tuple[list[Any], list[Any], list[Any]]] = {}
+        self._count = 0
         for x in [x for _, x in reach.found if id(x) not in of_arguments]:
-            for read, names in _readings(x, reach):
-                pairs = [(name, x) for name in names if not issubclass(type(x := read(name)), ModuleType)]
-                count += len(pairs)
-                if pairs and count <= MOST:
-                    self._bound.append((read, [name for name, _ in pairs], [x for _, x in pairs]))
+            with suppress(Exception):  # what is asked may be of any kind
+                for reading in _readings(x, reach):
+                    self._add(*reading)
+
+    def _add(self, read: Callable[[Any, Any], Any], holder: Any, names: Iterable[Any]) -> None:
+        pairs = [(name, x) for name in names if not issubclass(type(x := read(holder, name)), ModuleType)]
+        if self._count + len(pairs) > MOST:
+            return
+        self._count += len(pairs)
+        holders, its_names, things = self._bound.setdefault(read, ([], [], []))
+        holders += [holder] * len(pairs)
+        its_names += [name for name, _ in pairs]
+        things += [x for _, x in pairs]
 
     def settle(self) -> None:
         """Leave out what the function itself has bound anew since: it counts its calls."""
-        for read, names, were in self._bound:
-            for i in reversed(range(len(names))):
-                if not _is_bound(read, names[i], were[i]):
-                    del names[i], were[i]
+        for read, columns in self._bound.items():
+            rows = [row for row in zip(*columns, strict=True) if _is_bound(read, *row)]
+            for i, column in enumerate(columns):
+                column[:] = [row[i] for row in rows]
 
     def have_changed(self) -> bool:
         """Tell whether a name is bound to something else by now: a number or a text, to another one."""
         try:
-            for read, names, were in self._bound:
-                if not all(map(is_, map(read, names), were)):
-                    now = [*map(read, names)]
+            for read, (holders, names, were) in self._bound.items():
+                if not all(map(is_, map(read, holders, names), were)):
+                    now = [*map(read, holders, names)]
                     if not all(map(_is_same, now, were)):
                         return True
                     were[:] = now
@@ -65,25 +76,33 @@ class Bindings:
         return False
 
 
-def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Iterable[Any]]]:
-    """Give what reads the things that something holds by names, and those names that the function uses."""
+def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any, Any], Any], Any, Iterable[Any]]]:
+    """Give what reads the things that something holds by names, what holds them, and the names in use."""
     if isinstance(x, FunctionType):
-        yield attrgetter("cell_contents"), [cell for _, cell, _ in cells_of(x)]
-        yield x.__globals__.get, global_names(x.__code__, x.__globals__)
+        for _, cell, _ in cells_of(x):
+            yield getattr, cell, ["cell_contents"]
+        yield dict.get, x.__globals__, global_names(x.__code__, x.__globals__)
+        yield getattr, x, ["__code__", "__defaults__"]
     elif isinstance(x, (type, ModuleType)):
-        named = [(name, held) for name, held in vars(x).items() if reach.is_named(name)]
-        yield vars(x).get, [name for name, held in named if _is_users(name, held)]
+        is_named = reach.is_named_of_module if isinstance(x, ModuleType) else reach.is_named
+        named = [name for name, held in vars(x).items() if is_named(name) and _is_users(name, held)]
+        yield (MappingProxyType.get if isinstance(x, type) else dict.get), vars(x), named
     elif isinstance(x, dict):
-        yield partial(dict.get, x), [*dict.keys(x)]
-        yield len, [x]
-    elif isinstance(x, list):
-        yield partial(list.__getitem__, x), range(len(x))
-        yield len, [x]
+        yield dict.get, x, [*dict.keys(x)]
+        yield _length, x, [dict]
+    elif isinstance(x, (list, deque)):
+        kind: Any = list if isinstance(x, list) else deque
+        yield kind.__getitem__, x, range(kind.__len__(x))
+        yield _length, x, [kind]
     elif not isinstance(x, Param) and not (reach.reads_any and is_known(type(x))):
         if (own := in_dict(x)) is not None:
-            of_class = [name for name, held in in_class(type(x)) if not callable(held)]
-            yield own.get, filter(reach.is_named, {**own, **dict.fromkeys(of_class)})
-        yield partial(object.__getattribute__, x), filter(reach.is_named, in_slots(x))
+            yield dict.get, own, filter(reach.is_named, {**own, **dict(in_class(type(x)))})
+        yield object.__getattribute__, x, filter(reach.is_named, in_slots(x))
+
+
+def _length(x: Any, kind: Any) -> int:
+    """Give how many items there are, past a ``__len__`` of the user's."""
+    return kind.__len__(x)  # type: ignore[no-any-return]
 
 
 def _is_users(name: str, x: Any) -> bool:
@@ -91,12 +110,16 @@ def _is_users(name: str, x: Any) -> bool:
     return isinstance(x, FunctionType) or not name.startswith("__")
 
 
-def _is_bound(read: Callable[[Any], Any], name: Any, x: Any) -> bool:
+def _is_bound(read: Callable[[Any, Any], Any], holder: Any, name: Any, x: Any) -> bool:
     try:
-        return _is_same(read(name), x)
+        return _is_same(read(holder, name), x)
     except _UNBOUND:
         return False
 
 
 def _is_same(x: Any, y: Any) -> bool:
-    return x is y or (type(x) is type(y) and issubclass(type(x), _PLAIN) and repr(x) == repr(y))
+    if x is y or type(x) is not type(y):
+        return x is y
+    if type(x) is tuple:
+        return len(x) == len(y) and all(map(_is_same, x, y))
+    return issubclass(type(x), _PLAIN) and repr(x) == repr(y)

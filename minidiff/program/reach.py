@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import gc
 import inspect
+import logging
 import random
 import re
 import sys
@@ -65,7 +66,7 @@ _RANDOM = (
 # Of Python's own, what is looked into in a way of its own, holds nothing, or what nobody changes.
 _NO_HOLDERS = (
     type, types.ModuleType, types.CodeType, types.FrameType, types.BuiltinFunctionType, random.Random,
-    type(cache(int)),
+    type(cache(int)), logging.Logger,
 )  # fmt: skip
 
 
@@ -103,7 +104,9 @@ class Reach:
         self.f, self._imported = f, imported
         self.found: list[tuple[str, Any]] = []
         self.goes_by_ids = self.reads_any = False
-        self._names: set[str] = set()
+        self._names: set[str] = set()  # all that are in its code
+        self._read: set[str] = set()  # those that it may read of something else than a module
+        self._matched: set[str] = set()  # those that it may read where it matches patterns of classes
         self._seen: dict[Any, Any] = {}  # holds what it has seen, so that no id is given twice
         self._holders: dict[int, list[Any]] = {}  # of a thing that it reaches, by its id, what holds it
         waiting: list[tuple[str, Any]] = [("", x) for x in (*objects_in(args), f)]
@@ -121,6 +124,7 @@ class Reach:
                         self._holders.setdefault(id(item[-1]), []).append(x)
             if not waiting:
                 self.reads_any = bool(self._names & _ANY)
+                self._read |= self._matched if "__match_args__" in self._read else set()
                 waiting = [(name, x) for n, name, x in attributes if self.is_named(n)]
                 attributes = [some for some in attributes if not self.is_named(some[0])]
                 waiting += [(name, x) for n, name, x in of_modules if n in self._names]
@@ -145,7 +149,7 @@ class Reach:
             return False
         self._seen[key] = x
         if isinstance(x, type):
-            self._names.update(vars(x).get("__match_args__", ()))
+            self._matched.update(vars(x).get("__match_args__", ()))
         self.goes_by_ids |= x is id
         if x is float or x is int or x is complex or _is_of_math(x):  # perhaps by another name
             self._names.add("float")
@@ -162,7 +166,11 @@ class Reach:
 
     def is_named(self, name: str) -> bool:
         """Tell whether it may read an attribute of this name."""
-        return self.reads_any or name in self._names or name.startswith("__") or name in _OF_ENUMS
+        return self.reads_any or name in self._read or name.startswith("__") or name in _OF_ENUMS
+
+    def is_named_of_module(self, name: str) -> bool:
+        """Tell whether it may read this name of a module."""
+        return self.reads_any or name in self._names or name.startswith("__")
 
     def _held(self, name: str, x: Any) -> Iterator[tuple[str, Any]]:
         """Give what something holds otherwise than as attributes."""
@@ -205,8 +213,10 @@ class Reach:
         used = {name for c in every for name in c.co_names}
         consts = [text for c in every for x in c.co_consts for text in (x if type(x) is tuple else (x,))]
         texts = {text for text in consts if type(text) is str}
-        self._names |= used | texts
-        self._names.update(name for text in texts if "{" in text for name in re.findall(r"\.(\w+)", text))
+        written = {name for text in texts if "{" in text for name in re.findall(r"\.(\w+)", text)}
+        self._names |= used | texts | written
+        self._read |= texts | written
+        self._read.update(chain[-1] for c in every for chain in _chains(c) if not _is_of_module(chain, names))
         yield from ((name, names[name]) for name in global_names(code, names))
         for some, given in (
             (used, self._imported),
@@ -465,6 +475,44 @@ def _of_globals(code: types.CodeType) -> frozenset[str]:
     return frozenset(name for name in every if name.isidentifier())  # pytest's assertions have others
 
 
+@lru_cache(4096)
+def _chains(code: types.CodeType) -> frozenset[tuple[str, ...]]:
+    """Give the attributes that code reads, after the global name and the attributes that lead to each.
+
+    Of ``np.linalg.norm`` these are ``("np", "linalg")`` and ``("np", "linalg", "norm")``; where no global
+    name leads to it, ``("", "norm")``.
+    """
+    chain: tuple[str, ...] = ("",)
+    chains = set()
+    for step in dis.get_instructions(code):
+        if step.opname == "LOAD_GLOBAL":
+            chain = (step.argval,)
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            chain = (*(("",) if step.is_jump_target else chain), step.argval)
+            chains.add(chain)
+        else:
+            chain = ("",)
+            if step.opname == "MATCH_CLASS":
+                chains.add(("", "__match_args__"))
+            elif step.argval in code.co_names and not step.opname.endswith("_GLOBAL"):
+                chains.add(("", step.argval))
+    return frozenset(chains)
+
+
+def _is_of_module(chain: tuple[str, ...], names: dict[str, Any]) -> bool:
+    """Tell whether what is before the last of these names is a module."""
+    x = names.get(chain[0])
+    for name in chain[1:-1]:
+        x = vars(x).get(name) if issubclass(type(x), types.ModuleType) else None
+    return issubclass(type(x), types.ModuleType)
+
+
+def _is_of_dataclass(kind: type, x: Any) -> bool:
+    """Tell whether it is what `dataclass` writes, which names all fields."""
+    code = getattr(inspect.unwrap(x), "__code__", None) if isinstance(x, types.FunctionType) else None
+    return "__dataclass_fields__" in vars(kind) and code is not None and code.co_filename == "<string>"
+
+
 def _state(g: Any) -> Any:
     if isinstance(g, random.SystemRandom):  # which has none, and draws what nobody can foresee
         return object()
@@ -489,7 +537,11 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
         )
         # Of an object that is there already what has made it is not read again.
         made = () if name else ("__init__", "__new__", "__post_init__", "__dataclass_fields__")
-        yield from ((n, f"{x.__name__}.{n}", v) for n, v in vars(x).items() if n not in made)
+        yield from (
+            (n, f"{x.__name__}.{n}", v)
+            for n, v in vars(x).items()
+            if n not in made and not _is_of_dataclass(x, v)
+        )
     elif not isinstance(x, Param) and not (isinstance(x, known) and is_known(type(x))):
         for kind in type(x).__mro__:
             if kind.__module__ != "builtins":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -53,6 +54,10 @@ class WithGradient(NamedTuple):
     grad: Any
 
 
+def _compared(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda self, other: compare((*self,), other)
+
+
 class Each(tuple[Any, ...]):
     """Gradients by several arguments: a tuple, with which no arithmetic is meant."""
 
@@ -68,8 +73,14 @@ class Each(tuple[Any, ...]):
             "gradient(f, x)[0]"
         )
 
-    __sub__ = __rsub__ = __radd__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __matmul__ = __rmatmul__ = __pow__ = __neg__ = _refuse
+    # What goes on as with any tuple.
+    __lt__, __le__, __gt__, __ge__ = map(_compared, (operator.lt, operator.le, operator.gt, operator.ge))
+    __eq__, __ne__, __hash__ = _compared(operator.eq), _compared(operator.ne), tuple.__hash__
+
+    def __radd__(self, other: Any) -> Any:
+        return (*other, *self) if isinstance(other, tuple) else self._refuse()
 
 
 # --- The four ways to ask -------------------------------------------------------------------------------

@@ -781,6 +781,12 @@ def test_text_that_is_no_proper_unicode_comes_back(path):
     assert load(path, [])["text"] == "\ud800 \0 é 😀"
 
 
+def test_gradients_by_arguments_are_stored_as_the_tuple_that_they_are(path):
+    g = gradient(lambda x, y: np.sum(x * y), np.ones(2), np.zeros(2))
+    save(path, [], None, g=g)
+    assert same(load(path, [])["g"], (*g,))
+
+
 @pytest.mark.parametrize("kind", ["MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"])
 def test_generators_go_on_where_they_stood(kind, path):
     rng = np.random.Generator(getattr(np.random, kind)(7))

@@ -1191,6 +1191,13 @@ def test_else_it_is_a_tuple():
     assert g == (3.0, 2.0)
     assert repr(g) == repr((*g,))
     assert g + g == (*g, *g)
+    assert sum([g, g], ()) == g + g
+    array, one = np.array([[3.0], [1.0]]), np.float64(3.0)
+    for compare in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
+        for a, b in ((array, g), (g, array), (one, g), (g, one)):
+            np.testing.assert_array_equal(compare(a, b), compare(*[(*x,) if x is g else x for x in (a, b)]))
+        assert compare(g, (3.0, 1.0)) == compare((*g,), (3.0, 1.0))
+    assert {g: 1}[3.0, 2.0] == 1
     assert type(pickle.loads(pickle.dumps(g))) is tuple
     assert np.sum(g) == 5.0
 

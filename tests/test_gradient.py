@@ -1715,3 +1715,4 @@ def test_a_value_that_someone_keeps_does_not_keep_the_graph_of_its_loss():
     finally:
         tracemalloc.stop()
     assert {float(x) for x in log} == {3 * np.sum(np.tanh(W * 2.0))}
+    assert np.array(log[0]) == np.array(log[0], copy=True) == float(log[0])

@@ -706,7 +706,10 @@ def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
             except TypeError as error:
                 self.owner.refusal = error
                 raise
-        return getattr(getval(self), name)(*args, **kwargs)
+        plain = getval(self)
+        if name == "__array__":  # of NumPy's numbers it has no keywords
+            plain = np.asarray(plain)
+        return getattr(plain, name)(*args, **kwargs)
 
     return method
 

@@ -20,7 +20,7 @@ import numpy as np
 from minidiff.checks import described, ends, function, integer, is_ndarray, number
 from minidiff.functions import floating, in_single, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
-from minidiff.tracing import Kept, as_array, constant, derivative, is_recorded, listed, single
+from minidiff.tracing import Kept, as_array, constant, derivative, is_box, listed, single
 from minidiff.tracing.derivatives import shown
 from minidiff.tracing.exact import pinned
 
@@ -584,7 +584,7 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, *
     if as_array(y).dtype.kind == "b":
         raise ValueError(coding.format("booleans"))
     ŷ, y = _real("hinge_loss", ŷ, y)
-    return _agg(np.maximum(1 - ŷ * _signs(y, coding), 0.0), agg, weights)
+    return _agg(np.maximum(1 - ŷ * _checked(_signs, y, coding), 0.0), agg, weights)
 
 
 def _check_options(loss: Callable[..., Any], others: Iterable[str]) -> None:
@@ -736,12 +736,13 @@ def _without_mask(x: Any) -> Any:
 
 def _weights(weights: Any, dtype: Any) -> Any:
     w = floating("weights=", _without_mask(weights))
-    return _not_negative(w.astype(dtype, copy=False) if is_ndarray(shown(w)) else w)
+    w = w.astype(dtype, copy=False) if is_ndarray(shown(w)) else w
+    return w if is_box(w) else _not_negative(w)
 
 
 def _checked(check: Callable[..., Any], y: Any, *options: Any) -> Any:
     """Return targets that have gone through a check; of recorded ones their values have."""
-    if not is_recorded(y):
+    if not is_box(y):
         return check(y, *options)
     try:
         check(constant(y), *options)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import sparse, special
 
-from minidiff import check_gradient, compiled, gradient, hessian, param, params, train
+from minidiff import check_gradient, compiled, gradient, hessian, param, params, train, withgradient
 from minidiff.functions import elu, gelu, leakyrelu, logsoftmax, logsumexp, relu, sigmoid, softmax, softplus
 from minidiff.losses import (
     binarycrossentropy,
@@ -972,3 +972,19 @@ def test_a_target_is_checked_whatever_number_it_is(loss, bad, good, kind):
     for weights in (np.float64(-1.0), -1.0):
         with pytest.raises(ValueError, match="weights must be at least 0"):
             loss(ŷ, kind(good), weights=weights)
+
+
+@pytest.mark.parametrize("loss", [mse, hinge_loss, poisson_loss, binarycrossentropy, logitbinarycrossentropy])
+@pytest.mark.parametrize("numbers", [np.array([0.7, 0.5]), 0.7])
+def test_targets_and_weights_may_be_under_differentiation(loss, numbers):
+    ŷ = 0.3 * numbers
+    f = lambda y, w: loss(ŷ, y, weights=w)
+    check_gradient(f, numbers, 2 * numbers)
+    result, expected = compiled(f)(numbers, 2 * numbers), withgradient(f, numbers, 2 * numbers)
+    assert result.val == expected.val
+    np.testing.assert_array_equal(result.grad, expected.grad)
+    y, w = param(numbers), param(2 * numbers)
+    g, h = gradient(lambda: f(y, w), params(y, w)), compiled(lambda: f(y, w), params(y, w))().grad
+    for p, by_argument in zip((y, w), expected.grad, strict=True):
+        np.testing.assert_array_equal(g[p], by_argument)
+        np.testing.assert_array_equal(h[p], by_argument)

@@ -1815,6 +1815,27 @@ def test_what_a_loss_does_not_use_may_change():
     assert f._recorded == 1
 
 
+class Module:
+    """Its attributes are set, and shown, by whatever name."""
+
+    def __init__(self):
+        self.W, self.seen = param(X.copy()), 0
+
+    def __setattr__(self, name, value):
+        self.__dict__[name] = value
+
+    def __repr__(self):
+        return f"Module({vars(self)})"
+
+
+def test_what_only_sets_or_shows_attributes_uses_none():
+    model = Module()
+    f = compiled(lambda x: np.sum(model.W * x), params(model.W))
+    for model.seen in range(4):
+        assert f(X).val == np.sum(model.W * X)
+    assert f._recorded == 1
+
+
 def test_fields_in_a_pattern_are_used():
     W, state = param(X.copy()), State(None)
 

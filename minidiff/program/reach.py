@@ -46,6 +46,8 @@ __all__ = ["Names", "Reach", "Seen", "closure", "codes", "global_names", "reboun
 
 # With these names in its code a function may read any attribute.
 _ANY = {"__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "eval", "exec", "getattr", "vars"}
+# Methods that read so to set, show or copy what has them: a loss does not go by that.
+_ASIDE = {"__setattr__", "__delattr__", "__repr__", "__str__", "__dir__", "__getstate__", "__setstate__"}
 # Without any of these it makes no Python number of an array.
 _TO_NUMBER = {"complex", "eval", "exec", "float", "getattr", "int", "item", "math", "round", "tolist"}
 # Bytes of found arrays that a program may compare at every call with what they were.
@@ -210,7 +212,7 @@ class Reach:
 
     def _globals(self, code: types.CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         every = [*codes(code)]
-        used = {name for c in every for name in c.co_names}
+        used = {name for c in every for name in c.co_names} - (_ANY if code.co_name in _ASIDE else set())
         consts = [text for c in every for x in c.co_consts for text in (x if type(x) is tuple else (x,))]
         texts = {text for text in consts if type(text) is str}
         written = {name for text in texts if "{" in text for name in re.findall(r"\.(\w+)", text)}

@@ -394,13 +394,13 @@ class Compiled:
             made = self._checked(args, result, bound)
             self._recorded += 1
             self._spent += time.perf_counter() - started
-            self._warn_of_what_takes_long(key)
+            self._warn_of_what_takes_long(key, stale.bound.changed if stale else "")
             self._programs[key] = made
         if self._opt is None:
             return result
         return self._step(made, (result.val, *[g for g in result.grad.values() if g is not None]))
 
-    def _warn_of_what_takes_long(self, key: Any) -> None:
+    def _warn_of_what_takes_long(self, key: Any, changed: str) -> None:
         """Warn, of each once: of many recordings, of slow ones, of an argument that takes long to compare."""
         objects = [part for part in key if type(part) is tuple and part and not isinstance(part[0], type)]
         held = max(map(len, objects), default=0)
@@ -410,7 +410,8 @@ class Compiled:
                 f"has been recorded {MANY} times, for other signatures or data; after {KEPT} it runs as it "
                 "is. Is an argument an integer that counts? Pass float(i), which may vary. Has an array "
                 "another shape, or an object other attributes, each time? Does an array change that the loss "
-                "makes others of, or is a variable bound anew? Pass it as an argument.",
+                "makes others of, or is a variable bound anew? Pass it as an argument."
+                + (f" The last to change was {changed!r}." if changed else ""),
             )
         if self._recorded > 1 and self._spent > LONG:
             self._warn(
@@ -710,8 +711,10 @@ class _Made:
         What takes a step with the gradients.
     ran : int
         How often it has run.
+    bound : Bindings
+        What the names are bound to that the loss uses.
     has_changed : callable
-        Tells whether these are others by now.
+        Tells whether that, or the data, are others by now.
     signature : str
         What it was recorded for.
     """
@@ -735,6 +738,7 @@ class _Made:
             self._looked_at = Lines(r.listing, [], asked, found, names.of_constants, "looked_at").run
         self.step: Together | None = None
         self.ran = 0
+        self.bound: Bindings
         self.has_changed: Callable[[], bool] = bool
         self.inputs: list[Any] = []
         self.gradients: Any = ()
@@ -750,7 +754,7 @@ class _Made:
 
         What names are bound to is compared, and the arrays of which it makes what is a constant here.
         """
-        looked_at = self._looked_at
+        self.bound, looked_at = bound, self._looked_at
 
         def seen() -> list[Any] | None:
             try:

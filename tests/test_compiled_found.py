@@ -1815,6 +1815,29 @@ def test_what_a_loss_does_not_use_may_change():
     assert f._recorded == 1
 
 
+def test_the_warning_of_many_recordings_names_what_has_changed():
+    state, rate = SimpleNamespace(step=0), 1.0
+
+    def loss(x):
+        return np.sum(W * x) * rate + state.step
+
+    def count():
+        state.step += 1
+
+    def anneal():
+        nonlocal rate
+        rate *= 0.9
+
+    def call_often(f, change):
+        for _ in range(16):
+            change()
+            assert f(X).val == loss(X)
+
+    for name, change in (("step", count), ("rate", anneal)):
+        with pytest.warns(UserWarning, match=f"recorded 16 times.* The last to change was '{name}'"):
+            call_often(compiled(loss, params(W)), change)
+
+
 class Module:
     """Its attributes are set, and shown, by whatever name."""
 

@@ -32,6 +32,11 @@ class Bindings:
         What it reaches.
     args : tuple
         Its arguments. What they hold is not compared: it is part of a program's signature.
+
+    Attributes
+    ----------
+    changed : str
+        The name that was last seen bound to something else; empty for a place in a list.
     """
 
     def __init__(self, reach: Reach, args: tuple[Any, ...]) -> None:
@@ -39,7 +44,7 @@ class Bindings:
         # By what reads them: what holds the things, by which names, and the things. A list each: so they are
         # compared in one go.
         self._bound: dict[Callable[[Any, Any], Any], tuple[list[Any], list[Any], list[Any]]] = {}
-        self._count = 0
+        self._count, self.changed = 0, ""
         for x in [x for _, x in reach.found if id(x) not in of_arguments]:
             with suppress(Exception):  # what is asked may be of any kind
                 for reading in _readings(x, reach):
@@ -69,6 +74,9 @@ class Bindings:
                 if not all(map(is_, map(read, holders, names), were)):
                     now = [*map(read, holders, names)]
                     if not all(map(_is_same, now, were)):
+                        rows = zip(names, now, were, strict=True)
+                        name = next(name for name, a, b in rows if not _is_same(a, b))
+                        self.changed = name if type(name) is str else ""
                         return True
                     were[:] = now
         except _UNBOUND:
@@ -79,8 +87,8 @@ class Bindings:
 def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any, Any], Any], Any, Iterable[Any]]]:
     """Give what reads the things that something holds by names, what holds them, and the names in use."""
     if isinstance(x, FunctionType):
-        for _, cell, _ in cells_of(x):
-            yield getattr, cell, ["cell_contents"]
+        for name, cell, _ in cells_of(x):
+            yield _variable, cell, [name]
         yield dict.get, x.__globals__, global_names(x.__code__, x.__globals__)
         yield getattr, x, ["__code__", "__defaults__"]
     elif isinstance(x, (type, ModuleType)):
@@ -98,6 +106,10 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any, Any], Any],
         if (own := in_dict(x)) is not None:
             yield dict.get, own, filter(reach.is_named, {**own, **dict(in_class(type(x)))})
         yield object.__getattribute__, x, filter(reach.is_named, in_slots(x))
+
+
+def _variable(cell: Any, _: str) -> Any:
+    return cell.cell_contents
 
 
 def _length(x: Any, kind: Any) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from minidiff.checks import add_note, described, instance, is_ndarray, owners_of, warn
-from minidiff.gradient import Each, WithGradient, _check_loss, _pull, _record, _variable, withgradient
+from minidiff.gradient import WithGradient, _check_loss, _pull, _record, _variable, withgradient
 from minidiff.grads import Grads
 from minidiff.interrupts import whole
 from minidiff.optimise.base import AbstractOptimiser
@@ -783,7 +783,7 @@ class _Made:
             gs = self.filled(every)
         if self._ps is not None:
             return WithGradient(val, Grads(self._ps, gs, self._params))
-        return WithGradient(val, Each(gs if self._is_flat else _filled(self._template, gs)))
+        return WithGradient(val, tuple(gs) if self._is_flat else _filled(self._template, gs))
 
 
 def _parameters(f: Callable[..., Any]) -> list[str]:

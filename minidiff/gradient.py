@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,35 +51,6 @@ class WithGradient(NamedTuple):
 
     val: Any
     grad: Any
-
-
-def _compared(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda self, other: compare((*self,), other)
-
-
-class Each(tuple[Any, ...]):
-    """Gradients by several arguments: a tuple, with which no arithmetic is meant."""
-
-    __slots__ = ()
-    __array_priority__ = 1.0  # so that arrays and NumPy's numbers leave it to these operators
-
-    def __reduce__(self) -> Any:
-        return tuple, ([*self],)
-
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise TypeError(
-            "gradient(f, x) is a tuple, with a gradient for each argument: write (dx,) = gradient(f, x), or "
-            "gradient(f, x)[0]"
-        )
-
-    __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
-    __matmul__ = __rmatmul__ = __pow__ = __neg__ = _refuse
-    # What goes on as with any tuple.
-    __lt__, __le__, __gt__, __ge__ = map(_compared, (operator.lt, operator.le, operator.gt, operator.ge))
-    __eq__, __ne__, __hash__ = _compared(operator.eq), _compared(operator.ne), tuple.__hash__
-
-    def __radd__(self, other: Any) -> Any:
-        return (*other, *self) if isinstance(other, tuple) else self._refuse()
 
 
 # --- The four ways to ask -------------------------------------------------------------------------------
@@ -317,7 +287,7 @@ def jacobian(f: Callable[..., Any], /, *args: Any, **constants: Any) -> Any:
     shape = np.shape(constant(value))
     blocks = _blocks(value, node, roots)
     _end(node)
-    return Each(block.reshape((*shape, *leaf.shape)) for block, leaf in zip(blocks, leaves, strict=True))
+    return tuple(block.reshape((*shape, *leaf.shape)) for block, leaf in zip(blocks, leaves, strict=True))
 
 
 def hessian(f: Callable[..., Any], x: Any, **constants: Any) -> Any:
@@ -573,7 +543,7 @@ def _record(
 
     def regrouped(gradients: list[Any]) -> Any:
         if ps is None:
-            return Each(_renest(args, iter(gradients)))
+            return _renest(args, iter(gradients))
         if not gradients or (gradients[0] is None and all(g is None for g in gradients)):
             _warn_unreached()
         return Grads(ps, gradients, args[0])

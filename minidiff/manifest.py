@@ -35,7 +35,6 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import bit_generator, described
-from minidiff.gradient import Each
 from minidiff.iddict import IdDict
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.rule import Rule
@@ -229,7 +228,6 @@ class Encoder:
     def data(self, value: Any, where: str, part: Callable[[Any, str], Node] | None = None) -> Node:
         """Encode data; `part` is how to encode what its containers hold, as data unless given."""
         part = part or self.data
-        value = (*value,) if type(value) is Each else value
         kind = type(value)
         if kind is int and value in self._ids:
             raise _refusal(

@@ -1170,38 +1170,6 @@ def test_a_plain_array_that_is_filled_says_what_can_be(fill):
 OPERATORS = [operator.sub, operator.mul, operator.truediv, operator.matmul]
 
 
-@pytest.mark.parametrize("operate", [*OPERATORS, operator.pow, operator.add])
-def test_arithmetic_with_the_tuple_of_gradients_says_to_take_it_apart(operate):
-    x, f = np.array([0.5, 2.0]), lambda x: np.sum(x**2)
-    ways = [gradient(f, x), withgradient(f, x).grad, compiled(f)(x).grad, jacobian(f, x)]
-    for g in ways:
-        others = [x, 0.1, np.float64(0.1), 2] if operate is not operator.pow else []
-        calls = [partial(operate, other, g) for other in others]
-        calls += [partial(operate, g, other) for other in (x, 0.1, 2) if operate is not operator.add]
-        for call in [*calls, partial(operator.neg, g)]:
-            with pytest.raises(TypeError, match=r"a gradient for each argument: write \(dx,\) = gradient"):
-                call()
-    if operate in OPERATORS:
-        with pytest.raises(TypeError, match=r"a gradient for each argument"):
-            gradient(lambda x: np.sum(operate(x, gradient(f, x))), x)
-
-
-def test_else_it_is_a_tuple():
-    g = gradient(lambda x, y: x * y, 2.0, 3.0)
-    assert g == (3.0, 2.0)
-    assert repr(g) == repr((*g,))
-    assert g + g == (*g, *g)
-    assert sum([g, g], ()) == g + g
-    array, one = np.array([[3.0], [1.0]]), np.float64(3.0)
-    for compare in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
-        for a, b in ((array, g), (g, array), (one, g), (g, one)):
-            np.testing.assert_array_equal(compare(a, b), compare(*[(*x,) if x is g else x for x in (a, b)]))
-        assert compare(g, (3.0, 1.0)) == compare((*g,), (3.0, 1.0))
-    assert {g: 1}[3.0, 2.0] == 1
-    assert type(pickle.loads(pickle.dumps(g))) is tuple
-    assert np.sum(g) == 5.0
-
-
 class Labelled:
     """Numbers with labels, as a series of pandas: its own arithmetic goes by these."""
 

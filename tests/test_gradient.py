@@ -1716,3 +1716,9 @@ def test_a_value_that_someone_keeps_does_not_keep_the_graph_of_its_loss():
         tracemalloc.stop()
     assert {float(x) for x in log} == {3 * np.sum(np.tanh(W * 2.0))}
     assert np.array(log[0]) == np.array(log[0], copy=True) == float(log[0])
+
+
+def test_gradients_by_arguments_are_a_plain_tuple_which_the_tools_of_others_take():
+    f, x = lambda x, y: np.sum(x * y), np.ones(2)
+    for g in (gradient(f, x, x), withgradient(f, x, x).grad, jacobian(f, x, x), compiled(f)(x, x).grad):
+        assert type(g) is tuple

@@ -427,11 +427,10 @@ def _operates_itself(other: Any, name: str, x: Any) -> bool:
     kind = type(other)
     if hasattr(kind, "__array_ufunc__"):
         return kind.__array_ufunc__ is None
-    if not hasattr(kind, name) or isinstance(other, (Box, Number)):
+    if not hasattr(kind, name) or isinstance(other, (Box, Number, Sequence)):
         return False
     goes_first = getattr(other, "__array_priority__", 0) > 0
-    becomes_array = getattr(x, "ndim", 0) or hasattr(kind, "__array__") or isinstance(other, Sequence)
-    return (goes_first or not becomes_array) and not _is_sparse(other)
+    return (goes_first or not (getattr(x, "ndim", 0) or hasattr(kind, "__array__"))) and not _is_sparse(other)
 
 
 def _tell_shapes(error: ValueError, operands: Iterable[Any]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from operator import is_
-from types import FunctionType, MappingProxyType, ModuleType
+from functools import partial
+from operator import attrgetter
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = ["Bindings"]
 MOST = 1000
 _PLAIN = bool, int, float, complex, str, bytes, np.generic
 _UNBOUND = AttributeError, LookupError, ValueError  # what reading a name raises then
+_IN_CELL = attrgetter("cell_contents")
 
 
 class Bindings:
@@ -41,80 +43,62 @@ class Bindings:
 
     def __init__(self, reach: Reach, args: tuple[Any, ...]) -> None:
         of_arguments = {id(held) for x in objects_in(args) for held in held_by(x, held_as_arguments)}
-        # By what reads them: what holds the things, by which names, and the things. A list each: so they are
-        # compared in one go.
-        self._bound: dict[Callable[[Any, Any], Any], tuple[list[Any], list[Any], list[Any]]] = {}
-        self._count, self.changed = 0, ""
+        # What reads each thing, from where, the thing, and its name.
+        self._bound: list[list[Any]] = []
+        self.changed = ""
         for x in [x for _, x in reach.found if id(x) not in of_arguments]:
             with suppress(Exception):  # what is asked may be of any kind
-                for reading in _readings(x, reach):
-                    self._add(*reading)
-
-    def _add(self, read: Callable[[Any, Any], Any], holder: Any, names: Iterable[Any]) -> None:
-        pairs = [(name, x) for name in names if not issubclass(type(x := read(holder, name)), ModuleType)]
-        if self._count + len(pairs) > MOST:
-            return
-        self._count += len(pairs)
-        holders, its_names, things = self._bound.setdefault(read, ([], [], []))
-        holders += [holder] * len(pairs)
-        its_names += [name for name, _ in pairs]
-        things += [x for _, x in pairs]
+                some = [[read, key, read(key), name] for read, key, name in _readings(x, reach)]
+                some = [row for row in some if not issubclass(type(row[2]), ModuleType)]
+                if len(self._bound) + len(some) <= MOST:
+                    self._bound += some
 
     def settle(self) -> None:
         """Leave out what the function itself has bound anew since: it counts its calls."""
-        for read, columns in self._bound.items():
-            rows = [row for row in zip(*columns, strict=True) if _is_bound(read, *row)]
-            for i, column in enumerate(columns):
-                column[:] = [row[i] for row in rows]
+        self._bound = [row for row in self._bound if _is_bound(*row)]
 
     def have_changed(self) -> bool:
         """Tell whether a name is bound to something else by now: a number or a text, to another one."""
-        try:
-            for read, (holders, names, were) in self._bound.items():
-                if not all(map(is_, map(read, holders, names), were)):
-                    now = [*map(read, holders, names)]
-                    if not all(map(_is_same, now, were)):
-                        rows = zip(names, now, were, strict=True)
-                        name = next(name for name, a, b in rows if not _is_same(a, b))
-                        self.changed = name if type(name) is str else ""
-                        return True
-                    were[:] = now
-        except _UNBOUND:
-            return True
+        for row in self._bound:
+            read, key, thing, name = row
+            try:
+                now = read(key)
+            except _UNBOUND:
+                self.changed = name
+                return True
+            if now is not thing:
+                if not _is_same(now, thing):
+                    self.changed = name
+                    return True
+                row[2] = now
         return False
 
 
-def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any, Any], Any], Any, Iterable[Any]]]:
-    """Give what reads the things that something holds by names, what holds them, and the names in use."""
+def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any, str]]:
+    """Give what reads the things that something holds by names, by what, and the names in use."""
     if isinstance(x, FunctionType):
-        for name, cell, _ in cells_of(x):
-            yield _variable, cell, [name]
-        yield dict.get, x.__globals__, global_names(x.__code__, x.__globals__)
-        yield getattr, x, ["__code__", "__defaults__"]
+        yield from ((_IN_CELL, cell, name) for name, cell, _ in cells_of(x))
+        yield from ((x.__globals__.get, name, name) for name in global_names(x.__code__, x.__globals__))
+        yield attrgetter("__code__"), x, x.__name__
+        if x.__defaults__:
+            yield attrgetter("__defaults__"), x, x.__name__
     elif isinstance(x, (type, ModuleType)):
         is_named = reach.is_named_of_module if isinstance(x, ModuleType) else reach.is_named
         named = [name for name, held in vars(x).items() if is_named(name) and _is_users(name, held)]
-        yield (MappingProxyType.get if isinstance(x, type) else dict.get), vars(x), named
+        yield from ((vars(x).get, name, name) for name in named)
     elif isinstance(x, dict):
-        yield dict.get, x, [*dict.keys(x)]
-        yield _length, x, [dict]
+        yield from ((partial(dict.get, x), key, key if type(key) is str else "") for key in dict.keys(x))
+        yield dict.__len__, x, ""
     elif isinstance(x, (list, deque)):
         kind: Any = list if isinstance(x, list) else deque
-        yield kind.__getitem__, x, range(kind.__len__(x))
-        yield _length, x, [kind]
+        yield from ((partial(kind.__getitem__, x), i, "") for i in range(kind.__len__(x)))
+        yield kind.__len__, x, ""
     elif not isinstance(x, Param) and not (reach.reads_any and is_known(type(x))):
         if (own := in_dict(x)) is not None:
-            yield dict.get, own, filter(reach.is_named, {**own, **dict(in_class(type(x)))})
-        yield object.__getattribute__, x, filter(reach.is_named, in_slots(x))
-
-
-def _variable(cell: Any, _: str) -> Any:
-    return cell.cell_contents
-
-
-def _length(x: Any, kind: Any) -> int:
-    """Give how many items there are, past a ``__len__`` of the user's."""
-    return kind.__len__(x)  # type: ignore[no-any-return]
+            named = [name for name in {**own, **dict(in_class(type(x)))} if reach.is_named(name)]
+            yield from ((own.get, name, name) for name in named)
+        read = partial(object.__getattribute__, x)
+        yield from ((read, name, name) for name in in_slots(x) if reach.is_named(name))
 
 
 def _is_users(name: str, x: Any) -> bool:
@@ -122,9 +106,9 @@ def _is_users(name: str, x: Any) -> bool:
     return isinstance(x, FunctionType) or not name.startswith("__")
 
 
-def _is_bound(read: Callable[[Any, Any], Any], holder: Any, name: Any, x: Any) -> bool:
+def _is_bound(read: Callable[[Any], Any], key: Any, x: Any, _: str) -> bool:
     try:
-        return _is_same(read(holder, name), x)
+        return _is_same(read(key), x)
     except _UNBOUND:
         return False
 

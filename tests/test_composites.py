@@ -760,8 +760,9 @@ def test_what_is_made_lies_in_memory_as_numpys(name, x):
 
 @pytest.mark.parametrize("axis", [None, 0, 1, (0, 1)])
 @pytest.mark.parametrize("shift", [-1, 2, True, np.uint8(1), np.uint64(2)])
-@pytest.mark.filterwarnings("ignore:overflow encountered in scalar negative")  # by NumPy 2.0 itself
 def test_an_array_is_rolled_by_a_shift_of_any_integer_kind(shift, axis):
+    if np.__version__.startswith("2.0.") and isinstance(shift, np.unsignedinteger):
+        pytest.skip("NumPy 2.0 negates an unsigned integer")
     weights = np.cos(np.arange(M.size)).reshape(M.shape)
     (g,) = gradient(lambda x: np.sum(weights * np.roll(x, shift, axis)), M)
     places = np.roll(np.arange(M.size).reshape(M.shape), shift, axis)  # which elements have gone there

@@ -389,7 +389,7 @@ class Compiled:
                 self._recorded -= stale.ran >= WORTH
                 del self._programs[key]
             started = time.perf_counter()
-            bound = Bindings(Reach(self._loss, args), args)
+            bound = Bindings(Reach(self._loss, args), args)  # before the loss runs, which may count its calls
             result = self._on_copies(args)
             made = self._checked(args, result, bound)
             self._recorded += 1

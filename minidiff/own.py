@@ -231,7 +231,7 @@ def _way_back(jointly: Callable[..., Any]) -> Callable[..., Any]:
 
         def of(g: Any) -> list[Any]:
             try:
-                g = _formed(form, _copied(g), others=False)
+                g = _formed(form, tracing.copied(g), others=False)  # a rule may write into it
                 answer = _formed(form, tracing.read_only(ans), others=True)
                 gradients = list(jointly(places, kept, g, answer, *given, **keywords))
             except np.linalg.LinAlgError:
@@ -344,11 +344,6 @@ def _holds_recorded(x: Any, trace: int) -> bool:
     if issubclass(type(x), _CONTAINERS):
         return any(_holds_recorded(item, trace) for item in (x.values() if isinstance(x, dict) else x))
     return tracing.is_box(x) and tracing.is_recorded(x := tracing.lift(x)) and x._trace >= trace
-
-
-def _copied(g: Any) -> Any:
-    """Give a gradient for the user's rule, which may write into it: others may have this array, too."""
-    return g.copy() if type(g) is np.ndarray else tracing.map_container(_copied, g)
 
 
 def _writeable(x: Any, args: Iterable[Any]) -> Any:

@@ -644,3 +644,13 @@ def test_a_whole_number_that_is_the_result_has_a_gradient():
     step = derivative(lambda g, ans, x: g)(lambda x: np.sign(x).astype(int))
     for x in (2.0, np.array([2.0, -1.0])):
         np.testing.assert_array_equal(gradient(lambda x: np.sum(step(x) * x), x)[0], np.sign(x) + x)
+
+
+def test_a_rule_gets_its_gradient_laid_out_alike_with_a_program_and_without():
+    @derivative(lambda g, ans, x: g * (2.0 if g.flags.c_contiguous else 3.0))
+    def doubled(x):
+        return 2 * x if float(np.max(x)) > 0 else x
+
+    weights, x = np.arange(6.0).reshape(3, 2), np.ones((2, 3))
+    loss = lambda x: np.sum(weights * doubled(x).T)
+    np.testing.assert_array_equal(compiled(loss)(x).grad[0], gradient(loss, x)[0])

@@ -145,8 +145,8 @@ def throttle(
 
 def _no_other(callback: type, others: Iterable[str]) -> None:
     """Refuse options that a callback has not: say what to write, or which it has."""
-    known = [name for name in inspect.signature(callback).parameters if name != "others"]
     for name in others:
+        known = [name for name in inspect.signature(callback).parameters if name != "others"]
         cures = _OPTIONS.get(name, ())
         cure = next((c for c in cures if not (o := re.match(r"(\w+)=", c)) or o[1] in known), None)
         raise TypeError(f"{callback.__name__} has no option {name!r}: it has {cure or ', '.join(known)}")

@@ -360,8 +360,8 @@ class Lines:
         if x._name not in self._listing.made_by or not self._text[x._name].isidentifier():
             return False
         group, mine = self._memory.of(x), self._memory.of(result)
-        is_result = self._memory.is_foreign(mine) or self._memory.returns(mine)
-        if (group in self._borrowed and is_result) or not self._memory.dies(i, x, result):
+        is_kept = group in self._borrowed and self._memory.goes_out(mine)  # what others get is not to be kept
+        if is_kept or not self._memory.dies(i, x, result):
             return False
         if group in self._borrowed:
             self._borrowed[mine] = self._borrowed.pop(group)
@@ -376,9 +376,7 @@ class Lines:
         if ufunc.signature is not None and ufunc is not np.matmul:
             return None
         mine = self._memory.of(result)
-        if type(e) is not np.ndarray or e.nbytes < LARGE:
-            return None
-        if self._memory.returns(mine) or self._memory.is_foreign(mine):
+        if type(e) is not np.ndarray or e.nbytes < LARGE or self._memory.goes_out(mine):
             return None
         if not (e.flags.c_contiguous or e.flags.f_contiguous):
             return None
@@ -681,13 +679,9 @@ class Memory:
         """Tell whose memory an array is in, by an id."""
         return _last_of(id(owner_of(example(x))), self._same)
 
-    def is_foreign(self, memory: int) -> bool:
-        """Tell whether others have it, who may keep it."""
-        return memory in self._foreign
-
-    def returns(self, memory: int) -> bool:
-        """Tell whether a result is in it."""
-        return self.last.get(memory) == self._end
+    def goes_out(self, memory: int) -> bool:
+        """Tell whether a result is in it, or others have it, who may keep it."""
+        return memory in self._foreign or self.last.get(memory) == self._end
 
     def dies(self, i: int, x: StandIn, result: StandIn) -> bool:
         """Tell whether nothing needs an array after a call whose result it can take.

@@ -35,6 +35,7 @@ from minidiff.tracing import (
     LacksError,
     backward,
     called_here,
+    copied,
     in_a_sparse_product,
     is_box,
     is_of_sparse,
@@ -466,12 +467,8 @@ class Whole:
 
     def __call__(self, *operands: Any, **options: Any) -> Any:
         """Call it."""
-        given = [_copied(x) if i == self._g else read_only(x) for i, x in enumerate(operands)]
-        return _copied(self.__wrapped__(*given, **read_only(options)))  # type: ignore[attr-defined]
-
-
-def _copied(x: Any) -> Any:
-    return x.copy("K") if type(x) is np.ndarray else map_container(_copied, x)
+        given = [copied(x) if i == self._g else read_only(x) for i, x in enumerate(operands)]
+        return copied(self.__wrapped__(*given, **read_only(options)), "K")  # type: ignore[attr-defined]
 
 
 _PLAIN = {np.ndarray, bool, int, float, str, type(None)}

@@ -35,6 +35,7 @@ from minidiff.tracing.record import (
     apart,
     as_array,
     constant,
+    copied,
     derivative,
     guard,
     in_a_sparse_product,
@@ -59,8 +60,8 @@ from minidiff.tracing.rows import by_row, pull_all
 
 __all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "LacksError", "Leaf", "Trace", "Traced",
     "add_at", "added", "added_at", "apart", "as_array", "assigned", "backward", "by_row", "called",
-    "called_here", "constant", "derivative", "filled", "guard", "history", "in_a_sparse_product",
-    "is_basic", "is_box", "is_of_sparse", "is_recorded", "is_tracing", "lift", "listed", "made_array",
-    "made_zeros", "map_container", "name_of", "no_attribute", "part_of", "pull_all", "read_only",
-    "seen_from", "single", "standing", "standing_for_leaves", "standing_now", "stands_beneath", "summed",
-    "watch", "watching"]  # fmt: skip
+    "called_here", "constant", "copied", "derivative", "filled", "guard", "history",
+    "in_a_sparse_product", "is_basic", "is_box", "is_of_sparse", "is_recorded", "is_tracing", "lift",
+    "listed", "made_array", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",
+    "pull_all", "read_only", "seen_from", "single", "standing", "standing_for_leaves", "standing_now",
+    "stands_beneath", "summed", "watch", "watching"]  # fmt: skip

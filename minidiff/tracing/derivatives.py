@@ -90,15 +90,15 @@ def _autograds(call: Any, g: Any) -> list[Any]:
 
     What the table prepares without knowing `g` stays with the call, for the next `g`.
     """
-    vjp = getattr(call, "vjp", None)
+    vjp, name = getattr(call, "vjp", None), flaws.name_of(call.function.fun)
     if vjp is None:
         arguments = call.arguments
-        if why := flaws.objection(call.function.fun, call.argnums, arguments, call.keywords):
+        if why := flaws.objection(name, call.argnums, arguments, call.keywords):
             raise NotImplementedError(f"there is none {why}")
         if isinstance(call.function.fun, np.ufunc):
             # Whole numbers beside recorded ones: a square of a small one would overflow.
             arguments = tuple([a * 1.0 if getattr(a, "dtype", _REAL).kind in "biu" else a for a in arguments])
-        arguments = flaws.read(call.function.fun, arguments)
+        arguments = flaws.read(name, arguments)
         vjp = primitive_vjps[call.function](call.argnums, call._value, arguments, call.keywords)
         call.vjp = vjp
     token = in_a_rule_of_autograds.set(True)
@@ -107,7 +107,7 @@ def _autograds(call: Any, g: Any) -> list[Any]:
         places = zip(gradients, call.argnums, call.parents, strict=True)
     finally:
         in_a_rule_of_autograds.reset(token)
-    return [_fitted(flaws.mended(call.function.fun, i, typed(h)), parent) for h, i, parent in places]
+    return [_fitted(flaws.mended(name, i, typed(h)), parent) for h, i, parent in places]
 
 
 def _fitted(h: Any, parent: Any) -> Any:

@@ -17,7 +17,7 @@ from minidiff.checks import is_complex
 _Objection: TypeAlias = Callable[[tuple[int, ...], tuple[Any, ...], dict[str, Any]], str]
 
 
-def name(function: Any) -> str:
+def name_of(function: Any) -> str:
     """Name a function of SciPy's, a method of a distribution by both; any other function is ""."""
     module = str(getattr(function, "__module__", ""))
     if not (module.startswith("scipy.") or isinstance(function, np.ufunc)):
@@ -27,24 +27,24 @@ def name(function: Any) -> str:
     return f"{owner.removesuffix('_gen')}.{own}" if owner.endswith("_gen") else own
 
 
-def objection(function: Any, argnums: tuple[int, ...], arguments: Any, keywords: dict[str, Any]) -> str:
+def objection(name: str, argnums: tuple[int, ...], arguments: Any, keywords: dict[str, Any]) -> str:
     """Say why a call has no derivative though autograd's table has one, or give ""."""
-    ask = _OBJECTIONS.get(name(function))
+    ask = _OBJECTIONS.get(name)
     return ask(argnums, arguments, keywords) if ask else ""
 
 
-def read(function: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def read(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Give arguments as SciPy reads them: of a covariance the lower triangle alone, and its mirror image."""
-    place = _OF_COVARIANCES.get(name(function))
+    place = _OF_COVARIANCES.get(name)
     if place is None:
         return arguments
     lower = anp.tril(arguments[place])
     return (*arguments[:place], lower + anp.tril(lower, -1).T, *arguments[place + 1 :])
 
 
-def mended(function: Any, argnum: int, h: Any) -> Any:
+def mended(name: str, argnum: int, h: Any) -> Any:
     """Give the derivative with respect to an argument, where autograd's, `h`, is of something else."""
-    if argnum == _OF_COVARIANCES.get(name(function)):
+    if argnum == _OF_COVARIANCES.get(name):
         return anp.tril(h + anp.swapaxes(h, -1, -2)) - h * np.eye(h.shape[-1])
     return h
 

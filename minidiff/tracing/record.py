@@ -1099,7 +1099,9 @@ class _Reading:
 def _begin_reading(me: _Reading) -> None:
     with _reading:
         for function, primitive in [*trace_primitives_map.items()]:
-            _let_be_noted(function, primitive)
+            if primitive not in _asked:
+                _let_be_noted(function, primitive)
+                _asked.add(primitive)
         _reading_now.add(me)
         setattr(Leaf, "_array", property(_lifted, _ARRAY.__set__))  # noqa: B010 - mypy
         setattr(Leaf, "value", property(_read))  # noqa: B010 - mypy
@@ -1118,8 +1120,7 @@ def _let_be_noted(function: Any, primitive: Any) -> None:
     if isinstance(function, np.ufunc) or str(function.__module__).startswith(_NOT_NOTED):
         return
     cell = primitive.__closure__[primitive.__code__.co_freevars.index("f_raw")]
-    if cell.cell_contents is function:
-        cell.cell_contents = lambda *arguments, **keywords: called(function, arguments, keywords)
+    cell.cell_contents = lambda *arguments, **keywords: called(function, arguments, keywords)
 
 
 # The derivative of an integral makes functions that are integrated.
@@ -1128,6 +1129,7 @@ _ARRAY: Any = vars(Leaf)["_array"]
 _VALUE: Any = vars(Leaf)["value"]
 _reader: ContextVar[Callable[[Any, int], Any] | None] = ContextVar("reader", default=None)
 _reading, _reading_now = threading.Lock(), weakref.WeakSet[_Reading]()
+_asked = set[Any]()  # the primitives that `_let_be_noted` has seen
 
 
 def _lifted(leaf: Leaf) -> Any:
@@ -1236,6 +1238,11 @@ def read_only(x: Any) -> Any:
     x = x.view()
     x.flags.writeable = False
     return x
+
+
+def copied(x: Any, order: Any = "C") -> Any:
+    """Give copies of arrays, also inside lists, tuples and dicts, laid out in this order."""
+    return x.copy(order) if type(x) is np.ndarray else map_container(lambda item: copied(item, order), x)
 
 
 def _any_box(x: Any) -> bool:

@@ -12,6 +12,7 @@ _AUTOGRADS = {
     "linalg": "sqrtm solve_triangular solve_banded solve_sylvester",
     "signal": "convolve",
 }
+_NUMPYS = "inv det norm pinv eig eigh eigvals eigvalsh svd qr lstsq"
 _SOLVERS = """
 minimize minimize_scalar root root_scalar bisect brenth brentq ridder toms748 newton fsolve least_squares
 fixed_point linprog
@@ -35,8 +36,7 @@ _TWINS = {
     **{f"spherical_{kind}n": _SPHERICAL.format(f"{kind}v") for kind in "jyik"},
     "comb": "scipy.special.binom(n, k)",
     "factorial": "scipy.special.gamma(n + 1)",
-    **{f: f"np.linalg.{f}" for f in ("inv", "det", "norm", "pinv", "eigh", "eigvalsh", "svd", "qr", "lstsq")},
-    **{f: f"np.linalg.{f}" for f in ("eig", "eigvals")},
+    **{f: f"np.linalg.{f}" for f in _NUMPYS.split()},
     "svdvals": "np.linalg.svd(A, compute_uv=False)",
     "pinvh": "np.linalg.pinv(A, hermitian=True)",
     "euclidean": "np.linalg.norm(x - y)",

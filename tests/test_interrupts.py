@@ -343,7 +343,7 @@ def test_an_interrupt_at_any_moment_of_a_training_leaves_whole_steps(make, event
 
 @pytest.mark.parametrize(
     ("file", "within"),
-    [("tracing/record", ("for_leaves", "_reading")), ("optimise/together", ""), ("compiled", "")],
+    [("tracing/reading", ("for_leaves", "_reading")), ("optimise/together", ""), ("compiled", "")],
 )
 def test_an_interrupt_in_the_first_call_of_a_program_leaves_whole_steps_and_no_stand_ins(file, within):
     def fresh():
@@ -384,7 +384,8 @@ def test_an_interrupt_within_a_guard_or_a_watch_leaves_arrays_writeable_and_noth
                     params(a),
                 )
 
-        pressed, exception = press_at({moment}, run, event="line", files=(f"{PACKAGE}/tracing/record",))
+        files = f"{PACKAGE}/tracing/record", f"{PACKAGE}/tracing/guards"
+        pressed, exception = press_at({moment}, run, event="line", files=files)
         if not pressed:
             break
         assert type(exception) is KeyboardInterrupt

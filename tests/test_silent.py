@@ -744,7 +744,7 @@ def test_whatever_ends_a_loss_leaves_nothing_open():
 
     at = -1
     before = contextvars.copy_context().run(
-        lambda: (record._top.get(), record._innermost.get(), dict(record._roots.get()))
+        lambda: (record._top.get(), record.innermost.get(), dict(record._roots.get()))
     )
     sys.settrace(interrupt)
     gradient(lambda: np.sum(W**2), ps)
@@ -758,7 +758,7 @@ def test_whatever_ends_a_loss_leaves_nothing_open():
             pass
         finally:
             sys.settrace(None)
-        assert (record._top.get(), record._innermost.get(), dict(record._roots.get())) == before
+        assert (record._top.get(), record.innermost.get(), dict(record._roots.get())) == before
         update(Descent(0.0), ps, {W: np.zeros(2)})
 
 

@@ -26,6 +26,9 @@ from minidiff.tracing.derivatives import (
     part_of,
     single,
 )
+from minidiff.tracing.guards import guard, watch
+from minidiff.tracing.methods import in_a_sparse_product
+from minidiff.tracing.reading import standing_for_leaves
 from minidiff.tracing.record import (
     Kept,
     LacksError,
@@ -37,8 +40,6 @@ from minidiff.tracing.record import (
     constant,
     copied,
     derivative,
-    guard,
-    in_a_sparse_product,
     is_box,
     is_of_sparse,
     is_recorded,
@@ -49,10 +50,8 @@ from minidiff.tracing.record import (
     read_only,
     seen_from,
     standing,
-    standing_for_leaves,
     standing_now,
     stands_beneath,
-    watch,
     watching,
 )
 from minidiff.tracing.refusals import ELSEWHERE, called_here, name_of, no_attribute

@@ -19,6 +19,8 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
+from minidiff.tracing import methods as methods  # some of which become others here
+from minidiff.tracing.calls import WRITING
 from minidiff.tracing.derivatives import (
     COMPOSITES,
     axes_in_memory,
@@ -30,18 +32,16 @@ from minidiff.tracing.derivatives import (
 )
 from minidiff.tracing.exact import laid
 from minidiff.tracing.record import (
-    _GETITEM,
     FLAT,
+    GETITEM,
     NO_KEYWORDS,
     PLAIN,
-    WRITING,
     Stale,
     Traced,
-    _innermost,
-    _set_class,
     as_array,
     blank,
     constant,
+    innermost,
     is_box,
     is_guarded,
     lift,
@@ -50,6 +50,7 @@ from minidiff.tracing.record import (
     replace,
     retake,
     seen_from,
+    set_class,
     settle,
     source_of,
     standing_now,
@@ -234,7 +235,7 @@ def _is_there_already(root: Traced, way: Any, index: Any, w: Traced) -> bool:
     if of is root and type(index) is int and is_called_here("shuffle"):
         # It exchanges rows of what is no array of NumPy's as if they were no views of it.
         refuse("shuffle() of an array under differentiation", "")
-    is_part = of is root and w.function is _GETITEM and type(index) in (int, slice, tuple, type(...))
+    is_part = of is root and w.function is GETITEM and type(index) in (int, slice, tuple, type(...))
     return bool(is_part and repr((taken[:-1], w.arguments[1])) == repr((way, index)))
 
 
@@ -333,7 +334,7 @@ def _go_on(root: Traced, new: Traced, value: Any) -> None:
     views, story.views = story.views, []
     for reference in views:
         if (view := reference()) is not None:
-            _set_class(view, Stale)
+            set_class(view, Stale)
 
 
 def _kept(index: Any) -> Any:
@@ -715,7 +716,7 @@ Traced.astype = _astype  # type: ignore[method-assign]
 
 def _made(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> Any:
     """Make an array that recorded values may be assigned to: in the innermost gradient that runs."""
-    array, trace = function(constant(x), *args, **options), _innermost.get() or getattr(x, "owner", None)
+    array, trace = function(constant(x), *args, **options), innermost.get() or getattr(x, "owner", None)
     if trace is None or not trace.open or shown(array).dtype.kind not in "fc":
         return array
     return Traced(array, MADE, (), NO_KEYWORDS, (), (), trace)
@@ -723,7 +724,7 @@ def _made(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> A
 
 def made_zeros(shape: Any, dtype: Any) -> Any:
     """Make zeros: to be filled, in a running gradient."""
-    trace = _innermost.get()
+    trace = innermost.get()
     if trace is None:
         return np.zeros(shape, dtype)
     variable = next(iter(trace._leaves.values()), None)

@@ -13,24 +13,19 @@ Traces nest: the value inside a `Traced` may be a box of an outer trace.
 
 from __future__ import annotations
 
-import inspect
 import operator
 import sys
-import threading
-import warnings
 import weakref
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar, copy_context
 from fractions import Fraction
-from functools import cache, wraps
-from importlib import import_module
+from functools import wraps
 from itertools import count
 from numbers import Number
 from operator import attrgetter
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from autograd.builtins import SequenceBox
@@ -38,25 +33,20 @@ from autograd.core import VJPNode, VSpace, vspace
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
-from minidiff.checks import add_note, described, is_ndarray, owners_of, takes, warn
-from minidiff.interrupts import whole
+from minidiff.checks import add_note, described, is_ndarray, owners_of, warn
 from minidiff.tracing.derivatives import (
     AGAIN,
     COMPOSITES,
-    CONSTANT,
     RULES,
-    called,
     cast,
     define,
     in_a_rule_of_autograds,
     mean,
-    parameters_of,
-    primitive_of,
     shown,
     typed,
     var,
 )
-from minidiff.tracing.refusals import ELSEWHERE, cures, is_called_here, name_of, no_attribute, refuse, where
+from minidiff.tracing.refusals import name_of, refuse, where
 
 T = TypeVar("T")
 
@@ -67,59 +57,13 @@ T = TypeVar("T")
 # They belong to the current thread (or asyncio task): the innermost trace; the number of autograd's own that
 # is innermost; and for a leaf the root that stands for it in the innermost trace that has one. The leaf
 # itself is the key: in a copied context its root may stay for long, and an address would be given anew.
-_innermost: ContextVar[Trace | None] = ContextVar("innermost", default=None)
+innermost: ContextVar[Trace | None] = ContextVar("innermost", default=None)
 _top: ContextVar[int] = ContextVar("top", default=-1)
 _roots: ContextVar[dict[Leaf, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
 
 
 # The traces under the guard that is on.
-_guards: ContextVar[list[Trace] | None] = ContextVar("guards", default=None)
-
-
-@contextmanager
-def guard() -> Iterator[None]:
-    """Make the arrays that a loss has used read-only until its gradient is taken.
-
-    An array that is refilled in place after the loss has used it gives another gradient, without a word.
-    Under the guard to refill it is an error. Parameters are held as well.
-
-    Notes
-    -----
-    It costs some time for each array, so it is off unless asked for. What a `pullback` uses is held until the
-    ``with`` block ends.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from minidiff import gradient, guard
-    >>> buffer = np.ones(2)
-    >>> def loss(x):
-    ...     y = np.sum(x * buffer)
-    ...     buffer[...] = 2
-    ...     return y + np.sum(x * buffer)
-    >>> with guard():
-    ...     gradient(loss, np.ones(2))
-    Traceback (most recent call last):
-        ...
-    ValueError: assignment destination is read-only: guard() holds what the loss has used
-    >>> buffer.flags.writeable
-    True
-    """
-    around, traces = _guards.get(), list[Trace]()
-    try:
-        _guards.set(traces)
-        yield
-    finally:
-        try:
-            _end_guard(traces, around)
-        finally:  # once more: an interrupt may cut the first one short
-            _end_guard(traces, around)
-
-
-def _end_guard(traces: list[Trace], around: list[Trace] | None) -> None:
-    _guards.set(around)
-    for trace in traces:
-        trace.release()
+guards: ContextVar[list[Trace] | None] = ContextVar("guards", default=None)
 
 
 def _can_be_let_go(base: Any) -> bool:
@@ -136,49 +80,10 @@ def _can_be_let_go(base: Any) -> bool:
 
 def is_guarded(array: Any) -> bool:
     """Tell whether an array is read-only because a guard holds it."""
-    return any(array is held for trace in _guards.get() or () for held in trace.held or ())
+    return any(array is held for trace in guards.get() or () for held in trace.held or ())
 
 
 watching: ContextVar[bool] = ContextVar("watching", default=False)
-
-
-@contextmanager
-def watch() -> Iterator[None]:
-    """Stop at the first call whose value or gradient is not finite, and name it, in the ``with`` block.
-
-    Raises
-    ------
-    FloatingPointError
-        By a gradient that is taken in the block. It names the function and the line of the loss.
-
-    Notes
-    -----
-    Every result and every gradient is looked at, which takes several times as long. Infinity counts as well
-    as NaN, also where the loss would leave it out later, by `np.where` or `min`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from minidiff import gradient, watch
-    >>> def loss(x):
-    ...     root = np.sqrt(x)
-    ...     return np.sum(root)
-    >>> with watch():  # doctest: +ELLIPSIS
-    ...     gradient(loss, np.array([0.0, 4.0]))
-    Traceback (most recent call last):
-        ...
-    FloatingPointError: np.sqrt, in line ...: the gradient by argument 0 is not finite
-    """
-    before = watching.get()
-    try:
-        watching.set(True)
-        with np.errstate(all="ignore"):  # NumPy would warn of the same
-            yield
-    finally:
-        try:
-            watching.set(before)
-        finally:
-            watching.set(before)
 
 
 class _TraceStack(type(trace_stack)):  # type: ignore[misc]
@@ -190,7 +95,7 @@ class _TraceStack(type(trace_stack)):  # type: ignore[misc]
 
     @property
     def top(self) -> int:
-        trace = _innermost.get()
+        trace = innermost.get()
         return _top.get() if trace is None else max(trace.number, _top.get())
 
     @top.setter
@@ -208,11 +113,11 @@ class Trace:
 
     def __init__(self, *, keeps: bool = False) -> None:
         # Of a recomputed call, the trace around it: its values may leave only as the result.
-        self.around = _innermost.get() if keeps else None
+        self.around = innermost.get() if keeps else None
         self.refusal: TypeError | None = None  # the latest
         # Arrays made read-only until the way back is done, if there is a guard.
         self.held: list[np.ndarray[Any, Any]] | None = None
-        if (traces := _guards.get()) is not None:
+        if (traces := guards.get()) is not None:
             self.held = []
             traces.append(self)
         # By the order of each call what it was and where, if calls are watched.
@@ -274,7 +179,7 @@ class Trace:
 
     def release(self) -> None:
         """Let its arrays, and those of traces begun since, be written to again."""
-        traces = _guards.get() or []
+        traces = guards.get() or []
         i = traces.index(self) if self in traces else len(traces)
         over = [self, *traces[i + 1 :]]
         # The owners of memory before those that show it; of what a trace around holds, that one lets go.
@@ -312,7 +217,7 @@ class Trace:
 
     def _run(self, f: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Traced | None]:
         outer = _roots.get()
-        _innermost.set(self)
+        innermost.set(self)
         _roots.set({**outer, **self._leaves} if outer else self._leaves)
         try:
             return self._split(f(*arguments))
@@ -448,28 +353,13 @@ def _matmul(x: Any, y: Any) -> Any:
         raise
 
 
-def _recorded(function: Any) -> Any:
-    """Make the method that does what the NumPy function of the same name does."""
-    return lambda self, *args, **kwargs: call(function, (self, *args), kwargs)
-
-
-def _plain(function: Callable[..., Any]) -> Any:
-    """Make the method that has no gradient to record and works on plain values: a comparison, `argmax`."""
-    return lambda self, *args, **kwargs: function(getval(self), *map(constant, args), **kwargs)
-
-
-class _AsksUs:
-    """What NumPy finds when one of its functions meets a recorded value or a leaf."""
+class AsksUs:
+    """What NumPy finds when one of its functions meets a recorded value or a leaf: `calls.py` answers it."""
 
     __slots__ = ()
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return call(function, args, kwargs)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        if method == "__call__":
-            return call(ufunc, args, kwargs)
-        return call_ufunc_method(ufunc, method, args, kwargs)
+    __array_function__: Any
+    __array_ufunc__: Any
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         return np
@@ -484,7 +374,7 @@ class LacksError(AttributeError, TypeError):
         return TypeError, self.args
 
 
-class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
+class Traced(AsksUs, ArrayBox):  # type: ignore[misc]
     """An array computed under differentiation, which remembers the call that made it.
 
     It works like the ndarray of its value: operators, NumPy functions, indexing, attributes and methods
@@ -547,8 +437,6 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     __pow__, __rpow__ = _binary(np.power, operator.pow)
     __matmul__, __rmatmul__ = _binary(np.matmul, _matmul)
     __mod__, __rmod__ = _binary(np.mod, operator.mod)
-    __neg__ = _recorded(np.negative)
-    __pos__ = _recorded(np.positive)
 
     def __abs__(self) -> Any:  # Python's, which for a complex number has other last bits than np.abs
         if not self.owner.open:
@@ -571,9 +459,9 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
         is_plain = type(index) in PLAIN or (type(index) is tuple and PLAIN.issuperset(map(type, index)))
         if is_plain and self.owner.open and type(x) in PLAIN:  # as `record` does it, without a look inside
             index = as_it_is_now(index) if type(index) in (np.ndarray, tuple) else index
-            part = _node(x[index], _GETITEM, (x, index), NO_KEYWORDS, (0,), (self,))
+            part = _node(x[index], GETITEM, (x, index), NO_KEYWORDS, (0,), (self,))
         else:
-            part = record(_GETITEM, (self, constant(index)), NO_KEYWORDS)
+            part = record(GETITEM, (self, constant(index)), NO_KEYWORDS)
         if self.owner.views is None:
             _let_go(part)
         return part
@@ -610,10 +498,7 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
     strides = property(lambda self: getval(self).strides)
     flags = property(lambda self: getval(self).flags)
     device = "cpu"
-    T = property(_recorded(np.transpose))
     mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
-    real = property(_recorded(np.real))
-    imag = property(_recorded(np.imag))
 
     @property
     def flat(self) -> Any:
@@ -648,132 +533,14 @@ class Traced(_AsksUs, ArrayBox):  # type: ignore[misc]
             raise ValueError(f"to_device: arrays are on the device 'cpu', got {device!r}.")
         return self
 
-    def clip(self, min: Any = None, max: Any = None, **options: Any) -> Any:
-        return call(np.clip, (self, min, max), options)
-
-    def compress(self, condition: Any, axis: Any = None, **options: Any) -> Any:
-        return call(np.compress, (condition, self, axis), options)
-
-
-# Methods that do what NumPy's function of the same name does: recorded, or with plain values where there is
-# no gradient to record.
-for _name in (
-    "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min", "prod", "ravel",
-    "ptp", "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
-):  # fmt: skip
-    setattr(Traced, _name, _recorded(getattr(np, _name)))
-for _name in ("conj", "conjugate"):  # of real numbers it is the array itself
-    setattr(Traced, _name, lambda self: np.conj(self) if self.dtype.kind == "c" else self)
-for _name in dir(np.ndarray):
-    if getattr(np, _name, None) in CONSTANT and _name not in vars(Traced):
-        setattr(Traced, _name, _plain(getattr(np, _name)))
-for _name in ("eq", "ne", "lt", "le", "gt", "ge", "floordiv", "or_", "and_", "xor"):
-    _operate = getattr(operator, _name)
-    setattr(Traced, f"__{_name.strip('_')}__", _plain(_operate))
-    setattr(Traced, f"__r{_name.strip('_')}__", _plain(lambda x, y, f=_operate: f(y, x)))
-# What would lose the gradient, and what to do instead.
-_REFUSED = {
-    "__float__": ("float() of a value under differentiation (a `math` function or x[i] = … may call it)",
-        "Use np.* functions; np.stack makes an array of numbers."),
-    "__int__": ("int() of a value under differentiation", "Use np.* functions."),
-    "__index__": ("A value under differentiation as an index", "An index has no gradient."),
-    "__complex__": ("complex() of a value under differentiation", "Use np.* functions."),
-    "__array__": ("np.asarray() (or a function that calls it) on a value under differentiation",
-        "NumPy functions take it as it is; np.stack and np.concatenate join several, np.block nested lists."),
-    "__reduce_ex__": ("Pickling of a value under differentiation", "It belongs to the running loss."),
-    "item": (".item() of a value under differentiation", "A number is used as it is; x[i] picks one."),
-    "__round__": ("round() of a value under differentiation", "Use np.round(x)."),
-    "tolist": (".tolist() of a value under differentiation", "Iterate over it instead."),
-    "tobytes": (".tobytes() of a value under differentiation", "Work with the array itself."),
-    **dict.fromkeys(("resize", "setfield", "byteswap"),
-        ("Changing the memory of an array under differentiation", "Build a new array instead.")),
-    "setflags": ("setflags() on a value under differentiation", "Take a copy of it, x.copy()."),
-    "__dlpack__": ("np.from_dlpack() of a value under differentiation", "NumPy functions take it as it is."),
-    **dict.fromkeys(("view", "getfield"),
-        ("A view of other type on a value under differentiation",
-            "Use astype; of complex numbers take x.real and x.imag.")),
-}  # fmt: skip
-
-
-def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
-    """Make the method that is refused. Once the trace has ended it does what the plain value does."""
-
-    def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
-        if self.owner.open and (self.parents or self.function is None):  # not just made, as of np.zeros_like
-            try:
-                refuse(what, instead)
-            except TypeError as error:
-                self.owner.refusal = error
-                raise
-        plain = getval(self)
-        if name == "__array__":  # of NumPy's numbers it has no keywords
-            plain = np.asarray(plain)
-        return getattr(plain, name)(*args, **kwargs)
-
-    return method
-
-
-for _name, _words in _REFUSED.items():
-    setattr(Traced, _name, _refused(_name, *_words))
-_to_array, _view_of_bits = Traced.__array__, Traced.view
-
-
-def _view(self: Traced, *args: Any, **kwargs: Any) -> Any:
-    plain = getval(self)
-    like = plain.view(*args, **kwargs)
-    # In SciPy's product with a sparse matrix it would be the data of one.
-    if type(like) is type(plain) and like.dtype == plain.dtype and not is_of_sparse(sys._getframe(1)):
-        return self[...] if type(shown(like)) is np.ndarray else self
-    return _view_of_bits(self, *args, **kwargs)
-
-
-Traced.view = _view
-
-
-def _array(self: Traced, *args: Any, **kwargs: Any) -> Any:
-    """Refuse, but in SciPy's product with a sparse matrix, which leaves what is no array to the value."""
-    if in_a_sparse_product():
-        return np.array(None, object)
-    try:
-        return _to_array(self, *args, **kwargs)
-    except TypeError as error:
-        if is_called_here("nditer"):  # which has other words for every TypeError
-            raise NotImplementedError(str(error)) from None
-        raise
-
-
-def in_a_sparse_product() -> bool:
-    """Tell whether SciPy asks, in ``A @ x`` of a sparse A, about x or the parameter that x stands for."""
-    frame = sys._getframe(1).f_back
-    if frame is not None and frame.f_code.co_name == "__array__":  # a parameter's
-        frame = frame.f_back
-    return frame is not None and frame.f_code.co_name == "_matmul_dispatch" and is_of_sparse(frame)
-
 
 def is_of_sparse(frame: Any) -> bool:
     """Tell whether SciPy's sparse matrices run in a frame."""
     return str(frame.f_globals.get("__name__")).startswith("scipy.sparse.")
 
 
-Traced.__array__ = _array
-Traced.__name__ = "value under differentiation"  # as which Python's own messages speak of it
-
-
-def _elsewhere(name: str) -> Any:
-    """Make an attribute that says where else to look. With a `__getattr__` every attribute would be slow."""
-
-    def refuse(_: Traced) -> NoReturn:
-        raise AttributeError(no_attribute("a value under differentiation", name))
-
-    return property(refuse)
-
-
-for _name in (*ELSEWHERE, *dir(np.ndarray), *dir(np.float64)):
-    if not hasattr(Traced, _name) and not _name.startswith("__"):
-        setattr(Traced, _name, _elsewhere(_name))
-
 _RESHAPE, _TRANSPOSE, _POSITIVE = (trace_primitives_map[f] for f in (np.reshape, np.transpose, np.positive))
-_GETITEM: Any = ArrayBox.__getitem__
+GETITEM: Any = ArrayBox.__getitem__
 FLAT = define(lambda x: x.flatten(), (lambda g, ans, x: g.reshape(x.shape),))
 
 
@@ -815,7 +582,7 @@ class Stale(Traced):
         return _VALUE_OF.__get__(self)
 
     def lift(self) -> Any:
-        _set_class(self, Traced)
+        set_class(self, Traced)
         root, way = self.story.source
         anew = root
         for step in way:
@@ -831,7 +598,7 @@ class Stale(Traced):
 
 
 _VALUE_OF: Any = vars(Box)["_value"]
-_set_class: Any = vars(object)["__class__"].__set__  # past the property, which is for `isinstance`
+set_class: Any = vars(object)["__class__"].__set__  # past the property, which is for `isinstance`
 
 
 def retake(step: tuple[Any, ...], x: Any) -> Any:
@@ -882,7 +649,7 @@ def as_it_is_now(x: Any) -> Any:
     """
     if type(x) is dict or (type(x) in (tuple, list) and not _HOLDS_NO_ARRAY.issuperset(map(type, x))):
         return map_container(as_it_is_now, x)
-    if type(x) is np.ndarray and x.dtype.num < _FLOATS and _reader.get() is None:
+    if type(x) is np.ndarray and x.dtype.num < _FLOATS and reader.get() is None:
         return x.copy(order="K")
     return x
 
@@ -941,7 +708,7 @@ def _share(x: Any, y: Any) -> bool:
 
 def _let_go(part: Any) -> None:
     """Let what was read of an array hold a copy, so that the array can be filled in place."""
-    if type(part) is not Traced or part.function is not _GETITEM:
+    if type(part) is not Traced or part.function is not GETITEM:
         return
     if type(part.arguments[0]) is not np.ndarray:
         part._value = own_copy(part._value)
@@ -977,7 +744,7 @@ def is_blank(x: Any) -> bool:
     return getattr(x, "base", None) is _NOTHING
 
 
-class Leaf(_AsksUs):
+class Leaf(AsksUs):
     """What can be differentiated by being reached: an array outside a trace, its root inside.
 
     autograd sees a box: inside a trace that has a root for it, the root; elsewhere one of a trace below all
@@ -991,7 +758,7 @@ class Leaf(_AsksUs):
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """For `isinstance` it is an array as well as what it is."""
-        return type(self) if is_of_sparse(sys._getframe(1)) else type(_ARRAY.__get__(self))
+        return type(self) if is_of_sparse(sys._getframe(1)) else type(ARRAY.__get__(self))
 
     def __dir__(self) -> Iterable[str]:
         return dir(type(self))  # `object.__dir__` asks for `__class__`
@@ -1051,7 +818,7 @@ def _box(value: Any, trace: int, node: Any) -> Any:
     return (_Asking if in_a_rule_of_autograds.get() else ArrayBox)(value, trace, node)
 
 
-class _Asking(_AsksUs, ArrayBox):  # type: ignore[misc]
+class _Asking(AsksUs, ArrayBox):  # type: ignore[misc]
     """A box of autograd's that all of NumPy knows, not its ufuncs alone."""
 
     __slots__ = ()
@@ -1073,80 +840,9 @@ def stands_beneath(kind: type, example: Callable[[Any], Any]) -> None:
     VSpace.mappings[kind] = lambda x: vspace(example(x))
 
 
-def standing_for_leaves(stand_in: Callable[[Any, int], Any], f: Callable[[], T]) -> T:
-    """Call ``f()`` while ``stand_in(array, id of the leaf)`` stands for each leaf, and for its `value`.
-
-    What minidiff itself reads stays the array, and so does what other threads read. It runs in a context of
-    its own, so that however it ends, an interrupt at any place included, no stand-in is left.
-    """
-    return copy_context().run(_standing_for_leaves, stand_in, f)
-
-
-def _standing_for_leaves(stand_in: Callable[[Any, int], Any], f: Callable[[], T]) -> T:
-    _reader.set(stand_in)
-    me = _Reading()
-    try:
-        whole(_begin_reading, me)
-        return f()
-    finally:
-        whole(_end_reading, me)
-
-
-class _Reading:
-    """A recording that runs. It is gone by itself if an interrupt keeps `_end_reading` from being called."""
-
-
-def _begin_reading(me: _Reading) -> None:
-    with _reading:
-        for function, primitive in [*trace_primitives_map.items()]:
-            if primitive not in _asked:
-                _let_be_noted(function, primitive)
-                _asked.add(primitive)
-        _reading_now.add(me)
-        setattr(Leaf, "_array", property(_lifted, _ARRAY.__set__))  # noqa: B010 - mypy
-        setattr(Leaf, "value", property(_read))  # noqa: B010 - mypy
-
-
-def _end_reading(me: _Reading) -> None:
-    with _reading:
-        _reading_now.discard(me)
-        if not _reading_now:
-            setattr(Leaf, "_array", _ARRAY)  # noqa: B010 - mypy
-            setattr(Leaf, "value", _VALUE)  # noqa: B010 - mypy
-
-
-def _let_be_noted(function: Any, primitive: Any) -> None:
-    """Let stand-ins note a call that autograd makes of a function that is neither NumPy's nor minidiff's."""
-    if isinstance(function, np.ufunc) or str(function.__module__).startswith(_NOT_NOTED):
-        return
-    cell = primitive.__closure__[primitive.__code__.co_freevars.index("f_raw")]
-    cell.cell_contents = lambda *arguments, **keywords: called(function, arguments, keywords)
-
-
-# The derivative of an integral makes functions that are integrated.
-_NOT_NOTED = "numpy", "minidiff.", "autograd.core", "autograd.builtins", "autograd.numpy", "scipy.integrate"
-_ARRAY: Any = vars(Leaf)["_array"]
-_VALUE: Any = vars(Leaf)["value"]
-_reader: ContextVar[Callable[[Any, int], Any] | None] = ContextVar("reader", default=None)
-_reading, _reading_now = threading.Lock(), weakref.WeakSet[_Reading]()
-_asked = set[Any]()  # the primitives that `_let_be_noted` has seen
-
-
-def _lifted(leaf: Leaf) -> Any:
-    array, reader = _ARRAY.__get__(leaf), _reader.get()
-    if reader is None or sys._getframe(1).f_code not in _FOR_THE_LOSS:
-        return array
-    return reader(array, id(leaf))
-
-
-_FOR_THE_LOSS = {f.__code__ for f in (Leaf.lift, Leaf.in_place, Leaf.to_copy, Trace.roots_of)}
-
-
-def _read(leaf: Leaf) -> Any:
-    reader = _reader.get()
-    if reader is None or str(sys._getframe(1).f_globals.get("__name__")).startswith("minidiff."):
-        return _VALUE.fget(leaf)
-    return reader(_ARRAY.__get__(leaf), id(leaf))
+ARRAY: Any = vars(Leaf)["_array"]
+# What gives the stand-ins for leaves, where they are used.
+reader: ContextVar[Callable[[Any, int], Any] | None] = ContextVar("reader", default=None)
 
 
 def standing(x: Any) -> Any:
@@ -1154,15 +850,15 @@ def standing(x: Any) -> Any:
 
     So what a derivative makes of such an array is noted too.
     """
-    reader = _reader.get()
-    if reader is None:
+    stand_in = reader.get()
+    if stand_in is None:
         return x
-    return reader(x, id(x)) if type(x) is np.ndarray else map_container(standing, x)
+    return stand_in(x, id(x)) if type(x) is np.ndarray else map_container(standing, x)
 
 
 def standing_now() -> bool:
     """Tell whether stand-ins are used in this thread."""
-    return _reader.get() is not None
+    return reader.get() is not None
 
 
 def leaves_now() -> list[Leaf]:
@@ -1172,7 +868,7 @@ def leaves_now() -> list[Leaf]:
 
 def is_tracing() -> bool:
     """Tell whether something is under differentiation in this thread."""
-    return _innermost.get() is not None or _reader.get() is not None
+    return innermost.get() is not None or reader.get() is not None
 
 
 def is_box(x: Any) -> bool:
@@ -1245,12 +941,12 @@ def copied(x: Any, order: Any = "C") -> Any:
     return x.copy(order) if type(x) is np.ndarray else map_container(lambda item: copied(item, order), x)
 
 
-def _any_box(x: Any) -> bool:
+def any_box(x: Any) -> bool:
     """Tell whether a lifted argument is or holds a box."""
     if type(x) in PLAIN:
         return False
     if type(x) in (tuple, list, dict):
-        return any(map(_any_box, x.values() if type(x) is dict else x))
+        return any(map(any_box, x.values() if type(x) is dict else x))
     return type(x) in Box.types
 
 
@@ -1266,7 +962,7 @@ def record(primitive: Any, arguments: tuple[Any, ...], keywords: dict[str, Any])
         (x,) = arguments
         if type(x) is Traced and x.owner.open and type(x._value) in PLAIN:  # as below, without its loop
             return _node(function(x._value), primitive, (x._value,), NO_KEYWORDS, (0,), arguments)
-    if keywords and _any_box(keywords):
+    if keywords and any_box(keywords):
         raise TypeError(
             f"{name_of(primitive)}: pass arrays under differentiation by position, not by keyword."
         )
@@ -1296,7 +992,7 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
     if not boxes:
         return function(*arguments, **keywords)
     if not kinds <= _COMMON:
-        _check_no_iterator(primitive, arguments)
+        check_no_iterator(primitive, arguments)
         if Fraction in kinds and not any(map(np.ndim, arguments)):
             # Python makes a float of it beside a number; beside an array NumPy makes objects.
             arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
@@ -1341,7 +1037,7 @@ def _check_no_labels(primitive: Any, kinds: Iterable[type]) -> None:
         )
 
 
-def _check_no_iterator(function: Any, arguments: Iterable[Any]) -> None:
+def check_no_iterator(function: Any, arguments: Iterable[Any]) -> None:
     """Refuse what can be gone through only once: the derivative would find nothing in it."""
     for x in arguments:
         is_iterator = type(x) not in _COMMON and hasattr(type(x), "__next__")
@@ -1431,14 +1127,15 @@ def _node(
     if kind in PLAIN:
         return node
     if kind not in Box.type_mappings:
-        raise _no_array(primitive, kind)
+        raise no_array(primitive, kind)
     return Box.type_mappings[kind](result, node._trace, node)
 
 
 _OPERATORS = "A class whose own operators are meant says __array_ufunc__ = None."
 
 
-def _no_array(function: Any, kind: type) -> TypeError:
+def no_array(function: Any, kind: type) -> TypeError:
+    """Make the error for a result that is neither an array nor made of arrays."""
     return TypeError(
         f"{name_of(function)} gave a {kind.__name__}, which cannot be differentiated. "
         f"Give it plain arrays or numbers. {_OPERATORS}"
@@ -1518,265 +1215,6 @@ def derivative(
         return wraps(function)(lambda *args, **kwargs: record(primitive, args, kwargs))
 
     return decorate
-
-
-# ---------------------------------------------------------------------------------------------------
-# From NumPy's protocols to autograd's primitives
-# ---------------------------------------------------------------------------------------------------
-
-
-def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do what NumPy asks of a leaf or a recorded value that meets a method of its ufuncs, like `reduce`."""
-    given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
-    for name in ("array", "indices")[: len(args)]:
-        kwargs.pop(name, None)  # NumPy has put it in its place, and left it by name as well
-    if not _any_box(args) and not _any_box(kwargs):
-        return _returning(given, getattr(ufunc, method)(*args, **kwargs))
-    if kwargs.get("out") is not None:
-        return COMPOSITES["out"](getattr(ufunc, method), args, kwargs)
-    if method == "at":
-        return COMPOSITES["at"](ufunc, *args)
-    return COMPOSITES[np.ufunc, method](ufunc, *args, **kwargs)
-
-
-def _is_other_sequence(x: Any) -> bool:
-    """Tell whether a sequence other than lists, such as a deque, holds something recorded."""
-    if is_ndarray(x):
-        may_hold = x.ndim and x.dtype == object
-    else:
-        known = (list, tuple, dict, str, bytes, Mapping, np.dtype)
-        is_sequence = hasattr(x, "__len__") and hasattr(x, "__getitem__")
-        may_hold = is_sequence and not isinstance(x, known) and not hasattr(x, "__array__")
-    return bool(may_hold) and any(type(item) in Box.types for item in x)
-
-
-# What holds arrays that NumPy finds, but does not take.
-_UNORDERED: Any = set, frozenset, type({}.values())
-
-
-def _unrecorded(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a function with plain values; or anew with lists, where a deque or the like holds others."""
-    if any(map(_is_other_sequence, (*args, *kwargs.values()))):
-        listed = [list(x) if _is_other_sequence(x) else x for x in args]
-        named = {key: list(x) if _is_other_sequence(x) else x for key, x in kwargs.items()}
-        return call(function, tuple(listed), named)
-    if any(isinstance(x, _UNORDERED) and any(type(item) in Box.types for item in x) for x in args):
-        raise TypeError(f"{name_of(function)} takes a sequence: pass a list of it.")
-    return function(*args, **kwargs)
-
-
-# Functions met before that lead to one primitive however they are called, with the number of `_places`.
-_direct: dict[Any, tuple[Any, int]] = {}
-
-
-def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do what NumPy asks of a leaf or a recorded value that meets one of its functions."""
-    primitive, places = _direct.get(function, (None, 0))
-    if primitive is not None and len(args) <= places and (not kwargs or _all_plain(function, kwargs)):
-        if kwargs:
-            args, kwargs = _operands_first(function, args, kwargs)
-        return record(primitive, args, kwargs)
-    given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
-    if not _any_box(args) and not _any_box(kwargs):
-        return _returning(given, _unrecorded(function, args, kwargs))
-    _check_no_iterator(function, (*args, *kwargs.values()))
-    places = _places(function)
-    if kwargs or len(args) > places:
-        args, kwargs = _operands_first(function, *_by_name(function, args, kwargs, places))
-    if kwargs.get("out") is not None:
-        return COMPOSITES["out"](function, args, kwargs)
-    if "dtype" in kwargs and (result := _with_dtype(function, args, kwargs)) is not NotImplemented:
-        return result
-    foreign = isinstance(function, np.ufunc) and getattr(np, function.__name__, None) is not function
-    if foreign and "scipy.special" in sys.modules:
-        import_module("minidiff.tracing.special")  # only where SciPy is
-    composite = COMPOSITES.get(function)
-    if composite is None and function in CONSTANT:
-        return function(*constant(args), **constant(kwargs))
-    try:
-        result = _by_composites(function, composite, args, kwargs)
-        if result is not NotImplemented:
-            return result
-        if composite is not None and primitive_of(function) is None:
-            raise _no_gradient(function)
-    except Exception as error:
-        if (refusal := _refusal(function, args, kwargs, error)) is None:
-            raise
-        raise refusal from None
-    primitive = primitive_of(function)
-    if primitive is None:
-        raise _no_gradient(function)
-    if composite is None:
-        _direct[function] = primitive, places
-    if _any_box(kwargs):
-        args, kwargs = _by_position(function, args, kwargs)
-    return record(primitive, args, kwargs)
-
-
-def _no_gradient(function: Any) -> NotImplementedError:
-    name = name_of(function)
-    cure = cures(name, name) or "Write it with functions that have one, or give it one (minidiff.derivative)."
-    return NotImplementedError(
-        f"{name} has no gradient here. {cure} If a constant is meant, dropgrad(x) gives the plain value."
-    )
-
-
-# They call functions of the user's, which are not to be called once more.
-_CALLING = {np.apply_along_axis, np.apply_over_axes, np.pad, np.piecewise}
-# They write into an argument. They are entered where they are written.
-WRITING: set[Any] = set()
-
-
-def _refusal(
-    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception
-) -> Exception | None:
-    """Give NumPy's own error for a call, unless `error` has its words or the function's name already."""
-
-    def copied(x: Any) -> Any:  # which the function may change
-        return x.copy() if is_ndarray(x := shown(x)) else map_container(copied, x)
-
-    if function in _CALLING or isinstance(error, MemoryError):
-        return None
-    name, plain = name_of(function), constant((args, kwargs))
-    args, kwargs = copied(plain) if function in WRITING else plain
-    try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            function(*args, **{key: x for key, x in kwargs.items() if key != "overwrite_input"})
-    except Exception as said:
-        kind, words = type(said), str(said)
-        is_told = name in str(error) or words == str(error) or type(error) is not kind
-        if (is_told and isinstance(error, kind)) or isinstance(said, MemoryError):
-            return None
-        is_simple = kind.__module__ == "builtins" or kind in (np.exceptions.AxisError, np.linalg.LinAlgError)
-        return kind(f"{name}: {words}") if is_simple and function.__name__ not in words else said
-    return None
-
-
-# Functions that cast their first argument to dtype=; and others, whose derivatives know that option.
-_CASTING = {np.sum, np.prod, np.mean, np.cumsum, np.cumprod, np.nansum}
-_KNOWING = {np.var, np.std, np.clip, np.einsum}
-
-
-def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Cast the first argument to ``dtype=``; of whole numbers the result is a constant."""
-    if function not in _CASTING and function not in _KNOWING:
-        return NotImplemented
-    dtype = np.dtype(kwargs["dtype"])
-    if dtype.kind not in "fc":
-        return function(*constant(args), **constant(kwargs))
-    if function in (np.clip, np.einsum):
-        return NotImplemented
-    x, *others = args
-    x = as_array(x)
-    if function in _KNOWING:
-        if dtype.kind != x.dtype.kind:
-            raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
-        return NotImplemented
-    return function(cast(x, dtype), *others, **{key: x for key, x in kwargs.items() if key != "dtype"})
-
-
-def _by_composites(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call the composite for a function's options, or that for itself; or give `NotImplemented`."""
-    kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
-    if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
-        result = with_options(function, *args, **kwargs)
-        if result is not NotImplemented:
-            return result
-    return NotImplemented if composite is None else _composed(function, composite, args, kwargs)
-
-
-def _composed(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a composite, or give `NotImplemented` where it has no such parameters."""
-    if _of_a_subclass((*args, *kwargs.values())) and _of_a_subclass(
-        result := function(*constant(args), **constant(kwargs))
-    ):
-        raise _no_array(function, np.matrix if type(result) in (list, tuple) else type(result))
-    try:
-        return composite(*args, **kwargs)
-    except TypeError:
-        if takes(composite, *args, **kwargs):
-            raise
-        return NotImplemented
-
-
-def _of_a_subclass(x: Any) -> bool:
-    """Tell whether there is something like a `np.matrix`, to which operators mean something else."""
-    if type(x) in (list, tuple):
-        return any(map(_of_a_subclass, x))
-    return type(x) not in PLAIN and is_ndarray(x)
-
-
-# Options that need a look before the call is recorded; those of a ufunc all do.
-_LOOKED_AT = frozenset({"out", "dtype", "where", "initial", "mean"})
-
-
-def _all_plain(function: Any, kwargs: dict[str, Any]) -> bool:
-    if type(function) is np.ufunc or not _LOOKED_AT.isdisjoint(kwargs):
-        return False
-    return all(type(x) in PLAIN for x in kwargs.values())
-
-
-def _returning(kwargs: dict[str, Any], result: Any) -> Any:
-    """Give back the very object that the caller passed as ``out=``, as NumPy does."""
-    out = kwargs.get("out")
-    out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
-    return out if isinstance(out, Leaf) else result
-
-
-@cache
-def _places(function: Any) -> int:
-    """Count the places before `out` and `dtype`, which need a look."""
-    names = list(parameters_of(function))
-    return min([i for i, name in enumerate(names) if name in ("out", "dtype")], default=sys.maxsize)
-
-
-@cache
-def _operands(function: Any) -> dict[str, int]:
-    """Give the parameters that have no default, and may come by keyword, with their places."""
-    try:
-        parameters = inspect.signature(function).parameters.items()
-    except ValueError:
-        return {}
-    kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
-    return {name: i for i, (name, p) in enumerate(parameters) if p.kind is kind and p.default is empty}
-
-
-def _operands_first(
-    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Move operands that came by keyword to their positions."""
-    operands = _operands(function)
-    if operands.keys().isdisjoint(kwargs):
-        return args, kwargs
-    named = [name for name, i in operands.items() if i >= len(args) and name in kwargs]
-    return (*args, *[kwargs[name] for name in named]), {k: x for k, x in kwargs.items() if k not in named}
-
-
-def _by_name(
-    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], places: int
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Make keywords of the options behind the first `places` arguments; leave out what is the default."""
-    defaults = parameters_of(function)
-    names = list(defaults)[places : len(args)]
-    if len(args) > places + len(names) or any(name in kwargs for name in names):
-        return args, kwargs  # too many, as NumPy will say
-    given = {**dict(zip(names, args[places:], strict=True)), **kwargs}
-    return args[:places], {k: x for k, x in given.items() if k not in defaults or x is not defaults[k]}
-
-
-def _by_position(
-    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Move recorded arguments that came by keyword to their positions, where autograd looks for them."""
-    defaults = parameters_of(function)
-    names = list(defaults)
-    last = max([i for i, name in enumerate(names) if _any_box(kwargs.get(name))], default=-1)
-    moved = names[len(args) : last + 1]
-    return (
-        (*args, *[kwargs.get(name, defaults[name]) for name in moved]),
-        {key: x for key, x in kwargs.items() if key not in moved},
-    )
 
 
 def _sum(x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:

@@ -44,10 +44,11 @@ class _Reading:
 
 def _begin_reading(me: _Reading) -> None:
     with _reading:
-        for function, primitive in [*trace_primitives_map.items()]:
-            if primitive not in _asked:
-                _let_be_noted(function, primitive)
-                _asked.add(primitive)
+        if not _asked.issuperset(trace_primitives_map.values()):
+            for function, primitive in [*trace_primitives_map.items()]:
+                if primitive not in _asked:
+                    _let_be_noted(function, primitive)
+                    _asked.add(primitive)
         _reading_now.add(me)
         setattr(Leaf, "_array", property(_lifted, ARRAY.__set__))  # noqa: B010 - mypy
         setattr(Leaf, "value", property(_read))  # noqa: B010 - mypy

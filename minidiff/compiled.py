@@ -23,10 +23,11 @@ from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.together import Steps, Together
 from minidiff.optimise.update import update
 from minidiff.params import Param, Params
+from minidiff.program.alike import alike, doubt
 from minidiff.program.bindings import Bindings
 from minidiff.program.copies import with_stand_ins
 from minidiff.program.lines import ChangedError, Lines, free_name
-from minidiff.program.listing import FillsError, Listing, RefusedError, StandIn, WritesError, alike, example
+from minidiff.program.listing import FillsError, Listing, RefusedError, StandIn, WritesError, example
 from minidiff.program.reach import Names, Reach, Seen
 from minidiff.program.signature import contents, equal, key_of, objects_in, outlined, parts_of, stood
 from minidiff.tracing import is_tracing, map_container, standing_for_leaves, watching
@@ -577,15 +578,15 @@ class Compiled:
             recording.listing.take_found([x for _, x in rest.found])
         try:
             found = alike(first.listing, second.listing)
-            doubt = first.listing.doubt(second.listing, reach.makes_numbers)
+            anew = doubt(first.listing, second.listing, reach.makes_numbers)
         except RefusedError:
             first.listing.forget()
             raise
         finally:
             second.listing.forget()
-        if doubt is not None and (array := rest.array(doubt)):
+        if anew is not None and (array := rest.array(anew)):
             refusal = RefusedError(
-                f"compiled: {doubt}, which the loss makes anew, perhaps of {array}, which may change. Make "
+                f"compiled: {anew}, which the loss makes anew, perhaps of {array}, which may change. Make "
                 "it before, outside of the loss, or pass what it is made of as an argument."
             )
         return _Twice(first, found, refusal, rest)

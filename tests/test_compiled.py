@@ -53,7 +53,7 @@ from minidiff import (
     withgradient,
 )
 from minidiff.data import DataLoader
-from minidiff.program import lines, listing
+from minidiff.program import known, lines, listing
 from minidiff.schedules import Exp, Scheduler
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -1920,7 +1920,7 @@ def test_methods_take_whole_numbers_that_are_no_axes(name):
     assert f._recorded == 1
 
 
-@pytest.mark.parametrize("name", sorted(listing._OPERATORS))
+@pytest.mark.parametrize("name", sorted(known.OPERATORS))
 def test_operators_of_what_is_not_differentiated_are_lines(name):
     operate = getattr(operator, f"__{name}__", divmod)
     given = [OPERATED.get(name, 1.5)] * (name not in ("neg", "pos", "abs", "invert"))

@@ -28,10 +28,25 @@ from typing import Any, Final, NamedTuple, NoReturn
 import autograd
 import numpy as np
 
-from minidiff.checks import described, is_ndarray
-from minidiff.program.signature import equal
+from minidiff.program.known import (
+    ABOUT,
+    CHANGING,
+    CHECKED,
+    FAILING,
+    FIXED,
+    INSTEAD,
+    LOOKING,
+    METHODS,
+    NAMES,
+    OPERATORS,
+    PARTS,
+    PYTHONS,
+    REDUCTIONS,
+    SETTINGS,
+    UFUNCS,
+    VALUES,
+)
 from minidiff.tracing import (
-    Kept,
     LacksError,
     backward,
     called_here,
@@ -46,7 +61,7 @@ from minidiff.tracing import (
 from minidiff.tracing.sparse import are_same, product
 
 __all__ = ["NUMBERS", "Call", "FillsError", "Listing", "RefusedError", "StandIn", "Whole", "WritesError",
-    "alike", "example", "flat", "is_array", "is_check", "shown_line", "varying", "written"]  # fmt: skip
+    "example", "flat", "is_array", "is_check", "shown_line", "varying", "written"]  # fmt: skip
 
 NUMBERS: Final = (float, int, bool)
 # Bytes of a value that a function may look at when it is recorded.
@@ -80,107 +95,6 @@ class Call(NamedTuple):
     uses: tuple[StandIn, ...]  # the stand-ins among operands and options
 
 
-# --- What NumPy's functions are to a recording ---------------------------------------------------------
-
-# They tell of shape, dtype or kind, which are the same whenever the program runs.
-_ABOUT = {
-    np.iscomplexobj, np.isrealobj, np.ndim, np.shape, np.size, np.result_type, np.can_cast, np.common_type,
-    np.isfortran,
-}  # fmt: skip
-# The shape and dtype of what they give follow from those of their arguments, whatever the values.
-_KNOWN = """
-all allclose amax amin angle any append argmax argmin argpartition argsort array_equal array_split around
-astype atleast_1d atleast_2d atleast_3d average block broadcast_arrays broadcast_to choose clip
-column_stack concatenate convolve copy corrcoef correlate count_nonzero cov cross cumprod cumsum
-cumulative_prod cumulative_sum diag diagflat diagonal diff digitize dot dsplit dstack ediff1d einsum
-expand_dims fix flip fliplr flipud full_like gradient hsplit hstack i0 imag inner interp isclose isin
-isneginf isposinf kron lexsort linspace logspace geomspace matmul matrix_transpose max mean median
-meshgrid min moveaxis nan_to_num nanargmax nanargmin nancumprod nancumsum nanmax nanmean nanmedian nanmin
-nanpercentile nanprod nanquantile nanstd nansum nanvar ones_like outer pad partition percentile
-permute_dims polyval prod ptp quantile ravel real repeat reshape roll rollaxis rot90 round searchsorted
-select sinc sort sort_complex split squeeze stack std sum swapaxes take take_along_axis tensordot tile
-trace transpose trapezoid tri tril triu unwrap vander var vdot vecdot vsplit vstack where zeros_like
-linalg.cholesky linalg.cond linalg.cross linalg.det linalg.diagonal linalg.eigh linalg.eigvalsh
-linalg.inv linalg.matmul linalg.matrix_norm linalg.matrix_power linalg.matrix_rank
-linalg.matrix_transpose linalg.multi_dot linalg.norm linalg.outer linalg.pinv linalg.qr linalg.slogdet
-linalg.solve linalg.svd linalg.svdvals linalg.tensordot linalg.tensorinv linalg.tensorsolve linalg.trace
-linalg.vecdot linalg.vector_norm fft.fft fft.ifft fft.fft2 fft.ifft2 fft.fftn fft.ifftn fft.rfft
-fft.irfft fft.rfft2 fft.irfft2 fft.rfftn fft.irfftn fft.hfft fft.ihfft fft.fftshift fft.ifftshift
-diag_indices_from tril_indices_from triu_indices_from lib.stride_tricks.sliding_window_view
-"""
-# Of these the dtype (real or complex) or the shape may be another for other values: a program checks it.
-_GUARDED = ["real_if_close", "linalg.eig", "linalg.eigvals", "linalg.lstsq", "polyfit", "bincount"]
-
-
-def _functions(names: Iterable[str]) -> dict[Any, str]:
-    found = {}
-    for name in names:
-        *modules, last = name.split(".")
-        module = functools.reduce(getattr, modules, np)
-        if hasattr(module, last):  # not of a later NumPy
-            found[getattr(module, last)] = f"np.{name}"
-    return found
-
-
-# Of found arrays they are called when a loss is recorded: how many numbers they give depends on values.
-_LOOKING_AT = """
-argwhere array_equiv bincount compress delete extract flatnonzero histogram histogram2d histogramdd
-histogram_bin_edges insert intersect1d ix_ nonzero packbits poly polyfit roots setdiff1d setxor1d trim_zeros
-union1d unique unique_all unique_counts unique_inverse unique_values unpackbits where
-"""
-_INSTEAD: dict[Any, str] = {
-    np.bincount: "Fill total = minidiff.functions.zeros(n) by np.add.at(total, places, weights), or 1.0",
-    np.piecewise: "Write np.where(x > 0, f(x), g(x))",
-    np.repeat: "How long its result is depends on the counts: make the places before, and write x[places]",
-    np.take: "Make the array that it takes from before, outside of the loss; one-hot rows are "
-    "y[:, None] == np.arange(n), too",
-}
-_NAMES = _functions([*_KNOWN.split(), *_GUARDED])
-_CHANGING = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
-_LOOKING = set(_functions(_LOOKING_AT.split()))
-_CHECKED = set(_functions(_GUARDED))
-# They fail for some matrices, or indices.
-_FAILING = set(
-    _functions(f"linalg.{name}" for name in ("cholesky", "inv", "solve", "tensorinv", "tensorsolve"))
-) | {np.take, np.take_along_axis}
-
-# Operators: the ufunc that each is of arrays, and how the source writes it. A power is none: NumPy computes
-# it in another way for some exponents.
-_OPERATORS: dict[str, tuple[Any, str]] = {
-    "add": (np.add, "{} + {}"), "sub": (np.subtract, "{} - {}"), "mul": (np.multiply, "{} * {}"),
-    "truediv": (np.divide, "{} / {}"), "floordiv": (np.floor_divide, "{} // {}"),
-    "mod": (np.remainder, "{} % {}"), "pow": (operator.pow, "{} ** {}"),
-    "matmul": (np.matmul, "{} @ {}"), "and": (np.bitwise_and, "{} & {}"), "or": (np.bitwise_or, "{} | {}"),
-    "xor": (np.bitwise_xor, "{} ^ {}"), "lshift": (np.left_shift, "{} << {}"),
-    "rshift": (np.right_shift, "{} >> {}"), "divmod": (np.divmod, "divmod({}, {})"),
-    "lt": (np.less, "{} < {}"), "le": (np.less_equal, "{} <= {}"), "gt": (np.greater, "{} > {}"),
-    "ge": (np.greater_equal, "{} >= {}"), "eq": (np.equal, "{} == {}"), "ne": (np.not_equal, "{} != {}"),
-    "neg": (np.negative, "-{}"), "pos": (np.positive, "+{}"), "abs": (np.absolute, "abs({})"),
-    "invert": (np.invert, "~{}"),
-}  # fmt: skip
-# A call is made with Python's function, which gives Python's numbers, and noted as the ufunc.
-_PYTHONS: dict[str, Any] = {name: getattr(operator, f"__{name}__", divmod) for name in _OPERATORS}
-_UFUNCS = {f: _OPERATORS[name][0] for name, f in _PYTHONS.items()}
-
-# Attributes of an array that are the same whenever the program runs, those that are arrays, and methods.
-_FIXED = {"shape", "ndim", "size", "itemsize", "nbytes", "strides"}
-_PARTS = {"T", "mT", "real", "imag"}
-_REDUCTIONS = {"sum": np.add.reduce, "max": np.maximum.reduce, "min": np.minimum.reduce}
-_METHODS = {
-    "all", "any", "argmax", "argmin", "argpartition", "argsort", "astype", "clip", "conj", "conjugate",
-    "copy", "cumprod", "cumsum", "diagonal", "dot", "flatten", "max", "mean", "min", "prod", "ravel",
-    "repeat", "reshape", "round", "searchsorted", "squeeze", "std", "sum", "swapaxes", "take", "trace",
-    "transpose", "var",
-}  # fmt: skip
-# How many operands of a method are values, besides the array itself.
-_VALUES = {".clip": 2, ".dot": 1, ".repeat": 1, ".searchsorted": 3, ".take": 1}
-# What functions call an axis, a shape or a length, and what decides over a shape.
-_SETTINGS_ARE = """
-axis axes axis1 axis2 axisa axisb axisc compute_uv destination full_matrices hermitian include_initial ind
-indices_or_sections k keepdims kth N M n num offset pad_width reps retstep returned rowvar s shape newshape
-source sparse window_shape
-"""
-_SETTINGS = set(_SETTINGS_ARE.split())
 _LENGTH = (
     "a value serves as an axis, a shape or a length, of which a program has one. Pass a Python integer, "
     "int(k), or a tuple of them: for each a program is made"
@@ -210,6 +124,10 @@ class Listing:
     assumed : list of StandIn
         What the function has looked at: values that follow from constants alone. The recording holds as long
         as they are the same.
+    forward : list of str
+        The names of the constants of the loss itself.
+    given : list of tuple
+        Lines of the user's, each with the arrays and numbers that are given to a function there.
     refusal : RefusedError or None
         The first thing that was refused.
     phase : str
@@ -228,8 +146,8 @@ class Listing:
         self._held: list[Any] = []  # so that no id is given twice
         self._called_as_one: list[Any] = []  # functions
         self.constants: dict[str, Any] = {}
-        self._forward: list[str] = []
-        self._given: list[tuple[Any, list[Any]]] = []
+        self.forward: list[str] = []
+        self.given: list[tuple[Any, list[Any]]] = []
 
     def constant(self, array: Any) -> StandIn:
         """Give a stand-in for an array that is kept by reference."""
@@ -237,29 +155,13 @@ class Listing:
         self.constants[name] = array
         self._following.add(name)
         if self.phase == "forward":
-            self._forward.append(name)
+            self.forward.append(name)
         return StandIn(self, name, array)
 
     def forget(self) -> None:
         """Let go of all arrays: they and the listing hold one another."""
-        for held in (self.calls, self.assumed, self.made_by, self._held, self.constants, self._given):
+        for held in (self.calls, self.assumed, self.made_by, self._held, self.constants, self.given):
             held.clear()
-
-    def doubt(self, other: Listing, of_numbers: bool) -> str | None:
-        """Tell of a line that uses an array, or a number, that the function makes anew whenever it runs."""
-        for (line, a), (_, b) in zip(self._given, other._given, strict=False):
-            for x, y in zip(a, b, strict=False):
-                if x is y or (type(x) is float and not of_numbers):
-                    continue
-                if not _is_there(x, y):
-                    return f"{shown_line(line)}it uses {described(x)}"
-        for name in self._forward:
-            if not _is_there(x := self.constants[name], other.constants[name]):
-                line = next(
-                    (call.line for call in self.calls if any(s._name == name for s in call.uses)), None
-                )
-                return f"{shown_line(line)}it uses {described(x)}"
-        return None
 
     def take_found(self, things: list[Any]) -> None:
         """Put a sparse matrix among things, which may change, in the place of its transpose made of it."""
@@ -338,11 +240,11 @@ class Listing:
             return results[-1]
 
         stands = map_container(standing, value) if several else standing(value)
-        is_guarded = function in _CHECKED or type(function) is Whole or _counts(function, operands)
+        is_guarded = function in CHECKED or type(function) is Whole or _counts(function, operands)
         is_guarded = is_guarded or _may_be_complex(function, operands)
         line = None if self._is_second and self.phase == "backward" else self._line()
         made = Call(
-            results, _UFUNCS.get(function, function), form, operands, options, line, self.phase,
+            results, UFUNCS.get(function, function), form, operands, options, line, self.phase,
             value if several else None, is_guarded, tuple(uses),
         )  # fmt: skip
         self.calls.append(made)
@@ -379,7 +281,7 @@ class Listing:
         function itself has kept.
         """
         before, failure = self.refusal, self._failure
-        growing: list[list[Any]] = [self.calls, self.assumed, self._given]
+        growing: list[list[Any]] = [self.calls, self.assumed, self.given]
         lengths = [*map(len, growing)]
         if not any(x is function for x in self._called_as_one):
             with suppress(Exception):
@@ -404,7 +306,7 @@ class Listing:
         settings = _settings_of(function, form, len(operands))
         return (
             tuple([looked_at(x) if is_set else x for x, is_set in zip(operands, settings, strict=True)]),
-            {name: looked_at(x) if name in _SETTINGS else x for name, x in options.items()},
+            {name: looked_at(x) if name in SETTINGS else x for name, x in options.items()},
         )
 
     def key(self, x: Any) -> Any:
@@ -448,7 +350,7 @@ class Listing:
                         return None
                     line = code.co_filename, frame.f_lineno
                     if given:
-                        self._given.append((line, given))
+                        self.given.append((line, given))
                     return None if self.phase == "backward" else line
             entry, frame = frame, frame.f_back
         return None
@@ -506,7 +408,7 @@ def shown_line(line: tuple[str, int] | None) -> str:
 
 def is_check(call: Call) -> bool:
     """Tell whether a call is more than its results: their shape is checked, or it fails for some values."""
-    fails = call.function in _FAILING or (call.function is operator.getitem and len(call.uses) > 1)
+    fails = call.function in FAILING or (call.function is operator.getitem and len(call.uses) > 1)
     return call.is_guarded or (fails and call.phase == "forward")
 
 
@@ -517,7 +419,7 @@ def _counts_things(x: Any) -> bool:
 def _settings_of(function: Any, form: str, count: int) -> list[bool]:
     """Tell which of the operands of a call say about which axis it is, or of which shape."""
     if form.startswith(".") or form.endswith((".reduce", ".accumulate")):
-        values = 1 + _VALUES.get(form, 0)
+        values = 1 + VALUES.get(form, 0)
         return [i >= values for i in range(count)]
     try:
         every = inspect.signature(function).parameters.values()
@@ -525,7 +427,7 @@ def _settings_of(function: Any, form: str, count: int) -> list[bool]:
         return [i > 0 and function in (np.concatenate, np.lexsort) for i in range(count)]
     names = [x.name for x in every for _ in range(count if x.kind is x.VAR_POSITIONAL else 1)]
     more = {"start"} if function is np.rollaxis else set[str]()
-    return [name in _SETTINGS | more for name in names[:count]]
+    return [name in SETTINGS | more for name in names[:count]]
 
 
 def _counts(function: Any, operands: tuple[Any, ...]) -> bool:
@@ -606,20 +508,20 @@ class StandIn:
     def __array_function__(self, function: Any, types: Any, operands: Any, options: Any) -> Any:
         if _any_box(operands) or _any_box(options):
             return NotImplemented
-        if function in _ABOUT and self._listing.phase != "step":
+        if function in ABOUT and self._listing.phase != "step":
             return function(*example(operands), **example(options))
         name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}".replace("numpy", "np", 1)
         if options.get("out") is not None:
             self._listing.refuse(f"{name} writes into an array. Leave out= away", FillsError)
-        is_known = function in _NAMES
+        is_known = function in NAMES
         if function is np.bincount:  # how long its result is depends on the places alone
             is_known = self._listing.follows(operands[0]) and not self._listing.follows(operands, options)
         refusal = "" if is_known else (
             f"{name} cannot be compiled: its result may have another shape for other values, or it does "
-            f"more than give one. {_INSTEAD.get(function, 'Write it with other functions')}, or call it "
+            f"more than give one. {INSTEAD.get(function, 'Write it with other functions')}, or call it "
             "before and pass what it gives as an argument"
         )  # fmt: skip
-        if function in _CHANGING:
+        if function in CHANGING:
             refusal = (
                 f"{name} changes an array that is not under differentiation, an argument for one, and a "
                 "compiled loss must leave these as they are. Make a new one (np.where, np.concatenate), or "
@@ -628,11 +530,11 @@ class StandIn:
         if function is np.where and len(operands) + len(options) == 1:
             refusal = f"np.where(mask) gives indices, and {_COUNTS}"
         if refusal:
-            if function not in _LOOKING:
-                self._listing.refuse(refusal, WritesError if function in _CHANGING else RefusedError)
+            if function not in LOOKING:
+                self._listing.refuse(refusal, WritesError if function in CHANGING else RefusedError)
             operands, options = self._listing.look(refusal, operands, options)
             return function(*operands, **options)
-        return self._listing.call(function, _NAMES[function], operands, options)
+        return self._listing.call(function, NAMES[function], operands, options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if in_a_sparse_product():  # SciPy leaves the product to what is no array
@@ -641,7 +543,7 @@ class StandIn:
         who = "np.asarray() (or a function that calls it, np.array([a, b]) for one)"
         if called.startswith(("np.", "numpy.")):
             who = re.sub(r"^numpy(\.lib)?\.", "np.", called)
-            cures = _INSTEAD.get(getattr(np, who[3:], None), cures)
+            cures = INSTEAD.get(getattr(np, who[3:], None), cures)
         elif re.match(r"scipy(?!\.sparse)", called):
             who = "a function of SciPy's in Python cannot be compiled: it"
             if re.search(r"odeint|minidiff\.implicit", cures):  # which look at values, too
@@ -683,21 +585,21 @@ class StandIn:
         x, listing = self._example, self._listing
         if not hasattr(x, name) or name.startswith("__"):
             raise AttributeError(f"{type(x).__name__!r} object has no attribute {name!r}")
-        if name in _PARTS:
+        if name in PARTS:
             return listing.call(getattr(np, name, operator.attrgetter(name)), "{}." + name, (self,), {})
         if name == "view":
             return lambda kind=np.ndarray: (
                 self if kind is np.ndarray else listing.refuse(f"x.view({kind!r}) looks at bits")
             )
-        if name == "conjugate" or (name in _METHODS and isinstance(x, (np.ndarray, np.generic))):
+        if name == "conjugate" or (name in METHODS and isinstance(x, (np.ndarray, np.generic))):
 
             def call(*operands: Any, **options: Any) -> Any:
                 if options.get("out") is not None:
                     listing.refuse(f".{name}(out=…) writes into an array. Leave out= away", FillsError)
                 if _any_box(operands) or _any_box(options):
                     return getattr(np, name)(self, *operands, **options)
-                if name in _REDUCTIONS and len(operands) < 2 and options.keys() <= {"axis", "keepdims"}:
-                    return _REDUCTIONS[name](self, **{"axis": operands[0] if operands else None, **options})
+                if name in REDUCTIONS and len(operands) < 2 and options.keys() <= {"axis", "keepdims"}:
+                    return REDUCTIONS[name](self, **{"axis": operands[0] if operands else None, **options})
                 return listing.call(_method(name), f".{name}", (self, *operands), options)
 
             return call
@@ -771,13 +673,13 @@ def _operator(function: Any, form: str) -> tuple[Any, Any]:
     return forward, reflected
 
 
-for _name, (_, _form) in _OPERATORS.items():
-    _forward, _reflected = _operator(_PYTHONS[_name], _form)
+for _name, (_, _form) in OPERATORS.items():
+    _forward, _reflected = _operator(PYTHONS[_name], _form)
     setattr(StandIn, f"__{_name}__", _forward)
     if _name not in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"):
         setattr(StandIn, f"__r{_name}__", _reflected)
 
-for _name in _FIXED:
+for _name in FIXED:
     setattr(StandIn, _name, property(_fixed(f".{_name}", operator.attrgetter(_name))))
 
 _CAUGHT = (
@@ -851,7 +753,7 @@ for _name in (
     "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul",
     "and", "or", "xor", "lshift", "rshift",
 ):  # fmt: skip
-    setattr(StandIn, f"__i{_name}__", _in_place(_PYTHONS[_name], _OPERATORS[_name][1][3:-3]))
+    setattr(StandIn, f"__i{_name}__", _in_place(PYTHONS[_name], OPERATORS[_name][1][3:-3]))
 
 stands_beneath(StandIn, lambda x: x._example)
 StandIn.__name__ = "value in a compiled function"  # as which Python's own messages speak of it
@@ -920,86 +822,3 @@ def is_array(x: Any) -> bool:
 
 def _any_box(x: Any) -> bool:
     return any(map(is_box, flat(x)))
-
-
-# --- Two recordings of the same -------------------------------------------------------------------------
-
-
-def alike(first: Listing, second: Listing) -> set[int]:
-    """Compare two recordings of one function.
-
-    Returns
-    -------
-    set of int
-        The ids of those constants of the first that are the same memory in the second: arrays that the
-        function finds, and does not make.
-
-    Raises
-    ------
-    RefusedError
-        If they differ in a call or in a constant.
-    """
-    found: set[int] = set()
-    for name, x in first.constants.items():
-        if not _same(x, second.constants.get(name), found):
-            raise RefusedError(f"compiled: {_DIFFERS[0].upper()}{_DIFFERS[1:]}")
-    for a, b in zip(first.calls, second.calls, strict=False):
-        same = a.form == b.form and a.phase == b.phase
-        if not (same and _same(a.operands, b.operands, found) and _same(a.options, b.options, found)):
-            raise RefusedError(f"compiled: {shown_line(a.line)}{_made_anew(a) or _DIFFERS}")
-    if len(first.calls) != len(second.calls):
-        longer = max(first, second, key=lambda listing: len(listing.calls))
-        line = longer.calls[min(len(first.calls), len(second.calls))].line
-        raise RefusedError(f"compiled: {shown_line(line)}{_DIFFERS}")
-    return found
-
-
-_DIFFERS = (
-    "a second recording differs here from the first. Random numbers, counters and the clock would be those "
-    "of the recording for ever: pass them as arguments."
-)
-
-
-def _made_anew(call: Call) -> str:
-    """Say what a call gets that the loss makes at every call, if that is no array."""
-    given = flat(call.operands)
-    is_sparse, is_function = any(hasattr(x, "tocsr") for x in given), any(map(inspect.isfunction, given))
-    made = "a sparse matrix" if is_sparse else "a function" if is_function else ""
-    return made and f"the loss makes {made} anew. Make it before, outside of the loss."
-
-
-def _same(a: Any, b: Any, found: set[int]) -> bool:
-    if type(a) is not type(b):
-        return False
-    if type(a) is Kept:  # of each call its own
-        return True
-    if type(a) is StandIn:
-        return bool(a._name == b._name)
-    if isinstance(a, (tuple, list)):
-        return len(a) == len(b) and all(_same(x, y, found) for x, y in zip(a, b, strict=True))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(x, b[name], found) for name, x in a.items())
-    if isinstance(a, slice):
-        return _same((a.start, a.stop, a.step), (b.start, b.stop, b.step), found)
-    if is_ndarray(a):
-        if _place(a) == _place(b):
-            found.add(id(a))
-            return True
-        if a.dtype != b.dtype or a.shape != b.shape:
-            return False
-    if is_ndarray(a) or isinstance(a, np.generic):
-        if a.dtype.char in "gG":  # of the bytes of extended precision some hold nothing, and are as they come
-            return equal(iter([a]), iter([b]))
-        return bool(a.tobytes() == b.tobytes())
-    if isinstance(a, (bool, int, float, complex, str, range)):
-        return repr(a) == repr(b)
-    return a is b or (isinstance(a, np.dtype) and bool(a == b))
-
-
-def _is_there(x: Any, y: Any) -> bool:
-    """Tell whether two arrays are in the same memory."""
-    return is_ndarray(x) and type(x) is type(y) and bool(_place(x) == _place(y))
-
-
-def _place(a: Any) -> Any:
-    return a.__array_interface__["data"][0], a.shape, a.strides, a.dtype

@@ -16,7 +16,7 @@ import numpy as np
 from minidiff.checks import described, is_number
 from minidiff.names import tell
 from minidiff.tracing import as_array, derivative, listed, made_array, made_zeros, part_of, single
-from minidiff.tracing.derivatives import shown
+from minidiff.tracing.table import shown
 
 __all__ = ["array", "elu", "gelu", "leakyrelu", "logsoftmax", "logsumexp", "relu", "sigmoid", "softmax",
     "softplus", "zeros"]  # fmt: skip

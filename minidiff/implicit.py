@@ -21,8 +21,8 @@ from minidiff.tracing import (
     is_recorded,
     map_container,
 )
-from minidiff.tracing.derivatives import shown
 from minidiff.tracing.record import leaves_now, lift, standing, standing_now
+from minidiff.tracing.table import shown
 
 __all__ = ["fixed_point", "implicit_root", "recompute"]
 

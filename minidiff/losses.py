@@ -21,8 +21,8 @@ from minidiff.checks import described, ends, function, integer, is_ndarray, numb
 from minidiff.functions import floating, in_single, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
 from minidiff.tracing import Kept, as_array, constant, derivative, is_box, listed, single
-from minidiff.tracing.derivatives import shown
 from minidiff.tracing.exact import pinned
+from minidiff.tracing.table import shown
 
 __all__ = [
     "binarycrossentropy",

@@ -5,7 +5,7 @@ import pytest
 
 from minidiff import gradient
 from minidiff.tracing import name_of
-from minidiff.tracing.derivatives import COMPOSITES
+from minidiff.tracing.table import COMPOSITES
 
 rng = np.random.default_rng(17)
 V, U, W = rng.normal(size=7), rng.normal(size=7), rng.normal(size=4)

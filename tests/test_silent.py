@@ -35,7 +35,7 @@ from minidiff import (
     withgradient,
 )
 from minidiff.optimise import Descent, update
-from minidiff.tracing import constant, derivatives, record
+from minidiff.tracing import constant, record, table
 from minidiff.tracing.record import Traced
 
 AUGMENTED = [
@@ -213,7 +213,7 @@ def test_every_parameter_of_a_function_with_overlooked_options_is_told_by_its_pl
         for i, name in enumerate(places):
             given = [np._NoValue] * i + ["A"]
             try:
-                said = derivatives.COMPOSITES[function](*given)
+                said = table.COMPOSITES[function](*given)
             except NotImplementedError as error:
                 said = str(error)
             assert (said is not NotImplemented) == (name in options), (function, name)
@@ -237,13 +237,13 @@ VALUES = [
 
 def options_of_all_functions():
     """List every option that may be given by position, of every function that has a derivative."""
-    functions = {*derivatives.COMPOSITES, *derivatives.RULES, *trace_primitives_map} - {
+    functions = {*table.COMPOSITES, *table.RULES, *trace_primitives_map} - {
         np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal,  # change their argument
         np.empty_like,  # gives any numbers
         np.setdiff1d, np.setxor1d,  # an element that another array has, too, comes in when it moves
     }  # fmt: skip
     for f in sorted((f for f in functions if callable(f)), key=str):
-        if isinstance(f, np.ufunc) or not (f in derivatives.COMPOSITES or derivatives.primitive_of(f)):
+        if isinstance(f, np.ufunc) or not (f in table.COMPOSITES or table.primitive_of(f)):
             continue
         try:
             ps = list(inspect.signature(f).parameters.values())

@@ -14,18 +14,7 @@ from minidiff.tracing import statistics as statistics
 from minidiff.tracing import ufuncs as ufuncs
 from minidiff.tracing.assign import EXACT, assigned, made_zeros, summed
 from minidiff.tracing.backward import backward, history
-from minidiff.tracing.derivatives import (
-    WITHOUT_AUTOGRAD,
-    add_at,
-    added,
-    added_at,
-    called,
-    filled,
-    is_basic,
-    listed,
-    part_of,
-    single,
-)
+from minidiff.tracing.derivatives import part_of
 from minidiff.tracing.guards import guard, watch
 from minidiff.tracing.methods import in_a_sparse_product
 from minidiff.tracing.reading import standing_for_leaves
@@ -56,6 +45,17 @@ from minidiff.tracing.record import (
 )
 from minidiff.tracing.refusals import ELSEWHERE, called_here, name_of, no_attribute
 from minidiff.tracing.rows import by_row, pull_all
+from minidiff.tracing.table import (
+    WITHOUT_AUTOGRAD,
+    add_at,
+    added,
+    added_at,
+    called,
+    filled,
+    is_basic,
+    listed,
+    single,
+)
 
 __all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "LacksError", "Leaf", "Trace", "Traced",
     "add_at", "added", "added_at", "apart", "as_array", "assigned", "backward", "by_row", "called",

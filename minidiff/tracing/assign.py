@@ -21,15 +21,7 @@ from autograd.tracer import getval
 
 from minidiff.tracing import methods as methods  # some of which become others here
 from minidiff.tracing.calls import WRITING
-from minidiff.tracing.derivatives import (
-    COMPOSITES,
-    axes_in_memory,
-    define,
-    listed,
-    primitive_of,
-    shown,
-    unbroadcast,
-)
+from minidiff.tracing.derivatives import axes_in_memory
 from minidiff.tracing.exact import laid
 from minidiff.tracing.record import (
     FLAT,
@@ -57,6 +49,7 @@ from minidiff.tracing.record import (
     story_of,
 )
 from minidiff.tracing.refusals import FILLED, is_called_here, name_of, refuse
+from minidiff.tracing.table import COMPOSITES, define, listed, primitive_of, shown, unbroadcast
 
 # --- The array after a change ---------------------------------------------------------------------------
 

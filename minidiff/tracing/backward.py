@@ -14,21 +14,6 @@ import numpy as np
 from autograd.core import add_outgrads, vspace
 from autograd.tracer import getval
 
-from minidiff.tracing.derivatives import (
-    AGAIN,
-    Nearby,
-    Part,
-    add_at,
-    added,
-    added_at,
-    cast,
-    hooks,
-    parameters_of,
-    rules_of,
-    scatter,
-    shown,
-    typed,
-)
 from minidiff.tracing.record import (
     PLAIN,
     Kept,
@@ -43,6 +28,21 @@ from minidiff.tracing.record import (
     standing_now,
 )
 from minidiff.tracing.refusals import name_of
+from minidiff.tracing.table import (
+    AGAIN,
+    Nearby,
+    Part,
+    add_at,
+    added,
+    added_at,
+    cast,
+    hooks,
+    parameters_of,
+    rules_of,
+    scatter,
+    shown,
+    typed,
+)
 
 
 def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | None = None) -> list[Any]:

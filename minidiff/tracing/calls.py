@@ -18,14 +18,6 @@ import numpy as np
 from autograd.tracer import Box
 
 from minidiff.checks import is_ndarray, takes
-from minidiff.tracing.derivatives import (
-    COMPOSITES,
-    CONSTANT,
-    cast,
-    parameters_of,
-    primitive_of,
-    shown,
-)
 from minidiff.tracing.record import (
     PLAIN,
     AsksUs,
@@ -41,6 +33,7 @@ from minidiff.tracing.record import (
     standing,
 )
 from minidiff.tracing.refusals import cures, name_of
+from minidiff.tracing.table import COMPOSITES, CONSTANT, cast, parameters_of, primitive_of, shown
 
 __all__ = ["WRITING", "call", "call_ufunc_method"]
 

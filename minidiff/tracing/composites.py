@@ -17,18 +17,11 @@ import autograd.numpy as anp
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from minidiff.tracing.derivatives import (
-    COMPOSITES,
-    Part,
-    along,
-    cast,
-    moments_options,
-    primitive_of,
-    scatter,
-)
+from minidiff.tracing.derivatives import moments_options
 from minidiff.tracing.exact import Exact, exactly, laid, pinned, verified
 from minidiff.tracing.kinks import spread_around_zero
 from minidiff.tracing.record import as_array, constant, derivative, record
+from minidiff.tracing.table import COMPOSITES, Part, along, cast, primitive_of, scatter
 
 # --- Joining --------------------------------------------------------------------------------------------
 

@@ -11,9 +11,9 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
-from minidiff.tracing.derivatives import COMPOSITES, Rule, cast, enter, unbroadcast
 from minidiff.tracing.exact import exactly
 from minidiff.tracing.record import as_array, constant, derivative, is_recorded
+from minidiff.tracing.table import COMPOSITES, Rule, cast, enter, unbroadcast
 
 
 @exactly(np.float_power)

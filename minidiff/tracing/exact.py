@@ -13,9 +13,9 @@ import numpy as np
 from autograd.tracer import getval
 
 from minidiff.checks import is_complex, takes
-from minidiff.tracing.derivatives import COMPOSITES, RULES, enter, listed, shown
 from minidiff.tracing.record import constant, derivative, is_box
 from minidiff.tracing.refusals import name_of
+from minidiff.tracing.table import COMPOSITES, RULES, enter, listed, shown
 
 Composition = Callable[..., Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.tracing.derivatives import COMPOSITES, along, enter
 from minidiff.tracing.record import as_array
+from minidiff.tracing.table import COMPOSITES, along, enter
 
 # The norm of the transform back that has the scale of the one forth.
 _BACK: dict[str | None, Any] = {

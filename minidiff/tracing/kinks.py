@@ -16,18 +16,11 @@ from autograd.tracer import getval
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from minidiff.tracing.backward import backward, history, is_same
-from minidiff.tracing.derivatives import (
-    COMPOSITES,
-    deviations,
-    enter,
-    hooks,
-    moments_options,
-    spread,
-    unbroadcast,
-)
+from minidiff.tracing.derivatives import deviations, moments_options
 from minidiff.tracing.exact import pinned
 from minidiff.tracing.record import PLAIN, Traced, constant, derivative
 from minidiff.tracing.spectra import singular_values
+from minidiff.tracing.table import COMPOSITES, enter, hooks, spread, unbroadcast
 
 
 def _limit(g: Any, length: Any) -> Any:

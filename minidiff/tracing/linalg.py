@@ -13,11 +13,11 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.tracing.derivatives import COMPOSITES, enter, unbroadcast
 from minidiff.tracing.exact import Exact, exactly, laid, pinned
 from minidiff.tracing.record import as_array, constant, derivative
 from minidiff.tracing.spectra import adjoint, singular_values
 from minidiff.tracing.statistics import rows_of
+from minidiff.tracing.table import COMPOSITES, enter, unbroadcast
 
 
 def _mirrored(x: Any) -> Any:

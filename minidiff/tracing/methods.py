@@ -15,9 +15,9 @@ import numpy as np
 from autograd.tracer import getval
 
 from minidiff.tracing.calls import call
-from minidiff.tracing.derivatives import CONSTANT, shown
 from minidiff.tracing.record import Traced, constant, is_of_sparse
 from minidiff.tracing.refusals import ELSEWHERE, is_called_here, no_attribute, refuse
+from minidiff.tracing.table import CONSTANT, shown
 
 __all__ = ["in_a_sparse_product"]
 

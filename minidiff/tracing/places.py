@@ -12,10 +12,11 @@ import autograd.numpy as anp
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from minidiff.tracing.derivatives import COMPOSITES, axes_in_memory, shown
+from minidiff.tracing.derivatives import axes_in_memory
 from minidiff.tracing.exact import Exact, exactly, laid
 from minidiff.tracing.record import as_array, as_it_is_now, constant, is_box
 from minidiff.tracing.statistics import kth
+from minidiff.tracing.table import COMPOSITES, shown
 
 
 def _numbers(x: Any, first: int = 0) -> Any:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from autograd.tracer import getval
 
-from minidiff.tracing.derivatives import COMPOSITES
 from minidiff.tracing.exact import exactly
 from minidiff.tracing.record import as_array, constant, derivative
+from minidiff.tracing.table import COMPOSITES
 
 
 def _of_vectors(function: Callable[..., Any], vectors: int) -> Callable[..., Any]:

@@ -13,8 +13,8 @@ import numpy as np
 from autograd.tracer import trace_primitives_map
 
 from minidiff.interrupts import whole
-from minidiff.tracing.derivatives import called
 from minidiff.tracing.record import ARRAY, Leaf, Trace, reader
+from minidiff.tracing.table import called
 
 T = TypeVar("T")
 

@@ -34,19 +34,18 @@ from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
 from minidiff.checks import add_note, described, is_ndarray, owners_of, warn
-from minidiff.tracing.derivatives import (
+from minidiff.tracing.derivatives import mean, var
+from minidiff.tracing.refusals import name_of, refuse, where
+from minidiff.tracing.table import (
     AGAIN,
     COMPOSITES,
     RULES,
     cast,
     define,
     in_a_rule_of_autograds,
-    mean,
     shown,
     typed,
-    var,
 )
-from minidiff.tracing.refusals import name_of, refuse, where
 
 T = TypeVar("T")
 

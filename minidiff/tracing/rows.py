@@ -18,8 +18,8 @@ from numpy.lib.array_utils import normalize_axis_index
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from minidiff.tracing.backward import backward, history
-from minidiff.tracing.derivatives import COMPOSITES, added, added_at, filled
 from minidiff.tracing.record import Traced, is_box, map_container, standing_now
+from minidiff.tracing.table import COMPOSITES, added, added_at, filled
 
 __all__ = ["by_row", "pull_all"]
 

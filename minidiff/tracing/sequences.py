@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, listed
 from minidiff.tracing.exact import Exact, exactly
 from minidiff.tracing.record import as_array, constant, derivative
+from minidiff.tracing.table import COMPOSITES, listed
 
 # --- Convolutions ---------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import is_ndarray
-from minidiff.tracing.derivatives import COMPOSITES, listed
 from minidiff.tracing.record import derivative
+from minidiff.tracing.table import COMPOSITES, listed
 
 
 # The matrix is transposed within the call: of some kinds that makes a copy, which a program would keep.

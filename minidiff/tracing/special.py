@@ -16,9 +16,9 @@ import numpy as np
 from autograd.tracer import getval
 
 from minidiff.checks import is_complex
-from minidiff.tracing.derivatives import COMPOSITES, CONSTANT, Rule, define, hooks, unbroadcast
 from minidiff.tracing.exact import Exact
 from minidiff.tracing.record import PLAIN
+from minidiff.tracing.table import COMPOSITES, CONSTANT, Rule, define, hooks, unbroadcast
 
 import_module("autograd.scipy.special")  # its derivatives first: ours take their place
 sp: Any = import_module("scipy.special")

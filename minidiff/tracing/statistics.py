@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from minidiff.tracing.derivatives import COMPOSITES, listed, mask_of, single
+from minidiff.tracing.derivatives import mask_of
 from minidiff.tracing.exact import exactly
 from minidiff.tracing.kinks import spread_around_zero
 from minidiff.tracing.record import as_array, constant, derivative, is_box
+from minidiff.tracing.table import COMPOSITES, listed, single
 
 # --- Order ----------------------------------------------------------------------------------------------
 

@@ -13,18 +13,10 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from minidiff.checks import is_complex
-from minidiff.tracing.derivatives import (
-    COMPOSITES,
-    cast,
-    listed,
-    part_of,
-    scatter,
-    share_of,
-    shown,
-    with_later,
-)
+from minidiff.tracing.derivatives import part_of, share_of, with_later
 from minidiff.tracing.exact import laid, pinned, verified
 from minidiff.tracing.record import as_array, constant, derivative, is_box, map_container, record
+from minidiff.tracing.table import COMPOSITES, cast, listed, scatter, shown
 
 # --- Options --------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from collections import ChainMap, UserList, deque
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -1771,6 +1771,56 @@ def test_a_program_goes_by_what_lists_queues_and_functions_hold_now(factor, chan
         assert f._recorded == 2
     finally:
         doubled.__code__, doubled.__defaults__ = code, (2.0,)
+
+
+def tripled(x, *, by=3.0):
+    return x * by * tripled.times
+
+
+tripled.times = 1.0
+FROZEN, ORDERED, U = {"head"}, {"a": np.sin, "b": np.exp}, param([1.0, 2.0])
+PENALISED = params(U)
+RATE: ContextVar[float] = ContextVar("RATE", default=2.0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "change", "back"),
+    [
+        (
+            lambda: tripled(1.0),
+            lambda: tripled.__kwdefaults__.update(by=4.0),
+            lambda: tripled.__kwdefaults__.update(by=3.0),
+        ),
+        (
+            lambda: tripled(1.0),
+            lambda: setattr(tripled, "times", 4.0),
+            lambda: setattr(tripled, "times", 1.0),
+        ),
+        (lambda: RATE.get(), lambda: RATE.set(3.0), lambda: RATE.set(2.0)),
+        (lambda: 2.0 + ("body" in FROZEN), lambda: FROZEN.add("body"), lambda: FROZEN.discard("body")),
+        (
+            lambda: reduce(lambda x, f: f(x), ORDERED.values(), 1.0),
+            lambda: ORDERED.update(a=ORDERED.pop("a")),
+            lambda: ORDERED.update(b=ORDERED.pop("b")),
+        ),
+        (
+            lambda: 1.0 + sum(np.sum(p**2) for p in PENALISED),
+            lambda: PENALISED.discard(U),
+            lambda: PENALISED.add(U),
+        ),
+    ],
+    ids=["keyword", "attribute of a function", "context variable", "set", "order", "parameters"],
+)
+def test_a_program_goes_by_what_functions_and_sets_hold_now(factor, change, back):
+    loss = lambda x: np.sum(W * x) * factor()
+    f = compiled(loss, params(W))
+    try:
+        assert bits(f(X)) == bits(f(X)) == bits(withgradient(lambda: loss(X), params(W)))
+        change()
+        assert bits(f(X)) == bits(f(X)) == bits(withgradient(lambda: loss(X), params(W)))
+        assert f._recorded == 2
+    finally:
+        back()
 
 
 losses = types.ModuleType("losses")

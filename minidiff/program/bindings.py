@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, is_
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from minidiff.params import Param, in_dict, in_slots
+from minidiff.params import Param, Params, in_dict, in_slots
 from minidiff.program.reach import Reach, global_names
-from minidiff.program.signature import cells_of, held_as_arguments, held_by, in_class, is_known, objects_in
+from minidiff.program.signature import (
+    cells_of,
+    held_as_arguments,
+    held_by,
+    in_class,
+    is_known,
+    iterated,
+    objects_in,
+)
 
 __all__ = ["Bindings"]
 
@@ -82,13 +91,20 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
         yield attrgetter("__code__"), x, x.__name__
         if x.__defaults__:
             yield attrgetter("__defaults__"), x, x.__name__
+        for held in (x.__kwdefaults__ or {}, vars(x)):
+            yield from ((held.get, name, name) for name in held)
+    elif isinstance(x, ContextVar):
+        yield ContextVar.get, x, x.name
     elif isinstance(x, (type, ModuleType)):
         is_named = reach.is_named_of_module if isinstance(x, ModuleType) else reach.is_named
         named = [name for name, held in vars(x).items() if is_named(name) and _is_users(name, held)]
         yield from ((vars(x).get, name, name) for name in named)
     elif isinstance(x, dict):
         yield from ((partial(dict.get, x), key, key if type(key) is str else "") for key in dict.keys(x))
-        yield dict.__len__, x, ""
+        yield _in_order, x, ""
+    elif isinstance(x, (set, Params)):
+        if len(_in_order(x)) <= MOST:
+            yield _in_order, x, ""
     elif isinstance(x, (list, deque)):
         kind: Any = list if isinstance(x, list) else deque
         yield from ((partial(kind.__getitem__, x), i, "") for i in range(kind.__len__(x)))
@@ -99,6 +115,13 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
             yield from ((own.get, name, name) for name in named)
         read = partial(object.__getattribute__, x)
         yield from ((read, name, name) for name in in_slots(x) if reach.is_named(name))
+
+
+def _in_order(x: Any) -> tuple[Any, ...]:
+    """Give the keys of a dict, or what is in a set, past an ``__iter__`` of the user's."""
+    if isinstance(x, dict):
+        return tuple((OrderedDict if isinstance(x, OrderedDict) else dict).keys(x))
+    return tuple(x if isinstance(x, Params) else iterated(x))
 
 
 def _is_users(name: str, x: Any) -> bool:
@@ -117,5 +140,5 @@ def _is_same(x: Any, y: Any) -> bool:
     if x is y or type(x) is not type(y):
         return x is y
     if type(x) is tuple:
-        return len(x) == len(y) and all(map(_is_same, x, y))
+        return len(x) == len(y) and (all(map(is_, x, y)) or all(map(_is_same, x, y)))
     return issubclass(type(x), _PLAIN) and repr(x) == repr(y)

@@ -1823,6 +1823,43 @@ def test_a_program_goes_by_what_functions_and_sets_hold_now(factor, change, back
         back()
 
 
+class Rated:
+    rate = 1.0
+
+
+class Masked(Rated):
+    """May get a mask, and a rate of its own."""
+
+    def tried(self):
+        try:
+            return self.mask
+        except AttributeError:
+            return 1.0
+
+    def asked(self):
+        return self.mask if hasattr(self, "mask") else 1.0
+
+    def by_class(self):
+        return self.rate
+
+
+@pytest.mark.parametrize("way", ["tried", "asked", "by_class"])
+def test_a_program_goes_by_attributes_that_were_not_there(way, monkeypatch):
+    model = Masked()
+    factor = {"tried": model.tried, "asked": model.asked, "by_class": model.by_class}[way]
+    loss = lambda x: np.sum(W * x * factor())
+    f = compiled(loss, params(W))
+    before = f(X).val
+    if way == "by_class":
+        monkeypatch.setattr(Masked, "rate", 3.0)
+    else:
+        model.mask = np.array([0.0, 1.0, 1.0])
+    assert f(X).val == loss(X) != before
+    model.log = [1.0]  # nobody looks for that
+    assert f(X).val == loss(X)
+    assert f._recorded == 2
+
+
 losses = types.ModuleType("losses")
 losses.mse = lambda ŷ, y: np.mean((ŷ - y) ** 2)
 

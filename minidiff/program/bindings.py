@@ -99,6 +99,8 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
         is_named = reach.is_named_of_module if isinstance(x, ModuleType) else reach.is_named
         named = [name for name, held in vars(x).items() if is_named(name) and _is_users(name, held)]
         yield from ((vars(x).get, name, name) for name in named)
+        if isinstance(x, type) and not reach.reads_any:  # one that hides that of a base
+            yield partial(_has_none, reach.names_read - vars(x).keys()), x, ""
     elif isinstance(x, dict):
         yield from ((partial(dict.get, x), key, key if type(key) is str else "") for key in dict.keys(x))
         yield _in_order, x, ""
@@ -113,8 +115,15 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
         if (own := in_dict(x)) is not None:
             named = [name for name in {**own, **dict(in_class(type(x)))} if reach.is_named(name)]
             yield from ((own.get, name, name) for name in named)
+            # Those that it looks for, and has not yet.
+            absent = None if reach.reads_any else reach.names_read - {*named}
+            yield (dict.__len__ if absent is None else absent.isdisjoint), own, ""
         read = partial(object.__getattribute__, x)
         yield from ((read, name, name) for name in in_slots(x) if reach.is_named(name))
+
+
+def _has_none(names: frozenset[str], kind: type) -> bool:
+    return names.isdisjoint(vars(kind))
 
 
 def _in_order(x: Any) -> tuple[Any, ...]:

@@ -170,6 +170,11 @@ class Reach:
         """Tell whether it may read an attribute of this name."""
         return self.reads_any or name in self._read or name.startswith("__") or name in _OF_ENUMS
 
+    @property
+    def names_read(self) -> frozenset[str]:
+        """The names of the attributes that it may read, where it does not read any."""
+        return frozenset(self._read)
+
     def is_named_of_module(self, name: str) -> bool:
         """Tell whether it may read this name of a module."""
         return self.reads_any or name in self._names or name.startswith("__")

@@ -435,6 +435,7 @@ class Compiled:
     def _checked(self, args: tuple[Any, ...], result: WithGradient, bound: Bindings) -> _Made:
         """Make a program, if it is sure to give what the loss gives."""
         reach = Reach(self._loss, args)
+        bound.add_made(reach)
         names, seen, large = Names(reach, args, self._ps), reach.snapshot(), list[Seen]()
         is_whole = len(seen) == len(reach.arrays)
         with ExitStack() as over:

@@ -1860,6 +1860,40 @@ def test_a_program_goes_by_attributes_that_were_not_there(way, monkeypatch):
     assert f._recorded == 2
 
 
+class Lazy:
+    """Makes what it needs when it is first called, and counts its calls."""
+
+    shift, tables, calls = None, {}, 0
+
+    def __call__(self, x):
+        self.calls += 1
+        if not hasattr(self, "mask"):
+            self.mask = np.ones(3)
+        if self.shift is None:
+            self.shift = np.zeros(3)
+        if len(x) not in self.tables:
+            self.tables[len(x)] = np.arange(1.0, len(x) + 1)
+        return W * x * self.mask * self.tables[len(x)] + self.shift
+
+
+@pytest.mark.parametrize("what", ["mask", "shift", "tables"])
+def test_a_program_goes_by_what_the_loss_has_made_when_it_was_first_called(what, monkeypatch):
+    monkeypatch.setattr(Lazy, "tables", {})
+    model, other = Lazy(), np.array([2.0, 0.5, 1.0])
+    loss = lambda x: np.sum(model(x) ** 2)
+    f = compiled(loss, params(W))
+    before = f(X).val
+    for _ in range(3):
+        assert f(X).val == loss(X) == before
+    assert f._recorded == 1
+    if what == "tables":
+        Lazy.tables[3] = other
+    else:
+        setattr(model, what, other)
+    assert f(X).val == f(X).val == loss(X) != before
+    assert f._recorded == 2
+
+
 losses = types.ModuleType("losses")
 losses.mse = lambda ŷ, y: np.mean((ŷ - y) ** 2)
 

@@ -31,7 +31,9 @@ __all__ = ["Bindings"]
 MOST = 1000
 _PLAIN = bool, int, float, complex, str, bytes, np.generic
 _UNBOUND = AttributeError, LookupError, ValueError  # what reading a name raises then
+_NONE = None, None, None  # a row that is not there
 _IN_CELL = attrgetter("cell_contents")
+_CODE, _DEFAULTS = attrgetter("__code__"), attrgetter("__defaults__")
 
 
 class Bindings:
@@ -51,19 +53,37 @@ class Bindings:
     """
 
     def __init__(self, reach: Reach, args: tuple[Any, ...]) -> None:
-        of_arguments = {id(held) for x in objects_in(args) for held in held_by(x, held_as_arguments)}
-        # What reads each thing, from where, the thing, and its name.
-        self._bound: list[list[Any]] = []
+        self._of_arguments = {id(held) for x in objects_in(args) for held in held_by(x, held_as_arguments)}
         self.changed = ""
-        for x in [x for _, x in reach.found if id(x) not in of_arguments]:
+        self._reach: Reach | None = reach  # holds what was found, so that no id is given twice
+        # What reads each thing, from where, the thing, and its name; by what holds it, and where.
+        self._rows = self._read(reach)
+        self._bound = list(self._rows.values())
+
+    def _read(self, reach: Reach) -> dict[Any, list[Any]]:
+        rows: dict[Any, list[Any]] = {}
+        for x in [x for _, x in reach.found if id(x) not in self._of_arguments]:
             with suppress(Exception):  # what is asked may be of any kind
-                some = [[read, key, read(key), name] for read, key, name in _readings(x, reach)]
-                some = [row for row in some if not issubclass(type(row[2]), ModuleType)]
-                if len(self._bound) + len(some) <= MOST:
-                    self._bound += some
+                some = {}
+                for read, key, name in _readings(x, reach):
+                    if not issubclass(type(thing := read(key)), ModuleType):
+                        some[id(x), _place(read, key)] = [read, key, thing, name]
+                if len(rows) + len(some) <= MOST:
+                    rows |= some
+        return rows
+
+    def add_made(self, reach: Reach) -> None:
+        """Compare too what the function has made since of what was not there, or None: it keeps that.
+
+        Not an integer, by which it may count its calls.
+        """
+        made = [row for at, row in self._read(reach).items() if self._rows.get(at, _NONE)[2] is None]
+        if len(self._bound) + len(made) <= MOST:
+            self._bound += [row for row in made if type(row[2]) not in (int, type(None))]
 
     def settle(self) -> None:
         """Leave out what the function itself has bound anew since: it counts its calls."""
+        self._reach, self._rows = None, {}
         self._bound = [row for row in self._bound if _is_bound(*row)]
 
     def have_changed(self) -> bool:
@@ -88,9 +108,9 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
     if isinstance(x, FunctionType):
         yield from ((_IN_CELL, cell, name) for name, cell, _ in cells_of(x))
         yield from ((x.__globals__.get, name, name) for name in global_names(x.__code__, x.__globals__))
-        yield attrgetter("__code__"), x, x.__name__
+        yield _CODE, x, x.__name__
         if x.__defaults__:
-            yield attrgetter("__defaults__"), x, x.__name__
+            yield _DEFAULTS, x, x.__name__
         for held in (x.__kwdefaults__ or {}, vars(x)):
             yield from ((held.get, name, name) for name in held)
     elif isinstance(x, ContextVar):
@@ -120,6 +140,13 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
             yield (dict.__len__ if absent is None else absent.isdisjoint), own, ""
         read = partial(object.__getattribute__, x)
         yield from ((read, name, name) for name in in_slots(x) if reach.is_named(name))
+
+
+def _place(read: Callable[[Any], Any], key: Any) -> Any:
+    """Give what tells apart the places in which one thing holds others."""
+    held = getattr(read, "__self__", None)
+    of = id(held) if isinstance(held, dict) else read if type(read) is attrgetter else 0
+    return of, key if type(key) in (str, int) else id(key)
 
 
 def _has_none(names: frozenset[str], kind: type) -> bool:

@@ -14,7 +14,7 @@ import tracemalloc
 import types
 import weakref
 from array import array
-from collections import ChainMap, UserList, deque
+from collections import ChainMap, UserDict, UserList, deque
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
@@ -1858,6 +1858,23 @@ def test_a_program_goes_by_attributes_that_were_not_there(way, monkeypatch):
     model.log = [1.0]  # nobody looks for that
     assert f(X).val == loss(X)
     assert f._recorded == 2
+
+
+class Listed(UserList):
+    pass
+
+
+class Named(UserDict):
+    pass
+
+
+@pytest.mark.parametrize("held", [Listed([2.0, X.copy()]), Named({0: 2.0, 1: X.copy()})])
+def test_a_program_goes_by_what_a_class_of_ones_own_holds_as_pythons_do(held):
+    loss = lambda x: np.sum(W * x * held[0] * held[1])
+    f = compiled(loss, params(W))
+    for change in (lambda: None, lambda: held.__setitem__(0, 3.0), lambda: held[1].__imul__(2)):
+        change()
+        assert bits(f(X)) == bits(withgradient(lambda: loss(X), params(W)))
 
 
 class Lazy:

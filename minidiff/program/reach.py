@@ -553,9 +553,10 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
         for kind in type(x).__mro__:
             if kind.__module__ != "builtins":
                 yield "__class__", "", kind
-        of_library, is_others = is_known(type(x)), str(type(x).__module__).startswith(("numpy.", "scipy."))
+        of_library = any(is_known(kind) for kind in type(x).__mro__ if kind.__module__ != "builtins")
+        is_others = str(type(x).__module__).startswith(("numpy.", "scipy."))
         for n, v in attributes_of(x).items():
-            always = of_library and (is_others or n in _OF_OURS)  # its class is not looked into
+            always = of_library and (is_others or n in _OF_OURS)  # a class of theirs is not looked into
             yield "__class__" if always else n, f"{name}.{n}".lstrip("."), v
 
 

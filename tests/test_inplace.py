@@ -661,6 +661,38 @@ def test_what_at_puts_into_an_array_is_of_before_the_call(ufunc):
         check_gradient(f, np.array([1.5, 0.5, 1.1, 0.7]))
 
 
+@pytest.mark.parametrize("ufunc", [np.maximum, np.minimum, np.fmax, np.fmin])
+def test_the_best_of_many_values_at_one_place_takes_few_rounds(ufunc):
+    rng = np.random.default_rng(0)
+    places, x = rng.integers(0, 500, 4000), rng.normal(size=4000)
+    places[:2000] = 3
+
+    def best(x):
+        b = np.zeros_like(x, shape=500)
+        ufunc.at(b, places, x)
+        return b
+
+    ((value, (g,)), peak) = peak_of(lambda: withgradient(lambda x: np.sum(best(x) * np.arange(500)), x))
+    expected = best(x)
+    assert value == np.sum(expected * np.arange(500))
+    np.testing.assert_array_equal(g, (x == expected[places]) * places)
+    assert peak < 2e6
+    f = compiled(lambda x: np.sum(best(x) ** 2))
+    for y in (x, -x, np.roll(x, 1)) if ufunc in (np.maximum, np.minimum) else ():
+        np.testing.assert_array_equal(f(y).grad[0], withgradient(lambda x: np.sum(best(x) ** 2), y).grad[0])
+    check_gradient(lambda v: (ufunc.at(b := 0 * v[:3] + 0.1, [0, 2, 0, 0, 2, 0, 0], v), b)[1], x[:7])
+
+
+def peak_of(f):
+    """What a function gives, and how much memory it takes meanwhile, when it has run before."""
+    f()
+    tracemalloc.start()
+    try:
+        return f(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 CLIPS = {
     "clip": lambda x, **to: np.clip(x, 0.4, 0.7, **to),
     "clip by name": lambda x, **to: np.clip(x, a_min=0.5 * x[::-1], a_max=None, **to),

@@ -546,10 +546,10 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
     places = np.ravel(np.arange(x.size).reshape(x.shape)[constant(index)])
     shape = np.empty(x.shape)[constant(index)].shape
     values = [np.broadcast_to(as_array(lift(v)), shape).flatten() for v in w]  # as they are before all rounds
-    order = np.argsort(places, kind="stable")
-    _, first, count = np.unique(places[order], return_index=True, return_counts=True)
+    if ufunc in _BEST:
+        places, values = _best(ufunc, places, *values)
     turn = np.empty(places.size, int)
-    turn[order] = np.arange(places.size) - np.repeat(first, count)
+    turn[np.argsort(places, kind="stable")] = _turns(np.sort(places))
 
     def change() -> None:
         for i in range(int(turn.max(initial=-1)) + 1):
@@ -557,6 +557,28 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
             _change(x, now, ufunc(x[now], *[v[turn == i] for v in values]))
 
     _exactly(x, lambda exact, plain: ufunc.at(exact, constant(index), *map(plain, w)), change, ufunc)
+
+
+# Of equal numbers these give one of them, in whatever order they meet more of them.
+_BEST = {np.maximum, np.minimum, np.fmax, np.fmin}
+
+
+def _turns(places: Any) -> Any:
+    """Give for each of sorted places how often it has come before."""
+    _, first, count = np.unique(places, return_index=True, return_counts=True)
+    return np.arange(places.size) - np.repeat(first, count)
+
+
+def _best(ufunc: Any, places: Any, values: Any) -> tuple[Any, list[Any]]:
+    """Give each place once, with the best of its values: found by pairs, in as many rounds as 2**n has n."""
+    order = np.argsort(places, kind="stable")
+    places, values = places[order], values[order]
+    while (turn := _turns(places)).any():
+        at = np.flatnonzero(turn % 2 == 0)
+        other = np.minimum(at + 1, places.size - 1)
+        other = np.where(places[other] == places[at], other, at)
+        places, values = places[at], ufunc(values[at], values[other])
+    return places, [values]
 
 
 _BOUNDS = {"min", "max", "a_min", "a_max"}  # of np.clip

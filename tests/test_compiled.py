@@ -1299,6 +1299,22 @@ def test_the_parts_of_an_argument_may_have_any_names(key):
     assert (val, g[key].tolist(), g["a"], g["a_b"], h) == (14.5, [1.0, 2.0], {"b": 4.0}, 3.0, 5.0)
 
 
+def test_what_is_said_of_whole_numbers_to_be_filled_helps():
+    def spread(labels, made):
+        places = made(2 * len(labels) + 1)
+        places[1::2] = labels
+        return places.astype(int)
+
+    first = np.array([1, 2, 0])
+    like = lambda x, y: np.sum((W * x)[spread(y, lambda n: np.zeros_like(y, shape=n))])
+    with pytest.raises(TypeError, match=r"fill .*minidiff\.functions\.zeros\(n\), .*\.astype\(int\)"):
+        compiled(like, params(W))(DATA, first)
+    loss = lambda x, y: np.sum((W * x)[spread(y, mf.zeros)] ** 2)
+    f = compiled(loss, params(W))
+    for labels in (first, first[::-1].copy()):
+        assert f(DATA, labels).val == loss(DATA, labels)
+
+
 def test_more_signatures_than_are_kept_run_as_they_are(monkeypatch):
     monkeypatch.setattr(sys.modules["minidiff.compiled"], "KEPT", 3)
     f = compiled(lambda x: np.sum(W[0] * x**2), params(W))

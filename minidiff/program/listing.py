@@ -715,7 +715,8 @@ _LOOKS: dict[str, tuple[Callable[..., Any], str]] = {
 }  # fmt: skip
 _CHANGES = {
     "__setitem__": "it assigns into an array that is not under differentiation. Build the new one with "
-        "np.where, np.concatenate or np.stack, or make it of a value that is: np.zeros_like(W, shape=n)",
+        "np.where, np.concatenate or np.stack, or fill np.zeros_like(W, shape=n) of a value that is, or "
+        "minidiff.functions.zeros(n), of floats: of whole numbers make it when it is full, by .astype(int)",
     "__delitem__": "it deletes from an array",
     "__reduce_ex__": "it pickles a value",
 }  # fmt: skip

@@ -325,6 +325,8 @@ CALLS = {
     np.add.reduceat: [
         call(M, []),
         call(M, [0, 1]),
+        call(M, [1, 2]),
+        call(A, [1, 2], axis=1, dtype=complex),
         call(A, [0, 3, 1], axis=-1),
         call(M, [3, 0, 0], dtype=complex),
     ],

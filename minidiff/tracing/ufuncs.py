@@ -228,14 +228,6 @@ def _accumulate(ufunc: Any, x: Any, axis: Any = 0, dtype: Any = None) -> Any:
     return _as_numpy_has_it(ufunc, np.stack(rows, axis), plain) if rows else x
 
 
-@derivative(
-    lambda g, ans, rows, starts: g[np.repeat(np.arange(len(starts)), np.diff(starts, append=len(rows)))]
-)
-def _sums(rows: Any, starts: Any) -> Any:
-    """Sum rows from each place to the next, all of them: loops over bags and neighbours are long."""
-    return np.add.reduceat(rows, starts)
-
-
 def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None) -> Any:
     x, indices = as_array(x), constant(indices)
     plain = ufunc.reduceat(constant(x), indices, axis, dtype)
@@ -245,8 +237,6 @@ def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None
     rows = np.moveaxis(cast(x, plain.dtype), axis, 0)
     starts = np.asarray(indices).tolist()
     ends = [*starts, x.shape[axis]][1:]
-    if ufunc is np.add and starts and all(i < j for i, j in zip(starts, ends, strict=True)):
-        return pinned(np.moveaxis(_sums(rows[starts[0] :], np.array(starts) - starts[0]), 0, axis), plain)
     parts = [_reduce(ufunc, rows[i:j]) if i + 1 < j else rows[i] for i, j in zip(starts, ends, strict=True)]
     return pinned(np.stack(parts, axis) if parts else np.take(x, [], axis), plain)
 

@@ -1,9 +1,11 @@
 """NumPy functions written with others: their values are NumPy's, their derivatives those of differences."""
 
+from time import process_time
+
 import numpy as np
 import pytest
 
-from minidiff import gradient
+from minidiff import gradient, hvp
 from minidiff.tracing import name_of
 from minidiff.tracing.table import COMPOSITES
 
@@ -242,3 +244,13 @@ def test_with_a_matrix_it_has_numpys_shape_or_is_refused(function, shape):
         except (TypeError, NotImplementedError, ValueError):
             continue
         assert [np.shape(r) for r in seen] == expected
+
+
+@pytest.mark.parametrize("filtered", [np.convolve, np.correlate])
+def test_the_derivatives_of_a_filter_cost_what_filtering_does(filtered):
+    signal, taps = rng.normal(size=100_000), rng.normal(size=3)
+    loss = lambda x, h: np.sum(filtered(x, h, "same") ** 2)
+    begin = process_time()
+    gradient(loss, signal, taps)
+    hvp(lambda both: loss(*both), [signal, taps], [signal, taps])
+    assert process_time() - begin < 2.0  # not the square of the signal's length, which takes some 20

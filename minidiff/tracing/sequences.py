@@ -13,17 +13,18 @@ from minidiff.tracing.table import COMPOSITES, listed
 
 # --- Convolutions ---------------------------------------------------------------------------------------
 
-# Linear in both arrays: the gradient of one is that of the result, convolved with the other reversed.
+# Linear in both arrays: the gradient of one is that of the result, with the other slid along it.
 
 
-def _unconvolve(g: Any, of: Any, other: Any) -> Any:
-    start = other.shape[0] - 1
-    return np.convolve(g, other[::-1])[start : start + of.shape[0]]
-
-
-@derivative(lambda g, ans, x, y: _unconvolve(g, x, y), lambda g, ans, x, y: _unconvolve(g, y, x))
+@derivative(lambda g, ans, x, y: _slid(g, y), lambda g, ans, x, y: _slid(g, x))
 def _convolved(x: Any, y: Any) -> Any:
     return np.convolve(x, y)
+
+
+@derivative(lambda g, ans, x, y: _convolved(g, y), lambda g, ans, x, y: _slid(x, g))
+def _slid(x: Any, y: Any) -> Any:
+    """Sum ``x[i + j] * y[j]``: at each place where all of the shorter array y is on x."""
+    return np.convolve(x, y[::-1], "valid")
 
 
 _MODES: dict[Any, str] = {0: "v", 1: "s", 2: "f"}

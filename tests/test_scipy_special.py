@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from minidiff import check_gradient, dropgrad, gradient, hessian, param, params
+from minidiff import check_gradient, compiled, dropgrad, gradient, hessian, param, params
 
 scipy = pytest.importorskip("scipy")
 special = pytest.importorskip("scipy.special")
@@ -301,6 +301,36 @@ def test_far_out_slopes_of_the_error_functions_are_those_of_their_asymptotes(x):
     ):
         np.testing.assert_allclose(gradient(f, place)[0], first, rtol=1e-7)
         np.testing.assert_allclose(hessian(f, place), second, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("f", "ends"),
+    [
+        *[(f, (-np.inf, np.inf)) for f in (special.ndtr, special.erf, special.erfc)],
+        (special.log_ndtr, (np.inf,)),
+        (lambda x: special.stdtr(3.0, x), (-np.inf, np.inf)), (lambda x: special.gammainc(2.0, x), (np.inf,)),
+        (lambda x: special.gammaincc(0.5, x), (np.inf,)), (lambda x: special.chdtr(3.0, x), (np.inf,)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_distributions_are_flat_at_infinity(f, ends, dtype):
+    x = np.array([*ends, 0.7], dtype)
+    loss = lambda x: np.sum(f(x) ** 2)
+    (g,), H = gradient(loss, x), hessian(loss, x)
+    assert g.dtype == H.dtype == dtype
+    assert g[:-1].tolist() == np.diag(H)[:-1].tolist() == [0.0] * len(ends)
+    np.testing.assert_array_equal(g[-1:], gradient(loss, x[-1:])[0])
+    np.testing.assert_array_equal(H[-1:, -1:], hessian(loss, x[-1:]))
+    squares = lambda x: np.sum(gradient(loss, x)[0] ** 2)
+    program = compiled(squares)
+    for at in (x[-1:].repeat(len(x)), x):  # recorded where no element is infinite
+        np.testing.assert_array_equal(program(at).grad[0], gradient(squares, at)[0])
+
+
+@pytest.mark.parametrize("f", [special.gammainc, special.gammaincc])
+def test_a_distribution_that_ends_at_infinity_does_not_move_with_its_shape_there(f):
+    check_gradient(lambda a: np.log(np.abs(np.diff(f(a, np.array([0.5, 1.0, 2.0, np.inf]))))), 1.7)
+    assert gradient(lambda a: f(a, np.inf), 2.0) == (0.0,)
 
 
 @pytest.mark.parametrize(("f", "x"), [(special.log_ndtr, -1.0), (special.erfcx, 30.0), (special.dawsn, 30.0)])

@@ -98,6 +98,16 @@ def _split(x: Any, is_one: Any, edge: float, one: Callable[[Any], Any], other: C
     return anp.where(is_one, one(anp.where(is_one, x, edge)), other(anp.where(is_one, edge, x)))
 
 
+def _ending(density: Rule) -> Rule:
+    """Make a density 0 where its last argument is infinite, with all derivatives: a formula has 0 · ∞."""
+
+    def ended(*arguments: Any) -> Any:
+        *shapes, x = arguments
+        return _split(x, np.isinf(x), 1.0, lambda x: 0.0, lambda x: density(*shapes, x))
+
+    return ended
+
+
 def _series(x: Any, terms: list[float]) -> Any:
     """Give the sum of a power series."""
     total = 0.0
@@ -138,7 +148,7 @@ def _by_difference(name: str, place: int, width: Callable[..., Any]) -> Rule:
 
 def _width(shape: Any, odds: Any) -> Any:
     """Say over which a distribution function changes with its shape: `odds` is how far in a tail x lies."""
-    return np.minimum(shape, 1 / (np.abs(np.log(np.maximum(odds, 1e-300))) + 1 / np.sqrt(shape)))
+    return np.minimum(shape, 1 / (np.abs(np.log(np.clip(odds, 1e-300, 1e300))) + 1 / np.sqrt(shape)))
 
 
 # --- Logarithms, entropies, powers ----------------------------------------------------------------------
@@ -223,6 +233,10 @@ CONSTANT |= {sp.round, sp.gammasgn}
 # --- The error function and its kin ---------------------------------------------------------------------
 
 _ROOT = math.sqrt(2 * math.pi)
+_bell = _ending(lambda x: np.exp(-x * x / 2))
+_of_erf = _ending(lambda x: 2 / math.sqrt(math.pi) * np.exp(-x * x))
+_function("erf", lambda ans, x: _of_erf(x))
+_function("erfc", lambda ans, x: -_of_erf(x))
 _function("erfi", lambda ans, x: 2 / math.sqrt(math.pi) * np.exp(x * x))
 
 
@@ -239,14 +253,14 @@ def _tail(c: Any, a: int, is_far: Callable[[Any], Any]) -> Rule:
 _function("erfcx", _tail(-2 / math.sqrt(math.pi), 2, lambda x: anp.real(x) > 30))
 _function("dawsn", _tail(1, -2, lambda x: abs(anp.real(x)) - abs(anp.imag(x)) > 30))
 _function("wofz", _tail(2j / math.sqrt(math.pi), -2, lambda z: (abs(z) > 30) & (anp.imag(z) >= 0)))
-_function("ndtr", lambda ans, x: np.exp(-x * x / 2) / _ROOT)
+_function("ndtr", lambda ans, x: _bell(x) / _ROOT)
 _function("ndtri", lambda ans, p: _ROOT * np.exp(ans * ans / 2))
 _function("ndtri_exp", lambda ans, y: _ROOT * np.exp(y + ans * ans / 2))
 _function(
     "log_ndtr",
     lambda ans, x: _split(
         x, anp.real(x) < -1, -1.0,
-        lambda x: 2 / _ROOT / sp.erfcx(-x / math.sqrt(2)), lambda x: np.exp(-x * x / 2) / _ROOT / sp.ndtr(x),
+        lambda x: 2 / _ROOT / sp.erfcx(-x / math.sqrt(2)), lambda x: _bell(x) / _ROOT / sp.ndtr(x),
     ),
 )  # fmt: skip
 _function(
@@ -351,6 +365,7 @@ _function("_riemann_zeta", _by_difference("zetac", 0, _from_pole))
 _function("_zeta", _by_difference("_zeta", 0, _from_pole), lambda ans, x, q: -x * _own._zeta(x + 1, q))
 
 
+@_ending
 def _gamma_density(a: Any, x: Any) -> Any:
     return np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a))
 
@@ -359,6 +374,7 @@ def _beta_density(a: Any, b: Any, x: Any) -> Any:
     return np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b))
 
 
+@_ending
 def _t_density(df: Any, t: Any) -> Any:
     half = (df + 1) / 2
     return np.exp(sp.gammaln(half) - sp.gammaln(df / 2) - half * np.log1p(t * t / df)) / np.sqrt(np.pi * df)

@@ -1,12 +1,13 @@
 """NumPy's linear algebra: values, shapes and dtypes are NumPy's, derivatives those of differences."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 from beside_numpy import check
 
-from minidiff import check_gradient, dropgrad, gradient, hessian
+from minidiff import check_gradient, dropgrad, gradient, hessian, hvp
 
 rng = np.random.default_rng(2)
 
@@ -326,3 +327,19 @@ def test_of_no_elements_there_is_a_gradient_without_any(name, shape):
     parts = lambda out: out if isinstance(out, tuple) else (out,)
     (g,) = gradient(lambda x: sum(np.sum(np.real(part)) for part in parts(f(x))), x)
     np.testing.assert_array_equal(g, x, strict=True)
+
+
+@pytest.mark.parametrize("solved", [np.linalg.pinv, lambda a: np.linalg.lstsq(a, np.ones(len(a)))[0],
+    lambda a: np.polyfit(a.ravel(), a.ravel() ** 2, 2)])  # fmt: skip
+@pytest.mark.parametrize("shape", [(2000, 3), (3, 2000)])
+def test_least_squares_of_many_rows_take_no_square_of_their_number(solved, shape):
+    a, f = normal(*shape), lambda a: np.sum(solved(a) ** 2)
+    tracemalloc.start()
+    try:
+        gradient(f, a)
+        hvp(f, a, a)
+        assert (
+            tracemalloc.get_traced_memory()[1] < 200 * a.nbytes
+        )  # of the square, 32 MB each, there were three
+    finally:
+        tracemalloc.stop()

@@ -53,14 +53,19 @@ def _solve_right(g: Any, ans: Any, A: Any, b: Any) -> Any:
 enter(np.linalg.solve, _solve_left, _solve_right)
 
 
+def _product(A: Any, B: Any, C: Any) -> Any:
+    """Multiply three matrices, the first and last of one shape: never two by their longer sides outwards."""
+    return A @ (B @ C) if A.shape[-2] > A.shape[-1] else A @ B @ C
+
+
 def _from_pinv(g: Any, ans: Any, A: Any, rcond: Any) -> Any:
     # Golub and Pereyra 1973: of constant rank, dP = -P dA P + P Pᴴ dAᴴ (1 - A P) + (1 - P A) dAᴴ Pᴴ P.
-    P, H = ans, np.conj(g)
-    rows, columns = (np.eye(n, dtype=P.dtype) for n in A.shape[-2:])
+    P, Q, G = ans, adjoint(ans), adjoint(np.conj(g))
+    by_rows, by_columns = _product(G, P, Q), _product(Q, P, G)
     return np.conj(
-        -adjoint(P) @ H @ adjoint(P)
-        + (rows - A @ P) @ adjoint(H) @ P @ adjoint(P)
-        + adjoint(P) @ P @ adjoint(H) @ (columns - P @ A)
+        -_product(Q, adjoint(G), Q)
+        + (by_rows - _product(A, P, by_rows))
+        + (by_columns - _product(by_columns, P, A))
     )
 
 

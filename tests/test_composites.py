@@ -329,6 +329,8 @@ CALLS = {
         call(A, [1, 2], axis=1, dtype=complex),
         call(A, [0, 3, 1], axis=-1),
         call(M, [3, 0, 0], dtype=complex),
+        call(M, [1, 3]),
+        call(A, np.array([0, 2]), axis=1),
     ],
     **{
         f: [

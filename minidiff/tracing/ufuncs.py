@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -228,6 +228,18 @@ def _accumulate(ufunc: Any, x: Any, axis: Any = 0, dtype: Any = None) -> Any:
     return _as_numpy_has_it(ufunc, np.stack(rows, axis), plain) if rows else x
 
 
+@derivative(lambda g, ans, x, starts: _handed_out(g, starts, len(x)))
+def _group_sums(x: Any, starts: Any) -> Any:
+    return np.add.reduceat(x, starts)
+
+
+@derivative(lambda g, ans, y, starts, n: _group_sums(g, starts))
+def _handed_out(y: Any, starts: Any, n: int) -> Any:
+    """Give each of n rows what its group has, and those before the first group 0."""
+    before = np.zeros((starts[0], *y.shape[1:]), y.dtype)
+    return np.concatenate([before, np.repeat(y, np.diff(starts, append=n), axis=0)])
+
+
 def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None) -> Any:
     x, indices = as_array(x), constant(indices)
     plain = ufunc.reduceat(constant(x), indices, axis, dtype)
@@ -236,6 +248,8 @@ def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None
     axis = normalize_axis_index(axis or 0, x.ndim)
     rows = np.moveaxis(cast(x, plain.dtype), axis, 0)
     starts = np.asarray(indices).tolist()
+    if ufunc is np.add and starts and all(i < j for i, j in pairwise(starts)):  # groups, one after another
+        return pinned(np.moveaxis(_group_sums(rows, np.asarray(starts)), 0, axis), plain)
     ends = [*starts, x.shape[axis]][1:]
     parts = [_reduce(ufunc, rows[i:j]) if i + 1 < j else rows[i] for i, j in zip(starts, ends, strict=True)]
     return pinned(np.stack(parts, axis) if parts else np.take(x, [], axis), plain)

@@ -499,12 +499,26 @@ def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any
 RULES[np.prod] = (_prod,)
 
 
-def with_later(g: Any, shares: Any) -> Any:
+@listed
+def gone_back(g: Any, shares: Any) -> Any:
     """Add to each row of a gradient what reaches it by the next one: that one's, times a share."""
     rows = [*g]
     for i in range(len(rows) - 1, 0, -1):
         rows[i - 1] = rows[i - 1] + shares[i - 1] * rows[i]
     return np.stack(rows)
+
+
+def _gone_forth(h: Any, shares: Any) -> Any:
+    return with_later(h[::-1], shares[::-1])[::-1]
+
+
+with_later = define(
+    gone_back,
+    (
+        lambda h, ans, g, shares: _gone_forth(h, shares),
+        lambda h, ans, g, shares: _gone_forth(h, shares)[:-1] * ans[1:],
+    ),
+)
 
 
 @listed

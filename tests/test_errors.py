@@ -627,6 +627,11 @@ WITHOUT_SOURCE = {
         "np.ndindex(x.shape)",
         "out = np.stack([W[i] for i in np.ndindex(2, 2)])",
     ),
+    "a masked array": (
+        "m = np.ma.masked_array(np.eye(2), np.eye(2) > 0); out = m - W",
+        "x[~m.mask] - m.compressed()",
+        "m = np.ma.masked_array(np.eye(2), np.eye(2) > 0); out = W[~m.mask] - m.compressed()",
+    ),
     "no assignment": ("out = np.asarray(W)", "NumPy functions take it as it is", "out = W"),
     "a name that is set": (
         "full = 2.0; out = np.asarray(W)", "NumPy functions take it as it is", "full = 2.0; out = full * W"

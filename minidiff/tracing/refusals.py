@@ -86,6 +86,8 @@ _CURES = [
         "The second argument of np.max is an axis: np.maximum(a, b) gives the larger of two."),
     (r" matplotlib\.", "A picture gets the plain value: plt.plot(dropgrad(x))."),
     (r" pandas\.", "Take df.to_numpy(), before the loss."),
+    (r" numpy\.ma\.",
+        "Of a masked array m take x[~m.mask] - m.compressed(), or np.where(m.mask, 0, x - m.data)."),
     (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
     (r"\.dot\((?![\[(])", "Write X @ W."),
     (r"full\(", "Write a * np.ones(shape)."),

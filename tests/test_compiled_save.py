@@ -402,14 +402,26 @@ def test_an_array_that_lies_otherwise_is_laid_out(tmp_path):
     assert run(np.asfortranarray(x))[0] == f(x).val
 
 
-def test_an_array_with_gaps_must_have_the_same_ones(tmp_path):
-    f, x = compiled(lambda x: np.sum(x**2)), np.arange(12.0).reshape(2, 6)[:, ::2]
+@pytest.mark.parametrize("view", [np.s_[:, ::2], np.s_[:, ::-1], np.s_[1::-1, 4::-2]])
+def test_an_array_gets_the_gaps_of_the_recordings(view, tmp_path):
+    whole = np.random.default_rng(0).normal(size=(2, 6))
+    f, x = compiled(lambda x: np.sum(x**2)), whole[view]
     f(x)
     f.save(tmp_path / "a.py")
     run = runpy.run_path(str(tmp_path / "a.py"))["loss_and_gradient"]
-    assert run(x)[0] == f(x).val
-    with pytest.raises(TypeError, match=r"x must be laid out .* strides \(48, 16\), not \(24, 8\)"):
-        run(x.copy())
+    for y in (x, x.copy(), np.asfortranarray(x)):
+        for got, expected in zip(run(y), [f(x).val, *f(x).grad], strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_an_array_of_one_row_repeated_must_be_that(tmp_path):
+    f, row = compiled(lambda x: np.sum(x**2)), np.arange(3.0)
+    f(np.broadcast_to(row, (2, 3)))
+    f.save(tmp_path / "a.py")
+    run = runpy.run_path(str(tmp_path / "a.py"))["loss_and_gradient"]
+    assert run(np.array([row, row]))[0] == 10
+    with pytest.raises(TypeError, match=r"x must be laid out .* strides \(0, 8\), not \(24, 8\)"):
+        run(np.array([row, row + 1]))
 
 
 def test_a_file_that_is_no_text_is_left(tmp_path):

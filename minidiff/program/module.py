@@ -151,9 +151,15 @@ def given(name: str, x: Any, dtype: Any, shape: Any = None, order: Any = "C") ->
         raise TypeError(f"{name} must be an array of {dtype} and shape {shape}, not {got}")
     if order in ("C", "F"):
         return np.asarray(x, order=order)
-    if x.strides != order:
+    if x.strides == order:
+        return x
+    steps = [(n - 1) * s for n, s in zip(shape, order, strict=True)]
+    start, size = -sum(s for s in steps if s < 0), sum(map(abs, steps)) + x.itemsize
+    laid = np.ndarray(shape, x.dtype, bytearray(size), start, order)
+    laid[...] = x
+    if not np.array_equal(laid, x, equal_nan=True):  # as of rows that are one row, broadcast
         raise TypeError(f"{name} must be laid out in memory with strides {order}, not {x.strides}")
-    return x
+    return laid
 
 
 def _kind(x: Any) -> str:

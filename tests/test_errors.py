@@ -632,6 +632,25 @@ WITHOUT_SOURCE = {
         "x[~m.mask] - m.compressed()",
         "m = np.ma.masked_array(np.eye(2), np.eye(2) > 0); out = W[~m.mask] - m.compressed()",
     ),
+    "a masked array on the right": (
+        "m = np.ma.masked_array(np.eye(2), np.eye(2) > 0); out = W - m",
+        "x[~m.mask] - m.compressed()",
+        "m = np.ma.masked_array(np.eye(2), np.eye(2) > 0); out = W[~m.mask] - m.compressed()",
+    ),
+    "a matrix": (
+        "M = np.eye(2).view(np.matrix); out = M * W", "np.asarray(M)",
+        "M = np.eye(2).view(np.matrix); out = np.asarray(M) @ W",
+    ),
+    "a matrix on the right": (
+        "M = np.eye(2).view(np.matrix); out = W * M", "np.asarray(M)",
+        "M = np.eye(2).view(np.matrix); out = W @ np.asarray(M)",
+    ),
+    "a range": ("out = np.arange(0, W[0, 0])", "start + step * np.arange(n)", "out = W[0, 0] * np.arange(3)"),
+    "the largest of several": (
+        "out = np.max([W[0, 0], W[0, 1]])",
+        "np.max(np.stack([a, b]))",
+        "out = np.max(np.stack([W[0, 0], W[0, 1]]))",
+    ),
     "no assignment": ("out = np.asarray(W)", "NumPy functions take it as it is", "out = W"),
     "a name that is set": (
         "full = 2.0; out = np.asarray(W)", "NumPy functions take it as it is", "full = 2.0; out = full * W"

@@ -358,7 +358,7 @@ def _become(x: Traced, new: Any, do: Callable[[Any, Any], Any], function: Any = 
 # not: even the order of the factors matters.
 EXACT = {
     np.add, np.subtract, np.multiply, np.divide, np.negative, np.absolute, np.maximum, np.minimum, np.sqrt,
-    np.square, np.fmax, np.fmin,
+    np.square,
 }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_ma
 
 from minidiff.checks import add_note, described, is_ndarray, owners_of, warn
 from minidiff.tracing.derivatives import mean, var
-from minidiff.tracing.refusals import name_of, refuse, where
+from minidiff.tracing.refusals import cures, name_of, refuse, where
 from minidiff.tracing.table import (
     AGAIN,
     COMPOSITES,
@@ -1135,10 +1135,9 @@ _OPERATORS = "A class whose own operators are meant says __array_ufunc__ = None.
 
 def no_array(function: Any, kind: type) -> TypeError:
     """Make the error for a result that is neither an array nor made of arrays."""
-    return TypeError(
-        f"{name_of(function)} gave a {kind.__name__}, which cannot be differentiated. "
-        f"Give it plain arrays or numbers. {_OPERATORS}"
-    )
+    advice = cures(f" {kind.__module__}.{kind.__name__}", "")
+    advice = advice or f"Give it plain arrays or numbers. {_OPERATORS}"
+    return TypeError(f"{name_of(function)} gave a {kind.__name__}, which cannot be differentiated. {advice}")
 
 
 def as_array(x: Any) -> Any:

@@ -83,13 +83,15 @@ _CURES = [
         "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
         "c, and np.polyval(c[::-1], x) both."),
     (r" numpy\.(max|min)$",
-        "The second argument of np.max is an axis: np.maximum(a, b) gives the larger of two."),
+        "np.max takes one array, and an axis: write np.max(np.stack([a, b])), or np.maximum(a, b)."),
     (r" matplotlib\.", "A picture gets the plain value: plt.plot(dropgrad(x))."),
     (r" pandas\.", "Take df.to_numpy(), before the loss."),
     (r" numpy\.ma\.",
         "Of a masked array m take x[~m.mask] - m.compressed(), or np.where(m.mask, 0, x - m.data)."),
+    (r" numpy\.matrix(lib\.|$)", "Of a matrix M take np.asarray(M), and @ for its product."),
     (r"scipy\.sparse", "Of a sparse matrix, A @ W and W @ A can; A.toarray() is a dense array."),
     (r"\.dot\((?![\[(])", "Write X @ W."),
+    (r"arange\(", "Write start + step * np.arange(n)."),
     (r"full\(", "Write a * np.ones(shape)."),
     (r"array\(\[|np\.array\(|stack\(|concatenate\(|dot\([\[(]",
         "np.stack([a, b]) joins numbers, or arrays of one shape; minidiff.functions.array([[a, b], [c, d]]), "

@@ -637,10 +637,6 @@ WITHOUT_SOURCE = {
         "x[~m.mask] - m.compressed()",
         "m = np.ma.masked_array(np.eye(2), np.eye(2) > 0); out = W[~m.mask] - m.compressed()",
     ),
-    "a matrix": (
-        "M = np.eye(2).view(np.matrix); out = M * W", "np.asarray(M)",
-        "M = np.eye(2).view(np.matrix); out = np.asarray(M) @ W",
-    ),
     "a matrix on the right": (
         "M = np.eye(2).view(np.matrix); out = W * M", "np.asarray(M)",
         "M = np.eye(2).view(np.matrix); out = W @ np.asarray(M)",

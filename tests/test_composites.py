@@ -356,7 +356,8 @@ CALLS = {
         for f in (np.maximum.accumulate, np.minimum.accumulate, np.fmax.accumulate, np.logaddexp.accumulate)
     },
     np.logaddexp.reduceat: [call(M, [0, 2, 1]), call(A, [0, 1], axis=2)],
-    np.maximum.reduceat: [call(M, [0, 2, 1], axis=0)],
+    np.maximum.reduceat: [call(M, [0, 2, 1], axis=0), call(M, [1, 2]), call(A, [0, 1], axis=2)],
+    np.minimum.reduceat: [call(M, [0, 2]), call(A, [1, 2], axis=1, dtype=complex)],
     np.add: [
         call(M, V, dtype=complex),
         call(M, V, casting="no", order="F", subok=False),

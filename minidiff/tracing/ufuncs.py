@@ -235,9 +235,26 @@ def _group_sums(x: Any, starts: Any) -> Any:
 
 @derivative(lambda g, ans, y, starts, n: _group_sums(g, starts))
 def _handed_out(y: Any, starts: Any, n: int) -> Any:
-    """Give each of n rows what its group has, and those before the first group 0."""
-    before = np.zeros((starts[0], *y.shape[1:]), y.dtype)
-    return np.concatenate([before, np.repeat(y, np.diff(starts, append=n), axis=0)])
+    """Give each of n rows what its group has."""
+    return np.repeat(y, np.diff(starts, append=n), axis=0)
+
+
+def _from_group_extremum(g: Any, ans: Any, x: Any, starts: Any) -> Any:
+    chosen = x == _handed_out(ans, starts, len(x))
+    shares = chosen / _handed_out(_group_sums(chosen * 1.0, starts), starts, len(x))
+    return _handed_out(g, starts, len(x)) * shares.astype(g.dtype)
+
+
+def _group_extremum(ufunc: Any) -> Any:
+    @derivative(_from_group_extremum)
+    def extremum(x: Any, starts: Any) -> Any:
+        return ufunc.reduceat(x, starts)
+
+    return extremum
+
+
+# Of rows in groups, one after another, the first of which begins with the first row.
+_GROUPED = {np.add: _group_sums, **{ufunc: _group_extremum(ufunc) for ufunc in (np.maximum, np.minimum)}}
 
 
 def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None) -> Any:
@@ -248,8 +265,9 @@ def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None
     axis = normalize_axis_index(axis or 0, x.ndim)
     rows = np.moveaxis(cast(x, plain.dtype), axis, 0)
     starts = np.asarray(indices).tolist()
-    if ufunc is np.add and starts and all(i < j for i, j in pairwise(starts)):  # groups, one after another
-        return pinned(np.moveaxis(_group_sums(rows, np.asarray(starts)), 0, axis), plain)
+    if ufunc in _GROUPED and starts and all(i < j for i, j in pairwise(starts)):
+        groups = _GROUPED[ufunc](rows[starts[0] :], np.asarray(starts) - starts[0])
+        return pinned(np.moveaxis(groups, 0, axis), plain)
     ends = [*starts, x.shape[axis]][1:]
     parts = [_reduce(ufunc, rows[i:j]) if i + 1 < j else rows[i] for i, j in zip(starts, ends, strict=True)]
     return pinned(np.stack(parts, axis) if parts else np.take(x, [], axis), plain)

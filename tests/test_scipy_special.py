@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -325,6 +326,25 @@ def test_distributions_are_flat_at_infinity(f, ends, dtype):
     program = compiled(squares)
     for at in (x[-1:].repeat(len(x)), x):  # recorded where no element is infinite
         np.testing.assert_array_equal(program(at).grad[0], gradient(squares, at)[0])
+
+
+@pytest.mark.parametrize(
+    ("f", "end"),
+    [
+        *[(partial(f, a), 0) for f in (special.gammainc, special.gammaincc) for a in (1.0, 2.0, 3.5)],
+        *[(partial(f, a, b), end) for f in (special.betainc, special.betaincc) for a, b, end in (
+            (1.0, 2.5, 0), (2.0, 0.5, 0), (3.5, 1.0, 0), (0.5, 1.0, 1), (1.0, 2.0, 1), (2.5, 3.5, 1),
+        )],
+        (partial(special.chdtr, 4.0), 0), (partial(special.gdtr, 1.3, 2.0), 0),
+        (partial(special.bdtr, 1, 5), 0), (partial(special.fdtr, 4.0, 5.0), 0),
+        (partial(special.bdtr, 3, 5), 1), (partial(special.pdtr, 1), 0),
+    ],
+)  # fmt: skip
+def test_second_derivatives_of_distributions_go_on_to_where_these_begin_and_end(f, end):
+    near = 1e-9 if end == 0 else 1 - 1e-9
+    for x in (float(end), np.array([float(end), near, 0.4])):
+        H = hessian(lambda x: np.sum(f(x)), x)
+        np.testing.assert_allclose(H.flat[0], hessian(f, near), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("f", [special.gammainc, special.gammaincc])

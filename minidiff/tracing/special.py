@@ -365,13 +365,22 @@ _function("_riemann_zeta", _by_difference("zetac", 0, _from_pole))
 _function("_zeta", _by_difference("_zeta", 0, _from_pole), lambda ans, x, q: -x * _own._zeta(x + 1, q))
 
 
+# At the ends powers have the derivatives that their logarithms lose; elsewhere they may overflow.
 @_ending
 def _gamma_density(a: Any, x: Any) -> Any:
-    return np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a))
+    return _split(
+        x, x == 0, 1.0,
+        lambda x: np.power(x, a - 1) * np.exp(-x - sp.gammaln(a)),
+        lambda x: np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a)),
+    )  # fmt: skip
 
 
 def _beta_density(a: Any, b: Any, x: Any) -> Any:
-    return np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b))
+    return _split(
+        x, (x == 0) | (x == 1), 0.5,
+        lambda x: np.power(x, a - 1) * np.power(1 - x, b - 1) * np.exp(-sp.betaln(a, b)),
+        lambda x: np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b)),
+    )  # fmt: skip
 
 
 @_ending
@@ -422,8 +431,7 @@ _function(
 
 def _binomial(k: Any, n: Any, p: Any) -> Any:
     """Give how fast the share of at most k of n successes falls with their probability."""
-    k, n = np.floor(k), np.trunc(n)
-    return (n - k) * sp.binom(n, k) * np.exp(sp.xlogy(k, p) + sp.xlog1py(n - k - 1, -p))
+    return _beta_density(np.floor(k) + 1, np.trunc(n) - np.floor(k), p)
 
 
 def _waiting(k: Any, n: Any, p: Any) -> Any:

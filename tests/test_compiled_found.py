@@ -1657,6 +1657,7 @@ REBOUND = {
     "a method": lambda: setattr(Model, "__call__", lambda self, x: self.β * W * x),
     "a global variable": lambda: globals().update(SCALE=4.0),
     "an object": lambda: globals().update(MODEL=Rival()),
+    "another class": lambda: setattr(MODEL, "__class__", Rival),
     "nothing": lambda: delattr(MODEL, "β"),
 }
 

@@ -132,6 +132,7 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
         yield from ((partial(kind.__getitem__, x), i, "") for i in range(kind.__len__(x)))
         yield kind.__len__, x, ""
     elif not isinstance(x, Param) and not (reach.reads_any and is_known(type(x))):
+        yield type, x, ""  # it may become one of another class
         if (own := in_dict(x)) is not None:
             named = [name for name in {**own, **dict(in_class(type(x)))} if reach.is_named(name)]
             yield from ((own.get, name, name) for name in named)

@@ -57,7 +57,7 @@ SAMPLES = {
     ],
     "qr": [
         *[(lambda a, mode=mode: lin.qr(a, mode), a) for a in (A, A.T, T, S, Z) for mode in ("reduced", "r")],
-        (lambda a: lin.qr(a, mode="complete"), A),
+        *[(lambda a: lin.qr(a, mode="complete"), a) for a in (A, S, T[..., :3, :3])],
         (lambda a: lin.qr(a).Q, Z.T),
     ],
     "cholesky": [

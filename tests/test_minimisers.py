@@ -267,6 +267,14 @@ def test_least_squares_finds_the_curve(options, dtype):
     assert result.cost < 1e-6
 
 
+@pytest.mark.parametrize("search", [minimize, least_squares])
+def test_within_bounds_each_element_comes_as_near_as_it_may(search):
+    goal, x = np.array([[3.0, -2.0], [0.25, 0.75]]), param(np.full((2, 2), 0.5))
+    f = (lambda: x - goal) if search is least_squares else lambda: np.sum((x - goal) ** 2)
+    search(f, params(x), bounds={x: (0.0, 1.0)})
+    np.testing.assert_allclose(x, np.clip(goal, 0, 1), atol=1e-6)
+
+
 def soft(z):
     return np.stack([2 * ((1 + z) ** 0.5 - 1), (1 + z) ** -0.5, -0.5 * (1 + z) ** -1.5])
 

@@ -353,7 +353,14 @@ def test_a_distribution_that_ends_at_infinity_does_not_move_with_its_shape_there
     assert gradient(lambda a: f(a, np.inf), 2.0) == (0.0,)
 
 
-@pytest.mark.parametrize(("f", "x"), [(special.log_ndtr, -1.0), (special.erfcx, 30.0), (special.dawsn, 30.0)])
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (special.log_ndtr, -1.0), (special.erfcx, 30.0), (special.dawsn, 30.0), (special.it2struve0, 1.0),
+        (lambda x: special.it2j0y0(x)[0], 1.0), (lambda x: special.it2i0k0(x)[0], 1.0),
+        (lambda x: np.real(special.spence(x + 0j)), 0.9),
+    ],
+)  # fmt: skip
 def test_where_another_formula_begins_slopes_go_on(f, x):
     for y in (lambda x: gradient(f, x)[0], lambda x: hessian(f, x)):
         np.testing.assert_allclose(y(x * (1 - 1e-12)), y(x * (1 + 1e-12)), rtol=1e-8)

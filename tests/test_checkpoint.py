@@ -2147,7 +2147,15 @@ class CountsInARule(Rule):
         return η * Δ
 
 
-@pytest.mark.parametrize("kind", [MadeInAStep, MadeWhenAsked, NoneInTheClass, CountsInARule])
+class CountsOutOfSight(CountsInARule):
+    def coefficients(self, t):
+        self._total = getattr(self, "_total", 0) + 1
+        return (self.eta / self._total,)
+
+
+@pytest.mark.parametrize(
+    "kind", [MadeInAStep, MadeWhenAsked, NoneInTheClass, CountsInARule, CountsOutOfSight]
+)
 def test_what_an_optimiser_makes_in_a_step_is_there_again(kind):
     def run(steps, stop):
         W, b, opt = param([1.0, 2.0]), param(3.0), kind()

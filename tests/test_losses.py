@@ -215,12 +215,12 @@ def test_integers_and_lists_are_numbers_like_others(loss):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("loss", ELEMENTWISE + OF_CLASSES)
-def test_the_dtype_of_the_prediction_stays_with_any_integer_target(loss, dtype):
+def test_the_dtype_of_the_prediction_stays_with_targets_that_are_integers_or_lists(loss, dtype):
     ŷ = param(probabilities((2, 2), 9), dtype)
     targets = ([[1, 0], [0, 1]], np.eye(2, dtype=np.int64), np.eye(2, dtype=bool), np.eye(2, dtype=dtype))
     if loss is hinge_loss:
         targets = ([[1, -1], [-1, 1]], 2 * np.eye(2, dtype=np.int64) - 1, 2 * np.eye(2, dtype=dtype) - 1)
-    for y in targets:
+    for y in (*targets, targets[-1].tolist()):
         assert loss(ŷ, y).dtype == dtype
         assert gradient(lambda y=y: loss(ŷ, y), params(ŷ))[ŷ].dtype == dtype
 

@@ -1406,6 +1406,13 @@ def test_keywords_go_to_the_function_as_constants(form, k):
         EXPLICIT[form](f, x, argnums=0)
 
 
+@pytest.mark.parametrize("form", EXPLICIT)
+def test_what_is_no_function_is_named_with_keywords_and_without(form):
+    for constants in ({}, {"k": 3.0}):
+        with pytest.raises(TypeError, match=rf"{form}\(f, .*: f must be a function, got float 2.0"):
+            EXPLICIT[form](2.0, np.ones(2), **constants)
+
+
 def test_keywords_of_a_loss_by_parameters():
     W = param([1.0, 2.0])
     loss = lambda k: k * np.sum(W**2)

@@ -1,7 +1,7 @@
-"""How NumPy calls are recorded.
+"""What is under differentiation, and how one call is recorded.
 
-autograd keeps a table of derivatives, one entry for each NumPy function. This module leads plain
-``np.*`` calls to that table. Two ideas carry it:
+autograd keeps a table of derivatives, one entry for each NumPy function. Plain ``np.*`` calls are led to an
+entry of it (by `calls.py`), and recorded here. Two ideas carry it:
 
 * A `Traced` is the result of a recorded call *and* its own node in the graph: it knows the function,
   the arguments and the parents it came from. To autograd it is a box like any other.

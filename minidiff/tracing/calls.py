@@ -38,46 +38,6 @@ from minidiff.tracing.table import COMPOSITES, CONSTANT, cast, parameters_of, pr
 __all__ = ["WRITING", "call", "call_ufunc_method"]
 
 
-def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do what NumPy asks of a leaf or a recorded value that meets a method of its ufuncs, like `reduce`."""
-    given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
-    for name in ("array", "indices")[: len(args)]:
-        kwargs.pop(name, None)  # NumPy has put it in its place, and left it by name as well
-    if not any_box(args) and not any_box(kwargs):
-        return _returning(given, getattr(ufunc, method)(*args, **kwargs))
-    if kwargs.get("out") is not None:
-        return COMPOSITES["out"](getattr(ufunc, method), args, kwargs)
-    if method == "at":
-        return COMPOSITES["at"](ufunc, *args)
-    return COMPOSITES[np.ufunc, method](ufunc, *args, **kwargs)
-
-
-def _is_other_sequence(x: Any) -> bool:
-    """Tell whether a sequence other than lists, such as a deque, holds something recorded."""
-    if is_ndarray(x):
-        may_hold = x.ndim and x.dtype == object
-    else:
-        known = (list, tuple, dict, str, bytes, Mapping, np.dtype)
-        is_sequence = hasattr(x, "__len__") and hasattr(x, "__getitem__")
-        may_hold = is_sequence and not isinstance(x, known) and not hasattr(x, "__array__")
-    return bool(may_hold) and any(type(item) in Box.types for item in x)
-
-
-# What holds arrays that NumPy finds, but does not take.
-_UNORDERED: Any = set, frozenset, type({}.values())
-
-
-def _unrecorded(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a function with plain values; or anew with lists, where a deque or the like holds others."""
-    if any(map(_is_other_sequence, (*args, *kwargs.values()))):
-        listed = [list(x) if _is_other_sequence(x) else x for x in args]
-        named = {key: list(x) if _is_other_sequence(x) else x for key, x in kwargs.items()}
-        return call(function, tuple(listed), named)
-    if any(isinstance(x, _UNORDERED) and any(type(item) in Box.types for item in x) for x in args):
-        raise TypeError(f"{name_of(function)} takes a sequence: pass a list of it.")
-    return function(*args, **kwargs)
-
-
 # Functions met before that lead to one primitive however they are called, with the number of `_places`.
 _direct: dict[Any, tuple[Any, int]] = {}
 
@@ -124,6 +84,46 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if any_box(kwargs):
         args, kwargs = _by_position(function, args, kwargs)
     return record(primitive, args, kwargs)
+
+
+def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Do what NumPy asks of a leaf or a recorded value that meets a method of its ufuncs, like `reduce`."""
+    given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
+    for name in ("array", "indices")[: len(args)]:
+        kwargs.pop(name, None)  # NumPy has put it in its place, and left it by name as well
+    if not any_box(args) and not any_box(kwargs):
+        return _returning(given, getattr(ufunc, method)(*args, **kwargs))
+    if kwargs.get("out") is not None:
+        return COMPOSITES["out"](getattr(ufunc, method), args, kwargs)
+    if method == "at":
+        return COMPOSITES["at"](ufunc, *args)
+    return COMPOSITES[np.ufunc, method](ufunc, *args, **kwargs)
+
+
+def _is_other_sequence(x: Any) -> bool:
+    """Tell whether a sequence other than lists, such as a deque, holds something recorded."""
+    if is_ndarray(x):
+        may_hold = x.ndim and x.dtype == object
+    else:
+        known = (list, tuple, dict, str, bytes, Mapping, np.dtype)
+        is_sequence = hasattr(x, "__len__") and hasattr(x, "__getitem__")
+        may_hold = is_sequence and not isinstance(x, known) and not hasattr(x, "__array__")
+    return bool(may_hold) and any(type(item) in Box.types for item in x)
+
+
+# What holds arrays that NumPy finds, but does not take.
+_UNORDERED: Any = set, frozenset, type({}.values())
+
+
+def _unrecorded(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function with plain values; or anew with lists, where a deque or the like holds others."""
+    if any(map(_is_other_sequence, (*args, *kwargs.values()))):
+        listed = [list(x) if _is_other_sequence(x) else x for x in args]
+        named = {key: list(x) if _is_other_sequence(x) else x for key, x in kwargs.items()}
+        return call(function, tuple(listed), named)
+    if any(isinstance(x, _UNORDERED) and any(type(item) in Box.types for item in x) for x in args):
+        raise TypeError(f"{name_of(function)} takes a sequence: pass a list of it.")
+    return function(*args, **kwargs)
 
 
 def _no_gradient(function: Any) -> NotImplementedError:

@@ -254,7 +254,10 @@ def _group_extremum(ufunc: Any) -> Any:
 
 
 # Of rows in groups, one after another, the first of which begins with the first row.
-_GROUPED = {np.add: _group_sums, **{ufunc: _group_extremum(ufunc) for ufunc in (np.maximum, np.minimum)}}
+_GROUPED: dict[Any, Any] = {
+    np.add: _group_sums,
+    **{ufunc: _group_extremum(ufunc) for ufunc in (np.maximum, np.minimum)},
+}
 
 
 def _reduceat(ufunc: Any, x: Any, indices: Any, axis: Any = 0, dtype: Any = None) -> Any:

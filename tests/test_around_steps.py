@@ -1258,6 +1258,20 @@ def test_own_values_come_back_after_an_error_and_an_average_goes_into_checkpoint
         Average(params(a), 1.0)
 
 
+def test_a_state_has_averages_or_counts_no_calls():
+    a = param([1.0, 2.0])
+    average = Average(params(a))
+    empty = average.state
+    average()
+    full = average.state
+    for state in (full | {"count": 0}, full | {"values": None}, empty | {"count": 3}):
+        with pytest.raises(ValueError, match="no values, or no count of them"):
+            average.state = state
+        assert (average.count, *average.values[0]) == (1, 1.0, 2.0)
+    average.state = empty
+    assert average.values is None
+
+
 def test_a_training_while_the_average_is_in_place_is_lost_and_warns():
     a = param([1.0, np.nan])
     average, opt = Average(params(a)), ScheduleFreeADAMW(0.1)

@@ -1150,6 +1150,20 @@ def test_a_crafted_manifest_with_the_right_checksum_is_refused(path, place, valu
         unchanged(path, fresh, other, "npz ")
 
 
+@pytest.mark.parametrize("number", [-1, 2, True, 1.0, "1", None])
+def test_the_number_of_a_parameter_is_a_place_in_the_list(path, number):
+    def change(manifest):
+        kept = manifest["optimiser"]["object"][1]["state"]["iddict"]
+        assert kept[1][0] == 1
+        kept[1][0] = number
+        return manifest
+
+    ps, opt = params(param(np.ones(3)), param(np.zeros(3))), Momentum()
+    step(ps, opt, 1)
+    craft(path, change, ps, opt)
+    unchanged(path, ps, opt, "its manifest speaks of number")
+
+
 def test_what_a_rule_is_said_to_keep_is_told_whatever_the_names_are(path):
     def change(manifest):
         manifest["optimiser"]["object"][1]["members"][0]["object"][1]["state"]["iddict"][0][1] = {

@@ -47,7 +47,11 @@ SAMPLES = {
         ],
         (lambda a, b: lin.lstsq(a, b)[0], Z.T, W),
         (lambda b: lin.lstsq(LOW, b)[0], W),
-        (lambda a, b: lin.lstsq(a, b, rcond=0.4), A, V),
+        *[  # the shares cut off none of the singular values, one, two; the others are no shares
+            (lambda a, b, r=r: lin.lstsq(a, b, rcond=r), a, b)
+            for r in (0.4, 0.5, 0.9, 0.0, -1.0, 1.0, 2.0)
+            for a, b in [(A, V), (A.T, W)]
+        ],
     ],
     "pinv": [
         *[(lin.pinv, a) for a in (A, T, Z, SS)],

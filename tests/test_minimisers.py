@@ -178,6 +178,7 @@ def test_the_best_point_is_kept_when_the_search_ends_early(method, ends):
         assert ("Ctrl-C" in result.message) == (ends != "stop")
         np.testing.assert_array_equal(result.x, θ.to_vector())
         assert 0 < result.nfev < len(met)
+        assert result.status == 99  # SciPy's own number of a search that its callback has ended
     assert loss() == min(met[:-1])
 
 

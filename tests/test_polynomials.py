@@ -88,6 +88,22 @@ def test_it_has_numpys_values_and_both_derivatives(name):
         check(f, *arrays)
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda p: np.polyder(p, -1),
+        lambda p: np.polyint(p, -1),
+        lambda p: np.polyint(p, 3, [1.0, 2.0]),
+        lambda p: np.polyint(p, 1, []),
+    ],
+)
+def test_what_numpy_refuses_to_derive_or_to_integrate_is_refused(f):
+    with pytest.raises(ValueError):  # noqa: PT011 (the words are NumPy's)
+        f(P)
+    with pytest.raises(ValueError, match=r"^np\.poly(der|int): "):
+        gradient(lambda p: np.sum(f(p)), P)
+
+
 def test_the_jacobian_of_the_roots_is_the_inverse_of_that_of_the_coefficients():
     (to_roots,) = jacobian(np.roots, np.poly(R))
     (to_coefficients,) = jacobian(np.poly, np.roots(np.poly(R)))

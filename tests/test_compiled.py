@@ -1765,6 +1765,17 @@ def test_the_source_of_a_step_names_what_is_kept_of_one_parameter_and_of_several
     assert "def step(" + ", ".join(["A", "b", "dA", "db", *rule.keeps]) in both.source
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3), (3, 1, 2)])
+@pytest.mark.parametrize("rule", [mo.Descent, mo.Momentum, mo.ADAM, mo.RADAM])
+def test_one_parameter_of_its_dtype_takes_its_step_in_its_own_shape(rule, shape):
+    A, single = param(np.ones(shape)), param(np.ones((2, 2)), "f4")
+    for θ in (params(A), params(A, single)):
+        f = compiled(lambda θ=θ: sum(np.sum(p**2) for p in θ), θ, rule())
+        f()
+        assert "def step(" in f.source
+        assert "by update" not in str(f)
+
+
 @pytest.mark.parametrize("rule", [mo.Momentum, mo.ADAM, mo.RADAM])
 def test_the_source_of_a_step_shows_the_lines_of_its_formulas_and_no_others(rule):
     A = param(np.ones(2))

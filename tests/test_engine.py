@@ -107,6 +107,19 @@ def test_engines_agree(name, dtype, rtol, how, small_blocks, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ENGINES)
+@pytest.mark.parametrize("shape", [(5, 2), (17, 9)])
+@pytest.mark.parametrize(("dtype", "other"), [("f4", "f8"), ("f8", "f4"), ("c8", "f8"), ("c16", "c8")])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_gradient_of_another_dtype_counts_as_it_is_in_that_of_the_parameter(
+    name, dtype, other, shape, how, small_blocks
+):
+    rng, make = np.random.default_rng(0), OPTIMISERS[name]
+    x0, gs = rng.normal(size=shape).astype(dtype), rng.normal(size=(3, *shape)).astype(other)
+    got, expected = (trajectory(make, x0, each, how) for each in (gs, gs.astype(dtype)))
+    np.testing.assert_array_equal(got, expected, strict=True)
+
+
+@pytest.mark.parametrize("how", ENGINES)
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_engines_agree_on_infinity_nan_and_the_ends_of_the_range(name, dtype, how, small_blocks, monkeypatch):

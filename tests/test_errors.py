@@ -48,6 +48,7 @@ from minidiff import (
     train,
     withgradient,
 )
+from minidiff.checks import add_note
 from minidiff.losses import logitcrossentropy
 from minidiff.optimise import (
     Average,
@@ -488,6 +489,17 @@ WITH_CLASSES = {
     "one-hot": (TypeError, lambda scores, y: -np.mean(scores * np.eye(2)[y])),
     "a loss": (ValueError, minidiff.losses.logitcrossentropy),
 }
+
+
+def test_a_note_stands_where_later_tools_read_it_also_before_python_3_11():
+    class EarlierError(ValueError):
+        add_note = None  # as no error had it
+
+    for kind in (ValueError, EarlierError):
+        error = kind("message")
+        for note in ("first", "second"):
+            add_note(error, note)
+        assert error.__notes__ == ["first", "second"]
 
 
 @pytest.mark.parametrize(("error", "loss"), WITH_CLASSES.values(), ids=WITH_CLASSES)

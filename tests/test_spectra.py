@@ -150,6 +150,17 @@ def test_eigenvalues_alone(name):
     has_both_derivatives(lambda A: np.sum(np.linalg.eigh(A)[0] ** 2), A)
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("turn", [np.eye(3), Q])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(("of", "h"), [(by_eigh, np.exp), (by_svd, np.sin)])
+def test_equal_values_are_not_moved_to_where_the_next_one_is(of, h, first, turn, steps):
+    gap = steps * np.finfo(float).eps ** 0.2  # of the largest value; so far they are moved where none is
+    values = [1 - gap, 1.0, 1.0] if first else [1 - gap, 1 - gap, 1.0]
+    A, f = turn @ np.diag(values) @ turn.T, lambda A: np.sum(of(h, A) * C[:, :3])
+    np.testing.assert_allclose(gradient(f, A)[0], slopes(f, A), rtol=1e-6, atol=1e-7)
+
+
 SQUARE = {
     "real": C[:, :3] + np.diag([1.0, 4.0, 9.0]),
     "rotation": np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.3], [0.2, 0.0, 2.0]]),

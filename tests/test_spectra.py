@@ -161,6 +161,26 @@ def test_equal_values_are_not_moved_to_where_the_next_one_is(of, h, first, turn,
     np.testing.assert_allclose(gradient(f, A)[0], slopes(f, A), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("turn", [np.eye(3), Q])
+@pytest.mark.parametrize("gap", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_the_second_derivative_where_a_value_is_near_to_equal_ones(gap, turn, first):
+    A = turn @ np.diag([1 - gap, 1.0, 1.0] if first else [1 - gap, 1 - gap, 1.0]) @ turn.T
+
+    def series(A):
+        power = total = np.eye(3)
+        for k in range(1, 25):
+            power = power @ A / k
+            total = total + power
+        return total
+
+    ours, expected = (
+        hessian(lambda A, of=of: np.sum(of((A + A.T) / 2) * C[:, :3]), A)
+        for of in (functools.partial(by_eigh, np.exp), series)
+    )
+    np.testing.assert_allclose(ours, expected, atol=3e-4)
+
+
 SQUARE = {
     "real": C[:, :3] + np.diag([1.0, 4.0, 9.0]),
     "rotation": np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.3], [0.2, 0.0, 2.0]]),

@@ -7,6 +7,8 @@ where values are equal, though the formulas divide 0 by 0 there: it is the limit
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import autograd.numpy as anp
@@ -59,18 +61,45 @@ def _apart(values: Any, signed: bool) -> Any:
     is_close = gaps <= scale * _closeness(x)
     if not is_close.any():
         return None
-    # Within a group of equal values the steps are 1, 2, …; they stay clear of the next group.
+    # Within a group of equal values the steps are 1, 2, …; none leads to where another value is.
     steps = np.zeros(x.shape)
     for i in range(x.shape[-1]):
         before = steps[..., i - 1] if i else np.zeros(x.shape[:-1])
         steps[..., i] = np.where(is_close[..., i], before + 1, 0)
+    sizes = np.where(scale == 0, 1, scale) * eps**0.2 * np.array(_SIZES)
+    # The last are so small that they stay clear of the next group.
     if signed:
         is_close = is_close | np.roll(is_close, -1, axis=-1)
     clear = np.where(gaps > scale * _closeness(x), gaps, np.inf).min(axis=-1, keepdims=True)
-    step = np.minimum(scale * eps**0.2, clear / (4 * x.shape[-1]))
+    sizes[..., -1:] = np.minimum(sizes[..., -1:], clear / (4 * x.shape[-1]))
+    room = np.zeros(sizes.shape)
+    for i in range(len(_SIZES)):
+        size = sizes[..., i, None]
+        room[..., i] = np.minimum(_room(x, steps * size, signed), size[..., 0] / 8)
+        if not i and np.all(room[..., :1] == size / 8):
+            break  # as nearly always
+    which = np.argmax(room, axis=-1)[..., None]  # of those that leave enough the largest
+    step = np.take_along_axis(sizes, which, -1)
     moved = np.empty(x.shape)
-    np.put_along_axis(moved, order, steps * np.where(scale == 0, eps**0.2, step), -1)
+    np.put_along_axis(moved, order, steps * step, -1)
     return moved.astype(x.dtype)
+
+
+_SIZES = 1.0, 0.83, 0.69, 0.57, 0.47, 0.39  # of the steps, in turn of those that are taken first
+
+
+def _room(x: Any, steps: Any, signed: bool) -> Any:
+    """Give the least distance of two values that move apart, wherever derivatives move them."""
+    least = np.full(x.shape[:-1], np.inf)
+    for t in itertools.product((1, 2, -1, -2), (1, 1.3, 1.3**2)):
+        moved, by = x + math.prod(t) * steps, steps
+        if not signed:  # a value and its negative are one
+            moved, by = np.concatenate([moved, -moved], -1), np.concatenate([by, -by], -1)
+        order = np.argsort(moved, axis=-1)
+        moved, by = (np.take_along_axis(a, order, -1) for a in (moved, by))
+        apart = np.where(np.diff(by, axis=-1) != 0, np.diff(moved, axis=-1), np.inf)
+        least = np.minimum(least, apart.min(axis=-1, initial=np.inf))
+    return least
 
 
 def _check(amount: Any, scale: Any, words: str) -> None:

@@ -8,7 +8,6 @@ where values are equal, though the formulas divide 0 by 0 there: it is the limit
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import autograd.numpy as anp
@@ -91,8 +90,9 @@ _SIZES = 1.0, 0.83, 0.69, 0.57, 0.47, 0.39  # of the steps, in turn of those tha
 def _room(x: Any, steps: Any, signed: bool) -> Any:
     """Give the least distance of two values that move apart, wherever derivatives move them."""
     least = np.full(x.shape[:-1], np.inf)
-    for t in itertools.product((1, 2, -1, -2), (1, 1.3, 1.3**2)):
-        moved, by = x + math.prod(t) * steps, steps
+    # Once and twice the steps, to both sides, and 1.3 times as far in each gradient around another.
+    for side, depth in itertools.product((1, 2, -1, -2), range(3)):
+        moved, by = x + side * 1.3**depth * steps, steps
         if not signed:  # a value and its negative are one
             moved, by = np.concatenate([moved, -moved], -1), np.concatenate([by, -by], -1)
         order = np.argsort(moved, axis=-1)

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 from collections import UserList, deque
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -984,6 +985,16 @@ def test_a_view_of_values_is_no_sequence_as_in_numpy():
             joined(x)
         with pytest.raises((TypeError, ValueError)):
             gradient(joined, x)
+
+
+@pytest.mark.parametrize("shapes", [[(2, 2)], [(2, 2), (2,), (2, 2)], [(2, 2), (3, 2, 2), (2, 2)],
+    [(2, 2), (3, 2)], [(2, 3), (2, 2), (2, 2)]])  # fmt: skip
+def test_a_chain_of_products_that_numpy_refuses_is_refused_in_its_words(shapes):
+    arrays = [np.ones(shape) for shape in shapes]
+    with pytest.raises((ValueError, np.linalg.LinAlgError)) as numpys:
+        np.linalg.multi_dot(arrays)
+    with pytest.raises(numpys.type, match=re.escape(str(numpys.value))):
+        gradient(lambda x: np.sum(np.linalg.multi_dot([x * a for a in arrays])), 1.0)
 
 
 def test_a_product_of_zeros_has_numpys_shape():

@@ -1,6 +1,7 @@
 """At kinks and singular points a derivative is 0 by convention, or exact where there is one: never NaN."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -206,6 +207,20 @@ def test_a_norm_of_vectors_with_zeros_in_them(p, kind):
     for scale in (1e-60, 1e60):
         (g,) = gradient(lambda x: np.linalg.norm(x * scale, p) / scale, x[0])
         np.testing.assert_allclose(g, gradient(lambda x: np.linalg.norm(x, p), x[0])[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"keepdims": True}])
+@pytest.mark.parametrize(("shape", "order", "axis"), [
+    ((3,), "fro", None), ((3,), "nuc", None), ((3,), "other", None), ((2, 3), "nuc", 0),
+    ((2, 3), "other", None), ((2, 3), 3, None), ((2, 3), 0, (0, 1)), ((2, 3), 2, (0, 1, 0)),
+    ((2, 3, 2), 2, None), ((2, 3, 2), "fro", (0, 1, 2)), ((2, 3, 2), None, (0, 1, 2)),
+])  # fmt: skip
+def test_a_norm_that_numpy_refuses_is_refused_in_its_words(shape, order, axis, options):
+    norm = lambda x: np.sum(np.linalg.norm(x, order, axis, **options))
+    with pytest.raises(ValueError) as numpys:  # noqa: PT011
+        norm(np.ones(shape))
+    with pytest.raises(ValueError, match=f"^{re.escape(str(numpys.value))}"):
+        gradient(norm, np.ones(shape))
 
 
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.9])

@@ -258,6 +258,35 @@ def test_how_many_are_not_zero_has_no_slope():
     assert gradient(lambda x: np.linalg.norm(x, 0) * np.sum(x), V)[0].tolist() == [3, 3, 3]
 
 
+@pytest.mark.parametrize("least", [0.1, 10, 1e12])
+@pytest.mark.parametrize("rcond", [None, -1, 0, 1, 2, 1e-3, 1e-18])
+def test_least_squares_are_linear_in_their_right_side_whatever_share_is_cut(rcond, least):
+    """By default the shares below eps times the larger side are cut, and below eps for what is no share."""
+    A, c = np.eye(99, 2), normal(2)
+    A[1, 1] = least * np.finfo(float).eps
+    (g,) = gradient(lambda b: c @ np.linalg.lstsq(A, b, rcond)[0], normal(99))
+    np.testing.assert_allclose(g, c @ np.linalg.lstsq(A, np.eye(99), rcond)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("solved", [
+    lambda A, b: np.linalg.lstsq(A, b, rcond=0.3)[0], lambda A, b: np.linalg.pinv(A, rcond=0.3) @ b,
+    lambda A, b: np.linalg.pinv(A, rtol=0.3) @ b,
+    lambda A, b: np.linalg.pinv(A @ A.T, 0.09, hermitian=True) @ b,
+], ids=["lstsq", "pinv, rcond", "pinv, rtol", "pinv, hermitian"])  # fmt: skip
+def test_where_shares_that_are_not_small_are_cut_there_are_both_derivatives(solved):
+    A = np.linalg.qr(normal(4, 3))[0] @ np.diag([2.0, 1.5, 0.4]) @ np.linalg.qr(normal(3, 3))[0]
+    check_gradient(lambda A, b: np.sum(solved(A, b) ** 2), A, W)
+
+
+@pytest.mark.parametrize("ind", [0, -1])
+@pytest.mark.parametrize("a", [np.full((1, 1), 2.0), np.eye(2), np.array(2.0)], ids=np.shape)
+def test_an_inverse_of_a_tensor_needs_first_axes(a, ind):
+    with pytest.raises(ValueError):  # noqa: PT011
+        np.linalg.tensorinv(a, ind)
+    with pytest.raises(ValueError, match="ind must be positive"):
+        gradient(lambda a: np.sum(np.linalg.tensorinv(a, ind)), a)
+
+
 def test_half_the_squared_distance_to_a_column_space_has_a_projector_for_its_hessian():
     X = normal(4, 2)
     rest = lambda y: np.sum(np.linalg.lstsq(X, y)[1]) / 2

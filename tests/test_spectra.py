@@ -238,6 +238,18 @@ def test_vectors_apart_from_a_group_of_equal_values():
     has_both_derivatives(lambda A: np.sum(projection(A) * C[:, :3]), A)
 
 
+@pytest.mark.parametrize("vector", [
+    lambda A: np.linalg.eigh(A)[1][:, 2], lambda A: np.linalg.eigh(-A)[1][:, 0],
+    lambda A: np.linalg.svd(A)[0][:, 0], lambda A: np.linalg.svd(A)[2][0],
+], ids=["eigh, last", "eigh, first", "svd, left", "svd, right"])  # fmt: skip
+def test_a_vector_apart_from_a_group_may_be_used_with_its_sign(vector):
+    c, vectors = np.array([1.0, 2.0, 3.0]), np.random.default_rng(1).normal(size=(30, 3))
+    for A in np.eye(3) + vectors[:, :, None] * vectors[:, None, :]:
+        (g,) = gradient(lambda A: c @ vector(A), A)
+        (of_square,) = gradient(lambda A: (c @ vector(A)) ** 2, A)
+        np.testing.assert_allclose(2 * (c @ vector(A)) * g, of_square, atol=1e-9)
+
+
 def test_several_calls_and_what_comes_between_them():
     """The loss is done again from one of the calls on, with all that it was recorded with."""
     A = np.eye(3)

@@ -259,6 +259,21 @@ def test_a_chain_of_large_operations_takes_one_array_of_the_workspace(monkeypatc
     assert "w2" not in f.source
 
 
+@pytest.mark.parametrize("length", [3, 30])
+def test_arrays_of_the_workspace_are_taken_again_where_nobody_needs_them_any_more(length, monkeypatch):
+    monkeypatch.setattr(lines, "LARGE", 1)
+
+    def loss(x):
+        for _ in range(length):
+            x = np.tanh(x) * np.sin(x)
+        return np.sum(x)
+
+    f = compiled(lambda x: loss(dropgrad(x)) + np.sum(x))
+    f(np.ones(9))
+    assert "w1" in f.source
+    assert "w5" not in f.source
+
+
 def test_threads_have_a_workspace_each_and_errors_none(monkeypatch):
     monkeypatch.setattr(lines, "LARGE", 1)
     V = param(np.linspace(-1, 1, 30 * 30).reshape(30, 30))

@@ -296,6 +296,26 @@ def test_nothing_is_left_half_written(fails, tmp_path, monkeypatch):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("loss", [model, lambda x, y, scale: np.sum(V * y) * scale], ids=["arrays", "none"])
+def test_what_cannot_be_saved_once_more_is_as_it_was(loss, tmp_path, monkeypatch):
+    f = compiled(loss, params(W, V))
+    f(*arguments())
+    f.save(tmp_path / "again.py")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert len(before) == (2 if loss is model else 1)
+    replace = os.replace
+
+    def failing(source, target):
+        if str(target).endswith(".py"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", failing)
+    with pytest.raises(OSError, match="No space left"):
+        f.save(tmp_path / "again.py")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("name", ml.__all__)
 @pytest.mark.parametrize(("target", "options"), [
     ("shares", {}), ("shares", {"smoothing": 0.1}), ("shares", {"weights": np.array([0.5, 1.0, 2.0, 3.0])}),

@@ -16,6 +16,7 @@ from minidiff import (
     dropgrad,
     gradient,
     hessian,
+    hvp,
     jacobian,
     jvp,
     param,
@@ -139,6 +140,34 @@ def test_a_compiled_loss_has_it_too():
         assert f(x, A).val == np.sum(cube(x)) + np.sum(solve(A, x[:2]))
         expected = gradient(lambda x: np.sum(cube(x)) + np.sum(solve(A, x[:2])), x)[0]
         np.testing.assert_array_equal(f(x, A).grad[0], expected)
+
+
+OF_WAVES = derivative(lambda g, ans, x, y: g * y * np.cos(x * y), lambda g, ans, x, y: g * x * np.cos(x * y))
+
+
+def wave(x, y):
+    return np.sin(x * y)
+
+
+def wave_by_cases(x, y):
+    return np.sin(x * y) if np.all(y > 0) else -np.sin(-x * y)
+
+
+@pytest.mark.parametrize("slope", [
+    lambda f, x, y: gradient(lambda z: np.sum(f(z, y) * z), x)[0],
+    lambda f, x, y: gradient(lambda z: np.sum(f(y, z)), x)[0],
+    lambda f, x, y: jacobian(lambda z: f(z, 2 * y), x)[0],
+    lambda f, x, y: jvp(lambda z: f(y * y, z), (x,), (y,))[1],
+    lambda f, x, y: hvp(lambda z: np.sum(f(z, y)), x, y),
+])  # fmt: skip
+@pytest.mark.parametrize("function", [wave, wave_by_cases])
+def test_a_compiled_loss_may_hold_a_derivative_of_it_beside_other_values(function, slope):
+    f = OF_WAVES(function)
+    loss = lambda x, y: np.sum(slope(f, x, y) * np.arange(1.0, 4.0))
+    program = compiled(loss)
+    for x in (X, X / 2):
+        for got, expected in zip(program(x, Y[0]).grad, gradient(loss, x, Y[0]), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
 def until_it_stands(step, x):

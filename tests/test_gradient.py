@@ -1274,6 +1274,13 @@ def test_grads_of_different_parameters_do_not_add():
 
 
 @pytest.mark.parametrize("listed", [list, tuple, iter, Params])
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_grads_are_as_many_as_the_parameters(listed, number):
+    with pytest.raises(ValueError, match=f"Grads: {number} gradients for 2 parameters"):
+        Grads(listed([p, q]), [np.array([1.0, 2.0])] * number)
+
+
+@pytest.mark.parametrize("listed", [list, tuple, iter, Params])
 def test_grads_are_of_parameters_listed_in_any_way(listed):
     grads = Grads(listed([p, q]), [np.array([1.0, 2.0]), np.array([[5.0]])])
     for g in (grads, 1 * grads, grads + grads - grads):

@@ -14,7 +14,7 @@ import pytest
 
 from minidiff import DataLoader, compiled, gradient, guard, interrupts, param, params, stop, train, watch
 from minidiff.interrupts import finish, whole
-from minidiff.optimise import ADAM, ExpDecay, Momentum, Optimiser, engine, update
+from minidiff.optimise import ADAM, Average, ExpDecay, Momentum, Optimiser, engine, sharp_gradient, update
 from minidiff.tracing import watching
 
 PACKAGE = str(Path(interrupts.__file__).parent)
@@ -393,6 +393,30 @@ def test_an_interrupt_within_a_guard_or_a_watch_leaves_arrays_writeable_and_noth
         assert a.value.flags.writeable
         assert not watching.get()
     assert moment > 200
+
+
+@pytest.mark.parametrize("name", ["swapped", "sharp_gradient"])
+def test_wherever_other_values_are_interrupted_parameters_get_their_own_back(name):
+    for moment in count(1):
+        a, b = param([1.0, 2.0]), param(3.0)
+        average = Average(params(a, b))
+        average()
+        a += 1
+        b += 1
+
+        def run(name=name, a=a, b=b, average=average):
+            if name == "sharp_gradient":
+                sharp_gradient(lambda: np.sum(a**2) * b, params(a, b))
+            else:
+                with average.swapped():
+                    assert b == 3
+
+        pressed, exception = press_at({moment}, run, files=(f"{PACKAGE}/params",), within="assign")
+        assert (a.value.tolist(), b.value) == ([2, 3], 4)
+        if not pressed:
+            break
+        assert type(exception) is KeyboardInterrupt
+    assert moment > 8
 
 
 @pytest.mark.parametrize("file", ["data", "interrupts"])

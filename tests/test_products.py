@@ -172,6 +172,9 @@ def test_wrong_gradients_are_named_with_both_numbers():
         (lambda W: hvp(lambda: np.sum(W), params(W), {param(1.0): 1.0}), ValueError, "not among"),
         (lambda W: hvp(lambda x: x, np.ones(2), np.ones(2)), TypeError, "one real number"),
         (lambda W: check_gradient(lambda x: x, 1.0, order=3), ValueError, "order"),
+        (lambda W: check_gradient(lambda x: x, 1.0, order=0), ValueError, "order"),
+        (lambda W: check_gradient(lambda x: x, 1.0, order=-1), ValueError, "order"),
+        (lambda W: check_gradient(lambda x: x, 1.0, order=1.5), TypeError, "order"),
         (lambda W: check_gradient(lambda x: x, "text"), ValueError, "nothing to differentiate"),
         (
             lambda W: check_gradient(lambda x: x, 1.0, seed=np.ones(2)),

@@ -546,10 +546,13 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
     places = np.ravel(np.arange(x.size).reshape(x.shape)[constant(index)])
     shape = np.empty(x.shape)[constant(index)].shape
     values = [np.broadcast_to(as_array(lift(v)), shape).flatten() for v in w]  # as they are before all rounds
-    if ufunc in _BEST:
-        places, values = _best(ufunc, places, *values)
-    turn = np.empty(places.size, int)
-    turn[np.argsort(places, kind="stable")] = _turns(np.sort(places))
+    order = np.argsort(places, kind="stable")
+    found, first, count = np.unique(places[order], return_index=True, return_counts=True)
+    if ufunc in _BEST:  # of all values at one place the best alone counts
+        places, values, turn = found, [ufunc.reduceat(values[0][order], first)], np.zeros(found.size, int)
+    else:
+        turn = np.empty(places.size, int)
+        turn[order] = np.arange(places.size) - np.repeat(first, count)
 
     def change() -> None:
         for i in range(int(turn.max(initial=-1)) + 1):
@@ -559,28 +562,7 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
     _exactly(x, lambda exact, plain: ufunc.at(exact, constant(index), *map(plain, w)), change, ufunc)
 
 
-# Of equal numbers these give one of them, in whatever order they meet more of them.
 _BEST = {np.maximum, np.minimum, np.fmax, np.fmin}
-
-
-def _turns(places: Any) -> Any:
-    """Give for each of sorted places how often it has come before."""
-    _, first, count = np.unique(places, return_index=True, return_counts=True)
-    return np.arange(places.size) - np.repeat(first, count)
-
-
-def _best(ufunc: Any, places: Any, values: Any) -> tuple[Any, list[Any]]:
-    """Give each place once, with the best of its values: found by pairs, in as many rounds as 2**n has n."""
-    order = np.argsort(places, kind="stable")
-    places, values = places[order], values[order]
-    while (turn := _turns(places)).any():
-        at = np.flatnonzero(turn % 2 == 0)
-        other = np.minimum(at + 1, places.size - 1)
-        other = np.where(places[other] == places[at], other, at)
-        places, values = places[at], ufunc(values[at], values[other])
-    return places, [values]
-
-
 _BOUNDS = {"min", "max", "a_min", "a_max"}  # of np.clip
 # These write piece after piece, also over what they have not read yet.
 _PIECEWISE = {np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack, np.ptp, np.vecdot}

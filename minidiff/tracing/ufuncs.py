@@ -239,14 +239,13 @@ def _handed_out(y: Any, starts: Any, n: int) -> Any:
     return np.repeat(y, np.diff(starts, append=n), axis=0)
 
 
-def _from_group_extremum(g: Any, ans: Any, x: Any, starts: Any) -> Any:
-    chosen = x == _handed_out(ans, starts, len(x))
-    shares = chosen / _handed_out(_group_sums(chosen * 1.0, starts), starts, len(x))
-    return _handed_out(g, starts, len(x)) * shares.astype(g.dtype)
+def _group_extremum(ufunc: Any, least: int) -> Any:
+    def shared(g: Any, ans: Any, x: Any, starts: Any) -> Any:
+        chosen = x == _handed_out(ans, starts, len(x))
+        counts = np.maximum(_group_sums(chosen * 1.0, starts), least)
+        return _handed_out(g, starts, len(x)) * (chosen / _handed_out(counts, starts, len(x))).astype(g.dtype)
 
-
-def _group_extremum(ufunc: Any) -> Any:
-    @derivative(_from_group_extremum)
+    @derivative(shared)
     def extremum(x: Any, starts: Any) -> Any:
         return ufunc.reduceat(x, starts)
 
@@ -256,7 +255,8 @@ def _group_extremum(ufunc: Any) -> Any:
 # Of rows in groups, one after another, the first of which begins with the first row.
 _GROUPED: dict[Any, Any] = {
     np.add: _group_sums,
-    **{ufunc: _group_extremum(ufunc) for ufunc in (np.maximum, np.minimum)},
+    **{ufunc: _group_extremum(ufunc, 0) for ufunc in (np.maximum, np.minimum)},
+    **{ufunc: _group_extremum(ufunc, 1) for ufunc in (np.fmax, np.fmin)},  # none is chosen of NaN alone
 }
 
 

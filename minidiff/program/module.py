@@ -198,12 +198,9 @@ def _constant(x: Any, name: str, arrays: dict[str, Any], suffix: str) -> str:
     if isinstance(x, np.generic):
         return f"{name} = np.{type(x).__name__}({_digits(x.item())})"
     if not _order(x):
-        steps = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)]
-        start, size = -sum(s for s in steps if s < 0), sum(map(abs, steps)) + x.itemsize
-        home = f"np.ndarray({x.shape}, {x.dtype.str!r}, bytearray({size}), {start}, {x.strides})"
-        return f"{name} = {home}\n{_constant(x.copy(), f'{name}[...]', arrays, suffix)}"
+        return f"{_constant(x.copy(), name, arrays, suffix)}\n{name} = given({name!r}, {name}, {_kind(x)})"
     if x.size > INLINE:
-        stored = name.removesuffix("[...]") + suffix
+        stored = name + suffix
         arrays[stored] = x
         return f"{name} = stored[{stored!r}]"
     order = "" if _order(x) == "C" else ", order='F'"

@@ -172,7 +172,7 @@ class Reach:
 
     @property
     def names_read(self) -> frozenset[str]:
-        """The names of the attributes that it may read, where it does not read any."""
+        """The names of the attributes that it may read, unless it may read any."""
         return frozenset(self._read)
 
     def is_named_of_module(self, name: str) -> bool:

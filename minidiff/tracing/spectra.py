@@ -84,7 +84,7 @@ def _apart(values: Any, signed: bool) -> Any:
     return moved.astype(x.dtype)
 
 
-_SIZES = 1.0, 0.83, 0.69, 0.57, 0.47, 0.39  # of the steps, in turn of those that are taken first
+_SIZES = 1.0, 0.83, 0.69, 0.57, 0.47, 0.39  # of the steps, beside the usual one
 
 
 def _room(x: Any, steps: Any, signed: bool) -> Any:

@@ -746,7 +746,6 @@ class _Made:
         self.gradients: Any = ()
         self.signature = ", ".join(f"{name}: {outlined(x)}" for name, x in named)
         self._params, self._ps = ps, None if ps is None else list(ps)
-        self._objects = [*objects_in(args)]  # whose ids the key goes by
         self._count, self._template = len(self.names), r.template
         self.is_whole = len(self.reached) == self._count
         self._is_flat = r.template == tuple(range(self._count))

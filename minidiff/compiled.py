@@ -103,7 +103,7 @@ def compiled(
     It is recorded anew, too, when a variable, an attribute or an item of a list, a deque, a set or a dict
     that the loss finds is bound to something else: another number, text, function or array. What changes at
     every call had better be an argument. Of such names 1000 are compared; for more, and for what Python keeps
-    out of sight (a generator, a cache), the recording holds.
+    out of sight (a generator, a cache, `os.environ`), the recording holds.
 
     The loss itself runs only at a first call: once as it is, for the result, and twice, or four times, to be
     recorded. What it prints or counts it prints or counts then.

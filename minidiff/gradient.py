@@ -905,7 +905,9 @@ def _advice(
         )
     takes = signature if signature.parameters else "no arguments"
     message = f"{name}(f, *args): f takes {takes}, but args has {len(variables)}."
-    if not signature.parameters or any(isinstance(leaf, Param) for leaf in _leaves(args)):
+    if next(iter(signature.parameters), "") == "self":
+        message += " It is a method without its object: write model.loss, or compiled(self.loss) in __init__."
+    elif not signature.parameters or any(isinstance(leaf, Param) for leaf in _leaves(args)):
         message += f" For parameters that f reaches by itself, write {name}(f, params(W, b))."
     return message
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property, partial, reduce
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -1876,6 +1876,28 @@ def test_a_program_goes_by_what_a_class_of_ones_own_holds_as_pythons_do(held):
     for change in (lambda: None, lambda: held.__setitem__(0, 3.0), lambda: held[1].__imul__(2)):
         change()
         assert bits(f(X)) == bits(withgradient(lambda: loss(X), params(W)))
+
+
+TABLE = {"s": 2.0, "t": X.copy()}
+VIEWS = {
+    "a proxy": MappingProxyType(TABLE),
+    "a proxy of a proxy": MappingProxyType(MappingProxyType(TABLE)),
+    "a chain": ChainMap({}, TABLE),
+    "a proxy of a chain": MappingProxyType(ChainMap({}, TABLE)),
+}
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+def test_a_program_goes_by_the_items_that_a_mapping_of_pythons_shows_of_others(kind, monkeypatch):
+    view = VIEWS[kind]
+    loss = lambda x: np.sum(W * x * view["s"] * view["t"]) + len(view)
+    f = compiled(loss, params(W))
+    assert f(X).val == f(X).val == loss(X)
+    assert f._recorded == 1
+    for key, value in (("s", 3.0), ("t", np.array([2.0, 0.5, 1.0])), ("u", 0.0)):
+        monkeypatch.setitem(TABLE, key, value)
+        assert bits(f(X)) == bits(withgradient(lambda: loss(X), params(W)))
+    assert f._recorded == 4
 
 
 class Lazy:

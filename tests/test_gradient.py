@@ -1413,6 +1413,19 @@ def test_keywords_go_to_the_function_as_constants(form, k):
         EXPLICIT[form](f, x, argnums=0)
 
 
+class Model:
+    def loss(self, x):
+        return np.sum(x**2)
+
+
+@pytest.mark.parametrize("form", [gradient, compiled], ids=lambda form: form.__name__)
+def test_a_method_without_its_object_is_told_where_to_get_one(form):
+    take = compiled(Model.loss) if form is compiled else lambda x: form(Model.loss, x)
+    with pytest.raises(TypeError, match=r"takes \(self, x\).*without its object: write model\.loss, or comp"):
+        take(np.ones(2))
+    assert np.array_equal(gradient(Model().loss, np.ones(2))[0], [2.0, 2.0])
+
+
 @pytest.mark.parametrize("form", EXPLICIT)
 def test_what_is_no_function_is_named_with_keywords_and_without(form):
     for constants in ({}, {"k": 3.0}):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -105,6 +105,8 @@ class Bindings:
 
 def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any, str]]:
     """Give what reads the things that something holds by names, by what, and the names in use."""
+    if isinstance(x, Mapping) and not isinstance(x, dict) and is_known(type(x)):  # it shows those of another
+        yield _items_of, x, ""
     if isinstance(x, FunctionType):
         yield from ((_IN_CELL, cell, name) for name, cell, _ in cells_of(x))
         yield from ((x.__globals__.get, name, name) for name in global_names(x.__code__, x.__globals__))
@@ -146,7 +148,8 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
 def _place(read: Callable[[Any], Any], key: Any) -> Any:
     """Give what tells apart the places in which one thing holds others."""
     held = getattr(read, "__self__", None)
-    of = id(held) if isinstance(held, dict) else read if type(read) is attrgetter else 0
+    is_made_anew = held is not None or isinstance(read, partial)  # for each reading
+    of = id(held) if isinstance(held, dict) else 0 if is_made_anew else read
     return of, key if type(key) in (str, int) else id(key)
 
 
@@ -159,6 +162,10 @@ def _in_order(x: Any) -> tuple[Any, ...]:
     if isinstance(x, dict):
         return tuple((OrderedDict if isinstance(x, OrderedDict) else dict).keys(x))
     return tuple(x if isinstance(x, Params) else iterated(x))
+
+
+def _items_of(x: Any) -> tuple[Any, ...]:
+    return tuple(x.items())
 
 
 def _is_users(name: str, x: Any) -> bool:

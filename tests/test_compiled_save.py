@@ -156,6 +156,28 @@ def test_so_has_a_derivative_that_looks_at_values(f, x, tmp_path):
     assert bits(imported(tmp_path / "saved.py").loss_and_gradient(x)) == bits((val, g))
 
 
+RUNNING = {
+    "cumprod": np.cumprod,
+    "along an axis": lambda x: np.cumprod(x, axis=1),
+    "cumulative_prod": lambda x: np.cumulative_prod(x, axis=0) if hasattr(np, "cumulative_prod") else x,
+    "nancumprod": np.nancumprod,
+    "accumulate": np.multiply.accumulate,
+    "logaddexp": np.logaddexp.accumulate,
+    "hypot": np.hypot.accumulate,
+}
+
+
+@pytest.mark.parametrize("x", [np.eye(3) + 0.5, np.zeros((3, 3))])
+@pytest.mark.parametrize("name", RUNNING)
+def test_so_has_a_derivative_that_is_made_of_another_with_a_derivative(name, x, tmp_path):
+    f = compiled(lambda x: np.sum(RUNNING[name](x) ** 2))
+    f(np.eye(3) * 2.0)
+    f.save(tmp_path / "saved.py")
+    with np.errstate(invalid="ignore"):
+        val, (g,) = withgradient(lambda x: np.sum(RUNNING[name](x) ** 2), x)
+        assert bits(imported(tmp_path / "saved.py").loss_and_gradient(x)) == bits((val, g))
+
+
 def test_large_arrays_have_a_workspace_there_too(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "LARGE", 1)
     f = compiled(model, params(W, V))

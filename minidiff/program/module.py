@@ -20,7 +20,7 @@ from minidiff.program.lines import ChangedError, Lines, Workspace, literal
 from minidiff.program.listing import shown_line
 from minidiff.program.reach import codes
 from minidiff.program.signature import outlined
-from minidiff.tracing import WITHOUT_AUTOGRAD
+from minidiff.tracing import WITHOUT_AUTOGRAD, defined
 
 __all__ = ["module_of", "save"]
 
@@ -228,12 +228,14 @@ def _sources(f: Any, what: str) -> dict[str, str]:
         raise refusal
     found: dict[str, str] = {}
     for name in [name for code in codes(f.__code__) for name in code.co_names]:
-        x = f.__globals__.get(name)
+        x = defined(f.__globals__.get(name))
         plain = next((text for other, text in WITHOUT_AUTOGRAD.items() if other is x), None)
         if plain is not None:
             found[name] = f"{name} = {plain}"
         elif isinstance(x, FunctionType):
             found |= _sources(x, what) if inspect.unwrap(x) is not f else {}
+            if name != x.__name__:  # the name of the primitive that has been made of it
+                found[name] = f"{name} = {x.__name__}"
         elif type(x) in (int, float):
             found[name] = f"{name} = {_digits(x)}"
         elif x is not None and x is not np:

@@ -51,6 +51,7 @@ from minidiff.tracing.table import (
     added,
     added_at,
     called,
+    defined,
     filled,
     is_basic,
     listed,
@@ -59,7 +60,7 @@ from minidiff.tracing.table import (
 
 __all__ = ["ELSEWHERE", "EXACT", "WITHOUT_AUTOGRAD", "Kept", "LacksError", "Leaf", "Trace", "Traced",
     "add_at", "added", "added_at", "apart", "as_array", "assigned", "backward", "by_row", "called",
-    "called_here", "constant", "copied", "derivative", "filled", "guard", "history",
+    "called_here", "constant", "copied", "defined", "derivative", "filled", "guard", "history",
     "in_a_sparse_product", "is_basic", "is_box", "is_of_sparse", "is_recorded", "is_tracing", "lift",
     "listed", "made_array", "made_zeros", "map_container", "name_of", "no_attribute", "part_of",
     "pull_all", "read_only", "seen_from", "single", "standing", "standing_for_leaves", "standing_now",

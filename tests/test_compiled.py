@@ -698,6 +698,29 @@ def test_a_number_that_is_an_argument_may_go_wherever_numpy_takes_one(call, kind
         assert bits(f(kind(k))) == bits(withgradient(lambda k=k: loss(kind(k)), params(V)))
 
 
+PUT_WHERE_VALUES_SAY = {
+    "copyto": lambda v, w: np.copyto(v, w, where=v > 0),
+    "putmask": lambda v, w: np.putmask(v, v > 0, w),
+    "place": lambda v, w: np.place(v, v > 0, w),
+    "put": lambda v, w: np.put(v, np.argsort(v, axis=None)[:2], w),
+    "put_along_axis": lambda v, w: np.put_along_axis(v, np.argmax(v, axis=0, keepdims=True), w, 0),
+    "flat": lambda v, w: operator.setitem(v.flat, np.argsort(v, axis=None)[-2:], w),
+    "a mask of flat": lambda v, w: operator.setitem(v.flat, v.ravel() > 0, w),
+}
+
+
+@pytest.mark.parametrize("w", [0.25, 2, np.float32(0.5), [0.25], np.array([0.75])], ids=repr)
+@pytest.mark.parametrize("change", PUT_WHERE_VALUES_SAY.values(), ids=PUT_WHERE_VALUES_SAY)
+def test_a_constant_may_be_put_where_values_say(change, w):
+    V, rng = param(np.zeros((2, 3))), np.random.default_rng(0)
+    loss = lambda x: np.sum(put(change)(V * x, w) ** 2)
+    f = compiled(loss, params(V))
+    for _ in range(3):
+        V[...], x = rng.normal(size=(2, 3)), rng.normal(size=3)
+        assert bits(f(x)) == bits(withgradient(lambda x=x: loss(x), params(V)))
+    assert len(f._programs) == 1
+
+
 OPTIONS = [
     (name, option)
     for name in ml.__all__
@@ -876,6 +899,8 @@ REFUSED = {
     "objects": (lambda x: np.sum(W * x.astype(object).astype(float)), "gives an array of objects"),
     "mask": (lambda x: np.sum((W * x)[x > 0]), "how many elements.*np.where"),
     "nonzero": (lambda x: np.sum(W[np.nonzero(x)]), "np.nonzero cannot be compiled"),
+    "compress": (lambda x: np.sum(np.compress(x > 0, W * x)), "has always as many"),
+    "extract": (lambda x: np.sum(np.extract(x > 0, W * x)), "has always as many"),
     "where": (lambda x: np.sum(W[np.where(x > 0)]), "np.where.mask. gives indices"),
     "slice": (lambda x: np.sum(W[: np.argmax(x)]), "i or j computed"),
     "unique": (lambda x: np.sum(W) * np.unique(x)[0], "np.unique cannot be compiled"),

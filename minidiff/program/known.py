@@ -64,6 +64,10 @@ INSTEAD: dict[Any, str] = {
     np.repeat: "How long its result is depends on the counts: make the places before, and write x[places]",
     np.take: "Make the array that it takes from before, outside of the loss; one-hot rows are "
     "y[:, None] == np.arange(n), too",
+    **dict.fromkeys(
+        (np.argwhere, np.compress, np.extract, np.flatnonzero, np.nonzero),
+        "np.where(mask, x, 0) has always as many elements: write it so",
+    ),
 }
 NAMES = _functions([*_KNOWN.split(), *_GUARDED])
 CHANGING = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}

@@ -45,6 +45,7 @@ from minidiff.tracing.record import (
     set_class,
     settle,
     source_of,
+    standing,
     standing_now,
     story_of,
 )
@@ -480,7 +481,7 @@ def _put_by(name: str, x: Traced, w: Any, where: Any, *options: Any) -> None:
     is_put = numbers >= 0
     if isinstance(where, (np.ndarray, np.generic)):  # a program need not know how many; both have its bits
         if w.size:
-            _change(x, ..., np.where(is_put, np.ravel(w)[np.maximum(numbers, 0)], x))
+            _change(x, ..., np.where(is_put, standing(np.ravel(w))[np.maximum(numbers, 0)], x))
     elif is_put.any():
         _change(x, is_put, np.ravel(w)[numbers[is_put]])
 

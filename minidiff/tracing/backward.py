@@ -75,7 +75,7 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
             continue
         if type(g) is _Pieces:
             if call.function in ONCE:
-                first = [other for other in calls if _are_same(other, call)][-1]
+                first = [other for other in calls if is_same(other, call)][-1]
                 if first is not call:
                     gradients[first] = _Pieces([*(gradients.get(first) or []), *g])
                     continue
@@ -129,17 +129,6 @@ _order = attrgetter("order")
 ONCE: set[Any] = set()
 
 
-def _are_same(a: Traced, b: Traced) -> bool:
-    """Tell whether two calls are of one function with the same arguments."""
-    return (
-        a.function is b.function
-        and a.argnums == b.argnums
-        and all(map(is_same, a.parents, b.parents))
-        and (0 in a.argnums or a.arguments[0] is b.arguments[0])
-        and _options(a) == _options(b)
-    )
-
-
 def is_same(call: Traced, other: Traced) -> bool:
     """Tell whether two calls do the same, all calls included that led to them."""
     pairs, seen = [(call, other)], set()
@@ -149,15 +138,19 @@ def is_same(call: Traced, other: Traced) -> bool:
             continue
         if a.function is None or a.function is not b.function or a.argnums != b.argnums:
             return False
-        if not (_is_equal(_constants(a), _constants(b)) and _is_equal(a.keywords, b.keywords)):
+        if not _is_equal(_constants(a), _constants(b)):
             return False
         seen.add((id(a), id(b)))
         pairs += zip(a.parents, b.parents, strict=True)
     return True
 
 
-def _constants(call: Traced) -> list[Any]:
-    return [None if i in call.argnums else x for i, x in enumerate(call.arguments)]
+def _constants(call: Traced) -> dict[Any, Any]:
+    """Give what a call has besides what is recorded; of functions of `ONCE` by name, given or not."""
+    known = parameters_of(call.function.fun) if call.function in ONCE else {}
+    names = [*known, *range(len(known), len(call.arguments))]
+    given = [None if i in call.argnums else x for i, x in enumerate(call.arguments)]
+    return {**known, **dict(zip(names, given, strict=False)), **call.keywords}
 
 
 def _is_equal(x: Any, y: Any) -> bool:
@@ -170,12 +163,6 @@ def _is_equal(x: Any, y: Any) -> bool:
     if x is y or type(x) not in PLAIN:
         return x is y
     return np.array_equal(x, y, equal_nan=np.asarray(x).dtype.kind in "fc")
-
-
-def _options(call: Any) -> list[Any]:
-    """List what a call has besides its first argument, given or not."""
-    known = parameters_of(call.function.fun)
-    return [*{**known, **dict(zip(known, call.arguments, strict=False)), **call.keywords}.values()][1:]
 
 
 def _of_nearby(nearby: Nearby, call: Traced, g: Any, end: Traced, seed: Any) -> Any:
@@ -199,7 +186,7 @@ def _of_nearby(nearby: Nearby, call: Traced, g: Any, end: Traced, seed: Any) -> 
 def _again(end: Traced, call: Traced, result: Any) -> tuple[Traced, Traced]:
     """Do the calls from `call` to `end` once more with another result of `call`."""
     root = Trace().root(result)
-    done = {other: root for other in history(end) if _are_same(other, call)}
+    done = {other: root for other in history(end) if is_same(other, call)}
     for later in reversed(history(end, until=done)):
         parents = {i: done[p] for i, p in zip(later.argnums, later.parents, strict=True) if p in done}
         if parents:

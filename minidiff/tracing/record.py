@@ -130,8 +130,7 @@ class Trace:
 
     def root(self, value: Any, leaf: Leaf | None = None) -> Traced:
         """Make a variable of this trace with a value; it may stand for a leaf while the trace runs."""
-        value = value if type(value) in PLAIN else apart(value)
-        root = Traced(value, None, (), NO_KEYWORDS, (), (), self)
+        root = Traced(apart(value), None, (), NO_KEYWORDS, (), (), self)
         if leaf is not None:
             self._leaves[leaf] = root
         return root
@@ -773,12 +772,8 @@ class Leaf(AsksUs):
     @property
     def value(self) -> np.ndarray[Any, Any]:
         """The array itself; while it is under differentiation, a view of it that is read-only."""
-        view: np.ndarray[Any, Any] = self._array
-        if self not in _roots.get():
-            return view
-        view = view.view()
-        view.flags.writeable = False
-        return view
+        array = self._array
+        return read_only(array) if self in _roots.get() else array
 
     def in_place(self, operation: str) -> np.ndarray[Any, Any]:
         """Give the array to be changed by `operation`, or refuse while it is under differentiation."""

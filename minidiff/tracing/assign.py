@@ -37,6 +37,7 @@ from minidiff.tracing.record import (
     is_box,
     is_guarded,
     lift,
+    memory_of,
     own_copy,
     record,
     replace,
@@ -176,7 +177,7 @@ def _changeable(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
 
 def _refuse_read_only(root: Traced, way: tuple[Any, ...]) -> None:
     """Refuse to write into what NumPy has read-only; an array that a guard holds is not."""
-    memory: Any = shown(getval(root))
+    memory = memory_of(root)
     if not isinstance(memory, np.ndarray) or not memory.size:
         return
     if is_guarded(memory):
@@ -253,7 +254,7 @@ def _put_value(root: Traced, way: Any, index: Any, w: Any, function: Any) -> Non
     """Put a value into an array, or add it, and let all names go on with what comes of it."""
     is_free = root.function in _WRITTEN and _references(root) == _ALONE
     value: Any = root._value
-    place = axes_in_memory(shown(getval(value))), way, index
+    place = axes_in_memory(memory_of(value)), way, index
     put = w._value if type(w) is Traced and w.owner is root.owner else w
     nothing = blank(value) if type(value) is np.ndarray else value
     if type(value) is np.ndarray and type(put) in PLAIN:
@@ -285,7 +286,7 @@ def _refuse_overtaken(root: Traced, way: Any, index: Any, w: Any) -> None:
     So it does along one axis, and of a list item by item; else it takes a copy first.
     """
     memory: Any = getval(root)
-    ways = [taken for of, taken in map(_source_if_any, _parts_of(w)) if of is root]
+    ways = [taken for of, taken in map(source_of, _parts_of(w)) if of is root]
     if type(memory) is not np.ndarray or not ways:
         return
     target, is_list = seen_from(memory, way)[index], isinstance(w, (list, tuple))
@@ -301,7 +302,7 @@ def _refuse_overtaken(root: Traced, way: Any, index: Any, w: Any) -> None:
     def read(x: Any, now: Any) -> Any:
         if isinstance(x, (list, tuple)):
             return [read(item, now) for item in x]
-        of, taken = _source_if_any(x)
+        of, taken = source_of(x)
         return seen_from(now, taken) if of is root else np.zeros(np.shape(constant(x)))
 
     for after, now in ((at_once, before), (along, along)):
@@ -315,10 +316,6 @@ def _refuse_overtaken(root: Traced, way: Any, index: Any, w: Any) -> None:
 
 def _parts_of(w: Any) -> list[Any]:
     return [part for item in w for part in _parts_of(item)] if isinstance(w, (list, tuple)) else [w]
-
-
-def _source_if_any(part: Any) -> Any:
-    return source_of(part) if type(part) is Traced else (None, ())
 
 
 def _go_on(root: Traced, new: Traced, value: Any) -> None:
@@ -388,7 +385,7 @@ def _exactly(
         copy = _copied(memory)
 
         def plain(operand: Any) -> Any:
-            of, taken = _source_if_any(operand := lift(operand))
+            of, taken = source_of(operand := lift(operand))
             return seen_from(copy, constant(taken)) if of is root else constant(operand)
 
         do(exact := seen_from(copy, way), plain)
@@ -405,12 +402,14 @@ def _exactly(
 # --- Ways to write into an array ------------------------------------------------------------------------
 
 
-def _into_plain(what: str) -> NoReturn:
-    refuse(
-        f"{what} into a plain array (out= and the like)",
-        f"{FILLED} Or write b = b + …, which is new.",
-        is_sure=True,
-    )
+def _check_recorded(x: Any, what: str) -> None:
+    """Refuse to write recorded values into a plain array."""
+    if type(x) is not Traced:
+        refuse(
+            f"{what} with recorded values into a plain array (out= and the like)",
+            f"{FILLED} Or write b = b + …, which is new.",
+            is_sure=True,
+        )
 
 
 def _method(name: str, change: Callable[..., Any]) -> Callable[..., Any]:
@@ -489,9 +488,9 @@ def _put_by(name: str, x: Traced, w: Any, where: Any, *options: Any) -> None:
 def _apart_from(x: Traced, w: Any, what: str) -> None:
     """Refuse values that NumPy would read while it writes over them."""
     root, way = _changeable(x)
-    memory: Any = shown(getval(root))
+    memory = memory_of(root)
     for part in w if isinstance(w, (list, tuple)) else (w,):
-        of, taken = _source_if_any(part)
+        of, taken = source_of(part)
         if of is root and np.may_share_memory(*(seen_from(memory, constant(how)) for how in (way, taken))):
             raise NotImplementedError(f"{what} from an array into its own memory: take a copy first.")
 
@@ -539,8 +538,7 @@ def _fill_diagonal(x: Traced, val: Any, wrap: bool = False) -> None:
 
 def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
     """Do ``ufunc.at``: in rounds, of which each meets an element once, but sums at once."""
-    if type(x) is not Traced:
-        _into_plain(f"np.{ufunc.__name__}.at with recorded values")
+    _check_recorded(x, f"np.{ufunc.__name__}.at")
     if ufunc in (np.add, np.subtract):
         _change(x, index, as_array(lift(w[0])) if ufunc is np.add else -as_array(lift(w[0])), ADDED)
         return
@@ -576,8 +574,7 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         raise NotImplementedError(
             f"{name_of(function)} has no gradient with several arrays in out=. Assign the results instead."
         )
-    if type(out) is not Traced:
-        _into_plain(f"{name_of(function)} with recorded values")
+    _check_recorded(out, name_of(function))
     rest = {key: x for key, x in kwargs.items() if key != "out"}
     if function in _PIECEWISE:
         for arg in (*args, *rest.values()):
@@ -610,8 +607,7 @@ def _first(function: Any, change: Callable[..., Any]) -> Callable[..., Any]:
     """Make the composite of a NumPy function that changes its first argument."""
 
     def composite(x: Any, *args: Any, **options: Any) -> None:
-        if type(x) is not Traced:
-            _into_plain(f"{name_of(function)} with recorded values")
+        _check_recorded(x, name_of(function))
         change(x, *args, **options)
 
     return composite

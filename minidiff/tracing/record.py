@@ -447,8 +447,7 @@ class Traced(AsksUs, ArrayBox):  # type: ignore[misc]
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """For `isinstance` it is the array or the number that it is outside; not for sparse matrices."""
-        value = getval(self)
-        kind = type(value if type(value) in PLAIN else shown(value))
+        kind = type(memory_of(self))
         passes = issubclass(kind, (np.ndarray, np.generic)) and not is_of_sparse(sys._getframe(1))
         return kind if passes else Traced
 
@@ -467,7 +466,7 @@ class Traced(AsksUs, ArrayBox):  # type: ignore[misc]
     @property
     def __len__(self) -> Any:
         """Have a length where the array has one: so `hasattr` tells arrays from numbers."""
-        value = shown(getval(self))
+        value = memory_of(self)
         if not hasattr(value, "__len__"):
             raise LacksError(f"object of type 'numpy.{type(value).__name__}' has no len()")
         return value.__len__
@@ -636,7 +635,7 @@ def apart(x: Any) -> Any:
         return x
     value = x._value
     return (
-        Traced(value, _POSITIVE, (value,), NO_KEYWORDS, (0,), (x,)) if type(_memory(x)) is np.ndarray else x
+        Traced(value, _POSITIVE, (value,), NO_KEYWORDS, (0,), (x,)) if type(memory_of(x)) is np.ndarray else x
     )
 
 
@@ -656,15 +655,15 @@ _HOLDS_NO_ARRAY = PLAIN - {np.ndarray}
 _FLOATS = np.dtype(np.float32).num  # the numbers of the dtypes of truth values and whole numbers are below it
 
 
-def _memory(x: Any) -> Any:
+def memory_of(x: Any) -> Any:
     """Give the plain array, or what it is, within all traces."""
     while type(x) in (Traced, Stale):
         x = x._value
     return x if type(x) in PLAIN else shown(getval(x))
 
 
-def source_of(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
-    """Give the array whose memory `x` shows, and the steps that lead from it to `x`."""
+def source_of(x: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Give the recorded array whose memory `x` shows, and the steps from it to `x`: of anything else, `x`."""
     source = x.story.source if hasattr(x, "story") else None
     return (x, ()) if source is None else source
 
@@ -681,11 +680,11 @@ def settle(x: Traced) -> None:
     """Find out whether `x` is a view, with the array's own memory, and note of what."""
     i, parent = x.argnums[0], x.parents[0]
     root, way = source_of(parent)
-    memory = _memory(root)
+    memory = memory_of(root)
     way = (*way, (x.function, i, (*x.arguments[:i], None, *x.arguments[i + 1 :]), x.keywords))
     # What is read through .flat follows the array as a view does, but what is read of that is a copy.
     if x.function is not FLAT:
-        if not _share(_memory(x), _memory(x.arguments[i])):
+        if not _share(memory_of(x), memory_of(x.arguments[i])):
             return
         if not _share(seen_from(memory, constant(way)), memory):
             return
@@ -803,9 +802,9 @@ class Leaf(AsksUs):
 def _box(value: Any, trace: int, node: Any) -> Any:
     if type(node) is Traced:
         node._value = typed(value)
-        plain = _memory(value)
+        plain = memory_of(value)
         if type(plain) is np.ndarray and (
-            plain.base is not None or plain is _memory(node.arguments[node.argnums[0]])
+            plain.base is not None or plain is memory_of(node.arguments[node.argnums[0]])
         ):
             _perhaps_view(node)
         return node

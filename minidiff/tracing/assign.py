@@ -19,6 +19,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.tracer import getval
 
+from minidiff.checks import warn
 from minidiff.tracing import methods as methods  # some of which become others here
 from minidiff.tracing.calls import WRITING
 from minidiff.tracing.derivatives import axes_in_memory
@@ -51,7 +52,7 @@ from minidiff.tracing.record import (
     story_of,
 )
 from minidiff.tracing.refusals import FILLED, is_called_here, name_of, refuse
-from minidiff.tracing.table import COMPOSITES, define, listed, primitive_of, shown, unbroadcast
+from minidiff.tracing.table import COMPOSITES, cast, define, listed, primitive_of, shown, unbroadcast
 
 # --- The array after a change ---------------------------------------------------------------------------
 
@@ -696,16 +697,25 @@ Traced.copy = _copy
 Traced.__copy__ = lambda self: _copy(self, "K")
 Traced.__deepcopy__ = lambda self, _: _copy(self, "K")
 Traced.flatten = lambda self, order="C": _copy(self.ravel(order))
-_cast: Any = Traced.astype
 
 
-def _astype(self: Traced, dtype: Any, order: Any = "K", *args: Any, **options: Any) -> Any:
-    if order == "K":
-        return _cast(self, dtype, *((order, *args) if args else ()), **options)
-    return laid(_cast(self, dtype, order, *args, **options), order, self)
+def _astype(self: Traced, dtype: Any, *args: Any, **options: Any) -> Any:
+    kind = np.dtype(dtype).kind
+    if kind in "OV" and self.owner.open:
+        refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
+    if args or options or kind not in "fc":
+        plain = getval(self).astype(dtype, *args, **options)  # where NumPy refuses options, it says so
+        if plain.dtype.kind not in "fc":
+            return plain
+        if plain is getval(self):  # it need not be copied, and is not to be
+            return self
+    elif self.dtype.kind == "c" != kind:
+        warn("astype drops the imaginary part: write x.real", np.exceptions.ComplexWarning)
+    result, order = cast(self, np.dtype(dtype)), args[0] if args else options.get("order", "K")
+    return result if order == "K" else laid(result, order, self)
 
 
-Traced.astype = _astype  # type: ignore[method-assign]
+Traced.astype = _astype
 
 
 def _made(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> Any:

@@ -33,14 +33,13 @@ from autograd.core import VJPNode, VSpace, vspace
 from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_map, trace_stack
 
-from minidiff.checks import add_note, described, is_ndarray, owners_of, warn
+from minidiff.checks import add_note, described, is_ndarray, owners_of
 from minidiff.tracing.derivatives import mean, var
 from minidiff.tracing.refusals import cures, name_of, refuse, where
 from minidiff.tracing.table import (
     AGAIN,
     COMPOSITES,
     RULES,
-    cast,
     define,
     in_a_rule_of_autograds,
     shown,
@@ -509,21 +508,6 @@ class Traced(AsksUs, ArrayBox):  # type: ignore[misc]
 
     def transpose(self, *axes: Any) -> Any:
         return record(_TRANSPOSE, (self, axes[0] if len(axes) == 1 else axes or None), NO_KEYWORDS)
-
-    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:
-        kind = np.dtype(dtype).kind
-        if kind in "OV" and self.owner.open:
-            refuse(f"astype({np.dtype(dtype)})", "Neither objects nor records have a gradient.")
-        if args or kwargs or kind not in "fc":
-            plain = getval(self).astype(dtype, *args, **kwargs)  # where NumPy refuses options, it says so
-            if plain.dtype.kind not in "fc":
-                return plain
-            if plain is getval(self):  # it need not be copied, and is not to be
-                return self
-        elif self.dtype.kind == "c" != kind:
-            message = "astype drops the imaginary part: write x.real"
-            warn(message, np.exceptions.ComplexWarning)
-        return cast(self, np.dtype(dtype))
 
     def to_device(self, device: str, **options: Any) -> Traced:
         if device != "cpu":

@@ -294,10 +294,6 @@ def _vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: An
     return np.linalg.norm(rows_of(x, axis), ord, -1)
 
 
-def _trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
-    return np.sum(np.linalg.diagonal(x, offset=offset), -1, dtype)
-
-
 @exactly(np.vecdot, np.linalg.vecdot)
 def _vecdot(x: Any, y: Any, /, *, axis: int = -1, keepdims: bool = False) -> Any:
     x, y = np.moveaxis(as_array(x), axis, -1), np.moveaxis(as_array(y), axis, -1)
@@ -338,8 +334,8 @@ def _multi_dot(arrays: Any) -> Any:
 
 
 # NumPy's own lines of Python, which call it by its other name.
-_of_linalg = np.linalg.diagonal, np.linalg.matmul, np.linalg.svdvals, np.linalg.tensordot
-COMPOSITES |= {function: unwrap(function) for function in _of_linalg}
+_names = "diagonal", "matmul", "matrix_transpose", "svdvals", "tensordot", "trace"
+COMPOSITES |= {f: unwrap(f) for f in (getattr(np.linalg, name) for name in _names)}
 COMPOSITES |= {
     np.linalg.multi_dot: _multi_dot,
     np.cross: _cross,
@@ -351,7 +347,6 @@ COMPOSITES |= {
     np.linalg.eigvalsh: Exact(np.linalg.eigvalsh, lambda x, UPLO="L": np.linalg.eigh(x, UPLO)[0]),
     np.linalg.lstsq: _lstsq,
     np.linalg.matrix_norm: _matrix_norm,
-    np.linalg.matrix_transpose: lambda x, /: np.swapaxes(x, -1, -2),
     np.matrix_transpose: lambda x, /: np.swapaxes(x, -1, -2),
     np.linalg.outer: _outer,
     np.linalg.pinv: _pinv,
@@ -359,7 +354,6 @@ COMPOSITES |= {
     np.linalg.svd: _svd,
     np.linalg.tensorinv: _tensorinv,
     np.linalg.tensorsolve: _tensorsolve,
-    np.linalg.trace: _trace,
 }
 if hasattr(np, "matvec"):
     COMPOSITES |= {

@@ -150,11 +150,6 @@ def enter(function: Any, *rules: Rule) -> None:
     RULES[function] = OURS[trace_primitives_map[function]] = rules
 
 
-def enter_several(function: Any, rule: Rule) -> None:
-    """Enter the rule of a NumPy function of one array that has several results."""
-    OURS[trace_primitives_map[function]] = (rule,)
-
-
 # --- What rules are made of -----------------------------------------------------------------------------
 
 

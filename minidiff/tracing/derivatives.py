@@ -476,15 +476,21 @@ def _cumsum(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> An
 RULES[np.cumsum] = (_cumsum,)
 
 
+def _can_divide(ans: Any) -> bool:
+    """Tell whether products are known for numbers that a division by a factor leaves right."""
+    if getval(ans) is not ans:  # in a derivative of this one there is no look at values
+        return False
+    size = np.abs(ans)
+    return bool(np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)))
+
+
 @listed
 def _prod(g: Any, ans: Any, x: Any, axis: Any = None, *args: Any, **options: Any) -> Any:
     keepdims, _ = _options(*args, **options)
     if (type(axis) is tuple and not axis) or not x.ndim:
         return g
-    if getval(ans) is ans:  # in a derivative of this one there is no look at values
-        size = np.abs(ans)
-        if np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)):
-            return spread(g * ans, x, axis, keepdims) / x
+    if _can_divide(ans):
+        return spread(g * ans, x, axis, keepdims) / x
     # The product of all the others without a division: those before times those after.
     axes = sorted(a % x.ndim for a in (range(x.ndim) if axis is None else np.atleast_1d(axis).tolist()))
     order = [i for i in range(x.ndim) if i not in axes] + axes
@@ -527,14 +533,12 @@ def _cumprod(g: Any, ans: Any, x: Any, axis: Any = None, dtype: Any = None) -> A
         return _cumprod(g.reshape(-1), ans.reshape(-1), x.reshape(-1), 0).reshape(x.shape)
     if not x.size:
         return g
-    if getval(ans) is ans:  # in a derivative of this one there is no look at values
-        size = np.abs(ans)
-        if np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)):
-            backwards = along(x, axis, slice(None, None, -1))
-            with np.errstate(over="ignore", invalid="ignore"):
-                found = (g * ans)[backwards].cumsum(axis)[backwards] / x
-            if np.all(np.isfinite(found)):
-                return found
+    if _can_divide(ans):
+        backwards = along(x, axis, slice(None, None, -1))
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = (g * ans)[backwards].cumsum(axis)[backwards] / x
+        if np.all(np.isfinite(found)):
+            return found
     # Without a division: the product of those before times what those after make of the gradient.
     rows = np.moveaxis(x, axis, 0)
     before = np.cumprod(anp.concatenate([np.ones_like(rows[:1]), rows[:-1]]), axis=0)

@@ -212,12 +212,6 @@ def _einsum(subscripts: str, *operands: Any, **options: Any) -> Any:
     return Rows(np.einsum(f"{terms}->{row}{output}", *stacks, **options))
 
 
-def _filled(shape: tuple[int, ...], g: Any) -> Any:
-    out = np.empty((len(g.stack), *shape), g.dtype)
-    out[...] = _aligned(g, len(shape))
-    return Rows(out)
-
-
 def _added_at(earlier: Any, shape: tuple[int, ...], dtype: Any, index: Any, g: Any) -> Any:
     if not _is_plain(index) or type(g) is not Rows:
         return _each(unwrap(added_at), (earlier, shape, dtype, index, g), {})
@@ -294,7 +288,7 @@ _AT_ONCE: dict[Any, Callable[..., Any]] = {
     np.reshape: lambda x, *shape, **options: x.reshape(*shape, **options),
     np.transpose: lambda x, axes=None: x.transpose(axes),
     np.sum: lambda x, axis=None, keepdims=False: x.sum(axis, keepdims),
-    filled: _filled,
+    filled: lambda shape, g: Rows(filled((len(g.stack), *shape), _aligned(g, len(shape)))),
     added: lambda x, y: _elementwise(np.add, x, y),
     added_at: _added_at,
 }

@@ -35,9 +35,6 @@ from minidiff.tracing.record import (
 from minidiff.tracing.refusals import cures, name_of
 from minidiff.tracing.table import COMPOSITES, CONSTANT, cast, parameters_of, primitive_of, shown
 
-__all__ = ["WRITING", "call", "call_ufunc_method"]
-
-
 # Functions met before that lead to one primitive however they are called, with the number of `_places`.
 _direct: dict[Any, tuple[Any, int]] = {}
 

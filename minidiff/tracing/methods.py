@@ -19,8 +19,6 @@ from minidiff.tracing.record import Traced, constant, is_of_sparse
 from minidiff.tracing.refusals import ELSEWHERE, is_called_here, no_attribute, refuse
 from minidiff.tracing.table import CONSTANT, shown
 
-__all__ = ["in_a_sparse_product"]
-
 
 def _recorded(function: Any) -> Any:
     """Make the method that does what the NumPy function of the same name does."""

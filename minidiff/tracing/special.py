@@ -18,7 +18,7 @@ from autograd.tracer import getval
 from minidiff.checks import is_complex
 from minidiff.tracing.exact import Exact
 from minidiff.tracing.record import PLAIN
-from minidiff.tracing.table import COMPOSITES, CONSTANT, Rule, define, hooks, unbroadcast
+from minidiff.tracing.table import COMPOSITES, CONSTANT, Rule, define, is_nowhere, unbroadcast
 
 import_module("autograd.scipy.special")  # its derivatives first: ours take their place
 sp: Any = import_module("scipy.special")
@@ -81,11 +81,6 @@ def _over(x: Any, y: Any) -> Any:
     return anp.where(both, 0.0, np.divide(x, anp.where(both, 1.0, y)))
 
 
-def _nowhere(mask: Any) -> bool:
-    """Tell whether a mask is known to be False everywhere: in a program it may be another at each call."""
-    return next(hooks((mask,)), None) is None and not np.any(mask)
-
-
 def _near(x: Any, limit: float, near: Callable[[Any], Any], far: Callable[[Any], Any]) -> Any:
     """Take another formula where |x| < limit, as one that divides by x has lost its digits there."""
     return _split(x, abs(x) < limit, limit, near, far)
@@ -93,7 +88,7 @@ def _near(x: Any, limit: float, near: Callable[[Any], Any], far: Callable[[Any],
 
 def _split(x: Any, is_one: Any, edge: float, one: Callable[[Any], Any], other: Callable[[Any], Any]) -> Any:
     """Take one formula in a part of the range and another elsewhere, both of which hold at its edge."""
-    if _nowhere(is_one):
+    if is_nowhere(is_one):
         return other(x)
     return anp.where(is_one, one(anp.where(is_one, x, edge)), other(anp.where(is_one, edge, x)))
 
@@ -309,7 +304,7 @@ def _binom_slope(ans: Any, n: Any, k: Any, by_n: bool) -> Any:
     at_pole = _is_pole(rest) if by_n else _is_pole(rest) | _is_pole(k)
     k_, rest_ = anp.where(at_pole, 1.0, k), anp.where(at_pole, 1.0, rest)
     slope = ans * (sp.psi(n if by_n else rest_) - sp.psi(rest_ if by_n else k_))
-    if _nowhere(at_pole):
+    if is_nowhere(at_pole):
         return slope
     n, k, rest = (anp.where(at_pole, x, 1.0) for x in (n, k, rest))
     there = -sp.gamma(n) * sp.rgamma(k) * _rgamma_slope(rest)
@@ -324,7 +319,7 @@ _function("rgamma", lambda ans, x: _rgamma_slope(x))
 def _psi_between(x: Any, y: Any) -> Any:
     """Give ψ(x) - ψ(y): where both are at poles the limit as both grow, by the reflection ψ(1 - x)."""
     at_poles = _is_pole(x) & _is_pole(y)
-    if not _nowhere(at_poles):
+    if not is_nowhere(at_poles):
         x, y = anp.where(at_poles, 1.0 - x, x), anp.where(at_poles, 1.0 - y, y)
     return sp.psi(x) - sp.psi(y)
 
@@ -332,7 +327,7 @@ def _psi_between(x: Any, y: Any) -> Any:
 def _ratio_slope(ans: Any, x: Any, y: Any, factor: Any = 1.0) -> Any:
     """Give the slope of factor · Γ(x) / Γ(y) as both grow."""
     at_pole = _is_pole(y) & ~_is_pole(x)
-    if _nowhere(at_pole):
+    if is_nowhere(at_pole):
         return ans * _psi_between(x, y)
     there = factor * sp.gamma(x) * (sp.psi(x) * sp.rgamma(y) + _rgamma_slope(y))
     return anp.where(at_pole, there, ans * _psi_between(x, anp.where(at_pole, 1.0, y)))
@@ -696,7 +691,7 @@ _function("ellipeinc", lambda ans, f, m: np.sqrt(1 - m * np.sin(f) ** 2), _secon
 def _by_carlson(x: Any, y: Any, integral: Callable[[Any, Any], Any], times: Any) -> Any:
     """Give a slope of R_C: of a principal value, where y < 0, the other formula, which divides by y - x."""
     is_principal = y < 0
-    if _nowhere(is_principal):
+    if is_nowhere(is_principal):
         return integral(x, y)
     return anp.where(is_principal, times / (y - x), integral(x, anp.where(is_principal, 1.0, y)))
 

@@ -258,6 +258,11 @@ def hooks(x: Any, name: str = "__listed__") -> Iterator[Any]:
             yield hook
 
 
+def is_nowhere(mask: Any) -> bool:
+    """Tell whether a mask is known to be False everywhere: in a program it may be another at each call."""
+    return next(hooks((mask,)), None) is None and not np.any(mask)
+
+
 @listed
 def filled(shape: tuple[int, ...], g: Any) -> Any:
     """Make an array of this shape and fill it with `g`."""

@@ -65,13 +65,13 @@ def backward(end: Traced, seed: Any, roots: list[Traced], calls: list[Traced] | 
         For each root its gradient, of its shape and dtype, or None where `end` does not depend on it.
         It may share memory with the seed or with another gradient.
     """
-    gradients = {end: seed}  # of what has been reached so far, each the sum of those that came
+    gradients = {end: seed}  # of each call reached so far, the sum of what has come back to it
     stands, watched = standing_now(), end.owner.lines is not None
-    own: set[Traced] = set()  # where that sum is an array that nobody else holds: it is added to in place
+    own: set[Traced] = set()  # those whose sum nobody else holds: it is added to in place
     calls = history(end) if calls is None else calls
     for call in calls:
         g = gradients.pop(call, None)
-        if g is None:  # it led to another call of what is the same
+        if g is None:  # it went to another call that is the same
             continue
         if type(g) is _Pieces:
             if call.function in ONCE:
@@ -125,7 +125,7 @@ def history(end: Traced, until: Iterable[Traced] = ()) -> list[Traced]:
 _order = attrgetter("order")
 
 
-# Functions whose results belong together, by the primitive: two calls of the same count as one.
+# Primitives whose results belong together: two of the same calls count as one.
 ONCE: set[Any] = set()
 
 
@@ -146,7 +146,7 @@ def is_same(call: Traced, other: Traced) -> bool:
 
 
 def _constants(call: Traced) -> dict[Any, Any]:
-    """Give what a call has besides what is recorded; of functions of `ONCE` by name, given or not."""
+    """Give the constants of a call: by place, or for primitives of `ONCE` by name, also where not given."""
     known = parameters_of(call.function.fun) if call.function in ONCE else {}
     names = [*known, *range(len(known), len(call.arguments))]
     given = [None if i in call.argnums else x for i, x in enumerate(call.arguments)]
@@ -227,11 +227,11 @@ def _add(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Traced]) 
 
 
 def _add_piece(h: Any, value: Traced, gradients: dict[Traced, Any], own: set[Traced]) -> None:
-    """Add a part of a gradient, or what is kept until the gradient is asked for."""
+    """Add what is not simply an array to the gradient of `value`: a part of one, or a piece for later."""
     x: Any = value._value
     earlier: Any = gradients.get(value)
     if type(h) is Part and type(h[0]) in PLAIN and type(x) in PLAIN and type(earlier) in PLAIN:
-        # Only the elements that were read get a gradient: the time is theirs, not the array's.
+        # Only the elements that were read get a gradient: the time goes by their number, not by the array's.
         if value not in own:
             gradients[value] = earlier = np.zeros(x.shape, x.dtype) if earlier is None else np.array(earlier)
             own.add(value)
@@ -270,7 +270,7 @@ class _Pieces(list[Any]):
 
 
 def _nothing(zeros: Any) -> Any:
-    """Give the gradient of a result that nobody has used: zeros without strides, by which a rule knows it."""
+    """Give the gradient of an unused result: zeros without strides, by which a rule knows that."""
     return np.broadcast_to(np.zeros((), zeros.dtype), zeros.shape) if type(zeros) is np.ndarray else zeros
 
 
@@ -279,7 +279,7 @@ def _without_gradient(call: Traced, error: Exception) -> NotImplementedError:
     if isinstance(error, LookupError) or (
         isinstance(error, TypeError) and ("argument" in words or "operand" in words)
     ):
-        words = ""  # about the inside of the rule, which does not know an option
+        words = ""  # they speak of the inside of the rule, which does not know an option
     reason = f": {words}" if words else ""
     return NotImplementedError(
         f"{name_of(call.function)} has no gradient when called with "

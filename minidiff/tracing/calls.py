@@ -35,7 +35,7 @@ from minidiff.tracing.record import (
 from minidiff.tracing.refusals import cures, name_of
 from minidiff.tracing.table import COMPOSITES, CONSTANT, cast, parameters_of, primitive_of, shown
 
-# Functions met before that lead to one primitive however they are called, with the number of `_places`.
+# Functions that `call` has met, and that always lead to one primitive: this, and the number of `_places`.
 _direct: dict[Any, tuple[Any, int]] = {}
 
 
@@ -87,7 +87,7 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
     """Do what NumPy asks of a leaf or a recorded value that meets a method of its ufuncs, like `reduce`."""
     given, args, kwargs = kwargs, standing(lift(args)), standing(lift(kwargs))
     for name in ("array", "indices")[: len(args)]:
-        kwargs.pop(name, None)  # NumPy has put it in its place, and left it by name as well
+        kwargs.pop(name, None)  # NumPy gives it in its place and by name
     if not any_box(args) and not any_box(kwargs):
         return _returning(given, getattr(ufunc, method)(*args, **kwargs))
     if kwargs.get("out") is not None:
@@ -108,12 +108,12 @@ def _is_other_sequence(x: Any) -> bool:
     return bool(may_hold) and any(type(item) in Box.types for item in x)
 
 
-# What holds arrays that NumPy finds, but does not take.
+# NumPy looks for arrays in these, but its functions do not take them.
 _UNORDERED: Any = set, frozenset, type({}.values())
 
 
 def _unrecorded(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a function with plain values; or anew with lists, where a deque or the like holds others."""
+    """Call a function with plain values; if a deque or the like holds recorded ones, with lists of them."""
     if any(map(_is_other_sequence, (*args, *kwargs.values()))):
         listed = [list(x) if _is_other_sequence(x) else x for x in args]
         named = {key: list(x) if _is_other_sequence(x) else x for key, x in kwargs.items()}
@@ -131,9 +131,9 @@ def _no_gradient(function: Any) -> NotImplementedError:
     )
 
 
-# They call functions of the user's, which are not to be called once more.
+# They call the user's functions, which must not be called once more.
 _CALLING = {np.apply_along_axis, np.apply_over_axes, np.pad, np.piecewise}
-# They write into an argument. They are entered where they are written.
+# They write into an argument; `assign.py` enters them.
 WRITING: set[Any] = set()
 
 
@@ -142,7 +142,7 @@ def _refusal(
 ) -> Exception | None:
     """Give NumPy's own error for a call, unless `error` has its words or the function's name already."""
 
-    def copied(x: Any) -> Any:  # which the function may change
+    def copied(x: Any) -> Any:  # the function may write into it
         return x.copy() if is_ndarray(x := shown(x)) else map_container(copied, x)
 
     if function in _CALLING or isinstance(error, MemoryError):
@@ -169,7 +169,7 @@ _KNOWING = {np.var, np.std, np.clip, np.einsum}
 
 
 def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Cast the first argument to ``dtype=``; of whole numbers the result is a constant."""
+    """Cast the first argument to ``dtype=``; a result of whole numbers is a constant."""
     if function not in _CASTING and function not in _KNOWING:
         return NotImplemented
     dtype = np.dtype(kwargs["dtype"])
@@ -188,7 +188,7 @@ def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def _by_composites(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the composite for a function's options, or that for itself; or give `NotImplemented`."""
-    kind = np.ufunc if isinstance(function, np.ufunc) else function  # those of all ufuncs are the same
+    kind = np.ufunc if isinstance(function, np.ufunc) else function  # all ufuncs share one composite
     if kwargs and (with_options := COMPOSITES.get((kind, "options"))) is not None:
         result = with_options(function, *args, **kwargs)
         if result is not NotImplemented:
@@ -211,7 +211,7 @@ def _composed(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict
 
 
 def _of_a_subclass(x: Any) -> bool:
-    """Tell whether there is something like a `np.matrix`, to which operators mean something else."""
+    """Tell whether there is something like an `np.matrix`, whose operators mean something else."""
     if type(x) in (list, tuple):
         return any(map(_of_a_subclass, x))
     return type(x) not in PLAIN and is_ndarray(x)

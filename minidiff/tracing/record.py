@@ -52,27 +52,27 @@ T = TypeVar("T")
 # The running traces
 # ---------------------------------------------------------------------------------------------------
 
-# They belong to the current thread (or asyncio task): the innermost trace; the number of autograd's own that
-# is innermost; and for a leaf the root that stands for it in the innermost trace that has one. The leaf
-# itself is the key: in a copied context its root may stay for long, and an address would be given anew.
+# Each thread (or asyncio task) has its own: the innermost trace; the number of autograd's innermost trace;
+# for each leaf its root in the innermost trace that has one. The key is the leaf itself, not its id: a copied
+# context may keep a root for long, and Python would give the id to another object.
 innermost: ContextVar[Trace | None] = ContextVar("innermost", default=None)
 _top: ContextVar[int] = ContextVar("top", default=-1)
 _roots: ContextVar[dict[Leaf, Traced]] = ContextVar("roots", default={})  # noqa: B039  (never written into)
 
 
-# The traces under the guard that is on.
+# The traces that the running `guard` watches over.
 guards: ContextVar[list[Trace] | None] = ContextVar("guards", default=None)
 
 
 def _can_be_let_go(base: Any) -> bool:
-    """Tell whether NumPy lets an array with this base be written to again, which was read-only."""
+    """Tell whether NumPy lets a read-only array with this base become writeable again."""
     if base is None:
         return True
     if is_ndarray(base):
         return base.flags.writeable or is_guarded(base)
     try:
         return not memoryview(base).readonly
-    except TypeError:  # as of NumPy's windows
+    except TypeError:  # the base of NumPy's windows, for one
         return False
 
 
@@ -110,7 +110,7 @@ class Trace:
     __slots__ = ("_leaves", "around", "heeds", "held", "lines", "number", "open", "refusal", "views")
 
     def __init__(self, *, keeps: bool = False) -> None:
-        # Of a recomputed call, the trace around it: its values may leave only as the result.
+        # The trace around a recomputed call, whose values may leave only as its result.
         self.around = innermost.get() if keeps else None
         self.refusal: TypeError | None = None  # the latest
         # Arrays made read-only until the way back is done, if there is a guard.
@@ -118,7 +118,7 @@ class Trace:
         if (traces := guards.get()) is not None:
             self.held = []
             traces.append(self)
-        # By the order of each call what it was and where, if calls are watched.
+        # What each call was, and where, by its order; None unless calls are watched.
         self.lines: dict[int, str] | None = {} if watching.get() and not standing_now() else None
         self.heeds = self.held is not None or self.lines is not None
         self.number: int = trace_stack.top + 1
@@ -143,7 +143,7 @@ class Trace:
         return list(self._leaves.values())
 
     def left(self, value: Any) -> Any:
-        """Give the value of a call of this trace, which has ended."""
+        """Give the value of a call of this trace, now that the trace has ended."""
         if self.around is not None and self.around.open:
             raise TypeError(
                 "a value that recompute(f), implicit_root(f, …) or fixed_point(f, …) has computed has left f "
@@ -153,7 +153,7 @@ class Trace:
         return value
 
     def heed(self, call: Traced) -> None:
-        """Do with a new call what the guard and the watch are for."""
+        """Let the guard and the watch look at a new call."""
         if self.held is not None:
             self.hold((*call.arguments, *call.keywords.values()))
         if self.lines is not None and call.function is not None:
@@ -161,7 +161,7 @@ class Trace:
             self.check(call, call._value, "value")
 
     def check(self, call: Traced, x: Any, what: str) -> None:
-        """Raise an error if not all numbers are finite in `x`, which is of a call."""
+        """Raise an error if not all numbers in `x`, the value of a call or a gradient, are finite."""
         for each in x if isinstance(x, (tuple, list)) else [constant(x)]:
             if getattr(each, "dtype", np.dtype(object)).kind in "fc" and not np.all(np.isfinite(each)):
                 raise FloatingPointError(f"{self.lines[call.order]}: the {what} is not finite")  # type: ignore[index]
@@ -179,13 +179,13 @@ class Trace:
         traces = guards.get() or []
         i = traces.index(self) if self in traces else len(traces)
         over = [self, *traces[i + 1 :]]
-        # The owners of memory before those that show it; of what a trace around holds, that one lets go.
+        # Owners of memory come before their views. What the trace around still holds is left to it.
         for a in sorted([a for trace in over for a in trace.held or ()], key=lambda a: len(owners_of(a))):
             if all(owner.flags.writeable for owner in owners_of(a)[1:]):
                 a.flags.writeable = True
             elif i:
                 traces[i - 1].held.append(a)  # type: ignore[union-attr]
-        del traces[i:]  # at the end: where an interrupt comes before, the guard still knows them
+        del traces[i:]  # last: if an interrupt comes earlier, the guard still knows them
         for trace in over:
             trace.held = None if trace.held is None else []
 
@@ -236,12 +236,12 @@ class Trace:
 
 
 def _hides_another(error: BaseException) -> bool:
-    """Tell whether an error may stand for another: NumPy's of a.flat[i] = x, one of SciPy's solvers in C."""
+    """Tell whether an error may hide another, as NumPy's of a.flat[i] = x and those of SciPy's solvers do."""
     place: Any = error.__traceback__
     while place.tb_next is not None:
         place = place.tb_next
     is_by_scipy = str(place.tb_frame.f_globals.get("__name__")).startswith("scipy.")
-    # CPython's own comes where a solver in C goes on with the error.
+    # CPython raises SystemError where a solver in C has gone on in spite of an error.
     return is_by_scipy or type(error) is SystemError or str(error).startswith("Error setting single item")
 
 
@@ -271,7 +271,7 @@ class Kept:
     values: tuple[Any, ...]
 
 
-# What an argument may be without a look inside: it holds no recorded value.
+# The types of arguments that hold no recorded value, so that nobody needs to look inside.
 PLAIN = frozenset({
     Kept, type(None), type(...), bool, int, float, complex, str, slice,
     np.ndarray, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8,
@@ -312,7 +312,7 @@ def _binary(function: Callable[[Any, Any], Any], operate: Callable[[Any, Any], A
         if not owner.open:
             return operate(other, owner.left(y))
         if type(other) in PLAIN or type(shown(other)) in (int, float, complex):
-            # A Python complex number makes one of a NumPy number.
+            # NumPy's number beside Python's complex one gives a Python number.
             result = typed(operate(other, y))
             return Traced(result, primitive, (as_it_is_now(other), y), NO_KEYWORDS, (1,), (self,), owner)
         return record(primitive, (other, self), NO_KEYWORDS)
@@ -336,7 +336,7 @@ def _operates_itself(other: Any, name: str, x: Any) -> bool:
 
 
 def _tell_shapes(error: ValueError, operands: Iterable[Any]) -> None:
-    # NumPy speaks of core dimensions and signatures.
+    # NumPy's message speaks of core dimensions and signatures, not of shapes.
     if "core dimension" in str(error) and not hasattr(error, "__notes__"):
         shapes = " and ".join(str(x.shape) for x in operands if hasattr(x, "shape"))
         add_note(error, f"The operands have the shapes {shapes}.")
@@ -363,11 +363,11 @@ class AsksUs:
 
 
 class LacksError(AttributeError, TypeError):
-    """What `hasattr` goes by, and what Python raises where it looks for a method: shown as a `TypeError`."""
+    """An `AttributeError`, as `hasattr` needs it, that shows as the `TypeError` of Python's own functions."""
 
     __qualname__, __module__ = "TypeError", "builtins"
 
-    def __reduce__(self) -> tuple[Any, ...]:  # by that name there is another class
+    def __reduce__(self) -> tuple[Any, ...]:  # the name is that of another class
         return TypeError, self.args
 
 
@@ -396,7 +396,7 @@ class Traced(AsksUs, ArrayBox):  # type: ignore[misc]
     __slots__ = ("__weakref__", "argnums", "arguments", "function", "keywords", "order", "owner", "parents",
         "story", "vjp")  # fmt: skip
 
-    # The signature up to `parents` is the one by which autograd makes its nodes.
+    # autograd makes its nodes with the arguments up to `parents`.
     def __init__(
         self,
         value: Any,
@@ -435,7 +435,7 @@ class Traced(AsksUs, ArrayBox):  # type: ignore[misc]
     __matmul__, __rmatmul__ = _binary(np.matmul, _matmul)
     __mod__, __rmod__ = _binary(np.mod, operator.mod)
 
-    def __abs__(self) -> Any:  # Python's, which for a complex number has other last bits than np.abs
+    def __abs__(self) -> Any:  # Python's, whose last bits are others than those of np.abs
         if not self.owner.open:
             return abs(self.owner.left(self._value))
         return _called(abs, trace_primitives_map[np.abs], NO_KEYWORDS, ((self._value,), (0,), (self,)))
@@ -529,9 +529,9 @@ FLAT = define(lambda x: x.flatten(), (lambda g, ans, x: g.reshape(x.shape),))
 # Names of arrays that change
 # ---------------------------------------------------------------------------------------------------
 
-# A recorded value is its own node, and what the loss holds. Where an array changes, its name goes on as the
-# node of the changed one; the node before lives on in its past, and a call, which knows when it was
-# recorded, has that of its time for a parent. A view knows its source: the array and how it was taken.
+# The loss holds recorded values, and each is its own node. When an array changes, the same object becomes the
+# node of the changed array, and its earlier node goes into its past. A call knows when it was recorded, and
+# takes for its parent the node of that time. A view knows its source: the array, and how it was taken.
 
 
 class _Story:
@@ -540,9 +540,9 @@ class _Story:
     __slots__ = ("past", "source", "views")
 
     def __init__(self) -> None:
-        self.past: list[tuple[int, Traced]] = []  # earlier nodes, each with its end, counted upwards
-        self.source: tuple[Traced, tuple[Any, ...]] | None = None  # of a view, the array and the way from it
-        self.views: list[weakref.ref[Traced]] = []  # of an array, its views that are up to date
+        self.past: list[tuple[int, Traced]] = []  # earlier nodes, each with the time until which it held
+        self.source: tuple[Traced, tuple[Any, ...]] | None = None  # of a view: the array, and the way from it
+        self.views: list[weakref.ref[Traced]] = []  # of an array: its views that are up to date
 
 
 def story_of(x: Traced) -> _Story:
@@ -624,7 +624,7 @@ def apart(x: Any) -> Any:
 
 
 def as_it_is_now(x: Any) -> Any:
-    """Copy an array of truth values or whole numbers, also in an index: a loop may narrow such a mask.
+    """Copy an array of truth values or whole numbers, also in an index: a loop may refill such a mask.
 
     Arrays of other numbers, the large ones of a loss, are kept by reference: `guard` is for these.
     """
@@ -636,11 +636,11 @@ def as_it_is_now(x: Any) -> Any:
 
 
 _HOLDS_NO_ARRAY = PLAIN - {np.ndarray}
-_FLOATS = np.dtype(np.float32).num  # the numbers of the dtypes of truth values and whole numbers are below it
+_FLOATS = np.dtype(np.float32).num  # dtypes of truth values and whole numbers have lower numbers
 
 
 def memory_of(x: Any) -> Any:
-    """Give the plain array, or what it is, within all traces."""
+    """Give the plain array or number within all traces; of a stand-in, its example."""
     while type(x) in (Traced, Stale):
         x = x._value
     return x if type(x) in PLAIN else shown(getval(x))
@@ -653,7 +653,7 @@ def source_of(x: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _perhaps_view(x: Traced) -> None:
-    """Note a result that shares memory with something: whether it is a view is asked where arrays change."""
+    """Note a result that shares memory with something. Where arrays change, `settle` asks if it is a view."""
     if x.owner.views is None:
         settle(x)
     else:
@@ -666,7 +666,7 @@ def settle(x: Traced) -> None:
     root, way = source_of(parent)
     memory = memory_of(root)
     way = (*way, (x.function, i, (*x.arguments[:i], None, *x.arguments[i + 1 :]), x.keywords))
-    # What is read through .flat follows the array as a view does, but what is read of that is a copy.
+    # x.flat follows the array as a view does, but what is read from it is a copy.
     if x.function is not FLAT:
         if not _share(memory_of(x), memory_of(x.arguments[i])):
             return
@@ -699,7 +699,7 @@ def _let_go(part: Any) -> None:
     if type(value) is np.ndarray and value.base is not None and value.flags.writeable:
         turned: Any = (..., *[slice(None, None, -1 if step < 0 else 1) for step in value.strides])
         copy = value[turned].copy(order="K")[turned]
-        if copy.strides == value.strides:  # of another layout it might be rounded in another way
+        if copy.strides == value.strides:  # NumPy may round otherwise in another layout
             part._value = copy
 
 
@@ -707,7 +707,7 @@ def own_copy(x: Any) -> Any:
     """Give a copy in place of a stand-in for a view, so that a program writes over what is seen there."""
     example = shown(x)
     is_view = example is not x and type(example) is np.ndarray and example.base is not None
-    # Of a single element the strides may be others, too, and with them the rounding.
+    # The strides may differ even for a single element, and rounding goes by them.
     is_like_a_copy = is_view and np.empty(example.shape, example.dtype).strides == example.strides
     return x.copy() if is_like_a_copy and example.flags.writeable else x
 
@@ -726,7 +726,7 @@ def is_blank(x: Any) -> bool:
 
 
 class Leaf(AsksUs):
-    """What can be differentiated by being reached: an array outside a trace, its root inside.
+    """What a loss need only reach to be differentiated by: an array outside a trace, its root inside.
 
     autograd sees a box: inside a trace that has a root for it, the root; elsewhere one of a trace below all
     others, which its dispatcher passes on to NumPy, and NumPy hands it back to `__array_function__`.
@@ -782,7 +782,7 @@ class Leaf(AsksUs):
     _node = property(lambda self: getattr(self.lift(), "_node", None))
 
 
-# Results of autograd's own wrapper come here: a node of ours is its own box, all else stays autograd's.
+# autograd's own wrapper sends results here: a node of ours is its own box, all else stays autograd's.
 def _box(value: Any, trace: int, node: Any) -> Any:
     if type(node) is Traced:
         node._value = typed(value)
@@ -823,7 +823,7 @@ reader: ContextVar[Callable[[Any, int], Any] | None] = ContextVar("reader", defa
 
 
 def standing(x: Any) -> Any:
-    """Put stand-ins in the place of plain arrays, also inside lists, tuples and dicts, where some are used.
+    """Replace plain arrays by stand-ins, where these are used, also inside lists, tuples and dicts.
 
     So what a derivative makes of such an array is noted too.
     """
@@ -854,7 +854,7 @@ def is_box(x: Any) -> bool:
 
 
 def lift(x: Any) -> Any:
-    """Put in the place of every leaf what stands for it now, also inside lists, tuples and dicts.
+    """Replace every leaf by what stands for it now, also inside lists, tuples and dicts.
 
     A list or tuple of another class, such as a named tuple, becomes a plain one, as it is to NumPy.
     """
@@ -960,7 +960,7 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
     kinds = set(map(type, arguments))
     if any(map(_becomes_array, kinds)):
         _check_no_labels(primitive, filter(_becomes_array, kinds))
-        # Of a ufunc all arguments are arrays, of another function those that have a rule.
+        # All arguments of a ufunc are arrays; of another function, those that have a rule.
         n = len(arguments) if isinstance(primitive.fun, np.ufunc) else len(RULES.get(primitive.fun, ()))
         arrays = [as_array(x) if _becomes_array(type(x)) else x for x in arguments[:n]]
         arguments = (*arrays, *arguments[n:])
@@ -971,7 +971,7 @@ def _record_any(function: Any, primitive: Any, arguments: tuple[Any, ...], keywo
     if not kinds <= _COMMON:
         check_no_iterator(primitive, arguments)
         if Fraction in kinds and not any(map(np.ndim, arguments)):
-            # Python makes a float of it beside a number; beside an array NumPy makes objects.
+            # Beside a number Python makes a float of it; beside an array NumPy makes objects.
             arguments = tuple([float(x) if type(x) is Fraction else x for x in arguments])
         if isinstance(primitive.fun, np.ufunc) and any(map(_is_sparse, arguments)):
             if primitive.fun is np.matmul:
@@ -1004,7 +1004,7 @@ def _becomes_array(kind: type) -> bool:
 
 
 def _check_no_labels(primitive: Any, kinds: Iterable[type]) -> None:
-    """Refuse what has arithmetic of its own, as a series of pandas, which matches rows by their labels."""
+    """Refuse what has its own arithmetic, such as a pandas series, which matches rows by their labels."""
     other = next((kind for kind in kinds if callable(getattr(kind, "__array_ufunc__", None))), None)
     if isinstance(primitive.fun, np.ufunc) and other is not None:
         raise TypeError(
@@ -1015,12 +1015,12 @@ def _check_no_labels(primitive: Any, kinds: Iterable[type]) -> None:
 
 
 def check_no_iterator(function: Any, arguments: Iterable[Any]) -> None:
-    """Refuse what can be gone through only once: the derivative would find nothing in it."""
+    """Refuse an iterator: the derivative would find nothing in it."""
     for x in arguments:
         is_iterator = type(x) not in _COMMON and hasattr(type(x), "__next__")
         if is_iterator and not hasattr(x, "__array__") and not hasattr(x, "read"):  # it is no file
             name = name_of(function)
-            if name.startswith("np."):  # a function of the user's may need no more of it
+            if name.startswith("np."):  # a user's function may not need it again
                 raise TypeError(f"{name}: the derivative needs an iterator again: pass a tuple of it.")
 
 
@@ -1203,7 +1203,7 @@ def _extreme(function: Any, reduced: Any) -> Any:
     )
 
 
-# Called in place of NumPy's functions, whose own lines of Python cost more on small arrays than the addition.
+# Called in place of NumPy's functions, whose lines of Python cost more than the addition of small arrays.
 _SHORTCUTS = {
     trace_primitives_map[np.sum]: _sum,
     trace_primitives_map[np.max]: _extreme(np.max, np.maximum),

@@ -25,9 +25,9 @@ from minidiff.tracing import flaws
 Rule: TypeAlias = Callable[..., Any]
 RULES: dict[Any, tuple[Rule, ...]] = {}
 
-# NumPy functions that are written with others, by the function. By (function, "options") what is called, with
-# the function first, where options come by keyword; by (np.ufunc, method) the methods of all ufuncs. They are
-# entered where they are written. What returns `NotImplemented` leaves the call to the function's derivative.
+# NumPy functions that are written with others, by the function. Under (function, "options") is what is called
+# with the function first if options come by keyword; under (np.ufunc, method) are the methods of all ufuncs.
+# Each file enters its own. One that returns `NotImplemented` leaves the call to the function's derivative.
 COMPOSITES: dict[Any, Callable[..., Any]] = {}
 
 # --- What is asked of this module -----------------------------------------------------------------------
@@ -66,7 +66,7 @@ def _constantly(h: Any) -> Rule:
     return lambda *args, **kwargs: h
 
 
-# Such a rule may open traces of autograd's for a function of the user's, as that of its `odeint` does.
+# autograd's rules may open traces of its own for a user's function, as that of its `odeint` does.
 in_a_rule_of_autograds: ContextVar[bool] = ContextVar("in_a_rule_of_autograds", default=False)
 
 
@@ -95,7 +95,7 @@ def _autograds(call: Any, g: Any) -> list[Any]:
 
 
 def _fitted(h: Any, parent: Any) -> Any:
-    """Give a derivative of autograd's in the shape of `parent`, and not an array that somebody keeps."""
+    """Give a derivative of autograd's in the shape of `parent`, as an array that nobody else keeps."""
     shape = getattr(parent._value, "shape", None)
     if shape is None or not hasattr(h, "dtype"):
         return h  # of several results
@@ -121,13 +121,13 @@ def _is_of_a_user(vjp: Any) -> bool:
     return not {module.partition(".")[0] for module in modules} <= {"numpy", "scipy", "autograd", "minidiff"}
 
 
-# By the primitive, what gives the value of a call that is done again with other arguments, where its own
-# function would give that of the first.
+# By the primitive: what gives the value of a call that is done again with other arguments, where its own
+# function would give the first value once more.
 AGAIN: dict[Any, Callable[..., Any]] = {}
 
 
 def define(function: Callable[..., Any], rules: tuple[Rule | None, ...] | Rule) -> Any:
-    """Make a primitive of autograd's of a function that has rules, for our traces and autograd's own."""
+    """Make an autograd primitive of a function with rules, for our traces and for autograd's own."""
     primitive = autograd_primitive(function)
     OURS[primitive] = rules
 
@@ -218,7 +218,7 @@ def spread(g: Any, x: Any, axis: Any, keepdims: Any) -> Any:
     return out
 
 
-# What the derivatives take from autograd, as it is where no value is recorded: as a saved program has it.
+# What derivatives use of autograd, as a saved program writes it, where no value is recorded.
 WITHOUT_AUTOGRAD: dict[Any, str] = {anp: "np", getval: "lambda x: x", ArrayBox: "()"}
 
 
@@ -292,7 +292,7 @@ def shown(x: Any) -> Any:
 
 
 def typed(x: Any) -> Any:
-    """Give a Python number, which some functions return, as NumPy's, which has a shape and a dtype."""
+    """Make a NumPy number, which has a shape and a dtype, of a Python number, which some functions return."""
     return _of_numpys(x) if type(shown(x)) in (float, complex, int) else x
 
 
@@ -325,7 +325,7 @@ def add_at(out: np.ndarray[Any, Any], index: Any, g: Any) -> None:
         out[index] += g
     elif g.size < 2048 or n == out.ndim or not out.flags.c_contiguous or not all(map(_are_places, parts)):
         np.add.at(out, index, g)
-    else:  # element by element, which takes NumPy a third of the time for large arrays
+    else:  # element by element: for large arrays this takes NumPy a third of the time
         size = int(np.prod(out.shape[n:]))
         rows: Any = np.ravel_multi_index(parts, out.shape[:n], mode="wrap")
         places = rows[..., None] * size + np.arange(size)
@@ -377,8 +377,8 @@ def parameters_of(function: Any) -> dict[str, Any]:
     return {name: p.default for name, p in parameters.items() if p.kind in by_position}
 
 
-# Functions of which nothing differentiable comes out: they are called on plain values. autograd lists
-# most; the others tell of shapes, types and bits, or show an array.
+# Functions whose results have no derivative: they are called with plain values. autograd lists most; the
+# others tell of shapes, types and bits, or show an array.
 _twins = notrace_primitives[VJPNode] | {anp.ndim, anp.shape, anp.iscomplexobj, anp.result_type}
 CONSTANT = {f for name, f in vars(np).items() if callable(f) and vars(anp).get(name) in _twins}
 CONSTANT |= {

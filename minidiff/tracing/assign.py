@@ -73,7 +73,7 @@ def _copied(x: Any) -> Any:
 
 
 def _copied_for(x: Any, place: Any) -> Any:
-    """Copy `x` to memory in which the way of the place leads to views; as `x` lies, where it does so."""
+    """Copy `x` to memory in which the way of the place leads to a view: laid out as `x`, if that will do."""
     order, way, _ = place
     if not way:
         return _copied(x)
@@ -101,10 +101,10 @@ def summed(x: Any, place: Any, w: Any) -> Any:
 
 
 def _seen(g: Any, place: Any) -> Any:
-    """Give of a gradient what belongs to the place; of an imaginary part that is -Im g."""
+    """Give the part of a gradient that belongs to a place; for an imaginary part that is -Im g."""
     order, way, index = place
     if any(x in ("A", "K") for step in way for x in (*step[2], *step[3].values()) if type(x) is str):
-        # Such a step goes by the order in memory: that of the array.
+        # Such a step goes by the order of the array in memory.
         g = record(COPIED, (g.transpose(order), "C"), NO_KEYWORDS).transpose(np.argsort(order))
     for step in way:
         g = -retake(step, g) if step[0] is _IMAG else retake(step, g)
@@ -146,7 +146,7 @@ ADDED = define(
     summed, (lambda g, ans, x, place, w: g, None, lambda g, ans, x, place, w: _fitted(_seen(g, place), w))
 )
 COPIED = define(lambda x, order: x.copy(order), (lambda g, ans, x, order: g,))
-MADE = primitive_of(np.positive)  # of nothing: an array without parents
+MADE = primitive_of(np.positive)  # made of nothing: it has no parents
 
 # --- The change of a name -------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ def _changeable(x: Traced) -> tuple[Traced, tuple[Any, ...]]:
         )
     if any(getattr(step, "fun", None) is np.real_if_close for step, *_ in way):  # which goes by the values
         refuse("A change through np.real_if_close", "Take a copy of what it gives.", is_sure=True)
-    _refuse_read_only(root, ())  # of a view NumPy says so as it writes
+    _refuse_read_only(root, ())  # for a view NumPy says so when it writes
     return root, way
 
 
@@ -193,7 +193,7 @@ def _references(x: Any) -> int:
 
 
 _ALONE = _references(SimpleNamespace(_value=np.zeros(1)))
-_WRITTEN = {ASSIGNED, ADDED, COPIED, MADE}  # arrays of our own, and none of whose rules reads them
+_WRITTEN = {ASSIGNED, ADDED, COPIED, MADE}  # their results are ours alone, and no rule reads them
 
 
 def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
@@ -229,7 +229,7 @@ def _is_there_already(root: Traced, way: Any, index: Any, w: Traced) -> bool:
     """Tell whether it is the second half of ``x[index] += …``, which has changed x."""
     of, taken = source_of(w)
     if of is root and type(index) is int and is_called_here("shuffle"):
-        # It exchanges rows of what is no array of NumPy's as if they were no views of it.
+        # It swaps the rows of anything but an ndarray as if they were no views.
         refuse("shuffle() of an array under differentiation", "")
     is_part = of is root and w.function is GETITEM and type(index) in (int, slice, tuple, type(...))
     return bool(is_part and repr((taken[:-1], w.arguments[1])) == repr((way, index)))
@@ -353,7 +353,7 @@ def _become(x: Traced, new: Any, do: Callable[[Any, Any], Any], function: Any = 
         _exactly(x, do, lambda: _change(x, ..., new), function, new)
 
 
-# There is one right result of these of real numbers, in memory of any layout. Of complex numbers there is
+# For real numbers these have one right result, whatever the layout in memory. For complex numbers they have
 # not: even the order of the factors matters.
 EXACT = {
     np.add, np.subtract, np.multiply, np.divide, np.negative, np.absolute, np.maximum, np.minimum, np.sqrt,
@@ -443,7 +443,7 @@ def _augmented(
             in_place(_left(self, f"__{in_place.__name__}__"), other)
             return self
         if getattr(type(other), "__array_ufunc__", self) is None:
-            in_place(np.zeros(0), other)  # which NumPy refuses: it leaves `x + other` alone to the other
+            in_place(np.zeros(0), other)  # NumPy refuses this: it leaves only `x + other` to the other
         new = operate(self, other)
         if not hasattr(new, "dtype"):
             return new
@@ -473,13 +473,13 @@ def numbered(name: str, shape: tuple[int, ...], of: tuple[int, ...], where: Any,
 
 
 def _put_by(name: str, x: Traced, w: Any, where: Any, *options: Any) -> None:
-    """Put values where NumPy, called with their numbers, puts these."""
+    """Put values where NumPy puts their numbers."""
     _refuse_read_only(*_settled(x))
     w = as_array(lift(w))
     where = constant(where)
     numbers = numbered(name, x.shape, w.shape, where, *options)
     is_put = numbers >= 0
-    if isinstance(where, (np.ndarray, np.generic)):  # a program need not know how many; both have its bits
+    if isinstance(where, (np.ndarray, np.generic)):  # a program need not know how many; the bits agree
         if w.size:
             _change(x, ..., np.where(is_put, standing(np.ravel(w))[np.maximum(numbers, 0)], x))
     elif is_put.any():
@@ -538,7 +538,7 @@ def _fill_diagonal(x: Traced, val: Any, wrap: bool = False) -> None:
 
 
 def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
-    """Do ``ufunc.at``: in rounds, of which each meets an element once, but sums at once."""
+    """Do ``ufunc.at``: sums at once, all else in rounds that meet each element once."""
     _check_recorded(x, f"np.{ufunc.__name__}.at")
     if ufunc in (np.add, np.subtract):
         _change(x, index, as_array(lift(w[0])) if ufunc is np.add else -as_array(lift(w[0])), ADDED)
@@ -548,7 +548,7 @@ def _at(ufunc: Any, x: Any, index: Any, *w: Any) -> None:
     values = [np.broadcast_to(as_array(lift(v)), shape).flatten() for v in w]  # as they are before all rounds
     order = np.argsort(places, kind="stable")
     found, first, count = np.unique(places[order], return_index=True, return_counts=True)
-    if ufunc in _BEST:  # of all values at one place the best alone counts
+    if ufunc in _BEST:  # at each place only the best value counts
         places, values, turn = found, [ufunc.reduceat(values[0][order], first)], np.zeros(found.size, int)
     else:
         turn = np.empty(places.size, int)
@@ -569,7 +569,7 @@ _PIECEWISE = {np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.colu
 
 
 def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do what ``out=`` asks for, of a call with something recorded."""
+    """Do a call with ``out=`` and something recorded."""
     (out,) = outs if isinstance(outs := kwargs["out"], tuple) and len(outs) == 1 else (outs,)
     if isinstance(out, tuple):
         raise NotImplementedError(
@@ -598,7 +598,7 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _become(out, as_array(function(*args, **rest)), do, function)
     else:  # the result may be an array that somebody holds
         result = as_array(function(*args, **rest))
-        if result.ndim > out.ndim:  # where out has no axis, NumPy's running sums would end the process
+        if result.ndim > out.ndim:  # NumPy's running sums end the process if out has no axis
             raise ValueError(f"{name_of(function)}: the result has {result.ndim} axes, out= {out.ndim}.")
         _exactly(out, do, lambda: _change(out, ..., result), function, result)
     return out
@@ -707,7 +707,7 @@ def _astype(self: Traced, dtype: Any, *args: Any, **options: Any) -> Any:
         plain = getval(self).astype(dtype, *args, **options)  # where NumPy refuses options, it says so
         if plain.dtype.kind not in "fc":
             return plain
-        if plain is getval(self):  # it need not be copied, and is not to be
+        if plain is getval(self):  # with copy=False, where nothing is to be converted
             return self
     elif self.dtype.kind == "c" != kind:
         warn("astype drops the imaginary part: write x.real", np.exceptions.ComplexWarning)
@@ -719,7 +719,7 @@ Traced.astype = _astype
 
 
 def _made(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> Any:
-    """Make an array that recorded values may be assigned to: in the innermost gradient that runs."""
+    """Make an array of the innermost running gradient, to which recorded values may be assigned."""
     array, trace = function(constant(x), *args, **options), innermost.get() or getattr(x, "owner", None)
     if trace is None or not trace.open or shown(array).dtype.kind not in "fc":
         return array
@@ -727,7 +727,7 @@ def _made(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> A
 
 
 def made_zeros(shape: Any, dtype: Any) -> Any:
-    """Make zeros: to be filled, in a running gradient."""
+    """Make zeros, which a running gradient may fill."""
     trace = innermost.get()
     if trace is None:
         return np.zeros(shape, dtype)
@@ -765,7 +765,7 @@ _windows_copied = COMPOSITES[_windows]
 
 
 def _windows_as_view(x: Any, *args: Any, **options: Any) -> Any:
-    """Let what the composite gives be known for the view that it is in NumPy."""
+    """Note that what the composite gives is a view, as it is in NumPy."""
     result = _windows_copied(x, *args, **options)
     if type(x) is Traced and type(result) is Traced:
         root, way = _settled(x)

@@ -73,13 +73,13 @@ def _power_base(g: Any, ans: Any, x: Any, y: Any) -> Any:
     if type(shown(y)) in (int, float):
         return unbroadcast(g * (y * x ** (y - 1 + 2 * (y == 0))), x)  # at y = 0 the slope is 0 · x
     if getattr(y, "dtype", ans.dtype).kind in "biu":
-        y = y.astype(ans.dtype)  # as NumPy takes it, as y - 1 may be beyond the whole numbers of its dtype
+        y = y.astype(ans.dtype)  # as NumPy does: y - 1 may be beyond the whole numbers of its dtype
     is_0_to_the_0 = (x == 0) & (y == 0)  # whose slope, 0 · 0⁻¹, is 0
     return unbroadcast(g * (y * x ** anp.where(is_0_to_the_0, anp.ones_like(y), y - 1)), x)
 
 
 def _power_exponent(g: Any, ans: Any, x: Any, y: Any) -> Any:
-    # d xʸ/dy = xʸ·log x, whose limit as x → 0 is 0. A negative real x has a complex one where the power has.
+    # d xʸ/dy = xʸ·log x, which goes to 0 as x → 0. For a negative real x it is complex where the power is.
     if type(x) in (int, float) and x:
         return unbroadcast(g * (ans * (np.emath.log(x) if ans.dtype.kind == "c" else np.log(x))), y)
     g = anp.where(x, g, np.zeros((), g.dtype))  # which may be infinite
@@ -241,7 +241,7 @@ def _sinc(g: Any, ans: Any, x: Any) -> Any:
 
 
 def _i0(g: Any, ans: Any, x: Any) -> Any:
-    # Of extended precision SciPy has no i1, and NumPy's i0 has no more digits than in double precision.
+    # SciPy has no i1 of extended precision, and NumPy's i0 has no more digits there than in double precision.
     x = cast(x, np.dtype(float)) if x.dtype.char == "g" else x
     return g * scipy("np.i0", "special").i1(x)
 
@@ -289,7 +289,7 @@ RULES[np.maximum] = RULES[np.minimum] = (
 
 
 def part_of(x: Any, ans: Any, power: Any = np.exp) -> Any:
-    """Give exp(x - ans), the part of a summand in a sum, by their logarithms; 1 where both are infinite."""
+    """Give exp(x - ans), a summand's part of a sum by their logarithms; 1 where both are infinite."""
     is_all = x == ans
     return power(anp.where(is_all, anp.zeros_like(x), x - anp.where(is_all, anp.zeros_like(ans), ans)))
 
@@ -312,7 +312,7 @@ RULES[np.where] = (
     lambda g, ans, c, x, y: unbroadcast(anp.where(c, g, np.zeros((), g.dtype)), x),
     lambda g, ans, c, x, y: unbroadcast(anp.where(c, np.zeros((), g.dtype), g), y),
 )
-# Of one dimension NumPy makes a matrix that has it in each row.
+# NumPy makes a matrix of a vector, with the vector in each row.
 RULES[np.tril] = (lambda g, ans, x, k=0: unbroadcast(anp.tril(g, k), x),)
 RULES[np.triu] = (lambda g, ans, x, k=0: unbroadcast(anp.triu(g, k), x),)
 
@@ -405,7 +405,7 @@ def deviations(x: Any, axis: Any, where: Any, ddof: Any) -> Any:
     with np.errstate(divide="ignore", invalid="ignore") if where is not True else nullcontext():
         mean_of_x = mean_of(x)
         from_mean = x - mean_of_x
-        # Of equal numbers the mean may be rounded, but not the mean of what is left.
+        # The mean of equal numbers may be rounded, but not the mean of what is left.
         from_mean = from_mean - mean_of(from_mean)
         from_mean = anp.conj(from_mean) if x.dtype.kind == "c" else from_mean
         if where is True:
@@ -477,8 +477,8 @@ RULES[np.cumsum] = (_cumsum,)
 
 
 def _can_divide(ans: Any) -> bool:
-    """Tell whether products are known for numbers that a division by a factor leaves right."""
-    if getval(ans) is not ans:  # in a derivative of this one there is no look at values
+    """Tell whether products may be divided by a factor: they are known, and neither 0 nor infinite."""
+    if getval(ans) is not ans:  # a derivative of this one cannot look at values
         return False
     size = np.abs(ans)
     return bool(np.all((size > np.finfo(size.dtype).tiny) & np.isfinite(size)))
@@ -507,7 +507,7 @@ RULES[np.prod] = (_prod,)
 
 @listed
 def gone_back(g: Any, shares: Any) -> Any:
-    """Add to each row of a gradient what reaches it by the next one: that one's, times a share."""
+    """Add to each row of a gradient a share of the next row, from the last row to the first."""
     rows = [*g]
     for i in range(len(rows) - 1, 0, -1):
         rows[i - 1] = rows[i - 1] + shares[i - 1] * rows[i]
@@ -636,8 +636,8 @@ def _inverse(A: Any, det: Any) -> Any:
     except np.linalg.LinAlgError:
         return None
     condition = float(np.abs(values).max(initial=0)) * float(np.abs(inverse).max(initial=0))
-    # Each further derivative loses as many digits as the condition has; of large matrices it may have more,
-    # as without the inverse they cost too much.
+    # Each further derivative loses as many digits as the condition has. Large matrices may have a larger one,
+    # as they cost too much without the inverse.
     most = np.finfo(values.dtype).eps ** (-0.25 if values.shape[-1] <= 16 else -0.5)
     if not (condition < most and np.all(getval(det))):
         return None

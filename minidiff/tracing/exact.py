@@ -1,4 +1,4 @@
-"""NumPy functions with NumPy's own values, and the derivatives of the same written with others.
+"""NumPy functions with NumPy's own values, and the derivatives of compositions of others.
 
 So what NumPy refuses is refused in its words, and a result has its bits, its dtype and its type, whatever the
 options: a composition needs to be right only in what it gives for a derivative.
@@ -26,7 +26,7 @@ def _valued(written: Any, value: Any) -> Any:
 
 
 def pinned(written: Any, value: Any) -> Any:
-    """Give `value`, what NumPy gave, the derivative of `written`, the same but for dtype and kept axes."""
+    """Give NumPy's own `value` the derivative of `written`, which equals it but for dtype and kept axes."""
     if isinstance(value, (tuple, list)):
         items = [pinned(w, v) for w, v in zip(written, value, strict=True)]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
@@ -41,7 +41,7 @@ def pinned(written: Any, value: Any) -> Any:
 
 
 def _as_outside(rule: Any) -> Any:
-    """Give a rule that looks at values, within another gradient too, the values it has where it can look."""
+    """Let a rule that looks at values give the same values within another gradient, where it cannot look."""
 
     def nested(g: Any, ans: Any, *arguments: Any, **options: Any) -> Any:
         gradient = rule(g, ans, *arguments, **options)

@@ -49,7 +49,7 @@ for _name in (
     "ptp", "repeat", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
 ):  # fmt: skip
     setattr(Traced, _name, _recorded(getattr(np, _name)))
-for _name in ("conj", "conjugate"):  # of real numbers it is the array itself
+for _name in ("conj", "conjugate"):  # a real array gives itself
     setattr(Traced, _name, lambda self: np.conj(self) if self.dtype.kind == "c" else self)
 for _name in dir(np.ndarray):
     if getattr(np, _name, None) in CONSTANT and _name not in vars(Traced):
@@ -86,14 +86,14 @@ def _refused(name: str, what: str, instead: str) -> Callable[..., Any]:
     """Make the method that is refused. Once the trace has ended it does what the plain value does."""
 
     def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
-        if self.owner.open and (self.parents or self.function is None):  # not just made, as of np.zeros_like
+        if self.owner.open and (self.parents or self.function is None):  # not just made, as by np.zeros_like
             try:
                 refuse(what, instead)
             except TypeError as error:
                 self.owner.refusal = error
                 raise
         plain = getval(self)
-        if name == "__array__":  # of NumPy's numbers it has no keywords
+        if name == "__array__":  # that of NumPy's numbers takes no keywords
             plain = np.asarray(plain)
         return getattr(plain, name)(*args, **kwargs)
 
@@ -108,7 +108,7 @@ _to_array, _view_of_bits = Traced.__array__, Traced.view
 def _view(self: Traced, *args: Any, **kwargs: Any) -> Any:
     plain = getval(self)
     like = plain.view(*args, **kwargs)
-    # In SciPy's product with a sparse matrix it would be the data of one.
+    # SciPy's product with a sparse matrix would take it for the data of one.
     if type(like) is type(plain) and like.dtype == plain.dtype and not is_of_sparse(sys._getframe(1)):
         return self[...] if type(shown(like)) is np.ndarray else self
     return _view_of_bits(self, *args, **kwargs)
@@ -118,13 +118,13 @@ Traced.view = _view
 
 
 def _array(self: Traced, *args: Any, **kwargs: Any) -> Any:
-    """Refuse, but in SciPy's product with a sparse matrix, which leaves what is no array to the value."""
+    """Refuse, except in SciPy's product with a sparse matrix, which leaves all but arrays to the value."""
     if in_a_sparse_product():
         return np.array(None, object)
     try:
         return _to_array(self, *args, **kwargs)
     except TypeError as error:
-        if is_called_here("nditer"):  # which has other words for every TypeError
+        if is_called_here("nditer"):  # it has its own words for every TypeError
             raise NotImplementedError(str(error)) from None
         raise
 
@@ -138,7 +138,7 @@ def in_a_sparse_product() -> bool:
 
 
 Traced.__array__ = _array
-Traced.__name__ = "value under differentiation"  # as which Python's own messages speak of it
+Traced.__name__ = "value under differentiation"  # in Python's own messages
 
 
 def _elsewhere(name: str) -> Any:

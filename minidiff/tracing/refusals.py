@@ -68,7 +68,7 @@ def is_called_here(name: str) -> bool:
 
 
 def cures(source: str, called: str) -> str:
-    """Tell what to write in place of what a line calls, by its source and the name of that, or ""."""
+    """Tell what to write in place of what a line calls, by its source and the name it calls, or ""."""
     of_scipys = twin(called, source) if re.match(r"scipy(?!\.sparse)", called) else ""
     return of_scipys or " ".join(cure for pattern, cure in _CURES if re.search(pattern, source))
 
@@ -77,7 +77,7 @@ FILLED = (
     "In place of np.zeros(n), fill np.zeros_like(x, shape=n) of a recorded x, x.copy(), or "
     "minidiff.functions.zeros(n)."
 )
-# By what the refused line calls: what can be recorded in its place.
+# What can be recorded in place of what the refused line calls, by a pattern of its source.
 _CURES = [
     (r"polynomial",
         "Of np.polynomial, legval(x, c) and the like take x under differentiation, legvander(x, n) @ c takes "
@@ -116,7 +116,7 @@ _CURES = [
 ]  # fmt: skip
 
 
-# Where other libraries are, Python's own among them.
+# The folders of other libraries, Python's own among them.
 _INSTALLED = tuple({os.path.join(path, "") for name, path in sysconfig.get_paths().items() if "lib" in name})
 
 
@@ -151,7 +151,7 @@ def where() -> tuple[str, str, str]:
 
 def _told(frame: Any, called: str) -> tuple[str, str, str]:
     source, file = _source(frame), frame.f_code.co_filename
-    # A cell of a notebook has a file with a name that nobody knows.
+    # The file of a notebook's cell has a name that says nothing.
     words = f", in line {frame.f_lineno}" + (f", `{source:.80}`" if source else "")
     is_elsewhere = frame.f_globals.get("__name__") != "__main__" and os.path.exists(file)
     words += f" ({os.path.basename(file)})" * is_elsewhere + (f", which calls {called}" if called else "")
@@ -162,7 +162,7 @@ def _name_in(frame: Any) -> str:
     """Name the function that runs in a frame, a method with its class or with SciPy's distribution."""
     name: str = frame.f_code.co_name
     for by in {"wrapper": ("f", "func"), "__ua_function__": ("method",)}.get(name, ()):
-        name = getattr(frame.f_locals.get(by), "__name__", name)  # what SciPy's, or matplotlib's, calls
+        name = getattr(frame.f_locals.get(by), "__name__", name)  # what SciPy's or matplotlib's wrapper calls
     if (of := frame.f_locals.get("self")) is None:
         return name
     # Past a ``__getattr__``: the object may be half made.
@@ -171,7 +171,7 @@ def _name_in(frame: Any) -> str:
 
 
 def _names(frame: Any) -> str:
-    """Give the names on a line in a likeness of its source, which what is typed into Python has not."""
+    """Give the names on a line, written like source: what is typed into Python has no source to read."""
     lines = {i: line for start, end, line in frame.f_code.co_lines() for i in range(start, end)}
     done = [i for i in dis.get_instructions(frame.f_code) if i.offset <= frame.f_lasti]
     here = [i for i in done if lines.get(i.offset) == frame.f_lineno]

@@ -23,7 +23,7 @@ from minidiff.tracing.table import COMPOSITES, added, added_at, filled
 
 __all__ = ["by_row", "pull_all"]
 
-FEW = 8  # so many gradients go back one after another in less time
+FEW = 8  # fewer gradients take less time one after another
 MOST = 1 << 20  # elements of one stack of gradients
 
 
@@ -52,13 +52,13 @@ def pull_all(end: Traced, seeds: Any, roots: list[Traced]) -> list[Any]:
         try:
             gradients = backward(end, Rows(some.copy()), roots, calls)
             parts.append([_stacked(g, len(some), x) for g, x in zip(gradients, roots, strict=True)])
-        except Exception:  # a rule that cannot: if none can, this raises what it says of one gradient
+        except Exception:  # a rule cannot take many; if it cannot take one either, this says why
             return _one_by_one(end, seeds, roots, calls)
     return [np.concatenate(stacks) for stacks in zip(*parts, strict=True)]
 
 
 def _at_once(end: Traced, roots: list[Traced], calls: list[Traced]) -> int:
-    """Give how many gradients memory would do for, or 1 where something else has to see each of them."""
+    """Give how many gradients fit into one stack, or 1 where something else has to see each of them."""
     if end.owner.lines is not None or standing_now() or any(is_box(x._value) for x in (*calls, *roots)):
         return 1
     sizes = [int(x._value.size) for x in calls if hasattr(x._value, "size")]
@@ -72,7 +72,7 @@ def _one_by_one(end: Traced, seeds: Any, roots: list[Traced], calls: list[Traced
         gradients = [np.zeros(root.shape, root.dtype)[()] if g is None else g for g in column]
         if Traced in map(type, gradients) or standing_now():
             stacks.append(np.stack(gradients))
-        else:  # boxes of autograd's know no more than its own functions
+        else:  # only autograd's own functions take its boxes
             stacks.append((anp.stack if any(map(is_box, gradients)) else np.array)(gradients))
     return stacks
 
@@ -133,7 +133,7 @@ class Rows(NDArrayOperatorsMixin):
         return _each(operator.getitem, (self, index), {})
 
     def __bool__(self) -> bool:
-        (answer,) = {*map(bool, self.stack)}  # an error if one is for it and another against
+        (answer,) = {*map(bool, self.stack)}  # an error if they disagree
         return answer
 
     def __array__(self, *_: Any, **__: Any) -> Any:

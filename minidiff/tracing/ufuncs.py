@@ -70,7 +70,7 @@ def _with_options(
 
 
 def _for_some(ufunc: Any, arrays: Sequence[Any], where: Any) -> Any:
-    """Call a ufunc for the elements chosen. The others of the result are 0, where NumPy leaves them open."""
+    """Call a ufunc for chosen elements. The others of the result are 0; NumPy leaves them open."""
     where = where if hasattr(where, "dtype") else np.asarray(where, bool)
     if where.dtype != bool:
         raise TypeError(f"np.{ufunc.__name__}: where= takes booleans, got {where.dtype}.")
@@ -104,7 +104,7 @@ def _along(
 
 
 def _by_rule(ufunc: Any, rule: Callable[..., Any]) -> Any:
-    # Not the method itself: autograd's table is asked which of NumPy's functions have a derivative.
+    # Not of the method itself: `primitive_of` would take it for a NumPy function with a derivative.
     @derivative(rule)
     def reduce(rows: Any) -> Any:
         return ufunc.reduce(rows)
@@ -122,9 +122,9 @@ def _from_logarithm(power: Any, g: Any, ans: Any, rows: Any) -> Any:
     return g * part_of(rows, ans, power) / np.maximum((rows == ans).sum(axis=0), 1)
 
 
-# What NumPy itself has under another name.
+# Reductions that NumPy has under another name.
 _NAMED: dict[Any, Any] = {np.add: np.sum, np.multiply: np.prod, np.maximum: np.max, np.minimum: np.min}
-# Along the first axis. A ufunc that is not here goes from one element to the next.
+# Reductions along the first axis. Other ufuncs go from one element to the next.
 _REDUCTIONS: dict[Any, Callable[..., Any]] = {
     **{ufunc: partial(function, axis=0) for ufunc, function in _NAMED.items()},
     np.hypot: lambda rows: np.linalg.norm(rows, axis=0),
@@ -158,7 +158,7 @@ def _reduce(
     plain = ufunc.reduce(constant(x), axis, dtype, None, keepdims, where=where, **options)
     if plain.dtype.kind not in "fc":
         return plain
-    x = x if x.ndim else np.reshape(x, 1)  # of a number NumPy lets one name an axis
+    x = x if x.ndim else np.reshape(x, 1)  # NumPy takes an axis of a number, too
     axes = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
     others = [i for i in range(x.ndim) if i not in axes]
     shape = (math.prod([x.shape[i] for i in axes]), *[x.shape[i] for i in others])
@@ -171,7 +171,7 @@ def _reduce(
     if not shape[0]:
         start = [np.broadcast_to(start[0], shape[1:])]
     mask = np.transpose(np.broadcast_to(as_array(where), x.shape), (*axes, *others)).reshape(shape)
-    # Where hypot leaves all out, what is left is the initial value with its sign.
+    # If where= leaves everything out, hypot gives the initial value with its sign.
     if ufunc in _REDUCTIONS and shape[0] and (where is True or ufunc is not np.hypot):
         if where is not True:
             nothing = start[0] if ufunc.identity is None else plain.dtype.type(ufunc.identity)
@@ -252,7 +252,7 @@ def _group_extremum(ufunc: Any, least: int) -> Any:
     return extremum
 
 
-# Of rows in groups, one after another, the first of which begins with the first row.
+# Reductions of rows in groups, one behind another; the first group begins with the first row.
 _GROUPED: dict[Any, Any] = {
     np.add: _group_sums,
     **{ufunc: _group_extremum(ufunc, 0) for ufunc in (np.maximum, np.minimum)},
@@ -291,7 +291,7 @@ def _reduction(
     initial: Any = np._NoValue,
     where: Any = np._NoValue,
 ) -> Any:
-    """Call `np.max`, or what else is the reduction by a ufunc, with `initial` or `where`."""
+    """Do a reduction by a ufunc, such as `np.max`, with `initial` or `where`."""
     if where is np._NoValue and initial is np._NoValue:
         return NotImplemented
     where, keepdims = where is np._NoValue or where, keepdims is not np._NoValue and keepdims

@@ -21,7 +21,7 @@ from minidiff.tracing.derivatives import moments_options
 from minidiff.tracing.exact import Exact, exactly, laid, pinned, verified
 from minidiff.tracing.kinks import spread_around_zero
 from minidiff.tracing.record import as_array, constant, derivative, record
-from minidiff.tracing.table import COMPOSITES, Part, along, cast, primitive_of, scatter
+from minidiff.tracing.table import COMPOSITES, Part, along, cast, scatter
 
 # --- Joining --------------------------------------------------------------------------------------------
 
@@ -370,84 +370,7 @@ def _sign(z: Any) -> Any:
     return pinned(z / np.where(z == 0, 1, np.abs(z)), np.sign(constant(z)))
 
 
-# --- Linear algebra -------------------------------------------------------------------------------------
-
-
-def _einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
-    if not isinstance(subscripts, str):  # operands and lists of axis numbers, in turn
-        every = [subscripts, *operands]
-        operands = tuple(every[: len(every) // 2 * 2 : 2])
-        every[: 2 * len(operands) : 2] = [np.empty((1,) * np.ndim(x)) for x in operands]  # no look at values
-        inputs, output, _ = anp.parse_einsum_input(*every)
-        subscripts = f"{inputs}->{output}"
-    elif not any(isinstance(x, (list, tuple)) for x in operands) and options.get("optimize", False) is False:
-        return NotImplemented
-    arrays = [as_array(x) for x in operands]
-    if options.get("optimize", False) is False or all(x.dtype != bool for x in arrays):
-        return record(primitive_of(np.einsum), (subscripts, *arrays), options)
-    dtype = np.result_type(*[x.dtype for x in arrays])
-    numbers = [x.astype(dtype) if x.dtype == bool else x for x in arrays]
-    result = np.einsum(subscripts, *numbers, **options)
-    words = "np.einsum(optimize=) adds up booleans by themselves, True + True = True: write x.astype(float)."
-    return verified(result, np.einsum(subscripts, *constant(arrays), **options), 1e-3, words)
-
-
-def _kron(x: Any, y: Any) -> Any:
-    x, y = as_array(x), as_array(y)
-    if y.ndim == 0:
-        return np.multiply(x, y)  # which of numbers has other bits than x * y
-    ndim = max(x.ndim, y.ndim)
-    x, y = (a.reshape((1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
-    products = x.reshape([n for size in x.shape for n in (size, 1)]) * y.reshape(
-        [n for size in y.shape for n in (1, size)]
-    )
-    return products.reshape([m * n for m, n in zip(x.shape, y.shape, strict=True)])
-
-
-def _matrix_power(x: Any, n: int) -> Any:
-    n = operator.index(n)
-    if n < 0:
-        return _matrix_power(np.linalg.inv(x), -n)
-    if n == 0:
-        return np.linalg.matrix_power(constant(x), 0)
-    if n < 4:
-        return (x, x @ x, x @ x @ x)[n - 1]
-    power = found = None
-    while n:  # in NumPy's order, to the last bit
-        power = x if power is None else power @ power
-        n, is_odd = divmod(n, 2)
-        if is_odd:
-            found = power if found is None else found @ power
-    return found
-
-
-def _from_phase(g: Any, phase: Any, x: Any) -> Any:
-    # d phase = i phase dθ with dθ = Im tr(x⁻¹ dx)
-    inverse = anp.swapaxes(anp.linalg.inv(x), -1, -2)
-    return anp.real(1j * g * phase)[..., None, None] * (-1j * inverse)
-
-
-@derivative(_from_phase)
-def _phase_of_det(x: Any) -> Any:
-    return np.linalg.slogdet(x)[0]
-
-
-_SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
-
-
-def _slogdet(x: Any) -> Any:
-    # autograd takes the sign for constant, which it is of real matrices only.
-    if x.dtype.kind != "c":
-        return NotImplemented
-    return _SlogdetResult(_phase_of_det(x), record(primitive_of(np.linalg.slogdet), (x,), {})[1])
-
-
 # --- What stands for what -------------------------------------------------------------------------------
-
-
-def _eigh(A: Any, UPLO: Any = "L") -> Any:
-    return np.linalg.eigh(A, UPLO.upper()) if UPLO.upper() != UPLO else NotImplemented
-
 
 # NumPy's own lines of Python, where these are made of indices and of functions that have derivatives.
 COMPOSITES |= {f: unwrap(f) for f in (np.dsplit, np.flip, np.hsplit, np.rollaxis, np.split, np.vsplit)}
@@ -474,11 +397,6 @@ COMPOSITES |= {
         [np.atleast_1d(as_array(a)) for a in arrays], 0 if np.ndim(arrays[0]) < 2 else 1, **options
     ),
     np.diag: lambda x, k=0: np.diagonal(x, k) if x.ndim == 2 else NotImplemented,
-    np.einsum: _einsum,
-    np.kron: _kron,
-    np.linalg.eigh: _eigh,
-    np.linalg.matrix_power: _matrix_power,
-    np.linalg.slogdet: _slogdet,
     np.meshgrid: _meshgrid,
     np.partition: _partition,
     np.ptp: lambda x, axis=None, *, keepdims=False: (
@@ -500,7 +418,6 @@ COMPOSITES |= {
     np.trapezoid: _trapezoid,
     (np.std, "options"): _var_of_mean,
     (np.var, "options"): _var_of_mean,
-    np.vdot: Exact(np.vdot, lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y))),
     np.unique: _unique,
     np.vstack: lambda arrays, **options: _concatenate(
         [np.atleast_2d(as_array(a)) for a in arrays], **options

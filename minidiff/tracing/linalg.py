@@ -6,6 +6,7 @@ Below, H is the conjugate of a gradient: the loss changes by Re tr(Hᴴ dA) wher
 from __future__ import annotations
 
 import math
+import operator
 from functools import cache
 from inspect import unwrap
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
-from minidiff.tracing.exact import Exact, exactly, laid, pinned
-from minidiff.tracing.record import as_array, constant, derivative
+from minidiff.tracing.exact import Exact, exactly, laid, pinned, verified
+from minidiff.tracing.record import as_array, constant, derivative, record
 from minidiff.tracing.spectra import adjoint, singular_values
 from minidiff.tracing.statistics import rows_of
-from minidiff.tracing.table import COMPOSITES, enter, unbroadcast
+from minidiff.tracing.table import COMPOSITES, enter, primitive_of, unbroadcast
 
 
 def _mirrored(x: Any) -> Any:
@@ -250,7 +251,80 @@ def _cond(A: Any, p: Any = None) -> Any:
     return anp.where(is_singular, np.inf, cond)[()]
 
 
+def _from_phase(g: Any, phase: Any, x: Any) -> Any:
+    # d phase = i phase dθ with dθ = Im tr(x⁻¹ dx)
+    inverse = anp.swapaxes(anp.linalg.inv(x), -1, -2)
+    return anp.real(1j * g * phase)[..., None, None] * (-1j * inverse)
+
+
+@derivative(_from_phase)
+def _phase_of_det(x: Any) -> Any:
+    return np.linalg.slogdet(x)[0]
+
+
+_SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
+
+
+def _slogdet(x: Any) -> Any:
+    # autograd takes the sign for constant, which it is of real matrices only.
+    if x.dtype.kind != "c":
+        return NotImplemented
+    return _SlogdetResult(_phase_of_det(x), record(primitive_of(np.linalg.slogdet), (x,), {})[1])
+
+
+def _eigh(A: Any, UPLO: Any = "L") -> Any:
+    return np.linalg.eigh(A, UPLO.upper()) if UPLO.upper() != UPLO else NotImplemented
+
+
 # --- Products and norms ---------------------------------------------------------------------------------
+
+
+def _einsum(subscripts: Any, *operands: Any, **options: Any) -> Any:
+    if not isinstance(subscripts, str):  # operands and lists of axis numbers, in turn
+        every = [subscripts, *operands]
+        operands = tuple(every[: len(every) // 2 * 2 : 2])
+        every[: 2 * len(operands) : 2] = [np.empty((1,) * np.ndim(x)) for x in operands]  # no look at values
+        inputs, output, _ = anp.parse_einsum_input(*every)
+        subscripts = f"{inputs}->{output}"
+    elif not any(isinstance(x, (list, tuple)) for x in operands) and options.get("optimize", False) is False:
+        return NotImplemented
+    arrays = [as_array(x) for x in operands]
+    if options.get("optimize", False) is False or all(x.dtype != bool for x in arrays):
+        return record(primitive_of(np.einsum), (subscripts, *arrays), options)
+    dtype = np.result_type(*[x.dtype for x in arrays])
+    numbers = [x.astype(dtype) if x.dtype == bool else x for x in arrays]
+    result = np.einsum(subscripts, *numbers, **options)
+    words = "np.einsum(optimize=) adds up booleans by themselves, True + True = True: write x.astype(float)."
+    return verified(result, np.einsum(subscripts, *constant(arrays), **options), 1e-3, words)
+
+
+def _kron(x: Any, y: Any) -> Any:
+    x, y = as_array(x), as_array(y)
+    if y.ndim == 0:
+        return np.multiply(x, y)  # which of numbers has other bits than x * y
+    ndim = max(x.ndim, y.ndim)
+    x, y = (a.reshape((1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
+    products = x.reshape([n for size in x.shape for n in (size, 1)]) * y.reshape(
+        [n for size in y.shape for n in (1, size)]
+    )
+    return products.reshape([m * n for m, n in zip(x.shape, y.shape, strict=True)])
+
+
+def _matrix_power(x: Any, n: int) -> Any:
+    n = operator.index(n)
+    if n < 0:
+        return _matrix_power(np.linalg.inv(x), -n)
+    if n == 0:
+        return np.linalg.matrix_power(constant(x), 0)
+    if n < 4:
+        return (x, x @ x, x @ x @ x)[n - 1]
+    power = found = None
+    while n:  # in NumPy's order, to the last bit
+        power = x if power is None else power @ power
+        n, is_odd = divmod(n, 2)
+        if is_odd:
+            found = power if found is None else found @ power
+    return found
 
 
 @derivative(
@@ -337,20 +411,26 @@ def _multi_dot(arrays: Any) -> Any:
 _names = "diagonal", "matmul", "matrix_transpose", "svdvals", "tensordot", "trace"
 COMPOSITES |= {f: unwrap(f) for f in (getattr(np.linalg, name) for name in _names)}
 COMPOSITES |= {
-    np.linalg.multi_dot: _multi_dot,
     np.cross: _cross,
+    np.einsum: _einsum,
+    np.kron: _kron,
+    np.matrix_transpose: lambda x, /: np.swapaxes(x, -1, -2),
+    np.vdot: Exact(np.vdot, lambda x, y: np.sum(np.conj(np.ravel(x)) * np.ravel(y))),
     np.linalg.cholesky: _cholesky,
     np.linalg.cond: Exact(np.linalg.cond, _cond),
     np.linalg.cross: _spatial_cross,
+    np.linalg.eigh: _eigh,
     np.linalg.eigvals: lambda x: np.linalg.eig(x)[0],
     # By the call that vectors come from, so that both belong together.
     np.linalg.eigvalsh: Exact(np.linalg.eigvalsh, lambda x, UPLO="L": np.linalg.eigh(x, UPLO)[0]),
     np.linalg.lstsq: _lstsq,
     np.linalg.matrix_norm: _matrix_norm,
-    np.matrix_transpose: lambda x, /: np.swapaxes(x, -1, -2),
+    np.linalg.matrix_power: _matrix_power,
+    np.linalg.multi_dot: _multi_dot,
     np.linalg.outer: _outer,
     np.linalg.pinv: _pinv,
     np.linalg.qr: _qr,
+    np.linalg.slogdet: _slogdet,
     np.linalg.svd: _svd,
     np.linalg.tensorinv: _tensorinv,
     np.linalg.tensorsolve: _tensorsolve,

@@ -36,15 +36,7 @@ from autograd.tracer import Box, getval, notrace_primitives, trace_primitives_ma
 from minidiff.checks import add_note, described, is_ndarray, owners_of
 from minidiff.tracing.derivatives import mean, var
 from minidiff.tracing.refusals import cures, name_of, refuse, where
-from minidiff.tracing.table import (
-    AGAIN,
-    COMPOSITES,
-    RULES,
-    define,
-    in_a_rule_of_autograds,
-    shown,
-    typed,
-)
+from minidiff.tracing.table import AGAIN, COMPOSITES, RULES, define, in_a_rule_of_autograds, shown, typed
 
 T = TypeVar("T")
 

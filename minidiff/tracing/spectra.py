@@ -205,12 +205,7 @@ def _from_eigh(g: Any, ans: Any, A: Any, UPLO: str = "L") -> Any:
 
 
 def _svd(
-    g: Any,
-    ans: Any,
-    A: Any,
-    full_matrices: bool = True,
-    compute_uv: bool = True,
-    hermitian: bool = False,
+    g: Any, ans: Any, A: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False
 ) -> Any:
     if hermitian:
         raise NotImplementedError("there is none with hermitian=True: take np.linalg.eigh")

@@ -626,7 +626,7 @@ _WRITERS: dict[Any, Callable[..., Any]] = {
 WRITING.update(_WRITERS)
 COMPOSITES |= {function: _first(function, change) for function, change in _WRITERS.items()}
 COMPOSITES |= {
-    "out": _out, "at": _at,
+    "out": _out, (np.ufunc, "at"): _at,
     np.copy: lambda x, order="K", subok=False: record(COPIED, (_as_array_of_its_own(x), order), NO_KEYWORDS),
 }  # fmt: skip
 

@@ -92,8 +92,6 @@ def call_ufunc_method(ufunc: Any, method: str, args: tuple[Any, ...], kwargs: di
         return _returning(given, getattr(ufunc, method)(*args, **kwargs))
     if kwargs.get("out") is not None:
         return COMPOSITES["out"](getattr(ufunc, method), args, kwargs)
-    if method == "at":
-        return COMPOSITES["at"](ufunc, *args)
     return COMPOSITES[np.ufunc, method](ufunc, *args, **kwargs)
 
 

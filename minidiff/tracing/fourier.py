@@ -16,12 +16,7 @@ from minidiff.tracing.record import as_array
 from minidiff.tracing.table import COMPOSITES, along, enter
 
 # The norm of the transform back that has the scale of the one forth.
-_BACK: dict[str | None, Any] = {
-    None: "forward",
-    "backward": "forward",
-    "ortho": "ortho",
-    "forward": "backward",
-}
+_BACK: Any = {None: "forward", "backward": "forward", "ortho": "ortho", "forward": "backward"}
 
 
 def _cut_or_padded(g: Any, x: Any, axis: int) -> Any:

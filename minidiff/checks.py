@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from itertools import pairwise
@@ -37,6 +38,7 @@ __all__ = [
     "is_complex",
     "is_ndarray",
     "is_number",
+    "no_option",
     "number",
     "owner_of",
     "owners_of",
@@ -159,6 +161,23 @@ def takes(f: Callable[..., Any], /, *arguments: Any, **options: Any) -> bool:
     except ValueError:
         pass
     return True
+
+
+def no_option(
+    f: Callable[..., Any], name: str, cures: Mapping[str, str], says: str, listed: Callable[[list[str]], str]
+) -> TypeError:
+    """Give the error for an option that `f` has not: it says what to write in its place, or what `f` has.
+
+    What to write is in `cures` under the option's name, or under ``f.name`` where it is for `f` alone. One
+    that begins with an option of ours, such as ``smoothing=``, is for those that have that.
+    """
+    parameters = inspect.signature(f).parameters.values()
+    has = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    cure = cures.get(f"{f.__name__}.{name}") or cures.get(name, "")
+    option = re.match(r"(\w+)=", cure)
+    if not cure or (option and option[1] not in has):
+        cure = listed(has)
+    return TypeError(f"{f.__name__} has no option {name!r}: {says} {cure}")
 
 
 def flag(name: str, x: Any) -> bool:

@@ -10,14 +10,13 @@ or booleans get the dtype of the prediction, so that a float32 model stays in fl
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, ends, function, integer, is_ndarray, number
+from minidiff.checks import described, ends, function, integer, is_ndarray, no_option, number
 from minidiff.functions import floating, in_single, logsoftmax, real_numbers, softmax, softplus
 from minidiff.names import tell
 from minidiff.tracing import Kept, as_array, constant, derivative, is_box, listed, single
@@ -41,8 +40,8 @@ tell(__name__)
 
 Agg = Callable[[Any], Any]
 
-# What there is in place of other libraries' options, for the losses that have what is written.
-_OPTIONS = {
+# What there is in place of other libraries' options.
+_CURES = {
     **dict.fromkeys(
         ("reduction", "reduce", "size_average"),
         "agg=np.mean, agg=np.sum, or agg=lambda losses: losses, which keeps all",
@@ -59,14 +58,12 @@ _OPTIONS = {
     **dict.fromkeys(("eps", "ε"), "epsilon="),
     "δ": "delta=",
     "beta": "delta=beta, and divide the loss by beta",
-}
-_OF_ONE = {
     **dict.fromkeys(
-        (("crossentropy", "from_logits"), ("binarycrossentropy", "from_logits")),
+        ("crossentropy.from_logits", "binarycrossentropy.from_logits"),
         "logitcrossentropy or logitbinarycrossentropy of scores",
     ),
-    ("poisson_loss", "log_input"): "np.exp(ŷ) for ŷ",
-    ("kldivergence", "log_target"): "np.exp(y) for y",
+    "poisson_loss.log_input": "np.exp(ŷ) for ŷ",
+    "kldivergence.log_target": "np.exp(y) for y",
 }
 _ONE = 1.01  # with room for rounding, of half precision too
 _NUMBERED = "Labels that are strings are numbered by np.unique(labels, return_inverse=True)[1]"
@@ -106,7 +103,7 @@ def mse(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, **others
     >>> mse(np.array([1.0, 2.0, 3.0]), [1, 2, 5], weights=[1, 2, 1])
     np.float64(1.0)
     """
-    _check_options(mse, others)
+    _refuse(mse, others)
     ŷ, y = _alike(ŷ, y)
     e = ŷ - y
     return _agg(np.real(e * np.conj(e)) if e.dtype.kind == "c" else e * e, agg, weights)
@@ -142,7 +139,7 @@ def mae(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, **others
     >>> mae(np.array([1.0, 2.0, 3.0]), [1, 2, 6])
     np.float64(1.0)
     """
-    _check_options(mae, others)
+    _refuse(mae, others)
     ŷ, y = _alike(ŷ, y)
     return _agg(np.abs(ŷ - y), agg, weights)
 
@@ -187,7 +184,7 @@ def huber_loss(
     >>> huber_loss(np.array([0.5, 3.0]), 0.0, agg=lambda losses: losses)
     array([0.125, 2.5  ])
     """
-    _check_options(huber_loss, others)
+    _refuse(huber_loss, others)
     delta = _option("delta", delta, "(0, inf]", "positive")
     ŷ, y = _real("huber_loss", ŷ, y)
     e = ŷ - y
@@ -252,7 +249,7 @@ def crossentropy(
     >>> crossentropy(ŷ, [0, 1]).round(4)
     np.float64(0.6931)
     """
-    _check_options(crossentropy, others)
+    _refuse(crossentropy, others)
     ŷ = real_numbers("crossentropy", ŷ)
     ϵ = _epsilon(epsilon, ŷ)
 
@@ -325,7 +322,7 @@ def logitcrossentropy(
     >>> logitcrossentropy(scores, [0, 0], agg=focal).round(4)
     np.float64(0.0866)
     """
-    _check_options(logitcrossentropy, others)
+    _refuse(logitcrossentropy, others)
     ŷ = real_numbers("logitcrossentropy", ŷ)
     return _of_classes(_logit_losses, ŷ, y, agg, weights, ignore, smoothing)
 
@@ -411,7 +408,7 @@ def binarycrossentropy(
     >>> binarycrossentropy(ŷ, y, agg=lambda losses: losses).round(4)
     array([0.6931, 1.3863])
     """
-    _check_options(binarycrossentropy, others)
+    _refuse(binarycrossentropy, others)
     ŷ, y = _yes_or_no("binarycrossentropy", ŷ, y, smoothing)
     ϵ = _epsilon(epsilon, ŷ)
     y = _beside(constant(ŷ), y, -ϵ, 1 + ϵ, "in [0, 1]: of scores take logitbinarycrossentropy")
@@ -455,7 +452,7 @@ def logitbinarycrossentropy(
     >>> logitbinarycrossentropy(scores, [0, 0, 1], agg=np.sum).round(4)
     np.float64(1000.6931)
     """
-    _check_options(logitbinarycrossentropy, others)
+    _refuse(logitbinarycrossentropy, others)
     ŷ, y = _yes_or_no("logitbinarycrossentropy", ŷ, y, smoothing)
     # softplus(ŷ) = ŷ + softplus(−ŷ), of which the first would cancel where y is 1 and ŷ is large.
     is_large = ŷ > 0
@@ -506,7 +503,7 @@ def kldivergence(
     >>> kldivergence(np.array([[0.5, 0.5], [0.5, 0.5]]), [[1, 0], [0, 1]]).round(4)
     np.float64(0.6931)
     """
-    _check_options(kldivergence, others)
+    _refuse(kldivergence, others)
     ŷ, y, _ = _targets(real_numbers("kldivergence", ŷ), y)
     y, ϵ = _shares(y, ŷ), _epsilon(epsilon, ŷ)
     y = _beside(constant(ŷ), y, -ϵ, _ONE, "in [0, 1]: of scores take softmax")
@@ -544,7 +541,7 @@ def poisson_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None,
     >>> poisson_loss(rates, counts, agg=lambda losses: losses).round(4)
     array([1.    , 0.    , 0.6137])
     """
-    _check_options(poisson_loss, others)
+    _refuse(poisson_loss, others)
     ŷ, y = _real("poisson_loss", ŷ, y)
     return _agg(ŷ - _xlogy(_checked(_in, y, 0, np.inf, "counts, at least 0"), ŷ), agg, weights)
 
@@ -579,7 +576,7 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, *
     >>> hinge_loss(np.array([2.0, 0.5, -1.0]), [1, 1, 1], agg=lambda losses: losses)
     array([0. , 0.5, 2. ])
     """
-    _check_options(hinge_loss, others)
+    _refuse(hinge_loss, others)
     coding = "targets must be −1 or 1, got {}: of 0 and 1, or False and True, write 2 * y - 1"
     if as_array(y).dtype.kind == "b":
         raise ValueError(coding.format("booleans"))
@@ -587,16 +584,9 @@ def hinge_loss(ŷ: Any, y: Any, /, *, agg: Agg = np.mean, weights: Any = None, *
     return _agg(np.maximum(1 - ŷ * _checked(_signs, y, coding), 0.0), agg, weights)
 
 
-def _check_options(loss: Callable[..., Any], others: Iterable[str]) -> None:
-    """Refuse an option that a loss has not: the error says what to write, or which options it has."""
-    for name in others:
-        known = inspect.signature(loss).parameters.values()
-        has = [p.name for p in known if p.kind is p.KEYWORD_ONLY]
-        ours = _OPTIONS.get(name, "") or _OF_ONE.get((loss.__name__, name), "")
-        option, is_option, _ = ours.partition("=")
-        if not ours or (is_option and option not in has):
-            ours = " or ".join(f"{option}=" for option in has)
-        raise TypeError(f"{loss.__name__} has no option {name!r}: write {ours}")
+def _refuse(loss: Callable[..., Any], options: Iterable[str]) -> None:
+    for name in options:
+        raise no_option(loss, name, _CURES, "write", lambda has: " or ".join(f"{option}=" for option in has))
 
 
 def _alike(ŷ: Any, y: Any) -> tuple[Any, Any]:

@@ -6,10 +6,8 @@ All are callbacks, after each step or each epoch of `train`, and may be called b
 
 from __future__ import annotations
 
-import inspect
 import math
 import operator
-import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
@@ -27,6 +25,7 @@ from minidiff.checks import (
     instance,
     integer,
     is_number,
+    no_option,
     number,
     warn,
 )
@@ -37,24 +36,22 @@ from minidiff.params import Param, Params, assign
 
 __all__ = ["KeepBest", "Progress", "ReducePlateau", "early_stopping", "patience", "plateau", "throttle"]
 
-# What there is in place of Keras's options, for the callbacks that have what is written.
-_OPTIONS = {
-    "min_delta": ("min_dist=", "threshold=, a part of the best score"),
-    "mode": (
-        "distance=lambda best, score: score - best, where higher is better",
-        "a metric that is lower where it is better: lambda: -accuracy()",
-    ),
-    "min_lr": ("least=",),
-    "baseline": ("init_score=",),
-    "wait": ("patience=", "width="),
-    **dict.fromkeys(
-        ("monitor", "metrics"), ("its score from a function, such as lambda: loss(x_val, y_val)",)
-    ),
+# What there is in place of Keras's options.
+_CURES = {
+    "min_delta": "min_dist=",
+    "ReducePlateau.min_delta": "threshold=, a part of the best score",
+    "mode": "distance=lambda best, score: score - best, where higher is better",
+    "ReducePlateau.mode": "a metric that is lower where it is better: lambda: -accuracy()",
+    "min_lr": "least=",
+    "baseline": "init_score=",
+    "wait": "patience=",
+    "plateau.wait": "width=",
+    **dict.fromkeys(("monitor", "metrics"), "its score from a function, such as lambda: loss(x_val, y_val)"),
     **dict.fromkeys(
         ("restore_best_weights", "save_best_only"),
-        ("KeepBest(ps, f) for that, a callback of its own: with KeepBest(ps, f) as best: train(…)",),
+        "KeepBest(ps, f) for that, a callback of its own: with KeepBest(ps, f) as best: train(…)",
     ),
-    "verbose": ("nothing to print: that is another callback, each_epoch=lambda progress: print(progress)",),
+    "verbose": "nothing to print: that is another callback, each_epoch=lambda progress: print(progress)",
 }
 
 
@@ -143,13 +140,9 @@ def throttle(
     return throttled
 
 
-def _no_other(callback: type, others: Iterable[str]) -> None:
-    """Refuse options that a callback has not: say what to write, or which it has."""
-    for name in others:
-        known = [name for name in inspect.signature(callback).parameters if name != "others"]
-        cures = _OPTIONS.get(name, ())
-        cure = next((c for c in cures if not (o := re.match(r"(\w+)=", c)) or o[1] in known), None)
-        raise TypeError(f"{callback.__name__} has no option {name!r}: it has {cure or ', '.join(known)}")
+def _refuse(callback: type, options: Iterable[str]) -> None:
+    for name in options:
+        raise no_option(callback, name, _CURES, "it has", ", ".join)
 
 
 def is_trigger(callback: Any) -> bool:
@@ -316,7 +309,7 @@ class early_stopping(_OfScores, Trigger):  # noqa: N801 - it is called as a func
         min_dist: float = 0,
         **others: NoReturn,
     ) -> None:
-        _no_other(early_stopping, others)
+        _refuse(early_stopping, others)
         self.distance, self.min_dist = function("distance", distance), number("min_dist", min_dist)
         self.init_score = init_score
         super().__init__(function("f", f), integer("patience", patience, 1))
@@ -377,7 +370,7 @@ class plateau(_OfScores, Trigger):  # noqa: N801 - it is called as a function is
         min_dist: float = 1e-6,
         **others: NoReturn,
     ) -> None:
-        _no_other(plateau, others)
+        _refuse(plateau, others)
         self.distance, self.min_dist = function("distance", distance), number("min_dist", min_dist)
         self.init_score = init_score
         super().__init__(function("f", f), integer("width", width, 1))
@@ -450,7 +443,7 @@ class KeepBest(_OfScores):
         min_dist: float = 0,
         **others: NoReturn,
     ) -> None:
-        _no_other(KeepBest, others)
+        _refuse(KeepBest, others)
         self.ps: Params = Params(ps)
         self.__wrapped__ = function("metric", metric)
         self.distance, self.min_dist = function("distance", distance), number("min_dist", min_dist)
@@ -553,7 +546,7 @@ class ReducePlateau(_OfScores):
         threshold: float = 1e-4,
         **others: NoReturn,
     ) -> None:
-        _no_other(ReducePlateau, others)
+        _refuse(ReducePlateau, others)
         self.opt: Any = instance("opt", opt, AbstractOptimiser, "an optimiser")
         if not is_number(getattr(opt, "eta", None)):
             raise TypeError(

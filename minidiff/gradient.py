@@ -276,8 +276,7 @@ def jacobian(f: Callable[..., Any], /, *args: Any, **constants: Any) -> Any:
     """
     f = _with(constants, f)
     if len(args) == 1 and isinstance(args[0], Params):
-        value, J = by_parameters("jacobian", f, args[0])
-        return J.reshape((*np.shape(constant(value)), J.shape[1]))
+        return by_parameters("jacobian", f, args[0])
     value, node, roots, _ = _record(f, args, "jacobian")
     _check_numbers("jacobian", value)
     leaves = [_variable(arg) for arg in args]
@@ -327,9 +326,11 @@ def hessian(f: Callable[..., Any], x: Any, **constants: Any) -> Any:
     """
     f = _with(constants, f)
     if isinstance(x, Params):
-        return by_parameters(
-            "hessian", lambda: Grads.to_vector(_value_and_gradient(f, (x,), "hessian")[1]), x
-        )[1]
+
+        def slopes() -> Any:
+            return _value_and_gradient(f, (x,), "hessian")[1].to_vector()
+
+        return by_parameters("hessian", slopes, x)
     if _variable(x) is None or np.iscomplexobj(constant(x)):
         raise TypeError(
             "hessian(f, x): x must be a real number, an array or a parameter of them, got "
@@ -663,17 +664,18 @@ def _way_back(value: Any, node: Traced, roots: list[Traced]) -> tuple[Traced | N
     return linear, seeds
 
 
-def by_parameters(name: str, f: Callable[..., Any], ps: Params) -> tuple[Any, Any]:
-    """Give what a function returns, and its Jacobian: a column for each element of the parameters."""
+def by_parameters(name: str, f: Callable[..., Any], ps: Params) -> Any:
+    """Give the Jacobian of a function, whose last axis is that of all the parameters' elements."""
     value, node, roots, _ = _record(f, (ps,), name)
     _check_numbers(name, value, "fiubc")
     if node is None and name != "hessian":  # that of a linear loss is zero
         _warn_unreached()
     if np.iscomplexobj(constant(value)) or any(np.iscomplexobj(p.value) for p in ps):
         raise TypeError(f"{name}(f, ps): the parameters and results must be real. For complex ones use hvp.")
-    blocks = _blocks(value, node, roots)
+    blocks = _blocks(value, node, roots) or [np.zeros((np.size(constant(value)), 0))]
     _end(node)
-    return value, np.concatenate(blocks, axis=1) if blocks else np.zeros((np.size(constant(value)), 0))
+    J = np.concatenate(blocks, axis=1)
+    return J.reshape((*np.shape(constant(value)), J.shape[1]))
 
 
 def _check_numbers(name: str, value: Any, allowed: str = "fiub") -> None:

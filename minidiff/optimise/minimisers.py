@@ -269,7 +269,8 @@ def least_squares(
         return found
 
     def jac(v: Any) -> Any:
-        return by_parameters("least_squares", residuals, search.put(v))[1].astype(float)
+        J = by_parameters("least_squares", residuals, search.put(v))
+        return J.reshape((-1, J.shape[-1])).astype(float)
 
     return search.run(lambda: optimize.least_squares(evaluate, search.start, jac, **options))
 

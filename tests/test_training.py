@@ -1,7 +1,6 @@
 """The training loop and its helpers."""
 
 import _thread
-import builtins
 import functools
 import gc
 import itertools
@@ -9,6 +8,7 @@ import math
 import re
 import runpy
 import signal
+import sys
 import threading
 from contextlib import nullcontext
 from fractions import Fraction
@@ -541,14 +541,7 @@ def test_progress_counts_what_is_skipped_and_does_without_a_length(a, capsys):
 
 
 def test_progress_without_tqdm_says_what_to_install(a, monkeypatch):
-    plain_import = builtins.__import__
-
-    def without_tqdm(name, *args, **kwargs):
-        if name.startswith("tqdm"):
-            raise ImportError(name)
-        return plain_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_tqdm)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(ImportError, match=r"pip install 'minidiff\[plot\]'"):
         train(quadratic(a), params(a), [2.0], Descent(), progress=True)
     assert a.value == 1

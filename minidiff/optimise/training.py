@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from minidiff.checks import described, flag, function, hint, instance, integer, is_number, takes, warn
+from minidiff.checks import described, extra, flag, function, hint, instance, integer, is_number, takes, warn
 from minidiff.data import Counted, DataLoader
 from minidiff.gradient import withgradient
 from minidiff.grads import Grads
@@ -531,10 +531,7 @@ def _exhausted(epochs: int) -> ValueError:
 
 def progress_bar(total: float | None) -> Any:
     """Give a bar that counts steps, up to a number of them if that is known."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bar is plain
-            from tqdm.auto import tqdm
-    except ImportError:
-        raise ImportError("progress=True needs tqdm: pip install 'minidiff[plot]'") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bar is plain
+        tqdm = extra("tqdm.auto", "progress=True needs tqdm: pip install 'minidiff[plot]'").tqdm
     return tqdm(total=total, unit="step")

@@ -254,7 +254,7 @@ def crossentropy(
     ϵ = _epsilon(epsilon, ŷ)
 
     def losses(ŷ: Any, y: Any) -> Any:
-        y = _beside(constant(ŷ), _shares(y, ŷ), -ϵ, _ONE, "in [0, 1]: of scores take logitcrossentropy")
+        y = _beside(ŷ, _shares(y, ŷ), ϵ, _ONE, "in [0, 1]: of scores take logitcrossentropy")
         return -np.sum(_xlogy(y, ŷ + ϵ), axis=-1)
 
     return _of_classes(losses, ŷ, y, agg, weights, ignore, smoothing)
@@ -411,7 +411,7 @@ def binarycrossentropy(
     _refuse(binarycrossentropy, others)
     ŷ, y = _yes_or_no("binarycrossentropy", ŷ, y, smoothing)
     ϵ = _epsilon(epsilon, ŷ)
-    y = _beside(constant(ŷ), y, -ϵ, 1 + ϵ, "in [0, 1]: of scores take logitbinarycrossentropy")
+    y = _beside(ŷ, y, ϵ, 1 + ϵ, "in [0, 1]: of scores take logitbinarycrossentropy")
     return _agg(-_xlogy(y, ŷ + ϵ) - _xlogy(1 - y, 1 - ŷ + ϵ), agg, weights)
 
 
@@ -506,7 +506,7 @@ def kldivergence(
     _refuse(kldivergence, others)
     ŷ, y, _ = _targets(real_numbers("kldivergence", ŷ), y)
     y, ϵ = _shares(y, ŷ), _epsilon(epsilon, ŷ)
-    y = _beside(constant(ŷ), y, -ϵ, _ONE, "in [0, 1]: of scores take softmax")
+    y = _beside(ŷ, y, ϵ, _ONE, "in [0, 1]: of scores take softmax")
     return _agg(np.sum(_xlogy(y, y) - _xlogy(y, ŷ + ϵ), axis=-1), agg, weights)
 
 
@@ -776,13 +776,13 @@ def _signs(y: Any, coding: str) -> Any:
 
 
 @listed
-def _in(y: Any, least: float, most: float, coding: str) -> Any:
-    """Return targets if they are within a range. NaN passes."""
-    every = np.asarray(y)
+def _in(y: Any, least: float, most: float, coding: str, ŷ: Any = None) -> Any:
+    """Return targets if they are within a range, or the predictions, if these are given. NaN passes."""
+    what, every = ("targets", np.asarray(y)) if ŷ is None else ("predictions", ŷ)
     if every.size:
         low, high = every.min(), every.max()
         if low < least or high > most:
-            raise ValueError(f"targets must be {coding}; got {low if low < least else high}")
+            raise ValueError(f"{what} must be {coding}; got {low if low < least else high}")
     return y
 
 
@@ -801,18 +801,9 @@ def _sums_to_one(y: Any, exactly: bool) -> Any:
     return y
 
 
-def _beside(ŷ: Any, y: Any, least: float, most: float, coding: str) -> Any:
-    """Return targets, recorded or not, if the values of the predictions are within a range. NaN passes."""
-    return pinned(y, _beside_plain(ŷ, constant(y), constant(least), constant(most), coding))
-
-
-@listed
-def _beside_plain(ŷ: Any, y: Any, least: float, most: float, coding: str) -> Any:
-    if ŷ.size:
-        low, high = ŷ.min(), ŷ.max()
-        if low < least or high > most:
-            raise ValueError(f"predictions must be {coding}; got {low if low < least else high}")
-    return y
+def _beside(ŷ: Any, y: Any, ϵ: Any, most: Any, coding: str) -> Any:
+    """Return targets, recorded or not, if the values of the predictions are from -ϵ to `most`."""
+    return pinned(y, _in(constant(y), -constant(ϵ), constant(most), coding, constant(ŷ)))
 
 
 def _broadcast(w: Any, shape: tuple[int, ...], samples: tuple[int, ...], each: str) -> Any:

@@ -98,9 +98,7 @@ def plot_schedule(
     ('step', 'value', 2)
     """
     steps = integer("steps", steps, 1)
-    named = [(label, "schedule", schedule)]
-    if isinstance(schedule, Mapping):
-        named = _by_key("schedule", schedule, "label", label)
+    named = _named("schedule", schedule, "label", label)
     curves = [(label, _values(name, s, steps, log)) for label, name, s in named]
     return _draw(curves, _axes(ax), log=log, ylabel="value")
 
@@ -279,11 +277,7 @@ def plot_paths(
     """
     function("f", f, "a function of one array of two numbers")
     (left, right), (bottom, top) = _bounds(bounds)
-    ways = (
-        {label: _path(f"paths[{label!r}]", path) for label, path in paths.items()}
-        if isinstance(paths, Mapping)
-        else {None: _path("paths", paths)}
-    )
+    ways = {label: _path(name, path) for label, name, path in _named("paths", paths)}
     x, y = np.linspace(left, right, _GRID), np.linspace(bottom, top, _GRID)
     values = _on_grid(f, x, y)
     ax = _axes(ax)
@@ -889,26 +883,30 @@ def _curve(name: str, values: Any, log: bool) -> NDArray[np.float64]:
     return curve
 
 
-def _by_key(name: str, things: Any, option: str, labels: Any) -> list[tuple[Any, str, Any]]:
-    """Give each label in a dict of what is drawn, the name by which errors call its value, and that."""
-    if labels is not None:
+def _named(name: str, things: Any, option: str = "", label: Any = None) -> list[tuple[Any, str, Any]]:
+    """List what is to be drawn, one thing or those in a dict: label, name in errors, thing.
+
+    `option` is what the caller names its `label`; where there is one, a dict must not be empty.
+    """
+    if not isinstance(things, Mapping):
+        return [(label, name, things)]
+    if label is not None:
         raise TypeError(f"labels come with {name}, a dict: leave {option} out")
-    if not things:
+    if option and not things:
         raise ValueError(f"{name} is an empty dict: it has no run or schedule to draw")
-    return [(label, f"{name}[{label!r}]", thing) for label, thing in things.items()]
+    return [(key, f"{name}[{key!r}]", thing) for key, thing in things.items()]
 
 
 def _runs(losses: Any, labels: Any) -> Iterable[tuple[Any, str, Any]]:
-    """Give each run's label, the name by which errors call it, and its losses."""
+    """Give the runs as `_named` does: those in a dict, a list or the rows of an array, or the only one."""
     if isinstance(losses, Mapping):
-        return _by_key("losses", losses, "labels", labels)
+        return _named("losses", losses, "labels", labels)
     if labels is not None:
         instance("labels", labels, (str, Sequence, np.ndarray), "a name or a list of names")
     several = isinstance(losses, (list, tuple)) and any(np.ndim(run) for run in losses)
+    runs = {"losses": losses}
     if several or np.ndim(losses) == 2:
         runs = {f"losses[{i}]": run for i, run in enumerate(losses)}
-    else:
-        runs = {"losses": losses}
     labels = [labels] if isinstance(labels, str) else [None] * len(runs) if labels is None else labels
     if len(labels) != len(runs):
         which = "the one run" if len(runs) == 1 else f"each of the {len(runs)} runs"

@@ -141,7 +141,8 @@ def minimize(
     >>> np.round(a, 4), np.round(b, 4)
     (np.float64(0.5), array([0.25]))
     """
-    optimize, search = scipy("minimize"), _Search("minimize", "loss", loss, ps, bounds, options)
+    optimize, search = scipy("minimize"), _Search("minimize", "loss", loss, ps, bounds)
+    options = _checked("minimize", options)
     able = [name for name, needs in _METHODS.items() if bounds is None or "bounds" in needs]
     if method not in able:
         what = "uses gradients" if bounds is None else "takes bounds"
@@ -150,7 +151,7 @@ def minimize(
         raise TypeError('minimize(…, "TNC") takes no maxiter=: it counts evaluations, maxfun=')
     slope = slope_of(loss, search.ps, flag("compiled", compiled))
     callbacks = callbacks_of("callback", callback)
-    options = {name: x for name, x in search.options.items() if x is not None}  # None: SciPy's default
+    options = {name: x for name, x in options.items() if x is not None}  # None: SciPy's default
     tol = None if tol is None else number("tol", tol, within="[0, inf)")
     if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
         # Of these two it bounds the gradient's norm, which falls less far where the loss is rough.
@@ -239,9 +240,8 @@ def least_squares(
     >>> result.success, np.round(height, 6), np.exp(-rate).round(6)
     (True, np.float64(3.0), np.float64(0.5))
     """
-    optimize = scipy("least_squares")
-    search = _Search("least_squares", "residuals", residuals, ps, bounds, options)
-    options = search.options
+    optimize, search = scipy("least_squares"), _Search("least_squares", "residuals", residuals, ps, bounds)
+    options = _checked("least_squares", options)
     if search.is_rough and not {"ftol", "xtol", "gtol"} & options.keys():
         options.update(dict.fromkeys(("ftol", "xtol", "gtol"), 10 * search.eps))
     if bounds is not None:
@@ -291,7 +291,7 @@ class _Search:
     Complex numbers count as two; where one parameter is complex, all are taken for that.
     """
 
-    def __init__(self, call: str, name: str, f: Any, ps: Any, bounds: Any, options: Any) -> None:
+    def __init__(self, call: str, name: str, f: Any, ps: Any, bounds: Any) -> None:
         if not takes(
             function(name, f, advice=f": the order is {call}({name}, ps), as in {call}(lambda: f(x, y), ps)")
         ):
@@ -324,7 +324,6 @@ class _Search:
             self.bounds = np.concatenate(rows, axis=1)
             self.start = np.clip(self.best, *self.bounds)
         self.least, self.at_best, self.met, self.iterations = np.inf, dict[str, Any](), 0, 0
-        self.options = _checked(call, options)
 
     def inside(self) -> Any:
         """Give the start, off its bounds: on one of them SciPy's interior-point method would stay."""

@@ -18,7 +18,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn
+from typing import Any, BinaryIO, Literal, NamedTuple, NoReturn, TypeGuard
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def save(
     arrays = {"manifest": np.frombuffer(text, np.uint8)}
     arrays |= zip(members.values(), (p.value for p in ps), strict=True)
     pieces = _pieces(arrays | optimiser.arrays | more.arrays)
-    if isinstance(path, (str, bytes, os.PathLike)):
+    if _is_path(path):
         write(os.fsdecode(path), pieces)
     else:
         whole(_replace, path, b"".join(pieces))
@@ -274,7 +274,7 @@ def _check_arguments(path: Any, opt: object) -> None:
         instance("opt", opt, AbstractOptimiser, "an optimiser", advice)
 
 
-def _is_path(path: Any) -> bool:
+def _is_path(path: Any) -> TypeGuard[str | bytes | os.PathLike[Any]]:
     return isinstance(path, (str, bytes, os.PathLike))
 
 

@@ -465,7 +465,7 @@ def hvp(f: Callable[..., Any], x: Any, v: Any, **constants: Any) -> Any:
     value, node, roots, regrouped = _record(slope, (x,), "hvp")
     products = list(map(_or_zeros, _pull(value, node, roots), roots))
     _end(node)
-    return Grads(list(x), products, x) if isinstance(x, Params) else regrouped(products)[0]
+    return Grads(x, products) if isinstance(x, Params) else regrouped(products)[0]
 
 
 def dropgrad(x: Any) -> Any:

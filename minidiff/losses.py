@@ -621,7 +621,7 @@ def _yes_or_no(name: str, ŷ: Any, y: Any, smoothing: float) -> tuple[Any, Any]:
 
 def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]:
     """Return predictions, targets that are of the same shape or class numbers, and which of these count."""
-    ŷ, numbers = floating("a loss", ŷ), as_array(_without_mask(y))
+    numbers = as_array(_without_mask(y))
     are_numbers = bool(ŷ.shape) and numbers.dtype.kind in "iu" and numbers.shape == ŷ.shape[:-1]
     if not are_numbers and not (ŷ.shape and ŷ.shape == numbers.shape):
         cure = "Is the prediction the first argument?"

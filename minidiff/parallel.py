@@ -122,7 +122,7 @@ class average(Joint):  # noqa: N801 - it is called as a function is
         self._ranks.grace = number("grace", grace, within="[0, inf)")
         self.reproducible = bool(reproducible)
         self._layout: _Layout | None = None
-        self._memory = _Memory()
+        self._pool = _Pool()
         self._batch, self._total = 0, 0.0
         self._latest: tuple[float, Grads] | None = None  # what this rank had in its latest step
 
@@ -181,13 +181,13 @@ class average(Joint):  # noqa: N801 - it is called as a function is
         """Hear how all ranks stand, and sum what they have."""
         ranks, layout, ps = self._ranks, self._layout, grads._params
         if layout is None or (layout.ps is not ps and layout.ids != list(map(id, ps))):
-            self._layout = layout = _Layout(ps)
+            self._layout = layout = _Layout(ps, ranks.size, self._pool)
         values: list[Any] = [None if g is None else np.asarray(g) for g in grads.values()]
         reached = bytes([g is not None for g in values])
         told = ranks.tell(STEP, batch, at, layout.key, zlib.crc32(reached), weight, loss)
         # Until the others have been heard, all are taken to weigh as much as last time.
         expected = self._total or weight * ranks.size or 1.0
-        parts, buffers = layout.places(reached, ranks.size, self._memory)
+        parts, buffers = layout.places(reached)
         _fill(parts, values, weight / expected)
         heads, are_alike = ranks.hear(told)
         weights = heads[:, 5].tolist()
@@ -200,14 +200,14 @@ class average(Joint):  # noqa: N801 - it is called as a function is
                 ranks.compare(layout.description)
             by_one = bytearray(reached)  # what one rank has reached all have
             ranks.comm.Allreduce(ranks.in_place, by_one, ranks.most)
-            parts, buffers = layout.places(bytes(by_one), ranks.size, self._memory)
+            parts, buffers = layout.places(bytes(by_one))
         if total != expected or not are_alike:
             _fill(parts, values, weight / total)
         pairs = zip(weights, heads[:, 6].tolist(), strict=True)
         loss = sum([w / total * one for w, one in pairs if w], 0.0)
         for buffer in buffers:
             if self.reproducible:
-                _add_in_order(ranks, buffer, self._memory)
+                _add_in_order(ranks, buffer, self._pool)
             else:
                 ranks.comm.Allreduce(ranks.in_place, buffer)
         for i in layout.halves:
@@ -510,26 +510,26 @@ class _Layout:
     ----------
     ps : list of Param
         The parameters.
+    size : int
+        The number of ranks. A buffer's length is a multiple of it.
+    pool : _Pool
+        Where buffers come from.
     """
 
-    def __init__(self, ps: list[Param]) -> None:
-        self.ps, self.ids = ps, list(map(id, ps))
+    def __init__(self, ps: list[Param], size: int, pool: _Pool) -> None:
+        self.ps, self.ids, self._size, self._pool = ps, list(map(id, ps)), size, pool
         self.description = [f"{p.value.shape} {p.value.dtype}" for p in ps]
         self.key = zlib.crc32(repr(self.description).encode())
         self.halves = [i for i, p in enumerate(ps) if p.value.dtype == np.float16]
         self._latest: tuple[Any, list[Any], dict[str, int]] = None, [], {}
 
-    def places(self, reached: bytes, size: int, memory: _Memory) -> tuple[list[Any], list[Any]]:
+    def places(self, reached: bytes) -> tuple[list[Any], list[Any]]:
         """Give an array for each gradient that is not None, and the buffers that they are parts of.
 
         Parameters
         ----------
         reached : bytes
             Which gradients are not None.
-        size : int
-            The number of ranks. A buffer's length is a multiple of it.
-        memory : _Memory
-            Where buffers come from.
 
         Returns
         -------
@@ -541,7 +541,7 @@ class _Layout:
         _, slots, lengths = self._latest
         buffers = {}
         for real, length in lengths.items():
-            buffers[real] = memory.take(real, -(-length // size) * size)
+            buffers[real] = self._pool.take(real, -(-length // self._size) * self._size)
             buffers[real][length:] = 0
         arrays = [
             None if slot is None else np.ndarray(slot[0], slot[1], buffers[slot[2]], slot[3])
@@ -574,20 +574,20 @@ def _fill(parts: list[Any], values: list[Any], factor: float) -> None:
                 np.multiply(g, factor, out=part, dtype=part.dtype)
 
 
-class _Memory:
+class _Pool:
     """Memory for arrays, which is used again once no array refers to it.
 
     Memory that is new each time costs more than the sum does: the system hands it out page by page.
 
     Examples
     --------
-    >>> memory = _Memory()
-    >>> a = memory.take("d", 3)
+    >>> pool = _Pool()
+    >>> a = pool.take("d", 3)
     >>> address = a.ctypes.data
-    >>> memory.take("d", 3).ctypes.data == address
+    >>> pool.take("d", 3).ctypes.data == address
     False
     >>> del a
-    >>> memory.take("d", 3).ctypes.data == address
+    >>> pool.take("d", 3).ctypes.data == address
     True
     """
 
@@ -623,9 +623,9 @@ def _new_memory(size: int) -> Any:
     return array[start : start + size]
 
 
-def _add_in_order(ranks: _Ranks, buffer: Any, memory: _Memory) -> None:
+def _add_in_order(ranks: _Ranks, buffer: Any, pool: _Pool) -> None:
     """Sum a buffer over the ranks in their order: each rank a piece of it, which the others then get."""
-    pieces = memory.take(buffer.dtype.char, len(buffer)).reshape(ranks.size, -1)
+    pieces = pool.take(buffer.dtype.char, len(buffer)).reshape(ranks.size, -1)
     ranks.comm.Alltoall(buffer, pieces)
     with np.errstate(all="ignore"):
         for piece in pieces[1:]:

@@ -227,6 +227,7 @@ class _OfScores(Memory):
 
     _noted = "best"  # the attribute that a score is kept in
     distance: Callable[[Any, Any], Any] = operator.sub
+    __wrapped__: Callable[..., Any]  # what gives them
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Raise an error if what is noted is no score."""
@@ -246,11 +247,11 @@ class _OfScores(Memory):
             raise TypeError(f"{name} {must} a number, the score, got {described(score)}{advice}")
         return np.array(score) if isinstance(score, np.ndarray) else score
 
-    def _metric(self, f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Ask for a score, and check it."""
-        if f is _training_loss and not args:
+    def _metric(self, args: Any, kwargs: Any) -> Any:
+        """Ask the metric for a score, and check it."""
+        if self.__wrapped__ is _training_loss and not args:
             raise TypeError("metric is the loss in the Progress, which train gives: by hand, give a metric")
-        return self._score("metric", f(*args, **kwargs))
+        return self._score("metric", self.__wrapped__(*args, **kwargs))
 
     def _is_better(self, score: Any, best: Any, min_dist: float) -> bool:
         is_first = best is None or best != best  # NaN is no score to beat, nor better than any
@@ -456,7 +457,7 @@ class KeepBest(_OfScores):
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and keep the parameters if it is better."""
-        score = self._metric(self.__wrapped__, args, kwargs)
+        score = self._metric(args, kwargs)
         if not self._is_entered and self.values is None:
             warn(
                 "the best parameters are kept, but put back at the end of a block only: write "
@@ -569,7 +570,7 @@ class ReducePlateau(_OfScores):
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Ask for the metric, and lower the rate if it is time."""
-        score, best = self._metric(self.__wrapped__, args, kwargs), self.best
+        score, best = self._metric(args, kwargs), self.best
         least = self.threshold * abs(best or 0)
         is_better = self._is_better(score, best, least if least < np.inf else 0)
         worse, cooling = 0 if is_better else self.worse + 1, self.cooling

@@ -32,7 +32,7 @@ __all__ = ["DataLoader"]
 
 Data = TypeVar("Data")
 Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
-# When the state tells of a batch that an iteration gives.
+# When a batch of an iteration begins to count in the loader's state.
 When = Literal["when it is handed out", "when its step is taken", "never"]
 
 # What there is in place of other libraries' options.

@@ -41,8 +41,8 @@ __all__ = [
     "withgradient",
 ]
 
-# glibc gives a freed array back to the system, and asks for its pages again at the next gradient. After an
-# array of 8 MB has been freed it keeps up to twice as much. This one is for that alone, and never filled.
+# glibc gives the memory of a freed array back to the system, and asks for it again at the next gradient. Once
+# an array of 8 MB has been freed, it keeps up to twice as much. This one is made only to be freed.
 np.empty(2**23, np.uint8)
 
 
@@ -53,7 +53,7 @@ class WithGradient(NamedTuple):
     grad: Any
 
 
-# --- The four ways to ask -------------------------------------------------------------------------------
+# --- The ways to ask ------------------------------------------------------------------------------------
 
 
 def gradient(f: Any, /, *args: Any, **constants: Any) -> Any:
@@ -643,8 +643,8 @@ def _own(gradients: list[Any], roots: list[Traced]) -> list[Any]:
 def _way_back(value: Any, node: Traced, roots: list[Traced]) -> tuple[Traced | None, list[Traced]]:
     """Record the way back as a function of its seed: give what comes of it, as one vector, and the seed.
 
-    It is linear, and its own way back is its transpose: the way forward. The seed is any, so that a
-    derivative that there is not for all results is refused.
+    It is linear, and its own way back is its transpose: the way forward. The seed is an arbitrary one, so
+    that a result without a derivative in every direction is refused.
     """
     calls = history(node)
     plain = constant(value)
@@ -771,7 +771,7 @@ def _ones(value: Any) -> Any:
     return one if value.shape == () else filled(value.shape, one)
 
 
-# Arguments, and their gradients, come as lists, tuples and dicts nested in each other.
+# --- Nested arguments, and gradients nested alike --------------------------------------------------------
 
 
 _LARGEST = int(np.finfo(float).max)
@@ -887,7 +887,7 @@ def _advice(
 ) -> str | None:
     """Say what to write instead, where `f` does not take the arguments it got."""
     traceback = error.__traceback__
-    for _ in ("_record", "Trace.run"):  # who call f, by way of Trace._run
+    for _ in ("_record", "Trace.run"):  # which call f, through Trace._run
         traceback = traceback and traceback.tb_next
     if traceback is None or traceback.tb_next is not None or hasattr(f, "py_func"):
         return None  # raised by something within f, such as Numba's

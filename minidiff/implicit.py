@@ -26,7 +26,7 @@ from minidiff.tracing.table import shown
 
 __all__ = ["fixed_point", "implicit_root", "recompute"]
 
-_DENSE = 200  # up to so many unknowns the matrix is made
+_DENSE = 200  # up to this many unknowns the equation is solved by its matrix
 _RESULTS = (np.ndarray, np.number, int, float, complex)
 
 
@@ -210,9 +210,9 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
         call = _Call(lambda args, keywords: f(*args, **keywords), (args, keywords))
         if not standing_now():
             result = np.asarray(call.result)
-            # A keyword argument with nothing recorded is no variable: f may return an array of it, a buffer.
+            # A keyword argument without recorded values is no variable: f may return it, as a buffer.
             variables = [*args, *(x for x in keywords.values() if any(map(is_box, _leaves(x))))]
-            # Not parameters, which do not change meanwhile.
+            # Parameters are left out: they do not change meanwhile.
             given = [constant(x) for x in _leaves(variables) if not isinstance(x, Leaf)]
             if any(is_ndarray(x) and np.may_share_memory(result, x) for x in given):
                 raise TypeError("recompute: f returns what it was given, or a view of it: return a copy")
@@ -332,7 +332,7 @@ def _of_root(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[
 
     if n <= _DENSE:
         rows = np.array([product(row) for row in np.eye(n)]).reshape((n, n))
-        exact = right.dtype if right.dtype.char in "fd" else np.float64  # which LAPACK knows
+        exact = right.dtype if right.dtype.char in "fd" else np.float64  # LAPACK knows no others
         u = np.linalg.solve(rows.T.astype(exact), right.astype(exact)).astype(right.dtype)
     else:
         linalg = scipy("implicit_root of more than 200 unknowns", "sparse.linalg")
@@ -341,7 +341,7 @@ def _of_root(argnums: Any, g: Any, ans: Any, call: _Call, *values: Any) -> list[
         if failed:
             raise RuntimeError("implicit_root: GMRES has not solved the linear equation of the derivative")
     u = u.reshape(shape)[()]
-    if any(map(is_recorded, (g, *values))):  # then u is one too: the root of the transposed product less g
+    if any(map(is_recorded, (g, *values))):  # then so is u: the root of the transposed product less g
         transposed = lambda u, g, *values: call.way_back(values, call.result)(u)[k] - g  # noqa: E731
         equation = _Call(transposed, (g, *values), (u,))
         u = solution(equation, *equation.variables())

@@ -15,7 +15,7 @@ T = TypeVar("T")
 _plain: Any = getattr(signal, "_signal", signal)
 _handler: Callable[[int], Any] = _plain.getsignal
 _set_handler: Callable[[int, Any], Any] = _plain.signal
-# Those by which an end is asked for, or a time is over, and those for users: handlers may raise errors.
+# Signals that ask for an end, say that a time is over, or are free for users: their handlers may raise.
 _NAMES = "SIGINT", "SIGTERM", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK"
 _SIGNALS = [int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name)]
 

@@ -654,7 +654,7 @@ def _targets(ŷ: Any, y: Any, ignore: int | None = None) -> tuple[Any, Any, Any]
     y = _checked(
         _in, real_numbers("a loss of classes", y), 0, 1, "probabilities, in [0, 1], or class numbers"
     )
-    # Of several samples one may count for nothing; a single row of zeros is a yes or no for each.
+    # Among several samples a row of zeros counts for nothing; alone it would be a no for each class.
     return ŷ, _checked(_sums_to_one, y, numbers.dtype.kind in "iub" and numbers.ndim == 1), None
 
 
@@ -741,7 +741,7 @@ def _checked(check: Callable[..., Any], y: Any, *options: Any) -> Any:
     return y
 
 
-# Checks of what is not recorded, which a compiled loss makes at every call, too.
+# Checks of plain values. A compiled loss makes them at every call, too.
 
 
 @listed

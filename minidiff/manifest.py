@@ -173,7 +173,7 @@ class Encoder:
         self._positions = {id(p): i for i, p in enumerate(ps)}
         self._ids = {i: name for p, name in zip(ps, ps.names, strict=True) for i in (id(p), id(p.value))}
         self._parameter_names = ps.names
-        self._names: dict[int, tuple[str, Array]] = {}  # by id, with the array, whose id it stays that way
+        self._names: dict[int, tuple[str, Array]] = {}  # by id; it holds the array, whose id no other gets
         self._seen: dict[int, int] = {}
         self._code: list[tuple[Any, str]] = []
         self._depth = 0

@@ -140,9 +140,9 @@ def _differences(found: float, ends: list[float], h: float, eps: float, tol: flo
     """Give the slope of values at h, -h, h/2 and -h/2, and how far the one found may be from it."""
     coarse, fine = (ends[0] - ends[1]) / (2 * h), (ends[2] - ends[3]) / h
     differences = fine + (fine - coarse) / 3  # the error that goes with h² cancels
-    allowed = abs(fine - coarse)  # what the differences do not know themselves
+    allowed = abs(fine - coarse)  # how far the two differences disagree
     allowed += tol * max(abs(found), abs(differences))
-    # What rounding alone may make, of numbers on the way to the result too: these may be about 1.
+    # What rounding may add, also of numbers on the way to the result, which may be about 1.
     allowed += 10 * eps / h * max(1.0, *map(abs, ends))
     return differences, allowed
 

@@ -166,7 +166,7 @@ class Trigger(Memory):
     _memory = {"count": a_count}  # noqa: RUF012
 
     def __init__(self, f: Callable[..., Any], wait: int) -> None:
-        self.__wrapped__ = f  # as which it is called: `inspect.signature` goes by this name
+        self.__wrapped__ = f  # here `inspect.signature` finds what a call takes
         self.wait = wait
         self.reset()
 
@@ -237,7 +237,7 @@ class _OfScores(Memory):
     def _score(self, name: str, score: Any, must: str = "must give") -> Any:
         """Check that a score is a number, or what a distance of the user's own may know of.
 
-        Of an array, which may change until it is compared again, or be a parameter, it gives a copy.
+        It gives a copy of an array, which may be a parameter, or change before it is compared again.
         """
         is_number_of_one = is_number(score) or (
             isinstance(score, (np.ndarray, np.generic)) and score.size == 1 and score.dtype.kind in "fiub"

@@ -219,12 +219,12 @@ def simplex(x: Array, total: float = 1.0) -> Array:
     """
     x, total = _numbers("simplex", x), number("total", total, within="(0, inf)")
     rows = np.atleast_1d(x).astype(np.result_type(x, np.float64))
-    # The result stays the same when all elements go down by as much as the largest does to be 0. So the
-    # total keeps its digits beside them.
+    # To subtract the largest element from all does not change the result, and `total` keeps its digits beside
+    # what is left.
     rows -= np.max(rows, axis=-1, keepdims=True, initial=-np.inf)
     falling = -np.sort(-rows, axis=-1)
     counts = np.arange(1, rows.shape[-1] + 1)
-    # Each row goes down by what its largest elements have too much of; how many these are gives the most.
+    # The k largest elements share what they have above `total`: the right k is that which lowers a row most.
     down = np.max((np.cumsum(falling, axis=-1) - total) / counts, axis=-1, keepdims=True, initial=-np.inf)
     nearest: Array = np.maximum(rows - down, 0).reshape(x.shape)
     return nearest.astype(x.dtype if x.dtype.kind == "f" else np.float64)

@@ -27,14 +27,14 @@ from minidiff.params import Param, Params
 
 __all__ = ["least_squares", "minimize"]
 
-# What each method takes beside the gradient: products with the Hessian, the matrix, bounds.
+# What each method takes besides the gradient: bounds, products with the Hessian (hessp), the Hessian (hess).
 _METHODS = {
     "L-BFGS-B": "bounds", "TNC": "bounds", "SLSQP": "bounds", "trust-constr": "bounds hessp", "CG": "",
     "BFGS": "", "Newton-CG": "hessp", "trust-ncg": "hessp", "trust-krylov": "hessp", "trust-exact": "hess",
     "dogleg": "hess",
 }  # fmt: skip
 
-# SciPy's arguments, and other libraries', that there are not here, with what to write.
+# Arguments of SciPy and of other libraries that are not taken here, and what to write instead.
 _NOT_OPTIONS = {
     "x0": "it starts where the parameters are",
     "fun": "the function comes first, {call}(lambda: f(x, y), ps)",
@@ -49,7 +49,7 @@ _NOT_OPTIONS = {
     "history_size": "that of L-BFGS-B is maxcor=",
 }
 
-# Options of all methods that are whole numbers, and those that are numbers of any kind.
+# The options, of any method, that are whole numbers; and those that are numbers of any kind.
 _COUNTS = {"max_nfev", "maxCGit", "maxcor", "maxfun", "maxiter", "maxls", "subproblem_maxiter"}
 _NUMBERS = {
     "accuracy", "barrier_tol", "c1", "c2", "f_scale", "ftol", "gtol", "initial_barrier_parameter",
@@ -154,10 +154,10 @@ def minimize(
     options = {name: x for name, x in options.items() if x is not None}  # None: SciPy's default
     tol = None if tol is None else number("tol", tol, within="[0, inf)")
     if tol is None and search.is_rough and not any(key.endswith("tol") for key in options):
-        # Of these two it bounds the gradient's norm, which falls less far where the loss is rough.
+        # In BFGS and CG it bounds the gradient's norm, which falls less far where the loss is rough.
         tol = search.eps**0.5 if method in ("BFGS", "CG") else 10 * search.eps
 
-    if method == "L-BFGS-B":  # up to 16 MB of earlier steps and gradients, or as SciPy does
+    if method == "L-BFGS-B":  # at most 16 MB of earlier steps and gradients, but SciPy's ten
         options.setdefault("maxcor", min(50, max(10, 2**20 // max(1, search.start.size))))
 
     def evaluate(v: Any) -> tuple[float, Any]:
@@ -253,7 +253,7 @@ def least_squares(
     def evaluate(v: Any) -> Any:
         search.put(v)
         given = residuals()
-        is_list = isinstance(given, (list, tuple))  # of which there would be no derivative
+        is_list = isinstance(given, (list, tuple))  # which would have no derivative
         if is_list or np.asarray(given).dtype.kind not in "fiu" or search.dtype == "c16":
             advice = ": np.stack makes one array of several" if is_list else ""
             got = described(given) if search.dtype != "c16" else "complex parameters"
@@ -275,7 +275,7 @@ def least_squares(
     return search.run(lambda: optimize.least_squares(evaluate, search.start, jac, **options))
 
 
-# What SciPy makes of a residual's square, z: outliers count for less.
+# What SciPy makes of the square z of a residual: outliers count for less.
 _LOSSES: dict[str, Callable[[Any], Any]] = {
     "linear": lambda z: z,
     "soft_l1": lambda z: 2 * (np.sqrt(1 + z) - 1),
@@ -300,7 +300,7 @@ class _Search:
                 f"{call}(lambda: {name}(…), ps), with data and parameters W = param(array) that it reaches "
                 "by itself, and ps = params(W)"
             )
-        self.ps, self.bounds = Params(params_of(ps)), bounds  # those that are in it now
+        self.ps, self.bounds = Params(params_of(ps)), bounds  # a copy, as the caller's may change
         self.dtype = "c16" if np.iscomplexobj(self.ps.to_vector()) else "f8"
         self.eps = max([float(np.finfo(p.dtype).eps) for p in self.ps if p.size], default=1.0)
         self.is_rough = self.eps > 1e-12  # too rough for SciPy's tolerances
@@ -326,7 +326,7 @@ class _Search:
         self.least, self.at_best, self.met, self.iterations = np.inf, dict[str, Any](), 0, 0
 
     def inside(self) -> Any:
-        """Give the start, off its bounds: on one of them SciPy's interior-point method would stay."""
+        """Give the start, moved off its bounds: SciPy's interior-point method would stay on them."""
         if self.bounds is None:
             return self.start
         low, high = self.bounds
@@ -338,7 +338,7 @@ class _Search:
         return x.to_vector().astype(self.dtype).view("f8")
 
     def numbers(self, v: Any) -> Any:
-        """Give a vector as that of the parameters' numbers, of which complex ones are two."""
+        """Give a vector of real numbers as the parameters' own: two of them make a complex one."""
         return np.ascontiguousarray(v, float).view(self.dtype)
 
     def put(self, v: Any) -> Params:
@@ -363,7 +363,7 @@ class _Search:
             whole(self.put, self.best)
             raise
         value = result.get("cost", result.get("fun", np.inf))
-        if is_lost := not value > -np.inf:  # which SciPy may take for a minimum
+        if is_lost := not value > -np.inf:  # SciPy may take that for a minimum
             result.update(success=False, message=f"The search has come to {value}")
         if not result.success:
             if is_lost or not value <= self.least or "x" not in result:
@@ -396,7 +396,7 @@ def _where_none(end: Any, no_end: float) -> Any:
 
 def _interval(name: str, p: Param, pair: Any) -> tuple[Any, Any]:
     """Give the bounds of a parameter as two vectors."""
-    # SciPy's pairs, one for each element, would pass for a pair of arrays where there are two.
+    # SciPy's form, a list of a pair for each element, would pass for a pair of arrays of two elements.
     is_scipys = isinstance(pair, list) and [*map(type, pair)] == [tuple] * p.size and {*map(len, pair)} == {2}
     try:
         ends = [_where_none(end, no_end) for end, no_end in zip(pair, (-np.inf, np.inf), strict=True)]

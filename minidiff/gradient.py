@@ -209,7 +209,6 @@ def pullback(f: Any, /, *args: Any, **constants: Any) -> Any:
     before = [(name, x, x.copy()) for name, x in arrays if is_ndarray(x) and not standing_now()]
 
     def back(seed: Any) -> Any:
-        seed = seed.lift() if isinstance(seed, Param) else seed
         for name, x, copy in before:
             if x.tobytes() != copy.tobytes():
                 raise RuntimeError(
@@ -733,8 +732,7 @@ def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> li
     directions = []
     for root, g, place in zip(roots, given, names, strict=True):
         shape, dtype = np.shape(root), root.dtype
-        g = g.lift() if isinstance(g, Param) else _or_zeros(g, root)
-        g = _numbers(g)
+        g = _numbers(_or_zeros(g, root))
         if g.dtype.kind not in ("fciub" if dtype.kind == "c" else "fiub"):
             raise TypeError(f"{call}: {name} {place} must be numbers of dtype {dtype}, got {g.dtype}.")
         if g.shape != shape:
@@ -745,7 +743,7 @@ def _directions(call: str, name: str, x: Any, v: Any, roots: list[Traced]) -> li
 
 def _numbers(x: Any) -> Any:
     """Give numbers as an array: in a program a plain one is noted as what the loss has found."""
-    x = standing(x)
+    x = standing(x.lift() if isinstance(x, Param) else x)
     if type(x) is StandIn:
         return x if isinstance(x, (np.ndarray, np.generic)) else varying(x)
     return x if is_recorded(x) else np.asarray(x)

@@ -50,7 +50,7 @@ __all__ = [
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, without those too light for lines.
 _COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-_DASHES = ("-", "--", ":", "-.")
+_DASHES = {"-": "", "--": "6 3", ":": "1.5 3", "-.": "6 3 1.5 3"}  # matplotlib's name, and SVG's
 _GRID = 100  # points along each side of the grid on which contours are computed
 
 
@@ -500,7 +500,7 @@ def animate_paths(
         "height": f"{72 * height:.0f}",
         "frame": 'x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"'.format(*frame),
         "colours": json.dumps([line.get_color() for line in drawn]),
-        "dashes": json.dumps([_SVG_DASHES[line.get_linestyle()] for line in drawn]),
+        "dashes": json.dumps([_DASHES[line.get_linestyle()] for line in drawn]),
         "points": json.dumps([np.round(np.clip(way, -1e4, 1e4), 1).tolist() for way in ways]),
         "title": html.escape("Animated paths" + (f": {', '.join(names)}" if names else "")),
         "steps": str(steps),
@@ -711,8 +711,6 @@ def _slider(widgets: Any, label: str, value: float, ends: tuple[float, float]) -
 
 # How pictures are drawn ----------------------------------------------------------------------------------
 
-_SVG_DASHES = {"-": "", "--": "6 3", ":": "1.5 3", "-.": "6 3 1.5 3"}
-
 # A page may hold several: each finds its parts by a name made from what it shows.
 _PLAYER = Template(
     """<div id="$name" style="max-width: ${width}pt">
@@ -791,7 +789,7 @@ def _styles(markers: tuple[str, ...]) -> Any:
 
     return cycler(
         color=_COLOURS * 2,
-        linestyle=_DASHES * 4,
+        linestyle=[*_DASHES] * 4,
         marker=[markers[(i + i // 4) % 4] for i in range(16)],
     )
 

@@ -141,7 +141,7 @@ def minimize(
     >>> np.round(a, 4), np.round(b, 4)
     (np.float64(0.5), array([0.25]))
     """
-    optimize, search = scipy("minimize"), _Search("minimize", "loss", loss, ps, bounds)
+    search = _Search("minimize", "loss", loss, ps, bounds)
     options = _checked("minimize", options)
     able = [name for name, needs in _METHODS.items() if bounds is None or "bounds" in needs]
     if method not in able:
@@ -186,13 +186,10 @@ def minimize(
     }
     with progress_bar(options.get("maxiter")) if flag("progress", progress) else nullcontext() as bar:
         result = search.run(
-            lambda: optimize.minimize(
-                evaluate, search.inside() if method == "trust-constr" else search.start,
-                jac=True, method=method, tol=tol, options=options or None,
-                bounds=None if bounds is None else optimize.Bounds(*search.bounds, keep_feasible=True),
-                callback=heard,
-                **{each: f for each, f in second.items() if each in _METHODS[method].split()},
-            )
+            evaluate, search.inside() if method == "trust-constr" else search.start,
+            jac=True, method=method, tol=tol, options=options or None, callback=heard,
+            bounds=None if bounds is None else search.optimize.Bounds(*search.bounds, keep_feasible=True),
+            **{each: f for each, f in second.items() if each in _METHODS[method].split()},
         )  # fmt: skip
     result.setdefault("nit", search.iterations)
     return result
@@ -240,7 +237,7 @@ def least_squares(
     >>> result.success, np.round(height, 6), np.exp(-rate).round(6)
     (True, np.float64(3.0), np.float64(0.5))
     """
-    optimize, search = scipy("least_squares"), _Search("least_squares", "residuals", residuals, ps, bounds)
+    search = _Search("least_squares", "residuals", residuals, ps, bounds)
     options = _checked("least_squares", options)
     if search.is_rough and not {"ftol", "xtol", "gtol"} & options.keys():
         options.update(dict.fromkeys(("ftol", "xtol", "gtol"), 10 * search.eps))
@@ -272,7 +269,7 @@ def least_squares(
         J = by_parameters("least_squares", residuals, search.put(v))
         return J.reshape((-1, J.shape[-1])).astype(float)
 
-    return search.run(lambda: optimize.least_squares(evaluate, search.start, jac, **options))
+    return search.run(evaluate, search.start, jac, **options)
 
 
 # What SciPy makes of the square z of a residual: outliers count for less.
@@ -292,6 +289,7 @@ class _Search:
     """
 
     def __init__(self, call: str, name: str, f: Any, ps: Any, bounds: Any) -> None:
+        self.optimize, self.call = scipy(call), call
         if not takes(
             function(name, f, advice=f": the order is {call}({name}, ps), as in {call}(lambda: f(x, y), ps)")
         ):
@@ -352,13 +350,13 @@ class _Search:
         if value < self.least:
             self.least, self.best, self.at_best = value, v.copy(), what
 
-    def run(self, solve: Callable[[], Any]) -> Any:
-        """Search, and leave the parameters where the result says, or at the best point."""
+    def run(self, *arguments: Any, **options: Any) -> Any:
+        """Call SciPy's function, and leave the parameters where the result says, or at the best point."""
         try:
-            result = solve()
+            result = getattr(self.optimize, self.call)(*arguments, **options)
         except (Stop, KeyboardInterrupt) as end:
             how = "stop() was called" if isinstance(end, Stop) else "Interrupted by Ctrl-C"
-            result = scipy("").OptimizeResult(success=False, status=99, message=how, nfev=self.met)
+            result = self.optimize.OptimizeResult(success=False, status=99, message=how, nfev=self.met)
         except BaseException:
             whole(self.put, self.best)
             raise

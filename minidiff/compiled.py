@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -259,11 +259,11 @@ class Compiled:
     def _step(self, made: _Made, every: Any) -> Any:
         """Take a step with what a program gave, and give the loss."""
         steps: Any = self._steps
-        grads = every[1:] if made.is_whole else made.filled(every)
+        grads = made.gradients_of(every)
         with self._lock:  # one at a time, and none while another thread records and compares
             if made.step is None:
                 made.step = steps.of(grads)
-            steps.take(grads, made.step)
+            made.step.take(grads)
         return every[0]
 
     @property
@@ -339,7 +339,7 @@ class Compiled:
         ]
         if self._opt is not None:
             made = programs[0]
-            step = Together(self._opt, self._ps, made.names, made.gradients, np.inf)
+            step = Together(self._opt, Params(self._ps), made.names, made.gradients, np.inf)
             step.record()
             if step.lines is None or step.apart:
                 why = "; ".join(f"{name}: {reason}" for name, reason in step.apart.items())
@@ -520,7 +520,7 @@ class Compiled:
                 f"compiled: the program of {name} does not give what {name} gives. It changes an array while "
                 f"it runs, depends on earlier calls or goes by a value's type: compute new arrays, {_TYPES}."
             )
-        made.gradients = made.filled(every)
+        made.gradients = made.gradients_of(every)
         return made
 
     def _refuse_used_up(self, args: tuple[Any, ...]) -> None:
@@ -705,8 +705,6 @@ class _Made:
         What the variables are called.
     reached : list of int
         The places of those that have a gradient.
-    is_whole : bool
-        Whether these are all.
     inputs, gradients : list of ndarray
         Outlines, and examples.
     step : Together or None
@@ -747,7 +745,7 @@ class _Made:
         self.signature = ", ".join(f"{name}: {outlined(x)}" for name, x in named)
         self._params, self._ps = ps, None if ps is None else list(ps)
         self._count, self._template = len(self.names), r.template
-        self.is_whole = len(self.reached) == self._count
+        self._is_whole = len(self.reached) == self._count
         self._is_flat = r.template == tuple(range(self._count))
 
     def watch(self, arrays: list[Seen], bound: Bindings) -> None:
@@ -770,8 +768,10 @@ class _Made:
 
         self.has_changed = has_changed if arrays or were else bound.have_changed
 
-    def filled(self, every: tuple[Any, ...]) -> list[Any]:
-        """Give the gradients, with None where there is none."""
+    def gradients_of(self, every: Sequence[Any]) -> Any:
+        """Give the gradients among the program's outputs, with None where there is none."""
+        if self._is_whole:
+            return every[1:]
         gs = [None] * self._count
         for i, g in zip(self.reached, every[1:], strict=True):
             gs[i] = g
@@ -779,9 +779,7 @@ class _Made:
 
     def result(self, every: tuple[Any, ...]) -> WithGradient:
         """Give what `withgradient` would."""
-        val, *gs = every
-        if not self.is_whole:
-            gs = self.filled(every)
+        val, gs = every[0], self.gradients_of(every)
         if self._ps is not None:
             return WithGradient(val, Grads(self._ps, gs, self._params))
         return WithGradient(val, tuple(gs) if self._is_flat else _filled(self._template, gs))

@@ -7,7 +7,6 @@ view: a step taken otherwise replaces that by an array of its own, and the next 
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
@@ -47,7 +46,8 @@ class Steps:
     names : sequence of str
         Their names in the source.
     patience : int
-        How many steps with such gradients are taken by `update` alone before the program is made.
+        How many steps with gradients of the same shapes are taken by `update` alone before the program is
+        made.
     """
 
     def __init__(
@@ -55,46 +55,24 @@ class Steps:
     ) -> None:
         self.opt, self.ps, self.names = opt, Params(ps), list(names)
         self.known: dict[Any, Together] = {}
-        self._waiting: dict[Any, int] = {}  # how many steps have been taken so
         self._patience = patience
 
     def of(self, grads: Sequence[Any]) -> Together:
-        """Give what takes a step with such gradients, some of which may be None.
+        """Give what takes a step with such gradients.
 
         Parameters
         ----------
         grads : sequence of (ndarray or None)
             The gradients, in the order of the parameters.
         """
-        key = _key(grads)
+        key = tuple([None if g is None else (np.shape(g), getattr(g, "dtype", type(g))) for g in grads])
         if key not in self.known:
-            self.known[key] = Together(self.opt, self.ps, self.names, grads)
+            self.known[key] = Together(self.opt, self.ps, self.names, grads, patience=self._patience)
         return self.known[key]
 
-    def take(self, grads: Sequence[Any], together: Together | None = None) -> None:
-        """Take a step.
-
-        Parameters
-        ----------
-        grads : sequence of (ndarray or None)
-            The gradients, in the order of the parameters.
-        together : Together, optional
-            What `of` gives for them.
-        """
-        if together is None:
-            together = self.known.get(key := _key(grads))
-            if together is None and not self._is_waiting(key):
-                together = self.of(grads)
-        if together is None or not together.take([g for g in grads if g is not None]):
-            update(self.opt, self.ps, dict(zip(self.ps, grads, strict=True)))
-
-    def _is_waiting(self, key: Any) -> bool:
-        self._waiting[key] = before = self._waiting.get(key, 0) + 1
-        return before <= self._patience
-
-
-def _key(grads: Sequence[Any]) -> Any:
-    return tuple([None if g is None else (np.shape(g), getattr(g, "dtype", type(g))) for g in grads])
+    def take(self, grads: Sequence[Any]) -> None:
+        """Take a step with gradients as for `of`."""
+        self.of(grads).take(grads)
 
 
 class Together:
@@ -104,7 +82,7 @@ class Together:
     ----------
     opt : AbstractOptimiser
         The optimiser.
-    ps : sequence of Param
+    ps : Params
         The parameters.
     names : sequence of str
         Their names in the source.
@@ -112,6 +90,8 @@ class Together:
         Examples of their gradients; None for a parameter that has none.
     limit : float
         Bytes up to which parameters take part: of large ones `update` changes a block at a time.
+    patience : int
+        How many steps are taken by `update` alone.
 
     Attributes
     ----------
@@ -126,47 +106,49 @@ class Together:
     def __init__(
         self,
         opt: AbstractOptimiser,
-        ps: Sequence[Param] | Params,
+        ps: Params,
         names: Sequence[str],
         grads: Sequence[Any],
         limit: float = BLOCK,
+        patience: int = 0,
     ) -> None:
-        self._opt, self._lock = opt, threading.Lock()
-        self._given = [given for given in zip(ps, names, grads, strict=True) if given[2] is not None]
-        self._limit = limit
+        self._opt, self._params, self._names, self._grads = opt, ps, names, grads
+        self._limit, self._patience = limit, patience
         self._stages: Any = None  # not looked at yet
         self._types: Any = None
         self.lines: Lines | None = None
         self.apart: dict[str, str] = {}
 
-    def take(self, grads: Sequence[Array]) -> bool:
-        """Take the step, of the other parameters by `update`.
+    def take(self, grads: Sequence[Any]) -> None:
+        """Take the step: by the program, or, where that cannot be, by `update`, which says what is wrong.
 
         Parameters
         ----------
-        grads : sequence of ndarray
-            The gradients, of the parameters that have one.
-
-        Returns
-        -------
-        bool
-            Whether it was taken. If not, nothing has changed: `update` takes it, or says what is wrong.
+        grads : sequence of (ndarray or None)
+            The gradients, of the shapes of the examples.
         """
-        with self._lock:
-            if self._opt.stages() != self._stages:
-                self._look()
-            if not self._groups or ENGINE.get() == "fused" or not all(map(_IS_WRITEABLE, self._xs)):
-                return False
-            return whole(self._take, grads) if self._others else self._take(grads)
+        if self._patience:
+            self._patience -= 1
+        elif self._is_taken(grads):
+            return
+        update(self._opt, self._params, dict(zip(self._params, grads, strict=True)))
 
-    def _take(self, grads: Sequence[Array]) -> bool:
+    def _is_taken(self, grads: Sequence[Any]) -> bool:
+        """Take the step by the program, of the other parameters by `update`; if it fails, change nothing."""
+        if self._opt.stages() != self._stages:
+            self._look()
+        if not self._groups or ENGINE.get() == "fused" or not all(map(_IS_WRITEABLE, self._xs)):
+            return False
+        return whole(self._take, grads) if self._others else self._take(grads)
+
+    def _take(self, grads: Sequence[Any]) -> bool:
         others: list[Any] = []
         back: Callable[[], object] = list
         try:
             if self._others:
-                ps = {self._given[i][0]: grads[i] for i in self._others}
+                ps = {self._params[i]: grads[i] for i in self._others}
                 others, back = changes_of(self._opt, [*ps], ps)
-            elif any_changes_more(self._stages):
+            elif self._changes_more:
                 back = remembered([], self._stages)
             turns, numbers = self._turns()
             if tuple(map(type, numbers)) != self._types:
@@ -189,10 +171,9 @@ class Together:
 
     def record(self) -> None:
         """Make the program, if there can be one, without taking a step."""
-        with self._lock:
-            self._look()
-            if self._groups:
-                self._record([x if type(x) in (bool, int) else 0.5 for x in self._turns()[1]])
+        self._look()
+        if self._groups:
+            self._record([x if type(x) in (bool, int) else 0.5 for x in self._turns()[1]])
 
     # --- A step ---
 
@@ -236,16 +217,18 @@ class Together:
         self._stages, self._types, self.lines = None, None, None
         why = _reason(stages)
         self._keeps = [(k, name) for k, rule in enumerate(stages) for name in ("" if why else rule.keeps)]
-        reasons = [why or _unfit(p.value, g, self._limit) for p, _, g in self._given]
-        if share_memory([p.value for p, *_ in self._given]):
-            reasons = ["shares memory"] * len(self._given)
-        self._places = [i for i, reason in enumerate(reasons) if not reason]
-        self._others = [i for i, reason in enumerate(reasons) if reason]
-        self.apart = {self._given[i][1]: reasons[i] for i in self._others}
-        self._ps = [self._given[i][0] for i in self._places]
+        ps = {i: self._params[i] for i, g in enumerate(self._grads) if g is not None}
+        reasons = {i: why or _unfit(p.value, self._grads[i], self._limit) for i, p in ps.items()}
+        if share_memory([p.value for p in ps.values()]):
+            reasons = dict.fromkeys(ps, "shares memory")
+        self._places = [i for i, reason in reasons.items() if not reason]
+        self._others = [i for i, reason in reasons.items() if reason]
+        self.apart = {self._names[i]: reasons[i] for i in self._others}
+        self._ps = [ps[i] for i in self._places]
         # Of all parameters, as the others' steps come first, and may lower a rate that all share.
-        self._all = self._ps + [self._given[i][0] for i in self._others]
+        self._all = self._ps + [ps[i] for i in self._others]
         self._xs = [p.value for p in self._ps]
+        self._changes_more = any_changes_more(stages)
         self._groups = self._grouped(True)
         self._stages = stages  # at the end: what an interrupt cuts short is done again
 
@@ -281,9 +264,9 @@ class Together:
             self.inputs.append(value)
             return StandIn(listing, inputs[-1], value)
 
-        given = [self._given[i] for i in self._places]
-        xs = [standing(name, x) for (_, name, _), x in zip(given, self._xs, strict=True)]
-        Δs = [standing(f"d{name}", g) for _, name, g in given]
+        names = [self._names[i] for i in self._places]
+        xs = [standing(name, x) for name, x in zip(names, self._xs, strict=True)]
+        Δs = [standing(f"d{self._names[i]}", self._grads[i]) for i in self._places]
         kept = [
             [standing(group.called(name, xs), group.like()) for _, name in self._keeps]
             for group in self._groups
@@ -302,7 +285,7 @@ class Together:
                 vectors += new
                 for i, part in group.parts(step):
                     news[i] = xs[i] - part
-        outputs = {free_name(f"{name}_new", taken): news[i] for i, (_, name, _) in enumerate(given)}
+        outputs = {free_name(f"{name}_new", taken): news[i] for i, name in enumerate(names)}
         outputs |= {
             free_name(f"{old._name}_new", taken): new for old, new in zip(flat(kept), vectors, strict=True)
         }

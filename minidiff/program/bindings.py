@@ -105,6 +105,8 @@ class Bindings:
 
 def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any, str]]:
     """Give what reads the things that something holds by names, by what, and the names in use."""
+    if isinstance(x, Param):
+        return
     if isinstance(x, Mapping) and not isinstance(x, dict) and is_known(type(x)):  # it shows those of another
         yield _items_of, x, ""
     if isinstance(x, FunctionType):
@@ -133,7 +135,7 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
         kind: Any = list if isinstance(x, list) else deque
         yield from ((partial(kind.__getitem__, x), i, "") for i in range(kind.__len__(x)))
         yield kind.__len__, x, ""
-    elif not isinstance(x, Param) and not (reach.reads_any and is_known(type(x))):
+    elif not (reach.reads_any and is_known(type(x))):
         yield type, x, ""  # it may become one of another class
         if (own := in_dict(x)) is not None:
             named = [name for name in {**own, **dict(in_class(type(x)))} if reach.is_named(name)]

@@ -34,6 +34,7 @@ from minidiff.program.listing import (
     flat,
     is_array,
     is_check,
+    stand_ins,
 )
 from minidiff.tracing import (
     EXACT,
@@ -180,7 +181,7 @@ class Lines:
         calls, outputs, same = _simplified(listing, outputs, found, checks)
         self.length, self._count = len(calls), 0
         made = {x._name for call in calls for x in call.results}
-        used = [*flat([[call.operands, call.options] for call in calls]), *flat(outputs)]
+        used = flat([[[call.operands, call.options] for call in calls], outputs])
         free = [x for x in used if type(x) is not StandIn or x._name not in made]
         free += [x for call in calls if type(call.function) is Whole for x in call.uses]  # it may keep them
         self._memory = Memory(calls, outputs.values(), free, same)
@@ -232,7 +233,7 @@ class Lines:
 
     def _write_call(self, i: int, call: Call) -> None:
         """Write a call, unless it goes into the line that uses its result."""
-        if call.unpacked is not None:
+        if call.comes_as_tuple:
             for x in call.results:
                 self._text[x._name] = self._wanted.get(x._name) or self._temporary(i, x)
             left = "".join(f"{self._text[x._name]}, " for x in call.results) or "_"
@@ -590,8 +591,8 @@ def _simplified(
     for call in wanted(listing.calls):
         if any(x._name in instead for x in call.uses):
             operands, options = _replaced(call.operands, instead), _replaced(call.options, instead)
-            uses = tuple([x for x in flat((operands, options)) if type(x) is StandIn])
-            call = call._replace(operands=operands, options=options, uses=uses)
+            uses = stand_ins((operands, options))
+            call = call._replace(operands=operands, options=options, uses=tuple(uses))
         if not call.uses and not any(id(x) in found for x in flat((call.operands, call.options))):
             instead.update((x._name, x._example) for x in call.results)
             continue
@@ -612,7 +613,7 @@ def _simplified(
 
 def needed(calls: list[Call], outputs: Any) -> list[Call]:
     """Leave out the calls on which no output depends."""
-    wanted = {x._name for x in flat(outputs) if type(x) is StandIn}
+    wanted = {x._name for x in stand_ins(outputs)}
     kept = []
     for call in reversed(calls):
         if any(x._name in wanted for x in call.results):

@@ -1,12 +1,9 @@
-"""Stand-ins for arrays that write down whatever is done with them, and the straight lines that come of it.
+"""Stand-ins for arrays that write down whatever is done with them.
 
 A function is called with stand-ins. Each holds an example of its value, answers what asks for shape, dtype or
 kind, and notes every call that NumPy or an operator makes with it: as it was made, so that the same calls
 with other values have the bits that the function itself would have. What looks at a value instead is refused.
 Losses and their way back are recorded so, and the formulas of optimisers.
-
-What was noted becomes a function of plain NumPy: what is not needed is left out, and where a temporary dies
-its memory takes the next result.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -61,7 +58,7 @@ from minidiff.tracing import (
 from minidiff.tracing.sparse import are_same, product
 
 __all__ = ["NUMBERS", "Call", "FillsError", "Listing", "RefusedError", "StandIn", "Whole", "WritesError",
-    "example", "flat", "is_array", "is_check", "shown_line", "varying", "written"]  # fmt: skip
+    "example", "flat", "is_array", "is_check", "shown_line", "stand_ins", "varying", "written"]  # fmt: skip
 
 NUMBERS: Final = (float, int, bool)
 # Bytes of a value that a function may look at when it is recorded.
@@ -90,7 +87,7 @@ class Call(NamedTuple):
     options: dict[str, Any]
     line: tuple[str, int] | None  # file and number of the user's line
     phase: str
-    unpacked: Any  # None, or for several results the tuple that they came as
+    comes_as_tuple: bool  # or as a list
     is_guarded: bool
     uses: tuple[StandIn, ...]  # the stand-ins among operands and options
 
@@ -175,10 +172,7 @@ class Listing:
 
     def follows(self, *values: Any) -> bool:
         """Tell whether values follow from constants alone: found arrays, and what is made of them."""
-        every = flat(values)
-        return not any(map(is_box, every)) and all(
-            x._name in self._following for x in every if type(x) is StandIn
-        )
+        return not _any_box(values) and all(x._name in self._following for x in stand_ins(values))
 
     def look(self, what: str, *values: Any) -> Any:
         """Give the examples of values for the function to look at, if they follow from constants alone.
@@ -186,7 +180,7 @@ class Listing:
         A value of parameters or arguments is refused, for what it does with it, and so is a large one, which
         would have to be compared at every call.
         """
-        seen = [x for x in flat(values) if type(x) is StandIn]
+        seen = stand_ins(values)
         if not self.follows(values) or sum(np.asarray(x._example).nbytes for x in seen) > LOOKED_AT:
             counts = [x for x in seen if isinstance(x._example, (np.integer, np.bool_)) and self._is_given(x)]
             kind = "bool" if counts and isinstance(counts[0]._example, np.bool_) else "int"
@@ -217,14 +211,14 @@ class Listing:
         In a step, what comes of numbers alone is Python's arithmetic: it is not noted, but named by the
         expression that it is.
         """
-        uses = _stand_ins((*operands, *options.values()))
+        uses = stand_ins((operands, options))
         for x in uses:
             if x._listing is not self:
                 self.refuse("it uses an array of another recording: compiled functions do not nest")
         data = operands[0] if operands else None
         if form.startswith((".", "np.")) and any(x is not data and _counts_things(x._example) for x in uses):
             operands, options = self._settled(function, form, operands, options)
-            uses = _stand_ins((*operands, *options.values()))
+            uses = stand_ins((operands, options))
         value = self._computed(function, form, operands, options)
         if self.phase == "step" and type(value) in NUMBERS and "{}" in form:
             return StandIn(self, f"({form.format(*map(written, operands))})", value)
@@ -245,7 +239,7 @@ class Listing:
         line = None if self._is_second and self.phase == "backward" else self._line()
         made = Call(
             results, UFUNCS.get(function, function), form, operands, options, line, self.phase,
-            value if several else None, is_guarded, tuple(uses),
+            several, is_guarded, tuple(uses),
         )  # fmt: skip
         self.calls.append(made)
         self.made_by.update((x._name, made) for x in results)
@@ -301,7 +295,7 @@ class Listing:
         """Put in the place of axes, shapes and lengths what they are: a program is made for them."""
 
         def looked_at(x: Any) -> Any:
-            return self.look(_LENGTH, x)[0] if any(type(item) is StandIn for item in flat(x)) else x
+            return self.look(_LENGTH, x)[0] if stand_ins(x) else x
 
         settings = _settings_of(function, form, len(operands))
         return (
@@ -337,8 +331,8 @@ class Listing:
             code = frame.f_code
             if code is _BACKWARD and self.phase == "backward":
                 value = getattr(frame.f_locals.get("call"), "_value", None)
-                for x in flat(value):
-                    if type(x) is StandIn and x._name in self.made_by:
+                for x in stand_ins(value):
+                    if x._name in self.made_by:
                         return self.made_by[x._name].line
             kind = _kind(code.co_filename)
             if kind != "library":
@@ -487,7 +481,7 @@ class StandIn:
     _value = property(lambda self: self)  # to whatever asks a leaf for what is inside
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
-        if _any_box(operands) or _any_box(options):
+        if _any_box(operands, options):
             return NotImplemented
         if options.get("out") is not None or method == "at":
             self._listing.refuse(
@@ -506,7 +500,7 @@ class StandIn:
         return self._listing.call(getattr(ufunc, method), f"{name}.{method}", operands, options)
 
     def __array_function__(self, function: Any, types: Any, operands: Any, options: Any) -> Any:
-        if _any_box(operands) or _any_box(options):
+        if _any_box(operands, options):
             return NotImplemented
         if function in ABOUT and self._listing.phase != "step":
             return function(*example(operands), **example(options))
@@ -568,17 +562,17 @@ class StandIn:
     @staticmethod
     def __listed__(function: Any, *operands: Any, **options: Any) -> Any:
         """Note a call of a function of minidiff's own as one, unless a trace has to see inside."""
-        if _any_box(operands) or _any_box(options):
+        if _any_box(operands, options):
             return function.__wrapped__(*operands, **options)
-        listing = next(x._listing for x in flat(operands) if type(x) is StandIn)
+        listing = stand_ins(operands)[0]._listing
         return listing.call(function, function.__name__, operands, options)
 
     @staticmethod
     def __called__(function: Any, rule: Any, g: int, *operands: Any, **options: Any) -> Any:
         """Note what a user's function or a rule of it does, or a call, unless a trace has to see inside."""
-        if _any_box(operands) or _any_box(options):
+        if _any_box(operands, options):
             return (rule or function)(*operands, **options)
-        listing = next(x._listing for x in flat((operands, options)) if type(x) is StandIn)
+        listing = stand_ins((operands, options))[0]._listing
         return listing.attempt(function, rule, g, operands, options)
 
     def __getattr__(self, name: str) -> Any:
@@ -596,7 +590,7 @@ class StandIn:
             def call(*operands: Any, **options: Any) -> Any:
                 if options.get("out") is not None:
                     listing.refuse(f".{name}(out=…) writes into an array. Leave out= away", FillsError)
-                if _any_box(operands) or _any_box(options):
+                if _any_box(operands, options):
                     return getattr(np, name)(self, *operands, **options)
                 if name in REDUCTIONS and len(operands) < 2 and options.keys() <= {"axis", "keepdims"}:
                     return REDUCTIONS[name](self, **{"axis": operands[0] if operands else None, **options})
@@ -793,14 +787,9 @@ def flat(x: Any) -> list[Any]:
     return found
 
 
-def _stand_ins(items: Iterable[Any]) -> list[StandIn]:
-    uses: list[StandIn] = []
-    for x in items:
-        if type(x) is StandIn:
-            uses.append(x)
-        elif type(x) not in _PLAIN:
-            uses += [item for item in flat(x) if type(item) is StandIn]
-    return uses
+def stand_ins(x: Any) -> list[StandIn]:
+    """Give the stand-ins among what lists, tuples, dicts and slices hold."""
+    return [item for item in flat(x) if type(item) is StandIn]
 
 
 def _flatten(items: Any, found: list[Any]) -> None:
@@ -821,5 +810,5 @@ def is_array(x: Any) -> bool:
     return issubclass(type(x), (np.ndarray, np.generic))
 
 
-def _any_box(x: Any) -> bool:
-    return any(map(is_box, flat(x)))
+def _any_box(*things: Any) -> bool:
+    return any(map(is_box, flat(things)))

@@ -43,7 +43,6 @@ from minidiff.program.signature import (
 
 __all__ = ["Names", "Reach", "Seen", "closure", "codes", "global_names", "rebound"]
 
-
 # With these names in its code a function may read any attribute.
 _ANY = {"__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "eval", "exec", "getattr", "vars"}
 # Methods that read so to set, show or copy what has them: a loss does not go by that.
@@ -118,7 +117,8 @@ class Reach:
             name, x = waiting.pop()
             if self._is_new(name, x) and (x is f or not is_known(x)):
                 self.found.append((name, x))
-                if type(x) not in ARRAYS or x.dtype == object:  # others hold nothing
+                # Parameters and other arrays hold nothing.
+                if not isinstance(x, Param) and (type(x) not in ARRAYS or x.dtype == object):
                     held, named = self._listed(self._held(name, x)), self._listed(_attributes(name, x))
                     waiting += held
                     (of_modules if isinstance(x, types.ModuleType) else attributes).extend(named)
@@ -549,7 +549,7 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
             for n, v in vars(x).items()
             if n not in made and not _is_of_dataclass(x, v)
         )
-    elif not isinstance(x, Param) and not (isinstance(x, known) and is_known(type(x))):
+    elif not (isinstance(x, known) and is_known(type(x))):
         for kind in type(x).__mro__:
             if kind.__module__ != "builtins":
                 yield "__class__", "", kind

@@ -34,15 +34,15 @@ from minidiff.tracing import is_tracing, map_container, standing_for_leaves, wat
 
 __all__ = ["Compiled", "compiled"]
 
-# So many programs are made, for the signatures met first; from so many on, something is amiss.
+# One loss gets at most KEPT programs. A warning comes with the recording of number MANY.
 KEPT, MANY = 64, 16
-# So many seconds for several of them are too long.
+# Several recordings that take more seconds than this are worth a warning.
 LONG = 10.0
-# To compare so many things takes longer than most losses.
+# To compare more things than this takes longer than most losses.
 HELD = 100_000
-# Where data change, a program that has run so often was worth its recording.
+# A program that has run this often was worth its recording, even if data have changed since.
 WORTH = 100
-# What to ask a value, for which something else stands when a loss is recorded.
+# Advice for a loss that asks a value for its type: the type of a stand-in is another.
 _TYPES = "ask isinstance(x, float), as type(x) is another when it is recorded"
 
 
@@ -178,7 +178,7 @@ class Compiled:
         self._steps: Steps | None = None
         self._lock = threading.RLock()
         self._recorded, self._spent = 0, 0.0
-        self._warned: set[str] = set()  # of what
+        self._warned: set[str] = set()  # what it has warned of
         name = getattr(loss, "__name__", type(loss).__name__)
         self._name = name if name.isidentifier() else "loss"
         self._unused = [i for i, name in enumerate(_parameters(loss)) if name == "_" and ps is not None]
@@ -187,7 +187,7 @@ class Compiled:
         """Give the loss and its gradient, or take a step and give the loss."""
         if by_name:
             raise TypeError(f"compiled: arguments go by position, got {', '.join(by_name)} by name")
-        if is_tracing() or watching.get():  # which have to see what the loss does
+        if is_tracing() or watching.get():  # both have to see what the loss does
             return self._eagerly(args)
         if self._unused:
             args = tuple([None if i in self._unused else x for i, x in enumerate(args)])
@@ -202,7 +202,7 @@ class Compiled:
         latest, made = self._latest
         if made is None or key != latest:
             made = self._programs.get(tuple(key))
-            if made is None:  # to record each of very many would take longer than to do without
+            if made is None:  # a program for each of very many signatures would not pay
                 return self._first(tuple(key), args) if len(self._programs) < KEPT else self._eagerly(args)
             self._latest = key, made
         try:
@@ -211,11 +211,11 @@ class Compiled:
             made.ran += 1
             every = made.run(*self._values, *leaves)
         except ChangedError:
-            if self._recorded >= KEPT:  # of what is another at each call a program takes longer than none
+            if self._recorded >= KEPT:  # where data change at each call, programs do not pay
                 return self._eagerly(args)
             self._latest = None, None
             return self._first(tuple(key), args, made)
-        except Exception:  # which the loss may catch; if not, it has the user's lines
+        except Exception:  # the loss may catch it; if not, the traceback shows the user's lines
             return self._eagerly(args)
         return made.result(every) if self._opt is None else self._step(made, every)
 
@@ -381,7 +381,7 @@ class Compiled:
     def _first(self, key: Any, args: tuple[Any, ...], stale: _Made | None = None) -> Any:
         """Record a program for these arguments, compare it with the loss itself, and give what this gives.
 
-        It takes the place of a stale one.
+        The program takes the place of `stale`.
         """
         with self._lock:
             if self._programs.get(key) is not stale:  # another thread has made one meanwhile
@@ -390,7 +390,7 @@ class Compiled:
                 self._recorded -= stale.ran >= WORTH
                 del self._programs[key]
             started = time.perf_counter()
-            bound = Bindings(Reach(self._loss, args), args)  # before the loss runs, which may count its calls
+            bound = Bindings(Reach(self._loss, args), args)  # before the loss runs: it may count its calls
             result = self._on_copies(args)
             made = self._checked(args, result, bound)
             self._recorded += 1
@@ -442,12 +442,12 @@ class Compiled:
             try:
                 again = self._again(reach, names, args, over) if reach.arrays else None
                 if again and again.refusal is None:
-                    # What was stood in for has not been written into.
+                    # Into an array that a stand-in stood for, nothing has been written.
                     watched = [one for one in seen if one.objects is not None or again.reach.finds(one.array)]
                     self._refuse_changes(watched)
                     try:
                         return self._program(bound, names, args, result, again, watched)
-                    except RefusedError as error:  # it asks for the type of an array, for one
+                    except RefusedError as error:  # the loss may go by the type of an array
                         again = again._replace(refusal=error.with_traceback(None))
                 refusal = again.refusal if again else None
                 if refusal is not None and not is_whole:
@@ -480,7 +480,7 @@ class Compiled:
             again = self._twice(reach, names, args, True)
         except KeepsError:
             raise
-        except Exception as error:  # what leads to an array cannot be copied, or looks at values
+        except Exception as error:  # what leads to an array cannot be copied, or the loss looks at values
             refusal = error if isinstance(error, RefusedError) else RefusedError(f"compiled: {error}")
             return _Twice(None, set(), refusal.with_traceback(None), reach)
         over.callback(again.forget)
@@ -601,7 +601,7 @@ class Compiled:
         taken = set(names.taken)
 
         def standing(x: Any, name: str) -> Any:
-            named[name] = name if name.isidentifier() else free_name(name, taken)  # of a part it is none
+            named[name] = name if name.isidentifier() else free_name(name, taken)  # a part's has a point
             inputs.append(named[name])
             return StandIn(listing, named[name], x)
 
@@ -674,7 +674,7 @@ def _put_back(seen: list[Seen]) -> None:
 
 
 class _Twice(NamedTuple):
-    first: Any  # the first of two recordings, None if it was refused
+    first: Any  # the first of the two recordings; None if one was refused
     found: set[int]  # the ids of those of its constants that the loss finds
     refusal: RefusedError | None  # why it will not do, if so
     reach: Reach  # what finds the arrays that were not stood in for
@@ -688,7 +688,7 @@ class _Twice(NamedTuple):
 class _Recording(NamedTuple):
     listing: Listing
     inputs: list[str]
-    named: dict[str, str]  # those, by the names of arguments and of their parts
+    named: dict[str, str]  # the inputs by the names of parameters, arguments and their parts
     value: Any
     gradients: list[Any]
     template: Any  # places of the gradients, nested as the arguments are
@@ -758,7 +758,7 @@ class _Made:
         def seen() -> list[Any] | None:
             try:
                 return [*map(_bits, looked_at())]
-            except Exception:  # of these data the loss looks at something else, or fails as well
+            except Exception:  # with these data the loss looks at something else, or fails as well
                 return None
 
         were = seen()

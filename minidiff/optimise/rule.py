@@ -161,8 +161,8 @@ class Rule(Settings, AbstractOptimiser):
     keeps: ClassVar[tuple[str, ...]] = ()
     real: ClassVar[tuple[str, ...]] = ()
     elementwise: ClassVar[bool] = True
-    # True where `formula` gives the point to go to in place of the step, which would be rounded twice on the
-    # way there. It is not elementwise.
+    # True where `formula` gives the point to go to in place of the step: to subtract a step would round
+    # twice. Such a rule is not elementwise.
     gives_point: ClassVar[bool] = False
     # What a parameter's clock shows before its first step; `tick` moves it on.
     clock: ClassVar[tuple[Any, ...]] = (0,)
@@ -212,7 +212,7 @@ class Rule(Settings, AbstractOptimiser):
         """Return what a parameter's clock shows after one more step: its count of steps."""
         return (t + 1,)
 
-    # No method here, as a rule's own may take more arguments than this one.
+    # It is declared as an attribute: a rule's own method may take more arguments than this one.
     tick: ClassVar[Callable[..., tuple[Any, ...]]] = _one_more
 
     def can_show(self, *clock: Any) -> bool:

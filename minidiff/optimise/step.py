@@ -43,8 +43,8 @@ __all__ = ["compute", "make", "step_of", "take"]
 # Bytes of a block, and of the largest array that is computed in one piece. A formula's dozen temporaries of
 # this size fit into a second-level cache. From 128 KiB on, the C library asks the system for each of them.
 BLOCK = 96 * 1024
-# Seconds that a program must have spent on large arrays before a loop is compiled in its place: as many as it
-# takes to import Numba and to compile.
+# A program that has spent this many seconds on large arrays becomes a compiled loop. To import Numba and to
+# compile takes as long.
 PATIENCE = 2.0
 
 
@@ -64,7 +64,7 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     """
     if not _is_simple(stages, x):
         return whole(_take_whole, stages, p, x, Δ, out)
-    # What a member changes before another one fails is put back.
+    # If a member fails, what others have changed is put back.
     back = remembered([p], stages) if len(stages) > 1 and any_changes_more(stages) else list
     try:
         formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
@@ -81,7 +81,7 @@ def _take_whole(*step: Any) -> None:
     make(changes)
 
 
-# What is left of a step when all that can fail is over: a function and its arguments.
+# What remains of a step when nothing can fail any more: a function and its arguments.
 Change: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 
 
@@ -265,7 +265,7 @@ def _begin(
 def _change(p: Any, x: Array, values: Sequence[Array], turns: list[_Turn]) -> None:
     """Make the changes of a step. To make them twice is to make them once."""
     news, notes = iter(values), False
-    x[...] = next(news)  # where that is x itself, NumPy does nothing
+    x[...] = next(news)  # NumPy does nothing if that is x itself
     for rule, kept, is_new, clock, _ in turns:
         kept["clock"] = clock
         for name in rule.keeps:
@@ -356,7 +356,7 @@ class _Formulas:
         except (TypeError, ValueError, ArithmeticError):
             return False
         if arrays[0].ndim and arrays[0].flags.forc:
-            self._loop(arrays[0].dtype)  # which warns where there can be none, and may raise by that
+            self._loop(arrays[0].dtype)  # it warns where there can be none, and the warning may be an error
         return arrays[0].ndim > 0
 
     def swept(self, arrays: list[Array], numbers: Any, home: Any = None) -> list[Array] | None:

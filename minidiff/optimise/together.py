@@ -202,7 +202,7 @@ class Together:
         for rule, states, clock in turns:
             for i, p in enumerate(self._ps):
                 if states[i] is None:
-                    rule.state[p] = states[i] = {}  # in this order, as it may be done twice
+                    rule.state[p] = states[i] = {}  # in this order: an interrupt may have it done twice
                 states[i]["clock"] = clock
             if rule.notes_steps:
                 rule.stepped(*clock)
@@ -225,12 +225,12 @@ class Together:
         self._others = [i for i, reason in reasons.items() if reason]
         self.apart = {self._names[i]: reasons[i] for i in self._others}
         self._ps = [ps[i] for i in self._places]
-        # Of all parameters, as the others' steps come first, and may lower a rate that all share.
+        # All parameters' clocks count: the others' steps come first, and may lower a rate that all share.
         self._all = self._ps + [ps[i] for i in self._others]
         self._xs = [p.value for p in self._ps]
         self._changes_more = any_changes_more(stages)
         self._groups = self._grouped(True)
-        self._stages = stages  # at the end: what an interrupt cuts short is done again
+        self._stages = stages  # at the end: if an interrupt comes before, all is done again
 
     def _grouped(self, is_flat: bool) -> list[_Group]:
         """Put parameters of one dtype into vectors of limited size, or each into a group of its own."""
@@ -248,7 +248,7 @@ class Together:
         if not {*map(type, numbers)} <= {bool, int, float}:
             raise TypeError("NumPy goes by the dtypes of its own numbers")
         self._write(numbers)
-        if not self._is_exact:  # what stands beside an element may change its last bit
+        if not self._is_exact:  # an element's neighbours may change its last bit
             self._groups = self._grouped(False)
             self._write(numbers)
         self._types = tuple(map(type, numbers))

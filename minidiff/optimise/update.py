@@ -169,7 +169,7 @@ def changes_of(opt: AbstractOptimiser, ps: Any, gs: Any) -> tuple[list[Change], 
         return changes, compute(steps, changes, stages)
     except Exception as error:
         where = ""
-        for _, p, x, _ in steps[len(changes) :][:1]:  # none, if that came when all had been computed
+        for _, p, x, _ in steps[len(changes) :][:1]:  # none, if all had been computed
             which = _which((ps, next(i for i, other in enumerate(ps) if other is p)))
             where = f", at {which} of shape {x.shape}"
         add_note(error, f"in update(opt, ps, gs){where}; nothing has moved")
@@ -190,7 +190,7 @@ def _parameters(ps: Any) -> list[Any]:
     if not isinstance(ps, Iterable):
         raise TypeError(f"expected a parameter or Params, got {described(ps)}: {_MAKE}")
     found: list[Any] = []
-    for i, p in enumerate(ps):  # which may be without end
+    for i, p in enumerate(ps):  # it may be without end: the first that is no parameter is refused
         if not isinstance(p, _PARAMETERS):
             raise TypeError(f"parameter {i} is {described(p)}: {_MAKE}")
         found.append(p)

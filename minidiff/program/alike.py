@@ -76,7 +76,7 @@ def _made_anew(call: Call) -> str:
 def _same(a: Any, b: Any, found: set[int]) -> bool:
     if type(a) is not type(b):
         return False
-    if type(a) is Kept:  # of each call its own
+    if type(a) is Kept:  # each call has its own
         return True
     if type(a) is StandIn:
         return bool(a._name == b._name)
@@ -93,8 +93,8 @@ def _same(a: Any, b: Any, found: set[int]) -> bool:
         if a.dtype != b.dtype or a.shape != b.shape:
             return False
     if is_ndarray(a) or isinstance(a, np.generic):
-        if a.dtype.char in "gG":  # of the bytes of extended precision some hold nothing, and are as they come
-            return equal(iter([a]), iter([b]))
+        if a.dtype.char in "gG":  # some bytes of extended precision hold nothing, and may differ
+            return equal([a], [b])
         return bool(a.tobytes() == b.tobytes())
     if isinstance(a, (bool, int, float, complex, str, range)):
         return repr(a) == repr(b)

@@ -27,7 +27,7 @@ from minidiff.program.signature import (
 
 __all__ = ["Bindings"]
 
-# So many are compared at most.
+# At most this many names are compared.
 MOST = 1000
 _PLAIN = bool, int, float, complex, str, bytes, np.generic
 _UNBOUND = AttributeError, LookupError, ValueError  # what reading a name raises then
@@ -123,7 +123,7 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
         is_named = reach.is_named_of_module if isinstance(x, ModuleType) else reach.is_named
         named = [name for name, held in vars(x).items() if is_named(name) and _is_users(name, held)]
         yield from ((vars(x).get, name, name) for name in named)
-        if isinstance(x, type) and not reach.reads_any:  # one that hides that of a base
+        if isinstance(x, type) and not reach.reads_any:  # a new name may hide that of a base
             yield partial(_has_none, reach.names_read - vars(x).keys()), x, ""
     elif isinstance(x, dict):
         yield from ((partial(dict.get, x), key, key if type(key) is str else "") for key in dict.keys(x))
@@ -136,11 +136,11 @@ def _readings(x: Any, reach: Reach) -> Iterator[tuple[Callable[[Any], Any], Any,
         yield from ((partial(kind.__getitem__, x), i, "") for i in range(kind.__len__(x)))
         yield kind.__len__, x, ""
     elif not (reach.reads_any and is_known(type(x))):
-        yield type, x, ""  # it may become one of another class
+        yield type, x, ""  # its class may be set
         if (own := in_dict(x)) is not None:
             named = [name for name in {**own, **dict(in_class(type(x)))} if reach.is_named(name)]
             yield from ((own.get, name, name) for name in named)
-            # Those that it looks for, and has not yet.
+            # The names that the loss looks for and that it has not yet.
             absent = None if reach.reads_any else reach.names_read - {*named}
             yield (dict.__len__ if absent is None else absent.isdisjoint), own, ""
         read = partial(object.__getattribute__, x)

@@ -23,7 +23,7 @@ from minidiff.program.signature import ARRAYS, held_next_by, is_known
 
 __all__ = ["with_stand_ins"]
 
-# Of Python's own, what is copied by what it holds.
+# Python's own classes whose objects are copied by what they hold.
 _COPIED = {
     list, tuple, dict, set, frozenset, deque, defaultdict, OrderedDict, UserDict, UserList, partial,
     types.SimpleNamespace,
@@ -31,7 +31,7 @@ _COPIED = {
 _CACHE = type(cache(int))
 _DISPATCHING = singledispatch(int).__code__  # type: ignore[attr-defined]
 _OF_CLASSES = type, classmethod, staticmethod, property
-# Of a class, what it gets when it is made.
+# What a class gets when it is made, and its copy gets anew.
 _OF_TYPE = types.GetSetDescriptorType, types.MemberDescriptorType
 # With one of these a class has a say in how its objects are copied.
 _OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__")
@@ -143,7 +143,7 @@ class _Copies:
                 memo[i] = type(x)(known(x.__func__))
             elif type(x) is property:
                 memo[i] = property(known(x.fget), known(x.fset), known(x.fdel), x.__doc__)
-        for x in sorted(self._classes, key=lambda x: len(x.__mro__)):  # those that others are made of first
+        for x in sorted(self._classes, key=lambda x: len(x.__mro__)):  # bases first
             names = {name: known(held) for name, held in vars(x).items() if not isinstance(held, _OF_TYPE)}
             memo[id(x)] = type(x.__name__, tuple(map(known, x.__bases__)), names)
         for x in self._modules:

@@ -23,8 +23,8 @@ from minidiff.typing import Array
 
 __all__ = ["compiled", "is_exact"]
 
-# Bytes of an array that a thread gets at a time. An array of less than four shares is left to one thread: to
-# hand over smaller ones costs more than a second thread gains.
+# Bytes of an array that a thread gets at a time. One thread takes an array of less than four shares: to hand
+# over smaller ones costs more than a second thread gains.
 SHARE = 2**20
 
 # What Numba knows by another name.

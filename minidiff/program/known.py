@@ -38,7 +38,7 @@ linalg.vecdot linalg.vector_norm fft.fft fft.ifft fft.fft2 fft.ifft2 fft.fftn ff
 fft.irfft fft.rfft2 fft.irfft2 fft.rfftn fft.irfftn fft.hfft fft.ihfft fft.fftshift fft.ifftshift
 diag_indices_from tril_indices_from triu_indices_from lib.stride_tricks.sliding_window_view
 """
-# Of these the dtype (real or complex) or the shape may be another for other values: a program checks it.
+# Other values may give results of another dtype (real or complex) or shape: a program checks that.
 _GUARDED = ["real_if_close", "linalg.eig", "linalg.eigvals", "linalg.lstsq", "polyfit", "bincount"]
 
 
@@ -52,7 +52,8 @@ def _functions(names: Iterable[str]) -> dict[Any, str]:
     return found
 
 
-# Of found arrays they are called when a loss is recorded: how many numbers they give depends on values.
+# How many numbers they give depends on values. So they are called when a loss is recorded, with found arrays
+# alone.
 _LOOKING_AT = """
 argwhere array_equiv bincount compress delete extract flatnonzero histogram histogram2d histogramdd
 histogram_bin_edges insert intersect1d ix_ nonzero packbits poly polyfit roots setdiff1d setxor1d trim_zeros
@@ -78,8 +79,8 @@ FAILING = set(
     _functions(f"linalg.{name}" for name in ("cholesky", "inv", "solve", "tensorinv", "tensorsolve"))
 ) | {np.take, np.take_along_axis}
 
-# Operators: the ufunc that each is of arrays, and how the source writes it. A power is none: NumPy computes
-# it in another way for some exponents.
+# Operators: the ufunc that each calls for arrays, and how the source writes it. A power has none: for some
+# exponents NumPy computes it in another way.
 OPERATORS: dict[str, tuple[Any, str]] = {
     "add": (np.add, "{} + {}"), "sub": (np.subtract, "{} - {}"), "mul": (np.multiply, "{} * {}"),
     "truediv": (np.divide, "{} / {}"), "floordiv": (np.floor_divide, "{} // {}"),

@@ -50,9 +50,9 @@ from minidiff.tracing import (
 
 __all__ = ["RESERVED", "ChangedError", "Lines", "Memory", "Workspace", "free_name", "needed"]
 
-# From so many bytes on an array is kept.
+# Arrays of at least this many bytes are kept from call to call.
 LARGE = 2**16
-# After so many temporaries their names are used again, so that Python lets go of what is not needed any more.
+# After this many temporaries names are used again, so that Python lets go of what is not needed any more.
 SHORT = 100
 
 _SYMBOLS: dict[Any, str] = {np.add: "+", np.subtract: "-", np.multiply: "*", np.divide: "/"}
@@ -183,7 +183,8 @@ class Lines:
         made = {x._name for call in calls for x in call.results}
         used = flat([[[call.operands, call.options] for call in calls], outputs])
         free = [x for x in used if type(x) is not StandIn or x._name not in made]
-        free += [x for call in calls if type(call.function) is Whole for x in call.uses]  # it may keep them
+        # A function called as one may keep what it gets.
+        free += [x for call in calls if type(call.function) is Whole for x in call.uses]
         self._memory = Memory(calls, outputs.values(), free, same)
         self._uses = Counter([x._name for x in used if type(x) is StandIn])
         self._wanted = {x._name: name for name, x in reversed(outputs.items()) if type(x) is StandIn}
@@ -284,7 +285,7 @@ class Lines:
             start = f"np.zeros({self._ref(call.operands[1])}, {self._ref(call.operands[2])})"
         else:
             start = f"np.array({self._ref(x)})"
-        # What is put there has to keep its name until the second line.
+        # The name of what is put there has to be good until the second line.
         name = wanted or (start if start.isidentifier() else self._temporary(i - 1, result))
         self._holding[name] = memory(result)
         if name != start:
@@ -361,7 +362,7 @@ class Lines:
         if x._name not in self._listing.made_by or not self._text[x._name].isidentifier():
             return False
         group, mine = self._memory.of(x), self._memory.of(result)
-        is_kept = group in self._borrowed and self._memory.goes_out(mine)  # what others get is not to be kept
+        is_kept = group in self._borrowed and self._memory.goes_out(mine)  # others get it
         if is_kept or not self._memory.dies(i, x, result):
             return False
         if group in self._borrowed:
@@ -402,7 +403,7 @@ class Lines:
         if (text, dtype) not in self._arrays:
             name = self._arrays[text, dtype] = self._name(f"k{len(self._arrays) + 1}")
             number = text[1:-1] if text.startswith("(") else text
-            # A dtype takes NumPy as long as the array, and a float has this one anyway.
+            # A dtype costs NumPy as much time as the array, and a float gives this one anyway.
             is_plain = type(example(x)) is float and dtype == np.float64
             self._body.append(f"{name} = np.array({number if is_plain else f'{number}, {dtype.name!r}'})")
         return Verbatim(self._arrays[text, dtype])
@@ -452,10 +453,10 @@ class Lines:
         """Write a call as an expression."""
         operands = [self._ref(x) for x in call.operands]
         options = [f"{name}={self._ref(x)}" for name, x in call.options.items()]
-        # The operator gives the product of two complex numbers with other last bits than the ufunc.
+        # The operator's product of two complex numbers has other last bits than the ufunc's.
         is_complex = isinstance(call.results[0]._example, np.complexfloating)
         stays = options or (is_complex and call.function in (np.multiply, np.divide))
-        # NumPy's function of Python's numbers gives one of NumPy's.
+        # NumPy's function gives a number of NumPy's, the operator one of Python's.
         stays = stays or ("{}" not in call.form and not any(is_array(example(x)) for x in call.operands))
         form: str = call.form if stays else _FORMS.get(call.function, call.form)
         if form == "{}[{}]":
@@ -525,7 +526,7 @@ class Lines:
             text = "None" if x is None else self._ref(x)
             e = x._example if type(x) is StandIn else x
             if isinstance(e, np.ndarray) and not self._memory.gives(x):
-                text += ".copy()" if e.flags.c_contiguous else ".copy('K')"  # it lies in memory as it did
+                text += ".copy()" if e.flags.c_contiguous else ".copy('K')"  # laid out as it was
             texts.append(text)
         return ", ".join(texts) + ("," if len(texts) == 1 else "")
 

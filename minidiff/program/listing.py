@@ -81,7 +81,7 @@ class Call(NamedTuple):
     """One call: ``results = function(*operands, **options)``."""
 
     results: list[StandIn]
-    function: Callable[..., Any]  # of an operator the ufunc that it is
+    function: Callable[..., Any]  # for an operator its ufunc
     form: str  # how the source writes it: a format for the operands, or a name to call
     operands: tuple[Any, ...]
     options: dict[str, Any]
@@ -137,7 +137,7 @@ class Listing:
         self.calls: list[Call] = []
         self.assumed: list[StandIn] = []
         self.refusal: RefusedError | None = None
-        self._failure: RefusedError | None = None  # what is to be said of an error, if it has been caught
+        self._failure: RefusedError | None = None  # raised if the function has caught an error
         self.made_by: dict[str, Call] = {}
         self._following: set[str] = set()  # the names of constants, and of what follows from them alone
         self._held: list[Any] = []  # so that no id is given twice
@@ -376,10 +376,10 @@ _LIBRARIES = (
     os.path.join(os.path.dirname(os.path.dirname(np.__file__)), "scipy", ""),
     "<__array_function__", "<frozen", copy.__file__, functools.__file__, inspect.__file__,
 )  # fmt: skip
-# What shows a value from these is a debugger, or writes a log.
+# Modules that show values: debuggers and logs.
 _SHOWING = {"bdb", "cmd", "logging", "pdb", "reprlib", "traceback"}
-# Of ours, but written as a user's function is: what they make of arrays is not noted unless stand-ins take
-# part.
+# Files of ours with functions written as a user's are: what they make of arrays is not noted unless stand-ins
+# take part.
 _WRITTEN_OUT = tuple(
     _OURS + name.replace("/", os.sep)
     for name in ("functions.py", "losses.py", "optimise/rules.py", "optimise/decays.py", "optimise/clips.py")
@@ -417,7 +417,7 @@ def _settings_of(function: Any, form: str, count: int) -> list[bool]:
         return [i >= values for i in range(count)]
     try:
         every = inspect.signature(function).parameters.values()
-    except ValueError:  # of some functions in C there is none
+    except ValueError:  # some functions in C have none
         return [i > 0 and function in (np.concatenate, np.lexsort) for i in range(count)]
     names = [x.name for x in every for _ in range(count if x.kind is x.VAR_POSITIONAL else 1)]
     more = {"start"} if function is np.rollaxis else set[str]()
@@ -478,7 +478,7 @@ class StandIn:
         return StandIn if is_of_sparse(sys._getframe(1)) else type(self._example)
 
     dtype = property(lambda self: self._example.dtype)
-    _value = property(lambda self: self)  # to whatever asks a leaf for what is inside
+    _value = property(lambda self: self)  # for what asks a leaf for its value
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
         if _any_box(operands, options):
@@ -490,9 +490,9 @@ class StandIn:
                 FillsError,
             )
         if method == "__call__" and "where" in options:
-            options["out"] = None  # without which NumPy warns, and which it has not passed on
+            options["out"] = None  # NumPy warns without it, and has not passed it on
         for name in ("array", "indices")[: len(operands)]:
-            options.pop(name, None)  # NumPy has put it in its place, and left it by name as well
+            options.pop(name, None)  # NumPy gives it by place and by name
         known = getattr(np, ufunc.__name__, None) is ufunc
         name = f"np.{ufunc.__name__}" if known else f"{ufunc.__name__}"
         if method == "__call__":
@@ -548,7 +548,7 @@ class StandIn:
         cures = cures or "NumPy functions take the array as it is; np.stack and np.concatenate join several"
         (value,) = self._listing.look(f"{who} looks at values. {cures.removesuffix('.')}", self)
         array = np.array(value, dtype)
-        array.flags.writeable = bool(copy)  # what is written into one of the user's has to be seen
+        array.flags.writeable = bool(copy)  # nobody is to write into it and lose that
         return array
 
     def __as_array__(self) -> Any:
@@ -625,7 +625,7 @@ class StandIn:
         return (self._item(i) for i in range(self._length()))
 
     __getitem__, __len__ = _if_there("__getitem__", _item), _if_there("__len__", _length)
-    __iter__ = _if_there("__getitem__", _items)  # without one of its own, iter would go by that
+    __iter__ = _if_there("__getitem__", _items)  # without it, `iter` would go by `__getitem__`
 
     def __copy__(self) -> Any:
         return self.copy() if hasattr(self, "copy") else self
@@ -751,11 +751,11 @@ for _name in (
     setattr(StandIn, f"__i{_name}__", _in_place(PYTHONS[_name], OPERATORS[_name][1][3:-3]))
 
 stands_beneath(StandIn, lambda x: x._example)
-StandIn.__name__ = "value in a compiled function"  # as which Python's own messages speak of it
+StandIn.__name__ = "value in a compiled function"  # for Python's own messages
 
 
 def example(x: Any) -> Any:
-    """Put in the place of every stand-in its example, also inside lists, tuples, dicts and slices."""
+    """Put in the place of every stand-in its example, also inside lists, tuples and dicts."""
     if type(x) is StandIn:
         return x._example
     return map_container(example, x) if type(x) not in _PLAIN else x

@@ -24,7 +24,7 @@ from minidiff.tracing import WITHOUT_AUTOGRAD, defined
 
 __all__ = ["module_of", "save"]
 
-# Arrays of more elements stand in a file beside the module.
+# Arrays of more elements than this are in a file beside the module.
 INLINE = 16
 _FIRST = "# Written by minidiff's compiled(…).save: plain NumPy, nothing of minidiff is needed."
 
@@ -56,7 +56,7 @@ def save(path: str, text: str, arrays: dict[str, Any]) -> None:
         contents = io.BytesIO()
         np.savez(contents, **arrays)
         data = contents.getvalue()
-        # Its name tells its contents: so an old module finds its own arrays until the new one is in place.
+        # Its name goes by its contents: an old module finds its own arrays until the new one is in place.
         beside = f"{os.path.splitext(path)[0]}-{hashlib.sha256(data).hexdigest()[:12]}.npz"
         write(beside, [data])
         text = text.replace("CONSTANTS.npz", os.path.basename(beside))
@@ -102,7 +102,7 @@ def module_of(about: str, functions: list[tuple[Lines, str, list[Any]]]) -> tupl
             is_called = phase == "forward" and not _is_ours(f)
             what = f"it calls {name}, which" if is_called else "its derivative takes what"
             helpers |= _sources(f, f"{shown_line(line)}{what}")
-            if name not in helpers:  # an argument has the function's own name
+            if name not in helpers:  # the function's own name is taken, by an argument
                 helpers[name] = f"{name} = {inspect.unwrap(f).__name__}"
         constants = [_constant(x, name, arrays, f"_{i}" * bool(i)) for name, x in lines.constants.items()]
         if lines.workspace:
@@ -120,7 +120,7 @@ def module_of(about: str, functions: list[tuple[Lines, str, list[Any]]]) -> tupl
         checks = [f"    {name} = given({name!r}, {name}, {_kind(x)})" for name, x in named]
         written = "\n".join([*constants, *["", ""] * bool(constants), head, doc, *checks, body.rstrip()])
         title = f"{lines.title}_{i + 1}" if lines.title == functions[0][0].title and i else lines.title
-        if title != lines.title or (i and constants):  # names that come twice
+        if title != lines.title or (i and constants):  # its names are another program's, too
             inside = textwrap.indent(written, "    ", lambda line: bool(line.strip()))
             written = f"def _{title}():\n{inside}\n\n    return {lines.title}\n\n\n{title} = _{title}()"
         parts.append(written)

@@ -45,26 +45,27 @@ __all__ = ["Names", "Reach", "Seen", "closure", "codes", "global_names", "reboun
 
 # With these names in its code a function may read any attribute.
 _ANY = {"__dict__", "__getattribute__", "asdict", "astuple", "attrgetter", "eval", "exec", "getattr", "vars"}
-# Methods that read so to set, show or copy what has them: a loss does not go by that.
+# In these methods such names do not count: they set, show or copy an object, which no loss goes by.
 _ASIDE = {"__setattr__", "__delattr__", "__repr__", "__str__", "__dir__", "__getstate__", "__setstate__"}
-# Without any of these it makes no Python number of an array.
+# A function without any of these names makes no Python number of an array.
 _TO_NUMBER = {"complex", "eval", "exec", "float", "getattr", "int", "item", "math", "round", "tolist"}
 # Bytes of found arrays that a program may compare at every call with what they were.
 COMPARED = 2**20
-# Things that it looks at, and what stands for more.
+# The number of things that it looks at, and what stands for all others.
 THINGS = 20_000
 MORE = "…", np.zeros(0, object)
 _OF_ENUMS = {"_member_map_", "_value_"}
 # Attributes in which objects of ours, and of NumPy's, have arrays or functions of the user's.
 _OF_OURS = {"_loss", "coeffs", "data", "pyfunc"}
-# Python's own arrays, of which NumPy makes others.
+# Python's own arrays, of which NumPy can make arrays.
 _BUFFERS = bytearray, array
 _PLAIN = str, bytes, int, float, complex, type(None)
-# What random numbers come from.
+# Where random numbers come from.
 _RANDOM = (
     np.random.Generator, np.random.BitGenerator, np.random.SeedSequence, np.random.RandomState, random.Random,
 )  # fmt: skip
-# Of Python's own, what is looked into in a way of its own, holds nothing, or what nobody changes.
+# Classes of Python's own objects that need no search: it is done elsewhere, they hold nothing, or nobody
+# changes them.
 _NO_HOLDERS = (
     type, types.ModuleType, types.CodeType, types.FrameType, types.BuiltinFunctionType, random.Random,
     type(cache(int)), logging.Logger,
@@ -109,7 +110,7 @@ class Reach:
         self._read: set[str] = set()  # those that it may read of something else than a module
         self._matched: set[str] = set()  # those that it may read where it matches patterns of classes
         self._seen: dict[Any, Any] = {}  # holds what it has seen, so that no id is given twice
-        self._holders: dict[int, list[Any]] = {}  # of a thing that it reaches, by its id, what holds it
+        self._holders: dict[int, list[Any]] = {}  # by the id of a thing that it reaches: what holds it
         waiting: list[tuple[str, Any]] = [("", x) for x in (*objects_in(args), f)]
         attributes: list[tuple[str, str, Any]] = []
         of_modules: list[tuple[str, str, Any]] = []
@@ -117,7 +118,7 @@ class Reach:
             name, x = waiting.pop()
             if self._is_new(name, x) and (x is f or not is_known(x)):
                 self.found.append((name, x))
-                # Parameters and other arrays hold nothing.
+                # Parameters and arrays of numbers hold nothing.
                 if not isinstance(x, Param) and (type(x) not in ARRAYS or x.dtype == object):
                     held, named = self._listed(self._held(name, x)), self._listed(_attributes(name, x))
                     waiting += held
@@ -153,7 +154,7 @@ class Reach:
         if isinstance(x, type):
             self._matched.update(vars(x).get("__match_args__", ()))
         self.goes_by_ids |= x is id
-        if x is float or x is int or x is complex or _is_of_math(x):  # perhaps by another name
+        if x is float or x is int or x is complex or _is_of_math(x):  # the name may be another
             self._names.add("float")
         return True
 
@@ -325,8 +326,8 @@ class Seen(NamedTuple):
     array: Any
     shape: tuple[int, ...]
     held: bytes | int | None  # or a sum of it; None of what pandas compares
-    # Of an array of objects, whose bytes are their places, a copy: so these stay theirs. Of what holds more
-    # than numbers, as a mask or the columns of pandas, a copy as well.
+    # A copy of an array of objects, whose bytes are the objects' addresses: it keeps the objects alive. Also
+    # a copy of what holds more than numbers: a mask, the columns of pandas.
     objects: Any = None
 
     def has_changed(self) -> bool:
@@ -397,7 +398,7 @@ def _held_next_by(x: Any) -> list[Any]:
     return [*of_partial, *held_next_by(x)]
 
 
-# What holds other things by keys: its name, what gives them all, and what puts one there or takes it away.
+# Something that holds things by keys: its name, and functions that give all, put one there, take one away.
 _Holder: TypeAlias = tuple[str, Callable[[], Mapping[Any, Any]], Callable[..., None], Callable[..., None]]
 
 
@@ -521,7 +522,7 @@ def _is_of_dataclass(kind: type, x: Any) -> bool:
 
 
 def _state(g: Any) -> Any:
-    if isinstance(g, random.SystemRandom):  # which has none, and draws what nobody can foresee
+    if isinstance(g, random.SystemRandom):  # it has no state: each draw is new
         return object()
     if isinstance(g, random.Random):
         return g.getstate()
@@ -542,7 +543,7 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
         yield from (
             ("__class__", "", kind) for kind in (type(x), *x.__bases__) if kind.__module__ != "builtins"
         )
-        # Of an object that is there already what has made it is not read again.
+        # What has made an object is not read again where the object is there already.
         made = () if name else ("__init__", "__new__", "__post_init__", "__dataclass_fields__")
         yield from (
             (n, f"{x.__name__}.{n}", v)
@@ -556,7 +557,7 @@ def _attributes(name: str, x: Any) -> Iterator[tuple[str, str, Any]]:
         of_library = any(is_known(kind) for kind in type(x).__mro__ if kind.__module__ != "builtins")
         is_others = str(type(x).__module__).startswith(("numpy.", "scipy."))
         for n, v in attributes_of(x).items():
-            always = of_library and (is_others or n in _OF_OURS)  # a class of theirs is not looked into
+            always = of_library and (is_others or n in _OF_OURS)  # their classes are not looked into
             yield "__class__" if always else n, f"{name}.{n}".lstrip("."), v
 
 

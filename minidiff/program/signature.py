@@ -21,7 +21,7 @@ __all__ = ["ARRAYS", "OF_PYTHON", "SEQUENCES", "cells_of", "contents", "equal", 
 _STATIC = (bool, int, str, bytes, type(None))
 _NUMBERS = frozenset({*_STATIC, float, complex})
 _NAMES = frozenset({str, int})
-# What can be stood in for: no other subclass, which may have operators of its own.
+# Classes of the arrays that a stand-in can stand for. Other subclasses may have operators of their own.
 ARRAYS = np.ndarray, np.memmap
 _VARYING = frozenset({*ARRAYS, float, complex})
 SEQUENCES = (list, tuple, set, frozenset, deque)
@@ -34,7 +34,6 @@ _LIBRARIES = {"numpy", "autograd", "minidiff", "scipy", "matplotlib", "pandas"} 
 }
 _CODE = type, FunctionType, BuiltinFunctionType, np.ufunc, type(np.sum)
 
-
 # The flag of classes that are written in Python.
 OF_PYTHON = 1 << 9
 
@@ -42,7 +41,7 @@ OF_PYTHON = 1 << 9
 def is_known(x: Any) -> bool:
     """Tell whether something is a module, a function or a class of a library that need not be looked into."""
     names: set[Any]
-    kind = type(x)  # as `isinstance` asks some things what they stand for
+    kind = type(x)  # not `isinstance`: a stand-in, for one, answers for what it stands for
     if issubclass(kind, ModuleType):
         names = {x.__name__}
     elif issubclass(kind, _CODE):
@@ -161,7 +160,7 @@ def _of_class(kind: type, classes: set[Any]) -> Iterator[Any]:
     """Give what tells apart the numbers, texts and containers that all objects of a class share."""
     if kind is Param or kind in classes or not kind.__flags__ & OF_PYTHON:
         return
-    classes.add(kind)  # one may hold its own objects
+    classes.add(kind)  # a class may hold its own objects
     for name, held in in_class(kind):
         if type(held) in _SHARED:
             yield name
@@ -338,7 +337,7 @@ def parts_of(x: Any) -> Iterator[Any]:
         yield x
 
 
-def equal(a: Iterator[Any], b: Iterator[Any]) -> bool:
+def equal(a: Iterable[Any], b: Iterable[Any]) -> bool:
     """Tell whether two results have the same bits. One NaN is as good as another."""
     for x, y in zip(a, b, strict=True):
         if type(x) is not type(y):

@@ -106,7 +106,7 @@ class Program:
         exec(self._source(count, arrays, results), namespace)
         self.run = namespace["run"]
         self.constants = partial(self.run, None, targets=None)
-        if not equal(iter(quiet().run(self.run, arrays.values(), numbers)), map(example, results)):
+        if not equal(quiet().run(self.run, arrays.values(), numbers), map(example, results)):
             raise RefusedError("NumPy computes it in a way of its own")
 
     def _named(self, x: Any, call: Call) -> str:
@@ -115,7 +115,7 @@ class Program:
             raise RefusedError(f"it takes {x!r:.40} (of type {type(x).__name__}) into its arithmetic")
         if not _is_number(x):
             return str(x._name)
-        if call.function is operator.pow:  # which goes by the number itself
+        if call.function is operator.pow:  # it goes by the number itself
             return repr(x)
         is_where = call.function is np.where
         beside = np.result_type(*map(example, call.operands[is_where:]))

@@ -437,20 +437,23 @@ class Compiled:
         reach = Reach(self._loss, args)
         bound.add_made(reach)
         names, seen, large = Names(reach, args, self._ps), reach.snapshot(), list[Seen]()
-        is_whole = len(seen) == len(reach.arrays)
+        all_are_seen = len(seen) == len(reach.arrays)
         with ExitStack() as over:
             try:
-                again = self._again(reach, names, args, over) if reach.arrays else None
-                if again and again.refusal is None:
+                with_found = self._with_found(reach, names, args) if reach.arrays else None
+                if with_found:
+                    over.callback(with_found.forget)
+                if with_found and with_found.refusal is None:
                     # Into an array that a stand-in stood for, nothing has been written.
-                    watched = [one for one in seen if one.objects is not None or again.reach.finds(one.array)]
+                    rest = with_found.reach
+                    watched = [one for one in seen if one.objects is not None or rest.finds(one.array)]
                     self._refuse_changes(watched)
                     try:
-                        return self._program(bound, names, args, result, again, watched)
+                        return self._program(bound, names, args, result, with_found, watched)
                     except RefusedError as error:  # the loss may go by the type of an array
-                        again = again._replace(refusal=error.with_traceback(None))
-                refusal = again.refusal if again else None
-                if refusal is not None and not is_whole:
+                        with_found = with_found._replace(refusal=error.with_traceback(None))
+                refusal = with_found.refusal if with_found else None
+                if refusal is not None and not all_are_seen:
                     large = _large(reach, refusal)
                 with _not_written(large, refusal):
                     plain = self._twice(reach, names, args)
@@ -459,9 +462,9 @@ class Compiled:
                 _put_back(seen)
                 raise
             self._refuse_changes(seen + large)
-            best = again if again and plain.first is None else plain
-            if best.refusal is not None and (best.first is None or not is_whole):
-                raise best.refusal from (again.refusal if again and best is plain else None)
+            best = with_found if with_found and plain.first is None else plain
+            if best.refusal is not None and (best.first is None or not all_are_seen):
+                raise best.refusal from (refusal if best is plain else None)
             return self._program(bound, names, args, result, best, seen)
 
     def _refuse_changes(self, watched: list[Seen]) -> None:
@@ -474,17 +477,15 @@ class Compiled:
                 "which its program would not. Compute it outside of the loss, or do without compiled."
             )
 
-    def _again(self, reach: Reach, names: Names, args: tuple[Any, ...], over: ExitStack) -> _Twice:
+    def _with_found(self, reach: Reach, names: Names, args: tuple[Any, ...]) -> _Twice:
         """Record with stand-ins for found arrays, or tell why that cannot be."""
         try:
-            again = self._twice(reach, names, args, True)
+            return self._twice(reach, names, args, True)
         except KeepsError:
             raise
         except Exception as error:  # what leads to an array cannot be copied, or the loss looks at values
             refusal = error if isinstance(error, RefusedError) else RefusedError(f"compiled: {error}")
             return _Twice(None, set(), refusal.with_traceback(None), reach)
-        over.callback(again.forget)
-        return again
 
     def _program(
         self,
@@ -509,11 +510,8 @@ class Compiled:
         made.watch(watched, bound)
         if self._opt is not None and self._steps is None:
             self._steps = Steps(self._opt, self._ps, names.of_parameters)
-        leaves: list[Any] = []
-        for arg in args:
-            key_of(arg, leaves)
-        made.inputs = [*map(_outline, (*self._values, *leaves))]
-        every = made.run(*self._values, *leaves)
+        made.inputs = [*map(_outline, first.inputs.values())]
+        every = made.run(*first.inputs.values())
         if not equal(parts_of(result), parts_of(made.result(every))):
             self._refuse_used_up(args)
             raise RefusedError(
@@ -596,13 +594,13 @@ class Compiled:
         self, copier: Callable[..., Any], names: Names, args: tuple[Any, ...], is_second: bool = False
     ) -> _Recording:
         """Run the loss with stand-ins, and the way back."""
-        listing, inputs, named = Listing(is_second=is_second), list[str](), dict[str, str]()
+        listing, inputs, named = Listing(is_second=is_second), dict[str, Any](), dict[str, str]()
         constants: dict[int, Any] = {}
         taken = set(names.taken)
 
         def standing(x: Any, name: str) -> Any:
             named[name] = name if name.isidentifier() else free_name(name, taken)  # a part's has a point
-            inputs.append(named[name])
+            inputs[named[name]] = x
             return StandIn(listing, named[name], x)
 
         def leaf(array: Any, i: int) -> Any:
@@ -687,8 +685,8 @@ class _Twice(NamedTuple):
 
 class _Recording(NamedTuple):
     listing: Listing
-    inputs: list[str]
-    named: dict[str, str]  # the inputs by the names of parameters, arguments and their parts
+    inputs: dict[str, Any]  # by their names, in the program's order
+    named: dict[str, str]  # their names, by those of parameters, arguments and parts of these
     value: Any
     gradients: list[Any]
     template: Any  # places of the gradients, nested as the arguments are
@@ -727,10 +725,11 @@ class _Made:
             r.named.get(name, name) for argument, x in named for name in _leaf_names(argument, x)
         ]  # fmt: skip
         self.reached = [i for i, g in enumerate(r.gradients) if g is not None]
-        outputs, taken = {"value": r.value}, {"value", *r.inputs}
+        inputs = [*r.inputs]
+        outputs, taken = {"value": r.value}, {"value", *inputs}
         for i in self.reached:
             outputs[free_name(f"d{self.names[i]}", taken)] = r.gradients[i]
-        self.lines = Lines(r.listing, r.inputs, outputs, found, names.of_constants, "loss_and_gradient", True)
+        self.lines = Lines(r.listing, inputs, outputs, found, names.of_constants, "loss_and_gradient", True)
         self.run = self.lines.run
         asked = {f"x{i}": x for i, x in enumerate(r.listing.assumed)}
         self._looked_at: Callable[[], tuple[Any, ...]] = tuple
@@ -745,7 +744,7 @@ class _Made:
         self.signature = ", ".join(f"{name}: {outlined(x)}" for name, x in named)
         self._params, self._ps = ps, None if ps is None else list(ps)
         self._count, self._template = len(self.names), r.template
-        self._is_whole = len(self.reached) == self._count
+        self._reaches_all = len(self.reached) == self._count
         self._is_flat = r.template == tuple(range(self._count))
 
     def watch(self, arrays: list[Seen], bound: Bindings) -> None:
@@ -770,7 +769,7 @@ class _Made:
 
     def gradients_of(self, every: Sequence[Any]) -> Any:
         """Give the gradients among the program's outputs, with None where there is none."""
-        if self._is_whole:
+        if self._reaches_all:
             return every[1:]
         gs = [None] * self._count
         for i, g in zip(self.reached, every[1:], strict=True):

@@ -129,11 +129,11 @@ class Together:
         """
         if self._patience:
             self._patience -= 1
-        elif self._is_taken(grads):
+        elif self._by_program(grads):
             return
         update(self._opt, self._params, dict(zip(self._params, grads, strict=True)))
 
-    def _is_taken(self, grads: Sequence[Any]) -> bool:
+    def _by_program(self, grads: Sequence[Any]) -> bool:
         """Take the step by the program, of the other parameters by `update`; if it fails, change nothing."""
         if self._opt.stages() != self._stages:
             self._look()

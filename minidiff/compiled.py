@@ -510,7 +510,7 @@ class Compiled:
         made.watch(watched, bound)
         if self._opt is not None and self._steps is None:
             self._steps = Steps(self._opt, self._ps, names.of_parameters)
-        made.inputs = [*map(_outline, first.inputs.values())]
+        made.inputs = [*map(_without_memory, first.inputs.values())]
         every = made.run(*first.inputs.values())
         if not equal(parts_of(result), parts_of(made.result(every))):
             self._refuse_used_up(args)
@@ -791,7 +791,7 @@ def _parameters(f: Callable[..., Any]) -> list[str]:
         return []
 
 
-def _outline(x: Any) -> Any:
+def _without_memory(x: Any) -> Any:
     """Give what has an array's shape, dtype and layout, and no memory: it is not to be read."""
     return as_strided(np.empty((), x.dtype), x.shape, x.strides) if type(x) is np.ndarray else x
 

@@ -242,9 +242,8 @@ class Lines:
             return
         (result,) = call.results
         wanted = self._wanted.get(result._name)
-        if call.phase == "step":
-            call = call._replace(operands=tuple([self._as_array(x, call) for x in call.operands]))
-        call = call._replace(operands=tuple([self._simpler(x, call) for x in call.operands]))
+        simpler = self._as_array if call.phase == "step" else self._simpler
+        call = call._replace(operands=tuple([simpler(x, call) for x in call.operands]))
         if call.function in _CHANGING and self._write_change(i, call, result, wanted):
             return
         target = out = None
@@ -264,7 +263,8 @@ class Lines:
             self._body.append(self._called(call._replace(form=form, options={"out": Verbatim(out)})))
         else:
             name = wanted or self._temporary(i, result)
-            self._assign(name, call, result)
+            self._text[result._name] = name
+            self._assign(name, call)
 
     def _write_change(self, i: int, call: Call, result: StandIn, wanted: str | None) -> bool:
         """Write a call that changes a copy of an array, or the array itself where nothing else needs it.
@@ -326,10 +326,8 @@ class Lines:
             self._listing.refusal = refusal
         return steps if all(type(step.operands[0]) is StandIn for step in steps) else None
 
-    def _assign(self, left: str, call: Call, result: StandIn | None = None) -> None:
+    def _assign(self, left: str, call: Call) -> None:
         self._body.append(f"{left} = {self._called(call)}")
-        if result is not None:
-            self._text[result._name] = left
         if call.is_guarded:
             checks = []
             for x in call.results:

@@ -454,12 +454,15 @@ class Compiled:
                         with_found = with_found._replace(refusal=error.with_traceback(None))
                 refusal = with_found.refusal if with_found else None
                 if refusal is not None and not all_are_seen:
-                    large = _large(reach, refusal)
+                    if isinstance(refusal, FillsError):  # it may fill a large array, which cannot be put back
+                        raise refusal
+                    large = reach.snapshot(of_large=True)  # to see whether the loss writes into one
                 with _not_written(large, refusal):
                     plain = self._twice(reach, names, args)
                 over.callback(plain.forget)
             except BaseException:
-                _put_back(seen)
+                for one in seen:
+                    one.put_back()
                 raise
             self._refuse_changes(seen + large)
             best = with_found if with_found and plain.first is None else plain
@@ -470,8 +473,9 @@ class Compiled:
     def _refuse_changes(self, watched: list[Seen]) -> None:
         """Refuse a loss that has written into an array that it finds, and put back what was there."""
         changed = [one for one in watched if one.has_changed()]
+        for one in changed:
+            one.put_back()
         if changed:
-            _put_back(changed)
             raise KeepsError(
                 f"compiled: {self._name} changes {changed[0].name or 'an array that it finds'} in place, "
                 "which its program would not. Compute it outside of the loss, or do without compiled."
@@ -637,16 +641,6 @@ class Compiled:
         return _Recording(listing, inputs, named, value, gradients, template)
 
 
-def _large(reach: Reach, refusal: RefusedError) -> list[Seen]:
-    """Note sums of large found arrays, to see whether a loss has written into one, which cannot be put back.
-
-    NumPy may have been about to fill one, which is refused at once.
-    """
-    if isinstance(refusal, FillsError):
-        raise refusal
-    return reach.snapshot(of_large=True)
-
-
 @contextmanager
 def _not_written(arrays: list[Seen], refusal: RefusedError | None) -> Iterator[None]:
     """Let nobody write into large found arrays for a while, if a loss is refused that perhaps does."""
@@ -663,12 +657,6 @@ def _not_written(arrays: list[Seen], refusal: RefusedError | None) -> Iterator[N
     finally:
         for x in sorted(writeable, key=lambda x: len(owners_of(x))):  # a view only after its owner
             x.flags.writeable = True
-
-
-def _put_back(seen: list[Seen]) -> None:
-    for one in seen:
-        if one.has_changed():
-            one.put_back()
 
 
 class _Twice(NamedTuple):

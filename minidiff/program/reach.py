@@ -338,8 +338,8 @@ class Seen(NamedTuple):
         return np.shape(self.array) != self.shape or held_now(self.array) != self.held
 
     def put_back(self) -> None:
-        """Let it hold what it held, if that is known, and it can be written to and has its size."""
-        if isinstance(self.held, int):
+        """Let it hold what it held, if it has changed, and if that is known and can be written to it."""
+        if isinstance(self.held, int) or not self.has_changed():
             return
         with suppress(ValueError, TypeError):
             if self.held is None:

@@ -142,7 +142,7 @@ def define(function: Callable[..., Any], rules: tuple[Rule | None, ...] | Rule) 
 
 def defined(x: Any) -> Any:
     """Give the function of which `define` has made a primitive; anything else as it is."""
-    return x.fun if isinstance(x, FunctionType) and x in OURS else x
+    return x.fun if isinstance(x, FunctionType) and x in OURS else x  # type: ignore[attr-defined]
 
 
 def enter(function: Any, *rules: Rule) -> None:

@@ -339,8 +339,8 @@ class Compiled:
         ]
         if self._opt is not None:
             made = programs[0]
-            step = Together(self._opt, Params(self._ps), made.names, made.gradients, np.inf)
-            step.record()
+            step = Together(self._opt, Params(self._ps), made.names, np.inf)
+            step.record(made.gradients)
             if step.lines is None or step.apart:
                 why = "; ".join(f"{name}: {reason}" for name, reason in step.apart.items())
                 raise TypeError(

@@ -67,7 +67,7 @@ class Steps:
         """
         key = tuple([None if g is None else (np.shape(g), getattr(g, "dtype", type(g))) for g in grads])
         if key not in self.known:
-            self.known[key] = Together(self.opt, self.ps, self.names, grads, patience=self._patience)
+            self.known[key] = Together(self.opt, self.ps, self.names, patience=self._patience)
         return self.known[key]
 
     def take(self, grads: Sequence[Any]) -> None:
@@ -76,7 +76,7 @@ class Steps:
 
 
 class Together:
-    """The step of several parameters at once.
+    """The step of several parameters at once, with gradients of the same shapes and dtypes.
 
     Parameters
     ----------
@@ -86,8 +86,6 @@ class Together:
         The parameters.
     names : sequence of str
         Their names in the source.
-    grads : sequence of (ndarray or None)
-        Examples of their gradients; None for a parameter that has none.
     limit : float
         Bytes up to which parameters take part: of large ones `update` changes a block at a time.
     patience : int
@@ -108,11 +106,10 @@ class Together:
         opt: AbstractOptimiser,
         ps: Params,
         names: Sequence[str],
-        grads: Sequence[Any],
         limit: float = BLOCK,
         patience: int = 0,
     ) -> None:
-        self._opt, self._params, self._names, self._grads = opt, ps, names, grads
+        self._opt, self._params, self._names = opt, ps, names
         self._limit, self._patience = limit, patience
         self._stages: Any = None  # not looked at yet
         self._types: Any = None
@@ -125,7 +122,7 @@ class Together:
         Parameters
         ----------
         grads : sequence of (ndarray or None)
-            The gradients, of the shapes of the examples.
+            The gradients, in the order of the parameters.
         """
         if self._patience:
             self._patience -= 1
@@ -136,7 +133,7 @@ class Together:
     def _by_program(self, grads: Sequence[Any]) -> bool:
         """Take the step by the program, of the other parameters by `update`; if it fails, change nothing."""
         if self._opt.stages() != self._stages:
-            self._look()
+            self._look(grads)
         if not self._groups or ENGINE.get() == "fused" or not all(map(_IS_WRITEABLE, self._xs)):
             return False
         return whole(self._take, grads) if self._others else self._take(grads)
@@ -152,7 +149,7 @@ class Together:
                 back = remembered([], self._stages)
             turns, numbers = self._turns()
             if tuple(map(type, numbers)) != self._types:
-                self._record(numbers)
+                self._record(grads, numbers)
             kept = [group.vector(keep, turns[keep[0]]) for group in self._groups for keep in self._keeps]
             given = [*self._xs, *[grads[i] for i in self._places], *kept, *numbers]
             news = quiet().run(self.lines.run, *given)  # type: ignore[union-attr]
@@ -169,11 +166,11 @@ class Together:
             group.gathered.clear()
         return True
 
-    def record(self) -> None:
-        """Make the program, if there can be one, without taking a step."""
-        self._look()
+    def record(self, grads: Sequence[Any]) -> None:
+        """Make the program for such gradients, if there can be one, without taking a step."""
+        self._look(grads)
         if self._groups:
-            self._record([x if type(x) in (bool, int) else 0.5 for x in self._turns()[1]])
+            self._record(grads, [x if type(x) in (bool, int) else 0.5 for x in self._turns()[1]])
 
     # --- A step ---
 
@@ -211,14 +208,14 @@ class Together:
 
     # --- Recording ---
 
-    def _look(self) -> None:
+    def _look(self, grads: Sequence[Any]) -> None:
         """Find out which parameters can take part with the optimiser as it is."""
         stages: list[Any] = self._opt.stages()
         self._stages, self._types, self.lines = None, None, None
         why = _reason(stages)
         self._keeps = [(k, name) for k, rule in enumerate(stages) for name in ("" if why else rule.keeps)]
-        ps = {i: self._params[i] for i, g in enumerate(self._grads) if g is not None}
-        reasons = {i: why or _unfit(p.value, self._grads[i], self._limit) for i, p in ps.items()}
+        ps = {i: self._params[i] for i, g in enumerate(grads) if g is not None}
+        reasons = {i: why or _unfit(p.value, grads[i], self._limit) for i, p in ps.items()}
         if share_memory([p.value for p in ps.values()]):
             reasons = dict.fromkeys(ps, "shares memory")
         self._places = [i for i, reason in reasons.items() if not reason]
@@ -244,16 +241,16 @@ class Together:
                 groups.append(_Group(i, x))
         return groups
 
-    def _record(self, numbers: Sequence[Any]) -> None:
+    def _record(self, grads: Sequence[Any], numbers: Sequence[Any]) -> None:
         if not {*map(type, numbers)} <= {bool, int, float}:
             raise TypeError("NumPy goes by the dtypes of its own numbers")
-        self._write(numbers)
+        self._write(grads, numbers)
         if not self._is_exact:  # an element's neighbours may change its last bit
             self._groups = self._grouped(False)
-            self._write(numbers)
+            self._write(grads, numbers)
         self._types = tuple(map(type, numbers))
 
-    def _write(self, numbers: Sequence[Any]) -> None:
+    def _write(self, grads: Sequence[Any], numbers: Sequence[Any]) -> None:
         """Call the formulas with stand-ins, and make the program of what they do."""
         listing, taken = Listing("step"), {*RESERVED, "step"}
         inputs: list[str] = []
@@ -266,7 +263,7 @@ class Together:
 
         names = [self._names[i] for i in self._places]
         xs = [standing(name, x) for name, x in zip(names, self._xs, strict=True)]
-        Δs = [standing(f"d{self._names[i]}", self._grads[i]) for i in self._places]
+        Δs = [standing(f"d{self._names[i]}", grads[i]) for i in self._places]
         kept = [
             [standing(group.called(name, xs), group.like()) for _, name in self._keeps]
             for group in self._groups

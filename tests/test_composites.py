@@ -228,6 +228,8 @@ CALLS = {
         call(A, 2),
         call(A, reps=(2, 1, 1, 2)),
         call(M, ()),
+        call(M, np.array([0, 2])),
+        call(np.array(0.7), 3),
     ],
     np.trace: [
         call(S),

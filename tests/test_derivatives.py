@@ -241,6 +241,8 @@ CASES = {
     np.transpose: shaped(lambda draw, x, axis: draw(st.sampled_from([(), (None,),
         (draw(st.permutations(range(x.ndim))),)]))),
     np.roll: shaped(lambda draw, x, axis: (draw(st.integers(-4, 4)), draw(axis))),
+    # Of fewer repetitions than axes autograd takes the first axes for the last.
+    np.tile: shaped(lambda draw, x, axis: (draw(hnp.array_shapes(min_dims=x.ndim, max_dims=5, max_side=3)),)),
     np.swapaxes: shaped(lambda draw, x, axis: (draw(axis), draw(axis))),
     np.broadcast_to: lambda draw: ((numbers(draw, (3, 1), "float64"),
         draw(st.sampled_from([(3, 1), (3, 2)]))), {}),

@@ -144,18 +144,6 @@ def _repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     return _take(x, np.repeat(np.arange(n), repeats), axis)
 
 
-def _tile(x: Any, reps: Any) -> Any:
-    reps = (*reps,) if np.ndim(reps) else (reps,)
-    ndim = max(len(reps), x.ndim)
-    shape = (1,) * (ndim - x.ndim) + x.shape
-    if all(n == 1 for n in reps):
-        return np.copy(x).reshape(shape)
-    reps = (1,) * (ndim - len(reps)) + reps
-    apart = x.reshape([n for size in shape for n in (1, size)])
-    repeated = np.broadcast_to(apart, tuple(n for pair in zip(reps, shape, strict=True) for n in pair))
-    return np.copy(repeated, order="C").reshape([r * n for r, n in zip(reps, shape, strict=True)])
-
-
 def _take(x: Any, indices: Any, axis: int | None = None, mode: str | None = "raise") -> Any:
     if mode not in (None, "raise", "wrap", "clip"):
         return NotImplemented
@@ -411,7 +399,6 @@ COMPOSITES |= {
     np.stack: _stack,
     np.take: _take,
     np.take_along_axis: _take_along_axis,
-    np.tile: _tile,
     np.trace: lambda x, offset=0, axis1=0, axis2=1, **options: np.diagonal(x, offset, axis1, axis2).sum(
         -1, **options
     ),

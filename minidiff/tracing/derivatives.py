@@ -612,6 +612,16 @@ def _roll(g: Any, ans: Any, x: Any, shift: Any, axis: Any = None) -> Any:
 
 
 RULES[np.roll] = (_roll,)
+
+
+def _tile(g: Any, ans: Any, x: Any, reps: Any) -> Any:
+    times = (*reps,) if np.ndim(reps) else (reps,)
+    times, shape = (1,) * (ans.ndim - len(times)) + times, (1,) * (ans.ndim - x.ndim) + x.shape
+    apart = g.reshape([n for pair in zip(times, shape, strict=True) for n in pair])
+    return apart.sum(axis=tuple(range(0, apart.ndim, 2))).reshape(x.shape)
+
+
+RULES[np.tile] = (_tile,)
 RULES[np.broadcast_to] = (lambda g, ans, x, shape, *subok, **options: unbroadcast(g, x),)
 
 # --- Determinants ---------------------------------------------------------------------------------------

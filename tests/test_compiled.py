@@ -892,6 +892,12 @@ REFUSED = {
     ),
     "in place": (changed, r"in place \(\*=\)"),
     "assignment": (assigned, "assigns into an array"),
+    **{
+        f"assignment to .{name}": (
+            lambda x, name=name: np.sum(W) * (setattr(1j * x, name, 1.0) is None), "assigns into an array"
+        ) for name in ("flat", "imag", "real")
+    },
+    "a shape": (lambda x: np.sum(W) * (setattr(2 * x, "shape", -1) is None), r"sets \.shape.*b\.reshape"),
     "out": (lambda x: np.sum(W * np.add(x, 1, out=np.zeros(3))), "writes into an array"),
     "out of a method": (lambda x: np.sum(W * x.cumsum(out=np.zeros(3))), "writes into an array"),
     "out by position": (lambda x: np.sum(W * np.cumsum(x, 0, None, np.zeros(3))), "writes into an array"),

@@ -673,9 +673,6 @@ for _name, (_, _form) in OPERATORS.items():
     if _name not in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert"):
         setattr(StandIn, f"__r{_name}__", _reflected)
 
-for _name in FIXED:
-    setattr(StandIn, _name, property(_fixed(f".{_name}", operator.attrgetter(_name))))
-
 _CAUGHT = (
     "it catches an error, {}, and goes on: its program would do so always. Write what cannot fail, "
     "such as np.where(c, a, b), or do without compiled"
@@ -728,6 +725,13 @@ for _name, (_ask, _what) in _LOOKS.items():
     setattr(StandIn, _name, _look(_ask, _what))
 for _name, _what in _CHANGES.items():
     setattr(StandIn, _name, _refusal(_what, RefusedError if _name == "__reduce_ex__" else WritesError))
+for _name in FIXED:
+    _what = f"it sets .{_name} of an array. Write b = b.reshape(shape): the result is new"
+    _fixed_part = _fixed(f".{_name}", operator.attrgetter(_name))
+    setattr(StandIn, _name, property(_fixed_part, _refusal(_what, WritesError)))
+for _name in ("flat", "imag", "real"):
+    _part = operator.methodcaller("__getattr__", _name)
+    setattr(StandIn, _name, property(_part, _refusal(_CHANGES["__setitem__"], WritesError)))
 
 
 def _in_place(function: Any, symbol: str) -> Any:

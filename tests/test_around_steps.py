@@ -338,6 +338,16 @@ def test_waiting_gradients_from_a_checkpoint_go_by_place_once_and_by_parameter_t
     assert other(Grads([a, b], arrays)) is None
 
 
+def test_where_no_gradient_waits_none_waits_after_a_checkpoint_either():
+    a, b, file, total, other = param(0.0), param(0.0), io.BytesIO(), accumulate(2), accumulate(2)
+    total(Grads([a, b], [None, np.ones(())]))
+    save(file, params(a, b), total=total.state)
+    other.state = load(file, params(a, b))["total"]
+    for each in (total, other):
+        mean = each(Grads([a, b], [None, np.ones(())]))
+        assert (mean[a], mean[b]) == (None, 1)
+
+
 @pytest.mark.parametrize(
     "again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"]
 )

@@ -129,6 +129,7 @@ CALLS = [
     call(np.cov, M[:1], rowvar=False, bias=True),
     call(np.cov, V, V**2),
     call(np.cov, M, T[0].T[:1] @ M[:3]),
+    *[call(np.cov, M, M**2, rowvar=r) for r in (True, False)],
     call(np.cov, C, rowvar=False, aweights=G),
     call(np.cov, M, fweights=[1, 2, 1, 3], aweights=X),
     call(np.cov, M, fweights=[1, 2, 1, 3], ddof=0),

@@ -1844,14 +1844,18 @@ def test_a_gradient_whose_square_overflows_warns_of_nothing(rule):
     assert warned == []
 
 
-def test_a_step_of_a_read_only_parameter_is_refused_and_nothing_has_changed():
+@pytest.mark.parametrize("has_gradient", [False, True])
+def test_a_step_of_a_read_only_parameter_is_refused_and_nothing_has_changed(has_gradient):
     A, b = param(np.ones(2)), param(np.ones(2))
-    step = compiled(lambda x: np.sum(A * x + b), params(A, b), mo.Momentum(0.1))
+    θ, opt = params(A, b), mo.Momentum(0.1)
+    loss = lambda x: np.sum(A * x + (b if has_gradient else 1.0))
+    step = compiled(loss, θ, opt)
     step(np.ones(2))
     before = bits([A.value, b.value])
     b.value.flags.writeable = False
-    with pytest.raises(ValueError, match="read-only"):
-        step(np.ones(2))
+    for take in (step, lambda x: mo.update(opt, θ, gradient(lambda: loss(x), θ))):
+        with pytest.raises(ValueError, match="read-only"):
+            take(np.ones(2))
     b.value.flags.writeable = True
     assert bits([A.value, b.value]) == before
 

@@ -134,7 +134,8 @@ class Together:
         """Take the step by the program, of the other parameters by `update`; if it fails, change nothing."""
         if self._opt.stages() != self._stages:
             self._look(grads)
-        if not self._groups or ENGINE.get() == "fused" or not all(map(_IS_WRITEABLE, self._xs)):
+        # Also of those without a gradient: `update` refuses them.
+        if not self._groups or ENGINE.get() == "fused" or not all(map(_IS_WRITEABLE, self._values)):
             return False
         return whole(self._take, grads) if self._others else self._take(grads)
 
@@ -225,6 +226,7 @@ class Together:
         # All parameters' clocks count: the others' steps come first, and may lower a rate that all share.
         self._all = self._ps + [ps[i] for i in self._others]
         self._xs = [p.value for p in self._ps]
+        self._values = [p.value for p in self._params]
         self._changes_more = any_changes_more(stages)
         self._groups = self._grouped(True)
         self._stages = stages  # at the end: if an interrupt comes before, all is done again

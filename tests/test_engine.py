@@ -1325,6 +1325,7 @@ class Refuses(Momentum):
     """Raises an error once its step is made."""
 
     def stepped(self, t):
+        self._heard = getattr(self, "_heard", 0) + 1
         raise RuntimeError("heard of it")
 
 
@@ -1352,6 +1353,8 @@ def test_an_error_of_a_rule_that_hears_of_its_step_leaves_the_step_whole(make, h
             else:
                 with raises():
                     step() if how == "compiled" else update(opt, ps, {p: p.value for p in ps})
+        for refusing in (stage for stage in opt.stages() if type(stage) is Refuses):
+            assert refusing._heard == 3 * len(ps)  # of each step once
         kept = [stage.state[p] for stage in opt.stages() for p in ps if p in stage.state]
         return [p.value for p in ps], [[*map(np.asarray, of_one.values())] for of_one in kept]
 

@@ -166,8 +166,9 @@ class Rule(Settings, AbstractOptimiser):
     gives_point: ClassVar[bool] = False
     # What a parameter's clock shows before its first step; `tick` moves it on.
     clock: ClassVar[tuple[Any, ...]] = (0,)
-    # True where `stepped` does something.
+    # True where `stepped` does something; and where it is not ours, and might not bear to be called twice.
     notes_steps: ClassVar[bool] = False
+    hears_once: ClassVar[bool] = False
 
     # The formulas of the class, and of compositions that begin with it, as programs.
     formulas: ClassVar[dict[Any, Any]] = {}
@@ -194,6 +195,7 @@ class Rule(Settings, AbstractOptimiser):
         cls.__signature__ = inspect.Signature([*inspect.signature(cls.__init__).parameters.values()][1:])
         cls.has_formula = cls.apply is Rule.apply
         cls.notes_steps = cls.stepped is not Rule.stepped
+        cls.hears_once = cls.notes_steps and not cls.stepped.__module__.startswith("minidiff.")
         if "changes_more" not in vars(cls):
             cls.changes_more = cls.notes_steps or not cls.__module__.startswith("minidiff.")
         cls.formulas = _NotPickled()

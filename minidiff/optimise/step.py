@@ -23,6 +23,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from operator import attrgetter
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -46,6 +47,8 @@ BLOCK = 96 * 1024
 # A program that has spent this many seconds on large arrays becomes a compiled loop. To import Numba and to
 # compile takes as long.
 PATIENCE = 2.0
+
+_HEARS_ONCE = attrgetter("hears_once")
 
 
 def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = None) -> None:
@@ -72,7 +75,8 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     except BaseException:
         back()
         raise
-    return finish(_change, p, x if out is None else out, values, turns)
+    settle = whole if any(map(_HEARS_ONCE, stages)) else finish
+    return settle(_change, p, x if out is None else out, values, turns)
 
 
 def _take_whole(*step: Any) -> None:
@@ -254,7 +258,7 @@ def _begin(
                 mine = tuple_of(rule, mine)
             for name in rule.keeps:
                 arrays.append(kept[name])  # noqa: PERF401 - a comprehension takes longer for so few
-            if tells and rule.notes_steps and rule.stepped.__module__.startswith("minidiff."):
+            if tells and rule.notes_steps and not rule.hears_once:
                 rule.stepped(*clock)  # it bears to be told twice
             turns.append((rule, kept, kept is not before, clock, mine))
             numbers += mine

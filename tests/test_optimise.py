@@ -379,6 +379,10 @@ def test_an_optimiser_that_raises_says_at_which_parameter_and_nothing_has_change
     assert everything(opt, ps) == was
     told = "".join(caught.value.__notes__)
     assert re.search(r"parameter 2 of shape \(2,\).* nothing has moved", told)
+    for step in (update, apply):
+        with pytest.raises(ZeroDivisionError):
+            step(opt, ps[2], gs[ps[2]])
+        assert everything(opt, ps) == was
     twin, others = make(), [param(np.ones(p.shape)) for p in ps]
     for _ in range(before + 2):
         update(twin, others, dict(zip(others, (gs | {ps[2]: None}).values(), strict=True)))

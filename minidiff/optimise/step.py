@@ -67,15 +67,15 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     """
     if not _is_simple(stages, x):
         return whole(_take_whole, stages, p, x, Δ, out)
-    # If a member fails, what others have changed is put back.
-    back = remembered([p], stages) if len(stages) > 1 and any_changes_more(stages) else list
+    more = any_changes_more(stages)
+    back = remembered([p], stages) if more else list
     try:
         formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)
         values = formulas.values(turns, arrays, numbers)
     except BaseException:
         back()
         raise
-    settle = whole if any(map(_HEARS_ONCE, stages)) else finish
+    settle = whole if more and any(map(_HEARS_ONCE, stages)) else finish
     return settle(_change, p, x if out is None else out, values, turns)
 
 

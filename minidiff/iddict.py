@@ -83,13 +83,13 @@ class IdDict(MutableMapping[K, V], Generic[K, V]):
 
     def _missed(self) -> None:
         """Say so, if this is a copy that has lost what is looked for."""
-        copied, self._copied = self._copied, 0
-        if copied and not self._entries:
+        if self._copied and not self._entries:
             warn(
-                f"this state is a copy, made without its parameters: all its {copied} entries are lost, as "
-                "nothing holds the parameters that were copied with it. Copy both at once, "
+                f"this state is a copy, made without its parameters: all its {self._copied} entries are "
+                "lost, as nothing holds the parameters that were copied with it. Copy both at once, "
                 "copy.deepcopy((ps, opt)), or take a snapshot of both, save(io.BytesIO(), ps, opt)",
             )
+        self._copied = 0  # after the warning, which may be an error
 
     def __setitem__(self, key: K, value: V) -> None:
         i = id(key)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidiff import IdDict, param
+from minidiff import IdDict, compiled, param, params
 from minidiff.optimise import Momentum, reset, update
 
 KEYS = [np.zeros(2), np.zeros(2), param(0.0), param(0.0), param([0.0]), [0], [0], "s", 10**30, None]
@@ -202,3 +202,23 @@ def test_a_copy_that_has_lost_its_state_says_so_once_where_it_is_used(clone):
     emptied = clone(opt)
     reset(emptied)
     update(emptied, W, np.ones(2))
+
+
+@pytest.mark.parametrize("how", ["one", "several", "compiled"])
+def test_where_warnings_are_errors_no_step_is_taken_without_the_state_that_a_copy_has_lost(how):
+    W = param([1.0, -2.0])
+    θ, opt = params(W), Momentum(0.1)
+    update(opt, W, np.ones(2))
+    alone, before = copy.deepcopy(opt), W.value.tolist()
+    step = {
+        "one": lambda: update(alone, W, np.ones(2)),
+        "several": lambda: update(alone, θ, {W: np.ones(2)}),
+        "compiled": compiled(lambda: np.sum(W), θ, alone),
+    }[how]
+    for _ in range(2):
+        with pytest.raises(UserWarning, match="are lost"):
+            step()
+        assert W.value.tolist() == before
+    reset(alone)
+    step()
+    assert W.value.tolist() != before

@@ -526,3 +526,15 @@ def test_after_a_loss_that_is_not_finite_the_result_is_that_of_the_best_point():
     assert not result.success
     np.testing.assert_array_equal(w.value, result.x)
     np.testing.assert_allclose(result.fun, np.cosh(result.x[0]))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "longdouble", "clongdouble"])
+def test_what_does_not_move_keeps_all_its_digits(dtype):
+    w, rest = param([1.0]), param(np.array([1, 2], dtype) / 3)
+    before = rest.value.copy()
+    with pytest.raises(ZeroDivisionError):
+        minimize(lambda: 1 / 0, params(w, rest))
+    np.testing.assert_array_equal(rest.value, before)
+    assert minimize(lambda: np.sum((w - 3) ** 2), params(w, rest)).success
+    np.testing.assert_array_equal(rest.value, before)
+    np.testing.assert_allclose(w.value, 3, rtol=1e-5)

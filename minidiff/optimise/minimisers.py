@@ -299,7 +299,9 @@ class _Search:
                 "by itself, and ps = params(W)"
             )
         self.ps, self.bounds = Params(params_of(ps)), bounds  # a copy, as the caller's may change
-        self.dtype = "c16" if np.iscomplexobj(self.ps.to_vector()) else "f8"
+        own = self.ps.to_vector()
+        self.dtype = "c16" if np.iscomplexobj(own) else "f8"
+        self.own = own if own.itemsize > np.dtype(self.dtype).itemsize else None
         self.eps = max([float(np.finfo(p.dtype).eps) for p in self.ps if p.size], default=1.0)
         self.is_rough = self.eps > 1e-12  # too rough for SciPy's tolerances
         if self.eps > 1e-6:
@@ -341,7 +343,10 @@ class _Search:
 
     def put(self, v: Any) -> Params:
         """Put the parameters where the vector says, and give them."""
-        self.ps.from_vector(self.numbers(v))
+        x = self.numbers(v)
+        if self.own is not None:  # what has not moved keeps the digits that double precision has no place for
+            x = np.where(x == self.own.astype(self.dtype), self.own, x)
+        self.ps.from_vector(x)
         return self.ps
 
     def note(self, v: Any, value: float, **what: Any) -> None:

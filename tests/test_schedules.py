@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidiff.schedules as schedules_module
-from minidiff import param, params, train
+from minidiff import compiled, param, params, train
 from minidiff.checkpoint import load, save
 from minidiff.optimise import (
     ADAM,
@@ -34,6 +34,7 @@ from minidiff.optimise import (
     Lookahead,
     Momentum,
     Optimiser,
+    Rprop,
     WeightDecay,
     apply,
     reset,
@@ -797,6 +798,29 @@ def test_threads_that_update_different_parameters_have_each_its_own_rate(make, a
         sys.setswitchinterval(interval)
     totals = [m * (m + 1) / 2 for m in (n // 3, n)]
     assert [float(x[0]) for x in xs] == [totals[0], totals[1]] * 2
+
+
+@pytest.mark.parametrize("how", ["update", "compiled"])
+def test_a_rule_begins_with_the_rate_of_its_step_whatever_rate_another_thread_asks_for(how):
+    others = []
+
+    class BesideAnother(Rprop):
+        def initial(self, name):
+            if not others and V in self.state:
+                others.append(threading.Thread(target=update, args=(opt, V, [1.0])))
+                others[0].start()
+                others[0].join(0.1)
+            return super().initial(name)
+
+    W, V = param([1.0]), param([1.0])
+    opt = Scheduler(Exp(start=1.0, decay=0.5), BesideAnother())
+    update(opt, V, [1.0])
+    if how == "update":
+        update(opt, W, [1.0])
+    else:
+        compiled(lambda: np.sum(W), params(W), opt)()
+    others[0].join()
+    assert (opt.opt.state[W]["h"], opt.opt.state[V]["clock"]) == (1.0, (2,))
 
 
 @pytest.mark.parametrize("around", [lambda opt: opt, lambda opt: Optimiser(ClipValue(1.0), opt)])

@@ -148,10 +148,11 @@ class Together:
                 others, back = changes_of(self._opt, [*ps], ps)
             elif self._changes_more:
                 back = remembered([], self._stages)
-            turns, numbers = self._turns()
-            if tuple(map(type, numbers)) != self._types:
-                self._record(grads, numbers)
-            kept = [group.vector(keep, turns[keep[0]]) for group in self._groups for keep in self._keeps]
+            with SETTINGS:  # another thread's schedule may set them, and a rule may begin with one
+                turns, numbers = self._turns()
+                if tuple(map(type, numbers)) != self._types:
+                    self._record(grads, numbers)
+                kept = [group.vector(keep, turns[keep[0]]) for group in self._groups for keep in self._keeps]
             given = [*self._xs, *[grads[i] for i in self._places], *kept, *numbers]
             news = quiet().run(self.lines.run, *given)  # type: ignore[union-attr]
         except BaseException as error:
@@ -171,26 +172,27 @@ class Together:
         """Make the program for such gradients, if there can be one, without taking a step."""
         self._look(grads)
         if self._groups:
-            self._record(grads, [x if type(x) in (bool, int) else 0.5 for x in self._turns()[1]])
+            with SETTINGS:
+                numbers = self._turns()[1]
+            self._record(grads, [x if type(x) in (bool, int) else 0.5 for x in numbers])
 
     # --- A step ---
 
     def _turns(self) -> tuple[list[Any], list[Any]]:
         """Give for each rule its state of each parameter, and where the clock will stand; and all numbers.
 
-        The clocks of all parameters have to be the same.
+        The clocks of all parameters have to be the same. Whoever calls this holds `SETTINGS`.
         """
         turns, numbers = [], list[Any]()
-        with SETTINGS:
-            for rule in self._stages:
-                get = rule.state.get
-                states = [get(p) for p in self._all]
-                clocks = [rule.clock if state is None else state["clock"] for state in states]
-                if clocks.count(clocks[0]) < len(clocks):
-                    raise ValueError("some parameters have made more steps than others")
-                clock = rule.tick(*clocks[0])
-                numbers += rule.coefficients(*clock)
-                turns.append((rule, states, clock))
+        for rule in self._stages:
+            get = rule.state.get
+            states = [get(p) for p in self._all]
+            clocks = [rule.clock if state is None else state["clock"] for state in states]
+            if clocks.count(clocks[0]) < len(clocks):
+                raise ValueError("some parameters have made more steps than others")
+            clock = rule.tick(*clocks[0])
+            numbers += rule.coefficients(*clock)
+            turns.append((rule, states, clock))
         return turns, numbers
 
     def _change(self, turns: list[Any], kept: list[Array], news: Sequence[Array]) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from minidiff.checks import described, flag, instance, warn
 from minidiff.files import write
-from minidiff.interrupts import whole
+from minidiff.interrupts import is_signals, whole
 from minidiff.manifest import Decoder, Encoder, MisfitError
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.params import Param, Params, assign
@@ -293,6 +293,8 @@ def _naming(path: Any) -> Iterator[None]:
     except (OSError, MemoryError):
         raise
     except Exception as error:
+        if is_signals(error):
+            raise
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{_name(path)} is damaged or no checkpoint: {reason:.200}") from error
 

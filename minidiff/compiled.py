@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import as_strided
 from minidiff.checks import add_note, described, instance, is_ndarray, owners_of, warn
 from minidiff.gradient import WithGradient, _check_loss, _pull, _record, _variable, withgradient
 from minidiff.grads import Grads
-from minidiff.interrupts import whole
+from minidiff.interrupts import is_signals, trying, whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.together import Steps, Together
 from minidiff.optimise.update import update
@@ -215,7 +215,9 @@ class Compiled:
                 return self._eagerly(args)
             self._latest = None, None
             return self._first(tuple(key), args, made)
-        except Exception:  # the loss may catch it; if not, the traceback shows the user's lines
+        except Exception as error:  # the loss may catch it; if not, the traceback shows the user's lines
+            if is_signals(error):
+                raise
             return self._eagerly(args)
         return made.result(every) if self._opt is None else self._step(made, every)
 
@@ -488,6 +490,8 @@ class Compiled:
         except KeepsError:
             raise
         except Exception as error:  # what leads to an array cannot be copied, or the loss looks at values
+            if is_signals(error):
+                raise
             refusal = error if isinstance(error, RefusedError) else RefusedError(f"compiled: {error}")
             return _Twice(None, set(), refusal.with_traceback(None), reach)
 
@@ -743,10 +747,9 @@ class _Made:
         self.bound, looked_at = bound, self._looked_at
 
         def seen() -> list[Any] | None:
-            try:
+            with trying():  # with these data the loss may look at something else, or fail as well
                 return [*map(_bits, looked_at())]
-            except Exception:  # with these data the loss looks at something else, or fails as well
-                return None
+            return None
 
         were = seen()
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from minidiff.interrupts import whole
+from minidiff.interrupts import is_signals, whole
 
 __all__ = ["cached", "write"]
 
@@ -59,7 +59,7 @@ def write(path: str, pieces: Iterable[Any]) -> None:
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
-        if not isinstance(error, OSError):
+        if not isinstance(error, OSError) or is_signals(error):
             raise
         reason = error.strerror or str(error)
         raise OSError(

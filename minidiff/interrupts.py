@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from traceback import walk_tb
 from typing import Any, TypeVar
 
-__all__ = ["each", "finish", "whole"]
+__all__ = ["each", "finish", "is_signals", "trying", "whole"]
 
 T = TypeVar("T")
 
@@ -151,3 +153,27 @@ def each(work: Callable[..., object], items: Iterable[tuple[Any, ...]]) -> None:
     except BaseException:
         each(work, rest)
         raise
+
+
+def is_signals(error: BaseException) -> bool:
+    """Tell whether the handler of a signal has raised an error, as that of a time limit does.
+
+    Such an error says nothing of what was being done, and is nobody's to catch here.
+
+    Parameters
+    ----------
+    error : BaseException
+        An error that has been caught.
+    """
+    codes = set[Any]()
+    for handler in map(_handler, _SIGNALS):
+        f = getattr(handler, "func", handler)  # of a partial one
+        codes.add(getattr(f, "__code__", None) or getattr(type(f).__call__, "__code__", None))
+    return codes != {None} and any(frame.f_code in codes for frame, _ in walk_tb(error.__traceback__))
+
+
+class trying(AbstractContextManager[None]):  # noqa: N801 - it is called as a function is
+    """End a block in silence if it raises an exception, unless that is of a signal's handler."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        return isinstance(error, Exception) and not is_signals(error)

@@ -12,8 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minidiff import DataLoader, compiled, gradient, guard, interrupts, param, params, stop, train, watch
-from minidiff.interrupts import finish, whole
+from minidiff import (
+    DataLoader,
+    compiled,
+    derivative,
+    gradient,
+    guard,
+    interrupts,
+    load,
+    param,
+    params,
+    save,
+    stop,
+    train,
+    watch,
+)  # fmt: skip
+from minidiff.interrupts import finish, trying, whole
 from minidiff.optimise import ADAM, Average, ExpDecay, Momentum, Optimiser, engine, sharp_gradient, update
 from minidiff.tracing import watching
 
@@ -345,7 +359,13 @@ def test_an_interrupt_at_any_moment_of_a_training_leaves_whole_steps(make, event
     ("file", "within"),
     [("tracing/reading", ("for_leaves", "_reading")), ("optimise/together", ""), ("compiled", "")],
 )
-def test_an_interrupt_in_the_first_call_of_a_program_leaves_whole_steps_and_no_stand_ins(file, within):
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError])
+def test_an_interrupt_in_the_first_call_of_a_program_leaves_whole_steps_and_no_stand_ins(file, within, kind):
+    def late(*_):
+        raise kind
+
+    signal.signal(signal.SIGINT, late)
+
     def fresh():
         a, b = param([1.0, 2.0]), param(3.0)
         ps, opt = params(a, b), ADAM(0.1)
@@ -364,12 +384,59 @@ def test_an_interrupt_in_the_first_call_of_a_program_leaves_whole_steps_and_no_s
         )
         if not pressed:
             break
-        assert type(exception) is KeyboardInterrupt
+        assert type(exception) is kind
         taken = allowed.index(state_of(ps, opt))
         assert [type(p + 1) for p in ps] == [np.ndarray, np.float64]
         step(1.0)
         assert allowed.index(state_of(ps, opt)) == taken + 1
     assert moment > 20
+
+
+class Late:
+    def __call__(self, *_):
+        raise TimeoutError("it takes too long")
+
+    def tell(self, *_):
+        raise TimeoutError("it takes too long")
+
+
+def too_late(words, *_):
+    raise TimeoutError(words)
+
+
+@pytest.mark.parametrize("handler", [Late(), Late().tell, partial(too_late, "it takes too long")])
+def test_an_error_of_a_signals_handler_is_told_from_others_and_caught_nowhere(tmp_path, handler):
+    W, path = param([1.0, 2.0]), tmp_path / "checkpoint.npz"
+    opt, due = ADAM(0.1), []
+
+    @derivative(lambda g, ans, x: g)
+    def same(x):
+        if due:
+            due.pop()
+            press()
+        return x * 1.0
+
+    step = compiled(lambda x: np.sum(W * same(x)), params(W), opt)
+    step(np.ones(2))
+    save(path, params(W), opt)
+    before = W.value.tolist()
+    signal.signal(signal.SIGINT, handler)
+    due.append(1)
+
+    with pytest.raises(TimeoutError, match="it takes too long"):
+        step(np.ones(2))
+    for moment in count(1, 20):
+        read = partial(load, path, params(W), opt)
+        pressed, exception = press_at({moment}, read, event="line", files=(f"{PACKAGE}/checkpoint",))
+        assert W.value.tolist() == before
+        if not pressed:
+            break
+        assert (type(exception), str(exception)) == (TimeoutError, "it takes too long")
+    assert moment > 100
+    with trying():
+        raise TimeoutError("of its own")
+    with pytest.raises(TimeoutError), trying():
+        press()
 
 
 @pytest.mark.parametrize("around", [guard, watch])

@@ -30,7 +30,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minidiff.checks import is_ndarray, share_memory, warn
-from minidiff.interrupts import each, finish, whole
+from minidiff.interrupts import each, finish, is_signals, whole
 from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import chained, in_dtype_of, tuple_of, widened
@@ -319,6 +319,8 @@ class _Formulas:
             homes = ["x" if self._subtracts else "out", *[*arrays][2:]]
             self.program = Program(composed, arrays, homes, sum(len(turn[4]) for turn in turns))
         except Exception as error:  # a formula that is wrong will show it when it runs as it is written
+            if is_signals(error):
+                raise
             self._reason, self._readings = str(error) or type(error).__name__, []
         if all(isinstance(rule.formula, FunctionType) for rule in rules):
             rules[0].formulas[key] = self  # a method would keep its optimiser alive here
@@ -410,6 +412,8 @@ class _Formulas:
             try:
                 self._compiled = kernel.compiled(self.program, dtype)
             except Exception as error:
+                if is_signals(error):
+                    raise
                 self._compiled, self._reason = False, str(error) or type(error).__name__
                 self._explain()
         return self._compiled

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.checks import described, share_memory
-from minidiff.interrupts import finish, whole
+from minidiff.interrupts import finish, is_signals, whole
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 from minidiff.optimise.decays import ExpDecay
 from minidiff.optimise.engine import ENGINE
@@ -157,7 +157,7 @@ class Together:
             news = quiet().run(self.lines.run, *given)  # type: ignore[union-attr]
         except BaseException as error:
             back()
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not is_signals(error):
                 return False
             raise
         try:

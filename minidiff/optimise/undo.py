@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidiff.iddict import IdDict
+from minidiff.interrupts import trying
 from minidiff.optimise.base import SETTINGS, AbstractOptimiser
 
 __all__ = ["any_changes_more", "remembered"]
@@ -88,7 +89,6 @@ def remembered(ps: list[Any], stages: list[Any]) -> Callable[[], None]:
 def _copied(value: Any, p: Any) -> Any:
     if type(value) is np.ndarray and not value.dtype.hasobject:
         return value.copy()
-    try:
+    with trying():  # it may be of a kind that has no copies
         return deepcopy(value, {id(p): p})
-    except Exception:  # it is of a kind that has no copies
-        return value
+    return value

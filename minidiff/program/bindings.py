@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from operator import attrgetter, is_
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minidiff.interrupts import trying
 from minidiff.params import Param, Params, in_dict, in_slots
 from minidiff.program.reach import Reach, global_names
 from minidiff.program.signature import (
@@ -63,7 +63,7 @@ class Bindings:
     def _read(self, reach: Reach) -> dict[Any, list[Any]]:
         rows: dict[Any, list[Any]] = {}
         for x in [x for _, x in reach.found if id(x) not in self._of_arguments]:
-            with suppress(Exception):  # what is asked may be of any kind
+            with trying():  # what is asked may be of any kind
                 some = {}
                 for read, key, name in _readings(x, reach):
                     if not issubclass(type(thing := read(key)), ModuleType):

@@ -19,12 +19,12 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn
 
 import autograd
 import numpy as np
 
+from minidiff.interrupts import trying
 from minidiff.program.known import (
     ABOUT,
     CHANGING,
@@ -278,7 +278,7 @@ class Listing:
         growing: list[list[Any]] = [self.calls, self.assumed, self.given]
         lengths = [*map(len, growing)]
         if not any(x is function for x in self._called_as_one):
-            with suppress(Exception):
+            with trying():
                 result = (rule or function)(*operands, **options)
                 if self.refusal is before and self._failure is failure:
                     return result

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from minidiff.checks import is_ndarray
+from minidiff.interrupts import trying
 from minidiff.params import Param, attributes_of, in_dict, in_slots
 from minidiff.program.lines import free_name
 from minidiff.program.listing import StandIn
@@ -161,7 +162,7 @@ class Reach:
     def _listed(self, items: Iterator[Any]) -> list[Any]:
         """List what an iterator gives, up to where it fails: what is asked may be of any kind."""
         found: list[Any] = []
-        with suppress(Exception):
+        with trying():
             found.extend(islice((item for item in items if type(item[-1]) not in _PLAIN), THINGS))
         if len(found) == THINGS:
             self.found.append(MORE)
@@ -437,11 +438,10 @@ def _is_of_python(kind: type[Any]) -> bool:
 
 def _cannot_be_asked(x: Any) -> bool:
     """Tell whether even `isinstance` fails, as for a weak proxy of what is gone."""
-    try:
+    with trying():
         isinstance(x, type)
-    except Exception:
-        return True
-    return False
+        return False
+    return True
 
 
 def _is_of_math(x: Any) -> bool:

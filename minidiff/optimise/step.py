@@ -67,7 +67,7 @@ def take(stages: list[Any], p: Any, x: Array, Δ: Array, out: Array | None = Non
     """
     if not _is_simple(stages, x):
         return whole(_take_whole, stages, p, x, Δ, out)
-    more = any_changes_more(stages)
+    more = stages[0].changes_more or (len(stages) > 1 and any_changes_more(stages))
     back = remembered([p], stages) if more else list
     try:
         formulas, turns, arrays, numbers = _begin(stages, p, x, Δ, out is None)

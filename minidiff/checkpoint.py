@@ -24,7 +24,7 @@ import numpy as np
 
 from minidiff.checks import described, flag, instance, warn
 from minidiff.files import write
-from minidiff.interrupts import is_signals, whole
+from minidiff.interrupts import failures, whole
 from minidiff.manifest import Decoder, Encoder, MisfitError
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.params import Param, Params, assign
@@ -292,9 +292,7 @@ def _naming(path: Any) -> Iterator[None]:
         raise ValueError(f"{_name(path)} {error}") from error.__cause__
     except (OSError, MemoryError):
         raise
-    except Exception as error:
-        if is_signals(error):
-            raise
+    except failures() as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{_name(path)} is damaged or no checkpoint: {reason:.200}") from error
 

@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import as_strided
 from minidiff.checks import add_note, described, instance, is_ndarray, owners_of, warn
 from minidiff.gradient import WithGradient, _check_loss, _pull, _record, _variable, withgradient
 from minidiff.grads import Grads
-from minidiff.interrupts import is_signals, trying, whole
+from minidiff.interrupts import failures, trying, whole
 from minidiff.optimise.base import AbstractOptimiser
 from minidiff.optimise.together import Steps, Together
 from minidiff.optimise.update import update
@@ -215,9 +215,7 @@ class Compiled:
                 return self._eagerly(args)
             self._latest = None, None
             return self._first(tuple(key), args, made)
-        except Exception as error:  # the loss may catch it; if not, the traceback shows the user's lines
-            if is_signals(error):
-                raise
+        except failures():  # the loss may catch it; if not, the traceback shows the user's lines
             return self._eagerly(args)
         return made.result(every) if self._opt is None else self._step(made, every)
 
@@ -489,9 +487,7 @@ class Compiled:
             return self._twice(reach, names, args, True)
         except KeepsError:
             raise
-        except Exception as error:  # what leads to an array cannot be copied, or the loss looks at values
-            if is_signals(error):
-                raise
+        except failures() as error:  # what leads to an array cannot be copied, or the loss looks at values
             refusal = error if isinstance(error, RefusedError) else RefusedError(f"compiled: {error}")
             return _Twice(None, set(), refusal.with_traceback(None), reach)
 

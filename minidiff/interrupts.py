@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from traceback import walk_tb
 from typing import Any, TypeVar
 
-__all__ = ["each", "finish", "is_signals", "trying", "whole"]
+__all__ = ["each", "failures", "finish", "is_signals", "trying", "whole"]
 
 T = TypeVar("T")
 
@@ -170,6 +171,12 @@ def is_signals(error: BaseException) -> bool:
         f = getattr(handler, "func", handler)  # of a partial one
         codes.add(getattr(f, "__code__", None) or getattr(type(f).__call__, "__code__", None))
     return codes != {None} and any(frame.f_code in codes for frame, _ in walk_tb(error.__traceback__))
+
+
+def failures() -> type[Exception] | tuple[()]:
+    """Give what an ``except`` clause is to catch: every exception, unless it is of a signal's handler."""
+    error = sys.exc_info()[1]
+    return () if error is not None and is_signals(error) else Exception
 
 
 class trying(AbstractContextManager[None]):  # noqa: N801 - it is called as a function is

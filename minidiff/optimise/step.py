@@ -30,7 +30,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minidiff.checks import is_ndarray, share_memory, warn
-from minidiff.interrupts import each, finish, is_signals, whole
+from minidiff.interrupts import each, failures, finish, whole
 from minidiff.optimise.base import SETTINGS, applied
 from minidiff.optimise.engine import ENGINE
 from minidiff.optimise.rule import chained, in_dtype_of, tuple_of, widened
@@ -318,9 +318,7 @@ class _Formulas:
             arrays = {"x": example, "g": example[::-1].copy(), **{f"s{i}": a for i, a in enumerate(kept)}}
             homes = ["x" if self._subtracts else "out", *[*arrays][2:]]
             self.program = Program(composed, arrays, homes, sum(len(turn[4]) for turn in turns))
-        except Exception as error:  # a formula that is wrong will show it when it runs as it is written
-            if is_signals(error):
-                raise
+        except failures() as error:  # a formula that is wrong will show it when it runs as it is written
             self._reason, self._readings = str(error) or type(error).__name__, []
         if all(isinstance(rule.formula, FunctionType) for rule in rules):
             rules[0].formulas[key] = self  # a method would keep its optimiser alive here
@@ -411,9 +409,7 @@ class _Formulas:
         if self._compiled is None:
             try:
                 self._compiled = kernel.compiled(self.program, dtype)
-            except Exception as error:
-                if is_signals(error):
-                    raise
+            except failures() as error:
                 self._compiled, self._reason = False, str(error) or type(error).__name__
                 self._explain()
         return self._compiled

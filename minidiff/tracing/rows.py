@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from minidiff.interrupts import is_signals
+from minidiff.interrupts import failures
 from minidiff.tracing.backward import backward, history
 from minidiff.tracing.record import Traced, is_box, map_container, standing_now
 from minidiff.tracing.table import COMPOSITES, added, added_at, filled
@@ -53,9 +53,7 @@ def pull_all(end: Traced, seeds: Any, roots: list[Traced]) -> list[Any]:
         try:
             gradients = backward(end, Rows(some.copy()), roots, calls)
             parts.append([_stacked(g, len(some), x) for g, x in zip(gradients, roots, strict=True)])
-        except Exception as error:  # a rule cannot take many; if it cannot take one either, this says why
-            if is_signals(error):
-                raise
+        except failures():  # a rule cannot take many; if it cannot take one either, this says why
             return _one_by_one(end, seeds, roots, calls)
     return [np.concatenate(stacks) for stacks in zip(*parts, strict=True)]
 

@@ -15,6 +15,7 @@ import random
 import re
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -1569,6 +1570,16 @@ def test_equal_runs_write_equal_contents(tmp_path):
         save(tmp_path / name, *example_run(), x=1)
     with zipfile.ZipFile(tmp_path / "a") as a, zipfile.ZipFile(tmp_path / "b") as b:
         assert {n: a.read(n) for n in a.namelist()} == {n: b.read(n) for n in b.namelist()}
+
+
+def test_the_end_of_a_file_says_where_its_directory_is_as_other_readers_of_zip_ask(path):
+    save(path, model(), x=np.ones(3))
+    file = path.read_bytes()
+    locator, end = file.rindex(b"PK\6\7"), file.rindex(b"PK\6\6")
+    assert struct.unpack_from("<IQI", file, locator + 4) == (0, end, 1)
+    size, at = struct.unpack_from("<2Q", file, end + 40)
+    assert at + size == end
+    assert file[at:].startswith(b"PK\1\2")
 
 
 def test_a_file_that_is_replaced_keeps_its_mode(path):

@@ -305,6 +305,16 @@ def test_an_interrupt_of_least_squares_leaves_the_least_cost_that_was_met(robust
     assert least < cost(met[0])
 
 
+def test_least_squares_stops_where_scipy_does():
+    x, start = np.linspace(0, 4, 30), np.ones(2)
+    height, rate = (param(value) for value in start)
+    result = least_squares(lambda: height * np.exp(-rate * x) - np.cos(x), params(height, rate))
+    jacobian = lambda v: np.stack([np.exp(-v[1] * x), -v[0] * x * np.exp(-v[1] * x)], axis=1)
+    by_hand = optimize.least_squares(lambda v: v[0] * np.exp(-v[1] * x) - np.cos(x), start, jacobian)
+    assert result.nfev == by_hand.nfev
+    np.testing.assert_allclose(result.x, by_hand.x, rtol=1e-10)
+
+
 def test_least_squares_of_a_linear_model_is_the_normal_equations():
     rng = np.random.default_rng(0)
     A, y, W = rng.normal(size=(20, 3)), rng.normal(size=20), param(np.zeros(3))

@@ -887,6 +887,8 @@ REFUSED = {
     "key": (lambda x: np.sum(W) * {0.5: 1}[x[0]], "as a key"),
     "asarray": (lambda x: np.sum(W * np.asarray(x)), "asarray"),
     "array": (lambda x: np.sum(W * np.array([x[0], 1.0, 2.0])), "np.stack"),
+    "full": (lambda x: np.sum(W * np.full(3, x[0])), r"np\.full looks at values\. Write a \* np\.ones"),
+    "vectorize": (lambda x: np.sum(W * np.vectorize(abs)(x)), r"np\.vectorize looks at.*np\.stack"),
     "piecewise": (
         lambda x: np.sum(np.piecewise(W * x, [W * x > 0], [np.exp])), r"np.piecewise looks at.*Write np.where"
     ),
@@ -2812,6 +2814,8 @@ def test_methods_of_ufuncs_take_their_arrays_by_name(ufunc, method):
     for f in (partial(withgradient, loss), compiled(loss)):
         assert bits(f(x)) == bits(expected)
         assert bits(f(x)) == bits(expected)
+    W = param(2.0)
+    assert compiled(lambda x: W * loss(x), params(W))(x).val == 2 * expected.val
 
 
 def test_reduceat_takes_its_indices_by_name():

@@ -331,7 +331,7 @@ def calls_of_all_functions():
     some[np.linalg.cholesky, 1] = [{"upper": upper} for upper in (False, True)]
     some[np.ndarray.astype, 2] = [{"order": order} for order in "CFAK"]
     for f in {f for f in vars(np).values() if isinstance(f, np.ufunc) and f.nin < 3 and f.signature is None}:
-        some[f, f.nin] = [{"order": order} for order in "CFAK"]
+        some[f, f.nin] = [{"where": [True]}, *({"order": order} for order in "CFAK")]
     return sorted(some.items(), key=str)
 
 

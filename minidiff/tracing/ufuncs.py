@@ -75,11 +75,14 @@ def _for_some(ufunc: Any, arrays: Sequence[Any], where: Any) -> Any:
     if where.dtype != bool:
         raise TypeError(f"np.{ufunc.__name__}: where= takes booleans, got {where.dtype}.")
     shape = np.broadcast_shapes(where.shape, *[x.shape for x in arrays])
+    nowhere = np.zeros_like(shown(where))
+    model = ufunc(*[shown(constant(x)) for x in arrays], where=nowhere, out=None)  # how results lie in memory
     where = np.broadcast_to(where, shape)
     some = ufunc(*[np.broadcast_to(x, shape)[where] for x in arrays])
 
     def placed(y: Any) -> Any:
-        return record(scatter, (shape, [where], y), {})[()]
+        result = record(scatter, (shape, [where], y), {})[()]
+        return laid(result, "K", model[0] if ufunc.nout > 1 else model)
 
     return map_container(placed, some) if ufunc.nout > 1 else placed(some)
 

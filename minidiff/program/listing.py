@@ -261,7 +261,11 @@ class Listing:
             self.refuse(
                 "warnings are made errors here (`warnings.simplefilter`): a program goes on with them"
             )
-        if form.startswith((".", "np.")) and type(value) is np.ndarray and any(value is x for x in operands):
+        if (
+            form.startswith((".", "np."))
+            and type(value) is np.ndarray
+            and any(value is example(x) for x in operands[1:])  # the first may come back as it is (np.real)
+        ):
             what = f"it writes into an array with {form}. Do not pass out, which is given by position"
             self.refuse(what, FillsError)
         return value
@@ -507,6 +511,8 @@ class StandIn:
         name = f"{getattr(function, '__module__', 'numpy')}.{function.__name__}".replace("numpy", "np", 1)
         if options.get("out") is not None:
             self._listing.refuse(f"{name} writes into an array. Leave out= away", FillsError)
+        if function is np.nan_to_num and (operands[1:2] == (False,) or not options.get("copy", True)):
+            self._listing.refuse(f"{name} writes into an array. Leave copy=False away", FillsError)
         is_known = function in NAMES
         if function is np.bincount:  # how long its result is depends on the places alone
             is_known = self._listing.follows(operands[0]) and not self._listing.follows(operands, options)

@@ -101,7 +101,7 @@ CALLS = {
     ],
     np.hstack: [call([V, V]), call((M, M)), call([M, M], dtype=complex, casting="same_kind")],
     np.kron: [call(M, V), call(V, M), call(M[:2], M), call(A[0], 2.0), call([1.0, 2.0], V)],
-    np.linalg.matrix_power: [call(S, n) for n in (-3, -1, 0, 1, 2, 5)] + [call(np.stack([S, S.T]), n=3)],
+    np.linalg.matrix_power: [call(S, n) for n in (-3, -1, *range(8))] + [call(np.stack([S, S.T]), n=3)],
     np.linalg.multi_dot: [call([M, S, S @ V]), call((M.T, M)), call([V, M.T, U])],
     np.linalg.cholesky: [call(Z[:3] @ Z[:3].conj().T + 9 * np.eye(3)), call(S @ S.T, upper=True)],
     np.linalg.pinv: [

@@ -346,41 +346,17 @@ def test_other_precisions_have_numpys_value_and_their_gradient(f, dtype):
     )
 
 
-QUANTILES = [0.0, 0.25, 0.5, 0.6, 0.75, 0.9, 1.0]
-WEIGHTED = {"method": "inverted_cdf", "weights": np.array([1, 0.2, 5, 0.3, 1])}
-
-
-@pytest.mark.parametrize("options", [{}, WEIGHTED], ids=["plain", "weighted"])
-@pytest.mark.parametrize("q", QUANTILES)
-def test_equal_numbers_that_move_together_move_a_quantile_as_numpy_has_it(q, options):
-    which, values = np.array([0, 2, 2, 2, 1]), np.array([1.0, 2, 3])
-    f = lambda v: np.quantile(v[which], q, **options)
-    h = 1e-6 * np.eye(3)
-    central = [(f(values + d) - f(values - d)) / 2e-6 for d in h]
-    np.testing.assert_allclose(gradient(f, values)[0], central, atol=1e-8)
-
-
-@pytest.mark.parametrize("x", [[1.0, 3, 3, 3, 2], [1.0, 1, 3, 2, 1]])
-def test_equal_numbers_share_a_quantile_as_they_do_an_extreme(x):
-    for extreme, q in ((np.min, 0), (np.max, 1)):
-        g = gradient(lambda x, q=q: np.quantile(x, q), np.array(x))[0]
-        np.testing.assert_array_equal(g, gradient(extreme, np.array(x))[0])
-    np.testing.assert_array_equal(gradient(np.median, np.ones(3))[0], np.full(3, 1 / 3))
-
-
-@pytest.mark.parametrize(
-    ("weights", "shares"),
-    [
-        (WEIGHTED["weights"], [0, 0, 1, 0, 0]),  # the others do not move it
-        ([1, 0, 2, 2, 1], [0, 0, 1 / 2, 1 / 2, 0]),
-        ([1, 1, 1, 1, 1], [0, 1 / 3, 1 / 3, 1 / 3, 0]),
-        ([1, 2, 4, 2, 1], [0, 0, 1, 0, 0]),
-        ([1, 3, 3, 3, 1], [0, 1 / 3, 1 / 3, 1 / 3, 0]),  # none does alone
-    ],
-)
-def test_equal_numbers_share_a_weighted_quantile_if_they_move_it(weights, shares):
-    f = lambda x: np.quantile(x, 0.5, method="inverted_cdf", weights=weights)
-    np.testing.assert_allclose(gradient(f, np.array([1.0, 3, 3, 3, 2]))[0], shares)
+def test_of_equal_numbers_a_quantile_takes_the_mean_of_both_sides():
+    ties = np.array([1.0, 3.0, 3.0, 3.0, 2.0])
+    for q in (0.25, 0.5, 0.6, 0.75, 0.9, 1.0):
+        (g,) = gradient(lambda x, q=q: np.quantile(x, q), ties)
+        h = 1e-6 * np.eye(5)
+        central = [(np.quantile(ties + d, q) - np.quantile(ties - d, q)) / 2e-6 for d in h]
+        np.testing.assert_allclose(g, central, atol=1e-8)
+    weighted = lambda x: np.quantile(x, 0.5, method="inverted_cdf", weights=[1, 0.2, 5, 0.3, 1])
+    assert gradient(weighted, ties)[0].tolist() == [0, 0, 1, 0, 0]
+    assert gradient(np.median, np.ones(2))[0].tolist() == [0.5, 0.5]
+    assert gradient(np.median, np.ones(3))[0].tolist() == [0, 0, 0]  # to move one of them moves nothing
 
 
 @pytest.mark.parametrize("method", ["hazen", "weibull", "median_unbiased", "normal_unbiased"])

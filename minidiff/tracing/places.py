@@ -15,6 +15,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from minidiff.tracing.derivatives import axes_in_memory
 from minidiff.tracing.exact import Exact, exactly, laid
 from minidiff.tracing.record import as_array, as_it_is_now, constant, is_box
+from minidiff.tracing.statistics import kth
 from minidiff.tracing.table import COMPOSITES, shown
 
 
@@ -69,7 +70,18 @@ def _ix(*arrays: Any) -> Any:
 # --- Padding --------------------------------------------------------------------------------------------
 
 _pad_plain: Any = np.pad  # of a mode that is only known when it runs
-_STATISTICS: dict[str, Any] = {"maximum": np.max, "minimum": np.min, "mean": np.mean, "median": np.median}
+# Not np.max, whose m equal numbers have 1/m of the gradient each: rows and columns have another m.
+_STATISTICS: dict[str, Any] = {
+    "maximum": lambda x: _of_order(x, -1),
+    "minimum": lambda x: _of_order(x, 0),
+    "mean": lambda x: np.mean(x, axis=0),
+    "median": lambda x: np.median(x, axis=0),
+}
+
+
+def _of_order(x: Any, k: int) -> Any:
+    rows = np.moveaxis(x, 0, -1)
+    return kth(rows, np.full((*rows.shape[:-1], 1), k % rows.shape[-1]))[..., 0]
 
 
 def _pairs(x: Any, ndim: int) -> Any:
@@ -94,7 +106,7 @@ def _block(x: Any, mode: str, width: int, value: Any) -> Any:
     shape = (width, *x.shape[1:])
     if mode in _STATISTICS:
         part = x if value is None else x[: max(value, 0)]
-        return np.broadcast_to(_STATISTICS[mode](part, axis=0), shape)
+        return np.broadcast_to(_STATISTICS[mode](part), shape)
     if mode == "linear_ramp":
         steps = np.reshape(np.arange(width) / max(width, 1), (-1, *(1,) * (x.ndim - 1)))
         return value + steps * (x[:1] - value)

@@ -1,7 +1,8 @@
 """NumPy's statistics, written with functions that have derivatives: quantiles, moments, covariances, counts.
 
-Equal numbers share the gradient of a quantile alike, as that of `np.max`, so that it is right also where they
-move together. Where NaN makes it NaN, or no number is left, it is 0.
+Where numbers are equal, a quantile has two derivatives by one of them: moved down, it is the first of them in
+the sorted row, and moved up, the last. The gradient is the mean of the two. Where NaN makes it NaN, or no
+number is left, it is 0.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ from minidiff.tracing.table import COMPOSITES, listed, single
 
 
 @listed
-def _shares(rows: Any, found: Any) -> Any:
-    """Give the share of each number of a row in one that was found there."""
-    is_equal = rows[..., None, :] == found[..., None]
-    return is_equal / np.maximum(is_equal.sum(axis=-1, keepdims=True), 1)
+def _shares(rows: Any, found: Any, k: Any) -> Any:
+    """Give the derivative of the k-th smallest number of a row by each of its numbers."""
+    row, found = rows[..., None, :], found[..., None]
+    with np.errstate(invalid="ignore"):  # of complex NaN
+        is_equal, is_below = row == found, row < found
+    first = is_below.sum(axis=-1)
+    last = first + is_equal.sum(axis=-1) - 1
+    return (((k == first) * 1.0 + (k == last)) / 2)[..., None] * is_equal
 
 
 def _from_kth(g: Any, ans: Any, rows: Any, k: Any) -> Any:
     some = max((1 << 22) // max(rows.size, 1), 1)  # at a time: each has a share for each number
     parts = [(..., slice(i, i + some)) for i in range(0, max(k.shape[-1], 1), some)]
-    shares = [(g[part][..., None] * _shares(rows, ans[part])).sum(axis=-2) for part in parts]
+    shares = [(g[part][..., None] * _shares(rows, ans[part], k[part])).sum(axis=-2) for part in parts]
     return sum(shares[1:], shares[0])
 
 
@@ -61,17 +66,15 @@ def rows_of(x: Any, axis: Any) -> Any:
 
 @listed
 def _weighted_shares(rows: Any, weights: Any, found: Any, q: Any) -> Any:
-    """Give the share of each number of a row in a quantile: of equal ones those that move it themselves."""
+    """Give the derivative of a quantile, which is one of a row's numbers, by each of its numbers."""
     row, weight, found = rows[..., None, :], weights[..., None, :], found[..., None]
     weight = np.where(np.isnan(row), 0, weight)
     is_equal = row == found
     below = (weight * (row < found)).sum(axis=-1, keepdims=True)
     equal = (weight * is_equal).sum(axis=-1, keepdims=True)
     wanted = q[:, None] * weight.sum(axis=-1, keepdims=True)
-    down, up = wanted <= below + weight, wanted > below + equal - weight
-    share = is_equal * (down * 1.0 + up)
-    share = np.where(share.any(axis=-1, keepdims=True), share, is_equal * weight)  # none does alone
-    return share / np.maximum(share.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
+    share = ((wanted <= below + weight) * 1.0 + (wanted > below + equal - weight)) / 2
+    return np.where(is_equal.sum(axis=-1, keepdims=True) == 1, 1, share) * is_equal
 
 
 @derivative(

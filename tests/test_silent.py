@@ -342,7 +342,10 @@ def calls_of_all_functions():
 )
 def test_a_result_lies_in_memory_as_numpys_own(f, needed, options):
     more = [*FIRST.get(needed, ()), (float,), *([(x,) for x in LAID] if isinstance(f, np.ufunc) else ())]
-    parts = lambda x: x, lambda x: x[..., ::-1], lambda x: x[::2]
+    parts = (
+        lambda x: x, lambda x: x[..., ::-1], lambda x: x[::2], lambda x: np.broadcast_to(x, (3, *x.shape)),
+        lambda x: np.broadcast_to(x[:, None], (len(x), 3, *x.shape[1:])),
+    )  # fmt: skip
     if f is np.lib.stride_tricks.sliding_window_view:  # of these a loss has copies
         parts = parts[:1]
     for x, part, rest, by_name in itertools.product(LAID, parts, more, options):

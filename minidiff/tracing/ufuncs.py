@@ -55,6 +55,11 @@ def _with_options(
         order = (order or "K").upper()
     if order == "A":
         order = "F" if all(np.asarray(shown(constant(x))).flags.f_contiguous for x in arrays) else "C"
+    like = None
+    if order == "K" and ufunc.signature is None:  # computed nowhere, a result tells how it lies in memory
+        nowhere = np.zeros_like(shown(constant(where)), bool)
+        like = ufunc(*[shown(constant(x)) for x in arrays], where=nowhere, out=None, **options)
+        like = like[0] if ufunc.nout > 1 else like
     arrays = [
         cast(np.asarray(x) if type(x) in _NUMBERS else x, kind)
         for x, kind in zip(arrays, kinds, strict=False)
@@ -64,9 +69,10 @@ def _with_options(
         result = _along(ufunc, arrays, **axes)
     else:
         result = ufunc(*arrays) if where is True else _for_some(ufunc, arrays, constant(where))
-    if order == "K":
+    if order == "K" and like is None:
         return result
-    return map_container(partial(laid, order=order), result) if ufunc.nout > 1 else laid(result, order)
+    lie = partial(laid, order=order, like=like)
+    return map_container(lie, result) if ufunc.nout > 1 else lie(result)
 
 
 def _for_some(ufunc: Any, arrays: Sequence[Any], where: Any) -> Any:
@@ -75,14 +81,11 @@ def _for_some(ufunc: Any, arrays: Sequence[Any], where: Any) -> Any:
     if where.dtype != bool:
         raise TypeError(f"np.{ufunc.__name__}: where= takes booleans, got {where.dtype}.")
     shape = np.broadcast_shapes(where.shape, *[x.shape for x in arrays])
-    nowhere = np.zeros_like(shown(where))
-    model = ufunc(*[shown(constant(x)) for x in arrays], where=nowhere, out=None)  # how results lie in memory
     where = np.broadcast_to(where, shape)
     some = ufunc(*[np.broadcast_to(x, shape)[where] for x in arrays])
 
     def placed(y: Any) -> Any:
-        result = record(scatter, (shape, [where], y), {})[()]
-        return laid(result, "K", model[0] if ufunc.nout > 1 else model)
+        return record(scatter, (shape, [where], y), {})[()]
 
     return map_container(placed, some) if ufunc.nout > 1 else placed(some)
 

@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from minidiff import check_gradient, compiled, dropgrad, gradient, hessian, param, params, withgradient
 from minidiff.functions import array
+from minidiff.tracing import constant
 
 MODULES = {"": np, "linalg.": np.linalg, "fft.": np.fft}
 NOT_A_CALL_ON_ARRAYS = {"array", "row_stack"}  # np.array dispatches on nothing; row_stack is deprecated
@@ -935,3 +936,24 @@ def test_lists_of_several_lengths_make_no_array(ragged):
             f(ragged(2.0))
     with pytest.raises(ValueError, match="shape"):
         gradient(lambda x: np.sum(array(ragged(x))), 2.0)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8"])
+@pytest.mark.parametrize("f", [np.sum, np.mean, np.prod, np.cumsum, np.cumprod, np.nansum])
+def test_a_reduction_in_another_dtype_rounds_as_numpys_own(f, dtype):
+    small = np.cos(np.arange(1400.0)).reshape(7, 200)
+    many = np.cos(np.arange(20_000.0)) ** 2 / 1000
+    for x in (small, small.T, many, many.astype("f2"), small.astype("f4")[:, ::2]):
+        for part in (lambda x: x, lambda x: np.broadcast_to(x, (3, *x.shape)), lambda x: x[:, None] + 0):
+            for axis in (None, 0, -1):
+                seen = []
+
+                def loss(x, part=part, axis=axis, seen=seen):
+                    seen.append(f(part(x), axis=axis, dtype=dtype))
+                    return np.mean(np.real(seen[-1])).astype(float)
+
+                (g,) = gradient(loss, x)
+                expected = f(part(x), axis=axis, dtype=dtype)
+                assert g.dtype == x.dtype
+                np.testing.assert_array_equal(constant(seen[0]), expected, strict=True)
+                assert np.ravel(constant(seen[0]), "K").tolist() == np.ravel(expected, "K").tolist()

@@ -18,6 +18,7 @@ import numpy as np
 from autograd.tracer import Box
 
 from minidiff.checks import is_ndarray, takes
+from minidiff.tracing.exact import pinned
 from minidiff.tracing.record import (
     PLAIN,
     AsksUs,
@@ -181,7 +182,12 @@ def _with_dtype(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         if dtype.kind != x.dtype.kind:
             raise NotImplementedError(f"{name_of(function)} of {x.dtype} has no gradient with dtype={dtype}.")
         return NotImplemented
-    return function(cast(x, dtype), *others, **{key: x for key, x in kwargs.items() if key != "dtype"})
+    rest = {key: x for key, x in kwargs.items() if key != "dtype"}
+    if x.dtype == dtype and function is not np.mean:  # a mean of halves is single, unless it is told not to
+        return function(x, *others, **rest)
+    # NumPy casts piece by piece, and adds up these.
+    value = function(*constant(args), **constant(kwargs))
+    return pinned(function(cast(x, dtype), *others, **rest), value)
 
 
 def _by_composites(function: Any, composite: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from minidiff.tracing.derivatives import mask_of
-from minidiff.tracing.exact import exactly
+from minidiff.tracing.exact import exactly, laid
 from minidiff.tracing.kinks import spread_around_zero
 from minidiff.tracing.record import as_array, constant, derivative, is_box
 from minidiff.tracing.table import COMPOSITES, listed, single
@@ -176,8 +176,12 @@ exactly(np.nanmax)(_extremum(np.max, np.maximum, -np.inf))
 exactly(np.nanmin)(_extremum(np.min, np.minimum, np.inf))
 
 
-# A sum takes all options itself.
-COMPOSITES[np.nansum] = lambda x, *args, **options: np.sum(np.where(np.isnan(x), 0, x), *args, **options)
+def _nansum(x: Any, *args: Any, **options: Any) -> Any:
+    known = laid(np.where(np.isnan(x), 0, x), "K", x)  # as NumPy's copy lies, whose order is that of the sum
+    return np.sum(known, *args, **options)
+
+
+COMPOSITES[np.nansum] = _nansum  # a sum takes all options itself
 
 
 @exactly(np.nanprod)

@@ -58,7 +58,8 @@ def _with_options(
     like = None
     if order == "K" and ufunc.signature is None:  # computed nowhere, a result tells how it lies in memory
         nowhere = np.zeros_like(shown(constant(where)), bool)
-        like = ufunc(*[shown(constant(x)) for x in arrays], where=nowhere, out=None, **options)
+        out = (None,) * ufunc.nout  # without it NumPy warns
+        like = ufunc(*[shown(constant(x)) for x in arrays], where=nowhere, out=out, **options)
         like = like[0] if ufunc.nout > 1 else like
     arrays = [
         cast(np.asarray(x) if type(x) in _NUMBERS else x, kind)

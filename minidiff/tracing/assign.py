@@ -600,6 +600,8 @@ def _out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = as_array(function(*args, **rest))
         if result.ndim > out.ndim:  # NumPy's running sums end the process if out has no axis
             raise ValueError(f"{name_of(function)}: the result has {result.ndim} axes, out= {out.ndim}.")
+        if result.shape != out.shape and "cum" in function.__name__:  # running sums of one number fill a part
+            raise ValueError(f"{name_of(function)}: the result has shape {result.shape}, out= {out.shape}.")
         _exactly(out, do, lambda: _change(out, ..., result), function, result)
     return out
 

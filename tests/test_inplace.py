@@ -1444,7 +1444,8 @@ def test_an_operand_between_the_elements_that_change_rounds_as_in_numpy(change, 
 def test_a_running_sum_into_an_array_of_another_shape_is_an_error(run):
     with pytest.raises(ValueError, match="the result has 1 axes, out= 0"):
         gradient(lambda p: np.sum(run(p, axis=0, out=np.copy(p[0]))), np.ones(3))
-    with pytest.raises(ValueError, match=r"the result has shape \(1, 2\), out= \(3, 2\)"):  # NumPy fills a row
+    # NumPy fills a row.
+    with pytest.raises(ValueError, match=r"the result has shape \(1, 2\), out= \(3, 2\)"):
         gradient(lambda p: np.sum(run(p[:1], axis=0, out=p * 1)), np.ones((3, 2)))
 
 

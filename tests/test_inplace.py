@@ -1511,6 +1511,19 @@ def test_a_part_of_a_view_is_filled_from_the_same_part_of_another_view_of_it(tak
     np.testing.assert_array_equal(g, [loss(e) for e in np.eye(5)])  # it is linear
 
 
+@pytest.mark.parametrize("ufunc", [np.add, np.subtract, np.multiply, np.maximum])
+@pytest.mark.parametrize("index", [0, slice(1, 3), ..., (..., 1), (0, slice(None)), [0, 1], None], ids=str)
+def test_a_part_may_be_added_to_itself_by_at(ufunc, index):
+    def loss(x):
+        b = x * 1.0
+        ufunc.at(b, index, b[index])
+        return np.sum(b * b)
+
+    x = np.cos(np.arange(12.0)).reshape(3, 4)
+    assert withgradient(loss, x).val == loss(x)
+    check_gradient(loss, x)
+
+
 PARTS_CHANGED = {
     "a slice is set": lambda part, w: operator.setitem(part, slice(1, None), w[1:]),
     "copyto": lambda part, w: np.copyto(part, w),

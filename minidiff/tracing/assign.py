@@ -219,7 +219,7 @@ def _change(x: Traced, index: Any, w: Any, function: Any = ASSIGNED) -> None:
                 "Make the array in the inner loss, or return the value from it and assign outside.",
                 is_sure=True,
             )
-        if _is_there_already(root, way, index, w):
+        if function is ASSIGNED and _is_there_already(root, way, index, w):
             return
         index, w = _without_mask(x, index, w, function)
     _put_value(root, way, index, w, function)
